@@ -1,0 +1,222 @@
+"""Who may do what (`requires`), and which rows exist for them (`visible`). The security core: keep it small.
+
+A handler's actor carries only the sites and studies where the permission it asked for was granted, so a person who
+writes at one site and monitors another can never use the one role's reach with the other role's right.
+No grant means no permission and no rows. A row outside the reach does not exist: 404, never 403.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from fastapi import Request
+from sqlalchemy import ColumnElement, Select, and_, false, or_, select, true
+from sqlalchemy.sql.util import find_tables
+from sqlmodel import col
+
+from app.database import Database
+from app.errors import Fault, Forbidden, NotFound, Unauthenticated
+from app.models.account import Account, Role, RoleGrant
+from app.models.adverse_event import AdverseEvent
+from app.models.extract import Extract
+from app.models.outcome import Outcome
+from app.models.participant import Participant
+from app.models.study import ProtocolVersion, Site, Study
+from app.models.visit import Visit
+from app.security.tokens import Claims, TokenAuthority, TokenRefused
+
+S = TypeVar("S", bound=Select[Any])
+T = TypeVar("T")
+
+
+class Permission(StrEnum):
+    """`resource:action`, sorted. A route states exactly one."""
+
+    account_read = "account:read"
+    account_write = "account:write"
+    adverse_event_read = "adverse-event:read"
+    adverse_event_write = "adverse-event:write"
+    codebook_read = "codebook:read"
+    extract_approve = "extract:approve"
+    extract_download = "extract:download"
+    extract_read = "extract:read"
+    extract_request = "extract:request"
+    me_read = "me:read"
+    outcome_read = "outcome:read"
+    outcome_write = "outcome:write"
+    participant_lookup = "participant:lookup"
+    participant_read = "participant:read"
+    participant_write = "participant:write"
+    study_read = "study:read"
+    study_write = "study:write"
+    visit_read = "visit:read"
+    visit_write = "visit:write"
+
+
+_P = Permission
+_READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.visit_read}
+_EVERYONE = {_P.me_read, _P.study_read, _P.codebook_read}
+GRANTS: Mapping[Role, frozenset[Permission]] = {
+    Role.site_staff: frozenset(
+        _READS
+        | _EVERYONE
+        | {
+            _P.adverse_event_write,
+            _P.outcome_write,
+            _P.participant_lookup,
+            _P.participant_write,
+            _P.visit_write,
+        }
+    ),
+    Role.monitor: frozenset(_READS | _EVERYONE),
+    Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
+    Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
+    Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.study_write}),
+}
+
+
+class GrantsChanged(Unauthenticated):
+    """The account's grants changed after this token was issued; sign in again."""
+
+
+class TokenInvalid(Unauthenticated):
+    """The access token is missing, expired or not valid here."""
+
+
+class PermissionMissing(Forbidden):
+    """Your role does not include the permission that this needs."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody signed in, with the reach of one permission."""
+
+    account_id: UUID
+    name: str
+    organisation: str
+    permission: Permission
+    held: frozenset[Permission]
+    site_ids: frozenset[int]
+    study_ids: frozenset[int]
+    everywhere: bool = False
+    """Deployment-wide: an admin, who sees accounts and studies but no clinical row."""
+
+
+class requires:  # noqa: N801 - reads as a word in route signatures
+    """A route's dependency: the signed-in actor, who holds `permission`. 401 without a valid token, 403 without it."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    def __call__(self, request: Request) -> Actor:
+        claims = _claims(request)
+        actor = load_actor(request.app.state.database, claims, self.permission)
+        request.state.actor = actor
+        if self.permission not in actor.held:
+            raise PermissionMissing(Fault("", "permission_missing", f"Needs the permission {self.permission}"))
+        return actor
+
+
+def _claims(request: Request) -> Claims:
+    headers = request.headers.getlist("authorization")
+    challenge = {"WWW-Authenticate": 'Bearer realm="registry"'}
+    if len(headers) != 1:
+        raise TokenInvalid(headers=challenge)
+    scheme, _, token = headers[0].partition(" ")
+    if scheme.lower() != "bearer":
+        raise TokenInvalid(headers=challenge)
+    tokens: TokenAuthority = request.app.state.tokens
+    try:
+        return tokens.verify(token)
+    except TokenRefused:
+        raise TokenInvalid(headers={"WWW-Authenticate": 'Bearer realm="registry", error="invalid_token"'}) from None
+
+
+def load_actor(database: Database, claims: Claims, permission: Permission) -> Actor:
+    """The account behind a token as it is now. One query in its own short read, so that a request whose body then
+    turns out to be invalid holds no connection. Raises TokenInvalid or GrantsChanged."""
+    sites_of_grant = and_(
+        col(Site.study_id) == col(RoleGrant.study_id),
+        or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
+    )
+    statement = (
+        select(
+            col(Account.display_name),
+            col(Account.organisation),
+            col(Account.disabled_at),
+            col(Account.grants_version),
+            col(RoleGrant.role),
+            col(RoleGrant.study_id),
+            col(Site.id),
+        )
+        .select_from(Account)
+        .outerjoin(RoleGrant, and_(col(RoleGrant.account_id) == col(Account.id), col(RoleGrant.revoked_at).is_(None)))
+        .outerjoin(Site, sites_of_grant)
+        .where(col(Account.id) == claims.subject)
+    )
+    with database.read() as session:
+        rows = session.execute(statement).all()
+    refused = {"WWW-Authenticate": 'Bearer realm="registry", error="invalid_token"'}
+    if not rows or rows[0].disabled_at is not None:
+        raise TokenInvalid(headers=refused)
+    if rows[0].grants_version != claims.grants_version:
+        raise GrantsChanged(headers=refused)
+    held = [(Role(row.role), row.study_id, row.id) for row in rows if row.role is not None]
+    reach = [(role, study, site) for role, study, site in held if permission in GRANTS[role]]
+    return Actor(
+        account_id=claims.subject,
+        name=rows[0].display_name,
+        organisation=rows[0].organisation,
+        permission=permission,
+        held=frozenset().union(*(GRANTS[role] for role, _, _ in held)),
+        site_ids=frozenset(site for _, _, site in reach if site is not None),
+        study_ids=frozenset(study for _, study, _ in reach if study is not None),
+        everywhere=any(role is Role.admin for role, _, _ in reach),
+    )
+
+
+def _own_sites(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
+    return lambda actor: col(column).in_(sorted(actor.site_ids))
+
+
+def _own_studies(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
+    return lambda actor: true() if actor.everywhere else col(column).in_(sorted(actor.study_ids))
+
+
+def _extracts(actor: Actor) -> ColumnElement[bool]:
+    in_study = col(Extract.study_id).in_(sorted(actor.study_ids))
+    if Permission.extract_approve in actor.held:
+        return in_study
+    return and_(in_study, col(Extract.requested_by) == actor.account_id)
+
+
+SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
+    "account": lambda actor: true() if actor.everywhere else false(),
+    "adverse_event": _own_sites(AdverseEvent.site_id),
+    "extract": _extracts,
+    "outcome": _own_sites(Outcome.site_id),
+    "participant": _own_sites(Participant.site_id),
+    "protocol_version": _own_studies(ProtocolVersion.study_id),
+    "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),
+    "study": _own_studies(Study.id),
+    "visit": _own_sites(Visit.site_id),
+}
+"""Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""
+
+
+def visible(statement: S, actor: Actor) -> S:
+    """`statement` narrowed to the rows that exist for `actor`: every table that it reads is scoped, and a table
+    without a rule is refused (KeyError), so that forgetting one cannot show anything."""
+    for source in statement.get_final_froms():
+        for table in find_tables(source):
+            statement = statement.where(SCOPES[str(table)](actor))
+    return statement
+
+
+def found(row: T | None) -> T:
+    """The row, or the one 404 that absent and invisible rows share."""
+    if row is None:
+        raise NotFound
+    return row

@@ -1,0 +1,181 @@
+"""The audit chain: append in the transaction of the write, and verify. Canonical form: docs/audit.md.
+
+One chain per site, so that sites do not wait for each other; the head is locked last in a transaction.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, SQLModel, col
+
+from app.models.audit import AuditChain, AuditEntry
+from app.models.base import canonical_json, now, utc_text
+from app.request_id import current_request_id
+
+GENESIS = "0" * 64
+SYSTEM = "system"
+_HASHED = (
+    "site_id",
+    "seq",
+    "at",
+    "actor",
+    "action",
+    "subject_type",
+    "subject_id",
+    "subject_version",
+    "changes",
+    "reason",
+    "request_id",
+)
+_NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id"})
+"""Columns whose values are secrets or identifiers: no audit entry may carry them."""
+
+_JSON_TEXT = frozenset({"codings", "definition", "findings", "items", "scopes", "unmet_criteria"})
+_BOOKKEEPING = frozenset({"created_at", "updated_at", "created_by", "version", "site_id"})
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing to remember: what was done to which record, with the fields that changed."""
+
+    action: str
+    subject_type: str
+    subject_id: str
+    version: int
+    changes: list[dict[str, Any]]
+    reason: str | None = None
+
+
+def created(action: str, row: SQLModel, subject_id: object, version: int = 1, reason: str | None = None) -> Event:
+    """The event of a new row: every field with its first value."""
+    return changed(action, row, subject_id, version, {}, snapshot(row), reason)
+
+
+def changed(
+    action: str,
+    row: SQLModel,
+    subject_id: object,
+    version: int,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    reason: str | None,
+) -> Event:
+    """The event of a change: the fields that differ between two snapshots."""
+    changes = [
+        {"field": name, "old": before.get(name), "new": after.get(name)}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    return Event(action, type(row).__table__.name, str(subject_id), version, changes, reason)  # type: ignore[attr-defined]
+
+
+def snapshot(row: SQLModel) -> dict[str, Any]:
+    """The remembered fields of a row as plain JSON values."""
+    return {
+        name: json.loads(value) if name in _JSON_TEXT else _plain(value)
+        for name, value in row.model_dump().items()
+        if name not in _NEVER and name not in _BOOKKEEPING
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return utc_text(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, date | UUID):
+        return str(value)
+    return value
+
+
+def append(session: Session, actor: str, site_id: int, events: Iterable[Event]) -> None:
+    """Add events to a site's chain (or REGISTRY_CHAIN), in the caller's transaction. Call it last: it locks the
+    chain's head until the commit."""
+    head = _locked_head(session, site_id)
+    at, request_id = now(), current_request_id()
+    rows: list[dict[str, Any]] = []
+    seq, previous = head
+    for event in events:
+        seq += 1
+        row = {
+            "site_id": site_id,
+            "seq": seq,
+            "at": at,
+            "actor": actor,
+            "action": event.action,
+            "subject_type": event.subject_type,
+            "subject_id": event.subject_id,
+            "subject_version": event.version,
+            "changes": canonical_json(event.changes),
+            "reason": event.reason,
+            "request_id": request_id,
+            "previous_hash": previous,
+        }
+        previous = row["hash"] = entry_hash(row)
+        rows.append(row)
+    session.execute(insert(AuditEntry), rows)
+    session.execute(update(AuditChain).where(col(AuditChain.site_id) == site_id).values(seq=seq, hash=previous))
+
+
+def _locked_head(session: Session, site_id: int) -> tuple[int, str]:
+    """The chain's head, created if missing, locked. An upsert: SELECT FOR UPDATE of a missing row locks nothing."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(AuditChain).values(site_id=site_id, seq=0, hash=GENESIS)
+    upsert = statement.on_conflict_do_update(
+        index_elements=["site_id"],
+        set_={"seq": AuditChain.__table__.c.seq},  # type: ignore[attr-defined]
+    ).returning(col(AuditChain.seq), col(AuditChain.hash))
+    row = session.execute(upsert).one()
+    return row.seq, row.hash
+
+
+def entry_hash(row: Mapping[str, Any]) -> str:
+    """SHA-256 over the previous hash, a line feed, and the canonical JSON of the entry."""
+    entry = {name: _plain(row[name]) for name in _HASHED}
+    return hashlib.sha256(f"{row['previous_hash']}\n{canonical_json(entry)}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verifying one chain found: `fault` is None for a whole chain, else it names the first bad entry."""
+
+    site_id: int
+    entries: int
+    fault: str | None
+
+
+def verify(session: Session) -> Iterator[Verdict]:
+    """Walk every chain from its genesis to its head."""
+    heads = {row.site_id: row for row in session.execute(select(AuditChain.__table__))}  # type: ignore[attr-defined]
+    listed = session.execute(select(col(AuditEntry.site_id)).distinct()).scalars()
+    for site_id in sorted(set(heads) | set(listed)):
+        yield _verify_chain(session, site_id, heads.get(site_id))
+
+
+def _verify_chain(session: Session, site_id: int, head: Any) -> Verdict:
+    table = AuditEntry.__table__  # type: ignore[attr-defined]
+    rows = session.execute(
+        select(table).where(table.c.site_id == site_id).order_by(table.c.seq).execution_options(yield_per=1000)
+    ).mappings()
+    previous, count = GENESIS, 0
+    for expected, row in enumerate(rows, start=1):
+        if row["seq"] != expected:
+            return Verdict(site_id, count, f"entry {expected} is missing")
+        if row["previous_hash"] != previous:
+            return Verdict(site_id, count, f"entry {expected} does not follow entry {count}")
+        if row["hash"] != entry_hash(row):
+            return Verdict(site_id, count, f"entry {expected} was changed")
+        previous, count = row["hash"], expected
+    if head is None:
+        return Verdict(site_id, count, "the chain's head is missing")
+    if (head.seq, head.hash) != (count, previous):
+        return Verdict(site_id, count, f"the head stands at entry {head.seq}, the entries end at {count}")
+    return Verdict(site_id, count, None)

@@ -1,0 +1,131 @@
+"""The `registry` command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Research Registry: run it, set it up, check it.", no_args_is_help=True, add_completion=False)
+audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+
+PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command()
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: Annotated[int, typer.Option(help="Processes; on SQLite use one.")] = 1,
+) -> None:
+    """Serve the API. Settings come from REGISTRY_... variables."""
+    import uvicorn
+
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=25,
+        log_level="warning",
+    )
+
+
+@app.command()
+def init(
+    admin: Annotated[str, typer.Option(help="Username of the first admin.")] = "admin",
+    organisation: str = "Registry office",
+) -> None:
+    """Make the key file and the tables if they are missing, and the first admin."""
+    from sqlmodel import select
+
+    from app import schema
+    from app.database import Database
+    from app.models.account import Account, GrantCreate, Role, UserCreate
+    from app.security.keys import new_key_file, write_key_file
+    from app.security.passwords import Passwords
+    from app.services import accounts
+    from app.settings import Settings
+
+    settings = Settings()
+    if not settings.key_file.exists():
+        write_key_file(settings.key_file, new_key_file(demo=settings.environment == "demo"))
+        typer.echo(f"Made {settings.key_file}. Keep a copy apart from the database: without it labels are lost.")
+    database = Database(settings)
+    schema.upgrade(database)
+    with database.write() as session:
+        if session.exec(select(Account.id).where(Account.login == admin)).first() is not None:
+            typer.echo("The database is up to date; the admin exists.")
+            return
+        password = os.environ.get("REGISTRY_ADMIN_PASSWORD") or typer.prompt(
+            f"Password for {admin} (12 characters or more)", hide_input=True, confirmation_prompt=True
+        )
+        body = UserCreate(username=admin, display_name=admin, organisation=organisation, password=password)
+        account = accounts.create_user(session, None, Passwords(settings), body)
+        accounts.grant(session, None, account, GrantCreate(role=Role.admin))
+    typer.echo(f"Ready. Sign in as {admin} at POST /v1/auth/sessions.")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's tables to this version."""
+    from app import schema
+    from app.database import Database
+    from app.settings import Settings
+
+    schema.upgrade(Database(Settings()))
+    typer.echo("The database is up to date.")
+
+
+@app.command()
+def demo(
+    port: int = 8000,
+    data: Annotated[Path, typer.Option(help="Folder of the demo's database, keys and demo.json.")] = Path("demo-data"),
+    leave: Annotated[bool, typer.Option("--exit", help="Stop when everything is loaded.")] = False,
+) -> None:
+    """Run the main job on SQLite with synthetic data: three site apps post, then the server stays up."""
+    from app.demo.run import run
+
+    raise typer.Exit(run(data, port, leave))
+
+
+@app.command(context_settings=PASSTHROUGH)
+def test(context: typer.Context) -> None:
+    """Run the tests, on SQLite and on PostgreSQL. Further arguments go to pytest."""
+    from app.schema import ROOT
+
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *context.args], cwd=ROOT))  # noqa: S603
+
+
+@audit_app.command("verify")
+def audit_verify() -> None:
+    """Walk every chain; name the first bad entry of each; exit 1 when there is one."""
+    from app import audit
+    from app.database import Database
+    from app.settings import Settings
+
+    broken = False
+    with Database(Settings()).read() as session:
+        for verdict in audit.verify(session):
+            broken = broken or verdict.fault is not None
+            name = f"site {verdict.site_id}" if verdict.site_id else "registry"
+            typer.echo(f"chain of {name}: {verdict.entries} entries, {verdict.fault or 'whole'}")
+    raise typer.Exit(1 if broken else 0)
+
+
+def main() -> None:
+    """Entry point. Known failures of a deployment end in one plain sentence, not in a traceback."""
+    from app.schema import SchemaOutdated
+    from app.security.keys import KeysUnusable
+
+    try:
+        app()
+    except (KeysUnusable, SchemaOutdated) as refused:
+        typer.echo(str(refused), err=True)
+        sys.exit(2)

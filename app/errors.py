@@ -1,0 +1,164 @@
+"""Refusals: four families that know the HTTP status; each refusal is a class named for the fact.
+
+The class docstring is the sentence that clients read, the class name in snake case is the stable code.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One field that breaks one rule. `pointer` is a JSON Pointer (RFC 6901); never the sent value."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+class RegistryError(Exception):
+    """A refusal. Subclass a family below, never this."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Error"
+
+    def __init__(
+        self,
+        *faults: Fault,
+        headers: Mapping[str, str] | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(self.code())
+        self.faults: Sequence[Fault] = faults
+        self.headers = dict(headers or {})
+        self.facts = facts
+
+    @classmethod
+    def code(cls) -> str:
+        """Stable machine code, e.g. `visit_outside_window`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def detail(cls) -> str:
+        """The first paragraph of the class docstring, on one line."""
+        return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
+class Invalid(RegistryError):
+    """The request contradicts itself or a rule."""
+
+    status = 422
+    title = "Invalid"
+
+
+class NotVisible(RegistryError):
+    """There is no such record for you."""
+
+    status = 404
+    title = "Not found"
+
+
+class Forbidden(RegistryError):
+    """Your role does not allow this."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class Conflict(RegistryError):
+    """The record is in a state that does not allow this."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Malformed(RegistryError):
+    """The request cannot be read."""
+
+    status = 400
+    title = "Bad request"
+
+
+class Unauthenticated(RegistryError):
+    """A valid access token is needed."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Unavailable(RegistryError):
+    """The registry cannot answer just now; try again."""
+
+    status = 503
+    title = "Service unavailable"
+
+
+class ValidationFailed(Invalid):
+    """Some fields break a rule; see errors."""
+
+
+class NotFound(NotVisible):
+    """There is no such record for you."""
+
+
+class MalformedJson(Malformed):
+    """The body is not acceptable JSON (UTF-8, no duplicate keys, no NaN or Infinity)."""
+
+
+class MalformedRequest(Malformed):
+    """The request cannot be read."""
+
+
+class UnsupportedMediaType(RegistryError):
+    """The body must be sent as application/json."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class BodyTooLarge(RegistryError):
+    """The body is larger than this registry accepts."""
+
+    status = 413
+    title = "Content too large"
+
+
+class MethodNotAllowed(RegistryError):
+    """This address does not offer that method."""
+
+    status = 405
+    title = "Method not allowed"
+
+
+class IfMatchMissing(RegistryError):
+    """A change needs the If-Match header with the ETag of the version you saw."""
+
+    status = 428
+    title = "Precondition required"
+
+
+class VersionStale(RegistryError):
+    """Somebody changed the record after you read it; read it again and decide."""
+
+    status = 412
+    title = "Precondition failed"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached or is busy; try again."""
+
+
+class InternalError(RegistryError):
+    """The registry failed; nothing of this request was stored."""
+
+    title = "Internal server error"
+
+
+def every_refusal(root: type[RegistryError] = RegistryError) -> Iterator[type[RegistryError]]:
+    """Each concrete refusal class that is loaded, for the documentation and its test."""
+    for child in root.__subclasses__():
+        if not child.__subclasses__():
+            yield child
+        yield from every_refusal(child)

@@ -1,0 +1,59 @@
+"""create_app(): routers, handlers, state. Nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from app import __version__
+from app.database import Database
+from app.routers import accounts, adverse_events, auth, extracts, health, outcomes, participants, studies, visits
+from app.schema import require_head
+from app.security.keys import load_keyring
+from app.security.passwords import Passwords
+from app.security.tokens import TokenAuthority
+from app.settings import Settings
+from app.web import logs, problems
+from app.web.middleware import RequestFrame
+
+ROUTERS = (health, auth, studies, accounts, participants, visits, outcomes, adverse_events, extracts)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application of one deployment. Raises KeysUnusable when its keys are missing or weak."""
+    settings = settings or Settings()
+    logs.configure(settings)
+    app = FastAPI(
+        title="Research Registry",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        max_body_size=settings.max_body_bytes,
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+        telemetry={"logs": False},
+    )
+    app.state.settings = settings
+    app.state.database = Database(settings)
+    app.state.keyring = load_keyring(settings)
+    app.state.tokens = TokenAuthority(app.state.keyring, settings)
+    app.state.passwords = Passwords(settings)
+    app.add_middleware(RequestFrame)
+    problems.install(app)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    require_head(app.state.database)
+    yield
+    app.state.database.dispose()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

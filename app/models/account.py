@@ -1,0 +1,161 @@
+"""Who may sign in (people and site apps), with which secrets, and what they were granted."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from pydantic import Strict, StringConstraints
+from sqlalchemy import CheckConstraint, Index, String
+from sqlmodel import Field, SQLModel
+
+from app.models.base import Answer, Code, Instant, Shape, ShortText, now, one_of
+
+
+class Role(StrEnum):
+    """What somebody does in the registry. Nobody holds custodian together with analyst or admin."""
+
+    admin = "admin"
+    analyst = "analyst"
+    custodian = "custodian"
+    monitor = "monitor"
+    site_staff = "site_staff"
+
+
+CUSTODIAN_EXCLUDES = frozenset({Role.analyst, Role.admin})
+
+
+class AccountKind(StrEnum):
+    client = "client"
+    user = "user"
+
+
+class Account(SQLModel, table=True):
+    """A person (`user`) or a site app (`client`). Never deleted: the audit trail refers to it."""
+
+    __table_args__ = (one_of("kind", AccountKind),)
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    kind: AccountKind = Field(sa_type=String(16))
+    login: str = Field(max_length=64, unique=True)
+    """The username of a person, the client id of a site app."""
+
+    display_name: str = Field(max_length=200)
+    organisation: str = Field(max_length=200)
+    password_hash: str | None = Field(default=None, max_length=200)
+    grants_version: int = Field(default=1)
+    """Raised by every change of grants; access tokens that carry an older one are refused."""
+
+    disabled_at: datetime | None = None
+    created_at: datetime = Field(default_factory=now)
+
+
+class ClientSecret(SQLModel, table=True):
+    """A site app's secret, stored as a keyed SHA-256: it is random, so a slow hash would only cost time."""
+
+    __tablename__ = "client_secret"
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    account_id: UUID = Field(foreign_key="account.id", index=True)
+    digest: str = Field(max_length=64)
+    created_at: datetime = Field(default_factory=now)
+    revoked_at: datetime | None = None
+
+
+class RefreshToken(SQLModel, table=True):
+    """An opaque refresh token, stored as a keyed SHA-256, used once."""
+
+    __tablename__ = "refresh_token"
+
+    digest: str = Field(max_length=64, primary_key=True)
+    account_id: UUID = Field(foreign_key="account.id", index=True)
+    family: UUID = Field(default_factory=uuid4, index=True)
+    """All tokens that descend from one sign-in; reuse of a spent one revokes them together."""
+
+    expires_at: datetime
+    used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    created_at: datetime = Field(default_factory=now)
+
+
+class RoleGrant(SQLModel, table=True):
+    """A role at one site, at all sites of a study (no site), or for the deployment (admin only)."""
+
+    __tablename__ = "role_grant"
+    __table_args__ = (
+        one_of("role", Role),
+        CheckConstraint("(study_id IS NULL) = (role = 'admin')", name="admin_is_deployment_wide"),
+        CheckConstraint("site_id IS NULL OR role IN ('site_staff', 'monitor')", name="site_only_for_clinical_roles"),
+        Index("ix_role_grant_account_id", "account_id"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    account_id: UUID = Field(foreign_key="account.id")
+    role: Role = Field(sa_type=String(16))
+    study_id: int | None = Field(default=None, foreign_key="study.id")
+    site_id: int | None = Field(default=None, foreign_key="site.id")
+    granted_by: UUID | None = Field(default=None, foreign_key="account.id")
+    granted_at: datetime = Field(default_factory=now)
+    revoked_at: datetime | None = None
+
+
+Username = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._\-]{2,63}$")]
+Password = Annotated[str, StringConstraints(min_length=12, max_length=128)]
+"""At least 12 characters, no composition rules (OWASP ASVS 5.0, 6.2.1 and 6.2.5)."""
+
+
+class UserCreate(Shape):
+    username: Username
+    display_name: ShortText
+    organisation: ShortText
+    password: Password
+
+
+class ClientCreate(Shape):
+    name: ShortText
+    organisation: ShortText
+
+
+class GrantCreate(Shape):
+    role: Annotated[Role, Strict(False)]
+    study: Code | None = None
+    sites: list[Code] | None = None
+    """Codes of the sites; absent means all sites of the study."""
+
+
+class GrantRead(Answer):
+    role: Role
+    study: str | None
+    site: str | None
+    granted_at: Instant
+
+
+class AccountRead(Answer):
+    id: UUID
+    kind: AccountKind
+    login: str
+    display_name: str
+    organisation: str
+    disabled: bool
+    grants: list[GrantRead]
+
+
+class ClientCreated(AccountRead):
+    """The one answer that ever shows a client's secret."""
+
+    client_id: str
+    client_secret: str
+
+
+class AccountList(Answer):
+    items: list[AccountRead]
+    next: str | None = None
+
+
+class MeRead(Answer):
+    id: UUID
+    kind: AccountKind
+    display_name: str
+    organisation: str
+    grants: list[GrantRead]
+    permissions: list[str]

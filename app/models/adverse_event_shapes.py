@@ -1,0 +1,166 @@
+"""Adverse events: what goes in and out, and the contradictions that cannot be true."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field as Bounded
+from pydantic import Strict, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.models.adverse_event import ActionTaken, AeOutcome, CodingLevel, Relatedness, Severity
+from app.models.base import (
+    Answer,
+    Code,
+    Filter,
+    Instant,
+    IsoDate,
+    Limit,
+    PartialDate,
+    QueryBool,
+    Reason,
+    Shape,
+    ShortText,
+)
+from app.models.finding import Finding
+from app.models.identifiers import Pid
+from app.models.partial_date import span
+
+ENDED = frozenset({AeOutcome.fatal, AeOutcome.recovered, AeOutcome.recovered_with_sequelae})
+"""Outcomes that say the event is over, so that an end date exists (CDISC SDTM AE, AEENDTC)."""
+
+
+class Coding(Shape):
+    """A dictionary term as the site gives it; no dictionary is shipped (MedDRA is licensed)."""
+
+    system: ShortText
+    version: Code | None = None
+    code: Code | None = None
+    term: ShortText
+    level: Annotated[CodingLevel, Strict(False)]
+
+
+class Criteria(Shape):
+    """The seriousness criteria of ICH E2A, section II.B."""
+
+    death: bool = False
+    life_threatening: bool = False
+    hospitalisation: bool = False
+    disability: bool = False
+    congenital_anomaly: bool = False
+    medically_important: bool = False
+
+
+class AdverseEventFields(Shape):
+    """An event as a whole; the same rules hold when it is reported and when it is amended."""
+
+    term: ShortText
+    codings: Annotated[list[Coding], Bounded(max_length=10)] = []
+    onset: PartialDate | None
+    end: PartialDate | None = None
+    severity: Annotated[Severity, Strict(False)]
+    criteria: Criteria = Criteria()
+    serious_as_reported: bool | None = None
+    relatedness_drug: Annotated[Relatedness, Strict(False)] | None = None
+    relatedness_therapy: Annotated[Relatedness, Strict(False)] | None = None
+    action_taken: Annotated[ActionTaken, Strict(False)] | None = None
+    outcome: Annotated[AeOutcome, Strict(False)] | None = None
+    expected: bool | None = None
+    special_interest: Code | None = None
+    aware_at: Instant | None = None
+
+    @model_validator(mode="after")
+    def _nothing_contradicts(self) -> "AdverseEventFields":
+        if self.outcome is AeOutcome.fatal and not self.criteria.death:
+            raise PydanticCustomError("fatal_without_death", "A fatal event meets the criterion death")
+        if self.outcome in ENDED and self.end is None:
+            raise PydanticCustomError("end_missing", "An event with this outcome is over and needs end")
+        if self.onset and self.end and span(self.end).latest < span(self.onset).earliest:
+            raise PydanticCustomError("end_before_onset", "end cannot lie before onset")
+        if len({coding.level for coding in self.codings}) < len(self.codings):
+            raise PydanticCustomError("coding_level_twice", "Give each coding level once")
+        return self
+
+
+class AdverseEventCreate(AdverseEventFields):
+    participant: Pid
+
+
+class AdverseEventAmend(Shape):
+    """A correction: only the fields sent change; null clears."""
+
+    reason: Reason
+    term: ShortText | None = None
+    codings: Annotated[list[Coding], Bounded(max_length=10)] | None = None
+    onset: PartialDate | None = None
+    end: PartialDate | None = None
+    severity: Annotated[Severity, Strict(False)] | None = None
+    criteria: Criteria | None = None
+    serious_as_reported: bool | None = None
+    relatedness_drug: Annotated[Relatedness, Strict(False)] | None = None
+    relatedness_therapy: Annotated[Relatedness, Strict(False)] | None = None
+    action_taken: Annotated[ActionTaken, Strict(False)] | None = None
+    outcome: Annotated[AeOutcome, Strict(False)] | None = None
+    expected: bool | None = None
+    special_interest: Code | None = None
+    aware_at: Instant | None = None
+
+
+class AdverseEventRead(Answer):
+    id: UUID
+    participant: Pid
+    study: str
+    site: str
+    term: str
+    codings: list[Coding]
+    pt: str | None
+    soc: str | None
+    onset: str | None
+    end: str | None
+    severity: Severity
+    criteria: Criteria
+    serious: bool
+    serious_as_reported: bool | None
+    relatedness_drug: Relatedness | None
+    relatedness_therapy: Relatedness | None
+    action_taken: ActionTaken | None
+    outcome: AeOutcome | None
+    expected: bool | None
+    special_interest: str | None
+    aware_at: Instant | None
+    due_at: Instant | None
+    findings: list[Finding]
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class AdverseEventList(Answer):
+    items: list[AdverseEventRead]
+    next: str | None
+
+
+class AdverseEventFilter(Filter):
+    study: Code | None = None
+    site: Code | None = None
+    participant: Pid | None = None
+    serious: QueryBool | None = None
+    severity: Severity | None = None
+    relatedness: Relatedness | None = None
+    """To the drug or to the therapy."""
+
+    outcome: AeOutcome | None = None
+    aesi: Code | None = None
+    term: ShortText | None = None
+    """Equal to the verbatim or the preferred term, whatever the case."""
+
+    soc: ShortText | None = None
+    onset_from: IsoDate | None = None
+    onset_to: IsoDate | None = None
+    """Bounds on the onset, both included; a partial onset is found when it can lie inside."""
+
+    updated_since: Instant | None = None
+    overdue: QueryBool | None = None
+    """Serious, with a report due before now. (Reports themselves come with their own routes.)"""
+
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)

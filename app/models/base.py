@@ -1,0 +1,154 @@
+"""What tables and shapes share: the strict shape, bounded field types, column and constraint helpers."""
+
+import json
+import unicodedata
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+from sqlalchemy import CheckConstraint
+from sqlmodel import SQLModel
+
+from app.models.partial_date import FIRST_YEAR, LAST_YEAR, check_partial_date
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Shape(BaseModel):
+    """What goes in and out: unknown fields refused, no coercion, no NaN or Infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Answer(BaseModel):
+    """What comes out. Lists its own fields and never inherits from a table, so that a new column cannot leak."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Filter(BaseModel):
+    """Query parameters of a list: a mistyped name is refused instead of returning unfiltered data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _clean(text: str) -> str:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in text):
+        raise PydanticCustomError("unclean_text", "Control characters and lone surrogates are not allowed")
+    return unicodedata.normalize("NFC", text)
+
+
+def _iso_date(value: Any) -> Any:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or len(value) != 10 or not value.isascii():
+        raise PydanticCustomError("date_format", "Must be a date written YYYY-MM-DD")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise PydanticCustomError("date_format", "Must be a real date written YYYY-MM-DD") from None
+
+
+def _plausible_year(value: date | datetime) -> Any:
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise PydanticCustomError("date_range", f"The year must lie between {FIRST_YEAR} and {LAST_YEAR}")
+    return value
+
+
+def _instant_text(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not 20 <= len(value) <= 35:
+        raise PydanticCustomError(
+            "instant_format", "Must be an RFC 3339 time with offset, such as 2026-03-05T09:30:00Z"
+        )
+    return value
+
+
+def _query_bool(value: Any) -> Any:
+    if isinstance(value, str) and value in {"true", "false"}:
+        return value == "true"
+    if isinstance(value, bool):
+        return value
+    raise PydanticCustomError("bool_text", "Must be true or false")
+
+
+def _query_int(value: Any) -> Any:
+    if isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 9):
+        return int(value)
+    raise PydanticCustomError("int_text", "Must be a whole number, digits only")
+
+
+def utc_text(value: datetime) -> str:
+    """RFC 3339 in UTC with microseconds: the one written form of an instant, equal on both databases."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces, non-ASCII kept: the form that is stored and hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)]
+LongText = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=1000), AfterValidator(_clean)]
+"""Why a clinical datum changes (ICH E6(R3) 4.2.2): required, and longer than one keystroke."""
+
+IsoDate = Annotated[
+    date,
+    BeforeValidator(_iso_date),
+    AfterValidator(_plausible_year),
+    WithJsonSchema({"type": "string", "format": "date"}),
+]
+Instant = Annotated[
+    AwareDatetime,
+    Field(strict=False),
+    BeforeValidator(_instant_text),
+    AfterValidator(_plausible_year),
+    PlainSerializer(utc_text, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+PartialDate = Annotated[
+    str,
+    AfterValidator(check_partial_date),
+    WithJsonSchema({"type": "string", "examples": ["2024-03", "2024-03-05"]}),
+]
+QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]
+Limit = Annotated[int, BeforeValidator(_query_int), Field(ge=1, le=500)]
+Positive = Annotated[int, Field(ge=1, le=1_000)]
+
+
+def one_of(column: str, values: Iterable[str], nullable: bool = False) -> CheckConstraint:
+    """CHECK that a text column holds one of the codes: enum columns alone check nothing."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    rule = f"{column} IN ({listed})"
+    return CheckConstraint(f"{column} IS NULL OR {rule}" if nullable else rule, name=f"{column}_known")
+
+
+def columns(table: type[SQLModel]) -> tuple[Any, ...]:
+    """The columns of a table, for lists: plain rows cost a sixth of model objects."""
+    return tuple(table.__table__.c)  # type: ignore[attr-defined]
+
+
+def now() -> datetime:
+    """The server's clock, UTC. Tests replace it here."""
+    return datetime.now(UTC)

@@ -1,0 +1,137 @@
+"""Extracts: a de-identified product for one recipient, requested by an analyst, approved by a custodian."""
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from pydantic import Field as Bounded
+from pydantic import Strict
+from sqlalchemy import CheckConstraint, Column, LargeBinary, String, Text
+from sqlmodel import Field, SQLModel
+
+from app.models.base import Answer, Code, Filter, Instant, Limit, LongText, Reason, Shape, now, one_of
+
+
+class ExtractProfile(StrEnum):
+    deidentified = "deidentified"
+
+
+class ExtractStatus(StrEnum):
+    requested = "requested"
+    refused = "refused"
+    ready = "ready"
+
+
+class Extract(SQLModel, table=True):
+    """One request for data and what became of it."""
+
+    __table_args__ = (
+        one_of("profile", ExtractProfile),
+        one_of("status", ExtractStatus),
+        CheckConstraint("decided_by IS NULL OR decided_by <> requested_by", name="second_person"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    study_id: int = Field(foreign_key="study.id")
+    profile: ExtractProfile = Field(sa_type=String(16))
+    purpose: str = Field(sa_column=Column(Text, nullable=False))
+    status: ExtractStatus = Field(default=ExtractStatus.requested, sa_type=String(16))
+    requested_by: UUID = Field(foreign_key="account.id")
+    decided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    decision_reason: str | None = Field(default=None, sa_column=Column(Text))
+    manifest: str | None = Field(default=None, sa_column=Column(Text))
+    version: int = 1
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now)
+
+
+class ExtractSubject(SQLModel, table=True):
+    """Who is in an extract, under which subject id: made before the files, so that SQL can join on it."""
+
+    __tablename__ = "extract_subject"
+
+    extract_id: UUID = Field(primary_key=True, foreign_key="extract.id")
+    site_id: int = Field(primary_key=True)
+    pid: str = Field(primary_key=True, max_length=12)
+    subject: str = Field(max_length=16)
+    anchor_on: date | None = None
+    """Study day 1 of this participant."""
+
+
+class ExtractFile(SQLModel, table=True):
+    """One finished file. In the database, so that any worker can serve it."""
+
+    __tablename__ = "extract_file"
+
+    extract_id: UUID = Field(primary_key=True, foreign_key="extract.id")
+    name: str = Field(primary_key=True, max_length=64)
+    media_type: str = Field(max_length=64)
+    rows: int | None = None
+    sha256: str = Field(max_length=64)
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class ExtractCreate(Shape):
+    study: Code
+    profile: Annotated[ExtractProfile, Strict(False)] = ExtractProfile.deidentified
+    purpose: LongText
+
+
+class Decision(StrEnum):
+    approve = "approve"
+    refuse = "refuse"
+
+
+class ApprovalCreate(Shape):
+    decision: Annotated[Decision, Strict(False)]
+    reason: Reason
+
+
+class ExtractFileRead(Answer):
+    name: str
+    media_type: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+
+class ExtractRead(Answer):
+    id: UUID
+    study: str
+    profile: ExtractProfile
+    purpose: str
+    status: ExtractStatus
+    decision_reason: str | None
+    manifest: dict[str, Any] | None
+    files: list[ExtractFileRead]
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class ExtractList(Answer):
+    items: list[ExtractRead]
+    next: str | None
+
+
+class ExtractFilter(Filter):
+    study: Code | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)
+
+
+class CodebookColumn(Answer):
+    file: str
+    name: str
+    label: str
+    type: str
+    source: str
+    treatment: str
+    null_means: str
+
+
+class CodebookRead(Answer):
+    profile: ExtractProfile
+    profile_version: str
+    columns: list[CodebookColumn]

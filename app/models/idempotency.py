@@ -1,0 +1,27 @@
+"""What was answered to a creating request, so that a retry gets the same answer and makes nothing new."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Column, Text
+from sqlmodel import Field, SQLModel
+
+from app.models.base import now
+
+
+class IdempotencyRecord(SQLModel, table=True):
+    """Written in the transaction of the effect. The key is stored as a keyed hash only."""
+
+    __tablename__ = "idempotency_record"
+
+    account_id: UUID = Field(primary_key=True, foreign_key="account.id")
+    key_digest: str = Field(primary_key=True, max_length=64)
+    request_digest: str = Field(max_length=64)
+    site_id: int | None = None
+    status: int = 0
+    """0 while the first request is still at work (seen by nobody: its transaction is open)."""
+
+    location: str | None = Field(default=None, max_length=200)
+    etag: str | None = Field(default=None, max_length=64)
+    body: str = Field(default="", sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(default_factory=now)

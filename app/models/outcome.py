@@ -1,0 +1,120 @@
+"""Outcomes: one administration of an instrument at a visit; the scores are the server's own."""
+
+from datetime import date, datetime
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from pydantic import Field as Bounded
+from sqlalchemy import Column, ForeignKeyConstraint, Index, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from app.models.base import Answer, Code, Filter, Instant, IsoDate, Limit, Reason, Shape, now
+from app.models.identifiers import Pid
+
+
+class Outcome(SQLModel, table=True):
+    """Item values as given. One instrument is administered once at a visit."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
+        ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
+        UniqueConstraint("site_id", "visit_id", "instrument"),
+        Index("ix_outcome_page", "site_id", "created_at", "id"),
+        Index("ix_outcome_pid", "site_id", "pid"),
+    )
+
+    site_id: int = Field(primary_key=True)
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    pid: str = Field(max_length=12)
+    visit_id: UUID
+    instrument: str = Field(max_length=64)
+    instrument_version: str = Field(max_length=64)
+    collected_on: date | None = None
+    items: str = Field(sa_column=Column(Text, nullable=False))
+    """Canonical JSON {item code: value or null}; every item of the instrument is present."""
+
+    version: int = 1
+    created_by: UUID = Field(foreign_key="account.id")
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now)
+
+
+class OutcomeScore(SQLModel, table=True):
+    """One score of an outcome, with the rule and version that computed it."""
+
+    __tablename__ = "outcome_score"
+    __table_args__ = (ForeignKeyConstraint(["site_id", "outcome_id"], ["outcome.site_id", "outcome.id"]),)
+
+    site_id: int = Field(primary_key=True)
+    outcome_id: UUID = Field(primary_key=True)
+    name: str = Field(primary_key=True, max_length=64)
+    value: float | None = None
+    band: str | None = Field(default=None, max_length=64)
+    reason: str | None = Field(default=None, max_length=200)
+    rule: str = Field(max_length=128)
+
+
+Items = Annotated[dict[Code, Annotated[int, Bounded(ge=-1_000_000, le=1_000_000)] | None], Bounded(max_length=200)]
+"""Item code -> whole number, or null for a missing or not applicable item. The instrument sets the ranges."""
+
+
+class OutcomeInVisit(Shape):
+    instrument: Code
+    instrument_version: Code | None = None
+    """Absent: the newest version shipped."""
+
+    collected_on: IsoDate | None = None
+    items: Items
+
+
+class OutcomeCreate(OutcomeInVisit):
+    participant: Pid
+    visit: UUID = Bounded(strict=False)
+
+
+class OutcomeAmend(Shape):
+    """A correction: the items sent replace the stored values of the same codes; scores are computed again."""
+
+    reason: Reason
+    collected_on: IsoDate | None = None
+    items: Items | None = None
+
+
+class ScoreRead(Answer):
+    name: str
+    value: int | float | None
+    band: str | None
+    reason: str | None
+    rule: str
+
+
+class OutcomeRead(Answer):
+    id: UUID
+    participant: Pid
+    study: str
+    site: str
+    visit: UUID
+    visit_code: str
+    instrument: str
+    instrument_version: str
+    collected_on: IsoDate | None
+    items: dict[str, int | None]
+    scores: list[ScoreRead]
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class OutcomeList(Answer):
+    items: list[OutcomeRead]
+    next: str | None
+
+
+class OutcomeFilter(Filter):
+    study: Code | None = None
+    site: Code | None = None
+    participant: Pid | None = None
+    instrument: Code | None = None
+    visit_code: Code | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)

@@ -1,0 +1,42 @@
+"""Partial dates (ISO 8601 reduced precision), as CDISC SDTM writes them: what the source knew, never imputed."""
+
+import re
+from calendar import monthrange
+from datetime import date
+from typing import NamedTuple
+
+from pydantic_core import PydanticCustomError
+
+_FORM = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
+FIRST_YEAR, LAST_YEAR = 1900, 2100
+
+
+class Span(NamedTuple):
+    """The days that a partial date may mean, both included."""
+
+    earliest: date
+    latest: date
+
+
+def check_partial_date(text: str) -> str:
+    """Return `2024`, `2024-03` or `2024-03-05` as it came, or refuse it as a field error."""
+    span(text)
+    return text
+
+
+def span(text: str) -> Span:
+    """The first and last day that `text` can mean. Raises a field error when it is no partial date."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise PydanticCustomError("partial_date_format", "Must be written YYYY, YYYY-MM or YYYY-MM-DD")
+    year, month, day = (int(part) if part else None for part in match.groups())
+    if year is None or not FIRST_YEAR <= year <= LAST_YEAR:
+        raise PydanticCustomError("date_range", f"The year must lie between {FIRST_YEAR} and {LAST_YEAR}")
+    try:
+        earliest = date(year, month or 1, day or 1)
+        last_day = day or monthrange(year, month or 12)[1]
+        return Span(earliest, date(year, month or 12, last_day))
+    except ValueError:
+        raise PydanticCustomError(
+            "partial_date_format", "Must be a real date written YYYY, YYYY-MM or YYYY-MM-DD"
+        ) from None

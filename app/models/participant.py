@@ -1,0 +1,240 @@
+"""Participants: pseudonymous people, the consent they gave, and the status model of the study."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, Strict, StringConstraints, model_validator
+from pydantic import Field as Bounded
+from pydantic_core import PydanticCustomError
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from app.models.base import (
+    Answer,
+    Code,
+    Filter,
+    Instant,
+    IsoDate,
+    Limit,
+    Reason,
+    Shape,
+    ShortText,
+    now,
+    one_of,
+)
+from app.models.finding import Finding
+from app.models.identifiers import Pid
+
+
+class Sex(StrEnum):
+    """CDISC SDTM codelist SEX (C66731)."""
+
+    F = "F"
+    M = "M"
+    U = "U"
+    UNDIFFERENTIATED = "UNDIFFERENTIATED"
+
+
+class ParticipantStatus(StrEnum):
+    screened = "screened"
+    screen_failed = "screen_failed"
+    enrolled = "enrolled"
+    active = "active"
+    completed = "completed"
+    withdrawn = "withdrawn"
+    lost_to_follow_up = "lost_to_follow_up"
+    died = "died"
+    terminated = "terminated"
+
+
+_S = ParticipantStatus
+_ENDS = frozenset({_S.completed, _S.withdrawn, _S.lost_to_follow_up, _S.died, _S.terminated})
+STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
+    _S.screened: frozenset({_S.enrolled, _S.screen_failed, _S.withdrawn, _S.lost_to_follow_up, _S.died}),
+    _S.screen_failed: frozenset(),
+    _S.enrolled: frozenset({_S.active}) | _ENDS,
+    _S.active: _ENDS,
+    _S.completed: frozenset({_S.died}),
+    _S.withdrawn: frozenset({_S.died}),
+    _S.lost_to_follow_up: frozenset({_S.active, _S.withdrawn, _S.completed, _S.died}),
+    _S.died: frozenset(),
+    _S.terminated: frozenset({_S.died}),
+}
+"""CDISC DS (disposition) terms as states; dosing starts `active`. A completed person may still be reported dead."""
+
+
+class Participant(SQLModel, table=True):
+    """A person, known only by the pid."""
+
+    __table_args__ = (
+        one_of("sex", Sex),
+        one_of("status", ParticipantStatus),
+        CheckConstraint("age_at_consent BETWEEN 18 AND 120", name="adult"),
+        Index("ix_participant_pid", "pid"),
+        Index("ix_participant_page", "site_id", "created_at", "pid"),
+    )
+
+    site_id: int = Field(foreign_key="site.id", primary_key=True)
+    pid: str = Field(primary_key=True, max_length=12)
+    """Twelve symbols without hyphens; random, so it tells nothing."""
+
+    protocol_version_id: int = Field(foreign_key="protocol_version.id")
+    status: ParticipantStatus = Field(sa_type=String(20))
+    status_on: date | None = None
+    age_at_consent: int
+    sex: Sex = Field(sa_type=String(16))
+    race: str | None = Field(default=None, max_length=64)
+    ethnicity: str | None = Field(default=None, max_length=64)
+    planned_arm: str | None = Field(default=None, max_length=64)
+    actual_arm: str | None = Field(default=None, max_length=64)
+    screened_on: date | None = None
+    enrolled_on: date | None = None
+    eligible: bool
+    unmet_criteria: str = Field(default="[]", sa_column=Column(Text, nullable=False))
+    findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
+    version: int = 1
+    created_by: UUID = Field(foreign_key="account.id")
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now)
+
+
+class Consent(SQLModel, table=True):
+    """One consent version that a participant gave, with its scopes."""
+
+    __table_args__ = (ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),)
+
+    site_id: int = Field(primary_key=True)
+    pid: str = Field(primary_key=True, max_length=12)
+    version: str = Field(primary_key=True, max_length=64)
+    given_on: date | None = None
+    scopes: str = Field(sa_column=Column(Text, nullable=False))
+    """Canonical JSON list, sorted."""
+
+    data_sharing: bool
+    """The scope that extracts ask for, as a column so that SQL can."""
+
+    created_at: datetime = Field(default_factory=now)
+
+
+class VaultIdentity(SQLModel, table=True):
+    """The site's own label of a participant, encrypted; the only identifying datum held."""
+
+    __tablename__ = "vault_identity"
+    __table_args__ = (UniqueConstraint("site_id", "blind_index"),)
+
+    site_id: int = Field(primary_key=True)
+    pid: str = Field(primary_key=True, max_length=12)
+    blind_index: str = Field(max_length=32)
+    kek_id: str = Field(max_length=32)
+    wrapped_key: str = Field(max_length=200)
+    ciphertext: str = Field(max_length=400)
+    created_at: datetime = Field(default_factory=now)
+
+
+def _no_identifier(label: str) -> str:
+    if sum(character.isdigit() for character in label) >= 9:
+        raise PydanticCustomError("looks_identifying", "Nine or more digits look like a phone or national number")
+    return label
+
+
+SiteLocalId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/\-]{0,31}$"), AfterValidator(_no_identifier)
+]
+"""The site's own label: letters, digits, . _ / -; refused when it looks like a direct identifier."""
+
+
+class ConsentGiven(Shape):
+    version: Code
+    given_on: IsoDate | None
+    scopes: Annotated[list[Code], Bounded(max_length=20)]
+
+
+class Eligibility(Shape):
+    """The overall answer, and the criteria that were not met (the exceptions, as CDISC IE keeps them)."""
+
+    met: bool
+    unmet: Annotated[list[Code], Bounded(max_length=100)] = []
+
+    @model_validator(mode="after")
+    def _met_means_nothing_unmet(self) -> "Eligibility":
+        if self.met and self.unmet:
+            raise PydanticCustomError("eligibility_contradiction", "Eligibility cannot be met with criteria unmet")
+        return self
+
+
+class ParticipantCreate(Shape):
+    study: Code
+    site: Code
+    site_local_id: SiteLocalId
+    protocol_version: Code | None = None
+    """Absent: the study's newest version."""
+
+    age_at_consent: Annotated[int, Bounded(ge=18, le=120)]
+    sex: Annotated[Sex, Strict(False)]
+    race: ShortText | None = None
+    ethnicity: ShortText | None = None
+    planned_arm: Code | None = None
+    actual_arm: Code | None = None
+    screened_on: IsoDate | None = None
+    enrolled_on: IsoDate | None = None
+    consent: ConsentGiven
+    eligibility: Eligibility
+
+    @model_validator(mode="after")
+    def _enrolled_means_eligible(self) -> "ParticipantCreate":
+        if self.enrolled_on and not self.eligibility.met:
+            raise PydanticCustomError("enrolled_not_eligible", "A person who is not eligible cannot be enrolled")
+        if self.enrolled_on and self.screened_on and self.enrolled_on < self.screened_on:
+            raise PydanticCustomError("enrolled_before_screened", "enrolled_on cannot lie before screened_on")
+        return self
+
+
+class ParticipantLookup(Shape):
+    study: Code
+    site: Code
+    site_local_id: SiteLocalId
+
+
+class StatusChange(Shape):
+    status: Annotated[ParticipantStatus, Strict(False)]
+    effective_on: IsoDate
+    reason: Reason
+
+
+class ParticipantRead(Answer):
+    pid: Pid
+    study: str
+    site: str
+    protocol_version: str
+    status: ParticipantStatus
+    status_on: IsoDate | None
+    age_at_consent: int
+    sex: Sex
+    race: str | None
+    ethnicity: str | None
+    planned_arm: str | None
+    actual_arm: str | None
+    screened_on: IsoDate | None
+    enrolled_on: IsoDate | None
+    eligible: bool
+    unmet_criteria: list[str]
+    findings: list[Finding]
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class ParticipantList(Answer):
+    items: list[ParticipantRead]
+    next: str | None
+
+
+class ParticipantFilter(Filter):
+    study: Code | None = None
+    site: Code | None = None
+    status: ParticipantStatus | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)

@@ -1,0 +1,167 @@
+"""Visits: contacts planned by the schedule, or unscheduled ones. Out-of-window is derived, never a status."""
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from pydantic import Field as Bounded
+from pydantic import Strict, model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from app.models.base import (
+    Answer,
+    Code,
+    Filter,
+    Instant,
+    IsoDate,
+    Limit,
+    LongText,
+    Positive,
+    Reason,
+    Shape,
+    now,
+    one_of,
+)
+from app.models.finding import Finding
+from app.models.identifiers import Pid
+from app.models.outcome import OutcomeInVisit, OutcomeRead
+
+
+class VisitStatus(StrEnum):
+    completed = "completed"
+    partially_done = "partially_done"
+    missed = "missed"
+    not_applicable = "not_applicable"
+
+
+HELD = frozenset({VisitStatus.completed, VisitStatus.partially_done})
+"""Statuses of visits that took place, and so have a date."""
+
+
+class Visit(SQLModel, table=True):
+    """One contact with a participant; its key in the trade is (participant, visit code, occurrence)."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
+        UniqueConstraint("site_id", "pid", "visit_code", "occurrence"),
+        one_of("status", VisitStatus),
+        CheckConstraint("(occurred_on IS NULL) = (status IN ('missed', 'not_applicable'))", name="date_when_held"),
+        CheckConstraint("ended_on IS NULL OR ended_on >= occurred_on", name="ends_after_start"),
+        CheckConstraint("status <> 'missed' OR deviation_reason IS NOT NULL", name="missed_with_reason"),
+        CheckConstraint("occurrence >= 1", name="occurrence_counts"),
+        Index("ix_visit_page", "site_id", "created_at", "id"),
+    )
+
+    site_id: int = Field(primary_key=True)
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    pid: str = Field(max_length=12)
+    visit_code: str = Field(max_length=64)
+    occurrence: int = 1
+    occurred_on: date | None = None
+    ended_on: date | None = None
+    status: VisitStatus = Field(sa_type=String(16))
+    deviation_reason: str | None = Field(default=None, sa_column=Column(Text))
+    findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
+    version: int = 1
+    created_by: UUID = Field(foreign_key="account.id")
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now)
+
+
+class VisitDates(Shape):
+    """The rules between a visit's dates and status, the same when it is recorded and when it is amended."""
+
+    status: Annotated[VisitStatus, Strict(False)]
+    occurred_on: IsoDate | None = None
+    ended_on: IsoDate | None = None
+    deviation_reason: LongText | None = None
+
+    @model_validator(mode="after")
+    def _dates_fit_status(self) -> "VisitDates":
+        held = self.status in HELD
+        if held and self.occurred_on is None:
+            raise PydanticCustomError("date_missing", "A visit that took place needs occurred_on")
+        if not held and self.occurred_on is not None:
+            raise PydanticCustomError("date_contradicts_status", "A visit that did not take place has no occurred_on")
+        if self.status is VisitStatus.missed and self.deviation_reason is None:
+            raise PydanticCustomError("deviation_reason_missing", "A missed visit needs deviation_reason")
+        if self.ended_on and (self.occurred_on is None or self.ended_on < self.occurred_on):
+            raise PydanticCustomError("ended_before_start", "ended_on cannot lie before occurred_on")
+        return self
+
+
+class VisitCreate(VisitDates):
+    participant: Pid
+    visit_code: Code
+    occurrence: Positive = 1
+    outcomes: Annotated[list[OutcomeInVisit], Bounded(max_length=50)] = []
+
+    @model_validator(mode="after")
+    def _outcomes_need_a_visit(self) -> "VisitCreate":
+        if self.outcomes and self.status not in HELD:
+            raise PydanticCustomError("outcomes_contradict_status", "A visit that did not take place has no outcomes")
+        return self
+
+
+class VisitAmend(Shape):
+    """A correction: only the fields sent change; null clears."""
+
+    reason: Reason
+    status: Annotated[VisitStatus, Strict(False)] | None = None
+    occurred_on: IsoDate | None = None
+    ended_on: IsoDate | None = None
+    deviation_reason: LongText | None = None
+
+
+class WindowRead(Answer):
+    planned: IsoDate
+    start: IsoDate
+    end: IsoDate
+
+
+class VisitRead(Answer):
+    id: UUID
+    participant: Pid
+    study: str
+    site: str
+    visit_code: str
+    occurrence: int
+    occurred_on: IsoDate | None
+    ended_on: IsoDate | None
+    status: VisitStatus
+    deviation_reason: str | None
+    findings: list[Finding]
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class VisitDetail(VisitRead):
+    """A single visit also shows its window as the participant's protocol version has it, and its outcomes."""
+
+    window: WindowRead | None
+    """Null while the anchor visit has not taken place, or where the protocol gives none."""
+
+    deviation_days: int | None
+    """Days outside the window: negative early, 0 inside, positive late; null without window or date."""
+
+    out_of_window: bool | None
+    outcomes: list[OutcomeRead]
+
+
+class VisitList(Answer):
+    items: list[VisitRead]
+    next: str | None
+
+
+class VisitFilter(Filter):
+    study: Code | None = None
+    site: Code | None = None
+    participant: Pid | None = None
+    visit_code: Code | None = None
+    status: VisitStatus | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)

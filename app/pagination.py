@@ -1,0 +1,74 @@
+"""Keyset pages with sealed cursors. A cursor works only for the actor, permission and query that it was made for."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+from sqlalchemy import Row, Select, tuple_
+from sqlmodel import Session
+
+from app.access import Actor
+from app.errors import Malformed
+from app.models.base import utc_text
+from app.security.keys import Keyring
+from app.security.sealing import SealBroken, seal, unseal
+
+
+class CursorInvalid(Malformed):
+    """The cursor was not made for this query and these grants; start again without it."""
+
+
+class Page:
+    """Reads one page of a statement, newest first, and says where the next begins."""
+
+    def __init__(self, request: Request, response: Response, actor: Actor, query: BaseModel) -> None:
+        self._request, self._response = request, response
+        self._keyring: Keyring = request.app.state.keyring
+        self._limit: int = query.limit  # type: ignore[attr-defined]
+        self._cursor: str | None = query.cursor  # type: ignore[attr-defined]
+        self._context = self._seal_context(actor, query)
+
+    def _seal_context(self, actor: Actor, query: BaseModel) -> bytes:
+        asked = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_none=True)
+        scope = [str(actor.account_id), actor.permission, sorted(actor.site_ids), sorted(actor.study_ids)]
+        return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
+
+    def read(self, session: Session, statement: Select[Any], *keys: Any) -> tuple[Sequence[Row[Any]], str | None]:
+        """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
+        the last of them unique."""
+        statement = statement.order_by(*(key.desc() for key in keys)).limit(self._limit + 1)
+        if self._cursor is not None:
+            statement = statement.where(tuple_(*keys) < tuple_(*self._after(keys), types=[key.type for key in keys]))
+        rows = session.execute(statement).all()
+        if len(rows) <= self._limit:
+            return rows, None
+        rows = rows[: self._limit]
+        cursor = self._seal([getattr(rows[-1], key.key) for key in keys])
+        self._link(cursor)
+        return rows, cursor
+
+    def _seal(self, values: list[Any]) -> str:
+        plain = json.dumps([utc_text(value) if hasattr(value, "astimezone") else str(value) for value in values])
+        return seal(self._keyring.derived("cursor"), plain.encode(), self._context)
+
+    def _after(self, keys: Sequence[Any]) -> list[Any]:
+        assert self._cursor is not None
+        try:
+            texts = json.loads(unseal(self._keyring.derived("cursor"), self._cursor, self._context))
+        except SealBroken:
+            raise CursorInvalid from None
+        return [_typed(key, text) for key, text in zip(keys, texts, strict=True)]
+
+    def _link(self, cursor: str) -> None:
+        parameters = [(name, value) for name, value in self._request.query_params.multi_items() if name != "cursor"]
+        query = urlencode([*parameters, ("cursor", cursor)])
+        self._response.headers["Link"] = f'<{self._request.url.path}?{query}>; rel="next"'
+
+
+def _typed(key: Any, text: str) -> Any:
+    """A sort value back in its column's Python type."""
+    kind = key.type.python_type
+    return kind.fromisoformat(text) if hasattr(kind, "fromisoformat") else kind(text)

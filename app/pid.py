@@ -1,0 +1,80 @@
+"""The registry pseudonym (pid): ten random symbols and two check symbols over GF(32).
+
+Alphabet: Crockford base 32. The field is GF(2)[x] / (x^5 + x^2 + 1) with generator a = x = 2. For data symbols
+d_1..d_10 the check symbols are c1 = XOR d_i * a^i and c2 = XOR d_i * a^(2i). Any two columns of the parity
+matrix are independent, so the code has distance 3: each single and double error, swap and jump is found.
+"""
+
+import secrets
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+DATA_SYMBOLS = 10
+_MISREAD = str.maketrans({"O": "0", "I": "1", "L": "1"})
+_VALUE = {symbol: value for value, symbol in enumerate(ALPHABET)}
+
+
+class PidFormat(ValueError):
+    """The text is not twelve symbols of the alphabet."""
+
+
+class PidChecksum(ValueError):
+    """The check symbols do not fit the data symbols: the pid was mistyped."""
+
+
+def _multiply(left: int, right: int) -> int:
+    product = 0
+    while right:
+        if right & 1:
+            product ^= left
+        left <<= 1
+        if left & 0b100000:
+            left ^= 0b100101
+        right >>= 1
+    return product
+
+
+def _powers() -> list[int]:
+    powers = [1]
+    while len(powers) <= 2 * DATA_SYMBOLS:
+        powers.append(_multiply(powers[-1], 2))
+    return powers
+
+
+_POWER = _powers()
+
+
+def _check_symbols(data: str) -> str:
+    first = second = 0
+    for position, symbol in enumerate(data, start=1):
+        first ^= _multiply(_VALUE[symbol], _POWER[position])
+        second ^= _multiply(_VALUE[symbol], _POWER[2 * position])
+    return ALPHABET[first] + ALPHABET[second]
+
+
+def complete(data: str) -> str:
+    """`data` (ten symbols) with its two check symbols."""
+    return data + _check_symbols(data)
+
+
+def draw() -> str:
+    """A new pid: 50 bits of the operating system's randomness; no site, order or date inside."""
+    number = secrets.randbits(50)
+    return complete("".join(ALPHABET[(number >> shift) & 31] for shift in range(45, -1, -5)))
+
+
+def normalise(text: str) -> str:
+    """The twelve symbols of a pid however it was typed: case, spaces, hyphens, O for 0, I or L for 1.
+
+    Raises PidFormat when it is not twelve symbols of the alphabet, PidChecksum when the check fails.
+    """
+    symbols = text.upper().replace("-", "").replace(" ", "").translate(_MISREAD)
+    if len(symbols) != DATA_SYMBOLS + 2 or any(symbol not in _VALUE for symbol in symbols):
+        raise PidFormat
+    if complete(symbols[:DATA_SYMBOLS]) != symbols:
+        raise PidChecksum
+    return symbols
+
+
+def display(pid: str) -> str:
+    """In groups of four: `7K3F-9TQ2-XM4D`."""
+    return "-".join((pid[:4], pid[4:8], pid[8:])) if "-" not in pid else pid

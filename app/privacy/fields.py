@@ -1,0 +1,96 @@
+"""Every column of every table, classified. Deny by default: what is not here, or not released, leaves nowhere.
+
+Classes follow the PHUSE de-identification standard for SDTM 3.2: direct and quasi identifiers, dates, free text,
+and clinical or sensitive content; `operational` and `system` are the registry's own.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class FieldClass(StrEnum):
+    clinical = "clinical"
+    date = "date"
+    direct = "direct"
+    free_text = "free_text"
+    operational = "operational"
+    quasi = "quasi"
+    sensitive = "sensitive"
+    system = "system"
+
+
+def _table(**classes: str) -> Mapping[str, FieldClass]:
+    return {name: FieldClass(kind) for kind, names in classes.items() for name in names.split()}
+
+
+_ACCOUNTS = "id account_id kind login display_name organisation password_hash grants_version disabled_at created_at"
+FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
+    "account": _table(operational=_ACCOUNTS),
+    "client_secret": _table(operational="id account_id digest created_at revoked_at"),
+    "refresh_token": _table(operational="digest account_id family expires_at used_at revoked_at created_at"),
+    "role_grant": _table(operational="id account_id role study_id site_id granted_by granted_at revoked_at"),
+    "study": _table(operational="id code title created_at"),
+    "protocol_version": _table(clinical="version", operational="id study_id title definition created_at"),
+    "site": _table(quasi="code name country timezone", operational="id study_id created_at"),
+    "participant": _table(
+        direct="pid",
+        quasi="site_id age_at_consent sex race ethnicity",
+        clinical="status planned_arm actual_arm eligible unmet_criteria",
+        date="status_on screened_on enrolled_on",
+        operational="protocol_version_id findings version created_by created_at updated_at",
+    ),
+    "consent": _table(
+        direct="pid", quasi="site_id", date="given_on", operational="version scopes data_sharing created_at"
+    ),
+    "vault_identity": _table(
+        direct="pid blind_index ciphertext wrapped_key", quasi="site_id", operational="kek_id created_at"
+    ),
+    "visit": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="visit_code occurrence status",
+        date="occurred_on ended_on",
+        free_text="deviation_reason",
+        operational="id findings version created_by created_at updated_at",
+    ),
+    "outcome": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="instrument instrument_version",
+        sensitive="items",
+        date="collected_on",
+        operational="id visit_id version created_by created_at updated_at",
+    ),
+    "outcome_score": _table(quasi="site_id", clinical="name value band", operational="outcome_id reason rule"),
+    "adverse_event": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical=(
+            "pt soc severity serious relatedness_drug relatedness_therapy action_taken outcome expected "
+            "special_interest"
+        ),
+        sensitive="death life_threatening hospitalisation disability congenital_anomaly medically_important",
+        date="onset onset_earliest onset_latest end aware_at due_at",
+        free_text="term codings",
+        operational="id serious_as_reported findings version created_by created_at updated_at",
+    ),
+    "audit_chain": _table(system="site_id seq hash"),
+    "audit_entry": _table(
+        system=(
+            "site_id seq at actor action subject_type subject_id subject_version changes reason request_id "
+            "previous_hash hash"
+        )
+    ),
+    "idempotency_record": _table(
+        system="account_id key_digest request_digest site_id status location etag body created_at"
+    ),
+    "extract": _table(
+        operational=(
+            "id study_id profile purpose status requested_by decided_by decision_reason manifest version "
+            "created_at updated_at"
+        )
+    ),
+    "extract_subject": _table(direct="pid subject", quasi="site_id", date="anchor_on", operational="extract_id"),
+    "extract_file": _table(operational="extract_id name media_type rows sha256 content"),
+}
+"""Table -> column -> class."""

@@ -1,0 +1,1 @@
+"""The study's plan as data: instruments, scores, visits, windows. Pure: no database, no web."""

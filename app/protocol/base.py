@@ -1,0 +1,107 @@
+"""What definition files share: strict frozen shapes, faults that name their place, and how files are read."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.abc import Traversable
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Strict, StringConstraints, ValidationError
+
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{Cc}]*$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\p{Cc}]*$")]
+Listed = Strict(False)
+"""Files have arrays where the shapes keep tuples; what is inside stays strict."""
+
+
+class Definition(BaseModel):
+    """A part of a definition file: unknown keys refused, no coercion, never changed once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Versioned(Definition):
+    """A whole definition file, known by its code and version."""
+
+    code: Code
+    version: Code
+    title: Title
+    source: Text
+
+    @property
+    def key(self) -> str:
+        return f"{self.code}/{self.version}"
+
+
+class ProtocolFault(NamedTuple):
+    """One thing wrong in a definition; `path` is a JSON pointer (RFC 6901) into it."""
+
+    path: str
+    code: str
+    message: str
+
+
+class ProtocolInvalid(ValueError):
+    """A protocol or instrument definition that cannot be used, with every fault found."""
+
+    def __init__(self, faults: Iterable[ProtocolFault], file: str = "") -> None:
+        self.faults = list(faults)
+        lines = [f"{fault.path or '/'}: {fault.message} ({fault.code})" for fault in self.faults]
+        super().__init__("\n".join([f"{file}:", *lines] if file else lines))
+
+
+Shape = TypeVar("Shape", bound=Versioned)
+
+
+def decode(text: str, suffix: Literal["toml", "json"]) -> dict[str, Any]:
+    """Read the text of a definition file. Raises ProtocolInvalid where it is no TOML or JSON table."""
+    try:
+        data = tomllib.loads(text) if suffix == "toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolInvalid([ProtocolFault("", "syntax", f"Not readable as {suffix}: {error}")]) from None
+    if not isinstance(data, dict):
+        raise ProtocolInvalid([ProtocolFault("", "syntax", "Must be a table of keys and values")])
+    return data
+
+
+def build(shape: type[Shape], data: Mapping[str, Any], check: Callable[[Shape], Iterable[ProtocolFault]]) -> Shape:
+    """Make a definition out of plain data: first its shape, then, where that holds, what it says."""
+    try:
+        definition = shape.model_validate(dict(data))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ProtocolInvalid(ProtocolFault(_pointer(one["loc"]), one["type"], one["msg"]) for one in found) from None
+    if faults := list(check(definition)):
+        raise ProtocolInvalid(faults)
+    return definition
+
+
+def read_folder(folder: Traversable, load: Callable[[str], Shape]) -> Mapping[str, Shape]:
+    """Every TOML file of a folder under its `code/version`. Raises ProtocolInvalid, naming the file."""
+    found: dict[str, Shape] = {}
+    for file in sorted((one for one in folder.iterdir() if one.name.endswith(".toml")), key=lambda one: one.name):
+        try:
+            definition = load(file.read_text("utf-8"))
+        except ProtocolInvalid as error:
+            raise ProtocolInvalid(error.faults, file.name) from None
+        if definition.key in found:
+            fault = ProtocolFault("/version", "duplicate_definition", f"{definition.key} is in another file too")
+            raise ProtocolInvalid([fault], file.name)
+        found[definition.key] = definition
+    return MappingProxyType(found)
+
+
+def repeated(path: str, kind: str, codes: Iterable[str]) -> Iterator[ProtocolFault]:
+    """A `duplicate_<kind>` fault at every code that came before. `path` has a `*` where the position goes."""
+    seen: set[str] = set()
+    for position, code in enumerate(codes):
+        if code in seen:
+            message = f"{code} is there more than once"
+            yield ProtocolFault(path.replace("*", str(position)), f"duplicate_{kind}", message)
+        seen.add(code)
+
+
+def _pointer(parts: Iterable[int | str]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

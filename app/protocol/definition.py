@@ -1,0 +1,149 @@
+"""A study's protocol version as data: schedule, consents, eligibility, safety clock, thresholds."""
+
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict, StringConstraints
+
+from app.protocol.base import Code, Definition, Listed, Text, Title, Versioned
+
+VisitCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_.\-]{0,63}$")]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9\-]{0,63}$")]
+Days = Annotated[int, Field(ge=-36_500, le=36_500)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class UnknownVisit(LookupError):
+    """The protocol has no visit of this code."""
+
+
+class VisitKind(StrEnum):
+    screening = "screening"
+    baseline = "baseline"
+    preparation = "preparation"
+    dosing = "dosing"
+    treatment = "treatment"
+    integration = "integration"
+    endpoint = "endpoint"
+    follow_up = "follow_up"
+    phone = "phone"
+    unscheduled = "unscheduled"
+    early_termination = "early_termination"
+
+
+class Arm(Definition):
+    code: Code
+    label: Title
+
+
+class VisitDefinition(Definition):
+    """A planned contact. Its window hangs on an anchor visit, since studies count from more than one day."""
+
+    code: VisitCode
+    name: Title
+    kind: Annotated[VisitKind, Strict(False)]
+    anchor: VisitCode | None = None
+    """The visit that it is planned from. None: no window. Itself: others count from it, it has no window."""
+
+    offset_days: Days = 0
+    """Planned day = date of the anchor + this."""
+
+    window_before: Days = 0
+    window_after: Days = 0
+    optional: bool = False
+    repeats: Annotated[int, Field(ge=0, le=1_000)] = 1
+    """Planned occurrences; 0: any number."""
+
+    instruments: Annotated[tuple[Code, ...], Listed] = ()
+    source: Text | None = None
+    """None here, in consents and in eligibility: the protocol's own source."""
+
+
+class ConsentVersion(Definition):
+    version: Code
+    scopes: Annotated[tuple[Code, ...], Listed, Field(min_length=1)]
+    source: Text | None = None
+
+
+class Criterion(Definition):
+    """An eligibility criterion. Met means answered as the study wants it, for exclusions too."""
+
+    code: Code
+    kind: Literal["inclusion", "exclusion"]
+    label: Text
+    source: Text | None = None
+
+
+class Safety(Definition):
+    sae_report_hours: Annotated[int, Field(ge=1, le=720)]
+    """From the site's awareness of a serious adverse event to its report to the sponsor."""
+
+    source: Text
+
+
+class Threshold(Definition):
+    """When a score counts as response or remission, on scales where higher is worse."""
+
+    instrument: Code
+    score: Code
+    remission_max: int | None = None
+    response_fraction: Share | None = None
+    """Fall from baseline, as a share of baseline, that counts as response."""
+
+    response_max: int | None = None
+    """Response by an absolute value, where the scale's literature defines it so; never with a fraction."""
+
+    source: Text
+
+    def remission(self, value: float | None) -> bool | None:
+        """None without a value or without a remission rule."""
+        if value is None or self.remission_max is None:
+            return None
+        return value <= self.remission_max
+
+    def response(self, baseline: float | None, value: float | None) -> bool | None:
+        """None where it cannot be told: no value, no rule, or no baseline above 0 to fall from."""
+        if value is None:
+            return None
+        if self.response_max is not None:
+            return value <= self.response_max
+        if self.response_fraction is None or baseline is None or baseline <= 0:
+            return None
+        wanted = Fraction(str(self.response_fraction)) * Fraction(baseline)  # exact: no float decides an endpoint
+        return Fraction(baseline) - Fraction(value) >= wanted
+
+
+class SpecialInterest(Definition):
+    """A kind of adverse event that the study watches and asks for."""
+
+    code: Code
+    label: Title
+    source: Text
+
+
+class Protocol(Versioned):
+    """One protocol version. Immutable once in use; participants are pinned to one."""
+
+    code: Slug
+    study_day_anchors: Annotated[tuple[VisitCode, ...], Listed, Field(min_length=1)]
+    arms: Annotated[tuple[Arm, ...], Listed] = ()
+    visits: Annotated[tuple[VisitDefinition, ...], Listed]
+    consents: Annotated[tuple[ConsentVersion, ...], Listed] = ()
+    eligibility: Annotated[tuple[Criterion, ...], Listed] = ()
+    safety: Safety
+    thresholds: Annotated[tuple[Threshold, ...], Listed] = ()
+    special_interest: Annotated[tuple[SpecialInterest, ...], Listed] = ()
+
+    def visit(self, code: str) -> VisitDefinition:
+        """Raises UnknownVisit."""
+        for visit in self.visits:
+            if visit.code == code:
+                return visit
+        raise UnknownVisit("The protocol has no such visit")
+
+    def day_one(self, held: Mapping[str, date]) -> date | None:
+        """The date of study day 1: the first study day anchor that took place, of the visits `held`."""
+        return next((held[code] for code in self.study_day_anchors if code in held), None)

@@ -1,0 +1,63 @@
+"""Reading protocols, and what their schedules say of days: windows, deviations, study days."""
+
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+from app.protocol.base import build, decode, read_folder
+from app.protocol.definition import Protocol, VisitDefinition
+from app.protocol.validation import protocol_faults
+
+FOLDER = files("app.protocol") / "definitions" / "protocols"
+
+
+def parse_protocol(data: Mapping[str, Any]) -> Protocol:
+    """Make a protocol out of plain data, as JSON or TOML gives it. Raises ProtocolInvalid, with all faults."""
+    return build(Protocol, data, protocol_faults)
+
+
+def load_protocol(text: str, suffix: Literal["toml", "json"]) -> Protocol:
+    """Read a protocol file. Raises ProtocolInvalid with every fault."""
+    return parse_protocol(decode(text, suffix))
+
+
+@cache
+def shipped_protocols() -> Mapping[str, Protocol]:
+    """The protocols that come with the registry, under `code/version`."""
+    return read_folder(FOLDER, lambda text: load_protocol(text, "toml"))
+
+
+class Window(NamedTuple):
+    """The days on which a visit is as planned, both ends included."""
+
+    planned: date
+    start: date
+    end: date
+
+    def deviation_days(self, on: date) -> int:
+        """Days outside the window: negative early, 0 inside, positive late."""
+        return min((on - self.start).days, 0) + max((on - self.end).days, 0)
+
+
+def window_of(visit: VisitDefinition, anchors: Mapping[str, date]) -> Window | None:
+    """The window of a visit; `anchors` holds the dates of visits that took place, by visit code.
+
+    None where the visit has no anchor but itself, or its anchor has not taken place.
+    Days beyond the calendar (years 1 to 9999) become its first or last day.
+    """
+    if visit.anchor in (None, visit.code) or visit.anchor not in anchors:
+        return None
+    planned = anchors[visit.anchor].toordinal() + visit.offset_days
+    return Window(_day(planned), _day(planned - visit.window_before), _day(planned + visit.window_after))
+
+
+def study_day(anchor: date, on: date) -> int:
+    """The anchor is day 1 and the day before it day -1; there is no day 0 (CDISC SDTMIG 3.4, section 4.4.4)."""
+    days = (on - anchor).days
+    return days + 1 if days >= 0 else days
+
+
+def _day(ordinal: int) -> date:
+    return date.fromordinal(min(max(ordinal, date.min.toordinal()), date.max.toordinal()))

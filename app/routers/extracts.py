@@ -1,0 +1,103 @@
+"""Extracts and the codebook: all that an analyst can reach."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from sqlmodel import col, select
+
+from app.access import Actor, Permission, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.extract import (
+    ApprovalCreate,
+    CodebookRead,
+    Extract,
+    ExtractCreate,
+    ExtractFilter,
+    ExtractList,
+    ExtractProfile,
+    ExtractRead,
+)
+from app.models.study import Study
+from app.pagination import Page
+from app.privacy.profile import PROFILE_VERSION, codebook
+from app.services import extracts
+from app.web.conditional import etag
+from app.web.once import Made, OncePerKey
+from app.web.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1", tags=["extracts"], route_class=StrictRoute)
+CodebookReader = Annotated[Actor, Depends(requires(Permission.codebook_read))]
+Reader = Annotated[Actor, Depends(requires(Permission.extract_read))]
+Requester = Annotated[Actor, Depends(requires(Permission.extract_request))]
+Approver = Annotated[Actor, Depends(requires(Permission.extract_approve))]
+Recipient = Annotated[Actor, Depends(requires(Permission.extract_download))]
+
+
+@router.get("/codebook")
+def read_codebook(_actor: CodebookReader) -> CodebookRead:
+    """What extracts contain: every file and column with its source and treatment."""
+    return CodebookRead(
+        profile=ExtractProfile.deidentified,
+        profile_version=PROFILE_VERSION,
+        columns=codebook(),
+    )
+
+
+@router.get("/extracts")
+def list_extracts(
+    query: Annotated[ExtractFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
+) -> ExtractList:
+    """Your own extracts; for custodians those of their studies. Newest first."""
+    statement = visible(select(Extract, Study.code).join(Study, col(Study.id) == col(Extract.study_id)), actor)
+    if query.study is not None:
+        statement = statement.where(Study.code == query.study)
+    rows, after = Page(request, response, actor, query).read(session, statement, Extract.created_at, Extract.id)
+    return ExtractList(items=extracts.read_all(session, rows), next=after)
+
+
+@router.post("/extracts", status_code=202, response_model=ExtractRead)
+def request_extract(
+    body: ExtractCreate, actor: Requester, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Ask for a de-identified extract of a study. A custodian decides; then the files are there."""
+    return once.create(
+        session, actor, body, lambda: _made(request, extracts.request_extract(session, actor, body)), status=202
+    )
+
+
+def _made(request: Request, read: ExtractRead) -> Made:
+    return Made(read, f"/v1/extracts/{read.id}", etag(request.app.state.keyring, read.id, read.version))
+
+
+@router.get("/extracts/{extract_id}")
+def read_extract(
+    extract_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> ExtractRead:
+    read = extracts.read_one(session, actor, extract_id)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read
+
+
+@router.post("/extracts/{extract_id}/approval", status_code=201, response_model=ExtractRead)
+def decide_on_extract(
+    extract_id: UUID, body: ApprovalCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Approve or refuse; by somebody other than who asked. Approval builds the files."""
+    return once.create(session, actor, body, lambda: _made(request, extracts.decide(session, actor, extract_id, body)))
+
+
+@router.get("/extracts/{extract_id}/files/{name}", response_class=Response)
+def download_file(
+    extract_id: UUID,
+    name: Annotated[str, Path(pattern=r"^[a-z_]{1,40}\.(csv|json)$")],
+    actor: Recipient,
+    session: WriteSession,
+) -> Response:
+    """One file of your own extract. Each download is in the audit trail."""
+    file = extracts.download(session, actor, extract_id, name)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{file.name}"',
+        "ETag": f'"{file.sha256}"',
+    }
+    return Response(file.content, media_type=file.media_type, headers=headers)

@@ -1,0 +1,33 @@
+"""Whether the process lives, whether it can work, and the public keys."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from sqlalchemy import text
+from sqlmodel import col, select
+
+from app.database import ReadSession
+from app.models.study import Study
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers. No database is asked."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(session: ReadSession) -> dict[str, str]:
+    """The database answers and its tables are there."""
+    session.execute(text("SELECT 1"))
+    session.exec(select(col(Study.id)).limit(1)).first()
+    return {"status": "ready"}
+
+
+@router.get("/.well-known/jwks.json")
+async def jwks(request: Request) -> dict[str, Any]:
+    """The public keys that verify access tokens (RFC 7517)."""
+    keys: dict[str, Any] = request.app.state.tokens.jwks()
+    return keys

@@ -1,0 +1,79 @@
+"""Outcomes."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.access import Actor, Permission, found, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead
+from app.models.study import Site, Study
+from app.models.visit import Visit
+from app.pagination import Page
+from app.services import outcomes
+from app.web.conditional import IfMatch, etag
+from app.web.once import Made, OncePerKey
+from app.web.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1/outcomes", tags=["outcomes"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.outcome_read))]
+Writer = Annotated[Actor, Depends(requires(Permission.outcome_write))]
+
+
+@router.post("", status_code=201, response_model=OutcomeRead)
+def record_outcome(
+    body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Record one administration of an instrument at a visit; the answer carries the server's scores."""
+    return once.create(session, actor, body, lambda: _made(request, *outcomes.record_outcome(session, actor, body)))
+
+
+def _made(request: Request, read: OutcomeRead, site_id: int) -> Made:
+    return Made(read, f"/v1/outcomes/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+
+
+@router.get("")
+def list_outcomes(
+    query: Annotated[OutcomeFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
+) -> OutcomeList:
+    """Outcomes at your sites, newest first."""
+    statement = visible(outcomes.rows(), actor)
+    if query.study is not None:
+        statement = statement.where(Study.code == query.study)
+    if query.site is not None:
+        statement = statement.where(Site.code == query.site)
+    if query.participant is not None:
+        statement = statement.where(Outcome.pid == query.participant)
+    if query.instrument is not None:
+        statement = statement.where(Outcome.instrument == query.instrument)
+    if query.visit_code is not None:
+        statement = statement.where(Visit.visit_code == query.visit_code)
+    rows, after = Page(request, response, actor, query).read(session, statement, Outcome.created_at, Outcome.id)
+    return OutcomeList(items=outcomes.read_all(session, rows), next=after)
+
+
+@router.get("/{outcome_id}")
+def read_outcome(
+    outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> OutcomeRead:
+    statement = visible(outcomes.rows().where(Outcome.id == outcome_id), actor)
+    read = outcomes.read_all(session, [found(session.execute(statement).first())])[0]
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read
+
+
+@router.patch("/{outcome_id}")
+def amend_outcome(
+    outcome_id: UUID,
+    body: OutcomeAmend,
+    seen: IfMatch,
+    actor: Writer,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+) -> OutcomeRead:
+    """Correct items, with the reason; the scores are computed again."""
+    read = outcomes.amend_outcome(session, actor, request.app.state.keyring, seen, outcome_id, body)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read

@@ -1,0 +1,94 @@
+"""Participants: enrol, find again, list, change status."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.access import Actor, Permission, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.identifiers import Pid
+from app.models.participant import (
+    Participant,
+    ParticipantCreate,
+    ParticipantFilter,
+    ParticipantList,
+    ParticipantLookup,
+    ParticipantRead,
+    StatusChange,
+)
+from app.models.study import Site, Study
+from app.pagination import Page
+from app.pid import display
+from app.services import participants
+from app.web.conditional import etag
+from app.web.once import Made, OncePerKey
+from app.web.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1/participants", tags=["participants"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]
+Writer = Annotated[Actor, Depends(requires(Permission.participant_write))]
+Finder = Annotated[Actor, Depends(requires(Permission.participant_lookup))]
+
+
+@router.post("", status_code=201, response_model=ParticipantRead)
+def enrol(
+    body: ParticipantCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Register a person; the answer carries the new pid. The site's own label goes into the vault."""
+    return once.create(
+        session,
+        actor,
+        body,
+        lambda: _made(request, *participants.enrol(session, actor, request.app.state.keyring, body)),
+    )
+
+
+def _made(request: Request, read: ParticipantRead, site_id: int) -> Made:
+    tag = etag(request.app.state.keyring, read.pid, read.version)
+    return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id)
+
+
+@router.get("")
+def list_participants(
+    query: Annotated[ParticipantFilter, Query()],
+    actor: Reader,
+    request: Request,
+    response: Response,
+    session: ReadSession,
+) -> ParticipantList:
+    """Participants of your sites, newest first."""
+    statement = visible(participants.rows(), actor)
+    if query.study is not None:
+        statement = statement.where(Study.code == query.study)
+    if query.site is not None:
+        statement = statement.where(Site.code == query.site)
+    if query.status is not None:
+        statement = statement.where(Participant.status == query.status)
+    page = Page(request, response, actor, query)
+    rows, after = page.read(session, statement, Participant.created_at, Participant.pid)
+    return ParticipantList(items=[participants.read(row) for row in rows], next=after)
+
+
+@router.post("/lookup")
+def find_participant(body: ParticipantLookup, actor: Finder, request: Request, session: ReadSession) -> ParticipantRead:
+    """Find a participant by the site's own label, which is never in a URL."""
+    return participants.find_by_label(session, actor, request.app.state.keyring, body)
+
+
+@router.get("/{pid}")
+def read_participant(
+    pid: Pid, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> ParticipantRead:
+    read = participants.read_one(session, actor, pid)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
+    return read
+
+
+@router.post("/{pid}/status", status_code=201, response_model=ParticipantRead)
+def change_status(
+    pid: Pid, body: StatusChange, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Move a participant along the status model, with the effective day and the reason."""
+    return once.create(
+        session, actor, body, lambda: _made(request, *participants.change_status(session, actor, pid, body))
+    )

@@ -1,0 +1,78 @@
+"""Visits."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.access import Actor, Permission, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.study import Site, Study
+from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitFilter, VisitList
+from app.pagination import Page
+from app.services import visits
+from app.web.conditional import IfMatch, etag
+from app.web.once import Made, OncePerKey
+from app.web.strict_json import StrictRoute
+
+router = APIRouter(prefix="/v1/visits", tags=["visits"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.visit_read))]
+Writer = Annotated[Actor, Depends(requires(Permission.visit_write))]
+
+
+@router.post("", status_code=201, response_model=VisitDetail)
+def record_visit(
+    body: VisitCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Record a visit with its outcomes, all or nothing. Answers only after everything is stored."""
+    return once.create(session, actor, body, lambda: _made(request, *visits.record_visit(session, actor, body)))
+
+
+def _made(request: Request, read: VisitDetail, site_id: int) -> Made:
+    return Made(read, f"/v1/visits/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+
+
+@router.get("")
+def list_visits(
+    query: Annotated[VisitFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
+) -> VisitList:
+    """Visits at your sites, newest first."""
+    statement = visible(visits.rows(), actor)
+    if query.study is not None:
+        statement = statement.where(Study.code == query.study)
+    if query.site is not None:
+        statement = statement.where(Site.code == query.site)
+    if query.participant is not None:
+        statement = statement.where(Visit.pid == query.participant)
+    if query.visit_code is not None:
+        statement = statement.where(Visit.visit_code == query.visit_code)
+    if query.status is not None:
+        statement = statement.where(Visit.status == query.status)
+    rows, after = Page(request, response, actor, query).read(session, statement, Visit.created_at, Visit.id)
+    return VisitList(items=[visits.read(row) for row in rows], next=after)
+
+
+@router.get("/{visit_id}")
+def read_visit(
+    visit_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> VisitDetail:
+    """One visit with its window and outcomes."""
+    read = visits.detail(session, actor, visit_id)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read
+
+
+@router.patch("/{visit_id}")
+def amend_visit(
+    visit_id: UUID,
+    body: VisitAmend,
+    seen: IfMatch,
+    actor: Writer,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+) -> VisitDetail:
+    """Correct a visit, with the reason."""
+    read = visits.amend_visit(session, actor, request.app.state.keyring, seen, visit_id, body)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read

@@ -1,0 +1,44 @@
+"""The database's schema: bring it to the newest revision, and refuse to work on another one."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from app.database import Database
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SchemaOutdated(Exception):
+    """The database is not at the revision that this version works with; the message says what to do."""
+
+
+def _config() -> Config:
+    return Config(ROOT / "alembic.ini")
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Migrate, in one transaction."""
+    config = _config()
+    with database.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def downgrade(database: Database, revision: str) -> None:
+    config = _config()
+    with database.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def require_head(database: Database) -> None:
+    """Raises SchemaOutdated unless the database is at the newest revision."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current != head:
+        raise SchemaOutdated(f"The database is at revision {current}, this version needs {head}. Run: registry migrate")

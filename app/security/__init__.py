@@ -1,0 +1,1 @@
+"""Keys, passwords, access tokens and sealed values. Knows no roles and no tables."""

@@ -1,0 +1,134 @@
+"""The keyring: one file with every secret of a deployment, never in the database and never in the environment.
+
+`signing` keys sign access tokens (ES256), `kek` keys wrap the vault's data keys, and the derivation key feeds
+HKDF (RFC 5869) for everything else, one purpose each, so that no key is used twice.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from app.settings import Settings
+
+Purpose = Literal["blind-index", "cursor", "idempotency", "secret-digest", "etag"]
+KEY_BYTES = 32
+
+
+class KeysUnusable(Exception):
+    """The key file is missing, open to others, weak or not for this environment; the message says what to do."""
+
+
+def _strong(text: str) -> str:
+    raw = base64.b64decode(text, validate=True)
+    if len(raw) != KEY_BYTES or len(set(raw)) < 8:
+        raise ValueError(f"a key is {KEY_BYTES} random bytes in base64")
+    return text
+
+
+Secret = Annotated[str, AfterValidator(_strong)]
+
+
+class SigningKey(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kid: str
+    private_pem: str
+
+
+class WrappingKey(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kid: str
+    key: Secret
+
+    @property
+    def raw(self) -> bytes:
+        return base64.b64decode(self.key)
+
+
+class KeyFile(BaseModel):
+    """The file's form. The first key of each list is the active one; later ones only verify or decrypt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    demo: bool = False
+    signing: Annotated[list[SigningKey], Field(min_length=1)]
+    kek: Annotated[list[WrappingKey], Field(min_length=1)]
+    derivation: Secret
+
+
+class Keyring:
+    """The keys in memory, ready for use."""
+
+    def __init__(self, file: KeyFile) -> None:
+        self.signing = file.signing
+        self.kek = {key.kid: key.raw for key in file.kek}
+        self.active_kek = file.kek[0].kid
+        self._derivation = base64.b64decode(file.derivation)
+        self._derived: dict[str, bytes] = {}
+
+    def derived(self, purpose: Purpose) -> bytes:
+        """32 bytes for one purpose, from the derivation key."""
+        if purpose not in self._derived:
+            kdf = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=f"registry/{purpose}/1".encode())
+            self._derived[purpose] = kdf.derive(self._derivation)
+        return self._derived[purpose]
+
+    def digest(self, purpose: Purpose, *parts: bytes) -> str:
+        """Keyed SHA-256, hex. Parts are separated, so that no two lists of parts give the same input."""
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hmac.new(self.derived(purpose), message, hashlib.sha256).hexdigest()
+
+
+def new_key_file(demo: bool = False) -> KeyFile:
+    """Fresh random keys."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return KeyFile(
+        demo=demo,
+        signing=[SigningKey(kid=secrets.token_hex(8), private_pem=pem.decode())],
+        kek=[WrappingKey(kid=secrets.token_hex(8), key=_fresh())],
+        derivation=_fresh(),
+    )
+
+
+def _fresh() -> str:
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+def write_key_file(path: Path, file: KeyFile) -> None:
+    """Write a new key file that only its owner can read. Never overwrites: lost keys are lost data."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(file.model_dump_json(indent=2))
+
+
+def load_keyring(settings: Settings) -> Keyring:
+    """The keyring of this deployment. Raises KeysUnusable: a registry never starts on missing or weak keys."""
+    path = settings.key_file
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text()
+    except OSError as error:
+        raise KeysUnusable(
+            f"Key file {path} cannot be read ({error.strerror}). Make one with `registry init`."
+        ) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeysUnusable(f"Key file {path} is open to other users. Run: chmod 600 {path}")
+    try:
+        file = KeyFile.model_validate(json.loads(text))
+    except (ValueError, ValidationError):
+        raise KeysUnusable(f"Key file {path} is damaged or holds weak keys. Restore it from its backup.") from None
+    if file.demo and settings.environment != "demo":
+        raise KeysUnusable(f"Key file {path} belongs to a demo. Make a real one with `registry init`.")
+    return Keyring(file)

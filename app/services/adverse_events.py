@@ -1,0 +1,199 @@
+"""Adverse events: reported, corrected, and kept whole when the source contradicts itself."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found, visible
+from app.errors import Fault, Invalid
+from app.models.adverse_event import CRITERIA, AdverseEvent, AeOutcome, CodingLevel
+from app.models.adverse_event_shapes import (
+    AdverseEventAmend,
+    AdverseEventCreate,
+    AdverseEventFields,
+    AdverseEventRead,
+    Coding,
+    Criteria,
+)
+from app.models.base import canonical_json, columns, now
+from app.models.finding import Finding, findings_text
+from app.models.partial_date import span
+from app.models.study import Site, Study
+from app.protocol.definition import Protocol
+from app.security.keys import Keyring
+from app.services.participants import Enrolled, enrolled
+from app.web.conditional import require_current
+from app.web.merging import checked, sent_fields
+
+
+class SpecialInterestUnknown(Invalid):
+    """The protocol lists no such event of special interest."""
+
+
+def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreate) -> tuple[AdverseEventRead, int]:
+    """Report an event; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
+    person = enrolled(session, actor, body.participant)
+    _require_listed(person.protocol, body)
+    at = now()
+    row = AdverseEvent(
+        site_id=person.site_id,
+        pid=person.row.pid,
+        created_by=actor.account_id,
+        created_at=at,
+        updated_at=at,
+        **_columns(body, person.protocol, at),
+    )
+    session.add(row)
+    session.flush()
+    audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
+    return _read(row.model_dump(), person.study.code, person.site.code), row.site_id
+
+
+def amend_adverse_event(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: AdverseEventAmend
+) -> AdverseEventRead:
+    """Correct an event. Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown."""
+    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
+    row = found(session.exec(statement).first())
+    current, changes = _fields(row), sent_fields(body)
+    differing = {name for name, value in changes.items() if current.model_dump().get(name) != value}
+    require_current(keyring, seen, row.id, row.version, differing)
+    person: Enrolled = enrolled(session, actor, row.pid)
+    merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
+    _require_listed(person.protocol, merged)
+    before = audit.snapshot(row)
+    for name, value in _columns(merged, person.protocol, row.created_at).items():
+        setattr(row, name, value)
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    after = audit.snapshot(row)
+    event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return _read(row.model_dump(), person.study.code, person.site.code)
+
+
+def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
+    listed = {item.code for item in protocol.special_interest}
+    if event.special_interest is not None and event.special_interest not in listed:
+        raise SpecialInterestUnknown(Fault("/special_interest", "unknown", "Not on the protocol's list"))
+
+
+def _columns(event: AdverseEventFields, protocol: Protocol, reported_at: datetime) -> dict[str, Any]:
+    """An event's columns: what was sent, and what follows from it."""
+    onset = span(event.onset) if event.onset else None
+    serious = is_serious(event.criteria)
+    terms = {coding.level: coding.term for coding in event.codings}
+    return {
+        **event.model_dump(include=_COPIED),
+        **event.criteria.model_dump(),
+        "codings": canonical_json([coding.model_dump(mode="json") for coding in event.codings]),
+        "pt": terms.get(CodingLevel.pt),
+        "soc": terms.get(CodingLevel.soc),
+        "onset_earliest": onset.earliest if onset else None,
+        "onset_latest": onset.latest if onset else None,
+        "serious": serious,
+        "due_at": (event.aware_at or reported_at) + sae_clock(protocol) if serious else None,
+        "findings": findings_text(findings(event)),
+    }
+
+
+_COPIED = {
+    "term",
+    "onset",
+    "end",
+    "severity",
+    "serious_as_reported",
+    "relatedness_drug",
+    "relatedness_therapy",
+    "action_taken",
+    "outcome",
+    "expected",
+    "special_interest",
+    "aware_at",
+}
+
+
+def is_serious(criteria: Criteria) -> bool:
+    """Any criterion makes an event serious (ICH E2A, section II.B). Seriousness is never typed."""
+    return any(getattr(criteria, name) for name in CRITERIA)
+
+
+def sae_clock(protocol: Protocol) -> timedelta:
+    """How soon a site reports a serious event after becoming aware of it, by the protocol."""
+    return timedelta(hours=protocol.safety.sae_report_hours)
+
+
+def findings(event: AdverseEventFields) -> list[Finding]:
+    """What is unlikely or incomplete, but kept as the source said it."""
+    serious = is_serious(event.criteria)
+    doubts = [
+        (
+            event.serious_as_reported is not None and event.serious_as_reported != serious,
+            Finding(
+                code="seriousness_contradicts_criteria",
+                field="/serious_as_reported",
+                message="The source's flag and the seriousness criteria differ; the criteria decide",
+            ),
+        ),
+        (
+            event.end is not None and event.outcome is AeOutcome.not_recovered,
+            Finding(code="end_contradicts_outcome", field="/end", message="An end date, yet not recovered"),
+        ),
+        (
+            event.criteria.death and event.outcome is not AeOutcome.fatal,
+            Finding(code="death_contradicts_outcome", field="/outcome", message="Criterion death, yet not fatal"),
+        ),
+        (event.onset is None, Finding(code="onset_missing", field="/onset", message="The onset is unknown")),
+        (
+            serious and event.aware_at is None,
+            Finding(
+                code="awareness_missing",
+                field="/aware_at",
+                message="Unknown when the site became aware; the clock runs from the report",
+            ),
+        ),
+    ]
+    return [finding for applies, finding in doubts if applies]
+
+
+def _fields(row: AdverseEvent) -> AdverseEventFields:
+    return AdverseEventFields(
+        **row.model_dump(include=_COPIED),
+        codings=[Coding(**coding) for coding in json.loads(row.codings)],
+        criteria=Criteria(**row.model_dump(include=set(CRITERIA))),
+    )
+
+
+def rows() -> Select[Any]:
+    """Adverse events with the codes that an answer shows; narrow it with `visible`."""
+    return (
+        select(*columns(AdverseEvent), col(Study.code).label("study"), col(Site.code).label("site"))
+        .select_from(AdverseEvent)
+        .join(Site, col(Site.id) == col(AdverseEvent.site_id))
+        .join(Study, col(Study.id) == col(Site.study_id))
+    )
+
+
+def read(row: Row[Any]) -> AdverseEventRead:
+    return _read(row._mapping, row.study, row.site)
+
+
+def _read(values: Mapping[str, Any], study: str, site: str) -> AdverseEventRead:
+    return AdverseEventRead(
+        participant=values["pid"],
+        study=study,
+        site=site,
+        codings=json.loads(values["codings"]),
+        criteria=Criteria(**{name: values[name] for name in CRITERIA}),
+        findings=json.loads(values["findings"]),
+        **{name: values[name] for name in _SHOWN},
+    )
+
+
+_SHOWN = _COPIED | {"id", "pt", "soc", "serious", "due_at", "version", "created_at", "updated_at"}

@@ -1,0 +1,222 @@
+"""Extracts: asked for by an analyst, approved by somebody else, built at once, downloaded on the record."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from app import __version__, audit
+from app.access import Actor, found, visible
+from app.errors import Conflict, Invalid
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import canonical_json, now, utc_text
+from app.models.extract import (
+    ApprovalCreate,
+    Decision,
+    Extract,
+    ExtractCreate,
+    ExtractFile,
+    ExtractFileRead,
+    ExtractProfile,
+    ExtractRead,
+    ExtractStatus,
+    ExtractSubject,
+)
+from app.models.participant import Consent, Participant
+from app.models.study import ProtocolVersion, Site, Study
+from app.models.visit import Visit
+from app.privacy.profile import FILES, PROFILE_VERSION, cell, codebook
+from app.privacy.subjects import subject_ids
+from app.services.extract_rows import rows_of
+from app.services.studies import protocol_from, study_by_code
+
+
+class ExtractDecided(Conflict):
+    """This extract was already approved or refused."""
+
+
+class SecondPersonNeeded(Conflict):
+    """Who asked for an extract cannot decide on it."""
+
+
+class CohortEmpty(Invalid):
+    """Nobody in this study consented to data sharing."""
+
+
+def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> ExtractRead:
+    """Ask for an extract of a study. Nothing is built before a custodian approves."""
+    study = study_by_code(session, actor, body.study)
+    assert study.id is not None
+    row = Extract(study_id=study.id, profile=body.profile, purpose=body.purpose, requested_by=actor.account_id)
+    session.add(row)
+    session.flush()
+    _remember(session, actor, audit.created("extract:requested", row, row.id))
+    return _read(row, study.code, [])
+
+
+def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate) -> ExtractRead:
+    """Approve, which builds the extract, or refuse. Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty."""
+    statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
+    row = found(session.exec(statement).first())
+    if row.status != ExtractStatus.requested:
+        raise ExtractDecided
+    if row.requested_by == actor.account_id:
+        raise SecondPersonNeeded
+    before = audit.snapshot(row)
+    row.decided_by, row.decision_reason = actor.account_id, body.reason
+    row.version, row.updated_at = row.version + 1, now()
+    study = session.get_one(Study, row.study_id)
+    if body.decision is Decision.approve:
+        row.status = ExtractStatus.ready
+        row.manifest = canonical_json(_build(session, row, study))
+    else:
+        row.status = ExtractStatus.refused
+    session.flush()
+    action = f"extract:{'approved' if body.decision is Decision.approve else 'refused'}"
+    _remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), body.reason))
+    return _read(row, study.code, files_of(session, row.id))
+
+
+def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:
+    """Write the files and give the manifest. One transaction, so all files show one state of the data."""
+    anchors = _choose_subjects(session, row)
+    files = [_store(session, row.id, file, _csv(session, row.id, file)) for file in FILES]
+    book = {"profile": row.profile, "profile_version": PROFILE_VERSION, "columns": codebook()}
+    files.append(_store(session, row.id, "codebook.json", (canonical_json(book).encode(), None)))
+    manifest = {
+        "schema": "research-registry/extract/1",
+        "extract": str(row.id),
+        "study": study.code,
+        "profile": ExtractProfile(row.profile).value,
+        "profile_version": PROFILE_VERSION,
+        "created_at": utc_text(now()),
+        "subjects": len(anchors),
+        "dates": "study days only",
+        "statement": "De-identified by the rules of this profile; not anonymous. No attempt at re-identification.",
+        "software": f"research-registry {__version__}",
+        "files": [file.model_dump(mode="json") for file in files],
+    }
+    _store(session, row.id, "manifest.json", (canonical_json(manifest).encode(), None))
+    return manifest
+
+
+def _choose_subjects(session: Session, row: Extract) -> dict[str, date | None]:
+    """Everybody who consented to data sharing, under a fresh subject id, with their study day 1."""
+    chosen = select(Participant.site_id, Participant.pid, ProtocolVersion.definition).join(
+        Site, col(Site.id) == col(Participant.site_id)
+    )
+    consented = select(Consent.pid).where(
+        Consent.site_id == Participant.site_id, Consent.pid == Participant.pid, col(Consent.data_sharing).is_(True)
+    )
+    people = session.exec(
+        chosen.join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id)).where(
+            Site.study_id == row.study_id, consented.exists()
+        )
+    ).all()
+    if not people:
+        raise CohortEmpty
+    anchors = _anchors(session, row.study_id, people)
+    subjects = subject_ids(symbols for _, symbols, _ in people)
+    session.add_all(
+        ExtractSubject(
+            extract_id=row.id, site_id=site_id, pid=symbols, subject=subjects[symbols], anchor_on=anchors[symbols]
+        )
+        for site_id, symbols, _ in people
+    )
+    session.flush()
+    return anchors
+
+
+def _anchors(session: Session, study_id: int, people: Sequence[Any]) -> dict[str, date | None]:
+    """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
+    wanted = {code for *_, definition in people for code in protocol_from(definition).study_day_anchors}
+    held = session.exec(
+        select(Visit.pid, Visit.visit_code, Visit.occurred_on)
+        .join(Site, col(Site.id) == col(Visit.site_id))
+        .where(Site.study_id == study_id, col(Visit.visit_code).in_(wanted), Visit.occurrence == 1)
+        .where(col(Visit.occurred_on).is_not(None))
+    ).all()
+    dates: dict[str, dict[str, date]] = {}
+    for symbols, code, on in held:
+        dates.setdefault(symbols, {})[code] = on
+    return {symbols: protocol_from(definition).day_one(dates.get(symbols, {})) for _, symbols, definition in people}
+
+
+def _csv(session: Session, extract_id: UUID, file: str) -> tuple[bytes, int]:
+    text, count = io.StringIO(newline=""), 0
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.name for column in FILES[file]])
+    for row in rows_of(session, extract_id, file):
+        writer.writerow([cell(value) for value in row])
+        count += 1
+    return text.getvalue().encode(), count
+
+
+def _store(session: Session, extract_id: UUID, name: str, content: tuple[bytes, int | None]) -> ExtractFileRead:
+    raw, rows = content
+    media_type = "text/csv; charset=utf-8" if name.endswith(".csv") else "application/json"
+    digest = hashlib.sha256(raw).hexdigest()
+    session.add(
+        ExtractFile(extract_id=extract_id, name=name, media_type=media_type, rows=rows, sha256=digest, content=raw)
+    )
+    return ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=len(raw), sha256=digest)
+
+
+def files_of(session: Session, extract_id: UUID) -> list[ExtractFileRead]:
+    """The files of an extract, without reading their content."""
+    file = ExtractFile
+    size = func.length(file.content)
+    statement = select(file.name, file.media_type, file.rows, file.sha256, size.label("size")).where(
+        file.extract_id == extract_id
+    )
+    return [
+        ExtractFileRead(name=row.name, media_type=row.media_type, rows=row.rows, bytes=row.size, sha256=row.sha256)
+        for row in session.execute(statement.order_by(col(file.name)))
+    ]
+
+
+def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
+    row = found(session.exec(visible(select(Extract).where(Extract.id == extract_id), actor)).first())
+    return _read(row, session.get_one(Study, row.study_id).code, files_of(session, row.id))
+
+
+def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
+    """One file of an own extract; the download is remembered before the first byte leaves. Raises NotFound."""
+    row = found(session.exec(visible(select(Extract).where(Extract.id == extract_id), actor)).first())
+    file = found(
+        session.exec(select(ExtractFile).where(ExtractFile.extract_id == row.id, ExtractFile.name == name)).first()
+    )
+    noted = [{"field": "file", "old": None, "new": f"{file.name} sha256:{file.sha256}"}]
+    _remember(session, actor, audit.Event("extract:downloaded", "extract", str(row.id), row.version, noted))
+    return file
+
+
+def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
+    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
+
+
+def read_all(session: Session, rows: Sequence[Any]) -> list[ExtractRead]:
+    return [_read(row.Extract, row.code, files_of(session, row.Extract.id)) for row in rows]
+
+
+def _read(row: Extract, study: str, files: list[ExtractFileRead]) -> ExtractRead:
+    return ExtractRead(
+        id=row.id,
+        study=study,
+        profile=ExtractProfile(row.profile),
+        purpose=row.purpose,
+        status=ExtractStatus(row.status),
+        decision_reason=row.decision_reason,
+        manifest=json.loads(row.manifest) if row.manifest else None,
+        files=files,
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,244 @@
+"""Enrolment and status of participants."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, Select, func
+from sqlmodel import Session, col, select
+
+from app import audit, pid
+from app.access import Actor, found, visible
+from app.errors import Conflict, Fault, Invalid
+from app.models.base import canonical_json, columns, now
+from app.models.finding import Finding, findings_text
+from app.models.participant import (
+    STATUS_TRANSITIONS,
+    Consent,
+    Participant,
+    ParticipantCreate,
+    ParticipantLookup,
+    ParticipantRead,
+    ParticipantStatus,
+    StatusChange,
+)
+from app.models.study import ProtocolVersion, Site, Study
+from app.privacy import vault
+from app.protocol.definition import Protocol
+from app.security.keys import Keyring
+from app.services.studies import protocol_from, site_by_code
+
+DATA_SHARING = "data_sharing"
+
+
+class ProtocolVersionUnknown(Invalid):
+    """This study has no such protocol version."""
+
+
+class EnrolmentContradictsProtocol(Invalid):
+    """The enrolment names something that the protocol version does not have; see errors."""
+
+
+class StatusTransitionImpossible(Conflict):
+    """A participant in the present status cannot go to that one."""
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A participant with the site, study and protocol that rule what may be recorded."""
+
+    row: Participant
+    site: Site
+    study: Study
+    protocol_version: str
+    protocol: Protocol
+
+    @property
+    def site_id(self) -> int:
+        return self.row.site_id
+
+
+def enrolled(session: Session, actor: Actor, symbols: str, lock: bool = False) -> Enrolled:
+    """The participant with this pid, if it exists for the actor. Raises NotFound."""
+    statement = (
+        select(Participant, Site, Study, ProtocolVersion)
+        .join(Site, col(Site.id) == col(Participant.site_id))
+        .join(Study, col(Study.id) == col(Site.study_id))
+        .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
+        .where(Participant.pid == symbols)
+    )
+    if lock:
+        statement = statement.with_for_update(of=Participant)
+    participant, site, study, version = found(session.exec(visible(statement, actor)).first())
+    return Enrolled(participant, site, study, version.version, protocol_from(version.definition))
+
+
+def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate) -> tuple[ParticipantRead, int]:
+    """Register a person under a new pid; also gives the site's key. Raises NotFound (study, site), LabelAlreadyEnrolled, and Invalid refusals."""
+    site = site_by_code(session, actor, body.study, body.site)
+    version = _protocol_version(session, site, body.protocol_version)
+    _require_known_codes(protocol_from(version.definition), body)
+    assert site.id is not None and version.id is not None
+    row = Participant(
+        site_id=site.id,
+        pid=_fresh_pid(session),
+        protocol_version_id=version.id,
+        status=_first_status(body),
+        status_on=body.enrolled_on or body.screened_on,
+        eligible=body.eligibility.met,
+        unmet_criteria=canonical_json(sorted(body.eligibility.unmet)),
+        findings=findings_text(_findings(body)),
+        created_by=actor.account_id,
+        **body.model_dump(include=_COPIED),
+    )
+    session.add(row)
+    session.flush()
+    vault.store_label(session, keyring, site.id, row.pid, body.site_local_id)
+    consent = _consent(row, body)
+    session.add(consent)
+    session.flush()
+    events = [
+        audit.created("participant:enrolled", row, row.pid),
+        audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
+    ]
+    audit.append(session, str(actor.account_id), site.id, events)
+    return _read(row.model_dump(), body.study, site.code, version.version), site.id
+
+
+_COPIED = {
+    "age_at_consent",
+    "sex",
+    "race",
+    "ethnicity",
+    "planned_arm",
+    "actual_arm",
+    "screened_on",
+    "enrolled_on",
+}
+
+
+def _protocol_version(session: Session, site: Site, asked: str | None) -> ProtocolVersion:
+    statement = select(ProtocolVersion).where(ProtocolVersion.study_id == site.study_id)
+    if asked is not None:
+        statement = statement.where(ProtocolVersion.version == asked)
+    version = session.exec(statement.order_by(col(ProtocolVersion.id).desc())).first()
+    if version is None:
+        raise ProtocolVersionUnknown(Fault("/protocol_version", "unknown", "The study has no such protocol version"))
+    return version
+
+
+def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
+    faults = []
+    consent = next((item for item in protocol.consents if item.version == body.consent.version), None)
+    if consent is None:
+        faults.append(Fault("/consent/version", "unknown_consent", "The protocol has no such consent version"))
+    elif not set(body.consent.scopes) <= set(consent.scopes):
+        faults.append(Fault("/consent/scopes", "unknown_scope", "The consent version has no such scope"))
+    if not set(body.eligibility.unmet) <= {criterion.code for criterion in protocol.eligibility}:
+        faults.append(Fault("/eligibility/unmet", "unknown_criterion", "The protocol has no such criterion"))
+    arms = {arm.code for arm in protocol.arms}
+    for name in ("planned_arm", "actual_arm"):
+        if getattr(body, name) is not None and getattr(body, name) not in arms:
+            faults.append(Fault(f"/{name}", "unknown_arm", "The protocol has no such arm"))
+    if faults:
+        raise EnrolmentContradictsProtocol(*faults)
+
+
+def _first_status(body: ParticipantCreate) -> ParticipantStatus:
+    if not body.eligibility.met:
+        return ParticipantStatus.screen_failed
+    return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
+
+
+def _findings(body: ParticipantCreate) -> list[Finding]:
+    if body.consent.given_on is None:
+        return [
+            Finding(
+                code="consent_date_missing",
+                field="/consent/given_on",
+                message="The day of consent is unknown",
+            )
+        ]
+    return []
+
+
+def _consent(row: Participant, body: ParticipantCreate) -> Consent:
+    return Consent(
+        site_id=row.site_id,
+        pid=row.pid,
+        version=body.consent.version,
+        given_on=body.consent.given_on,
+        scopes=canonical_json(sorted(set(body.consent.scopes))),
+        data_sharing=DATA_SHARING in body.consent.scopes,
+    )
+
+
+def _fresh_pid(session: Session) -> str:
+    """A pid that nobody has. Asked across all sites: a clash in 2^50 is unlikely, and must not happen."""
+    while True:
+        drawn = pid.draw()
+        if session.exec(select(func.count()).where(Participant.pid == drawn)).one() == 0:
+            return drawn
+
+
+def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:
+    """The participant that this site knows under its own label. Raises NotFound."""
+    site = site_by_code(session, actor, body.study, body.site)
+    assert site.id is not None
+    symbols = found(vault.find_pid(session, keyring, site.id, body.site_local_id))
+    return read_one(session, actor, symbols)
+
+
+def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
+    """Move a participant along the status model. Raises NotFound, StatusTransitionImpossible."""
+    person = enrolled(session, actor, symbols, lock=True)
+    row, before = person.row, audit.snapshot(person.row)
+    if body.status not in STATUS_TRANSITIONS[ParticipantStatus(row.status)]:
+        raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
+    row.status, row.status_on = body.status, body.effective_on
+    if body.status is ParticipantStatus.enrolled:
+        row.enrolled_on = body.effective_on
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    event = audit.changed(
+        "participant:status-changed", row, row.pid, row.version, before, audit.snapshot(row), body.reason
+    )
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    read = _read(row.model_dump(), person.study.code, person.site.code, person.protocol_version)
+    return read, row.site_id
+
+
+def rows() -> Select[Any]:
+    """Participants with the codes that an answer shows; narrow it with `visible`."""
+    return (
+        select(*columns(Participant), col(Study.code).label("study"), col(Site.code).label("site"))
+        .add_columns(col(ProtocolVersion.version).label("protocol_version"))
+        .select_from(Participant)
+        .join(Site, col(Site.id) == col(Participant.site_id))
+        .join(Study, col(Study.id) == col(Site.study_id))
+        .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
+    )
+
+
+def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
+    person = enrolled(session, actor, symbols)
+    return _read(person.row.model_dump(), person.study.code, person.site.code, person.protocol_version)
+
+
+def read(row: Row[Any]) -> ParticipantRead:
+    return _read(row._mapping, row.study, row.site, row.protocol_version)
+
+
+def _read(values: Mapping[str, Any], study: str, site: str, protocol_version: str) -> ParticipantRead:
+    return ParticipantRead(
+        study=study,
+        site=site,
+        protocol_version=protocol_version,
+        unmet_criteria=json.loads(values["unmet_criteria"]),
+        findings=json.loads(values["findings"]),
+        **{name: values[name] for name in _SHOWN},
+    )
+
+
+_SHOWN = _COPIED | {"pid", "status", "status_on", "eligible", "version", "created_at", "updated_at"}

@@ -1,0 +1,123 @@
+"""Studies, protocol versions and sites: set up by an admin, read by everybody who has a grant there."""
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found, visible
+from app.database import unique_or
+from app.errors import Conflict, Fault, Invalid
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import canonical_json
+from app.models.study import (
+    ProtocolSummary,
+    ProtocolVersion,
+    Site,
+    SiteCreate,
+    SiteRead,
+    Study,
+    StudyCreate,
+)
+from app.protocol.base import ProtocolInvalid
+from app.protocol.definition import Protocol
+from app.protocol.schedule import parse_protocol
+
+
+class StudyExists(Conflict):
+    """There is a study with this code already."""
+
+
+class SiteExists(Conflict):
+    """This study has a site with this code already."""
+
+
+class ProtocolVersionExists(Conflict):
+    """This study has that protocol version already; versions never change."""
+
+
+class ProtocolRefused(Invalid):
+    """The protocol definition contradicts itself; see errors."""
+
+
+def study_by_code(session: Session, actor: Actor, code: str) -> Study:
+    """The study with this code, if it exists for the actor. Raises NotFound."""
+    return found(session.exec(visible(select(Study).where(Study.code == code), actor)).first())
+
+
+def site_by_code(session: Session, actor: Actor, study: str, site: str) -> Site:
+    """The site with this code in a study, if it exists for the actor. Raises NotFound."""
+    statement = (
+        select(Site).join(Study, col(Study.id) == col(Site.study_id)).where(Study.code == study, Site.code == site)
+    )
+    return found(session.exec(visible(statement, actor)).first())
+
+
+@lru_cache(maxsize=64)
+def protocol_from(definition: str) -> Protocol:
+    """The protocol behind a stored definition. Cached by its text: versions are immutable."""
+    return parse_protocol(json.loads(definition))
+
+
+def create_study(session: Session, actor: Actor, body: StudyCreate) -> Study:
+    study = Study(code=body.code, title=body.title)
+    session.add(study)
+    with unique_or(StudyExists):
+        session.flush()
+    _remember(session, actor, "study:created", study, study.code)
+    return study
+
+
+def add_protocol_version(
+    session: Session, actor: Actor, study_code: str, definition: dict[str, Any]
+) -> ProtocolVersion:
+    """Store a validated protocol. Raises ProtocolRefused with every fault, ProtocolVersionExists."""
+    study = study_by_code(session, actor, study_code)
+    try:
+        protocol = parse_protocol(definition)
+    except ProtocolInvalid as refused:
+        raise ProtocolRefused(*(Fault(fault.path, fault.code, fault.message) for fault in refused.faults)) from None
+    assert study.id is not None
+    version = ProtocolVersion(
+        study_id=study.id,
+        version=protocol.version,
+        title=protocol.title,
+        definition=canonical_json(definition),
+    )
+    session.add(version)
+    with unique_or(ProtocolVersionExists):
+        session.flush()
+    _remember(session, actor, "protocol:added", version, f"{study.code}/{version.version}")
+    return version
+
+
+def add_site(session: Session, actor: Actor, study_code: str, body: SiteCreate) -> Site:
+    study = study_by_code(session, actor, study_code)
+    assert study.id is not None
+    site = Site(study_id=study.id, **body.model_dump())
+    session.add(site)
+    with unique_or(SiteExists):
+        session.flush()
+    _remember(session, actor, "site:added", site, f"{study.code}/{site.code}")
+    return site
+
+
+def _remember(session: Session, actor: Actor, action: str, row: Study | ProtocolVersion | Site, name: str) -> None:
+    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [audit.created(action, row, name)])
+
+
+def protocol_summary(study: str, version: ProtocolVersion) -> ProtocolSummary:
+    return ProtocolSummary(study=study, version=version.version, title=version.title, created_at=version.created_at)
+
+
+def site_read(study: str, site: Site) -> SiteRead:
+    return SiteRead(
+        study=study,
+        code=site.code,
+        name=site.name,
+        country=site.country,
+        timezone=site.timezone,
+        created_at=site.created_at,
+    )

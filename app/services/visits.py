@@ -1,0 +1,214 @@
+"""Visits: recorded with their outcomes in one transaction, held against the participant's protocol version."""
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found, visible
+from app.database import unique_or
+from app.errors import Conflict, Fault, Invalid
+from app.models.base import columns, now
+from app.models.finding import Finding, findings_text
+from app.models.outcome import Outcome, OutcomeRead
+from app.models.participant import Consent, ParticipantStatus
+from app.models.study import Site, Study
+from app.models.visit import (
+    HELD,
+    Visit,
+    VisitAmend,
+    VisitCreate,
+    VisitDates,
+    VisitDetail,
+    VisitRead,
+    WindowRead,
+)
+from app.protocol.definition import Protocol, VisitDefinition
+from app.protocol.schedule import Window, window_of
+from app.security.keys import Keyring
+from app.services import outcomes
+from app.services.participants import Enrolled, enrolled
+from app.web.conditional import require_current
+from app.web.merging import checked, sent_fields
+
+
+class VisitAlreadyRecorded(Conflict):
+    """This visit and occurrence was already recorded for the participant; correct it instead."""
+
+
+class VisitUnknown(Invalid):
+    """The participant's protocol version has no such visit or occurrence."""
+
+
+class VisitOutsideWindow(Conflict):
+    """The visit lies outside its window and no deviation reason was given."""
+
+
+class ConsentMissing(Conflict):
+    """No consent of the participant was in force on that day."""
+
+
+class ParticipantLeft(Conflict):
+    """The participant had left the study before that day; no new data are taken."""
+
+
+_LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, ParticipantStatus.terminated})
+
+
+def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[VisitDetail, int]:
+    """Record a visit and its outcomes, all or nothing; also gives the site's key. Raises NotFound and the refusals above."""
+    person = enrolled(session, actor, body.participant)
+    definition = _definition(person.protocol, body.visit_code, body.occurrence)
+    _require_in_study(session, person, body.occurred_on)
+    window = _window(session, person, definition)
+    row = Visit(
+        site_id=person.site_id,
+        pid=person.row.pid,
+        created_by=actor.account_id,
+        findings=findings_text(_require_explained(window, body)),
+        **body.model_dump(include=_RECORDED),
+    )
+    session.add(row)
+    with unique_or(VisitAlreadyRecorded):
+        session.flush()
+    events = [audit.created("visit:recorded", row, row.id)]
+    read: list[OutcomeRead] = []
+    for index, asked in enumerate(body.outcomes):
+        outcome, scores, event = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
+        events.append(event)
+        read.append(outcomes.outcome_read(outcome, row.visit_code, person.study.code, person.site.code, scores))
+    audit.append(session, str(actor.account_id), row.site_id, events)
+    return _detail(row, person, window, read), row.site_id
+
+
+_RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
+
+
+def _definition(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
+    definition = next((visit for visit in protocol.visits if visit.code == code), None)
+    if definition is None:
+        raise VisitUnknown(Fault("/visit_code", "unknown_visit", "The protocol version has no such visit"))
+    if definition.repeats and occurrence > definition.repeats:
+        raise VisitUnknown(Fault("/occurrence", "too_many", f"The protocol plans it {definition.repeats} time(s)"))
+    return definition
+
+
+def _require_in_study(session: Session, person: Enrolled, on: date | None) -> None:
+    row = person.row
+    if on is None:
+        return
+    if ParticipantStatus(row.status) in _LEFT and row.status_on is not None and on > row.status_on:
+        raise ParticipantLeft
+    consents = session.exec(
+        select(Consent.given_on).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
+    ).all()
+    if not any(given is None or given <= on for given in consents):
+        raise ConsentMissing
+
+
+def _window(session: Session, person: Enrolled, definition: VisitDefinition) -> Window | None:
+    """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""
+    if definition.anchor is None or definition.anchor == definition.code:
+        return None
+    anchor = select(Visit.occurred_on).where(
+        Visit.site_id == person.site_id,
+        Visit.pid == person.row.pid,
+        Visit.visit_code == definition.anchor,
+        Visit.occurrence == 1,
+    )
+    held_on = session.exec(anchor).first()
+    return window_of(definition, {definition.anchor: held_on}) if held_on else None
+
+
+def _require_explained(window: Window | None, dates: VisitDates) -> list[Finding]:
+    days = window.deviation_days(dates.occurred_on) if window and dates.occurred_on else 0
+    if not days:
+        return []
+    if dates.deviation_reason is None:
+        assert window is not None
+        raise VisitOutsideWindow(
+            Fault("/deviation_reason", "required", "Say why the visit lies outside its window"),
+            window={"start": str(window.start), "planned": str(window.planned), "end": str(window.end)},
+        )
+    early = "before" if days < 0 else "after"
+    message = f"{abs(days)} day(s) {early} the window"
+    return [Finding(code="visit_outside_window", field="/occurred_on", message=message)]
+
+
+def amend_visit(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
+) -> VisitDetail:
+    """Correct a visit. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
+    statement = visible(select(Visit).where(Visit.id == visit_id), actor).with_for_update()
+    row = found(session.exec(statement).first())
+    before, changes = audit.snapshot(row), sent_fields(body)
+    differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    require_current(keyring, seen, row.id, row.version, differing)
+    person = enrolled(session, actor, row.pid)
+    dates = checked(VisitDates, {**row.model_dump(include=set(VisitDates.model_fields)), **changes})
+    _require_in_study(session, person, dates.occurred_on)
+    window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence))
+    if dates.status not in HELD and _outcomes_of(session, actor, row.id):
+        raise outcomes.VisitNotHeld
+    for name, value in dates.model_dump().items():
+        setattr(row, name, value)
+    row.findings = findings_text(_require_explained(window, dates))
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    event = audit.changed("visit:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return _detail(row, person, window, _outcomes_of(session, actor, row.id))
+
+
+def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
+    """One visit with its window and outcomes. Raises NotFound."""
+    row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
+    person = enrolled(session, actor, row.pid)
+    definition = _definition(person.protocol, row.visit_code, row.occurrence)
+    return _detail(row, person, _window(session, person, definition), _outcomes_of(session, actor, row.id))
+
+
+def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
+    statement = visible(outcomes.rows().where(Outcome.visit_id == visit_id), actor)
+    return outcomes.read_all(session, session.execute(statement.order_by(col(Outcome.instrument))).all())
+
+
+def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[OutcomeRead]) -> VisitDetail:
+    days = window.deviation_days(row.occurred_on) if window and row.occurred_on else None
+    shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
+    return VisitDetail(
+        **_shown(row.model_dump(), person.study.code, person.site.code),
+        window=shown,
+        deviation_days=days,
+        out_of_window=None if days is None else days != 0,
+        outcomes=read,
+    )
+
+
+def rows() -> Select[Any]:
+    """Visits with the codes that an answer shows; narrow it with `visible`."""
+    return (
+        select(*columns(Visit), col(Study.code).label("study"), col(Site.code).label("site"))
+        .select_from(Visit)
+        .join(Site, col(Site.id) == col(Visit.site_id))
+        .join(Study, col(Study.id) == col(Site.study_id))
+    )
+
+
+def read(row: Row[Any]) -> VisitRead:
+    return VisitRead(**_shown(row._mapping, row.study, row.site))
+
+
+def _shown(values: Mapping[str, Any], study: str, site: str) -> dict[str, Any]:
+    return {
+        "participant": values["pid"],
+        "study": study,
+        "site": site,
+        "findings": json.loads(values["findings"]),
+        **{name: values[name] for name in _RECORDED | {"id", "version", "created_at", "updated_at"}},
+    }

@@ -1,0 +1,32 @@
+"""ETags and If-Match (RFC 9110, section 13): nobody overwrites what they have not seen."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import Depends, Header
+
+from app.errors import IfMatchMissing, VersionStale
+from app.security.keys import Keyring
+
+
+def etag(keyring: Keyring, subject: object, version: int) -> str:
+    """Opaque and keyed: it tells neither how often a record changed nor whether two records are equal."""
+    return f'"{keyring.digest("etag", str(subject).encode(), str(version).encode())[:32]}"'
+
+
+def _if_match(header: Annotated[str | None, Header(alias="If-Match", max_length=100)] = None) -> str:
+    if header is None:
+        raise IfMatchMissing
+    return header.strip()
+
+
+IfMatch = Annotated[str, Depends(_if_match)]
+"""The ETag that the client says it saw; without the header 428."""
+
+
+def require_current(keyring: Keyring, seen: str, subject: object, version: int, differing: Iterable[str]) -> None:
+    """Raises VersionStale (412), with the current ETag and the names of the fields where the record now differs from
+    what the client wants to write."""
+    current = etag(keyring, subject, version)
+    if seen != current:
+        raise VersionStale(headers={"ETag": current}, differing_fields=sorted(differing))

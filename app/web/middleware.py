@@ -1,0 +1,66 @@
+"""Around every request: request id, safe headers, one log line without identifiers."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.request_id import set_request_id
+from app.web.problems import failure
+
+log = structlog.get_logger()
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_SAFE_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class RequestFrame:
+    """Pure ASGI, so that a streamed answer is not held back. The last stop of an exception: nothing above may log it,
+    since its text can carry values."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent if _ACCEPTED_ID.fullmatch(sent) else str(uuid4())
+        set_request_id(request_id)
+        started, status = time.perf_counter(), 0
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in _SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, framed)
+        except Exception as error:
+            answer = failure(error)
+            if status == 0:
+                await answer(scope, receive, framed)
+        finally:
+            route = scope.get("route")
+            log.info(
+                "request",
+                request_id=request_id,
+                method=scope["method"],
+                route=getattr(route, "path", None),
+                status=status,
+                milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                actor=str(actor.account_id) if (actor := scope.get("state", {}).get("actor")) else None,
+            )

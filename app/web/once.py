@@ -1,0 +1,133 @@
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06): a retried POST gets the first answer again.
+
+The record of the answer is written in the transaction of the effect. Two equal requests at the same moment meet at its
+primary key: the second waits for the first one's commit and then reads the answer.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from app.access import Actor
+from app.errors import Invalid, Malformed, NotFound
+from app.models.base import canonical_json
+from app.models.idempotency import IdempotencyRecord
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+class IdempotencyKeyMissing(Malformed):
+    """A POST that creates needs an Idempotency-Key header: a UUID of your own, the same for every retry."""
+
+
+class IdempotencyKeyReused(Invalid):
+    """This Idempotency-Key was used for another request."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a creating request made: the answer, where it lives now, its ETag, and its site if it has one."""
+
+    answer: BaseModel
+    location: str
+    etag: str | None = None
+    site_id: int | None = None
+
+
+class Once:
+    """The promise of one request to happen once."""
+
+    def __init__(self, request: Request, key: str) -> None:
+        self._request, self._key = request, key
+
+    def create(
+        self,
+        session: Session,
+        actor: Actor,
+        body: BaseModel,
+        make: Callable[[], Made],
+        status: int = 201,
+    ) -> Response:
+        """Answer with what `make` creates, or with what an equal request was told."""
+        record = self._claim(session, actor, body)
+        if record is not None:
+            return self._replayed(actor, record)
+        made = make()
+        text = made.answer.model_dump_json()
+        session.execute(
+            update(IdempotencyRecord)
+            .where(*self._where(actor))
+            .values(status=status, location=made.location, etag=made.etag, body=text, site_id=made.site_id)
+        )
+        return _response(text, status, made.location, made.etag)
+
+    def _claim(self, session: Session, actor: Actor, body: BaseModel) -> IdempotencyRecord | None:
+        """None when this request is the first; else the record of the first."""
+        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+        digest = self._request_digest(body)
+        claim = (
+            dialect.insert(IdempotencyRecord)
+            .values(
+                account_id=actor.account_id,
+                key_digest=self._digest(),
+                request_digest=digest,
+                status=0,
+                body="",
+            )
+            .on_conflict_do_nothing()
+            .returning(col(IdempotencyRecord.key_digest))
+        )
+        if session.execute(claim).first() is not None:
+            return None
+        record = session.exec(select(IdempotencyRecord).where(*self._where(actor))).one()
+        if record.request_digest != digest:
+            raise IdempotencyKeyReused
+        return record
+
+    def _replayed(self, actor: Actor, record: IdempotencyRecord) -> Response:
+        """The first answer again, if the actor may still see the site it was about."""
+        if record.site_id is not None and record.site_id not in actor.site_ids:
+            raise NotFound
+        response = _response(record.body, record.status, record.location, record.etag)
+        response.headers["Idempotent-Replayed"] = "true"
+        return response
+
+    def _where(self, actor: Actor) -> tuple[Any, ...]:
+        return (
+            col(IdempotencyRecord.account_id) == actor.account_id,
+            col(IdempotencyRecord.key_digest) == self._digest(),
+        )
+
+    def _digest(self) -> str:
+        digest: str = self._request.app.state.keyring.digest("idempotency", self._key.encode())
+        return digest
+
+    def _request_digest(self, body: BaseModel) -> str:
+        """Keyed, as the body may hold a label that could be guessed."""
+        asked = [self._request.method, self._request.url.path, body.model_dump(mode="json")]
+        digest: str = self._request.app.state.keyring.digest("idempotency", canonical_json(asked).encode())
+        return digest
+
+
+def _response(text: str, status: int, location: str | None, tag: str | None) -> Response:
+    headers = {name: value for name, value in (("Location", location), ("ETag", tag)) if value is not None}
+    return Response(text, status, headers, media_type="application/json")
+
+
+def _once(
+    request: Request,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own")] = None,
+) -> Once:
+    if key is None or not _KEY.fullmatch(key):
+        raise IdempotencyKeyMissing
+    return Once(request, key)
+
+
+OncePerKey = Annotated[Once, Depends(_once)]

@@ -1,0 +1,140 @@
+"""One shape for every refusal: RFC 9457 problem documents. Nothing that was sent is ever repeated."""
+
+import re
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from app import errors
+from app.errors import Fault, RegistryError, ValidationFailed
+from app.request_id import current_request_id
+
+log = structlog.get_logger()
+_OWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9]{1,6}|[A-Z][A-Z0-9_]{0,31}", re.ASCII)
+_LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "expected", "max_digits")
+_BY_STATUS: dict[int, type[RegistryError]] = {
+    400: errors.MalformedRequest,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.BodyTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+
+
+class ConstraintBroken(errors.Conflict):
+    """The database refused the record because it contradicts another one."""
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers of every way in which a request can fail."""
+    app.add_exception_handler(RegistryError, _registry_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ResponseValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(SQLAlchemyError, _database_error)
+
+
+def problem(error: RegistryError, instance: str) -> JSONResponse:
+    """The problem document of a refusal. `instance` is the path only: query strings may carry what must not echo."""
+    body: dict[str, Any] = {
+        "type": f"/v1/problems/{error.code()}",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code(),
+        "detail": error.detail(),
+        "instance": instance,
+        "request_id": current_request_id(),
+        "errors": [{"pointer": fault.pointer, "code": fault.code, "message": fault.message} for fault in error.faults],
+        **error.facts,
+    }
+    return JSONResponse(body, error.status, headers=error.headers, media_type="application/problem+json")
+
+
+def _answer(request: Request, error: RegistryError) -> JSONResponse:
+    return problem(error, _template(request))
+
+
+def _template(request: Request) -> str:
+    """The route's template, not its path: a path may hold what somebody typed."""
+    route = request.scope.get("route")
+    return str(getattr(route, "path", "")) or "/"
+
+
+async def _registry_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RegistryError)
+    return _answer(request, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _answer(request, ValidationFailed(*(fault_of(item) for item in error.errors())))
+
+
+def fault_of(item: Any) -> Fault:
+    """One Pydantic error without its input: where, which rule, and the rule's own limits."""
+    place, *path = item["loc"] if item["loc"] else ("body",)
+    context = item.get("ctx") or {}
+    limits = ", ".join(f"{name} {context[name]}" for name in _LIMITS if name in context)
+    message = _message(str(item["type"]), str(item["msg"]), limits)
+    prefix = "" if place == "body" else f"/{place}"
+    return Fault(prefix + "".join(f"/{_shown(part)}" for part in path), str(item["type"]), message)
+
+
+def _shown(part: object) -> str:
+    """A field name of ours, or an index; anything else is what somebody sent."""
+    text = str(part)
+    return text if _OWN_NAME.fullmatch(text) else "?"
+
+
+def _message(kind: str, message: str, limits: str) -> str:
+    fixed = {
+        "missing": "This field is required",
+        "extra_forbidden": "There is no such field",
+        "json_invalid": "The body is not JSON",
+    }
+    if kind in fixed:
+        return fixed[kind]
+    if limits:
+        return f"{kind.replace('_', ' ')}: {limits}"
+    return message if "'" not in message and '"' not in message else kind.replace("_", " ")
+
+
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, RegistryError):
+        return _answer(request, error.__cause__)
+    family = _BY_STATUS.get(error.status_code, errors.MalformedRequest)
+    return _answer(request, family(headers=dict(error.headers or {})))
+
+
+async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    """Only the SQLSTATE and the exception's class are logged: PostgreSQL's texts carry values."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    log.error("database_error", kind=type(error).__name__, sqlstate=state, request_id=current_request_id())
+    if isinstance(error, IntegrityError):
+        return _answer(request, ConstraintBroken())
+    if isinstance(error, OperationalError | PoolTimeout) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    ):
+        return _answer(request, errors.DatabaseUnavailable(headers={"Retry-After": "1"}))
+    return _answer(request, errors.InternalError())
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    return failure(error, _template(request))
+
+
+def failure(error: Exception, instance: str = "/") -> JSONResponse:
+    """The answer to a defect of ours. The log names the exception's class and place, never its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None
+    log.error("internal_error", kind=type(error).__name__, place=place, request_id=current_request_id())
+    return problem(errors.InternalError(), instance)

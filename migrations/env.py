@@ -1,0 +1,31 @@
+"""Runs migrations: on the connection that the caller hands over, or on REGISTRY_DATABASE_URL."""
+
+from alembic import context
+from sqlalchemy import Connection
+from sqlmodel import SQLModel
+
+import app.models  # noqa: F401 - fills the metadata
+from app.database import Database
+from app.settings import Settings
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=SQLModel.metadata,
+        compare_type=True,
+        render_as_batch=connection.dialect.name == "sqlite",
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET lock_timeout = '5s'")
+        context.run_migrations()
+
+
+handed_over: Connection | None = context.config.attributes.get("connection")
+if handed_over is not None:
+    migrate(handed_over)
+else:
+    with Database(Settings()).migrating() as connection:
+        migrate(connection)
