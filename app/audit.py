@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col
 
 from app.models.audit import AuditChain, AuditEntry
-from app.models.base import canonical_json, now, utc_text
+from app.models.base import canonical_json, now, utc_text, values
 from app.request_id import current_request_id
 
 GENESIS = "0" * 64
@@ -81,7 +81,7 @@ def snapshot(row: SQLModel) -> dict[str, Any]:
     """The remembered fields of a row as plain JSON values."""
     return {
         name: json.loads(value) if name in _JSON_TEXT else _plain(value)
-        for name, value in row.model_dump().items()
+        for name, value in values(row).items()
         if name not in _NEVER and name not in _BOOKKEEPING
     }
 

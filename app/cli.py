@@ -1,12 +1,18 @@
-"""The `registry` command."""
+"""The `registry` command. Imports wait until a command runs, so that `--help` is quick."""
+
+from __future__ import annotations
 
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from app.database import Database
+    from app.settings import Settings
 
 app = typer.Typer(help="Research Registry: run it, set it up, check it.", no_args_is_help=True, add_completion=False)
 audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
@@ -43,33 +49,38 @@ def init(
     organisation: str = "Registry office",
 ) -> None:
     """Make the key file and the tables if they are missing, and the first admin."""
-    from sqlmodel import select
-
     from app import schema
     from app.database import Database
-    from app.models.account import Account, GrantCreate, Role, UserCreate
     from app.security.keys import new_key_file, write_key_file
-    from app.security.passwords import Passwords
-    from app.services import accounts
     from app.settings import Settings
 
     settings = Settings()
     if not settings.key_file.exists():
         write_key_file(settings.key_file, new_key_file(demo=settings.environment == "demo"))
         typer.echo(f"Made {settings.key_file}. Keep a copy apart from the database: without it labels are lost.")
-    database = Database(settings)
-    schema.upgrade(database)
+    with Database(settings) as database:
+        schema.upgrade(database)
+        made = _first_admin(database, settings, admin, organisation)
+    typer.echo(f"Ready. Sign in as {admin} at POST /v1/auth/sessions." if made else "The database is up to date.")
+
+
+def _first_admin(database: Database, settings: Settings, username: str, organisation: str) -> bool:
+    from sqlmodel import select
+
+    from app.models.account import Account, GrantCreate, Role, UserCreate
+    from app.security.passwords import Passwords
+    from app.services import accounts
+
     with database.write() as session:
-        if session.exec(select(Account.id).where(Account.login == admin)).first() is not None:
-            typer.echo("The database is up to date; the admin exists.")
-            return
+        if session.exec(select(Account.id).where(Account.login == username)).first() is not None:
+            return False
         password = os.environ.get("REGISTRY_ADMIN_PASSWORD") or typer.prompt(
-            f"Password for {admin} (12 characters or more)", hide_input=True, confirmation_prompt=True
+            f"Password for {username} (12 characters or more)", hide_input=True, confirmation_prompt=True
         )
-        body = UserCreate(username=admin, display_name=admin, organisation=organisation, password=password)
+        body = UserCreate(username=username, display_name=username, organisation=organisation, password=password)
         account = accounts.create_user(session, None, Passwords(settings), body)
         accounts.grant(session, None, account, GrantCreate(role=Role.admin))
-    typer.echo(f"Ready. Sign in as {admin} at POST /v1/auth/sessions.")
+    return True
 
 
 @app.command()
@@ -79,7 +90,8 @@ def migrate() -> None:
     from app.database import Database
     from app.settings import Settings
 
-    schema.upgrade(Database(Settings()))
+    with Database(Settings()) as database:
+        schema.upgrade(database)
     typer.echo("The database is up to date.")
 
 
@@ -124,6 +136,7 @@ def main() -> None:
     from app.schema import SchemaOutdated
     from app.security.keys import KeysUnusable
 
+    os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
         app()
     except (KeysUnusable, SchemaOutdated) as refused:

@@ -7,7 +7,7 @@ scope "function". So a 2xx means durably stored. Nobody else commits.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -49,7 +49,14 @@ class Database:
             yield connection
 
     def dispose(self) -> None:
+        """Close the pool's connections."""
         self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dispose()
 
 
 def _engine(settings: Settings, is_sqlite: bool) -> Engine:

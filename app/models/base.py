@@ -149,6 +149,11 @@ def columns(table: type[SQLModel]) -> tuple[Any, ...]:
     return tuple(table.__table__.c)  # type: ignore[attr-defined]
 
 
+def values(row: SQLModel) -> dict[str, Any]:
+    """A row's column values as they are in memory."""
+    return {column.key: getattr(row, column.key) for column in columns(type(row))}
+
+
 def now() -> datetime:
     """The server's clock, UTC. Tests replace it here."""
     return datetime.now(UTC)

@@ -21,7 +21,7 @@ from app.models.adverse_event_shapes import (
     Coding,
     Criteria,
 )
-from app.models.base import canonical_json, columns, now
+from app.models.base import canonical_json, columns, now, values
 from app.models.finding import Finding, findings_text
 from app.models.partial_date import span
 from app.models.study import Site, Study
@@ -52,7 +52,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     session.add(row)
     session.flush()
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
-    return _read(row.model_dump(), person.study.code, person.site.code), row.site_id
+    return _read(values(row), person.study.code, person.site.code), row.site_id
 
 
 def amend_adverse_event(
@@ -75,7 +75,7 @@ def amend_adverse_event(
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(row.model_dump(), person.study.code, person.site.code)
+    return _read(values(row), person.study.code, person.site.code)
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
@@ -164,9 +164,9 @@ def findings(event: AdverseEventFields) -> list[Finding]:
 
 def _fields(row: AdverseEvent) -> AdverseEventFields:
     return AdverseEventFields(
-        **row.model_dump(include=_COPIED),
+        **{name: getattr(row, name) for name in _COPIED},
         codings=[Coding(**coding) for coding in json.loads(row.codings)],
-        criteria=Criteria(**row.model_dump(include=set(CRITERIA))),
+        criteria=Criteria(**{name: getattr(row, name) for name in CRITERIA}),
     )
 
 

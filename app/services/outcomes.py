@@ -12,7 +12,7 @@ from app import audit
 from app.access import Actor, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, now
+from app.models.base import canonical_json, columns, now, values
 from app.models.outcome import (
     Outcome,
     OutcomeAmend,
@@ -198,7 +198,7 @@ def read_all(session: Session, page: Sequence[Row[Any]]) -> list[OutcomeRead]:
 def outcome_read(
     row: Outcome, visit_code: str, study: str, site: str, scores: Sequence[Mapping[str, Any]]
 ) -> OutcomeRead:
-    return _read(row.model_dump(), visit_code, study, site, scores)
+    return _read(values(row), visit_code, study, site, scores)
 
 
 def _read(

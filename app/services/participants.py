@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from app import audit, pid
 from app.access import Actor, found, visible
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, now
+from app.models.base import canonical_json, columns, now, values
 from app.models.finding import Finding, findings_text
 from app.models.participant import (
     STATUS_TRANSITIONS,
@@ -103,7 +103,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
         audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
     ]
     audit.append(session, str(actor.account_id), site.id, events)
-    return _read(row.model_dump(), body.study, site.code, version.version), site.id
+    return _read(values(row), body.study, site.code, version.version), site.id
 
 
 _COPIED = {
@@ -205,7 +205,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         "participant:status-changed", row, row.pid, row.version, before, audit.snapshot(row), body.reason
     )
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    read = _read(row.model_dump(), person.study.code, person.site.code, person.protocol_version)
+    read = _read(values(row), person.study.code, person.site.code, person.protocol_version)
     return read, row.site_id
 
 
@@ -223,7 +223,7 @@ def rows() -> Select[Any]:
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
     person = enrolled(session, actor, symbols)
-    return _read(person.row.model_dump(), person.study.code, person.site.code, person.protocol_version)
+    return _read(values(person.row), person.study.code, person.site.code, person.protocol_version)
 
 
 def read(row: Row[Any]) -> ParticipantRead:

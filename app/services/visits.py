@@ -13,7 +13,7 @@ from app import audit
 from app.access import Actor, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import columns, now
+from app.models.base import columns, now, values
 from app.models.finding import Finding, findings_text
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.participant import Consent, ParticipantStatus
@@ -150,7 +150,7 @@ def amend_visit(
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
     person = enrolled(session, actor, row.pid)
-    dates = checked(VisitDates, {**row.model_dump(include=set(VisitDates.model_fields)), **changes})
+    dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
     _require_in_study(session, person, dates.occurred_on)
     window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence))
     if dates.status not in HELD and _outcomes_of(session, actor, row.id):
@@ -182,7 +182,7 @@ def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[Outc
     days = window.deviation_days(row.occurred_on) if window and row.occurred_on else None
     shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
     return VisitDetail(
-        **_shown(row.model_dump(), person.study.code, person.site.code),
+        **_shown(values(row), person.study.code, person.site.code),
         window=shown,
         deviation_days=days,
         out_of_window=None if days is None else days != 0,

@@ -1,0 +1,81 @@
+"""Every test that touches data runs twice: on SQLite and on a real PostgreSQL.
+
+Each engine has one migrated database for the whole run; each test sets up a study of its own in it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app import schema
+from app.database import Database
+from app.main import create_app
+from app.security.keys import new_key_file, write_key_file
+from app.settings import Settings
+from tests.postgres import new_database, postgres_server
+from tests.server import LiveServer, running_server
+from tests.world import Registry, World
+
+ENGINES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server: REGISTRY_TEST_POSTGRES_URL, or one brought up from its wheel."""
+    with postgres_server(tmp_path_factory) as url:
+        yield url
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty database of each engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'registry.db'}"
+    else:
+        with new_database(request.getfixturevalue("postgres_url")) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    write_key_file(path, new_key_file(demo=True))
+    return path
+
+
+@pytest.fixture(scope="session")
+def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
+    """The application on a migrated database, called in the process."""
+    settings = Settings(
+        environment="demo", database_url=database_url, key_file=key_file, argon2_memory_kib=64, log_level="error"
+    )
+    with Database(settings) as database:
+        schema.upgrade(database)
+    app = create_app(settings)
+    with TestClient(app) as client:
+        yield Registry(app, client)
+
+
+@pytest.fixture
+def world(registry: Registry) -> World:
+    """A fresh study with two sites, and somebody in every role."""
+    return World(registry)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def live_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A served registry in a process of its own, with an admin."""
+    folder = tmp_path_factory.mktemp("served")
+    if request.param == "sqlite":
+        with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
+            yield server
+    else:
+        with new_database(request.getfixturevalue("postgres_url")) as url, running_server(folder, url) as server:
+            yield server
+
+
+def pytest_report_header() -> str:
+    return f"PostgreSQL: {'given by URL' if os.environ.get('REGISTRY_TEST_POSTGRES_URL') else 'from its wheel'}"

@@ -1,0 +1,196 @@
+"""A small study to test in: two sites, somebody in every role, and the requests they make."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from sqlmodel import select
+
+from app.database import Database
+from app.models.account import Account, AccountKind, Role, RoleGrant
+from app.models.base import canonical_json
+from app.models.study import ProtocolVersion, Site, Study
+
+PROTOCOL = files("app.protocol") / "definitions" / "protocols" / "mdma-mdd-generic-1.toml"
+
+
+@dataclass
+class Registry:
+    app: FastAPI
+    client: TestClient
+
+    @property
+    def database(self) -> Database:
+        database: Database = self.app.state.database
+        return database
+
+
+@cache
+def definition() -> str:
+    return canonical_json(tomllib.loads(PROTOCOL.read_text()))
+
+
+class Caller:
+    """Somebody with a token. POSTs carry a fresh Idempotency-Key unless the test gives one."""
+
+    def __init__(self, client: TestClient, token: str) -> None:
+        self._client, self.token = client, token
+
+    def get(self, path: str, **parameters: Any) -> Response:
+        return self._client.get(path, params=parameters, headers=self._headers())
+
+    def post(self, path: str, body: Any, key: str | None = None, **headers: str) -> Response:
+        sent = self._headers(**{"Idempotency-Key": key or str(uuid4()), **headers})
+        return self._client.post(path, json=body, headers=sent)
+
+    def patch(self, path: str, body: Any, etag: str | None = None) -> Response:
+        return self._client.patch(path, json=body, headers=self._headers(**({"If-Match": etag} if etag else {})))
+
+    def raw(self, method: str, path: str, content: bytes, **headers: str) -> Response:
+        sent = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4()), **headers}
+        return self._client.request(method, path, content=content, headers=self._headers(**sent))
+
+    def _headers(self, **more: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}", **more}
+
+
+class World:
+    """One study with the sites A and B, and callers for every role."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.study = f"study-{uuid4().hex[:12]}"
+        self.site_ids: dict[str, int] = {}
+        self.study_id = self._set_up()
+        self._callers: dict[str, Caller] = {}
+
+    def _set_up(self) -> int:
+        with self.registry.database.write() as session:
+            study = Study(code=self.study, title="A study to test in")
+            session.add(study)
+            session.flush()
+            assert study.id is not None
+            session.add(ProtocolVersion(study_id=study.id, version="1", title="Generic", definition=definition()))
+            sites = [Site(study_id=study.id, code=code, name=f"Site {code}") for code in ("A", "B")]
+            session.add_all(sites)
+            session.flush()
+            self.site_ids = {site.code: site.id for site in sites if site.id is not None}
+            return study.id
+
+    def account(self, *grants: tuple[Role, str | None], kind: AccountKind = AccountKind.user) -> Account:
+        """An account with roles at sites of this study (None: the whole study)."""
+        with self.registry.database.write() as session:
+            account = Account(kind=kind, login=f"u-{uuid4().hex}", display_name="Somebody", organisation="Test")
+            session.add(account)
+            session.flush()
+            for role, site in grants:
+                session.add(
+                    RoleGrant(
+                        account_id=account.id,
+                        role=role,
+                        study_id=None if role is Role.admin else self.study_id,
+                        site_id=self.site_ids[site] if site else None,
+                    )
+                )
+        return account
+
+    def token(self, account: Account) -> str:
+        token: str = self.registry.app.state.tokens.issue(account.id, account.login, [], account.grants_version)
+        return token
+
+    def caller(self, *grants: tuple[Role, str | None]) -> Caller:
+        """Somebody new with these grants."""
+        return Caller(self.registry.client, self.token(self.account(*grants)))
+
+    def _named(self, name: str, make: Callable[[], Caller]) -> Caller:
+        if name not in self._callers:
+            self._callers[name] = make()
+        return self._callers[name]
+
+    @property
+    def staff_a(self) -> Caller:
+        return self._named("staff_a", lambda: self.caller((Role.site_staff, "A")))
+
+    @property
+    def staff_b(self) -> Caller:
+        return self._named("staff_b", lambda: self.caller((Role.site_staff, "B")))
+
+    @property
+    def monitor_a(self) -> Caller:
+        return self._named("monitor_a", lambda: self.caller((Role.monitor, "A")))
+
+    @property
+    def monitor(self) -> Caller:
+        return self._named("monitor", lambda: self.caller((Role.monitor, None)))
+
+    @property
+    def analyst(self) -> Caller:
+        return self._named("analyst", lambda: self.caller((Role.analyst, None)))
+
+    @property
+    def custodian(self) -> Caller:
+        return self._named("custodian", lambda: self.caller((Role.custodian, None)))
+
+    @property
+    def admin(self) -> Caller:
+        return self._named("admin", lambda: self.caller((Role.admin, None)))
+
+    @cached_property
+    def nobody(self) -> Caller:
+        """Signed in, without any grant."""
+        return self.caller()
+
+    def enrolment(self, site: str = "A", **changes: Any) -> dict[str, Any]:
+        """A valid enrolment of a new person."""
+        return {
+            "study": self.study,
+            "site": site,
+            "site_local_id": f"L{uuid4().int % 10**7}",
+            "age_at_consent": 41,
+            "sex": "F",
+            "screened_on": "2025-01-02",
+            "enrolled_on": "2025-01-20",
+            "consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["data_sharing", "main"]},
+            "eligibility": {"met": True, "unmet": []},
+            **changes,
+        }
+
+    def enrolled(self, site: str = "A", **changes: Any) -> str:
+        """The pid of a new participant of a site."""
+        staff = self.staff_a if site == "A" else self.staff_b
+        answer = staff.post("/v1/participants", self.enrolment(site, **changes))
+        assert answer.status_code == 201, answer.text
+        pid: str = answer.json()["pid"]
+        return pid
+
+    def visit(self, pid: str, code: str = "BL", on: str | None = "2025-01-25", **changes: Any) -> dict[str, Any]:
+        """A valid visit."""
+        return {"participant": pid, "visit_code": code, "occurred_on": on, "status": "completed", **changes}
+
+    def event(self, pid: str, **changes: Any) -> dict[str, Any]:
+        """A valid adverse event."""
+        return {"participant": pid, "term": "Headache", "onset": "2025-02-03", "severity": "mild", **changes}
+
+
+def madrs(*values: int) -> dict[str, Any]:
+    """A MADRS administration with these item values (one value: all ten)."""
+    given = values if len(values) == 10 else values * 10
+    return {"instrument": "MADRS", "items": {f"MADRS_{number:02d}": value for number, value in enumerate(given, 1)}}
+
+
+def protocol_definition() -> dict[str, Any]:
+    """The generic protocol as the API takes it."""
+    return dict(json.loads(definition()))
+
+
+def grants_version(world: World, account: Account) -> int:
+    with world.registry.database.read() as session:
+        return session.exec(select(Account.grants_version).where(Account.id == account.id)).one()
