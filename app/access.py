@@ -27,7 +27,10 @@ from app.models.study import ProtocolVersion, Site, Study
 from app.models.visit import Visit
 from app.security.tokens import Claims, TokenAuthority, TokenRefused
 
-S = TypeVar("S", bound=Select[Any])
+Rows = Select[*tuple[Any, ...]]
+"""A statement that gives rows of any columns."""
+
+S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 T = TypeVar("T")
 
 
@@ -213,6 +216,11 @@ def visible(statement: S, actor: Actor) -> S:
         for table in find_tables(source):
             statement = statement.where(SCOPES[str(table)](actor))
     return statement
+
+
+def narrowed(statement: S, *asked: tuple[Any, Any]) -> S:
+    """`statement` with each asked column equal to its value; None asks for nothing."""
+    return statement.where(*(column == value for column, value in asked if value is not None))
 
 
 def found(row: T | None) -> T:

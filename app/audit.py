@@ -164,9 +164,10 @@ def _verify_chain(session: Session, site_id: int, head: Any) -> Verdict:
     table = AuditEntry.__table__  # type: ignore[attr-defined]
     rows = session.execute(
         select(table).where(table.c.site_id == site_id).order_by(table.c.seq).execution_options(yield_per=1000)
-    ).mappings()
+    )
     previous, count = GENESIS, 0
-    for expected, row in enumerate(rows, start=1):
+    for expected, entry in enumerate(rows, start=1):
+        row = entry._asdict()
         if row["seq"] != expected:
             return Verdict(site_id, count, f"entry {expected} is missing")
         if row["previous_hash"] != previous:

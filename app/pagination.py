@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from sqlalchemy import Row, Select, tuple_
+from sqlalchemy import Row, tuple_
 from sqlmodel import Session
 
-from app.access import Actor
+from app.access import Actor, Rows
 from app.errors import Malformed
 from app.models.base import utc_text
 from app.security.keys import Keyring
@@ -36,7 +36,7 @@ class Page:
         scope = [str(actor.account_id), actor.permission, sorted(actor.site_ids), sorted(actor.study_ids)]
         return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
 
-    def read(self, session: Session, statement: Select[Any], *keys: Any) -> tuple[Sequence[Row[Any]], str | None]:
+    def read(self, session: Session, statement: Rows, *keys: Any) -> tuple[Sequence[Row[Any]], str | None]:
         """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
         the last of them unique."""
         statement = statement.order_by(*(key.desc() for key in keys)).limit(self._limit + 1)

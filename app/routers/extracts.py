@@ -4,9 +4,8 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from sqlmodel import col, select
 
-from app.access import Actor, Permission, requires, visible
+from app.access import Actor, Permission, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.extract import (
     ApprovalCreate,
@@ -49,9 +48,7 @@ def list_extracts(
     query: Annotated[ExtractFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ExtractList:
     """Your own extracts; for custodians those of their studies. Newest first."""
-    statement = visible(select(Extract, Study.code).join(Study, col(Study.id) == col(Extract.study_id)), actor)
-    if query.study is not None:
-        statement = statement.where(Study.code == query.study)
+    statement = narrowed(visible(extracts.rows(), actor), (Study.code, query.study))
     rows, after = Page(request, response, actor, query).read(session, statement, Extract.created_at, Extract.id)
     return ExtractList(items=extracts.read_all(session, rows), next=after)
 

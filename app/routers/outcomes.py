@@ -4,8 +4,9 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlmodel import col
 
-from app.access import Actor, Permission, found, requires, visible
+from app.access import Actor, Permission, found, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead
 from app.models.study import Site, Study
@@ -38,17 +39,14 @@ def list_outcomes(
     query: Annotated[OutcomeFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeList:
     """Outcomes at your sites, newest first."""
-    statement = visible(outcomes.rows(), actor)
-    if query.study is not None:
-        statement = statement.where(Study.code == query.study)
-    if query.site is not None:
-        statement = statement.where(Site.code == query.site)
-    if query.participant is not None:
-        statement = statement.where(Outcome.pid == query.participant)
-    if query.instrument is not None:
-        statement = statement.where(Outcome.instrument == query.instrument)
-    if query.visit_code is not None:
-        statement = statement.where(Visit.visit_code == query.visit_code)
+    statement = narrowed(
+        visible(outcomes.rows(), actor),
+        (Study.code, query.study),
+        (Site.code, query.site),
+        (Outcome.pid, query.participant),
+        (Outcome.instrument, query.instrument),
+        (Visit.visit_code, query.visit_code),
+    )
     rows, after = Page(request, response, actor, query).read(session, statement, Outcome.created_at, Outcome.id)
     return OutcomeList(items=outcomes.read_all(session, rows), next=after)
 
@@ -57,7 +55,7 @@ def list_outcomes(
 def read_outcome(
     outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeRead:
-    statement = visible(outcomes.rows().where(Outcome.id == outcome_id), actor)
+    statement = visible(outcomes.rows().where(col(Outcome.id) == outcome_id), actor)
     read = outcomes.read_all(session, [found(session.execute(statement).first())])[0]
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.access import Actor, Permission, requires, visible
+from app.access import Actor, Permission, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.identifiers import Pid
 from app.models.participant import (
@@ -57,13 +57,12 @@ def list_participants(
     session: ReadSession,
 ) -> ParticipantList:
     """Participants of your sites, newest first."""
-    statement = visible(participants.rows(), actor)
-    if query.study is not None:
-        statement = statement.where(Study.code == query.study)
-    if query.site is not None:
-        statement = statement.where(Site.code == query.site)
-    if query.status is not None:
-        statement = statement.where(Participant.status == query.status)
+    statement = narrowed(
+        visible(participants.rows(), actor),
+        (Study.code, query.study),
+        (Site.code, query.site),
+        (Participant.status, query.status),
+    )
     page = Page(request, response, actor, query)
     rows, after = page.read(session, statement, Participant.created_at, Participant.pid)
     return ParticipantList(items=[participants.read(row) for row in rows], next=after)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.access import Actor, Permission, requires, visible
+from app.access import Actor, Permission, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.study import Site, Study
 from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitFilter, VisitList
@@ -37,17 +37,14 @@ def list_visits(
     query: Annotated[VisitFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> VisitList:
     """Visits at your sites, newest first."""
-    statement = visible(visits.rows(), actor)
-    if query.study is not None:
-        statement = statement.where(Study.code == query.study)
-    if query.site is not None:
-        statement = statement.where(Site.code == query.site)
-    if query.participant is not None:
-        statement = statement.where(Visit.pid == query.participant)
-    if query.visit_code is not None:
-        statement = statement.where(Visit.visit_code == query.visit_code)
-    if query.status is not None:
-        statement = statement.where(Visit.status == query.status)
+    statement = narrowed(
+        visible(visits.rows(), actor),
+        (Study.code, query.study),
+        (Site.code, query.site),
+        (Visit.pid, query.participant),
+        (Visit.visit_code, query.visit_code),
+        (Visit.status, query.status),
+    )
     rows, after = Page(request, response, actor, query).read(session, statement, Visit.created_at, Visit.id)
     return VisitList(items=[visits.read(row) for row in rows], next=after)
 

@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select
+import sqlalchemy as sa
+from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, Rows, found, visible
 from app.errors import Fault, Invalid
 from app.models.adverse_event import CRITERIA, AdverseEvent, AeOutcome, CodingLevel
 from app.models.adverse_event_shapes import (
@@ -170,10 +171,10 @@ def _fields(row: AdverseEvent) -> AdverseEventFields:
     )
 
 
-def rows() -> Select[Any]:
+def rows() -> Rows:
     """Adverse events with the codes that an answer shows; narrow it with `visible`."""
     return (
-        select(*columns(AdverseEvent), col(Study.code).label("study"), col(Site.code).label("site"))
+        sa.select(*columns(AdverseEvent), col(Study.code).label("study"), col(Site.code).label("site"))
         .select_from(AdverseEvent)
         .join(Site, col(Site.id) == col(AdverseEvent.site_id))
         .join(Study, col(Study.id) == col(Site.study_id))
@@ -181,7 +182,7 @@ def rows() -> Select[Any]:
 
 
 def read(row: Row[Any]) -> AdverseEventRead:
-    return _read(row._mapping, row.study, row.site)
+    return _read(row._asdict(), row.study, row.site)
 
 
 def _read(values: Mapping[str, Any], study: str, site: str) -> AdverseEventRead:

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Date, Integer, Select, case, cast, distinct, func, select
+from sqlalchemy import ColumnElement, Date, Integer, case, cast, distinct, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlmodel import Session, col
 
+from app.access import Rows
 from app.models.adverse_event import AdverseEvent
 from app.models.extract import ExtractSubject
 from app.models.outcome import Outcome, OutcomeScore
@@ -37,6 +38,10 @@ def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     return f"CAST(julianday({later}) - julianday({earlier}) AS INTEGER)"
 
 
+def _select(*wanted: Any) -> Rows:
+    return select(*wanted)
+
+
 def _study_day(on: Any) -> ColumnElement[Any]:
     """CDISC SDTM IG 3.2, section 4.1.4.4: day 1 is the reference day, the day before is -1."""
     days = days_between(on, col(ExtractSubject.anchor_on))
@@ -49,9 +54,9 @@ def _of(extract_id: UUID, table: Any) -> ColumnElement[bool]:
     return (col(subject.extract_id) == extract_id) & same
 
 
-def participants(extract_id: UUID) -> Select[Any]:
+def participants(extract_id: UUID) -> Rows:
     return (
-        select(
+        _select(
             ExtractSubject.subject,
             col(ProtocolVersion.version).label("protocol_version"),
             Participant.status,
@@ -70,18 +75,18 @@ def _visit_columns() -> tuple[Any, ...]:
     return Visit.visit_code, Visit.occurrence, _study_day(col(Visit.occurred_on)).label("study_day")
 
 
-def visits(extract_id: UUID) -> Select[Any]:
+def visits(extract_id: UUID) -> Rows:
     return (
-        select(ExtractSubject.subject, *_visit_columns(), Visit.status)
+        _select(ExtractSubject.subject, *_visit_columns(), Visit.status)
         .join(Visit, _of(extract_id, Visit))
         .order_by(col(ExtractSubject.subject), col(Visit.visit_code), col(Visit.occurrence))
     )
 
 
-def outcomes(extract_id: UUID) -> Select[Any]:
+def outcomes(extract_id: UUID) -> Rows:
     score = OutcomeScore
     return (
-        select(
+        _select(
             ExtractSubject.subject,
             *_visit_columns(),
             Outcome.instrument,
@@ -114,10 +119,10 @@ def _common(extract_id: UUID, term: Any) -> ColumnElement[Any]:
     return case((col(term).is_(None), None), (col(term).in_(shared), term), else_=OTHER)
 
 
-def adverse_events(extract_id: UUID) -> Select[Any]:
+def adverse_events(extract_id: UUID) -> Rows:
     event = AdverseEvent
     full_date = case((func.length(event.onset) == len("2024-03-05"), cast(event.onset_earliest, Date)))
-    statement = select(
+    statement = _select(
         ExtractSubject.subject,
         _common(extract_id, event.soc).label("soc"),
         _common(extract_id, event.pt).label("pt"),

@@ -4,19 +4,20 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from app import __version__, audit
-from app.access import Actor, found, visible
+from app.access import Actor, Rows, found, visible
 from app.errors import Conflict, Invalid
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json, now, utc_text
+from app.models.base import canonical_json, columns, now, utc_text, values
 from app.models.extract import (
     ApprovalCreate,
     Decision,
@@ -58,11 +59,14 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
     session.add(row)
     session.flush()
     _remember(session, actor, audit.created("extract:requested", row, row.id))
-    return _read(row, study.code, [])
+    return _read(values(row), study.code, [])
 
 
 def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate) -> ExtractRead:
-    """Approve, which builds the extract, or refuse. Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty."""
+    """Approve, which builds the extract, or refuse it.
+
+    Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty.
+    """
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     if row.status != ExtractStatus.requested:
@@ -81,7 +85,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     session.flush()
     action = f"extract:{'approved' if body.decision is Decision.approve else 'refused'}"
     _remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), body.reason))
-    return _read(row, study.code, files_of(session, row.id))
+    return _read(values(row), study.code, files_of(session, row.id))
 
 
 def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:
@@ -138,14 +142,14 @@ def _anchors(session: Session, study_id: int, people: Sequence[Any]) -> dict[str
     """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
     wanted = {code for *_, definition in people for code in protocol_from(definition).study_day_anchors}
     held = session.exec(
-        select(Visit.pid, Visit.visit_code, Visit.occurred_on)
+        select(Visit.pid, Visit.visit_code, col(Visit.occurred_on))
         .join(Site, col(Site.id) == col(Visit.site_id))
         .where(Site.study_id == study_id, col(Visit.visit_code).in_(wanted), Visit.occurrence == 1)
-        .where(col(Visit.occurred_on).is_not(None))
     ).all()
     dates: dict[str, dict[str, date]] = {}
     for symbols, code, on in held:
-        dates.setdefault(symbols, {})[code] = on
+        if on is not None:
+            dates.setdefault(symbols, {})[code] = on
     return {symbols: protocol_from(definition).day_one(dates.get(symbols, {})) for _, symbols, definition in people}
 
 
@@ -171,20 +175,18 @@ def _store(session: Session, extract_id: UUID, name: str, content: tuple[bytes, 
 
 def files_of(session: Session, extract_id: UUID) -> list[ExtractFileRead]:
     """The files of an extract, without reading their content."""
-    file = ExtractFile
-    size = func.length(file.content)
-    statement = select(file.name, file.media_type, file.rows, file.sha256, size.label("size")).where(
-        file.extract_id == extract_id
-    )
+    kept = [column for column in columns(ExtractFile) if column.key != "content"]
+    size = func.length(ExtractFile.content).label("size")
+    statement = sa.select(*kept, size).where(col(ExtractFile.extract_id) == extract_id)
     return [
         ExtractFileRead(name=row.name, media_type=row.media_type, rows=row.rows, bytes=row.size, sha256=row.sha256)
-        for row in session.execute(statement.order_by(col(file.name)))
+        for row in session.execute(statement.order_by(col(ExtractFile.name)))
     ]
 
 
 def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
     row = found(session.exec(visible(select(Extract).where(Extract.id == extract_id), actor)).first())
-    return _read(row, session.get_one(Study, row.study_id).code, files_of(session, row.id))
+    return _read(values(row), session.get_one(Study, row.study_id).code, files_of(session, row.id))
 
 
 def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
@@ -202,21 +204,24 @@ def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
     audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
 
 
-def read_all(session: Session, rows: Sequence[Any]) -> list[ExtractRead]:
-    return [_read(row.Extract, row.code, files_of(session, row.Extract.id)) for row in rows]
+def rows() -> Rows:
+    """Extracts with the code of their study; narrow it with `visible`."""
+    wanted = sa.select(*columns(Extract), col(Study.code).label("study"))
+    return wanted.select_from(Extract).join(Study, col(Study.id) == col(Extract.study_id))
 
 
-def _read(row: Extract, study: str, files: list[ExtractFileRead]) -> ExtractRead:
+def read_all(session: Session, page: Sequence[Any]) -> list[ExtractRead]:
+    return [_read(row._asdict(), row.study, files_of(session, row.id)) for row in page]
+
+
+def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead]) -> ExtractRead:
+    manifest = values["manifest"]
     return ExtractRead(
-        id=row.id,
         study=study,
-        profile=ExtractProfile(row.profile),
-        purpose=row.purpose,
-        status=ExtractStatus(row.status),
-        decision_reason=row.decision_reason,
-        manifest=json.loads(row.manifest) if row.manifest else None,
+        manifest=json.loads(manifest) if manifest else None,
         files=files,
-        version=row.version,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        **{name: values[name] for name in _SHOWN},
     )
+
+
+_SHOWN = ("id", "profile", "purpose", "status", "decision_reason", "version", "created_at", "updated_at")

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, insert
+import sqlalchemy as sa
+from sqlalchemy import Row, delete, insert
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, now, values
@@ -125,13 +126,13 @@ def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple
 
 def _visit(session: Session, actor: Actor, visit_id: UUID) -> tuple[Visit, str, str]:
     statement = (
-        select(Visit, col(Site.code).label("site"), col(Study.code).label("study"))
+        select(Visit, Site, Study)
         .join(Site, col(Site.id) == col(Visit.site_id))
         .join(Study, col(Study.id) == col(Site.study_id))
         .where(Visit.id == visit_id)
     )
     visit, site, study = found(session.exec(visible(statement, actor)).first())
-    return visit, site, study
+    return visit, site.code, study.code
 
 
 def amend_outcome(
@@ -163,10 +164,10 @@ def amend_outcome(
     return outcome_read(row, visit.visit_code, study, site, scores)
 
 
-def rows() -> Select[Any]:
+def rows() -> Rows:
     """Outcomes with the codes that an answer shows; narrow it with `visible`."""
     return (
-        select(
+        sa.select(
             *columns(Outcome),
             col(Visit.visit_code),
             col(Study.code).label("study"),
@@ -192,7 +193,7 @@ def scores_of(session: Session, outcome_ids: Sequence[UUID]) -> dict[UUID, list[
 def read_all(session: Session, page: Sequence[Row[Any]]) -> list[OutcomeRead]:
     """Rows of `rows()` as answers, their scores fetched in one query."""
     scores = scores_of(session, [row.id for row in page])
-    return [_read(row._mapping, row.visit_code, row.study, row.site, scores[row.id]) for row in page]
+    return [_read(row._asdict(), row.visit_code, row.study, row.site, scores[row.id]) for row in page]
 
 
 def outcome_read(

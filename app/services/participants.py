@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, func
+import sqlalchemy as sa
+from sqlalchemy import Row, func
 from sqlmodel import Session, col, select
 
 from app import audit, pid
-from app.access import Actor, found, visible
+from app.access import Actor, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, now, values
 from app.models.finding import Finding, findings_text
@@ -75,11 +76,15 @@ def enrolled(session: Session, actor: Actor, symbols: str, lock: bool = False) -
 
 
 def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate) -> tuple[ParticipantRead, int]:
-    """Register a person under a new pid; also gives the site's key. Raises NotFound (study, site), LabelAlreadyEnrolled, and Invalid refusals."""
+    """Register a person under a new pid; also gives the site's key.
+
+    Raises NotFound (study, site), LabelAlreadyEnrolled, ProtocolVersionUnknown, EnrolmentContradictsProtocol.
+    """
     site = site_by_code(session, actor, body.study, body.site)
     version = _protocol_version(session, site, body.protocol_version)
     _require_known_codes(protocol_from(version.definition), body)
-    assert site.id is not None and version.id is not None
+    assert site.id is not None
+    assert version.id is not None
     row = Participant(
         site_id=site.id,
         pid=_fresh_pid(session),
@@ -209,10 +214,10 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     return read, row.site_id
 
 
-def rows() -> Select[Any]:
+def rows() -> Rows:
     """Participants with the codes that an answer shows; narrow it with `visible`."""
     return (
-        select(*columns(Participant), col(Study.code).label("study"), col(Site.code).label("site"))
+        sa.select(*columns(Participant), col(Study.code).label("study"), col(Site.code).label("site"))
         .add_columns(col(ProtocolVersion.version).label("protocol_version"))
         .select_from(Participant)
         .join(Site, col(Site.id) == col(Participant.site_id))
@@ -227,7 +232,7 @@ def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
 
 
 def read(row: Row[Any]) -> ParticipantRead:
-    return _read(row._mapping, row.study, row.site, row.protocol_version)
+    return _read(row._asdict(), row.study, row.site, row.protocol_version)
 
 
 def _read(values: Mapping[str, Any], study: str, site: str, protocol_version: str) -> ParticipantRead:

@@ -6,11 +6,12 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select
+import sqlalchemy as sa
+from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, now, values
@@ -61,7 +62,10 @@ _LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, Particip
 
 
 def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[VisitDetail, int]:
-    """Record a visit and its outcomes, all or nothing; also gives the site's key. Raises NotFound and the refusals above."""
+    """Record a visit and its outcomes, all or nothing; also gives the site's key.
+
+    Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
+    """
     person = enrolled(session, actor, body.participant)
     definition = _definition(person.protocol, body.visit_code, body.occurrence)
     _require_in_study(session, person, body.occurred_on)
@@ -105,7 +109,7 @@ def _require_in_study(session: Session, person: Enrolled, on: date | None) -> No
     if ParticipantStatus(row.status) in _LEFT and row.status_on is not None and on > row.status_on:
         raise ParticipantLeft
     consents = session.exec(
-        select(Consent.given_on).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
+        select(col(Consent.given_on)).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
     ).all()
     if not any(given is None or given <= on for given in consents):
         raise ConsentMissing
@@ -115,7 +119,7 @@ def _window(session: Session, person: Enrolled, definition: VisitDefinition) -> 
     """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""
     if definition.anchor is None or definition.anchor == definition.code:
         return None
-    anchor = select(Visit.occurred_on).where(
+    anchor = select(col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,
         Visit.visit_code == definition.anchor,
@@ -174,7 +178,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
 
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
-    statement = visible(outcomes.rows().where(Outcome.visit_id == visit_id), actor)
+    statement = visible(outcomes.rows().where(col(Outcome.visit_id) == visit_id), actor)
     return outcomes.read_all(session, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
@@ -190,10 +194,10 @@ def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[Outc
     )
 
 
-def rows() -> Select[Any]:
+def rows() -> Rows:
     """Visits with the codes that an answer shows; narrow it with `visible`."""
     return (
-        select(*columns(Visit), col(Study.code).label("study"), col(Site.code).label("site"))
+        sa.select(*columns(Visit), col(Study.code).label("study"), col(Site.code).label("site"))
         .select_from(Visit)
         .join(Site, col(Site.id) == col(Visit.site_id))
         .join(Study, col(Study.id) == col(Site.study_id))
@@ -201,7 +205,7 @@ def rows() -> Select[Any]:
 
 
 def read(row: Row[Any]) -> VisitRead:
-    return VisitRead(**_shown(row._mapping, row.study, row.site))
+    return VisitRead(**_shown(row._asdict(), row.study, row.site))
 
 
 def _shown(values: Mapping[str, Any], study: str, site: str) -> dict[str, Any]:

@@ -1,0 +1,197 @@
+"""One valid request for every route, so that guards can go through all of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from httpx2 import Response
+
+from tests.world import Caller, World, madrs, protocol_definition
+
+Case = Callable[[World, Caller, str], Response]
+Route = tuple[str, str]
+
+PUBLIC: frozenset[Route] = frozenset(
+    {
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/.well-known/jwks.json"),
+        ("POST", "/v1/auth/sessions"),
+        ("POST", "/v1/auth/token"),
+        ("POST", "/v1/auth/revoke"),
+    }
+)
+"""Routes that anybody may call. Everything else asks for a permission."""
+
+
+def staff(world: World, site: str) -> Caller:
+    return world.staff_a if site == "A" else world.staff_b
+
+
+def made(world: World, site: str, path: str, body: Mapping[str, Any]) -> Response:
+    """A record that the site's own staff made."""
+    answer = staff(world, site).post(path, body)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def a_visit(world: World, site: str) -> Response:
+    return made(world, site, "/v1/visits", world.visit(world.enrolled(site), outcomes=[madrs(2)]))
+
+
+def an_outcome(world: World, site: str) -> Response:
+    outcome = a_visit(world, site).json()["outcomes"][0]
+    return staff(world, site).get(f"/v1/outcomes/{outcome['id']}")
+
+
+def an_event(world: World, site: str) -> Response:
+    return made(world, site, "/v1/adverse-events", world.event(world.enrolled(site)))
+
+
+def an_extract(world: World, approved: bool = False) -> str:
+    """The path of an extract that the world's analyst asked for."""
+    world.enrolled("A")
+    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"})
+    assert answer.status_code == 202, answer.text
+    path: str = answer.headers["Location"]
+    if approved:
+        decided = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
+        assert decided.status_code == 201, decided.text
+    return path
+
+
+def _new_visit(world: World, caller: Caller, site: str) -> Response:
+    return caller.post("/v1/visits", world.visit(world.enrolled(site)))
+
+
+def _new_outcome(world: World, caller: Caller, site: str) -> Response:
+    visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site))).json()
+    return caller.post("/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **madrs(1)})
+
+
+def _amend(world: World, caller: Caller, record: Response, change: Mapping[str, Any]) -> Response:
+    path = f"/v1/{_collection(record)}/{record.json()['id']}"
+    return caller.patch(path, {"reason": "typed wrongly", **change}, record.headers["ETag"])
+
+
+def _collection(record: Response) -> str:
+    fields = record.json()
+    return "adverse-events" if "term" in fields else "outcomes" if "instrument" in fields else "visits"
+
+
+def _grant_to(world: World, caller: Caller, kind: str) -> Response:
+    body = {"name": "App", "organisation": "Test"}
+    if kind == "users":
+        body = {
+            "username": f"u{uuid4().hex}",
+            "display_name": "P",
+            "organisation": "Test",
+            "password": "long enough 12",
+        }
+    account = world.admin.post(f"/v1/{kind}", body).json()
+    name = account["id"] if kind == "users" else account["client_id"]
+    return caller.post(f"/v1/{kind}/{name}/grants", {"role": "monitor", "study": world.study})
+
+
+def _status(world: World, caller: Caller, site: str) -> Response:
+    body = {"status": "active", "effective_on": "2025-02-01", "reason": "first dosing"}
+    return caller.post(f"/v1/participants/{world.enrolled(site)}/status", body)
+
+
+def _lookup(world: World, caller: Caller, site: str) -> Response:
+    body = world.enrolment(site)
+    made(world, site, "/v1/participants", body)
+    return caller.post("/v1/participants/lookup", {name: body[name] for name in ("study", "site", "site_local_id")})
+
+
+def _new_user(world: World, caller: Caller, site: str) -> Response:
+    body = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": "long enough 12"}
+    return caller.post("/v1/users", body)
+
+
+def _new_protocol(world: World, caller: Caller, site: str) -> Response:
+    version = {**protocol_definition(), "version": uuid4().hex}
+    return caller.post(f"/v1/studies/{world.study}/protocols", version)
+
+
+CASES: Mapping[Route, Case] = {
+    ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
+    ("GET", "/v1/studies"): lambda world, caller, site: caller.get("/v1/studies"),
+    ("POST", "/v1/studies"): lambda world, caller, site: caller.post(
+        "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}
+    ),
+    ("GET", "/v1/studies/{study}/protocols"): lambda world, caller, site: caller.get(
+        f"/v1/studies/{world.study}/protocols"
+    ),
+    ("POST", "/v1/studies/{study}/protocols"): _new_protocol,
+    ("GET", "/v1/studies/{study}/protocols/{version}"): lambda world, caller, site: caller.get(
+        f"/v1/studies/{world.study}/protocols/1"
+    ),
+    ("GET", "/v1/studies/{study}/sites"): lambda world, caller, site: caller.get(f"/v1/studies/{world.study}/sites"),
+    ("POST", "/v1/studies/{study}/sites"): lambda world, caller, site: caller.post(
+        f"/v1/studies/{world.study}/sites", {"code": uuid4().hex, "name": "New"}
+    ),
+    ("GET", "/v1/users"): lambda world, caller, site: caller.get("/v1/users"),
+    ("POST", "/v1/users"): _new_user,
+    ("POST", "/v1/users/{user_id}/grants"): lambda world, caller, site: _grant_to(world, caller, "users"),
+    ("GET", "/v1/clients"): lambda world, caller, site: caller.get("/v1/clients"),
+    ("POST", "/v1/clients"): lambda world, caller, site: caller.post(
+        "/v1/clients", {"name": "App", "organisation": "Test"}
+    ),
+    ("POST", "/v1/clients/{client_id}/grants"): lambda world, caller, site: _grant_to(world, caller, "clients"),
+    ("POST", "/v1/participants"): lambda world, caller, site: caller.post("/v1/participants", world.enrolment(site)),
+    ("GET", "/v1/participants"): lambda world, caller, site: caller.get("/v1/participants"),
+    ("POST", "/v1/participants/lookup"): _lookup,
+    ("GET", "/v1/participants/{pid}"): lambda world, caller, site: caller.get(
+        f"/v1/participants/{world.enrolled(site)}"
+    ),
+    ("POST", "/v1/participants/{pid}/status"): _status,
+    ("POST", "/v1/visits"): _new_visit,
+    ("GET", "/v1/visits"): lambda world, caller, site: caller.get("/v1/visits"),
+    ("GET", "/v1/visits/{visit_id}"): lambda world, caller, site: caller.get(a_visit(world, site).headers["Location"]),
+    ("PATCH", "/v1/visits/{visit_id}"): lambda world, caller, site: _amend(
+        world, caller, a_visit(world, site), {"occurred_on": "2025-01-26"}
+    ),
+    ("POST", "/v1/outcomes"): _new_outcome,
+    ("GET", "/v1/outcomes"): lambda world, caller, site: caller.get("/v1/outcomes"),
+    ("GET", "/v1/outcomes/{outcome_id}"): lambda world, caller, site: caller.get(
+        f"/v1/outcomes/{an_outcome(world, site).json()['id']}"
+    ),
+    ("PATCH", "/v1/outcomes/{outcome_id}"): lambda world, caller, site: _amend(
+        world, caller, an_outcome(world, site), {"items": {"MADRS_01": 4}}
+    ),
+    ("POST", "/v1/adverse-events"): lambda world, caller, site: caller.post(
+        "/v1/adverse-events", world.event(world.enrolled(site))
+    ),
+    ("GET", "/v1/adverse-events"): lambda world, caller, site: caller.get("/v1/adverse-events"),
+    ("GET", "/v1/adverse-events/{event_id}"): lambda world, caller, site: caller.get(
+        an_event(world, site).headers["Location"]
+    ),
+    ("GET", "/v1/adverse-events/{event_id}/history"): lambda world, caller, site: caller.get(
+        f"{an_event(world, site).headers['Location']}/history"
+    ),
+    ("PATCH", "/v1/adverse-events/{event_id}"): lambda world, caller, site: _amend(
+        world, caller, an_event(world, site), {"severity": "severe"}
+    ),
+    ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
+    ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
+    ("POST", "/v1/extracts"): lambda world, caller, site: caller.post(
+        "/v1/extracts", {"study": world.study, "purpose": "A question"}
+    ),
+    ("GET", "/v1/extracts/{extract_id}"): lambda world, caller, site: caller.get(an_extract(world)),
+    ("POST", "/v1/extracts/{extract_id}/approval"): lambda world, caller, site: caller.post(
+        f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
+    ),
+    ("GET", "/v1/extracts/{extract_id}/files/{name}"): lambda world, caller, site: caller.get(
+        f"{an_extract(world, approved=True)}/files/visits.csv"
+    ),
+}
+"""What each protected route is asked in the guards. `site` is whose record it is about."""
+
+OF_A_SITE: frozenset[Route] = frozenset(
+    route
+    for route in CASES
+    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events"))
+    and ("{" in route[1] or route[0] == "POST")
+)
+"""Routes about one record of one site: another site's is 404 there."""

@@ -1,0 +1,167 @@
+"""Who may call which route: the matrix that docs/permissions.md shows, proven by calling every cell."""
+
+import os
+from pathlib import Path
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from app.access import Permission, requires
+from app.models.account import Role
+from tests.route_cases import CASES, OF_A_SITE, PUBLIC, Route, a_visit, an_event
+from tests.world import Caller, Registry, World
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "permissions.md"
+EVERYBODY = frozenset(Role)
+CLINICAL_READERS = frozenset({Role.site_staff, Role.monitor})
+STAFF, ADMIN = frozenset({Role.site_staff}), frozenset({Role.admin})
+ANALYST, CUSTODIAN = frozenset({Role.analyst}), frozenset({Role.custodian})
+
+MATRIX: dict[Route, frozenset[Role]] = {
+    ("GET", "/v1/me"): EVERYBODY,
+    ("GET", "/v1/studies"): EVERYBODY,
+    ("POST", "/v1/studies"): ADMIN,
+    ("GET", "/v1/studies/{study}/protocols"): EVERYBODY,
+    ("POST", "/v1/studies/{study}/protocols"): ADMIN,
+    ("GET", "/v1/studies/{study}/protocols/{version}"): EVERYBODY,
+    ("GET", "/v1/studies/{study}/sites"): EVERYBODY,
+    ("POST", "/v1/studies/{study}/sites"): ADMIN,
+    ("GET", "/v1/users"): ADMIN,
+    ("POST", "/v1/users"): ADMIN,
+    ("POST", "/v1/users/{user_id}/grants"): ADMIN,
+    ("GET", "/v1/clients"): ADMIN,
+    ("POST", "/v1/clients"): ADMIN,
+    ("POST", "/v1/clients/{client_id}/grants"): ADMIN,
+    ("POST", "/v1/participants"): STAFF,
+    ("GET", "/v1/participants"): CLINICAL_READERS,
+    ("POST", "/v1/participants/lookup"): STAFF,
+    ("GET", "/v1/participants/{pid}"): CLINICAL_READERS,
+    ("POST", "/v1/participants/{pid}/status"): STAFF,
+    ("POST", "/v1/visits"): STAFF,
+    ("GET", "/v1/visits"): CLINICAL_READERS,
+    ("GET", "/v1/visits/{visit_id}"): CLINICAL_READERS,
+    ("PATCH", "/v1/visits/{visit_id}"): STAFF,
+    ("POST", "/v1/outcomes"): STAFF,
+    ("GET", "/v1/outcomes"): CLINICAL_READERS,
+    ("GET", "/v1/outcomes/{outcome_id}"): CLINICAL_READERS,
+    ("PATCH", "/v1/outcomes/{outcome_id}"): STAFF,
+    ("POST", "/v1/adverse-events"): STAFF,
+    ("GET", "/v1/adverse-events"): CLINICAL_READERS,
+    ("GET", "/v1/adverse-events/{event_id}"): CLINICAL_READERS,
+    ("GET", "/v1/adverse-events/{event_id}/history"): CLINICAL_READERS,
+    ("PATCH", "/v1/adverse-events/{event_id}"): STAFF,
+    ("GET", "/v1/codebook"): EVERYBODY,
+    ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,
+    ("POST", "/v1/extracts"): ANALYST,
+    ("GET", "/v1/extracts/{extract_id}"): ANALYST | CUSTODIAN,
+    ("POST", "/v1/extracts/{extract_id}/approval"): CUSTODIAN,
+    ("GET", "/v1/extracts/{extract_id}/files/{name}"): ANALYST,
+}
+"""Written by hand, apart from access.GRANTS: the two must agree."""
+
+
+def caller_of(world: World, role: Role) -> Caller:
+    return {
+        Role.site_staff: world.staff_a,
+        Role.monitor: world.monitor,
+        Role.analyst: world.analyst,
+        Role.custodian: world.custodian,
+        Role.admin: world.admin,
+    }[role]
+
+
+def served(registry: Registry) -> dict[Route, list[Permission]]:
+    """Every route of the application with the permissions that its signature asks for."""
+    found: dict[Route, list[Permission]] = {}
+    for context in iter_route_contexts(registry.app.routes):
+        dependant = getattr(context.original_route, "dependant", None)
+        if dependant is None:
+            continue
+        asked = [
+            dependency.call.permission for dependency in dependant.dependencies if isinstance(dependency.call, requires)
+        ]
+        for method in context.methods:
+            found[method, context.path] = asked
+    return found
+
+
+def test_every_route_states_exactly_one_permission_or_is_public(registry: Registry) -> None:
+    routes = served(registry)
+    assert len(routes) > 40
+    assert {route for route, asked in routes.items() if not asked} == PUBLIC
+    assert all(len(asked) == 1 for route, asked in routes.items() if route not in PUBLIC)
+
+
+def test_every_protected_route_has_a_row_in_the_matrix_and_a_case(registry: Registry) -> None:
+    protected = served(registry).keys() - PUBLIC
+    assert protected == MATRIX.keys() == CASES.keys()
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_a_role_is_admitted_exactly_where_the_matrix_says(world: World, route: Route) -> None:
+    for role in Role:
+        answer = CASES[route](world, caller_of(world, role), "A")
+        if role in MATRIX[route]:
+            assert answer.is_success, (role, answer.text)
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (403, "permission_missing"), role
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_nobody_is_admitted_without_a_token_or_a_grant(world: World, route: Route) -> None:
+    assert CASES[route](world, world.nobody, "A").status_code == 403
+    refused = CASES[route](world, Caller(world.registry.client, "not-a-token"), "A")
+    assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid")
+    assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize("route", sorted(OF_A_SITE), ids=" ".join)
+def test_another_sites_record_is_404_on_every_route(world: World, route: Route) -> None:
+    answer = CASES[route](world, world.staff_a, "B")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    if Role.monitor in MATRIX[route]:
+        assert CASES[route](world, world.monitor_a, "B").status_code == 404
+        assert CASES[route](world, world.monitor, "B").is_success
+
+
+def test_a_foreign_record_and_an_absent_one_are_answered_alike(world: World) -> None:
+    for record in (a_visit(world, "B"), an_event(world, "B")):
+        foreign = world.staff_a.get(record.headers["Location"])
+        path = record.headers["Location"]
+        absent = world.staff_a.get(path[: path.rindex("/")] + "/00000000-0000-4000-8000-000000000000")
+        own, other = (answer.json() for answer in (foreign, absent))
+        assert {**own, "request_id": ""} == {**other, "request_id": ""}
+        assert foreign.headers.keys() == absent.headers.keys()
+
+
+def page() -> str:
+    """docs/permissions.md as the matrix has it."""
+    head = ["| route | " + " | ".join(Role) + " | of another site |", "| --- " * (len(Role) + 2) + "|"]
+    rows = [
+        f"| `{method} {path}` | "
+        + " | ".join("yes" if role in roles else "403" for role in Role)
+        + f" | {'404' if (method, path) in OF_A_SITE else ''} |"
+        for (method, path), roles in MATRIX.items()
+    ]
+    public = ", ".join(f"`{method} {path}`" for method, path in sorted(PUBLIC))
+    return "\n".join(
+        [
+            "# Who may do what",
+            "",
+            "Written by `tests/test_permissions.py`, which calls every cell on SQLite and on PostgreSQL.",
+            "Without a valid token every route answers 401, without any grant 403. Lists hold only rows of the",
+            "sites where the caller's role was granted; a record of another site answers 404, like an absent one.",
+            "",
+            *head,
+            *rows,
+            "",
+            f"Open to everybody: {public}.",
+            "",
+        ]
+    )
+
+
+def test_the_published_matrix_is_the_tested_one() -> None:
+    if os.environ.get("REGISTRY_UPDATE_DOCS"):
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page(), "run the tests once with REGISTRY_UPDATE_DOCS=1"
