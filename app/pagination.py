@@ -1,9 +1,11 @@
 """Keyset pages with sealed cursors. A cursor works only for the actor, permission and query that it was made for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -41,7 +43,7 @@ class Page:
         the last of them unique."""
         statement = statement.order_by(*(key.desc() for key in keys)).limit(self._limit + 1)
         if self._cursor is not None:
-            statement = statement.where(tuple_(*keys) < tuple_(*self._after(keys), types=[key.type for key in keys]))
+            statement = statement.where(tuple_(*keys) < tuple_(*self._after(), types=[key.type for key in keys]))
         rows = session.execute(statement).all()
         if len(rows) <= self._limit:
             return rows, None
@@ -51,16 +53,16 @@ class Page:
         return rows, cursor
 
     def _seal(self, values: list[Any]) -> str:
-        plain = json.dumps([utc_text(value) if hasattr(value, "astimezone") else str(value) for value in values])
+        plain = json.dumps([_written(value) for value in values])
         return seal(self._keyring.derived("cursor"), plain.encode(), self._context)
 
-    def _after(self, keys: Sequence[Any]) -> list[Any]:
+    def _after(self) -> list[Any]:
         assert self._cursor is not None
         try:
             texts = json.loads(unseal(self._keyring.derived("cursor"), self._cursor, self._context))
         except SealBroken:
             raise CursorInvalid from None
-        return [_typed(key, text) for key, text in zip(keys, texts, strict=True)]
+        return [_READERS[kind](text) for kind, text in texts]
 
     def _link(self, cursor: str) -> None:
         parameters = [(name, value) for name, value in self._request.query_params.multi_items() if name != "cursor"]
@@ -68,7 +70,9 @@ class Page:
         self._response.headers["Link"] = f'<{self._request.url.path}?{query}>; rel="next"'
 
 
-def _typed(key: Any, text: str) -> Any:
-    """A sort value back in its column's Python type."""
-    kind = key.type.python_type
-    return kind.fromisoformat(text) if hasattr(kind, "fromisoformat") else kind(text)
+_READERS: Mapping[str, Callable[[str], Any]] = {"datetime": datetime.fromisoformat, "UUID": UUID, "str": str}
+"""The Python types of sort columns, and how a value is read back."""
+
+
+def _written(value: Any) -> tuple[str, str]:
+    return type(value).__name__, utc_text(value) if isinstance(value, datetime) else str(value)

@@ -23,7 +23,7 @@ def _table(**classes: str) -> Mapping[str, FieldClass]:
     return {name: FieldClass(kind) for kind, names in classes.items() for name in names.split()}
 
 
-_ACCOUNTS = "id account_id kind login display_name organisation password_hash grants_version disabled_at created_at"
+_ACCOUNTS = "id kind login display_name organisation password_hash grants_version disabled_at created_at"
 FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "account": _table(operational=_ACCOUNTS),
     "client_secret": _table(operational="id account_id digest created_at revoked_at"),

@@ -1,0 +1,157 @@
+"""The audit trail: every write is in it, and a chain that was tampered with names its first bad entry."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import Session, col, func, select
+
+from app import audit, schema
+from app.audit import Event
+from app.database import Database
+from app.models.audit import AuditChain, AuditEntry
+from app.settings import Settings
+from tests.route_cases import CASES, Route, a_visit
+from tests.test_permissions import MATRIX, caller_of
+from tests.world import World
+
+WRITES = sorted(route for route in CASES if route[0] != "GET" and route[1] != "/v1/participants/lookup")
+WRITES_BY_READING = [("GET", "/v1/extracts/{extract_id}/files/{name}")]
+
+
+def entries(world: World) -> int:
+    with world.registry.database.read() as session:
+        return session.exec(select(func.count()).select_from(AuditEntry)).one()
+
+
+@pytest.mark.parametrize("route", [*WRITES, *WRITES_BY_READING], ids=" ".join)
+def test_every_write_is_in_the_trail_and_the_chains_stay_whole(world: World, route: Route) -> None:
+    caller = caller_of(world, sorted(MATRIX[route])[0])
+    answer = CASES[route](world, caller, "A")
+    assert answer.is_success
+    request_id = answer.headers["X-Request-Id"]
+    with world.registry.database.read() as session:
+        written = session.exec(select(AuditEntry).where(AuditEntry.request_id == request_id)).all()
+        assert written, "nothing was remembered of this request"
+        faults = [verdict for verdict in audit.verify(session) if verdict.fault]
+        assert faults == []
+
+
+def test_reading_leaves_no_entry(world: World) -> None:
+    location = a_visit(world, "A").headers["Location"]
+    before = entries(world)
+    assert world.monitor.get(location).is_success
+    assert entries(world) == before
+
+
+def test_a_correction_remembers_old_new_and_why(world: World) -> None:
+    visit = a_visit(world, "A")
+    body = {"occurred_on": "2025-01-27", "reason": "Read from the wrong line"}
+    assert world.staff_a.patch(visit.headers["Location"], body, visit.headers["ETag"]).is_success
+    with world.registry.database.read() as session:
+        entry = session.exec(
+            select(AuditEntry).where(AuditEntry.action == "visit:amended").order_by(col(AuditEntry.at).desc())
+        ).first()
+    assert entry is not None
+    assert entry.reason == "Read from the wrong line"
+    assert json.loads(entry.changes) == [{"field": "occurred_on", "old": "2025-01-25", "new": "2025-01-27"}]
+
+
+def test_no_entry_carries_a_secret_or_the_sites_own_label(world: World) -> None:
+    body = world.enrolment(site_local_id="Zq-canary-77")
+    assert world.staff_a.post("/v1/participants", body).is_success
+    with world.registry.database.read() as session:
+        changes = session.exec(select(AuditEntry.changes)).all()
+    assert not any("canary" in text or "argon2" in text for text in changes)
+
+
+# Tampering, on a database of its own whose triggers are taken away.
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[Database]:
+    """A chain of 40 entries at site 7."""
+    with Database(Settings(environment="demo", database_url=f"sqlite:///{tmp_path / 'chain.db'}")) as database:
+        schema.upgrade(database)
+        with database.write() as session:
+            for number in range(20):
+                change = {"field": "value", "old": number, "new": number + 1}
+                pair = [Event("visit:amended", "visit", f"v{number}", 1, [change], "a reason")] * 2
+                audit.append(session, audit.SYSTEM, 7, pair)
+            for event in ("update", "delete", "replace"):
+                session.execute(text(f"DROP TRIGGER audit_entry_no_{event}"))
+        yield database
+
+
+@contextmanager
+def tampering(database: Database) -> Iterator[Session]:
+    with database.write() as session:
+        yield session
+
+
+def fault(database: Database) -> str | None:
+    with database.read() as session:
+        (verdict,) = audit.verify(session)
+        return verdict.fault
+
+
+def test_an_untouched_chain_is_whole(chain: Database) -> None:
+    assert fault(chain) is None
+    with chain.read() as session:
+        assert session.exec(select(AuditChain.seq)).one() == 40
+
+
+FIELDS = [column.name for column in AuditEntry.__table__.columns if column.name not in {"site_id", "seq"}]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("number", [1, 17, 40])
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_changed_field_is_found_and_located(chain: Database, field: str, number: int) -> None:
+    other = "2020-01-01 00:00:00.000000" if field == "at" else 99 if field == "subject_version" else "other"
+    with tampering(chain) as session:
+        session.execute(text(f"UPDATE audit_entry SET {field} = :v WHERE seq = :n"), {"v": other, "n": number})
+    found = fault(chain)
+    assert found is not None
+    assert f"entry {number} " in found
+
+
+@pytest.mark.parametrize("number", range(1, 41))
+def test_a_deleted_entry_is_found_and_located(chain: Database, number: int) -> None:
+    with tampering(chain) as session:
+        session.execute(text("DELETE FROM audit_entry WHERE seq = :n"), {"n": number})
+    expected = f"entry {number} is missing" if number < 40 else "the head stands at entry 40, the entries end at 39"
+    assert fault(chain) == expected
+
+
+def test_an_inserted_entry_is_found(chain: Database) -> None:
+    with tampering(chain) as session:
+        session.execute(
+            text(
+                "INSERT INTO audit_entry SELECT site_id, 41, at, actor, action, subject_type, subject_id, "
+                "subject_version, changes, reason, request_id, previous_hash, hash FROM audit_entry WHERE seq = 40"
+            )
+        )
+    assert fault(chain) == "entry 41 does not follow entry 40"
+
+
+@pytest.mark.parametrize(("one", "other"), [(3, 4), (1, 40), (10, 30)])
+def test_swapped_entries_are_found(chain: Database, one: int, other: int) -> None:
+    with tampering(chain) as session:
+        for source, target in ((one, -1), (other, one), (-1, other)):
+            session.execute(text("UPDATE audit_entry SET seq = :t WHERE seq = :s"), {"s": source, "t": target})
+    found = fault(chain)
+    assert found is not None
+    assert f"entry {one} " in found
+
+
+def test_an_entry_moved_to_another_chain_is_found(chain: Database) -> None:
+    with tampering(chain) as session:
+        session.execute(text("UPDATE audit_entry SET site_id = 8 WHERE seq = 40"))
+    with chain.read() as session:
+        assert {verdict.site_id: verdict.fault for verdict in audit.verify(session)} == {
+            7: "the head stands at entry 40, the entries end at 39",
+            8: "entry 1 is missing",
+        }

@@ -1,0 +1,85 @@
+"""The rules of the house that a machine can check."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel
+
+import app.models  # noqa: F401 - fills the metadata
+from app.errors import RegistryError, every_refusal
+from app.privacy.fields import FIELDS
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "app").rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 400, 80
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["importlinter.cli", "lint-imports"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_the_code_keeps_its_checks(command: list[str]) -> None:
+    name, *arguments = command
+    runner = ["-c", "from importlinter.cli import lint_imports_command as run; run()"]
+    line = [sys.executable, *(runner if name == "importlinter.cli" else ["-m", name, *arguments])]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def calls(tree: ast.AST, method: str) -> list[int]:
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
+    ]
+
+
+def test_only_the_database_module_commits() -> None:
+    assert len(SOURCES) > 50
+    committing = {path.relative_to(ROOT).as_posix() for path in SOURCES if calls(ast.parse(path.read_text()), "commit")}
+    assert committing == {"app/database.py"}
+
+
+def test_only_the_token_module_knows_python_jose() -> None:
+    def imports_jose(path: Path) -> bool:
+        return any(
+            (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jose")
+            or (isinstance(node, ast.Import) and any(name.name.split(".")[0] == "jose" for name in node.names))
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+
+    assert {path.name for path in SOURCES if imports_jose(path)} == {"tokens.py"}
+
+
+def test_files_and_functions_stay_short() -> None:
+    for path in [*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]:
+        text = path.read_text()
+        assert len(text.splitlines()) <= LONGEST_FILE, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{path}: {node.name}"
+
+
+def test_every_column_of_every_table_is_classified() -> None:
+    tables = {table.name: {column.name for column in table.columns} for table in SQLModel.metadata.sorted_tables}
+    assert len(tables) >= 20
+    assert {name: set(columns) for name, columns in FIELDS.items()} == tables
+
+
+def test_every_refusal_has_a_code_and_a_sentence_of_its_own() -> None:
+    import app.main  # noqa: F401 - loads every module that defines one
+
+    refusals: list[type[RegistryError]] = list(every_refusal())
+    assert len(refusals) > 35
+    assert len({refusal.code() for refusal in refusals}) == len(refusals)
+    assert all(refusal.detail().endswith(".") for refusal in refusals)
+    assert all(400 <= refusal.status < 600 for refusal in refusals)

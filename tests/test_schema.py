@@ -1,0 +1,141 @@
+"""The schema: models and migrations agree, both ways, on both engines; the database itself holds the rules."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, inspect, text
+from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlmodel import SQLModel, select
+
+from app import schema
+from app.database import Database
+from app.models.audit import AuditEntry
+from app.models.participant import Participant
+from app.models.visit import Visit
+from app.settings import Settings
+from tests.conftest import ENGINES
+from tests.postgres import new_database
+from tests.world import World
+
+
+@pytest.fixture(params=ENGINES)
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An unmigrated database."""
+    if request.param == "sqlite":
+        with Database(Settings(environment="demo", database_url=f"sqlite:///{tmp_path / 'empty.db'}")) as database:
+            yield database
+    else:
+        server = request.getfixturevalue("postgres_url")
+        with new_database(server) as url, Database(Settings(environment="demo", database_url=url)) as database:
+            yield database
+
+
+def tables(database: Database) -> set[str]:
+    return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_models_equal_migrations(empty: Database) -> None:
+    schema.upgrade(empty)
+    with empty.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    assert tables(empty) == set(SQLModel.metadata.tables)
+
+
+def test_check_constraints_of_models_and_migrations_are_the_same(empty: Database) -> None:
+    """Autogenerate does not compare CHECKs, so their names are compared here."""
+    schema.upgrade(empty)
+    inspector = inspect(empty.engine)
+    for table in SQLModel.metadata.sorted_tables:
+        declared = {str(check.name) for check in table.constraints if isinstance(check, CheckConstraint)}
+        stored = {check["name"] for check in inspector.get_check_constraints(table.name)}
+        prefix = f"ck_{table.name}_"
+        assert {name.removeprefix(prefix) for name in declared} == {
+            str(name).removeprefix(prefix) for name in stored
+        }, table.name
+
+
+def test_the_schema_goes_up_down_and_up_again(empty: Database) -> None:
+    schema.upgrade(empty)
+    schema.downgrade(empty, "base")
+    assert tables(empty) == set()
+    schema.upgrade(empty)
+    schema.require_head(empty)
+
+
+def test_a_database_without_tables_is_refused_at_start(empty: Database) -> None:
+    with pytest.raises(schema.SchemaOutdated, match="registry migrate"):
+        schema.require_head(empty)
+
+
+def first(world: World, table: type[Participant] | type[Visit]) -> Participant | Visit:
+    site = world.site_ids["A"]
+    with world.registry.database.read() as session:
+        return session.exec(select(table).where(table.site_id == site)).one()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("status", "'healed'"),
+        ("occurrence", "0"),
+        ("occurred_on", "NULL"),
+        ("ended_on", "'2024-01-01'"),
+        ("site_id", "999999"),
+        ("pid", "'ZZZZZZZZZZZZ'"),
+    ],
+)
+def test_the_database_itself_refuses_an_impossible_visit(world: World, column: str, value: str) -> None:
+    world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
+    visit = first(world, Visit)
+    with pytest.raises(IntegrityError), world.registry.database.write() as session:
+        session.execute(text(f"UPDATE visit SET {column} = {value} WHERE id = :id"), {"id": key(world, visit)})
+
+
+def key(world: World, row: Participant | Visit) -> object:
+    assert isinstance(row, Visit)
+    return row.id.hex if world.registry.database.is_sqlite else row.id
+
+
+def test_a_visit_cannot_hang_on_another_sites_participant(world: World) -> None:
+    pid = world.enrolled("A").replace("-", "")
+    person = first(world, Participant)
+    with pytest.raises(IntegrityError), world.registry.database.write() as session:
+        session.add(
+            Visit(
+                site_id=world.site_ids["B"],
+                pid=pid,
+                visit_code="BL",
+                occurred_on=date(2025, 1, 25),
+                status="completed",
+                created_by=person.created_by,
+            )
+        )
+
+
+ATTACKS = (
+    "UPDATE audit_entry SET actor = 'somebody else'",
+    "DELETE FROM audit_entry",
+    "UPDATE audit_entry SET seq = seq + 100000",
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_audit_entries_cannot_be_changed_by_sql(world: World, attack: str) -> None:
+    world.enrolled()
+    with pytest.raises(DatabaseError, match="append-only"), world.registry.database.write() as session:
+        session.execute(text(attack))
+
+
+def test_audit_entries_cannot_be_replaced_or_truncated(world: World) -> None:
+    world.enrolled()
+    sqlite = world.registry.database.is_sqlite
+    attack = "INSERT OR REPLACE INTO audit_entry SELECT * FROM audit_entry" if sqlite else "TRUNCATE audit_entry"
+    with pytest.raises(DatabaseError, match="append-only"), world.registry.database.write() as session:
+        session.execute(text(attack))
+    with world.registry.database.read() as session:
+        assert session.exec(select(AuditEntry).where(AuditEntry.site_id == world.site_ids["A"])).first() is not None
