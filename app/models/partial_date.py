@@ -29,14 +29,14 @@ def span(text: str) -> Span:
     match = _FORM.fullmatch(text)
     if match is None:
         raise PydanticCustomError("partial_date_format", "Must be written YYYY, YYYY-MM or YYYY-MM-DD")
-    year, month, day = (int(part) if part else None for part in match.groups())
+    year, month, day = (None if part is None else int(part) for part in match.groups())
     if year is None or not FIRST_YEAR <= year <= LAST_YEAR:
         raise PydanticCustomError("date_range", f"The year must lie between {FIRST_YEAR} and {LAST_YEAR}")
+    first_month, last_month = (1, 12) if month is None else (month, month)
     try:
-        earliest = date(year, month or 1, day or 1)
-        last_day = day or monthrange(year, month or 12)[1]
-        return Span(earliest, date(year, month or 12, last_day))
+        earliest = date(year, first_month, 1 if day is None else day)
+        last_day = monthrange(year, last_month)[1] if day is None else day
+        return Span(earliest, date(year, last_month, last_day))
     except ValueError:
-        raise PydanticCustomError(
-            "partial_date_format", "Must be a real date written YYYY, YYYY-MM or YYYY-MM-DD"
-        ) from None
+        message = "Must be a real date written YYYY, YYYY-MM or YYYY-MM-DD"
+        raise PydanticCustomError("partial_date_format", message) from None

@@ -1,0 +1,187 @@
+"""Adverse events: seriousness from criteria, contradictions refused or remarked on, and the monitor's filters."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.models.adverse_event_shapes import Criteria
+from app.models.partial_date import span
+from app.services.adverse_events import is_serious
+from tests.world import World
+
+
+@given(st.fixed_dictionaries({name: st.booleans() for name in Criteria.model_fields}))
+def test_any_criterion_makes_an_event_serious_and_nothing_else_does(criteria: dict[str, bool]) -> None:
+    assert is_serious(Criteria(**criteria)) == any(criteria.values())
+
+
+def report(world: World, **changes: Any) -> dict[str, Any]:
+    pid = changes.pop("pid", None) or world.enrolled()
+    answer = world.staff_a.post("/v1/adverse-events", world.event(pid, **changes))
+    assert answer.status_code == 201, answer.text
+    event: dict[str, Any] = answer.json()
+    return event
+
+
+def codes(event: dict[str, Any]) -> set[str]:
+    return {finding["code"] for finding in event["findings"]}
+
+
+def test_seriousness_cannot_be_typed(world: World) -> None:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), serious=True))
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/serious")
+
+
+def test_a_death_that_the_source_calls_not_serious_is_serious_and_remarked_on(world: World) -> None:
+    event = report(world, criteria={"death": True}, outcome="fatal", end="2025-02-09", serious_as_reported=False)
+    assert event["serious"] is True
+    assert event["serious_as_reported"] is False
+    assert "seriousness_contradicts_criteria" in codes(event)
+
+
+def test_a_serious_event_is_due_24_hours_after_awareness(world: World) -> None:
+    aware = {"aware_at": "2025-03-30T00:30:00+01:00"}
+    event = report(world, criteria={"hospitalisation": True}, **aware)
+    assert event["due_at"] == "2025-03-30T23:30:00.000000Z"
+    assert report(world, **aware)["due_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"outcome": "fatal", "end": "2025-02-09"}, "fatal_without_death"),
+        ({"outcome": "fatal", "criteria": {"death": True}}, "end_missing"),
+        ({"outcome": "recovered"}, "end_missing"),
+        ({"outcome": "recovered_with_sequelae"}, "end_missing"),
+        ({"end": "2025-02-02"}, "end_before_onset"),
+        ({"onset": "2025-02", "end": "2025-01"}, "end_before_onset"),
+        ({"codings": [{"system": "S", "term": "T", "level": "pt"}] * 2}, "coding_level_twice"),
+    ],
+)
+def test_what_cannot_be_true_is_refused(world: World, change: dict[str, Any], code: str) -> None:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), **change))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"end": "2025-02-09", "outcome": "not_recovered"}, "end_contradicts_outcome"),
+        ({"criteria": {"death": True}, "outcome": "unknown"}, "death_contradicts_outcome"),
+        ({"onset": None}, "onset_missing"),
+        ({"criteria": {"disability": True}}, "awareness_missing"),
+    ],
+)
+def test_what_is_unlikely_is_kept_with_a_finding(world: World, change: dict[str, Any], code: str) -> None:
+    event = report(world, **change)
+    assert code in codes(event)
+    for name, value in change.items():
+        assert event[name] == ({**event[name], **value} if isinstance(value, dict) else value)
+
+
+@pytest.mark.parametrize("onset", ["2025", "2025-02", "2025-02-03"])
+def test_a_partial_onset_keeps_its_precision(world: World, onset: str) -> None:
+    assert report(world, onset=onset)["onset"] == onset
+
+
+@pytest.mark.parametrize(
+    "onset", ["25", "2025-2", "2025-02-30", "2025-13", "03/02/2025", "2025-02-03T10:00", "1899", "2025-00"]
+)
+def test_what_is_no_date_is_refused(world: World, onset: str) -> None:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), onset=onset))
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/onset")
+
+
+@given(st.dates().filter(lambda day: 1900 <= day.year <= 2100))
+def test_a_partial_date_spans_every_day_it_can_mean(day: Any) -> None:
+    for text in (f"{day:%Y}", f"{day:%Y-%m}", f"{day:%Y-%m-%d}"):
+        earliest, latest = span(text)
+        assert earliest <= day <= latest
+    assert span(f"{day:%Y-%m-%d}") == (day, day)
+
+
+def test_the_special_interest_list_is_the_protocols(world: World) -> None:
+    assert report(world, special_interest="suicidality")["special_interest"] == "suicidality"
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), special_interest="boredom"))
+    assert (answer.status_code, answer.json()["code"]) == (422, "special_interest_unknown")
+
+
+def listed(world: World, **filters: str) -> list[str]:
+    answer = world.monitor.get("/v1/adverse-events", study=world.study, **filters)
+    assert answer.status_code == 200, answer.text
+    return [event["term"] for event in answer.json()["items"]]
+
+
+def test_the_monitor_filters_in_any_combination(world: World) -> None:
+    pid = world.enrolled()
+    coding = [
+        {"system": "own", "term": "Cephalalgia", "level": "pt"},
+        {"system": "own", "term": "Head", "level": "soc"},
+    ]
+    report(world, pid=pid, term="one", severity="severe", onset="2025-02", codings=coding, relatedness_drug="possible")
+    report(world, pid=pid, term="two", criteria={"hospitalisation": True}, aware_at="2025-01-01T00:00:00Z")
+    report(world, pid=pid, term="three", outcome="recovered", end="2025-03-01", special_interest="suicidality")
+    report(world, term="four", relatedness_therapy="possible", onset="2025-04-01")
+    expected = [
+        ({}, ["four", "three", "two", "one"]),
+        ({"serious": "true"}, ["two"]),
+        ({"serious": "false", "severity": "mild"}, ["four", "three"]),
+        ({"severity": "severe"}, ["one"]),
+        ({"relatedness": "possible"}, ["four", "one"]),
+        ({"relatedness": "possible", "participant": pid}, ["one"]),
+        ({"outcome": "recovered"}, ["three"]),
+        ({"aesi": "suicidality"}, ["three"]),
+        ({"term": "cephalalgia"}, ["one"]),
+        ({"term": "TWO"}, ["two"]),
+        ({"soc": "Head"}, ["one"]),
+        ({"onset_from": "2025-02-20", "onset_to": "2025-02-25"}, ["one"]),
+        ({"onset_from": "2025-03-01"}, ["four"]),
+        ({"overdue": "true"}, ["two"]),
+        ({"overdue": "false"}, ["four", "three", "one"]),
+        ({"site": "B"}, []),
+        ({"updated_since": "2099-01-01T00:00:00Z"}, []),
+        ({"updated_since": "2025-01-01T00:00:00Z", "serious": "true"}, ["two"]),
+    ]
+    for filters, terms in expected:
+        assert listed(world, **filters) == terms, filters
+
+
+def test_the_history_tells_old_new_who_when_and_why(world: World) -> None:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
+    path = answer.headers["Location"]
+    change = {"severity": "severe", "reason": "The diary says otherwise"}
+    assert world.staff_a.patch(path, change, answer.headers["ETag"]).status_code == 200
+    history = world.monitor.get(f"{path}/history").json()["items"]
+    last = history[-1]
+    assert (last["field"], last["old"], last["new"], last["reason"], last["version"]) == (
+        "severity",
+        "mild",
+        "severe",
+        "The diary says otherwise",
+        2,
+    )
+    assert last["actor_name"] == "Somebody"
+    first = {item["field"]: item["new"] for item in history if item["version"] == 1}
+    assert (first["term"], first["severity"]) == ("Headache", "mild")
+
+
+def test_a_correction_derives_seriousness_again(world: World) -> None:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
+    body = {"criteria": {"hospitalisation": True}, "reason": "Stayed in hospital overnight"}
+    event = world.staff_a.patch(answer.headers["Location"], body, answer.headers["ETag"]).json()
+    assert event["serious"] is True
+    assert event["due_at"] is not None
+    assert listed(world, serious="true") == ["Headache"]
+
+
+def test_a_correction_may_clear_a_field_but_not_contradict(world: World) -> None:
+    pid = world.enrolled()
+    answer = world.staff_a.post("/v1/adverse-events", world.event(pid, outcome="recovered", end="2025-02-05"))
+    path, etag = answer.headers["Location"], answer.headers["ETag"]
+    refused = world.staff_a.patch(path, {"end": None, "reason": "No end known"}, etag)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "end_missing")
+    cleared = world.staff_a.patch(path, {"end": None, "outcome": None, "reason": "No end known"}, etag)
+    assert (cleared.json()["end"], cleared.json()["outcome"]) == (None, None)

@@ -1,0 +1,226 @@
+"""The Dockerfile and compose.yaml, held to their promises; the image's steps run as commands on what it copies."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import pytest
+import typer
+
+from app import __version__, cli
+from app.settings import Settings
+from tests.postgres import new_database
+from tests.server import PASSWORD, ROOT, free_port
+
+SETTINGS = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with their arguments, continuation lines joined."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line)]
+
+
+def of(word: str) -> list[str]:
+    return [rest for name, rest in instructions() if name == word]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    every = instructions()
+    return every[max(index for index, (word, _) in enumerate(every) if word == "FROM") :]
+
+
+def test_the_images_are_pinned_to_a_named_release() -> None:
+    assert len(of("FROM")) == 2
+    for image in [*of("FROM"), *(service["image"] for service in compose()["services"].values())]:
+        name, _, tag = image.split(" ")[0].partition(":")
+        assert name
+        assert re.match(r"\d", tag), f"{image} names no release"
+
+
+def test_the_image_runs_as_nobody_special_and_takes_over_only_what_was_built() -> None:
+    stage = last_stage()
+    assert stage[-1][0] == "USER"
+    assert stage[-1][1] not in {"root", "0"}
+    assert all(rest.startswith("--from=build ") for word, rest in stage if word == "COPY")
+    assert not of("ADD")
+    assert not re.search(r"apt-get|apk |gcc|build-essential", (ROOT / "Dockerfile").read_text())
+
+
+def test_every_installation_is_hashed_or_offline() -> None:
+    steps = [step for run in of("RUN") for step in run.split("&&") if re.search(r"\bpip\b.*\binstall\b", step)]
+    assert len(steps) == 2
+    for step in steps:
+        assert "--require-hashes" in step or {"--no-index", "--no-deps"} <= set(step.split()), step
+
+
+def test_what_the_image_copies_is_not_ignored() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {name for rest in of("COPY") if not rest.startswith("--from") for name in rest.split()[:-1]}
+    assert copied == kept
+    assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image holds of the project, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("image")
+    for rest in of("COPY"):
+        if not rest.startswith("--from"):
+            *names, target = rest.split()
+            for name in names:
+                _copy(ROOT / name, folder / target if len(names) == 1 else folder / target / name)
+    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
+def test_the_copied_files_are_enough_to_install_the_command(image: Path) -> None:
+    build = "from hatchling.build import build_editable; print(build_editable('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=image, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"research_registry-{__version__}-py3-none-any.whl"
+    scripts = tomllib.loads((image / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"registry": "app.cli:main"}
+
+
+@pytest.fixture
+def container(image: Path, tmp_path: Path, postgres_url: str) -> Iterator[dict[str, str]]:
+    """The environment of the image and of compose.yaml's services, over a fresh PostgreSQL database."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    given = dict(item.split("=", 1) for item in " ".join(of("ENV")).split())
+    with new_database(postgres_url) as url:
+        yield {
+            **inherited,
+            **{name: value for name, value in given.items() if name.startswith("REGISTRY_")},
+            "REGISTRY_KEY_FILE": str(tmp_path / Path(given["REGISTRY_KEY_FILE"]).name),
+            "REGISTRY_DATABASE_URL": url,
+            "REGISTRY_ADMIN_PASSWORD": PASSWORD,
+            "PYTHONPATH": str(image),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+def entrypoint(arguments: list[str]) -> list[str]:
+    assert json.loads(of("ENTRYPOINT")[0]) == ["registry"]
+    return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
+
+
+def test_the_services_run_in_order_and_the_healthcheck_agrees(container: dict[str, str], tmp_path: Path) -> None:
+    services = compose()["services"]
+    for name in ("init", "init", "migrate"):
+        subprocess.run(entrypoint(services[name]["command"]), env=container, cwd=tmp_path, check=True, timeout=60)
+    port = str(free_port())
+    command = services["app"]["command"]
+    assert json.loads(of("CMD")[0]) == command[:5] == ["serve", "--host", command[2], "--port", "8000"]
+    serve = ["serve", "--host", "127.0.0.1", "--port", port, *command[5:]]
+    check = json.loads(of("HEALTHCHECK")[0].partition(" CMD ")[2].replace(":8000/", f":{port}/"))
+    healthy = [sys.executable, *check[1:]]
+    quiet: dict[str, Any] = {
+        "env": container,
+        "cwd": tmp_path,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    assert subprocess.run(healthy, check=False, **quiet).returncode != 0
+    server = subprocess.Popen(entrypoint(serve), **quiet)
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(healthy, check=False, **quiet).returncode != 0:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+        assert signed_in(port)
+    finally:
+        server.terminate()
+        assert server.wait(40) in {0, -15}
+
+
+def signed_in(port: str) -> bool:
+    """Whether the admin that `init` made can sign in."""
+    body = {"username": "admin", "password": PASSWORD}
+    return httpx.post(f"http://127.0.0.1:{port}/v1/auth/sessions", json=body, timeout=20).status_code == 201
+
+
+def test_a_server_without_tables_or_keys_does_not_start(container: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        entrypoint(["serve", "--port", str(free_port())]), env=container, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    assert b"registry init" in done.stderr
+
+
+def compose() -> Any:
+    """compose.yaml, read by the part of YAML that it keeps to: mappings, lists, strings, JSON."""
+    lines = [line for line in (ROOT / "compose.yaml").read_text().splitlines() if line.strip()]
+    return _block([line for line in lines if not line.lstrip().startswith("#")], 0)
+
+
+def _block(lines: list[str], depth: int) -> Any:
+    if lines[0].strip().startswith("- "):
+        return [_scalar(line.strip()[2:]) for line in lines]
+    value: dict[str, Any] = {}
+    starts = [index for index, line in enumerate(lines) if len(line) - len(line.lstrip()) == depth]
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        key, _, rest = lines[start].strip().partition(":")
+        below = lines[start + 1 : end]
+        assert key not in value
+        assert bool(rest.strip()) != bool(below), f"{key} has neither or both of a value and a block"
+        value[key] = _block(below, len(below[0]) - len(below[0].lstrip())) if below else _scalar(rest.strip())
+    return value
+
+
+def _scalar(text: str) -> Any:
+    return json.loads(text) if text[0] in '"[{' else text
+
+
+def test_compose_names_only_settings_that_exist_and_no_secret() -> None:
+    named = set()
+    for service in compose()["services"].values():
+        for name, value in service.get("environment", {}).items():
+            named.add(name)
+            if "PASSWORD" in name:
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), f"{name} has a default"
+            else:
+                assert "$" not in value
+    registry = {name for name in named if name.startswith("REGISTRY_")}
+    assert registry
+    assert registry <= SETTINGS
+    assert set(re.findall(r"REGISTRY_\w+", (ROOT / "Dockerfile").read_text())) <= SETTINGS
+
+
+def test_compose_starts_what_the_command_offers() -> None:
+    offered = typer.main.get_command(cli.app)
+    assert isinstance(offered, click.Group) or hasattr(offered, "commands")
+    own = [service for service in compose()["services"].values() if service.get("build")]
+    assert [service["command"][0] for service in own] == ["init", "migrate", "serve"]
+    for service in own:
+        name, *arguments = service["command"]
+        offered.commands[name].make_context(name, list(arguments))
+        assert service["image"] == f"research-registry:{__version__}"
+
+
+def test_compose_serves_nobody_outside_and_after_the_migration_only() -> None:
+    services, volumes = compose()["services"], compose()["volumes"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports == ["127.0.0.1:8000:8000"]
+    assert services["app"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    assert services["migrate"]["depends_on"]["db"]["condition"] == "service_healthy"
+    assert services["init"]["profiles"] == ["setup"]
+    mounted = {mount.split(":")[0] for service in services.values() for mount in service.get("volumes", [])}
+    assert mounted == set(volumes)

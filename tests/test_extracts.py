@@ -1,0 +1,192 @@
+"""Extracts: what an analyst gets, what never leaves, and who has to agree."""
+
+import csv
+import hashlib
+import io
+import json
+from typing import Any
+
+import pytest
+
+from app.models.account import Role
+from app.privacy.profile import FILES, Column, NotReleasable, Treatment, cell
+from tests.route_cases import an_extract
+from tests.world import World, madrs
+
+CANARY = "Canary7731"
+
+
+def files(world: World) -> dict[str, str]:
+    """Every file of a fresh, approved extract."""
+    path = an_extract(world, approved=True)
+    names = [file["name"] for file in world.analyst.get(path).json()["files"]]
+    return {name: world.analyst.get(f"{path}/files/{name}").text for name in names}
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def course(world: World, **changes: Any) -> str:
+    pid = world.enrolled(**changes)
+    visits = [("SCR", "2025-01-05"), ("BL", "2025-01-25"), ("DOS1", "2025-02-01"), ("INT1A", "2025-02-02")]
+    for code, day in visits:
+        body = world.visit(pid, code, day, outcomes=[madrs(3)] if code == "BL" else [])
+        assert world.staff_a.post("/v1/visits", body).status_code == 201
+    return pid
+
+
+def test_days_are_counted_from_the_first_dosing_without_a_day_zero(world: World) -> None:
+    course(world)
+    days = {row["visit_code"]: row["study_day"] for row in table(files(world)["visits.csv"])}
+    assert days == {"SCR": "-27", "BL": "-7", "DOS1": "1", "INT1A": "2"}
+
+
+def test_a_score_arrives_as_the_server_computed_it(world: World) -> None:
+    course(world)
+    (row,) = table(files(world)["outcomes.csv"])
+    assert (row["instrument"], row["score"], row["value"], row["band"]) == ("MADRS", "total", "30", "moderate")
+
+
+def test_one_subject_id_joins_the_files_and_no_pid_or_label_leaves(world: World) -> None:
+    body = world.enrolment(site_local_id=CANARY)
+    pid = world.staff_a.post("/v1/participants", body).json()["pid"]
+    world.staff_a.post("/v1/visits", world.visit(pid, outcomes=[madrs(1)]))
+    world.staff_a.post("/v1/adverse-events", world.event(pid))
+    got = files(world)
+    subjects = {row["subject"] for row in table(got["visits.csv"])}
+    assert {row["subject"] for row in table(got["outcomes.csv"])} == subjects
+    assert {row["subject"] for row in table(got["adverse_events.csv"])} == subjects
+    whole = "".join(got.values())
+    for hidden in (pid, pid.replace("-", ""), CANARY, "2025-01"):
+        assert hidden not in whole
+
+
+def test_two_extracts_share_no_subject_id(world: World) -> None:
+    course(world)
+    first, second = files(world)["participants.csv"], files(world)["participants.csv"]
+    ids = [{row["subject"] for row in table(text)} for text in (first, second)]
+    assert ids[0].isdisjoint(ids[1])
+
+
+def test_no_free_text_of_any_field_leaves(world: World) -> None:
+    pid = course(world)
+    coding = [
+        {"system": CANARY, "version": CANARY, "code": CANARY, "term": CANARY, "level": level} for level in ("pt", "soc")
+    ]
+    event = world.event(pid, term=CANARY, codings=coding)
+    assert world.staff_a.post("/v1/adverse-events", event).status_code == 201
+    missed = world.visit(pid, "PREP1", None, status="missed", deviation_reason=CANARY)
+    assert world.staff_a.post("/v1/visits", missed).status_code == 201
+    got = files(world)
+    assert CANARY not in "".join(got.values())
+    (row,) = table(got["adverse_events.csv"])
+    assert (row["soc"], row["pt"], row["severity"]) == ("OTHER", "OTHER", "mild")
+
+
+def test_a_term_shared_by_twelve_participants_is_shown(world: World) -> None:
+    coding = [{"system": "own", "term": "Head", "level": "soc"}]
+    for number in range(12):
+        pid = world.enrolled()
+        world.staff_a.post("/v1/adverse-events", world.event(pid, codings=coding))
+        if number == 10:
+            assert {row["soc"] for row in table(files(world)["adverse_events.csv"])} == {"OTHER"}
+    assert {row["soc"] for row in table(files(world)["adverse_events.csv"])} == {"Head"}
+
+
+def test_only_who_shares_data_is_in_it(world: World) -> None:
+    course(world)
+    course(world, consent={"version": "1", "given_on": "2025-01-02", "scopes": ["main"]})
+    got = files(world)
+    sharing = 2  # the course above and the one that an_extract enrols
+    assert len(table(got["participants.csv"])) == sharing
+    assert len({row["subject"] for row in table(got["visits.csv"])}) == 1
+    assert json.loads(got["manifest.json"])["subjects"] == sharing
+
+
+def test_nobody_sharing_is_a_refusal_not_an_empty_file(world: World) -> None:
+    path = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"}).headers["Location"]
+    answer = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "cohort_empty")
+    assert world.analyst.get(path).json()["status"] == "requested"
+
+
+def test_the_manifest_fits_the_files_and_the_codebook_every_column(world: World) -> None:
+    course(world)
+    got = files(world)
+    manifest = json.loads(got["manifest.json"])
+    for file in manifest["files"]:
+        assert hashlib.sha256(got[file["name"]].encode()).hexdigest() == file["sha256"]
+        assert len(got[file["name"]].encode()) == file["bytes"]
+        if file["rows"] is not None:
+            assert len(table(got[file["name"]])) == file["rows"]
+    columns = {(column["file"], column["name"]) for column in json.loads(got["codebook.json"])["columns"]}
+    written = {(name, head) for name in FILES for head in got[name].splitlines()[0].split(",")}
+    assert columns == written
+    published = world.analyst.get("/v1/codebook").json()
+    assert {(column["file"], column["name"]) for column in published["columns"]} == columns
+
+
+def test_an_extract_shows_the_state_at_its_approval(world: World) -> None:
+    course(world)
+    path = an_extract(world, approved=True)
+    before = world.analyst.get(f"{path}/files/participants.csv").text
+    course(world)
+    assert world.analyst.get(f"{path}/files/participants.csv").text == before
+
+
+def test_who_asked_cannot_approve(world: World) -> None:
+    path = an_extract(world)
+    assert world.analyst.post(f"{path}/approval", {"decision": "approve", "reason": "my own"}).status_code == 403
+
+
+def test_a_decision_is_final(world: World) -> None:
+    path = an_extract(world)
+    refusal = {"decision": "refuse", "reason": "Purpose too vague"}
+    assert world.custodian.post(f"{path}/approval", refusal).json()["status"] == "refused"
+    again = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "changed mind"})
+    assert (again.status_code, again.json()["code"]) == (409, "extract_decided")
+    assert world.analyst.get(path).json()["files"] == []
+
+
+def test_an_extract_is_the_recipients_alone(world: World) -> None:
+    path = an_extract(world, approved=True)
+    other = world.caller((Role.analyst, None))
+    for place in (path, f"{path}/files/visits.csv"):
+        assert other.get(place).status_code == 404
+    assert path.rsplit("/", 1)[1] not in other.get("/v1/extracts").text
+    elsewhere = World(world.registry)
+    assert elsewhere.custodian.get(path).status_code == 404
+    assert world.custodian.get(path).status_code == 200
+    assert world.custodian.get(f"{path}/files/visits.csv").status_code == 403
+
+
+@pytest.mark.parametrize("name", ["nothing.csv", "..%2Fkeys.json", "visits.csv%00", "VISITS.CSV"])
+def test_a_file_that_is_not_there_is_not_there(world: World, name: str) -> None:
+    assert world.analyst.get(f"{an_extract(world, approved=True)}/files/{name}").status_code in {404, 422}
+
+
+@pytest.mark.parametrize(
+    ("source", "treatment"),
+    [
+        ("participant.pid", Treatment.as_stored),
+        ("participant.age_at_consent", Treatment.as_stored),
+        ("visit.occurred_on", Treatment.as_stored),
+        ("adverse_event.term", Treatment.common_term),
+        ("vault_identity.ciphertext", Treatment.as_stored),
+        ("participant.site_id", Treatment.subject),
+    ],
+)
+def test_a_column_cannot_be_declared_against_its_class(source: str, treatment: Treatment) -> None:
+    with pytest.raises(NotReleasable):
+        Column("x", "X", source, treatment=treatment)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", " =1", "a\nb", "é"])
+def test_no_cell_can_begin_a_formula(text: str) -> None:
+    assert cell(text) == "OTHER"
+
+
+@pytest.mark.parametrize(("value", "text"), [(30.0, "30"), (12.5, "12.5"), (True, "Y"), (None, ""), (-3, "-3")])
+def test_numbers_are_written_alike_on_both_databases(value: Any, text: str) -> None:
+    assert cell(value) == text

@@ -1,0 +1,78 @@
+"""Outcomes: scores are the server's own, and a correction computes them again."""
+
+from tests.world import World, madrs
+
+
+def recorded(world: World, *values: int) -> tuple[str, str, dict]:  # type: ignore[type-arg]
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled())).json()
+    body = {"participant": visit["participant"], "visit": visit["id"], **madrs(*values)}
+    answer = world.staff_a.post("/v1/outcomes", body)
+    assert answer.status_code == 201, answer.text
+    return answer.headers["Location"], answer.headers["ETag"], answer.json()
+
+
+def total(outcome: dict) -> tuple[object, object, object]:  # type: ignore[type-arg]
+    score = next(item for item in outcome["scores"] if item["name"] == "total")
+    return score["value"], score["band"], score["reason"]
+
+
+def test_an_outcome_can_follow_its_visit(world: World) -> None:
+    location, _, outcome = recorded(world, 2)
+    assert total(outcome) == (20, "moderate", None)
+    assert world.monitor.get(location).json() == outcome
+
+
+def test_a_missing_item_gives_no_total_and_says_so(world: World) -> None:
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled())).json()
+    given = madrs(3)
+    given["items"]["MADRS_10"] = None
+    del given["items"]["MADRS_01"]
+    outcome = world.staff_a.post(
+        "/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **given}
+    ).json()
+    value, band, reason = total(outcome)
+    assert (value, band) == (None, None)
+    assert "2" in str(reason)
+    assert outcome["items"]["MADRS_01"] is None
+
+
+def test_a_corrected_item_moves_the_score_and_leaves_its_history(world: World) -> None:
+    location, etag, _ = recorded(world, 3)
+    body = {"items": {"MADRS_02": 1}, "reason": "Wrong column read"}
+    answer = world.staff_a.patch(location, body, etag)
+    assert answer.status_code == 200
+    outcome = answer.json()
+    assert (total(outcome)[0], outcome["version"], outcome["items"]["MADRS_02"]) == (28, 2, 1)
+    assert world.monitor.get(location).json() == outcome
+
+
+def test_a_correction_out_of_range_changes_nothing(world: World) -> None:
+    location, etag, outcome = recorded(world, 3)
+    answer = world.staff_a.patch(location, {"items": {"MADRS_02": 9}, "reason": "Wrong column read"}, etag)
+    assert (answer.status_code, answer.json()["code"]) == (422, "items_out_of_range")
+    assert world.staff_a.get(location).json() == outcome
+
+
+def test_an_instrument_is_administered_once_at_a_visit(world: World) -> None:
+    _, _, outcome = recorded(world, 1)
+    body = {"participant": outcome["participant"], "visit": outcome["visit"], **madrs(2)}
+    answer = world.staff_a.post("/v1/outcomes", body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "outcome_already_recorded")
+
+
+def test_an_outcome_needs_a_visit_that_took_place_of_the_same_person(world: World) -> None:
+    missed = world.visit(world.enrolled(), "PREP1", None, status="missed", deviation_reason="Ill with a cold")
+    visit = world.staff_a.post("/v1/visits", missed).json()
+    body = {"participant": visit["participant"], "visit": visit["id"], **madrs(2)}
+    assert world.staff_a.post("/v1/outcomes", body).json()["code"] == "visit_not_held"
+    other = world.staff_a.post("/v1/outcomes", {**body, "participant": world.enrolled()})
+    assert (other.status_code, other.json()["code"]) == (422, "visit_of_another_participant")
+
+
+def test_outcomes_are_found_by_instrument_and_visit(world: World) -> None:
+    _, _, outcome = recorded(world, 1)
+    pid = outcome["participant"]
+    assert len(world.monitor.get("/v1/outcomes", participant=pid, instrument="MADRS").json()["items"]) == 1
+    assert world.monitor.get("/v1/outcomes", participant=pid, instrument="ISI").json()["items"] == []
+    assert len(world.monitor.get("/v1/outcomes", participant=pid, visit_code="BL").json()["items"]) == 1
+    assert world.monitor.get("/v1/outcomes", participant=pid, visit_code="PRIM").json()["items"] == []

@@ -1,0 +1,142 @@
+"""Enrolment, the site's own label, and the status model."""
+
+from typing import Any
+
+import pytest
+from sqlmodel import select
+
+from app.models.participant import STATUS_TRANSITIONS, ParticipantStatus, VaultIdentity
+from app.privacy.vault import reveal_label
+from app.security.sealing import SealBroken
+from tests.world import World
+
+
+def test_enrolment_gives_a_pid_with_check_symbols(world: World) -> None:
+    answer = world.staff_a.post("/v1/participants", world.enrolment())
+    person = answer.json()
+    assert answer.status_code == 201
+    assert [len(group) for group in person["pid"].split("-")] == [4, 4, 4]
+    assert answer.headers["Location"] == f"/v1/participants/{person['pid']}"
+    assert "site_local_id" not in person
+    assert world.monitor.get(answer.headers["Location"]).json() == person
+
+
+def test_a_pid_is_read_in_any_spelling_and_a_mistyped_one_is_told_apart(world: World) -> None:
+    pid = world.enrolled()
+    for spelling in (pid.lower(), pid.replace("-", ""), pid.replace("-", " "), pid.replace("0", "O").replace("1", "l")):
+        assert world.staff_a.get(f"/v1/participants/{spelling}").json()["pid"] == pid
+    mistyped = ("1" if pid[0] != "1" else "2") + pid[1:]
+    answer = world.staff_a.get(f"/v1/participants/{mistyped}")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "pid_checksum")
+    assert mistyped not in answer.text
+
+
+def test_a_site_finds_its_participant_by_its_own_label(world: World) -> None:
+    body = world.enrolment(site_local_id="MRN-12.3")
+    pid = world.staff_a.post("/v1/participants", body).json()["pid"]
+    for label in ("MRN-12.3", "mrn-12.3", "MRN123"):
+        asked = {"study": world.study, "site": "A", "site_local_id": label}
+        assert world.staff_a.post("/v1/participants/lookup", asked).json()["pid"] == pid
+    unknown = {"study": world.study, "site": "A", "site_local_id": "MRN-12.4"}
+    assert world.staff_a.post("/v1/participants/lookup", unknown).status_code == 404
+
+
+def test_equal_labels_at_two_sites_are_two_people_and_tell_nothing(world: World) -> None:
+    one = world.staff_a.post("/v1/participants", world.enrolment("A", site_local_id="P-1"))
+    two = world.staff_b.post("/v1/participants", world.enrolment("B", site_local_id="P-1"))
+    assert (one.status_code, two.status_code) == (201, 201)
+    again = world.staff_a.post("/v1/participants", world.enrolment("A", site_local_id="p.1"))
+    assert (again.status_code, again.json()["code"]) == (409, "label_already_enrolled")
+
+
+def test_the_label_lies_encrypted_and_bound_to_its_row(world: World) -> None:
+    world.staff_a.post("/v1/participants", world.enrolment(site_local_id="Canary-7"))
+    world.staff_a.post("/v1/participants", world.enrolment(site_local_id="Canary-8"))
+    keyring = world.registry.app.state.keyring
+    with world.registry.database.read() as session:
+        statement = select(VaultIdentity).where(VaultIdentity.site_id == world.site_ids["A"])
+        one, other = session.exec(statement).all()
+    assert {reveal_label(keyring, row) for row in (one, other)} == {"Canary-7", "Canary-8"}
+    swapped = VaultIdentity(**{**one.model_dump(), "wrapped_key": other.wrapped_key, "ciphertext": other.ciphertext})
+    with pytest.raises(SealBroken):
+        reveal_label(keyring, swapped)
+
+
+@pytest.mark.parametrize("label", ["04712345678", "a b", "x@y.org", "", "-1", "1985-03-01-12345", "x" * 33])
+def test_a_label_that_looks_like_an_identifier_is_refused_and_not_repeated(world: World, label: str) -> None:
+    answer = world.staff_a.post("/v1/participants", world.enrolment(site_local_id=label))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/site_local_id"
+    assert label == "" or label not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"consent": {"version": "9", "given_on": "2025-01-02", "scopes": []}}, "/consent/version"),
+        ({"consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["fly"]}}, "/consent/scopes"),
+        ({"eligibility": {"met": False, "unmet": ["EXCL99"]}, "enrolled_on": None}, "/eligibility/unmet"),
+        ({"planned_arm": "placebo"}, "/planned_arm"),
+        ({"protocol_version": "99"}, "/protocol_version"),
+        ({"age_at_consent": 17}, "/age_at_consent"),
+        ({"sex": "female"}, "/sex"),
+    ],
+)
+def test_enrolment_must_fit_the_protocol(world: World, change: dict[str, Any], pointer: str) -> None:
+    answer = world.staff_a.post("/v1/participants", world.enrolment(**change))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"eligibility": {"met": False, "unmet": []}}, "enrolled_not_eligible"),
+        ({"eligibility": {"met": True, "unmet": ["EXCL01"]}}, "eligibility_contradiction"),
+        ({"enrolled_on": "2025-01-01"}, "enrolled_before_screened"),
+    ],
+)
+def test_enrolment_cannot_contradict_itself(world: World, change: dict[str, Any], code: str) -> None:
+    answer = world.staff_a.post("/v1/participants", world.enrolment(**change))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["code"] == code
+
+
+def test_a_screen_failure_is_kept_with_its_criteria(world: World) -> None:
+    change = {"eligibility": {"met": False, "unmet": ["EXCL01"]}, "enrolled_on": None}
+    person = world.staff_a.post("/v1/participants", world.enrolment(**change)).json()
+    assert (person["status"], person["eligible"], person["unmet_criteria"]) == ("screen_failed", False, ["EXCL01"])
+
+
+def test_an_unknown_day_of_consent_is_accepted_with_a_finding(world: World) -> None:
+    consent = {"version": "1", "given_on": None, "scopes": ["main"]}
+    person = world.staff_a.post("/v1/participants", world.enrolment(consent=consent)).json()
+    assert [finding["code"] for finding in person["findings"]] == ["consent_date_missing"]
+
+
+def test_the_status_model_is_total() -> None:
+    assert set(STATUS_TRANSITIONS) == set(ParticipantStatus)
+    reachable = {ParticipantStatus.screened}.union(*STATUS_TRANSITIONS.values())
+    assert reachable == set(ParticipantStatus)
+    assert all(state not in following for state, following in STATUS_TRANSITIONS.items())
+
+
+def move(world: World, pid: str, status: str) -> int:
+    body = {"status": status, "effective_on": "2025-02-01", "reason": "As the source says"}
+    return world.staff_a.post(f"/v1/participants/{pid}/status", body).status_code
+
+
+def test_a_participant_moves_only_along_the_status_model(world: World) -> None:
+    pid = world.enrolled()
+    assert move(world, pid, "screened") == 409
+    assert move(world, pid, "active") == 201
+    assert move(world, pid, "completed") == 201
+    assert move(world, pid, "withdrawn") == 409
+    person = world.staff_a.get(f"/v1/participants/{pid}").json()
+    assert (person["status"], person["status_on"], person["version"]) == ("completed", "2025-02-01", 3)
+
+
+def test_a_screened_person_is_enrolled_on_the_effective_day(world: World) -> None:
+    pid = world.enrolled(enrolled_on=None)
+    assert move(world, pid, "enrolled") == 201
+    assert world.staff_a.get(f"/v1/participants/{pid}").json()["enrolled_on"] == "2025-02-01"
