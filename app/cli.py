@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from app.database import Database
     from app.settings import Settings
 
-app = typer.Typer(help="Research Registry: run it, set it up, check it.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Research Registry: run it, set it up, check it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they print local variables, which may be secrets
+)
 audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
 
@@ -30,6 +35,18 @@ def serve(
     """Serve the API. Settings come from REGISTRY_... variables."""
     import uvicorn
 
+    from app import schema
+    from app.database import Database
+    from app.security.keys import load_keyring
+    from app.settings import Settings
+
+    settings = Settings()
+    load_keyring(settings)
+    with Database(settings) as database:
+        schema.require_head(database)
+        database.require_durable()
+        database.require_room(workers)
+    typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -118,27 +135,40 @@ def test(context: typer.Context) -> None:
 @audit_app.command("verify")
 def audit_verify() -> None:
     """Walk every chain; name the first bad entry of each; exit 1 when there is one."""
+    from sqlmodel import col, select
+
     from app import audit
     from app.database import Database
+    from app.models.study import Site, Study
     from app.settings import Settings
 
     broken = False
-    with Database(Settings()).read() as session:
+    with Database(Settings()) as database, database.read() as session:
+        places = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
+        names = {site_id: f"{study}/{site}" for site_id, study, site in session.exec(places).all()}
         for verdict in audit.verify(session):
             broken = broken or verdict.fault is not None
-            name = f"site {verdict.site_id}" if verdict.site_id else "registry"
+            name = names.get(verdict.site_id, "the registry")
             typer.echo(f"chain of {name}: {verdict.entries} entries, {verdict.fault or 'whole'}")
     raise typer.Exit(1 if broken else 0)
 
 
 def main() -> None:
     """Entry point. Known failures of a deployment end in one plain sentence, not in a traceback."""
+    from pydantic import ValidationError
+
+    from app.database import NotDurable, TooManyConnections
     from app.schema import SchemaOutdated
     from app.security.keys import KeysUnusable
 
     os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
         app()
-    except (KeysUnusable, SchemaOutdated) as refused:
+    except (KeysUnusable, NotDurable, SchemaOutdated, TooManyConnections) as refused:
         typer.echo(str(refused), err=True)
+        sys.exit(2)
+    except ValidationError as refused:
+        for fault in refused.errors(include_input=False):
+            name = "_".join(str(part) for part in fault["loc"]).upper()
+            typer.echo(f"REGISTRY_{name}: {fault['msg']}" if name else fault["msg"], err=True)
         sys.exit(2)

@@ -20,6 +20,14 @@ from app.settings import Settings
 _WRITES = "registry_writes"
 
 
+class NotDurable(Exception):
+    """The database may forget what it acknowledged; the message says which setting to change."""
+
+
+class TooManyConnections(Exception):
+    """The workers together would ask for more connections than the database gives."""
+
+
 class Database:
     """One database, one pool, and two kinds of session: reading and writing."""
 
@@ -27,6 +35,7 @@ class Database:
         self.url = make_url(settings.database_url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _engine(settings, self.is_sqlite)
+        self._pool_size = settings.pool_size
         self._writing = self.engine.execution_options(**{_WRITES: True})
 
     @contextmanager
@@ -47,6 +56,29 @@ class Database:
         """A connection for schema changes, committed as a whole."""
         with self._writing.begin() as connection:
             yield connection
+
+    def require_durable(self) -> None:
+        """Raises NotDurable when PostgreSQL would acknowledge a commit that a power cut can undo."""
+        if self.is_sqlite:
+            return
+        with self.engine.connect() as connection:
+            for setting in ("fsync", "synchronous_commit"):
+                if connection.exec_driver_sql(f"SHOW {setting}").scalar() == "off":
+                    raise NotDurable(f"PostgreSQL runs with {setting} = off. Turn it on: a 2xx means durably stored.")
+
+    def require_room(self, workers: int) -> None:
+        """Raises TooManyConnections when `workers` full pools do not fit into PostgreSQL's max_connections."""
+        if self.is_sqlite:
+            return
+        with self.engine.connect() as connection:
+            allowed = int(connection.exec_driver_sql("SHOW max_connections").scalar() or 0)
+            reserved = int(connection.exec_driver_sql("SHOW superuser_reserved_connections").scalar() or 0)
+        wanted = workers * self._pool_size
+        if wanted > allowed - reserved:
+            raise TooManyConnections(
+                f"{workers} workers with REGISTRY_POOL_SIZE={self._pool_size} need {wanted} connections; "
+                f"PostgreSQL has {allowed - reserved} to give."
+            )
 
     def dispose(self) -> None:
         """Close the pool's connections."""

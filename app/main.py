@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     require_head(app.state.database)
+    app.state.database.require_durable()
     yield
     app.state.database.dispose()
 
