@@ -16,6 +16,7 @@ PUBLIC: frozenset[Route] = frozenset(
         ("GET", "/healthz"),
         ("GET", "/readyz"),
         ("GET", "/.well-known/jwks.json"),
+        ("GET", "/v1/problems/{code}"),
         ("POST", "/v1/auth/sessions"),
         ("POST", "/v1/auth/token"),
         ("POST", "/v1/auth/revoke"),
@@ -93,6 +94,12 @@ def _grant_to(world: World, caller: Caller, kind: str) -> Response:
     return caller.post(f"/v1/{kind}/{name}/grants", {"role": "monitor", "study": world.study})
 
 
+def _amend_person(world: World, caller: Caller, site: str) -> Response:
+    person = made(world, site, "/v1/participants", world.enrolment(site))
+    body = {"age_at_consent": 52, "reason": "typed wrongly"}
+    return caller.patch(person.headers["Location"], body, person.headers["ETag"])
+
+
 def _status(world: World, caller: Caller, site: str) -> Response:
     body = {"status": "active", "effective_on": "2025-02-01", "reason": "first dosing"}
     return caller.post(f"/v1/participants/{world.enrolled(site)}/status", body)
@@ -145,6 +152,7 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/participants/{pid}"): lambda world, caller, site: caller.get(
         f"/v1/participants/{world.enrolled(site)}"
     ),
+    ("PATCH", "/v1/participants/{pid}"): lambda world, caller, site: _amend_person(world, caller, site),
     ("POST", "/v1/participants/{pid}/status"): _status,
     ("POST", "/v1/visits"): _new_visit,
     ("GET", "/v1/visits"): lambda world, caller, site: caller.get("/v1/visits"),

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import httpx
 import pytest
 import typer
@@ -205,8 +204,7 @@ def test_compose_names_only_settings_that_exist_and_no_secret() -> None:
 
 
 def test_compose_starts_what_the_command_offers() -> None:
-    offered = typer.main.get_command(cli.app)
-    assert isinstance(offered, click.Group) or hasattr(offered, "commands")
+    offered: Any = typer.main.get_command(cli.app)
     own = [service for service in compose()["services"].values() if service.get("build")]
     assert [service["command"][0] for service in own] == ["init", "migrate", "serve"]
     for service in own:

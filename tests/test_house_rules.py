@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 import app.models  # noqa: F401 - fills the metadata
 from app.errors import RegistryError, every_refusal
 from app.privacy.fields import FIELDS
+from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
@@ -83,3 +84,10 @@ def test_every_refusal_has_a_code_and_a_sentence_of_its_own() -> None:
     assert len({refusal.code() for refusal in refusals}) == len(refusals)
     assert all(refusal.detail().endswith(".") for refusal in refusals)
     assert all(400 <= refusal.status < 600 for refusal in refusals)
+
+
+def test_the_type_of_a_problem_is_an_address_that_explains_it(world: World) -> None:
+    problem = world.monitor.get("/v1/visits/00000000-0000-4000-8000-000000000000").json()
+    explained = world.registry.client.get(problem["type"])
+    assert explained.json()["detail"] == problem["detail"]
+    assert world.registry.client.get("/v1/problems/no_such_code").status_code == 404

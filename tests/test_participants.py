@@ -140,3 +140,25 @@ def test_a_screened_person_is_enrolled_on_the_effective_day(world: World) -> Non
     pid = world.enrolled(enrolled_on=None)
     assert move(world, pid, "enrolled") == 201
     assert world.staff_a.get(f"/v1/participants/{pid}").json()["enrolled_on"] == "2025-02-01"
+
+
+def test_a_mistyped_enrolment_can_be_corrected(world: World) -> None:
+    person = world.staff_a.post("/v1/participants", world.enrolment(race="ASIAN"))
+    path, etag = person.headers["Location"], person.headers["ETag"]
+    body = {"age_at_consent": 52, "race": None, "reason": "Read from the wrong line"}
+    corrected = world.staff_a.patch(path, body, etag)
+    assert corrected.status_code == 200
+    shown = corrected.json()
+    assert (shown["age_at_consent"], shown["race"], shown["sex"], shown["version"]) == (52, None, "F", 2)
+    assert world.staff_a.patch(path, body, etag).status_code == 412
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"age_at_consent": None}, {"sex": None}, {"enrolled_on": "2024-12-31"}, {"actual_arm": "placebo"}, {"pid": "x"}],
+)
+def test_a_correction_obeys_the_rules_of_enrolment(world: World, change: dict[str, Any]) -> None:
+    person = world.staff_a.post("/v1/participants", world.enrolment())
+    body = {"reason": "a correction", **change}
+    assert world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"]).status_code == 422
+    assert world.staff_a.get(person.headers["Location"]).json() == person.json()

@@ -36,6 +36,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/participants"): CLINICAL_READERS,
     ("POST", "/v1/participants/lookup"): STAFF,
     ("GET", "/v1/participants/{pid}"): CLINICAL_READERS,
+    ("PATCH", "/v1/participants/{pid}"): STAFF,
     ("POST", "/v1/participants/{pid}/status"): STAFF,
     ("POST", "/v1/visits"): STAFF,
     ("GET", "/v1/visits"): CLINICAL_READERS,

@@ -165,12 +165,8 @@ class Eligibility(Shape):
         return self
 
 
-class ParticipantCreate(Shape):
-    study: Code
-    site: Code
-    site_local_id: SiteLocalId
-    protocol_version: Code | None = None
-    """Absent: the study's newest version."""
+class EnrolmentFields(Shape):
+    """What was entered at enrolment and may be corrected; the same rules hold for both."""
 
     age_at_consent: Annotated[int, Bounded(ge=18, le=120)]
     sex: Annotated[Sex, Strict(False)]
@@ -180,6 +176,35 @@ class ParticipantCreate(Shape):
     actual_arm: Code | None = None
     screened_on: IsoDate | None = None
     enrolled_on: IsoDate | None = None
+
+    @model_validator(mode="after")
+    def _days_in_order(self) -> "EnrolmentFields":
+        if self.enrolled_on and self.screened_on and self.enrolled_on < self.screened_on:
+            raise PydanticCustomError("enrolled_before_screened", "enrolled_on cannot lie before screened_on")
+        return self
+
+
+class ParticipantAmend(Shape):
+    """A correction: only the fields sent change; null clears."""
+
+    reason: Reason
+    age_at_consent: Annotated[int, Bounded(ge=18, le=120)] | None = None
+    sex: Annotated[Sex, Strict(False)] | None = None
+    race: ShortText | None = None
+    ethnicity: ShortText | None = None
+    planned_arm: Code | None = None
+    actual_arm: Code | None = None
+    screened_on: IsoDate | None = None
+    enrolled_on: IsoDate | None = None
+
+
+class ParticipantCreate(EnrolmentFields):
+    study: Code
+    site: Code
+    site_local_id: SiteLocalId
+    protocol_version: Code | None = None
+    """Absent: the study's newest version."""
+
     consent: ConsentGiven
     eligibility: Eligibility
 
@@ -187,8 +212,6 @@ class ParticipantCreate(Shape):
     def _enrolled_means_eligible(self) -> "ParticipantCreate":
         if self.enrolled_on and not self.eligibility.met:
             raise PydanticCustomError("enrolled_not_eligible", "A person who is not eligible cannot be enrolled")
-        if self.enrolled_on and self.screened_on and self.enrolled_on < self.screened_on:
-            raise PydanticCustomError("enrolled_before_screened", "enrolled_on cannot lie before screened_on")
         return self
 
 

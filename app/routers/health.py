@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from app.database import ReadSession
+from app.errors import NotFound, every_refusal
 from app.models.study import Study
 
 router = APIRouter(tags=["health"])
@@ -24,6 +25,15 @@ def readyz(session: ReadSession) -> dict[str, str]:
     session.execute(text("SELECT 1"))
     session.exec(select(col(Study.id)).limit(1)).first()
     return {"status": "ready"}
+
+
+@router.get("/v1/problems/{code}")
+async def read_problem(code: str) -> dict[str, str | int]:
+    """What a problem code means: the page behind the `type` of a problem document."""
+    refusal = next((refusal for refusal in every_refusal() if refusal.code() == code), None)
+    if refusal is None:
+        raise NotFound
+    return {"code": code, "title": refusal.title, "status": refusal.status, "detail": refusal.detail()}
 
 
 @router.get("/.well-known/jwks.json")

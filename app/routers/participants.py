@@ -9,6 +9,7 @@ from app.database import ReadSession, WriteSession
 from app.models.identifiers import Pid
 from app.models.participant import (
     Participant,
+    ParticipantAmend,
     ParticipantCreate,
     ParticipantFilter,
     ParticipantList,
@@ -20,7 +21,7 @@ from app.models.study import Site, Study
 from app.pagination import Page
 from app.pid import display
 from app.services import participants
-from app.web.conditional import etag
+from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.strict_json import StrictRoute
 
@@ -79,6 +80,22 @@ def read_participant(
     pid: Pid, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ParticipantRead:
     read = participants.read_one(session, actor, pid)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
+    return read
+
+
+@router.patch("/{pid}")
+def amend_participant(
+    pid: Pid,
+    body: ParticipantAmend,
+    seen: IfMatch,
+    actor: Writer,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+) -> ParticipantRead:
+    """Correct what was entered at enrolment, with the reason."""
+    read = participants.amend_participant(session, actor, request.app.state.keyring, seen, pid, body)
     response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
     return read
 

@@ -28,7 +28,7 @@ from app.models.partial_date import span
 from app.models.study import Site, Study
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services.participants import Enrolled, enrolled
+from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -39,7 +39,7 @@ class SpecialInterestUnknown(Invalid):
 
 def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreate) -> tuple[AdverseEventRead, int]:
     """Report an event; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
-    person = enrolled(session, actor, body.participant)
+    person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     _require_listed(person.protocol, body)
     at = now()
     row = AdverseEvent(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,9 @@ from app.models.finding import Finding, findings_text
 from app.models.participant import (
     STATUS_TRANSITIONS,
     Consent,
+    EnrolmentFields,
     Participant,
+    ParticipantAmend,
     ParticipantCreate,
     ParticipantLookup,
     ParticipantRead,
@@ -29,6 +32,8 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.studies import protocol_from, site_by_code
+from app.web.conditional import require_current
+from app.web.merging import checked, sent_fields
 
 DATA_SHARING = "data_sharing"
 
@@ -60,7 +65,15 @@ class Enrolled:
         return self.row.site_id
 
 
-def enrolled(session: Session, actor: Actor, symbols: str, lock: bool = False) -> Enrolled:
+class Hold(Enum):
+    """How a participant's row is held until the commit, so that a visit and a withdrawal cannot pass each other."""
+
+    none = "none"
+    as_it_is = "as it is"
+    change = "change"
+
+
+def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Enrolled:
     """The participant with this pid, if it exists for the actor. Raises NotFound."""
     statement = (
         select(Participant, Site, Study, ProtocolVersion)
@@ -69,8 +82,8 @@ def enrolled(session: Session, actor: Actor, symbols: str, lock: bool = False) -
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
         .where(Participant.pid == symbols)
     )
-    if lock:
-        statement = statement.with_for_update(of=Participant)
+    if hold is not Hold.none:
+        statement = statement.with_for_update(of=Participant, read=hold is Hold.as_it_is)
     participant, site, study, version = found(session.exec(visible(statement, actor)).first())
     return Enrolled(participant, site, study, version.version, protocol_from(version.definition))
 
@@ -142,12 +155,18 @@ def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
         faults.append(Fault("/consent/scopes", "unknown_scope", "The consent version has no such scope"))
     if not set(body.eligibility.unmet) <= {criterion.code for criterion in protocol.eligibility}:
         faults.append(Fault("/eligibility/unmet", "unknown_criterion", "The protocol has no such criterion"))
-    arms = {arm.code for arm in protocol.arms}
-    for name in ("planned_arm", "actual_arm"):
-        if getattr(body, name) is not None and getattr(body, name) not in arms:
-            faults.append(Fault(f"/{name}", "unknown_arm", "The protocol has no such arm"))
+    faults += _unknown_arms(protocol, body)
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
+
+
+def _unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
+    known = {arm.code for arm in protocol.arms} | {None}
+    return [
+        Fault(f"/{name}", "unknown_arm", "The protocol has no such arm")
+        for name in ("planned_arm", "actual_arm")
+        if getattr(fields, name) not in known
+    ]
 
 
 def _first_status(body: ParticipantCreate) -> ParticipantStatus:
@@ -195,9 +214,30 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
     return read_one(session, actor, symbols)
 
 
+def amend_participant(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, symbols: str, body: ParticipantAmend
+) -> ParticipantRead:
+    """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
+    differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    require_current(keyring, seen, row.pid, row.version, differing)
+    merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in _COPIED}, **changes})
+    faults = _unknown_arms(person.protocol, merged)
+    if faults:
+        raise EnrolmentContradictsProtocol(*faults)
+    for name in _COPIED:
+        setattr(row, name, getattr(merged, name))
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    event = audit.changed("participant:amended", row, row.pid, row.version, before, audit.snapshot(row), body.reason)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return _read(values(row), person.study.code, person.site.code, person.protocol_version)
+
+
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
     """Move a participant along the status model. Raises NotFound, StatusTransitionImpossible."""
-    person = enrolled(session, actor, symbols, lock=True)
+    person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
     if body.status not in STATUS_TRANSITIONS[ParticipantStatus(row.status)]:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))

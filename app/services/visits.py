@@ -33,7 +33,7 @@ from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import outcomes
-from app.services.participants import Enrolled, enrolled
+from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -66,7 +66,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
-    person = enrolled(session, actor, body.participant)
+    person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     definition = _definition(person.protocol, body.visit_code, body.occurrence)
     _require_in_study(session, person, body.occurred_on)
     window = _window(session, person, definition)
@@ -153,7 +153,7 @@ def amend_visit(
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
-    person = enrolled(session, actor, row.pid)
+    person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
     dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
     _require_in_study(session, person, dates.occurred_on)
     window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence))
