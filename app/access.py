@@ -8,12 +8,11 @@ No grant means no permission and no rows. A row outside the reach does not exist
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from fastapi import Request
-from sqlalchemy import ColumnElement, Select, and_, false, or_, select, true
-from sqlalchemy.sql.util import find_tables
+from sqlalchemy import ColumnElement, Select, Table, and_, false, or_, select, true
 from sqlmodel import col
 
 from app.database import Database
@@ -210,12 +209,10 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
 
 
 def visible(statement: S, actor: Actor) -> S:
-    """`statement` narrowed to the rows that exist for `actor`: every table that it reads is scoped, and a table
-    without a rule is refused (KeyError), so that forgetting one cannot show anything."""
-    for source in statement.get_final_froms():
-        for table in find_tables(source):
-            statement = statement.where(SCOPES[str(table)](actor))
-    return statement
+    """`statement` narrowed to the rows that exist for `actor`: every table that it returns columns of is scoped, and a
+    table without a rule is refused (KeyError), so that forgetting one cannot show anything."""
+    tables = (cast(Table, source).name for source in statement.columns_clause_froms)
+    return statement.where(*(SCOPES[name](actor) for name in tables))
 
 
 def narrowed(statement: S, *asked: tuple[Any, Any]) -> S:

@@ -14,12 +14,13 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, SQLModel, col
+from sqlmodel import Session, SQLModel
 
 from app.models.audit import AuditChain, AuditEntry
-from app.models.base import canonical_json, now, utc_text, values
+from app.models.base import canonical_json, now, table_of, utc_text, values
 from app.request_id import current_request_id
 
+_ENTRIES, _CHAINS = table_of(AuditEntry), table_of(AuditChain)
 GENESIS = "0" * 64
 SYSTEM = "system"
 _HASHED = (
@@ -74,7 +75,7 @@ def changed(
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-    return Event(action, type(row).__table__.name, str(subject_id), version, changes, reason)  # type: ignore[attr-defined]
+    return Event(action, table_of(type(row)).name, str(subject_id), version, changes, reason)
 
 
 def snapshot(row: SQLModel) -> dict[str, Any]:
@@ -121,18 +122,18 @@ def append(session: Session, actor: str, site_id: int, events: Iterable[Event]) 
         }
         previous = row["hash"] = entry_hash(row)
         rows.append(row)
-    session.execute(insert(AuditEntry), rows)
-    session.execute(update(AuditChain).where(col(AuditChain.site_id) == site_id).values(seq=seq, hash=previous))
+    session.execute(insert(_ENTRIES), rows)
+    session.execute(update(_CHAINS).where(_CHAINS.c.site_id == site_id).values(seq=seq, hash=previous))
 
 
 def _locked_head(session: Session, site_id: int) -> tuple[int, str]:
     """The chain's head, created if missing, locked. An upsert: SELECT FOR UPDATE of a missing row locks nothing."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(AuditChain).values(site_id=site_id, seq=0, hash=GENESIS)
+    statement = dialect.insert(_CHAINS).values(site_id=site_id, seq=0, hash=GENESIS)
     upsert = statement.on_conflict_do_update(
         index_elements=["site_id"],
-        set_={"seq": AuditChain.__table__.c.seq},  # type: ignore[attr-defined]
-    ).returning(col(AuditChain.seq), col(AuditChain.hash))
+        set_={"seq": _CHAINS.c.seq},
+    ).returning(_CHAINS.c.seq, _CHAINS.c.hash)
     row = session.execute(upsert).one()
     return row.seq, row.hash
 
@@ -154,16 +155,15 @@ class Verdict:
 
 def verify(session: Session) -> Iterator[Verdict]:
     """Walk every chain from its genesis to its head."""
-    heads = {row.site_id: row for row in session.execute(select(AuditChain.__table__))}  # type: ignore[attr-defined]
-    listed = session.execute(select(col(AuditEntry.site_id)).distinct()).scalars()
+    heads = {row.site_id: row for row in session.execute(select(_CHAINS))}
+    listed = session.execute(select(_ENTRIES.c.site_id).distinct()).scalars()
     for site_id in sorted(set(heads) | set(listed)):
         yield _verify_chain(session, site_id, heads.get(site_id))
 
 
 def _verify_chain(session: Session, site_id: int, head: Any) -> Verdict:
-    table = AuditEntry.__table__  # type: ignore[attr-defined]
     rows = session.execute(
-        select(table).where(table.c.site_id == site_id).order_by(table.c.seq).execution_options(yield_per=1000)
+        select(_ENTRIES).where(_ENTRIES.c.site_id == site_id).order_by(_ENTRIES.c.seq).execution_options(yield_per=1000)
     )
     previous, count = GENESIS, 0
     for expected, entry in enumerate(rows, start=1):

@@ -13,7 +13,7 @@ from app import audit
 from app.access import Actor, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, now, values
+from app.models.base import canonical_json, columns, now, table_of, values
 from app.models.outcome import (
     Outcome,
     OutcomeAmend,
@@ -98,7 +98,7 @@ def _store_scores(
 ) -> list[Mapping[str, Any]]:
     scores = [{name: getattr(result, name) for name in _SCORE} for result in score(definition, items)]
     key = {"site_id": row.site_id, "outcome_id": row.id}
-    session.execute(insert(OutcomeScore), [{**key, **result} for result in scores])
+    session.execute(insert(table_of(OutcomeScore)), [{**key, **result} for result in scores])
     return sorted(scores, key=lambda result: str(result["name"]))
 
 

@@ -13,13 +13,14 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from app.access import Actor
 from app.errors import Invalid, Malformed, NotFound
-from app.models.base import canonical_json
+from app.models.base import canonical_json, now, table_of
 from app.models.idempotency import IdempotencyRecord
 
+_RECORDS = table_of(IdempotencyRecord)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
@@ -62,7 +63,7 @@ class Once:
         made = make()
         text = made.answer.model_dump_json()
         session.execute(
-            update(IdempotencyRecord)
+            update(_RECORDS)
             .where(*self._where(actor))
             .values(status=status, location=made.location, etag=made.etag, body=text, site_id=made.site_id)
         )
@@ -73,16 +74,17 @@ class Once:
         dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
         digest = self._request_digest(body)
         claim = (
-            dialect.insert(IdempotencyRecord)
+            dialect.insert(_RECORDS)
             .values(
                 account_id=actor.account_id,
                 key_digest=self._digest(),
                 request_digest=digest,
                 status=0,
                 body="",
+                created_at=now(),
             )
             .on_conflict_do_nothing()
-            .returning(col(IdempotencyRecord.key_digest))
+            .returning(_RECORDS.c.key_digest)
         )
         if session.execute(claim).first() is not None:
             return None
@@ -101,8 +103,8 @@ class Once:
 
     def _where(self, actor: Actor) -> tuple[Any, ...]:
         return (
-            col(IdempotencyRecord.account_id) == actor.account_id,
-            col(IdempotencyRecord.key_digest) == self._digest(),
+            _RECORDS.c.account_id == actor.account_id,
+            _RECORDS.c.key_digest == self._digest(),
         )
 
     def _digest(self) -> str:
