@@ -7,18 +7,22 @@ import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import httpx
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from sqlalchemy import text
 
 import app.main  # noqa: F401 - loads every module that defines a refusal
 from app.errors import every_refusal
+from app.pid import display, normalise
 from app.settings import Settings
+from tests.server import free_port
 from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,6 +184,27 @@ def test_no_file_names_a_package_index_or_a_path_of_one_machine() -> None:
             assert not [word for word in told if word in content], path
 
 
+def test_pids_in_the_docs_have_fitting_check_symbols() -> None:
+    shown = {pid for page in PAGES for pid in re.findall(r"\b(?:[0-9A-Z]{4}-){2}[0-9A-Z]{4}\b", page.read_text())}
+    assert shown
+    assert {display(normalise(pid)) for pid in shown} == shown
+
+
+def test_refusals_come_in_the_documented_order(world: World) -> None:
+    good, at = {"Idempotency-Key": "1"}, "/v1/visits"
+    visit = world.visit(world.enrolled(), on="2025-01-01")
+    steps = [
+        (world.registry.client.post(at, content=b"{", headers={"Content-Type": "application/json"}), 400),
+        (world.registry.client.post(at, json={}), 401),
+        (world.monitor.post(at, {}), 403),
+        (world.registry.client.post(at, json={}, headers={"Authorization": f"Bearer {world.staff_a.token}"}), 400),
+        (world.staff_a.post(at, {}, **good), 422),
+        (world.staff_b.post(at, visit), 404),
+        (world.staff_a.post(at, visit), 409),
+    ]
+    assert [answer.status_code for answer, _ in steps] == [status for _, status in steps]
+
+
 def fenced(page: str, language: str) -> list[str]:
     return [code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == language]
 
@@ -208,3 +233,46 @@ def test_an_exported_chain_verifies_with_the_documented_lines(world: World, tmp_
     site = last["site_id"]
     assert f"chain {site}: entry {last['seq']} is" in verified([*entries[:-1], {**last, "reason": "made up"}]).stderr
     assert "is missing or was changed" in verified([*entries[:-2], last]).stderr
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder where `registry demo` runs."""
+    folder = tmp_path_factory.mktemp("demo")
+    told = folder / "demo-data" / "demo.json"
+    line = [sys.executable, "-c", "from app.cli import main; main()", "demo", "--port", str(free_port())]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while not (told.exists() and serves(json.loads(told.read_text() or "{}").get("base_url"))):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield folder
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def serves(base_url: str | None) -> bool:
+    try:
+        return base_url is not None and httpx.get(f"{base_url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_the_readmes_two_commands_are_the_demo_and_what_ci_runs() -> None:
+    assert fenced("README.md", "sh")[:2] == ["./registry demo\n", "./registry test\n"]
+    assert "./registry test" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_readmes_tours_work_when_pasted_and_when_pasted_again(demo: Path) -> None:
+    strict = 'curl() { command curl --fail-with-body "$@"; }\n'
+    pasted = strict + "".join(fenced("README.md", "sh")[2:])
+    for _ in range(2):
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", pasted], cwd=demo, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        for shown in (b'"name":"total","value":21', b'"serious":true', b"subject,visit_code,occurrence,study_day,"):
+            assert shown in done.stdout

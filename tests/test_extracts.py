@@ -48,6 +48,14 @@ def test_a_score_arrives_as_the_server_computed_it(world: World) -> None:
     assert (row["instrument"], row["score"], row["value"], row["band"]) == ("MADRS", "total", "30", "moderate")
 
 
+def test_an_onset_becomes_a_study_day_only_when_its_day_is_known(world: World) -> None:
+    pid = course(world)
+    for onset in ("2025-02-03", "2025-01-31", "2025-02", "2025", None):
+        assert world.staff_a.post("/v1/adverse-events", world.event(pid, onset=onset)).status_code == 201
+    days = sorted(row["onset_day"] for row in table(files(world)["adverse_events.csv"]))
+    assert days == ["", "", "", "-1", "3"]
+
+
 def test_one_subject_id_joins_the_files_and_no_pid_or_label_leaves(world: World) -> None:
     body = world.enrolment(site_local_id=CANARY)
     pid = world.staff_a.post("/v1/participants", body).json()["pid"]

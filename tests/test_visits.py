@@ -97,6 +97,16 @@ def test_the_same_visit_is_recorded_once(world: World) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "visit_already_recorded")
 
 
+def test_a_stored_visit_sent_again_is_called_stored_whatever_happened_since(world: World) -> None:
+    pid = dosed(world)
+    late = world.visit(pid, "INT1B", "2025-02-12", deviation_reason="Snow closed the road")
+    assert world.staff_a.post("/v1/visits", late).status_code == 201
+    left = {"status": "withdrawn", "effective_on": "2025-02-05", "reason": "Moved away"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/status", left).status_code == 201
+    again = world.staff_a.post("/v1/visits", {**late, "deviation_reason": None})
+    assert (again.status_code, again.json()["code"]) == (409, "visit_already_recorded")
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [({"visit_code": "NOSUCH"}, "/visit_code"), ({"occurrence": 2}, "/occurrence")],

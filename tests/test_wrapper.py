@@ -41,14 +41,11 @@ def commands(wrapper: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[
 
     def run(command: list[str], **_: object) -> SimpleNamespace:
         ran.append(command)
+        wrapper.VENV.mkdir(exist_ok=True)
         return SimpleNamespace(returncode=0)
 
-    def create(folder: Path, **_: object) -> None:
-        ran.append(["venv", str(folder)])
-
     monkeypatch.setattr(wrapper.subprocess, "run", run)
-    monkeypatch.setattr("venv.create", create)
-    (wrapper.VENV).mkdir()
+    monkeypatch.setattr("venv.create", lambda folder, **_: run(["venv", str(folder)]))
     return ran
 
 
@@ -106,9 +103,9 @@ def test_uv_is_used_where_it_is_and_pip_where_not(
 
 
 def test_the_stamp_is_written_only_after_everything_was_installed(
-    wrapper: ModuleType, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    wrapper: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrapper.STAMP.write_text(wrapper.fingerprint("runtime"))
+    make_environment(wrapper, "dev")
     monkeypatch.setattr(wrapper.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(SystemExit, match="failed; see above"):
         wrapper.install("runtime")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Date, Integer, case, cast, distinct, func, select
+from sqlalchemy import ColumnElement, Integer, case, distinct, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlmodel import Session, col
@@ -121,7 +121,7 @@ def _common(extract_id: UUID, term: Any) -> ColumnElement[Any]:
 
 def adverse_events(extract_id: UUID) -> Rows:
     event = AdverseEvent
-    full_date = case((func.length(event.onset) == len("2024-03-05"), cast(event.onset_earliest, Date)))
+    full_date = case((func.length(event.onset) == len("2024-03-05"), col(event.onset_earliest)))
     statement = _select(
         ExtractSubject.subject,
         _common(extract_id, event.soc).label("soc"),

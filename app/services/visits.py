@@ -58,7 +58,8 @@ class ParticipantLeft(Conflict):
     """The participant had left the study before that day; no new data are taken."""
 
 
-_LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, ParticipantStatus.terminated})
+_LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died})
+"""Who took the consent back, or died. A participant whose treatment was ended by others is still followed up."""
 
 
 def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[VisitDetail, int]:
@@ -68,18 +69,19 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     """
     person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     definition = _definition(person.protocol, body.visit_code, body.occurrence)
-    _require_in_study(session, person, body.occurred_on)
     window = _window(session, person, definition)
     row = Visit(
         site_id=person.site_id,
         pid=person.row.pid,
         created_by=actor.account_id,
-        findings=findings_text(_require_explained(window, body)),
+        findings=findings_text(_findings(window, body)),
         **body.model_dump(include=_RECORDED),
     )
     session.add(row)
-    with unique_or(VisitAlreadyRecorded):
+    with unique_or(VisitAlreadyRecorded):  # said first: who sends a stored visit again hears that it is there
         session.flush()
+    _require_in_study(session, person, body.occurred_on)
+    _require_explained(window, body)
     events = [audit.created("visit:recorded", row, row.id)]
     read: list[OutcomeRead] = []
     for index, asked in enumerate(body.outcomes):
@@ -129,16 +131,22 @@ def _window(session: Session, person: Enrolled, definition: VisitDefinition) -> 
     return window_of(definition, {definition.anchor: held_on}) if held_on else None
 
 
-def _require_explained(window: Window | None, dates: VisitDates) -> list[Finding]:
-    days = window.deviation_days(dates.occurred_on) if window and dates.occurred_on else 0
-    if not days:
-        return []
-    if dates.deviation_reason is None:
-        assert window is not None
+def _deviation(window: Window | None, dates: VisitDates) -> int:
+    return window.deviation_days(dates.occurred_on) if window and dates.occurred_on else 0
+
+
+def _require_explained(window: Window | None, dates: VisitDates) -> None:
+    if window is not None and _deviation(window, dates) and dates.deviation_reason is None:
         raise VisitOutsideWindow(
             Fault("/deviation_reason", "required", "Say why the visit lies outside its window"),
             window={"start": str(window.start), "planned": str(window.planned), "end": str(window.end)},
         )
+
+
+def _findings(window: Window | None, dates: VisitDates) -> list[Finding]:
+    days = _deviation(window, dates)
+    if not days:
+        return []
     early = "before" if days < 0 else "after"
     message = f"{abs(days)} day(s) {early} the window"
     return [Finding(code="visit_outside_window", field="/occurred_on", message=message)]
@@ -161,7 +169,8 @@ def amend_visit(
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
-    row.findings = findings_text(_require_explained(window, dates))
+    _require_explained(window, dates)
+    row.findings = findings_text(_findings(window, dates))
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     event = audit.changed("visit:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)

@@ -1,0 +1,125 @@
+"""The app of one site: enrols its participants and sends what happened to them, one after the other."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from bench.cdisc.bodies import Body
+from bench.cdisc.calls import Caller, NoAnswer
+from bench.cdisc.source import Subject
+from bench.cdisc.tally import Tally
+
+UNEXPLAINED = "not stated in the source"
+OUTSIDE_WINDOW, VISIT_THERE, PERSON_THERE = "visit_outside_window", "visit_already_recorded", "label_already_enrolled"
+
+
+class SiteApp:
+    """Posts subjects and tells the tally. A refused record is counted, and the next one is sent."""
+
+    def __init__(self, caller: Caller, tally: Tally) -> None:
+        self._caller, self._tally = caller, tally
+
+    def send(self, subjects: Iterable[Subject]) -> None:
+        for subject in subjects:
+            self._send(subject)
+        self._tally.retried(self._caller.retries)
+        self._caller.close()
+
+    def _send(self, subject: Subject) -> None:
+        person, known = self._enrol(subject.participant)
+        if person is None:
+            left = {"visit": subject.visits, "adverse event": subject.events, "status": subject.statuses}
+            for kind, bodies in left.items():
+                self._tally.not_sent(kind, len(bodies))
+            return
+        pid = person["pid"]
+        for visit in self._unknown_visits(pid, subject.visits) if known else subject.visits:
+            self._record("visit", "/v1/visits", {"participant": pid, **visit})
+        for event in self._unknown_events(pid, subject.events) if known else subject.events:
+            self._record("adverse event", "/v1/adverse-events", {"participant": pid, **event})
+        for status in self._steps_left(person["status"], subject.statuses):
+            self._record("status", f"/v1/participants/{pid}/status", status)
+
+    def _enrol(self, body: Body) -> tuple[Mapping[str, Any] | None, bool]:
+        """The participant, and whether the registry knew them before; none where the enrolment failed."""
+        answer = self._posted("participant", "/v1/participants", body)
+        if answer is None:
+            return None, False
+        if answer.is_success:
+            self._tally.stored("participant", answer.json(), _replayed(answer))
+            return answer.json(), False
+        if answer.json()["code"] != PERSON_THERE:
+            self._tally.refused("participant", answer.json()["code"])
+            return None, False
+        self._tally.already_there("participant")
+        label = {name: body[name] for name in ("study", "site", "site_local_id")}
+        return self._caller.post("/v1/participants/lookup", label).raise_for_status().json(), True
+
+    def _record(self, kind: str, path: str, body: Body) -> None:
+        """Send one record. The answer to a visit outside its window is the reason, as a person would type it."""
+        answer = self._posted(kind, path, body)
+        explained = answer is not None and not answer.is_success and answer.json()["code"] == OUTSIDE_WINDOW
+        if explained:
+            answer = self._posted(kind, path, {**body, "deviation_reason": UNEXPLAINED})
+        if answer is None:
+            return
+        if answer.is_success:
+            self._tally.stored(kind, answer.json(), _replayed(answer), explained)
+        elif answer.json()["code"] == VISIT_THERE:
+            self._tally.already_there(kind)
+        else:
+            self._tally.refused(kind, answer.json()["code"])
+
+    def _posted(self, kind: str, path: str, body: Body) -> httpx.Response | None:
+        try:
+            return self._caller.post(path, body)
+        except NoAnswer as error:
+            self._tally.failed(kind, str(error))
+            return None
+
+    def _unknown_visits(self, pid: str, visits: Sequence[Body]) -> list[Body]:
+        """Visits that the registry does not hold yet: asked, not tried, since one after the end would be refused."""
+        held = {_occurrence(visit) for visit in self._caller.items("/v1/visits", participant=pid)}
+        missing = [visit for visit in visits if _occurrence(visit) not in held]
+        self._tally.already_there("visit", len(visits) - len(missing))
+        return missing
+
+    def _unknown_events(self, pid: str, events: Sequence[Body]) -> list[Body]:
+        """Events that the registry does not hold yet: they carry no number of the site, so contents are compared."""
+        held = Counter(_content(event) for event in self._caller.items("/v1/adverse-events", participant=pid))
+        missing = []
+        for event in events:
+            content = _content(event)
+            if held[content]:
+                held[content] -= 1
+            else:
+                missing.append(event)
+        self._tally.already_there("adverse event", len(events) - len(missing))
+        return missing
+
+    def _steps_left(self, present: str, steps: Sequence[Body]) -> Sequence[Body]:
+        """The statuses after the present one."""
+        reached = [place for place, step in enumerate(steps, 1) if step["status"] == present]
+        done = reached[-1] if reached else 0
+        self._tally.already_there("status", done)
+        return steps[done:]
+
+
+def _replayed(answer: httpx.Response) -> bool:
+    return bool(answer.headers.get("Idempotent-Replayed") == "true")
+
+
+def _occurrence(visit: Mapping[str, Any]) -> tuple[str, int]:
+    return visit["visit_code"], visit["occurrence"]
+
+
+_COMPARED = ("term", "onset", "end", "severity", "serious_as_reported", "relatedness_drug", "outcome")
+
+
+def _content(event: Mapping[str, Any]) -> str:
+    met = sorted(name for name, given in event["criteria"].items() if given)
+    codings = sorted((coding["level"], coding["term"]) for coding in event["codings"])
+    return json.dumps([[event.get(name) for name in _COMPARED], met, codings])
