@@ -1,0 +1,1 @@
+"""Measurements: every figure with its floor, taken side by side in one run. See docs/performance.md."""

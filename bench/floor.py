@@ -1,0 +1,178 @@
+"""What the registry is held against: bare endpoints as floors, and the same work in idiomatic SQLModel.
+
+Served like the registry, over the same database. The idiomatic forms do what most code does: a session with its
+defaults, model objects for every row, `response_model`, an ORM cursor for the CSV.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from sqlalchemy import Engine
+from sqlmodel import Session, col, create_engine, select
+
+from app import audit
+from app.access import Actor, Permission, _claims, requires
+from app.main import create_app
+from app.models.adverse_event import CRITERIA, AdverseEvent
+from app.models.adverse_event_shapes import AdverseEventList, AdverseEventRead, Criteria
+from app.models.audit import AuditChain, AuditEntry
+from app.models.base import canonical_json, now
+from app.models.idempotency import IdempotencyRecord
+from app.models.outcome import Outcome, OutcomeScore
+from app.models.participant import Participant
+from app.models.visit import Visit, VisitCreate, VisitRead
+from app.services.adverse_events import _SHOWN
+from app.web.strict_json import StrictRoute
+
+router = APIRouter(prefix="/floor", route_class=StrictRoute)
+Signed = Annotated[Actor, Depends(requires(Permission.me_read))]
+Author = Annotated[Actor, Depends(requires(Permission.visit_write))]
+
+
+def create_floor() -> FastAPI:
+    """The registry's own application with the floors added: same settings, same handlers, same frame."""
+    app = create_app()
+    app.state.plain_engine = _plain_engine(app)
+    app.include_router(router)
+    return app
+
+
+def _plain_engine(app: FastAPI) -> Engine:
+    """On SQLite the registry's engine (a second writer would only fight it), else one with SQLAlchemy's defaults."""
+    database = app.state.database
+    if database.is_sqlite:
+        writing: Engine = database._writing
+        return writing
+    return create_engine(os.environ["REGISTRY_DATABASE_URL"])
+
+
+def _plain_session(request: Request) -> Iterator[Session]:
+    with Session(request.app.state.plain_engine) as session:
+        yield session
+
+
+Plain = Annotated[Session, Depends(_plain_session, scope="function")]
+
+
+@router.get("/bare")
+async def bare() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/token")
+async def token(request: Request) -> dict[str, str]:
+    """The bare endpoint with the signature checked, nothing looked up."""
+    _claims(request)
+    return {"status": "ok"}
+
+
+@router.get("/actor")
+def actor(signed: Signed) -> dict[str, str]:
+    """The bare endpoint behind the registry's whole sign-in: token, account, grants."""
+    return {"status": str(signed.permission)}
+
+
+@router.post("/validated", status_code=201)
+def validated(body: VisitCreate, request: Request) -> dict[str, str]:
+    """A visit, token checked and validated, and not stored."""
+    _claims(request)
+    return {"visit_code": body.visit_code}
+
+
+@router.post("/idiomatic/visits", status_code=201, response_model=VisitRead)
+def idiomatic_visit(body: VisitCreate, author: Author, request: Request, session: Plain) -> dict[str, Any]:
+    """A visit, its audit entry, chain head and idempotency record as four model objects and one commit."""
+    person = session.exec(
+        select(Participant).where(Participant.pid == body.participant, col(Participant.site_id).in_(author.site_ids))
+    ).one()
+    visit = Visit(
+        site_id=person.site_id,
+        pid=person.pid,
+        created_by=author.account_id,
+        **body.model_dump(include={"visit_code", "occurrence", "occurred_on", "status"}),
+    )
+    session.add(visit)
+    session.flush()
+    _idiomatic_audit(session, author, visit)
+    session.add(
+        IdempotencyRecord(
+            account_id=author.account_id,
+            key_digest=request.headers["idempotency-key"].replace("-", ""),
+            request_digest="",
+            status=201,
+            body=visit.model_dump_json(),
+        )
+    )
+    session.commit()
+    session.refresh(visit)
+    shown = visit.model_dump(exclude={"site_id", "pid", "created_by", "findings"})
+    return {**shown, "participant": visit.pid, "study": "bench", "site": "bench", "findings": []}
+
+
+def _idiomatic_audit(session: Session, author: Actor, visit: Visit) -> None:
+    chain = session.get(AuditChain, visit.site_id, with_for_update=True)
+    if chain is None:
+        chain = AuditChain(site_id=visit.site_id, hash=audit.GENESIS)
+        session.add(chain)
+    event = audit.created("visit:recorded", visit, visit.id)
+    entry = {
+        "site_id": visit.site_id,
+        "seq": chain.seq + 1,
+        "at": now(),
+        "actor": str(author.account_id),
+        "action": event.action,
+        "subject_type": event.subject_type,
+        "subject_id": event.subject_id,
+        "subject_version": 1,
+        "changes": canonical_json(event.changes),
+        "reason": None,
+        "request_id": None,
+        "previous_hash": chain.hash,
+    }
+    chain.seq, chain.hash = chain.seq + 1, audit.entry_hash(entry)
+    session.add(AuditEntry(**entry, hash=chain.hash))
+
+
+@router.get("/idiomatic/adverse-events")
+def idiomatic_events(author: Author, session: Plain) -> AdverseEventList:
+    """A page of 50 serious events as model objects."""
+    statement = select(AdverseEvent).where(col(AdverseEvent.site_id).in_(author.site_ids), col(AdverseEvent.serious))
+    page = session.exec(statement.order_by(col(AdverseEvent.created_at).desc(), col(AdverseEvent.id).desc()).limit(50))
+    return AdverseEventList(items=[_read(event) for event in page], next=None)
+
+
+def _read(event: AdverseEvent) -> AdverseEventRead:
+    return AdverseEventRead(
+        participant=event.pid,
+        study="bench",
+        site="bench",
+        codings=[],
+        findings=[],
+        criteria=Criteria(**{name: getattr(event, name) for name in CRITERIA}),
+        **{name: getattr(event, name) for name in _SHOWN},
+    )
+
+
+@router.post("/idiomatic/outcomes.csv", status_code=201)
+def idiomatic_csv(author: Author, session: Plain) -> Response:
+    """Every score with its outcome and visit, through the ORM's own cursor."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    joined = (
+        select(Visit, Outcome, OutcomeScore)
+        .join(Outcome, (col(Outcome.site_id) == col(Visit.site_id)) & (col(Outcome.visit_id) == col(Visit.id)))
+        .join(
+            OutcomeScore,
+            (col(OutcomeScore.site_id) == col(Outcome.site_id)) & (col(OutcomeScore.outcome_id) == col(Outcome.id)),
+        )
+        .where(col(Visit.site_id).in_(author.site_ids))
+        .order_by(col(Visit.pid))
+        .execution_options(yield_per=1000)
+    )
+    for visit, outcome, score in session.exec(joined):
+        writer.writerow([visit.pid, visit.visit_code, outcome.instrument, score.name, score.value, score.band])
+    return Response(text.getvalue(), 201, media_type="text/csv")

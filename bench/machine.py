@@ -1,0 +1,69 @@
+"""What the machine says of itself: processors, disk, and who else is at work."""
+
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PACKAGES = ("fastapi", "starlette", "uvicorn", "pydantic", "sqlmodel", "SQLAlchemy", "psycopg", "python-jose")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def all_cpu_seconds() -> float:
+    """Processor time that everybody on the machine has used so far, idle and waiting left out."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, *_ = fields
+    return (user + nice + system + interrupts + soft_interrupts) / TICKS_PER_SECOND
+
+
+def processes_named(word: str) -> list[int]:
+    """Ids of the processes whose name holds `word` (the database's workers)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if word in (folder / "comm").read_text():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def fdatasync_microseconds(rounds: int = 50) -> float:
+    """Median time of a small durable write in the folder for temporary files."""
+    taken = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(rounds):
+            file.write(b"x" * 512)
+            file.flush()
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - started)
+    return sorted(taken)[rounds // 2] * 1e6
+
+
+def describe() -> dict[str, object]:
+    """The machine and the versions, for the result file."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+        "fdatasync_us": round(fdatasync_microseconds()),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
