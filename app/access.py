@@ -5,6 +5,7 @@ writes at one site and monitors another can never use the one role's reach with 
 No grant means no permission and no rows. A row outside the reach does not exist: 404, never 403.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import ColumnElement, Select, Table, and_, false, or_, select, true
 from sqlmodel import col
 
@@ -112,13 +114,35 @@ class requires:  # noqa: N801 - reads as a word in route signatures
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    def __call__(self, request: Request) -> Actor:
+    async def __call__(self, request: Request) -> Actor:
         claims = _claims(request)
-        actor = load_actor(request.app.state.database, claims, self.permission)
+        known: KnownActors = request.app.state.actors
+        actor = known.get(claims, self.permission)
+        if actor is None:
+            actor = await run_in_threadpool(load_actor, request.app.state.database, claims, self.permission)
+            known.keep(claims, actor)
         request.state.actor = actor
         if self.permission not in actor.held:
             raise PermissionMissing(Fault("", "permission_missing", f"Needs the permission {self.permission}"))
         return actor
+
+
+class KnownActors:
+    """Actors that this worker looked up a moment ago. A revocation therefore takes effect within `seconds`."""
+
+    def __init__(self, seconds: float, size: int = 4096) -> None:
+        self._seconds, self._size = seconds, size
+        self._kept: dict[tuple[UUID, int, Permission], tuple[float, Actor]] = {}
+
+    def get(self, claims: Claims, permission: Permission) -> Actor | None:
+        until, actor = self._kept.get((claims.subject, claims.grants_version, permission), (0.0, None))
+        return actor if time.monotonic() < until else None
+
+    def keep(self, claims: Claims, actor: Actor) -> None:
+        if len(self._kept) >= self._size:
+            self._kept.clear()
+        key = (claims.subject, claims.grants_version, actor.permission)
+        self._kept[key] = (time.monotonic() + self._seconds, actor)
 
 
 def _claims(request: Request) -> Claims:

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app import __version__
+from app.access import KnownActors
 from app.database import Database
 from app.routers import accounts, adverse_events, auth, extracts, health, outcomes, participants, studies, visits
 from app.schema import require_head
@@ -41,6 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keyring = load_keyring(settings)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
     app.state.passwords = Passwords(settings)
+    app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.add_middleware(RequestFrame)
     problems.install(app)
     for module in ROUTERS:

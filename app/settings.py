@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """FULL: an acknowledged write survives a power cut. NORMAL is for measurements only."""
 
+    grants_cache_seconds: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """How long a worker may go on with an account's grants before it looks again: a revocation takes effect on every
+    worker within this time."""
+
     argon2_memory_kib: Annotated[int, Field(ge=8)] = 19_456
     """Memory of one password hash, KiB; OWASP's floor for Argon2id with t=2, p=1."""
 

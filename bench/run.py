@@ -232,9 +232,8 @@ def _print(result: dict[str, Any]) -> None:
             f"{case['server_us']:11.0f}{case['database_us']:8.0f}{case['spread']:8.0%}"
         )
     one = result["cases"]["extract, all files"]
-    print(
-        f"extract of {one['rows']} scores: {one['seconds']:.2f} s, ORM CSV {one['orm_csv_seconds']:.2f} s, ratio {one['ratio']:.2f}"
-    )
+    times = f"{one['seconds']:.2f} s, ORM CSV {one['orm_csv_seconds']:.2f} s, ratio {one['ratio']:.2f}"
+    print(f"extract of {one['rows']} scores: {times}")
     foreign = statistics.median(case["foreign_share"] for case in rows.values())
     if foreign > BUSY_SHARE or rows["bare endpoint"]["spread"] > FLOOR_SPREAD:
         print(f"BUSY: others used {foreign:.0%} of a core, the floor varied by {rows['bare endpoint']['spread']:.0%}")

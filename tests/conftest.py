@@ -50,7 +50,12 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
     settings = Settings(
-        environment="demo", database_url=database_url, key_file=key_file, argon2_memory_kib=64, log_level="error"
+        environment="demo",
+        database_url=database_url,
+        key_file=key_file,
+        argon2_memory_kib=64,
+        grants_cache_seconds=0,
+        log_level="error",
     )
     with Database(settings) as database:
         schema.upgrade(database)

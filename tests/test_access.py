@@ -1,7 +1,11 @@
 """Reach: which rows exist for whom, through lists, filters, nested ids and cursors."""
 
+import time
+
+import pytest
 from sqlmodel import select
 
+from app.access import KnownActors, Permission, load_actor
 from app.models.account import Account, Role, RoleGrant
 from app.models.base import now
 from tests.route_cases import a_visit, an_event
@@ -165,3 +169,23 @@ def test_a_cursor_dies_with_the_grants_it_was_made_under(world: World) -> None:
         next(grant for grant in grants if grant.site_id == world.site_ids["B"]).revoked_at = now()
     answer = Caller(world.registry.client, world.token(account)).get("/v1/adverse-events", limit="2", cursor=cursor)
     assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
+
+
+def test_a_worker_looks_up_grants_again_after_the_stated_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = world.account((Role.monitor, "A"))
+    claims = world.registry.app.state.tokens.verify(world.token(account))
+    actor = load_actor(world.registry.database, claims, Permission.visit_read)
+    clock = iter([100.0, 100.9, 101.1])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    known = KnownActors(seconds=1.0)
+    known.keep(claims, actor)
+    assert known.get(claims, Permission.visit_read) == actor
+    assert known.get(claims, Permission.visit_read) is None
+
+
+def test_a_known_actor_serves_only_the_permission_it_was_looked_up_for(world: World) -> None:
+    claims = world.registry.app.state.tokens.verify(world.monitor.token)
+    known = KnownActors(seconds=60)
+    known.keep(claims, load_actor(world.registry.database, claims, Permission.visit_read))
+    assert known.get(claims, Permission.visit_write) is None
+    assert known.get(claims, Permission.visit_read) is not None

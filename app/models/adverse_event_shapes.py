@@ -22,7 +22,7 @@ from app.models.base import (
     ShortText,
 )
 from app.models.finding import Finding
-from app.models.identifiers import Pid
+from app.models.identifiers import Pid, PidShown
 from app.models.partial_date import span
 
 ENDED = frozenset({AeOutcome.fatal, AeOutcome.recovered, AeOutcome.recovered_with_sequelae})
@@ -107,7 +107,7 @@ class AdverseEventAmend(Shape):
 
 class AdverseEventRead(Answer):
     id: UUID
-    participant: Pid
+    participant: PidShown
     study: str
     site: str
     term: str

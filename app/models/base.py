@@ -99,7 +99,7 @@ def _query_int(value: Any) -> Any:
 
 def utc_text(value: datetime) -> str:
     """RFC 3339 in UTC with microseconds: the one written form of an instant, equal on both databases."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def canonical_json(value: Any) -> str:

@@ -25,4 +25,9 @@ Pid = Annotated[
     PlainSerializer(codec.display),
     WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XM4D"]}),
 ]
-"""A participant identifier: read in any spelling, held as 12 symbols, shown in groups of four."""
+"""A participant identifier in a request: read in any spelling, held as 12 symbols."""
+
+PidShown = Annotated[
+    str, PlainSerializer(codec.display), WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XM4D"]})
+]
+"""A stored identifier in an answer: shown in groups of four. It was checked when it came in."""

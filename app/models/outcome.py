@@ -9,7 +9,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Index, Text, UniqueConstrai
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, Instant, IsoDate, Limit, Reason, Shape, now
-from app.models.identifiers import Pid
+from app.models.identifiers import Pid, PidShown
 
 
 class Outcome(SQLModel, table=True):
@@ -90,7 +90,7 @@ class ScoreRead(Answer):
 
 class OutcomeRead(Answer):
     id: UUID
-    participant: Pid
+    participant: PidShown
     study: str
     site: str
     visit: UUID

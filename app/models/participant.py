@@ -26,7 +26,7 @@ from app.models.base import (
     one_of,
 )
 from app.models.finding import Finding
-from app.models.identifiers import Pid
+from app.models.identifiers import PidShown
 
 
 class Sex(StrEnum):
@@ -228,7 +228,7 @@ class StatusChange(Shape):
 
 
 class ParticipantRead(Answer):
-    pid: Pid
+    pid: PidShown
     study: str
     site: str
     protocol_version: str

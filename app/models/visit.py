@@ -26,7 +26,7 @@ from app.models.base import (
     one_of,
 )
 from app.models.finding import Finding
-from app.models.identifiers import Pid
+from app.models.identifiers import Pid, PidShown
 from app.models.outcome import OutcomeInVisit, OutcomeRead
 
 
@@ -124,7 +124,7 @@ class WindowRead(Answer):
 
 class VisitRead(Answer):
     id: UUID
-    participant: Pid
+    participant: PidShown
     study: str
     site: str
     visit_code: str

@@ -53,7 +53,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     session.add(row)
     session.flush()
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
-    return _read(values(row), person.study.code, person.site.code), row.site_id
+    return _read(values(row), person.study, person.site), row.site_id
 
 
 def amend_adverse_event(
@@ -76,7 +76,7 @@ def amend_adverse_event(
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.study.code, person.site.code)
+    return _read(values(row), person.study, person.site)
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:

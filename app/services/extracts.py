@@ -31,12 +31,12 @@ from app.models.extract import (
     ExtractSubject,
 )
 from app.models.participant import Consent, Participant
-from app.models.study import ProtocolVersion, Site, Study
+from app.models.study import Site, Study
 from app.models.visit import Visit
 from app.privacy.profile import FILES, PROFILE_VERSION, cell, codebook
 from app.privacy.subjects import subject_ids
 from app.services.extract_rows import rows_of
-from app.services.studies import protocol_from, study_by_code
+from app.services.studies import protocol_of, study_by_code
 
 
 class ExtractDecided(Conflict):
@@ -113,17 +113,13 @@ def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:
 
 def _choose_subjects(session: Session, row: Extract) -> dict[str, date | None]:
     """Everybody who consented to data sharing, under a fresh subject id, with their study day 1."""
-    chosen = select(Participant.site_id, Participant.pid, ProtocolVersion.definition).join(
+    chosen = select(Participant.site_id, Participant.pid, Participant.protocol_version_id).join(
         Site, col(Site.id) == col(Participant.site_id)
     )
     consented = select(Consent.pid).where(
         Consent.site_id == Participant.site_id, Consent.pid == Participant.pid, col(Consent.data_sharing).is_(True)
     )
-    people = session.exec(
-        chosen.join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id)).where(
-            Site.study_id == row.study_id, consented.exists()
-        )
-    ).all()
+    people = session.exec(chosen.where(Site.study_id == row.study_id, consented.exists())).all()
     if not people:
         raise CohortEmpty
     anchors = _anchors(session, row.study_id, people)
@@ -140,7 +136,8 @@ def _choose_subjects(session: Session, row: Extract) -> dict[str, date | None]:
 
 def _anchors(session: Session, study_id: int, people: Sequence[Any]) -> dict[str, date | None]:
     """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
-    wanted = {code for *_, definition in people for code in protocol_from(definition).study_day_anchors}
+    protocols = {version: protocol_of(session, version) for *_, version in people}
+    wanted = {code for protocol in protocols.values() for code in protocol.study_day_anchors}
     held = session.exec(
         select(Visit.pid, Visit.visit_code, col(Visit.occurred_on))
         .join(Site, col(Site.id) == col(Visit.site_id))
@@ -150,7 +147,7 @@ def _anchors(session: Session, study_id: int, people: Sequence[Any]) -> dict[str
     for symbols, code, on in held:
         if on is not None:
             dates.setdefault(symbols, {})[code] = on
-    return {symbols: protocol_from(definition).day_one(dates.get(symbols, {})) for _, symbols, definition in people}
+    return {symbols: protocols[version].day_one(dates.get(symbols, {})) for _, symbols, version in people}
 
 
 def _csv(session: Session, extract_id: UUID, file: str) -> tuple[bytes, int]:

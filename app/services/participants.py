@@ -31,7 +31,7 @@ from app.models.study import ProtocolVersion, Site, Study
 from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services.studies import protocol_from, site_by_code
+from app.services.studies import protocol_of, site_by_code
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -52,11 +52,11 @@ class StatusTransitionImpossible(Conflict):
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A participant with the site, study and protocol that rule what may be recorded."""
+    """A participant with the codes of site and study, and the protocol that rules what may be recorded."""
 
     row: Participant
-    site: Site
-    study: Study
+    site: str
+    study: str
     protocol_version: str
     protocol: Protocol
 
@@ -76,16 +76,16 @@ class Hold(Enum):
 def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Enrolled:
     """The participant with this pid, if it exists for the actor. Raises NotFound."""
     statement = (
-        select(Participant, Site, Study, ProtocolVersion)
+        sa.select(Participant, col(Site.code), col(Study.code), col(ProtocolVersion.version))
         .join(Site, col(Site.id) == col(Participant.site_id))
         .join(Study, col(Study.id) == col(Site.study_id))
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
-        .where(Participant.pid == symbols)
+        .where(col(Participant.pid) == symbols)
     )
     if hold is not Hold.none:
         statement = statement.with_for_update(of=Participant, read=hold is Hold.as_it_is)
-    participant, site, study, version = found(session.exec(visible(statement, actor)).first())
-    return Enrolled(participant, site, study, version.version, protocol_from(version.definition))
+    participant, site, study, version = found(session.execute(visible(statement, actor)).first())
+    return Enrolled(participant, site, study, version, protocol_of(session, participant.protocol_version_id))
 
 
 def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate) -> tuple[ParticipantRead, int]:
@@ -95,9 +95,9 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     """
     site = site_by_code(session, actor, body.study, body.site)
     version = _protocol_version(session, site, body.protocol_version)
-    _require_known_codes(protocol_from(version.definition), body)
     assert site.id is not None
     assert version.id is not None
+    _require_known_codes(protocol_of(session, version.id), body)
     row = Participant(
         site_id=site.id,
         pid=_fresh_pid(session),
@@ -232,7 +232,7 @@ def amend_participant(
     session.flush()
     event = audit.changed("participant:amended", row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.study.code, person.site.code, person.protocol_version)
+    return _read(values(row), person.study, person.site, person.protocol_version)
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
@@ -250,7 +250,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         "participant:status-changed", row, row.pid, row.version, before, audit.snapshot(row), body.reason
     )
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    read = _read(values(row), person.study.code, person.site.code, person.protocol_version)
+    read = _read(values(row), person.study, person.site, person.protocol_version)
     return read, row.site_id
 
 
@@ -268,7 +268,7 @@ def rows() -> Rows:
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
     person = enrolled(session, actor, symbols)
-    return _read(values(person.row), person.study.code, person.site.code, person.protocol_version)
+    return _read(values(person.row), person.study, person.site, person.protocol_version)
 
 
 def read(row: Row[Any]) -> ParticipantRead:

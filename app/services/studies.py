@@ -1,7 +1,6 @@
 """Studies, protocol versions and sites: set up by an admin, read by everybody who has a grant there."""
 
 import json
-from functools import lru_cache
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -55,10 +54,16 @@ def site_by_code(session: Session, actor: Actor, study: str, site: str) -> Site:
     return found(session.exec(visible(statement, actor)).first())
 
 
-@lru_cache(maxsize=64)
-def protocol_from(definition: str) -> Protocol:
-    """The protocol behind a stored definition. Cached by its text: versions are immutable."""
-    return parse_protocol(json.loads(definition))
+def protocol_of(session: Session, version_id: int) -> Protocol:
+    """The protocol of a stored version. Kept in memory for good: versions are immutable."""
+    key = (str(session.get_bind().engine.url), version_id)
+    if key not in _PROTOCOLS:
+        text = session.exec(select(ProtocolVersion.definition).where(ProtocolVersion.id == version_id)).one()
+        _PROTOCOLS[key] = parse_protocol(json.loads(text))
+    return _PROTOCOLS[key]
+
+
+_PROTOCOLS: dict[tuple[str, int], Protocol] = {}
 
 
 def create_study(session: Session, actor: Actor, body: StudyCreate) -> Study:

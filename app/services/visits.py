@@ -87,7 +87,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     for index, asked in enumerate(body.outcomes):
         outcome, scores, event = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
         events.append(event)
-        read.append(outcomes.outcome_read(outcome, row.visit_code, person.study.code, person.site.code, scores))
+        read.append(outcomes.outcome_read(outcome, row.visit_code, person.study, person.site, scores))
     audit.append(session, str(actor.account_id), row.site_id, events)
     return _detail(row, person, window, read), row.site_id
 
@@ -195,7 +195,7 @@ def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[Outc
     days = window.deviation_days(row.occurred_on) if window and row.occurred_on else None
     shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
     return VisitDetail(
-        **_shown(values(row), person.study.code, person.site.code),
+        **_shown(values(row), person.study, person.site),
         window=shown,
         deviation_days=days,
         out_of_window=None if days is None else days != 0,

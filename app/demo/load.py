@@ -1,0 +1,75 @@
+"""Loading the demo: the admin sets up, three site apps post, an analyst gets an extract. All of it over HTTP."""
+
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock
+
+from app.demo.caller import Caller
+from app.demo.course import courses
+from app.demo.demo_file import Demo, DemoAccount
+from app.demo.server import ADMIN
+from app.demo.setup import SITES, STUDY, make_accounts, make_study
+from app.demo.site_app import post_all
+
+
+def load(base_url: str, password: str) -> Demo:
+    """Everything that makes the demo of a fresh registry. Raises Refused."""
+    admin = DemoAccount(role="admin", organisation="Registry office", username=ADMIN, password=password)
+    with Caller.signed_in(base_url, admin) as caller:
+        say(f"Admin: study {STUDY} with protocol mdma-mdd-generic/1 and the sites {', '.join(SITES)} ...")
+        make_study(caller)
+        say("Admin: accounts of site staff, site apps, monitors, analysts and custodians ...")
+        accounts = [*make_accounts(caller), admin]
+    say("Three site apps post what happened to fourteen synthetic participants ...")
+    apps = [account for account in accounts if account.kind == "client"]
+    say(f"Stored: {_counted(post_all(base_url, apps, courses(), _teller()))}.")
+    demo = Demo(base_url=base_url, study=STUDY, sites=[*SITES], extract="", accounts=accounts)
+    sign_everybody_in(demo)
+    say("Analyst asks for an extract, custodian approves it ...")
+    demo.extract = _extract(demo)
+    return demo
+
+
+def sign_everybody_in(demo: Demo) -> None:
+    """Put a fresh token into every account. Raises Refused."""
+    say(f"Signing in {len(demo.accounts)} accounts ...")
+    with Caller(demo.base_url) as stranger:
+        for account in demo.accounts:
+            account.token = stranger.token_of(account)
+
+
+def first_pid(demo: Demo) -> str:
+    """The pid of the first site's first participant, found as the site finds it."""
+    with Caller(demo.base_url, demo.first("site_staff").token) as staff:
+        label = {"study": demo.study, "site": demo.sites[0], "site_local_id": f"{demo.sites[0]}-001"}
+        return str(staff.post("/v1/participants/lookup", label)["pid"])
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _teller() -> Callable[[str], None]:
+    """Prints whole lines, whichever thread speaks."""
+    lock = Lock()
+
+    def tell(line: str) -> None:
+        with lock:
+            say(line)
+
+    return tell
+
+
+def _counted(stored: Counter[str]) -> str:
+    plural = {"status": "changes of status"}
+    return ", ".join(f"{count} {plural.get(kind, kind + 's')}" for kind, count in stored.items())
+
+
+def _extract(demo: Demo) -> str:
+    with Caller(demo.base_url, demo.first("analyst").token) as analyst:
+        wish = {"study": demo.study, "purpose": "Course of MADRS and Sheehan scores (demo)"}
+        asked = analyst.post("/v1/extracts", wish)
+    with Caller(demo.base_url, demo.first("custodian").token) as custodian:
+        verdict = {"decision": "approve", "reason": "Synthetic data"}
+        custodian.post(f"/v1/extracts/{asked['id']}/approval", verdict)
+    return str(asked["id"])

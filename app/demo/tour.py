@@ -1,0 +1,65 @@
+"""What the demo prints in the end: three tokens, and requests to paste into a shell."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+from app.demo.demo_file import Demo
+
+
+def tour(demo: Demo, pid: str, file: Path, proxied: bool) -> str:
+    """The tour of the three users. `pid` is the participant of the first site; `proxied` when a proxy is set."""
+    site = demo.sites[0]
+    staff, monitor, analyst = (demo.first(role).token for role in ("site_staff", "monitor", "analyst"))
+    label = {"study": demo.study, "site": site, "site_local_id": f"{site}-001"}
+    phq9 = {"instrument": "PHQ9", "items": {f"PHQ9_{number:02d}": number % 3 for number in range(1, 10)}}
+    visit = {"participant": pid, "visit_code": "UNS", "occurred_on": "2025-06-02", "status": "completed"}
+    wish = {"study": demo.study, "profile": "deidentified", "purpose": "Course of MADRS (demo)"}
+    lines = [
+        "# ---- paste from here into another shell ----",
+        *(["export no_proxy=127.0.0.1"] if proxied else []),
+        f"API={demo.base_url}/v1",
+        f"STAFF={staff}",
+        f"MONITOR={monitor}",
+        f"ANALYST={analyst}",
+        "",
+        f"# Site staff of {site}: find a participant by the label of the site, then post a visit and get its scores.",
+        "# Paste the second again: the same Idempotency-Key gives the first answer again, nothing is doubled.",
+        _post("STAFF", "participants/lookup", label),
+        _post("STAFF", "visits", {**visit, "outcomes": [phq9]}, _key(demo, "visit")),
+        "",
+        "# Monitor of two sites: the serious adverse events, and the first page of the moderate ones.",
+        _get("MONITOR", f"adverse-events?study={demo.study}&serious=true"),
+        _get("MONITOR", f"adverse-events?study={demo.study}&severity=moderate&limit=2"),
+        "",
+        "# Analyst: an extract that a custodian has approved, its outcomes, and a request for another one.",
+        _get("ANALYST", f"extracts/{demo.extract}"),
+        _get("ANALYST", f"extracts/{demo.extract}/files/outcomes.csv", "-o outcomes.csv"),
+        _post("ANALYST", "extracts", wish, _key(demo, "extract")),
+        "# ---- to here ----",
+        "",
+        f"All accounts and their tokens: {file}",
+        f"Every route: {demo.base_url}/v1/openapi.json",
+    ]
+    # An apostrophe in a comment would open a string in a zsh.
+    assert not any("'" in line for line in lines if line.startswith("#"))
+    return "\n".join(lines)
+
+
+def _key(demo: Demo, name: str) -> str:
+    """One key for each line and demo, so that pasting a line twice does it once."""
+    return str(uuid5(UUID(demo.extract), name))
+
+
+def _get(who: str, path: str, *options: str) -> str:
+    return " ".join(
+        ["curl -sS --fail-with-body -w '\\n'", f'"$API/{path}"', f'-H "Authorization: Bearer ${who}"', *options]
+    )
+
+
+def _post(who: str, path: str, body: dict[str, Any], key: str | None = None) -> str:
+    headers = ["-H 'Content-Type: application/json'", *([f"-H 'Idempotency-Key: {key}'"] if key else [])]
+    sent = shlex.quote(json.dumps(body, separators=(",", ":")))
+    return _get(who, path, *headers, "-d", sent)

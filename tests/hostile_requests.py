@@ -1,0 +1,146 @@
+"""A request that would be accepted for each route that takes JSON, to be spoilt in one place."""
+
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from httpx2 import Response
+
+from tests.hostile import census, require_problem
+from tests.route_cases import a_visit, an_event, an_extract, an_outcome
+from tests.world import Caller, World, madrs, protocol_definition
+
+MARK = "Zq7MARKq7Z"
+PERSON = "/v1/participants/{pid}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One route with a request that it would accept."""
+
+    caller: Caller
+    method: str
+    path: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+    def send(self, content: bytes, **headers: str) -> Response:
+        return self.caller.raw(self.method, self.path, content, **{**self.headers, **headers})
+
+    def send_json(self, body: Any) -> Response:
+        return self.send(json.dumps(body).encode())
+
+    def with_value(self, pointer: str, value: Any) -> Any:
+        """The body with one value replaced (or added)."""
+        body: Any = deepcopy(dict(self.body))
+        place, steps = body, pointer.strip("/").split("/")
+        for step in steps[:-1]:
+            place = place[int(step) if isinstance(place, list) else step]
+        place[int(steps[-1]) if isinstance(place, list) else steps[-1]] = value
+        return body
+
+
+class Targets:
+    """A study with one record of each kind, and a request for each route that takes JSON."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        visit, outcome, event = a_visit(world, "A"), an_outcome(world, "A"), an_event(world, "A")
+        person = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
+        self.pid = person.json()["pid"]
+        self.visit_id = world.staff_a.post("/v1/visits", world.visit(self.pid)).json()["id"]
+        self._routes = {
+            **self._of_staff(world),
+            **self._of_others(world),
+            "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
+            "amend_visit": ("PATCH", visit, "/v1/visits/{visit_id}", {"occurred_on": "2025-01-26"}),
+            "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
+            "amend_event": ("PATCH", event, "/v1/adverse-events/{event_id}", {"severity": "severe"}),
+        }
+
+    def _of_staff(self, world: World) -> dict[str, Any]:
+        label = {name: value for name, value in world.enrolment().items() if name in {"study", "site", "site_local_id"}}
+        status = {"status": "active", "effective_on": "2025-02-01", "reason": "first dosing"}
+        coding = {"system": "MedDRA", "version": "26.1", "code": "10019211", "term": "Headache", "level": "pt"}
+        event = world.event(self.pid, codings=[coding], criteria={"death": False}, aware_at="2025-02-04T09:00:00Z")
+        staff = world.staff_a
+        return {
+            "enrol": (staff, "/v1/participants", {**world.enrolment(), "race": "ASIAN"}),
+            "lookup": (staff, "/v1/participants/lookup", label),
+            "status": (staff, PERSON + "/status", status),
+            "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
+            "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
+            "event": (staff, "/v1/adverse-events", event),
+        }
+
+    def _of_others(self, world: World) -> dict[str, Any]:
+        user = {
+            "username": f"u{uuid4().hex}",
+            "display_name": "P",
+            "organisation": "Test",
+            "password": "long enough 12",
+        }
+        admin, grant = world.admin, {"role": "site_staff", "study": world.study, "sites": ["A"]}
+        decision = {"decision": "approve", "reason": "agreed use"}
+        return {
+            "extract": (world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
+            "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
+            "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
+            "study": (admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
+            "protocol": (admin, "/v1/studies/{study}/protocols", {**protocol_definition(), "version": uuid4().hex}),
+            "site": (admin, "/v1/studies/{study}/sites", {"code": "C", "name": "New", "timezone": "Europe/Berlin"}),
+            "user": (admin, "/v1/users", user),
+            "client": (admin, "/v1/clients", {"name": "App", "organisation": "Test"}),
+            "grant_user": (admin, "/v1/users/{user_id}/grants", grant),
+            "grant_client": (admin, "/v1/clients/{client_id}/grants", grant),
+        }
+
+    def __getitem__(self, name: str) -> Target:
+        route = self._routes[name]
+        if route[0] == "PATCH":
+            method, record, template, change = route
+            path = template.partition("{")[0] + record.json().get("id", self.pid)
+            body = {"reason": "typed wrongly", **change}
+            return Target(self.world.staff_a, method, path, body, {"If-Match": record.headers["ETag"]})
+        caller, template, body = route
+        return Target(caller, "POST", self._filled(template), body, {})
+
+    def _filled(self, template: str) -> str:
+        if "{" not in template:
+            return template
+        name = template.partition("{")[2].partition("}")[0]
+        values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
+        return template.replace(f"{{{name}}}", values[name] or self._made(name))
+
+    def _made(self, name: str) -> str:
+        if name == "extract_id":
+            return an_extract(self.world).rpartition("/")[2]
+        if name == "client_id":
+            made = self.world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"})
+            return str(made.json()["client_id"])
+        user = {
+            "username": f"u{uuid4().hex}",
+            "display_name": "P",
+            "organisation": "Test",
+            "password": "long enough 12",
+        }
+        return str(self.world.admin.post("/v1/users", user).json()["id"])
+
+
+NAMES = (
+    *("enrol", "lookup", "status", "visit", "outcome", "event", "extract", "approval", "sign_in", "study", "protocol"),
+    *("site", "user", "client", "grant_user", "grant_client"),
+    *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
+)
+
+
+def require_refused(targets: Targets, send: Callable[[], Response], *sent: str) -> dict[str, Any]:
+    """What `send` does is refused, repeats nothing of `sent`, and stores nothing."""
+    engine = targets.world.registry.database.engine
+    before = census(engine)
+    problem = require_problem(send(), *sent)
+    assert census(engine) == before
+    return problem

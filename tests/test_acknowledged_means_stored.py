@@ -1,0 +1,246 @@
+"""Acknowledged means stored: a database that fails anywhere in a write gives no 2xx and leaves no half."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from httpx2 import Response
+
+from app import database as sessions
+from app.models.account import Role
+from tests.hostile import census, failing_commit, failing_statement, grown
+from tests.route_cases import Route, a_visit, an_event, an_extract, an_outcome
+from tests.world import Caller, Registry, World, madrs, protocol_definition
+
+Send = Callable[[], Response]
+Prepare = Callable[[World], Send]
+PASSWORD = "correct horse battery"
+AMENDED: dict[str, int] = {"audit_entry": 1}
+
+
+def _post(caller: Caller, path: str, body: Any) -> Send:
+    key = str(uuid4())
+    return lambda: caller.post(path, body, key)
+
+
+def _patch(world: World, record: Response, path: str, change: Mapping[str, Any]) -> Send:
+    tag = record.headers["ETag"]
+    return lambda: world.staff_a.patch(path, {"reason": "typed wrongly", **change}, tag)
+
+
+def _amended(kind: str, make: Callable[[World, str], Response], change: Mapping[str, Any]) -> Prepare:
+    def prepare(world: World) -> Send:
+        record = make(world, "A")
+        return _patch(world, record, f"/v1/{kind}/{record.json()['id']}", change)
+
+    return prepare
+
+
+def _person(world: World) -> Send:
+    record = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
+    return _patch(world, record, f"/v1/participants/{record.json()['pid']}", {"age_at_consent": 52})
+
+
+def _status(world: World) -> Send:
+    body = {"status": "active", "effective_on": "2025-02-01", "reason": "first dosing"}
+    return _post(world.staff_a, f"/v1/participants/{world.enrolled()}/status", body)
+
+
+def _outcome(world: World) -> Send:
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled())).json()
+    return _post(world.staff_a, "/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **madrs(1)})
+
+
+def _download(world: World) -> Send:
+    path = f"{an_extract(world, approved=True)}/files/visits.csv"
+    return lambda: world.analyst.get(path)
+
+
+def _new_user() -> dict[str, str]:
+    return {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": PASSWORD}
+
+
+def _session(world: World) -> Send:
+    user = _new_user()
+    world.admin.post("/v1/users", user)
+    body = {"username": user["username"], "password": PASSWORD}
+    return lambda: world.registry.client.post("/v1/auth/sessions", json=body)
+
+
+def _token(world: World) -> Send:
+    client = world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).json()
+    form = {name: client[name] for name in ("client_id", "client_secret")}
+    return lambda: world.registry.client.post("/v1/auth/token", data={"grant_type": "client_credentials", **form})
+
+
+def _refreshed(world: World) -> Send:
+    form = {"grant_type": "refresh_token", "refresh_token": _session(world)().json()["refresh_token"]}
+    return lambda: world.registry.client.post("/v1/auth/token", data=form)
+
+
+def _revoked(world: World) -> Send:
+    form = {"token": _session(world)().json()["refresh_token"]}
+    return lambda: world.registry.client.post("/v1/auth/revoke", data=form)
+
+
+def _grant(world: World, kind: str) -> Send:
+    body = _new_user() if kind == "users" else {"name": "App", "organisation": "Test"}
+    made = world.admin.post(f"/v1/{kind}", body).json()
+    name = made["id"] if kind == "users" else made["client_id"]
+    return _post(world.admin, f"/v1/{kind}/{name}/grants", {"role": "monitor", "study": world.study})
+
+
+ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
+    ("POST", "/v1/participants"): (
+        lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
+        {"participant": 1, "vault_identity": 1, "consent": 1, "audit_entry": 2},
+    ),
+    ("POST", "/v1/participants/{pid}/status"): (_status, {"audit_entry": 1}),
+    ("POST", "/v1/visits"): (
+        lambda world: _post(world.staff_a, "/v1/visits", world.visit(world.enrolled(), outcomes=[madrs(2)])),
+        {"visit": 1, "outcome": 1, "outcome_score": 1, "audit_entry": 2},
+    ),
+    ("POST", "/v1/outcomes"): (_outcome, {"outcome": 1, "outcome_score": 1, "audit_entry": 1}),
+    ("POST", "/v1/adverse-events"): (
+        lambda world: _post(world.staff_a, "/v1/adverse-events", world.event(world.enrolled())),
+        {"adverse_event": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/extracts"): (
+        lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
+        {"extract": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/extracts/{extract_id}/approval"): (
+        lambda world: _post(
+            world.custodian, f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
+        ),
+        {"extract_subject": 1, "extract_file": 6, "audit_entry": 1},
+    ),
+}
+"""Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""
+
+OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
+    ("PATCH", "/v1/participants/{pid}"): (_person, AMENDED),
+    ("PATCH", "/v1/visits/{visit_id}"): (_amended("visits", a_visit, {"occurred_on": "2025-01-26"}), AMENDED),
+    ("PATCH", "/v1/outcomes/{outcome_id}"): (_amended("outcomes", an_outcome, {"items": {"MADRS_01": 4}}), AMENDED),
+    ("PATCH", "/v1/adverse-events/{event_id}"): (
+        _amended("adverse-events", an_event, {"severity": "severe"}),
+        AMENDED,
+    ),
+    ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
+    ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),
+    ("POST", "/v1/auth/token"): (_token, {"audit_entry": 1}),
+    ("POST", "/v1/auth/token "): (_refreshed, {"refresh_token": 1, "audit_entry": 1}),
+    ("POST", "/v1/auth/revoke"): (_revoked, {"audit_entry": 1}),
+    ("POST", "/v1/studies"): (
+        lambda world: _post(world.admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
+        {"study": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/studies/{study}/protocols"): (
+        lambda world: _post(
+            world.admin, f"/v1/studies/{world.study}/protocols", {**protocol_definition(), "version": uuid4().hex}
+        ),
+        {"protocol_version": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/studies/{study}/sites"): (
+        lambda world: _post(world.admin, f"/v1/studies/{world.study}/sites", {"code": uuid4().hex, "name": "New"}),
+        {"site": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/users"): (
+        lambda world: _post(world.admin, "/v1/users", _new_user()),
+        {"account": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/clients"): (
+        lambda world: _post(world.admin, "/v1/clients", {"name": "App", "organisation": "Test"}),
+        {"account": 1, "client_secret": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/users/{user_id}/grants"): (
+        lambda world: _grant(world, "users"),
+        {"role_grant": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/clients/{client_id}/grants"): (
+        lambda world: _grant(world, "clients"),
+        {"role_grant": 1, "audit_entry": 1},
+    ),
+}
+"""Writes without a key, the same. The trailing space tells the second grant type of one route from the first."""
+
+WRITES = {**ONCE, **OTHER}
+
+
+def writing_routes(registry: Registry) -> Iterator[Route]:
+    """Every route whose signature takes a transaction that commits."""
+    for context in iter_route_contexts(registry.app.routes):
+        dependant = getattr(context.original_route, "dependant", None)
+        if dependant and any(part.call is sessions._write_session for part in dependant.dependencies):
+            yield from ((method, context.path) for method in context.methods)
+
+
+def test_every_route_that_can_commit_is_made_to_fail_here(registry: Registry) -> None:
+    routes = set(writing_routes(registry))
+    assert len(routes) > 20
+    assert routes == {(method, path.strip()) for method, path in WRITES}
+
+
+@pytest.mark.parametrize("route", WRITES, ids=" ".join)
+def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
+    engine = world.registry.database.engine
+    prepare, rows = WRITES[route]
+    send = prepare(world)
+    before, failures, answer = census(engine), 0, None
+    while answer is None:
+        with failing_statement(engine, failures + 1) as hits:
+            told = send()
+        if hits.count == 0:
+            answer = told
+            break
+        failures += 1
+        assert (told.status_code, told.json()["code"]) == (503, "database_unavailable"), failures
+        assert census(engine) == before, f"statement {failures} left a half"
+        assert failures < 100
+    assert failures > 3
+    assert answer.is_success, answer.text
+    keyed = {"idempotency_record": 1} if route in ONCE else {}
+    assert grown(before, census(engine)) == {**rows, **keyed}
+
+
+@pytest.mark.parametrize("route", WRITES, ids=" ".join)
+def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
+    engine = world.registry.database.engine
+    prepare, rows = WRITES[route]
+    send = prepare(world)
+    before = census(engine)
+    with failing_commit(engine, done=False) as hits:
+        told = send()
+    assert hits.count == 1
+    assert (told.status_code, told.json()["code"]) == (503, "database_unavailable")
+    assert census(engine) == before
+    assert send().is_success
+    assert rows.items() <= grown(before, census(engine)).items()
+
+
+@pytest.mark.parametrize("route", ONCE, ids=" ".join)
+def test_a_retry_after_a_lost_acknowledgement_finds_what_was_stored(world: World, route: Route) -> None:
+    engine = world.registry.database.engine
+    prepare, rows = ONCE[route]
+    send = prepare(world)
+    before = census(engine)
+    with failing_commit(engine, done=True) as hits:
+        assert send().status_code == 503
+    assert hits.count == 1
+    answer = send()
+    assert answer.is_success
+    assert answer.headers["Idempotent-Replayed"] == "true"
+    assert grown(before, census(engine)) == {**rows, "idempotency_record": 1}
+
+
+def test_a_failing_read_is_no_answer_either(world: World) -> None:
+    engine = world.registry.database.engine
+    caller = world.caller((Role.monitor, "A"))
+    world.enrolled()
+    for number in (1, 2, 3):
+        with failing_statement(engine, number) as hits:
+            answer = caller.get("/v1/participants")
+        assert answer.status_code == (503 if hits.count else 200)
+    assert caller.get("/v1/participants").status_code == 200

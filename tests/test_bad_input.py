@@ -1,0 +1,400 @@
+"""Bad input: refused with a problem document that points at the field and repeats nothing; and nothing is stored."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from tests.hostile_requests import MARK, NAMES, Targets, require_refused
+from tests.world import Registry, World
+
+
+@pytest.fixture(scope="module")
+def targets(registry: Registry) -> Targets:
+    return Targets(World(registry))
+
+
+def test_every_route_that_takes_json_is_a_target(registry: Registry) -> None:
+    takes_json = {
+        context.path
+        for context in iter_route_contexts(registry.app.routes)
+        if getattr(getattr(context.original_route, "dependant", None), "body_params", None)
+        and not (context.original_route.openapi_extra or {}).get("x-form")  # type: ignore[attr-defined]
+    }
+    routes = Targets(World(registry))._routes
+    assert takes_json == {route[2] if route[0] == "PATCH" else route[1] for route in routes.values()}
+    assert set(NAMES) == set(routes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_unspoilt_request_is_not_what_is_refused(registry: Registry, name: str) -> None:
+    target = Targets(World(registry))[name]
+    answer = target.send_json(target.body)
+    assert answer.status_code == {"lookup": 404, "sign_in": 401}.get(name) or answer.is_success, answer.text
+
+
+def spoilt(text: str, **more: Any) -> bytes:
+    return text.replace("MARK", MARK).encode(**more)
+
+
+BODIES: Mapping[str, tuple[bytes, dict[str, str], int]] = {
+    "empty": (b"", {}, 422),
+    "cut": (spoilt('{"MARK": "MARK'), {}, 400),
+    "two values": (spoilt('{} "MARK"'), {}, 400),
+    "trailing comma": (spoilt('{"MARK": 1,}'), {}, 400),
+    "single quotes": (spoilt("{'MARK': 1}"), {}, 400),
+    "a list": (spoilt('["MARK"]'), {}, 422),
+    "a string": (spoilt('"MARK"'), {}, 422),
+    "a number": (b"5", {}, 422),
+    "null": (b"null", {}, 422),
+    "NaN": (spoilt('{"MARK": NaN}'), {}, 400),
+    "Infinity": (spoilt('{"MARK": -Infinity}'), {}, 400),
+    "1e400": (spoilt('{"MARK": 1e400}'), {}, 400),
+    "-1e400": (spoilt('{"MARK": -1e400}'), {}, 400),
+    "10^400": (b'{"x": 1' + b"0" * 400 + b"}", {}, 400),
+    "5000 digits": (b'{"x": ' + b"9" * 5000 + b"}", {}, 400),
+    "duplicate keys": (spoilt('{"reason": "MARK", "reason": "MARK 2"}'), {}, 400),
+    "duplicate nested keys": (spoilt('{"items": [{"MARK": 1, "MARK": 2}]}'), {}, 400),
+    "100,000 brackets": (b"[" * 100_000, {}, 400),
+    "100,000 closed brackets": (b"[" * 100_000 + b"]" * 100_000, {}, 400),
+    "100,000 objects": (b'{"a":' * 100_000, {}, 400),
+    "NUL byte": (spoilt('{"reason": "MARK\0"}'), {}, 400),
+    "not UTF-8": (b'{"reason": "' + MARK.encode() + b'\xff\xfe"}', {}, 400),
+    "overlong UTF-8": (b'{"reason": "' + MARK.encode() + b'\xc0\xaf"}', {}, 400),
+    "UTF-8 surrogate": (b'{"reason": "' + MARK.encode() + b'\xed\xa0\x80"}', {}, 400),
+    "UTF-16": (spoilt('{"reason": "MARK"}', encoding="utf-16"), {}, 400),
+    "UTF-32": (spoilt('{"reason": "MARK"}', encoding="utf-32"), {}, 400),
+    "BOM": (spoilt('{"reason": "MARK"}', encoding="utf-8-sig"), {}, 400),
+    "over the limit": (b'{"reason": "' + MARK.encode() * 110_000 + b'"}', {}, 413),
+    "a form": (spoilt("reason=MARK"), {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    "XML": (spoilt("<reason>MARK</reason>"), {"Content-Type": "application/xml"}, 415),
+    "text": (spoilt('{"reason": "MARK"}'), {"Content-Type": "text/plain"}, 415),
+    "no content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": ""}, 415),
+    "marked content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": f"application/{MARK}"}, 415),
+    "charset latin-1": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=iso-8859-1"}, 415),
+    "charset UTF-16": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=utf-16"}, 415),
+    "compressed": (b"\x1f\x8b\x08\x00" + MARK.encode(), {"Content-Encoding": "gzip"}, 400),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind: str) -> None:
+    content, headers, status = BODIES[kind]
+    for name in NAMES:
+        target = targets[name]
+        problem = require_refused(targets, lambda to=target: to.send(content, **headers), MARK, "99999999")
+        assert problem["status"] == status, name
+
+
+@pytest.mark.parametrize("key", [MARK, f"{MARK}\0", f"\ud800{MARK}", f"{MARK}/~ é", "x" * 70_000, ""], ids=range(6))
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str, key: str) -> None:
+    target = targets[name]
+    body = {**target.body, key: MARK}
+    problem = require_refused(targets, lambda: target.send_json(body), MARK, "x" * 100, "\\ud800")
+    assert [error["code"] for error in problem["errors"]] in ([], ["extra_forbidden"], ["string_unicode"])
+
+
+INTEGER: tuple[Any, ...] = (True, False, "41", "", 41.5, 41.0, 2**31, 2**63, -(2**63) - 1, 10**39, -1, [41], {}, MARK)
+DAY = (
+    *("2025-02-30", "2025-13-01", "2025-1-2", "20250102", "2025-W01-1", "2025-0010", "0001-01-01", "9999-12-31"),
+    *("1899-12-31", "2101-01-01", "2025-01-02T00:00:00Z", "02/01/2025", "", MARK, "\uff12\uff10\uff12\uff15-01-02"),
+    *(0, 1735689600, 1735689600.5, True, ["2025-01-02"], {}),
+)
+PARTIAL = (*(value for value in DAY if value != "20250102"), "2025-00", "2025-3", "2025-03-", "25", "2025-03-05T10")
+INSTANT = (
+    *("2025-01-02", "2025-01-02T10:00:00", "2025-13-02T10:00:00Z", "0001-01-01T00:00:00+23:59"),
+    *("9999-12-31T23:59:59-12:00", "1735689600", "1735689600.0000000000", "17356896000000000000000", "", MARK),
+    *(0, 1735689600, 1e18, True, "2025-01-02T25:00:00Z", "2025-01-02T10:00:00+99:00", "2025-01-02T10:00:00Z\0"),
+)
+TEXT = (
+    "",
+    f"{MARK}\0",
+    f"{MARK}\ud800",
+    f"\udfff{MARK}",
+    f"{MARK}\x07",
+    f"{MARK}\x7f",
+    MARK * 5000,
+    5,
+    True,
+    [MARK],
+    {},
+)
+CODE = ("", f"{MARK} {MARK}", f" {MARK}", f"{MARK}\n", f"-{MARK}", f"{MARK}\0", MARK * 7, f"{MARK}é", 5, True, [MARK])
+CHOICE = ("", MARK, MARK.upper(), 5, True, None, [MARK], {})
+TRUTH = ("true", "yes", 1, 0, "", MARK, None, [], {})
+PID = (
+    "",
+    MARK,
+    "7K3F-9TQ2-XM4E",
+    "7K3F-9TQ2-XM4",
+    "7K3F9TQ2XM4D\0",
+    "7K3F-9TQ2-XM4\ud800",
+    "U" * 12,
+    5,
+    True,
+    None,
+    [],
+)
+UUID_LIKE = ("", MARK, "00000000-0000-4000-8000-00000000000", 5, True, None, [], f"{MARK}\0")
+LABEL = ("", "AB 12", "+4915112345678", "a" * 33, "é1", "A\0", "A\ud800", "A\n", 7, True, None, ["A"])
+REASON = (*TEXT, "ab", "   ", None)
+ITEMS = (
+    None,
+    [],
+    "MADRS_01",
+    {"MADRS_01": "4"},
+    {"MADRS_01": True},
+    {"MADRS_01": 4.5},
+    {"MADRS_01": 7},
+    {"MADRS_01": -1},
+)
+KEYS = ({MARK: 1}, {f"{MARK}\0": 1}, {"\ud800": 1}, {"": 1}, {"MADRS_01": 2**63}, {f"M{n}": 1 for n in range(300)})
+
+FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    ("enrol", "/age_at_consent", (*INTEGER, 17, 121, None)),
+    ("enrol", "/sex", CHOICE),
+    ("enrol", "/race", TEXT),
+    ("enrol", "/planned_arm", (*CODE, "NO_SUCH_ARM")),
+    ("enrol", "/screened_on", DAY),
+    ("enrol", "/enrolled_on", DAY),
+    ("enrol", "/site_local_id", LABEL),
+    ("enrol", "/study", (*CODE, None)),
+    ("enrol", "/site", (*CODE, None)),
+    ("enrol", "/protocol_version", (*CODE, "99")),
+    ("enrol", "/consent", (None, [], MARK, {}, True)),
+    ("enrol", "/consent/version", (*CODE, None)),
+    ("enrol", "/consent/given_on", DAY),
+    ("enrol", "/consent/scopes", (None, MARK, {}, ["s"] * 21)),
+    ("enrol", "/consent/scopes/0", CODE),
+    ("enrol", "/eligibility/met", TRUTH),
+    ("enrol", "/eligibility/unmet", (None, MARK, {})),
+    ("amend_participant", "/age_at_consent", INTEGER),
+    ("amend_participant", "/reason", REASON),
+    ("amend_participant", "/enrolled_on", DAY),
+    ("status", "/status", CHOICE),
+    ("status", "/effective_on", (*DAY, None)),
+    ("status", "/reason", REASON),
+    ("lookup", "/site_local_id", LABEL),
+    ("visit", "/participant", PID),
+    ("visit", "/visit_code", (*CODE, "NO_SUCH_VISIT")),
+    ("visit", "/occurrence", (*(value for value in INTEGER if value != 41.0), 0, 1001, 41.0)),
+    ("visit", "/occurred_on", DAY),
+    ("visit", "/ended_on", DAY),
+    ("visit", "/status", CHOICE),
+    ("visit", "/deviation_reason", TEXT),
+    ("visit", "/outcomes", (None, MARK, {}, [{}] * 51)),
+    ("visit", "/outcomes/0/instrument", (*CODE, "NO_SUCH_INSTRUMENT")),
+    ("visit", "/outcomes/0/collected_on", DAY),
+    ("visit", "/outcomes/0/items", (*ITEMS, *KEYS)),
+    ("amend_visit", "/occurred_on", DAY),
+    ("amend_visit", "/status", CHOICE[:-4]),
+    ("outcome", "/visit", UUID_LIKE),
+    ("outcome", "/participant", PID),
+    ("outcome", "/items", (*ITEMS, *KEYS)),
+    ("amend_outcome", "/items", (*ITEMS[1:], *KEYS)),
+    ("event", "/term", (*TEXT, None)),
+    ("event", "/onset", PARTIAL),
+    ("event", "/end", PARTIAL),
+    ("event", "/severity", CHOICE),
+    ("event", "/codings", (None, MARK, {}, [{}] * 11)),
+    ("event", "/codings/0/term", TEXT),
+    ("event", "/codings/0/code", CODE),
+    ("event", "/codings/0/level", CHOICE),
+    ("event", "/criteria/death", TRUTH),
+    ("event", "/serious_as_reported", tuple(value for value in TRUTH if value is not None)),
+    ("event", "/relatedness_drug", tuple(value for value in CHOICE if value is not None)),
+    ("event", "/outcome", tuple(value for value in CHOICE if value is not None)),
+    ("event", "/special_interest", (*CODE, "NO_SUCH_INTEREST")),
+    ("event", "/aware_at", INSTANT),
+    ("amend_event", "/severity", CHOICE),
+    ("amend_event", "/reason", REASON),
+    ("extract", "/purpose", (*TEXT, None)),
+    ("extract", "/profile", CHOICE),
+    ("extract", "/study", (*CODE, None)),
+    ("approval", "/decision", CHOICE),
+    ("approval", "/reason", REASON),
+    ("sign_in", "/username", (5, True, None, [MARK], MARK * 200, f"{MARK}\0", f"{MARK}\ud800")),
+    ("sign_in", "/password", (5, True, None, [MARK], MARK * 200, f"{MARK}\ud800")),
+    ("study", "/code", (*CODE, None)),
+    ("study", "/title", (*TEXT, None)),
+    ("site", "/country", ("", "DE", "deu", "DEU ", 5, f"{MARK}\0")),
+    ("site", "/timezone", ("", MARK * 4, "Nowhere/Land", "../../etc/passwd", "Europe/Berlin\0", 5, None)),
+    ("user", "/username", ("", "ab", MARK, "a b c d", "a" * 65, "abc\0", "abc\ud800", 5, None)),
+    ("user", "/password", ("", "short", "x" * 129, "long enough 12\ud800", 5, None)),
+    ("user", "/display_name", (*TEXT, None)),
+    ("client", "/name", (*TEXT, None)),
+    ("grant_user", "/role", CHOICE),
+    ("grant_user", "/sites", (MARK, {}, [], [f"{MARK}\0"], [5], ["NO_SUCH_SITE"], [f"S{n}" for n in range(100_000)])),
+    ("grant_client", "/study", (*CODE, None)),
+    ("protocol", "/version", (*CODE, None)),
+    ("protocol", "/title", (*TEXT, None)),
+    ("protocol", "/visits/0/code", (*CODE, None)),
+    ("protocol", "/visits/1/code", ("SCR",)),
+    ("protocol", "/visits/0/anchor", (MARK, 5, f"{MARK}\0")),
+    ("protocol", "/visits/0/offset_days", (*INTEGER[:6], 2**31, 2**63, 10**39, MARK, None)),
+    ("protocol", "/thresholds/0/instrument", (*CODE, MARK)),
+    ("protocol", "/safety/sae_report_hours", (*INTEGER, 0)),
+)
+"""Route, field, and values that the field cannot have."""
+
+
+SHOWN_NEVER = (MARK, "1735689600", "4915112345678", "9" * 12, "\\ud800", "\\udfff")
+
+
+@pytest.mark.parametrize(("name", "pointer", "values"), FIELDS, ids=[f"{name}{pointer}" for name, pointer, _ in FIELDS])
+def test_an_impossible_value_is_refused_at_its_field(
+    targets: Targets, name: str, pointer: str, values: tuple[Any, ...]
+) -> None:
+    target = targets[name]
+    faults: list[str] = []
+    for value in values:
+        try:
+            body = target.with_value(pointer, value)
+            problem = require_refused(targets, lambda sent=body: target.send_json(sent), *SHOWN_NEVER)
+            pointed = [error["pointer"] for error in problem["errors"]]
+            missing = problem["code"] == "not_found" and not pointed
+            assert missing or any(place == pointer or place.startswith(f"{pointer}/") for place in pointed), problem
+        except AssertionError as fault:
+            faults.append(f"{ascii(value)[:80]}: {str(fault)[:300]}")
+    assert not faults, "\n".join(faults)
+
+
+LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts")
+LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
+QUERIES = (
+    *(f"limit={limit}" for limit in LIMITS),
+    *(f"cursor={cursor}" for cursor in ("", MARK, "%00", "%FF", "é", "====", "x" * 5000, "AAAA" * 30)),
+    *(
+        f"{MARK}=1",
+        "offset=1",
+        "Study=x",
+        "study[]=x",
+        "=1",
+        f"study={MARK}%20{MARK}",
+        "study=%00",
+        "study=",
+        "limit=5&x",
+    ),
+    "limit=5&limit=501",
+)
+EVENT_QUERIES = (
+    *(
+        f"{name}={MARK}"
+        for name in ("severity", "relatedness", "outcome", "serious", "overdue", "onset_from", "onset_to")
+    ),
+    *(f"onset_from={day}" for day in ("0001-01-01", "9999-12-31", "2025-02-30", "2025-W01-1", "1735689600", "2025-01")),
+    *(
+        f"updated_since={at}"
+        for at in (MARK, "0", "1735689600", "1735689600.0000000000", "0001-01-01T00:00:00%2B23:59")
+    ),
+    *(f"participant={pid}" for pid in (MARK, "7K3F-9TQ2-XM4E", "%00", "")),
+    *(f"{name}=%00{MARK}" for name in ("term", "soc", "aesi", "study", "site")),
+    *(f"serious={word}" for word in ("1", "0", "yes", "True", "")),
+    *("term=", f"term={MARK * 50}", f"severity=mild&{MARK}=1", "updated_since=9999-12-31T23:59:59-12:00"),
+)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_that_means_nothing_is_refused_by_every_list(targets: Targets, query: str) -> None:
+    for path in LISTS:
+        caller = targets.world.analyst if path.endswith("extracts") else targets.world.monitor
+        require_refused(targets, lambda who=caller, at=path: who.raw("GET", f"{at}?{query}", b""), MARK, "9" * 50)
+
+
+@pytest.mark.parametrize("query", EVENT_QUERIES)
+def test_a_filter_that_means_nothing_never_gives_unfiltered_events(targets: Targets, query: str) -> None:
+    problem = require_refused(
+        targets, lambda: targets.world.monitor.raw("GET", f"/v1/adverse-events?{query}", b""), MARK
+    )
+    assert all(error["pointer"].startswith("/query/") for error in problem["errors"])
+
+
+NAMELESS = (
+    "%00",
+    MARK,
+    f"{MARK}%00",
+    "%ED%A0%80",
+    "%FF",
+    "..%2f..%2fetc",
+    "99",
+    "-1",
+    "9223372036854775808",
+    "x" * 5000,
+)
+PLACES = (
+    *(
+        "/v1/participants/{}",
+        "/v1/visits/{}",
+        "/v1/outcomes/{}",
+        "/v1/adverse-events/{}",
+        "/v1/adverse-events/{}/history",
+    ),
+    *(
+        "/v1/extracts/{}",
+        "/v1/extracts/{}/files/visits.csv",
+        "/v1/extracts/00000000-0000-4000-8000-000000000000/files/{}",
+    ),
+    *("/v1/studies/{}/sites", "/v1/studies/{}/protocols", "/v1/studies/STUDY/protocols/{}", "/v1/problems/{}", "/{}"),
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_address_that_names_nothing_is_refused(targets: Targets, place: str) -> None:
+    world = targets.world
+    caller = world.analyst if "extract" in place else world.monitor
+    for name in NAMELESS:
+        path = place.replace("STUDY", world.study).format(name)
+        assert require_refused(targets, lambda at=path: caller.get(at), MARK, "x" * 50)["status"] in {404, 422}, name
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_grants_for_nobody_are_refused(targets: Targets, name: str) -> None:
+    body = {"role": "monitor", "study": targets.world.study}
+    for kind in ("users", "clients"):
+        path = f"/v1/{kind}/{name}/grants"
+        require_refused(targets, lambda at=path: targets.world.admin.post(at, body), MARK)
+
+
+FORMS = (
+    *({"grant_type": "client_credentials", "client_id": name, "client_secret": MARK} for name in ("\0", MARK, "é", "")),
+    *({"grant_type": "refresh_token", "refresh_token": token} for token in ("\0", MARK, "", "x" * 999)),
+    *({"grant_type": kind} for kind in ("", MARK, "password", "\0")),
+    *({"grant_type": "client_credentials", "client_id": MARK * 200}, {MARK: MARK}, {}),
+)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=range(len(FORMS)))
+def test_a_token_request_that_means_nothing_is_refused(targets: Targets, form: dict[str, str]) -> None:
+    answer = targets.world.registry.client.post("/v1/auth/token", data=form)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert MARK not in answer.text
+    assert answer.headers["content-type"] in {"application/json", "application/problem+json"}
+
+
+@pytest.mark.parametrize("basic", ["", MARK, "AAAA", "ADpzZWNyZXQ=", "Og==", "/////w==", "é", "YTpi\t", "x" * 5000])
+def test_client_credentials_that_are_none_are_refused(targets: Targets, basic: str) -> None:
+    headers = {b"Authorization": f"Basic {basic}".encode()}
+    answer = targets.world.registry.client.post(
+        "/v1/auth/token", data={"grant_type": "client_credentials"}, headers=headers
+    )
+    assert answer.status_code in {400, 401, 422}, answer.text
+    assert MARK not in answer.text
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "é", "x" * 256, "a\tb", f"{MARK} "])
+def test_an_idempotency_key_is_printable_ascii(targets: Targets, key: str) -> None:
+    target = targets["event"]
+    problem = require_refused(
+        targets, lambda: target.caller.raw("POST", target.path, b"{}", **{"Idempotency-Key": key.encode()}), MARK
+    )
+    assert problem["code"] in {"idempotency_key_missing", "validation_failed"}
+
+
+@pytest.mark.parametrize("tag", ["", "*", MARK, '"0"', 'W/"0"', "é", "x" * 500])
+def test_an_etag_that_nobody_gave_changes_nothing(targets: Targets, tag: str) -> None:
+    target = targets["amend_visit"]
+    content = b'{"reason": "typed wrongly", "occurred_on": "2025-01-26"}'
+    problem = require_refused(targets, lambda: target.send(content, **{"If-Match": tag.encode()}), MARK)
+    assert problem["status"] in {412, 422, 428}

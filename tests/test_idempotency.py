@@ -1,0 +1,151 @@
+"""A retried POST happens once: the same key gives the first answer again, to the one who asked and no longer than
+they may see it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, func, select, update
+from sqlmodel import col
+
+from app.models.account import Account, Role, RoleGrant
+from app.models.adverse_event import AdverseEvent
+from app.models.audit import AuditEntry
+from app.models.base import now
+from app.models.idempotency import IdempotencyRecord
+from app.models.participant import Participant
+from app.pid import normalise
+from tests.hostile import LiveStudy, census, live_study
+from tests.server import LiveServer
+from tests.world import Caller, World, grants_version
+
+AT_ONCE = 20
+
+
+@pytest.fixture
+def live(live_server: LiveServer) -> Iterator[LiveStudy]:
+    with live_study(live_server) as study:
+        yield study
+
+
+def test_the_same_request_gets_the_first_answer_again(world: World) -> None:
+    key, body = str(uuid4()), world.event(world.enrolled())
+    first = world.staff_a.post("/v1/adverse-events", body, key)
+    assert "Idempotent-Replayed" not in first.headers
+    before = census(world.registry.database.engine)
+    again = world.staff_a.post("/v1/adverse-events", dict(reversed(body.items())), key)
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert [again.headers[name] for name in ("ETag", "Location")] == [
+        first.headers[name] for name in ("ETag", "Location")
+    ]
+    assert census(world.registry.database.engine) == before
+
+
+def test_a_key_is_for_one_request_only(world: World) -> None:
+    key, pid = str(uuid4()), world.enrolled()
+    assert world.staff_a.post("/v1/adverse-events", world.event(pid), key).status_code == 201
+    before = census(world.registry.database.engine)
+    for path, body in (
+        ("/v1/adverse-events", world.event(pid, severity="severe")),
+        ("/v1/visits", world.visit(pid)),
+        ("/v1/participants", world.enrolment()),
+    ):
+        refused = world.staff_a.post(path, body, key)
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+    assert census(world.registry.database.engine) == before
+
+
+def test_a_refused_request_leaves_its_key_free(world: World) -> None:
+    key, pid = str(uuid4()), world.enrolled()
+    late = world.visit(pid, "FU7M", "2025-12-24")
+    assert world.staff_a.post("/v1/visits", world.visit(pid)).status_code == 201
+    assert world.staff_a.post("/v1/visits", late, key).json()["code"] == "visit_outside_window"
+    assert world.staff_a.post("/v1/visits", {**late, "deviation_reason": "moved house"}, key).status_code == 201
+
+
+def test_somebody_elses_equal_key_is_another_key(world: World) -> None:
+    key = str(uuid4())
+    mine = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled("A")), key)
+    theirs = world.staff_b.post("/v1/adverse-events", world.event(world.enrolled("B")), key)
+    colleague = world.caller((Role.site_staff, "A")).post("/v1/adverse-events", world.event(world.enrolled("A")), key)
+    assert len({answer.json()["id"] for answer in (mine, theirs, colleague)}) == 3
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts"]
+)
+def test_a_creating_request_without_a_key_is_refused(world: World, path: str) -> None:
+    caller = world.analyst if path.endswith("extracts") else world.staff_a
+    bodies = {
+        "/v1/participants": world.enrolment(),
+        "/v1/visits": world.visit(world.enrolled()),
+        "/v1/outcomes": {"participant": world.enrolled(), "visit": str(uuid4()), "instrument": "MADRS", "items": {}},
+        "/v1/adverse-events": world.event(world.enrolled()),
+        "/v1/extracts": {"study": world.study, "purpose": "A question"},
+    }
+    before = census(world.registry.database.engine)
+    headers = {"Authorization": f"Bearer {caller.token}"}
+    refused = world.registry.client.post(path, json=bodies[path], headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "idempotency_key_missing")
+    assert census(world.registry.database.engine) == before
+
+
+def test_who_lost_the_site_is_not_told_again(world: World) -> None:
+    account = world.account((Role.site_staff, "A"), (Role.site_staff, "B"))
+    key, body = str(uuid4()), world.event(world.enrolled())
+    assert Caller(world.registry.client, world.token(account)).post("/v1/adverse-events", body, key).status_code == 201
+    with world.registry.database.write() as session:
+        lost = update(RoleGrant).where(
+            col(RoleGrant.account_id) == account.id, col(RoleGrant.site_id) == world.site_ids["A"]
+        )
+        session.execute(lost.values(revoked_at=now()))
+        session.execute(
+            update(Account).where(col(Account.id) == account.id).values(grants_version=Account.grants_version + 1)
+        )
+    account.grants_version = grants_version(world, account)
+    refused = Caller(world.registry.client, world.token(account)).post("/v1/adverse-events", body, key)
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    assert "Idempotent-Replayed" not in refused.headers
+
+
+def test_keys_and_labels_are_kept_as_digests_only(world: World) -> None:
+    key, body = f"key-{uuid4()}", world.enrolment(site_local_id=f"SITE-{uuid4().hex[:8]}")
+    assert world.staff_a.post("/v1/participants", body, key).status_code == 201
+    with world.registry.database.read() as session:
+        records = session.execute(select(IdempotencyRecord.__table__)).all()  # type: ignore[attr-defined]
+    assert records
+    everything = " ".join(str(value) for record in records for value in record)
+    assert key not in everything
+    assert body["site_local_id"] not in everything
+
+
+def test_twenty_equal_requests_at_once_make_one_record(live: LiveStudy) -> None:
+    pid, key = live.enrolled(), str(uuid4())
+    body = {"participant": pid, "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        answers = list(threads.map(lambda _: live.staff.post("/v1/adverse-events", body, key), range(AT_ONCE)))
+    assert [answer.status_code for answer in answers] == [201] * AT_ONCE
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("Idempotent-Replayed" in answer.headers for answer in answers) == AT_ONCE - 1
+    engine = create_engine(live.server.database_url)
+    with engine.connect() as connection:
+        events = select(func.count()).where(col(AdverseEvent.pid) == normalise(pid))
+        entries = select(func.count()).where(col(AuditEntry.subject_id) == answers[0].json()["id"])
+        assert (connection.scalar(events), connection.scalar(entries)) == (1, 1)
+    engine.dispose()
+
+
+def test_twenty_equal_enrolments_at_once_make_one_person(live: LiveStudy) -> None:
+    key, body = str(uuid4()), live.enrolment()
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        answers = list(threads.map(lambda _: live.staff.post("/v1/participants", body, key), range(AT_ONCE)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["pid"] for answer in answers}) == 1
+    engine = create_engine(live.server.database_url)
+    with engine.connect() as connection:
+        known = select(func.count()).where(col(Participant.pid) == normalise(answers[0].json()["pid"]))
+        assert connection.scalar(known) == 1
+    engine.dispose()
+    assert len(live.staff.get("/v1/participants", study=live.study).json()["items"]) == 1
