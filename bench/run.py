@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -149,11 +149,12 @@ def _measure(measured: list[Case], base_url: str, pid: int, options: argparse.Na
 
 
 def _slice(case: Case, base_url: str, pid: int, options: argparse.Namespace) -> dict[str, float]:
-    database = processes_named("postgres")
-    before = all_cpu_seconds(), cpu_seconds(pid), time.process_time(), _together(database)
+    database = _by_process(processes_named("postgres"))
+    before = all_cpu_seconds(), cpu_seconds(pid), time.process_time()
     taken = run_slice(base_url, case.request, options.clients, options.seconds)
     everybody, server = all_cpu_seconds() - before[0], cpu_seconds(pid) - before[1]
-    client, stored = time.process_time() - before[2], _together(database) - before[3]
+    client, after = time.process_time() - before[2], _by_process(list(database))
+    stored = sum(after[one] - database[one] for one in after)
     return {
         "answered": taken.answered,
         "per_second": taken.per_second,
@@ -166,14 +167,13 @@ def _slice(case: Case, base_url: str, pid: int, options: argparse.Namespace) -> 
     }
 
 
-def _together(processes: list[int]) -> float:
-    total = 0.0
+def _by_process(processes: list[int]) -> dict[int, float]:
+    """Processor time of each; those that have ended meanwhile are left out."""
+    found = {}
     for one in processes:
-        try:
-            total += cpu_seconds(one)
-        except OSError:
-            continue
-    return total
+        with suppress(OSError):
+            found[one] = cpu_seconds(one)
+    return found
 
 
 def _spread(rates: list[float]) -> float:

@@ -1,7 +1,8 @@
-"""A request that would be accepted for each route that takes JSON, to be spoilt in one place."""
+"""A request that would be accepted for each route that takes JSON, to be spoilt in one place; and spoilt bodies."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from uuid import uuid4
 
 from httpx2 import Response
 
-from tests.hostile import census, require_problem
+from tests.hostile import census
 from tests.route_cases import a_visit, an_event, an_extract, an_outcome
 from tests.world import Caller, World, madrs, protocol_definition
 
@@ -27,11 +28,11 @@ class Target:
     body: Mapping[str, Any]
     headers: Mapping[str, str]
 
-    def send(self, content: bytes, **headers: str) -> Response:
+    def send(self, content: bytes, **headers: Any) -> Response:
         return self.caller.raw(self.method, self.path, content, **{**self.headers, **headers})
 
-    def send_json(self, body: Any) -> Response:
-        return self.send(json.dumps(body).encode())
+    def send_json(self, body: Any, **headers: Any) -> Response:
+        return self.send(json.dumps(body).encode(), **headers)
 
     def with_value(self, pointer: str, value: Any) -> Any:
         """The body with one value replaced (or added)."""
@@ -48,11 +49,12 @@ class Targets:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._targets: dict[str, Target] = {}
         visit, outcome, event = a_visit(world, "A"), an_outcome(world, "A"), an_event(world, "A")
         person = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
-        self.pid = person.json()["pid"]
+        self.pid = world.enrolled()
         self.visit_id = world.staff_a.post("/v1/visits", world.visit(self.pid)).json()["id"]
-        self._routes = {
+        self.routes = {
             **self._of_staff(world),
             **self._of_others(world),
             "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
@@ -99,10 +101,15 @@ class Targets:
         }
 
     def __getitem__(self, name: str) -> Target:
-        route = self._routes[name]
+        if name not in self._targets:
+            self._targets[name] = self._target(name)
+        return self._targets[name]
+
+    def _target(self, name: str) -> Target:
+        route = self.routes[name]
         if route[0] == "PATCH":
             method, record, template, change = route
-            path = template.partition("{")[0] + record.json().get("id", self.pid)
+            path = template.partition("{")[0] + (record.json().get("id") or record.json()["pid"])
             body = {"reason": "typed wrongly", **change}
             return Target(self.world.staff_a, method, path, body, {"If-Match": record.headers["ETag"]})
         caller, template, body = route
@@ -137,10 +144,55 @@ NAMES = (
 )
 
 
-def require_refused(targets: Targets, send: Callable[[], Response], *sent: str) -> dict[str, Any]:
-    """What `send` does is refused, repeats nothing of `sent`, and stores nothing."""
+@contextmanager
+def nothing_kept(targets: Targets) -> Iterator[None]:
+    """Whatever is asked inside stores nothing."""
     engine = targets.world.registry.database.engine
     before = census(engine)
-    problem = require_problem(send(), *sent)
+    yield
     assert census(engine) == before
-    return problem
+
+
+def spoilt(text: str, **more: Any) -> bytes:
+    return text.replace("MARK", MARK).encode(**more)
+
+
+BODIES: Mapping[str, tuple[bytes, dict[str, str], int]] = {
+    "empty": (b"", {}, 422),
+    "cut": (spoilt('{"MARK": "MARK'), {}, 400),
+    "two values": (spoilt('{} "MARK"'), {}, 400),
+    "trailing comma": (spoilt('{"MARK": 1,}'), {}, 400),
+    "single quotes": (spoilt("{'MARK': 1}"), {}, 400),
+    "a list": (spoilt('["MARK"]'), {}, 422),
+    "a string": (spoilt('"MARK"'), {}, 422),
+    "a number": (b"5", {}, 422),
+    "null": (b"null", {}, 422),
+    "NaN": (spoilt('{"MARK": NaN}'), {}, 400),
+    "Infinity": (spoilt('{"MARK": -Infinity}'), {}, 400),
+    "1e400": (spoilt('{"MARK": 1e400}'), {}, 400),
+    "-1e400": (spoilt('{"MARK": -1e400}'), {}, 400),
+    "10^400": (b'{"x": 1' + b"0" * 400 + b"}", {}, 400),
+    "5000 digits": (b'{"x": ' + b"9" * 5000 + b"}", {}, 400),
+    "duplicate keys": (spoilt('{"reason": "MARK", "reason": "MARK 2"}'), {}, 400),
+    "duplicate nested keys": (spoilt('{"items": [{"MARK": 1, "MARK": 2}]}'), {}, 400),
+    "100,000 brackets": (b"[" * 100_000, {}, 400),
+    "100,000 closed brackets": (b"[" * 100_000 + b"]" * 100_000, {}, 400),
+    "100,000 objects": (b'{"a":' * 100_000, {}, 400),
+    "NUL byte": (spoilt('{"reason": "MARK\0"}'), {}, 400),
+    "not UTF-8": (b'{"reason": "' + MARK.encode() + b'\xff\xfe"}', {}, 400),
+    "overlong UTF-8": (b'{"reason": "' + MARK.encode() + b'\xc0\xaf"}', {}, 400),
+    "UTF-8 surrogate": (b'{"reason": "' + MARK.encode() + b'\xed\xa0\x80"}', {}, 400),
+    "UTF-16": (spoilt('{"reason": "MARK"}', encoding="utf-16"), {}, 400),
+    "UTF-32": (spoilt('{"reason": "MARK"}', encoding="utf-32"), {}, 400),
+    "BOM": (spoilt('{"reason": "MARK"}', encoding="utf-8-sig"), {}, 400),
+    "over the limit": (b'{"reason": "' + MARK.encode() * 110_000 + b'"}', {}, 413),
+    "a form": (spoilt("reason=MARK"), {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    "XML": (spoilt("<reason>MARK</reason>"), {"Content-Type": "application/xml"}, 415),
+    "text": (spoilt('{"reason": "MARK"}'), {"Content-Type": "text/plain"}, 415),
+    "no content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": ""}, 415),
+    "marked content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": f"application/{MARK}"}, 415),
+    "charset latin-1": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=iso-8859-1"}, 415),
+    "charset UTF-16": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=utf-16"}, 415),
+    "compressed": (b"\x1f\x8b\x08\x00" + MARK.encode(), {"Content-Encoding": "gzip"}, 400),
+}
+"""Bodies that cannot be read, or are no JSON object: content, headers, status."""

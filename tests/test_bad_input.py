@@ -1,12 +1,12 @@
 """Bad input: refused with a problem document that points at the field and repeats nothing; and nothing is stored."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from tests.hostile_requests import MARK, NAMES, Targets, require_refused
+from tests.hostile import require_problem
+from tests.hostile_requests import BODIES, MARK, NAMES, Targets, nothing_kept
 from tests.world import Registry, World
 
 
@@ -15,76 +15,38 @@ def targets(registry: Registry) -> Targets:
     return Targets(World(registry))
 
 
-def test_every_route_that_takes_json_is_a_target(registry: Registry) -> None:
+@pytest.fixture(scope="module")
+def unspoilt(registry: Registry) -> Targets:
+    return Targets(World(registry))
+
+
+def test_every_route_that_takes_json_is_a_target(registry: Registry, targets: Targets) -> None:
     takes_json = {
         context.path
         for context in iter_route_contexts(registry.app.routes)
         if getattr(getattr(context.original_route, "dependant", None), "body_params", None)
         and not (context.original_route.openapi_extra or {}).get("x-form")  # type: ignore[attr-defined]
     }
-    routes = Targets(World(registry))._routes
+    routes = targets.routes
     assert takes_json == {route[2] if route[0] == "PATCH" else route[1] for route in routes.values()}
     assert set(NAMES) == set(routes)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_unspoilt_request_is_not_what_is_refused(registry: Registry, name: str) -> None:
-    target = Targets(World(registry))[name]
+def test_the_unspoilt_request_is_not_what_is_refused(unspoilt: Targets, name: str) -> None:
+    target = unspoilt[name]
     answer = target.send_json(target.body)
     assert answer.status_code == {"lookup": 404, "sign_in": 401}.get(name) or answer.is_success, answer.text
-
-
-def spoilt(text: str, **more: Any) -> bytes:
-    return text.replace("MARK", MARK).encode(**more)
-
-
-BODIES: Mapping[str, tuple[bytes, dict[str, str], int]] = {
-    "empty": (b"", {}, 422),
-    "cut": (spoilt('{"MARK": "MARK'), {}, 400),
-    "two values": (spoilt('{} "MARK"'), {}, 400),
-    "trailing comma": (spoilt('{"MARK": 1,}'), {}, 400),
-    "single quotes": (spoilt("{'MARK': 1}"), {}, 400),
-    "a list": (spoilt('["MARK"]'), {}, 422),
-    "a string": (spoilt('"MARK"'), {}, 422),
-    "a number": (b"5", {}, 422),
-    "null": (b"null", {}, 422),
-    "NaN": (spoilt('{"MARK": NaN}'), {}, 400),
-    "Infinity": (spoilt('{"MARK": -Infinity}'), {}, 400),
-    "1e400": (spoilt('{"MARK": 1e400}'), {}, 400),
-    "-1e400": (spoilt('{"MARK": -1e400}'), {}, 400),
-    "10^400": (b'{"x": 1' + b"0" * 400 + b"}", {}, 400),
-    "5000 digits": (b'{"x": ' + b"9" * 5000 + b"}", {}, 400),
-    "duplicate keys": (spoilt('{"reason": "MARK", "reason": "MARK 2"}'), {}, 400),
-    "duplicate nested keys": (spoilt('{"items": [{"MARK": 1, "MARK": 2}]}'), {}, 400),
-    "100,000 brackets": (b"[" * 100_000, {}, 400),
-    "100,000 closed brackets": (b"[" * 100_000 + b"]" * 100_000, {}, 400),
-    "100,000 objects": (b'{"a":' * 100_000, {}, 400),
-    "NUL byte": (spoilt('{"reason": "MARK\0"}'), {}, 400),
-    "not UTF-8": (b'{"reason": "' + MARK.encode() + b'\xff\xfe"}', {}, 400),
-    "overlong UTF-8": (b'{"reason": "' + MARK.encode() + b'\xc0\xaf"}', {}, 400),
-    "UTF-8 surrogate": (b'{"reason": "' + MARK.encode() + b'\xed\xa0\x80"}', {}, 400),
-    "UTF-16": (spoilt('{"reason": "MARK"}', encoding="utf-16"), {}, 400),
-    "UTF-32": (spoilt('{"reason": "MARK"}', encoding="utf-32"), {}, 400),
-    "BOM": (spoilt('{"reason": "MARK"}', encoding="utf-8-sig"), {}, 400),
-    "over the limit": (b'{"reason": "' + MARK.encode() * 110_000 + b'"}', {}, 413),
-    "a form": (spoilt("reason=MARK"), {"Content-Type": "application/x-www-form-urlencoded"}, 415),
-    "XML": (spoilt("<reason>MARK</reason>"), {"Content-Type": "application/xml"}, 415),
-    "text": (spoilt('{"reason": "MARK"}'), {"Content-Type": "text/plain"}, 415),
-    "no content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": ""}, 415),
-    "marked content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": f"application/{MARK}"}, 415),
-    "charset latin-1": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=iso-8859-1"}, 415),
-    "charset UTF-16": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=utf-16"}, 415),
-    "compressed": (b"\x1f\x8b\x08\x00" + MARK.encode(), {"Content-Encoding": "gzip"}, 400),
-}
 
 
 @pytest.mark.parametrize("kind", BODIES)
 def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind: str) -> None:
     content, headers, status = BODIES[kind]
-    for name in NAMES:
-        target = targets[name]
-        problem = require_refused(targets, lambda to=target: to.send(content, **headers), MARK, "99999999")
-        assert problem["status"] == status, name
+    chosen = [targets[name] for name in NAMES]
+    with nothing_kept(targets):
+        for target in chosen:
+            problem = require_problem(target.send(content, **headers), MARK, "99999999")
+            assert problem["status"] == status, target.path
 
 
 @pytest.mark.parametrize("key", [MARK, f"{MARK}\0", f"\ud800{MARK}", f"{MARK}/~ é", "x" * 70_000, ""], ids=range(6))
@@ -92,7 +54,8 @@ def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind
 def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str, key: str) -> None:
     target = targets[name]
     body = {**target.body, key: MARK}
-    problem = require_refused(targets, lambda: target.send_json(body), MARK, "x" * 100, "\\ud800")
+    with nothing_kept(targets):
+        problem = require_problem(target.send_json(body), MARK, "x" * 100, "\\ud800")
     assert [error["code"] for error in problem["errors"]] in ([], ["extra_forbidden"], ["string_unicode"])
 
 
@@ -249,16 +212,16 @@ def test_an_impossible_value_is_refused_at_its_field(
 ) -> None:
     target = targets[name]
     faults: list[str] = []
-    for value in values:
-        try:
-            body = target.with_value(pointer, value)
-            problem = require_refused(targets, lambda sent=body: target.send_json(sent), *SHOWN_NEVER)
-            pointed = [error["pointer"] for error in problem["errors"]]
-            missing = problem["code"] == "not_found" and not pointed
-            assert missing or any(place == pointer or place.startswith(f"{pointer}/") for place in pointed), problem
-        except AssertionError as fault:
-            faults.append(f"{ascii(value)[:80]}: {str(fault)[:300]}")
-    assert not faults, "\n".join(faults)
+    with nothing_kept(targets):
+        for value in values:
+            try:
+                problem = require_problem(target.send_json(target.with_value(pointer, value)), *SHOWN_NEVER)
+                pointed = [error["pointer"] for error in problem["errors"]]
+                missing = problem["code"] == "not_found" and not pointed
+                assert missing or any(place == pointer or place.startswith(f"{pointer}/") for place in pointed), problem
+            except AssertionError as fault:
+                faults.append(f"{ascii(value)[:80]}: {str(fault)[:300]}")
+        assert not faults, "\n".join(faults)
 
 
 LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts")
@@ -300,14 +263,12 @@ EVENT_QUERIES = (
 def test_a_query_that_means_nothing_is_refused_by_every_list(targets: Targets, query: str) -> None:
     for path in LISTS:
         caller = targets.world.analyst if path.endswith("extracts") else targets.world.monitor
-        require_refused(targets, lambda who=caller, at=path: who.raw("GET", f"{at}?{query}", b""), MARK, "9" * 50)
+        require_problem(caller.raw("GET", f"{path}?{query}", b""), MARK, "9" * 50)
 
 
 @pytest.mark.parametrize("query", EVENT_QUERIES)
 def test_a_filter_that_means_nothing_never_gives_unfiltered_events(targets: Targets, query: str) -> None:
-    problem = require_refused(
-        targets, lambda: targets.world.monitor.raw("GET", f"/v1/adverse-events?{query}", b""), MARK
-    )
+    problem = require_problem(targets.world.monitor.raw("GET", f"/v1/adverse-events?{query}", b""), MARK)
     assert all(error["pointer"].startswith("/query/") for error in problem["errors"])
 
 
@@ -346,15 +307,15 @@ def test_an_address_that_names_nothing_is_refused(targets: Targets, place: str) 
     caller = world.analyst if "extract" in place else world.monitor
     for name in NAMELESS:
         path = place.replace("STUDY", world.study).format(name)
-        assert require_refused(targets, lambda at=path: caller.get(at), MARK, "x" * 50)["status"] in {404, 422}, name
+        assert require_problem(caller.get(path), MARK, "x" * 50)["status"] in {404, 422}, name
 
 
 @pytest.mark.parametrize("name", NAMELESS)
 def test_grants_for_nobody_are_refused(targets: Targets, name: str) -> None:
     body = {"role": "monitor", "study": targets.world.study}
-    for kind in ("users", "clients"):
-        path = f"/v1/{kind}/{name}/grants"
-        require_refused(targets, lambda at=path: targets.world.admin.post(at, body), MARK)
+    with nothing_kept(targets):
+        for kind in ("users", "clients"):
+            require_problem(targets.world.admin.post(f"/v1/{kind}/{name}/grants", body), MARK)
 
 
 FORMS = (
@@ -386,9 +347,8 @@ def test_client_credentials_that_are_none_are_refused(targets: Targets, basic: s
 @pytest.mark.parametrize("key", ["", " ", "a b", "é", "x" * 256, "a\tb", f"{MARK} "])
 def test_an_idempotency_key_is_printable_ascii(targets: Targets, key: str) -> None:
     target = targets["event"]
-    problem = require_refused(
-        targets, lambda: target.caller.raw("POST", target.path, b"{}", **{"Idempotency-Key": key.encode()}), MARK
-    )
+    with nothing_kept(targets):
+        problem = require_problem(target.send_json(target.body, **{"Idempotency-Key": key.encode()}), MARK)
     assert problem["code"] in {"idempotency_key_missing", "validation_failed"}
 
 
@@ -396,5 +356,6 @@ def test_an_idempotency_key_is_printable_ascii(targets: Targets, key: str) -> No
 def test_an_etag_that_nobody_gave_changes_nothing(targets: Targets, tag: str) -> None:
     target = targets["amend_visit"]
     content = b'{"reason": "typed wrongly", "occurred_on": "2025-01-26"}'
-    problem = require_refused(targets, lambda: target.send(content, **{"If-Match": tag.encode()}), MARK)
+    with nothing_kept(targets):
+        problem = require_problem(target.send(content, **{"If-Match": tag.encode()}), MARK)
     assert problem["status"] in {412, 422, 428}

@@ -1,4 +1,4 @@
-"""Canaries: marked identifiers are sent in good, bad and repeated requests, and searched for wherever they must not be."""
+"""Canaries: marked identifiers are sent in good, bad and repeated requests, and searched for where they must not be."""
 
 import json
 from collections.abc import Iterator

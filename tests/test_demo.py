@@ -1,0 +1,345 @@
+"""`registry demo` keeps what it promises, and its extract gives the known answer."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import httpx
+import pytest
+from scipy import stats
+
+from tests.server import free_port, registry_command
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPECTED = json.loads((ROOT / "tests" / "data" / "synthetic12_expected.json").read_text())
+FIGURES = EXPECTED["computed_exact"]
+SCALES = [("MADRS", "madrs"), ("SHEEHAN_SDS", "sds")]
+SITES = ["S01", "S02", "S03"]
+SECONDS_TO_FIRST_ANSWER = 60
+
+
+def demo_command(folder: Path, *arguments: str) -> list[str]:
+    return registry_command("demo", "--data", str(folder), *arguments)
+
+
+def environment() -> dict[str, str]:
+    """Without a proxy, so that the pasted curl lines are exactly what they are elsewhere."""
+    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+
+
+@dataclass
+class Running:
+    folder: Path
+    process: subprocess.Popen[str]
+    printed: str
+    loading: str
+
+    @property
+    def file(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "demo.json").read_text()))
+
+    @property
+    def tour(self) -> str:
+        return self.printed.partition("# ---- paste from here")[2].partition("# ---- to here")[0].partition("\n")[2]
+
+    def account(self, role: str, number: int = 0, kind: str = "user") -> dict[str, Any]:
+        return [one for one in self.file["accounts"] if (one["role"], one["kind"]) == (role, kind)][number]
+
+    def get(self, account: dict[str, Any], path: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {account['token']}"}
+        return httpx.get(f"{self.file['base_url']}/v1/{path}", headers=headers, trust_env=False)
+
+    def items(self, account: dict[str, Any], path: str) -> list[dict[str, Any]]:
+        page = self.get(account, f"{path}?limit=500").raise_for_status().json()
+        assert page["next"] is None
+        return list(page["items"])
+
+    def csv_file(self, name: str) -> list[dict[str, str]]:
+        answer = self.get(self.account("analyst"), f"extracts/{self.file['extract']}/files/{name}")
+        return list(csv.DictReader(io.StringIO(answer.raise_for_status().text)))
+
+
+@contextmanager
+def served(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A demo that was started, up to the end of what it prints."""
+    command = demo_command(folder, "--port", str(port))
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Stop with"):
+                break
+        try:
+            yield process, "".join(lines)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Loaded with --exit first, then served from the same folder, as somebody does who comes back to it."""
+    folder, port = tmp_path_factory.mktemp("demo") / "data", free_port()
+    started = time.monotonic()
+    command = demo_command(folder, "--port", str(port), "--exit")
+    loaded = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    assert time.monotonic() - started < SECONDS_TO_FIRST_ANSWER
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+    with served(folder, port) as (process, printed):
+        yield Running(folder, process, printed, loaded.stdout)
+
+
+def test_progress_is_told(demo: Running) -> None:
+    assert "Stored: 14 participants, 182 visits, 431 outcomes, " in demo.loading
+    assert all(f"{site}: participant 1 of " in demo.loading for site in SITES)
+
+
+def test_its_files_are_for_the_owner_only(demo: Running) -> None:
+    assert stat.S_IMODE(demo.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in demo.folder.iterdir()} == {0o600}
+
+
+def test_the_file_names_everybody_of_the_study(demo: Running) -> None:
+    file = demo.file
+    assert (file["study"], file["sites"]) == ("mdma-mdd-demo", SITES)
+    everybody = Counter((one["role"], one["kind"], tuple(one["sites"])) for one in file["accounts"])
+    assert everybody == {
+        ("site_staff", "user", ("S01",)): 1,
+        ("site_staff", "user", ("S02",)): 1,
+        ("site_staff", "user", ("S03",)): 1,
+        ("site_staff", "client", ("S01",)): 1,
+        ("site_staff", "client", ("S02",)): 1,
+        ("site_staff", "client", ("S03",)): 1,
+        ("monitor", "user", ("S01", "S02")): 1,
+        ("monitor", "user", ("S01", "S02", "S03")): 1,
+        ("analyst", "user", ()): 2,
+        ("custodian", "user", ()): 2,
+        ("admin", "user", ()): 1,
+    }
+    assert len({one["organisation"] for one in file["accounts"] if one["role"] == "analyst"}) == 2
+    secrets = [one.get("password") or one["client_secret"] for one in file["accounts"]]
+    assert len(set(secrets)) == len(file["accounts"])
+
+
+def test_every_token_and_every_secret_works(demo: Running) -> None:
+    for account in demo.file["accounts"]:
+        me = demo.get(account, "me").raise_for_status().json()
+        assert {grant["role"] for grant in me["grants"]} == {account["role"]}
+        assert me["organisation"] == account["organisation"]
+    client = demo.account("site_staff", kind="client")
+    answer = httpx.post(
+        f"{demo.file['base_url']}/v1/auth/token",
+        data={"grant_type": "client_credentials"},
+        auth=(client["client_id"], client["client_secret"]),
+        trust_env=False,
+    )
+    assert answer.json()["expires_in"] == 43_200
+
+
+def test_each_account_sees_its_own_sites(demo: Running) -> None:
+    for account in demo.file["accounts"]:
+        if account["sites"]:
+            seen = {person["site"] for person in demo.items(account, "participants")}
+            assert seen == set(account["sites"])
+        else:
+            assert demo.get(account, "participants").status_code == 403
+
+
+def test_every_line_of_the_tour_runs_as_printed(demo: Running, tmp_path: Path) -> None:
+    requests = [line for line in demo.tour.splitlines() if line.startswith("curl ")]
+    assert len(requests) == 7
+    variables = re.findall(r"^[A-Z]+=\S+$", demo.tour, re.MULTILINE)
+    answers = []
+    for request in requests:
+        script = "\n".join([*variables, request])
+        done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{request}\n{done.stdout}{done.stderr}"
+        answers.append(done.stdout)
+    person, visit, serious, moderate, extract, _, another = (
+        json.loads(text) if text.strip() else {} for text in answers
+    )
+    assert person["pid"] == visit["participant"]
+    assert [score["value"] for score in visit["outcomes"][0]["scores"]] == [9]
+    assert [event["term"] for event in serious["items"]] == ["Fast heartbeat"]
+    assert len(moderate["items"]) == 2
+    assert extract["status"] == "ready"
+    assert another["status"] == "requested"
+    downloaded = (tmp_path / "outcomes.csv").read_bytes()
+    listed = {file["name"]: file["sha256"] for file in extract["files"]}
+    assert hashlib.sha256(downloaded).hexdigest() == listed["outcomes.csv"]
+
+
+def test_the_whole_tour_can_be_pasted_twice(demo: Running, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-e"], cwd=tmp_path, input=demo.tour, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    unscheduled = [visit for visit in demo.items(demo.account("monitor"), "visits") if visit["visit_code"] == "UNS"]
+    assert len(unscheduled) == 1
+
+
+def test_what_was_posted_is_there(demo: Running) -> None:
+    everything = demo.account("monitor", 1)
+    people = demo.items(everything, "participants")
+    assert Counter(one["status"] for one in people) == {"completed": 12, "withdrawn": 1, "screen_failed": 1}
+    assert [one["unmet_criteria"] for one in people if one["status"] == "screen_failed"] == [["EXCL02"]]
+    visits = [one for one in demo.items(everything, "visits") if one["visit_code"] != "UNS"]
+    assert Counter(one["status"] for one in visits) == {"completed": 181, "missed": 1}
+    outside = [one for one in visits if one["findings"]]
+    assert [(one["visit_code"], bool(one["deviation_reason"])) for one in outside] == [("FU7M", True)]
+    assert demo.get(everything, f"visits/{outside[0]['id']}").json()["out_of_window"]
+    events = demo.items(everything, "adverse-events")
+    assert len(events) == 32
+    assert [(one["term"], one["criteria"]["hospitalisation"]) for one in events if one["serious"]] == [
+        ("Fast heartbeat", True)
+    ]
+    assert all(one["findings"] == [] for one in events)
+
+
+def test_the_given_items_are_stored_as_given(demo: Running) -> None:
+    rows = list(csv.DictReader((ROOT / "tests" / "data" / "synthetic12_madrs_sds.csv").open()))
+    given = Counter(tuple(int(row[f"madrs_{number:02d}"]) for number in range(1, 11)) for row in rows)
+    kept: Counter[tuple[int, ...]] = Counter()
+    for code in ("BL", "PRIM"):
+        page = demo.get(demo.account("monitor", 1), f"outcomes?instrument=MADRS&visit_code={code}&limit=500").json()
+        kept += Counter(tuple(outcome["items"].values()) for outcome in page["items"])
+    assert kept == given
+
+
+def test_the_shipped_data_are_the_shared_ones() -> None:
+    shipped = ROOT / "app" / "demo" / "data" / "synthetic12_madrs_sds.csv"
+    assert shipped.read_bytes() == (ROOT / "tests" / "data" / "synthetic12_madrs_sds.csv").read_bytes()
+
+
+def pairs(demo: Running, instrument: str) -> list[tuple[int, int]]:
+    """Total at baseline and at the primary endpoint of everybody who has both, from the extract alone."""
+    totals: dict[str, dict[str, int]] = {}
+    for row in demo.csv_file("outcomes.csv"):
+        if (row["instrument"], row["score"]) == (instrument, "total"):
+            totals.setdefault(row["subject"], {})[row["visit_code"]] = int(row["value"])
+    return [(one["BL"], one["PRIM"]) for one in totals.values() if {"BL", "PRIM"} <= one.keys()]
+
+
+@pytest.mark.parametrize(("instrument", "key"), SCALES)
+def test_the_extract_gives_the_known_answer(demo: Running, instrument: str, key: str) -> None:
+    expected, both = FIGURES[key], pairs(demo, instrument)
+    before, after = [pre for pre, _ in both], [post for _, post in both]
+    changes = [post - pre for pre, post in both]
+    assert (len(both), sum(before), sum(after)) == (expected["n"], expected["baseline_sum"], expected["post_sum"])
+    assert sorted(changes) == sorted(expected["change_values"])
+    assert mean(before) == expected["baseline_mean"]
+    assert stdev(before) == pytest.approx(expected["baseline_sd"], rel=1e-12)
+    assert mean(changes) == pytest.approx(expected["change_mean"], rel=1e-12)
+    assert stdev(changes) / math.sqrt(len(changes)) == pytest.approx(expected["change_se"], rel=1e-12)
+    assert stats.sem(changes) == pytest.approx(expected["change_se"], rel=1e-12)
+    assert stats.ttest_rel(after, before).statistic == pytest.approx(expected["paired_t"], rel=1e-9)
+
+
+def test_the_known_answer_is_the_published_one(demo: Running) -> None:
+    published = EXPECTED["published"]
+    madrs, sheehan = pairs(demo, "MADRS"), pairs(demo, "SHEEHAN_SDS")
+    before = [pre for pre, _ in madrs]
+    assert (round(mean(before), 1), round(stdev(before), 1)) == (29.6, 4.9)
+    for both, key in ((madrs, "madrs"), (sheehan, "sds")):
+        changes = [post - pre for pre, post in both]
+        found = round(mean(changes), 1), round(stdev(changes) / math.sqrt(len(changes)), 1)
+        assert found == (published[key]["change_mean"], published[key]["change_se"])
+
+
+def test_responders_remitters_and_bands_follow_from_the_extract(demo: Running) -> None:
+    both, expected = pairs(demo, "MADRS"), FIGURES["madrs"]
+    assert sum(2 * post <= pre for pre, post in both) == expected["responders_ge50pct"]
+    assert sum(post <= 10 for _, post in both) == expected["remitters_le10"]
+    rows = [row for row in demo.csv_file("outcomes.csv") if row["instrument"] == "MADRS"]
+    for code, key in (("BL", "severity_baseline"), ("PRIM", "severity_post")):
+        bands = Counter(row["band"] for row in rows if row["visit_code"] == code)
+        assert {band: bands[band] for band in expected[key]} == expected[key]
+
+
+def test_the_extract_holds_who_shared_their_data_and_no_more(demo: Running) -> None:
+    people = demo.csv_file("participants.csv")
+    assert Counter(row["status"] for row in people) == {"completed": 12, "withdrawn": 1}
+    assert [row["serious"] for row in demo.csv_file("adverse_events.csv")].count("Y") == 1
+    everything = json.dumps([demo.csv_file(f"{name}.csv") for name in ("participants", "visits", "adverse_events")])
+    assert not re.search(r"S0[123]|2025|telephone|Abroad", everything)
+
+
+def test_the_example_for_analysts_prints_the_known_answer(demo: Running, tmp_path: Path) -> None:
+    outcomes = tmp_path / "outcomes.csv"
+    path = f"extracts/{demo.file['extract']}/files/outcomes.csv"
+    outcomes.write_bytes(demo.get(demo.account("analyst"), path).raise_for_status().content)
+    example, page = ROOT / "docs" / "examples" / "known_answer.py", (ROOT / "docs" / "analyst-tour.md").read_text()
+    done = subprocess.run([sys.executable, str(example), str(outcomes)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for figure in ("29.6", "4.9", "-19.3", "2.4", "-11.7", "2.2"):
+        assert figure in done.stdout
+    assert f"```text\n{done.stdout}```" in page
+    code = example.read_text().partition('"""\n\n')[2]
+    assert f"```python\n{code}```" in page
+    assert len([line for line in code.splitlines() if line]) <= 10
+
+
+def test_the_audit_trail_is_whole(demo: Running) -> None:
+    settings = {**environment(), "REGISTRY_ENVIRONMENT": "demo"}
+    settings["REGISTRY_DATABASE_URL"] = f"sqlite:///{demo.folder / 'registry.db'}"
+    command = registry_command("audit", "verify")
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 4
+    assert all(line.endswith(", whole") for line in done.stdout.splitlines())
+
+
+def test_a_second_demo_takes_the_next_port_and_ctrl_c_ends_it_cleanly(demo: Running) -> None:
+    taken = int(demo.file["base_url"].rpartition(":")[2])
+    before = demo.file
+    with served(demo.folder, taken) as (process, printed):
+        again = demo.file
+        chosen = int(again["base_url"].rpartition(":")[2])
+        assert f"Port {taken} is taken; using {chosen}." in printed
+        assert httpx.get(f"{again['base_url']}/readyz", trust_env=False).is_success
+        assert again["extract"] == before["extract"]
+        assert {one["token"] for one in again["accounts"]}.isdisjoint(one["token"] for one in before["accounts"])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{again['base_url']}/readyz", trust_env=False)
+    (demo.folder / "demo.json").write_text(json.dumps(before))
+
+
+def test_a_server_that_dies_is_told(demo: Running) -> None:
+    with served(demo.folder, free_port()) as (process, _):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(int(children[0]), signal.SIGKILL)
+        assert process.wait(15) == 1
+        assert process.stdout is not None
+        assert "The server stopped by itself with exit code -9." in process.stdout.read()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("Mine")
+    done = subprocess.run(demo_command(tmp_path, "--exit"), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "holds no complete demo" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
