@@ -93,6 +93,10 @@ class PermissionMissing(Forbidden):
     """Your role does not include the permission that this needs."""
 
 
+class ScopeMissing(Exception):
+    """A statement was to be shown to an actor, and nothing says which of its rows exist for them."""
+
+
 @dataclass(frozen=True)
 class Actor:
     """Somebody signed in, with the reach of one permission."""
@@ -233,10 +237,14 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
 
 
 def visible(statement: S, actor: Actor) -> S:
-    """`statement` narrowed to the rows that exist for `actor`: every table that it returns columns of is scoped, and a
-    table without a rule is refused (KeyError), so that forgetting one cannot show anything."""
-    tables = (cast(Table, source).name for source in statement.columns_clause_froms)
-    return statement.where(*(SCOPES[name](actor) for name in tables))
+    """`statement` narrowed to the rows that exist for `actor`: every table that it returns columns of is scoped.
+
+    A statement that returns no table's columns (a bare count) and a table without a rule are defects: ScopeMissing.
+    """
+    tables = {cast(Table, source).name for source in statement.columns_clause_froms}
+    if not tables or not tables <= SCOPES.keys():
+        raise ScopeMissing(sorted(tables))
+    return statement.where(*(SCOPES[name](actor) for name in sorted(tables)))
 
 
 def narrowed(statement: S, *asked: tuple[Any, Any]) -> S:

@@ -49,7 +49,11 @@ class Database:
         """A session whose work is committed as a whole when the block ends well, and rolled back otherwise."""
         with Session(self._writing, expire_on_commit=False) as session:
             yield session
-            session.commit()
+            try:
+                session.commit()
+            except BaseException:
+                session.invalidate()  # a failed COMMIT may leave the transaction open: never hand it to the next one
+                raise
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:

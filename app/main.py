@@ -32,7 +32,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
-        max_body_size=settings.max_body_bytes,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
         telemetry={"logs": False},

@@ -76,5 +76,5 @@ def normalise(text: str) -> str:
 
 
 def display(pid: str) -> str:
-    """In groups of four: `7K3F-9TQ2-XM4D`."""
+    """In groups of four: `7K3F-9TQ2-XMEE`."""
     return "-".join((pid[:4], pid[4:8], pid[8:])) if "-" not in pid else pid

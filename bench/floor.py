@@ -42,12 +42,13 @@ def create_floor() -> FastAPI:
 
 
 def _plain_engine(app: FastAPI) -> Engine:
-    """On SQLite the registry's engine (a second writer would only fight it), else one with SQLAlchemy's defaults."""
+    """On SQLite the registry's engine (a second writer would only fight it), else one with a connection
+    for each client: SQLAlchemy's default of five would open and close the others all the time."""
     database = app.state.database
     if database.is_sqlite:
         writing: Engine = database._writing
         return writing
-    return create_engine(os.environ["REGISTRY_DATABASE_URL"])
+    return create_engine(os.environ["REGISTRY_DATABASE_URL"], pool_size=16)
 
 
 def _plain_session(request: Request) -> Iterator[Session]:
@@ -109,8 +110,8 @@ def idiomatic_visit(body: VisitCreate, author: Author, request: Request, session
     )
     session.commit()
     session.refresh(visit)
-    shown = visit.model_dump(exclude={"site_id", "pid", "created_by", "findings"})
-    return {**shown, "participant": visit.pid, "study": "bench", "site": "bench", "findings": []}
+    shown = {name: getattr(visit, name) for name in VisitRead.model_fields if hasattr(visit, name)}
+    return shown | {"participant": visit.pid, "study": "bench", "site": "bench", "findings": []}
 
 
 def _idiomatic_audit(session: Session, author: Actor, visit: Visit) -> None:
@@ -119,7 +120,7 @@ def _idiomatic_audit(session: Session, author: Actor, visit: Visit) -> None:
         chain = AuditChain(site_id=visit.site_id, hash=audit.GENESIS)
         session.add(chain)
     event = audit.created("visit:recorded", visit, visit.id)
-    entry = {
+    entry: dict[str, Any] = {
         "site_id": visit.site_id,
         "seq": chain.seq + 1,
         "at": now(),
@@ -139,8 +140,8 @@ def _idiomatic_audit(session: Session, author: Actor, visit: Visit) -> None:
 
 @router.get("/idiomatic/adverse-events")
 def idiomatic_events(author: Author, session: Plain) -> AdverseEventList:
-    """A page of 50 serious events as model objects."""
-    statement = select(AdverseEvent).where(col(AdverseEvent.site_id).in_(author.site_ids), col(AdverseEvent.serious))
+    """A page of 50 serious events of one site as model objects."""
+    statement = select(AdverseEvent).where(AdverseEvent.site_id == min(author.site_ids), col(AdverseEvent.serious))
     page = session.exec(statement.order_by(col(AdverseEvent.created_at).desc(), col(AdverseEvent.id).desc()).limit(50))
     return AdverseEventList(items=[_read(event) for event in page], next=None)
 

@@ -24,16 +24,24 @@ def all_cpu_seconds() -> float:
     return (user + nice + system + interrupts + soft_interrupts) / TICKS_PER_SECOND
 
 
-def processes_named(word: str) -> list[int]:
-    """Ids of the processes whose name holds `word` (the database's workers)."""
-    found = []
+def family_of(pid: int) -> list[int]:
+    """A process's parent and all children of that parent: one PostgreSQL, seen from one of its backends."""
+    try:
+        parent = _parent(pid)
+    except OSError:
+        return []
+    found = [parent]
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if word in (folder / "comm").read_text():
+            if _parent(int(folder.name)) == parent:
                 found.append(int(folder.name))
         except OSError:
             continue
     return found
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def fdatasync_microseconds(rounds: int = 50) -> float:

@@ -24,7 +24,7 @@ from app.models.visit import Visit
 from app.settings import Settings
 from bench.cases import Case, cases, extract
 from bench.load import run_slice
-from bench.machine import all_cpu_seconds, cpu_seconds, describe, processes_named
+from bench.machine import all_cpu_seconds, cpu_seconds, describe, family_of
 from bench.seed import Seeded, seed
 from tests.server import free_port
 
@@ -49,10 +49,17 @@ def main() -> None:
         )
         seeded = seed(settings, options.people)
         with _served(settings) as (base_url, pid):
-            measured = _measure(cases(seeded), base_url, pid, options)
+            measured = _measure(cases(seeded), base_url, pid, settings, options)
             measured |= _measure_extract(seeded, base_url)
         _verify(settings, measured)
-    result = {"engine": options.engine, "options": vars(options), "machine": machine, "cases": measured}
+    machine["load_after"] = os.getloadavg()[0]
+    result = {
+        "engine": options.engine,
+        "options": vars(options),
+        "machine": machine,
+        "busy": _busy(measured),
+        "cases": measured,
+    }
     _print(result)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1, default=str) + "\n")
@@ -128,13 +135,15 @@ def _served(settings: Settings) -> Iterator[tuple[str, int]]:
         process.wait(30)
 
 
-def _measure(measured: list[Case], base_url: str, pid: int, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(
+    measured: list[Case], base_url: str, pid: int, settings: Settings, options: argparse.Namespace
+) -> dict[str, Any]:
     """Interleaved: A B C ... then C B A, and so on, after a warm-up slice each."""
     slices: dict[str, list[dict[str, float]]] = {case.name: [] for case in measured}
     warm = [run_slice(base_url, case.request, options.clients, options.seconds / 2) for case in measured]
     for number in range(options.rounds):
         for case in measured if number % 2 == 0 else measured[::-1]:
-            slices[case.name].append(_slice(case, base_url, pid, options))
+            slices[case.name].append(_slice(case, base_url, pid, settings, options))
     rates = {name: statistics.median(one["per_second"] for one in found) for name, found in slices.items()}
     return {
         case.name: {
@@ -148,8 +157,8 @@ def _measure(measured: list[Case], base_url: str, pid: int, options: argparse.Na
     }
 
 
-def _slice(case: Case, base_url: str, pid: int, options: argparse.Namespace) -> dict[str, float]:
-    database = _by_process(processes_named("postgres"))
+def _slice(case: Case, base_url: str, pid: int, settings: Settings, options: argparse.Namespace) -> dict[str, float]:
+    database = _by_process(_database_processes(settings))
     before = all_cpu_seconds(), cpu_seconds(pid), time.process_time()
     taken = run_slice(base_url, case.request, options.clients, options.seconds)
     everybody, server = all_cpu_seconds() - before[0], cpu_seconds(pid) - before[1]
@@ -165,6 +174,14 @@ def _slice(case: Case, base_url: str, pid: int, options: argparse.Namespace) -> 
         "client_share": client / taken.seconds,
         "foreign_share": max(0.0, everybody - server - client - stored) / taken.seconds,
     }
+
+
+def _database_processes(settings: Settings) -> list[int]:
+    """Of the PostgreSQL that is measured, on this machine; any other one is foreign load. None for SQLite."""
+    with Database(settings) as database, database.read() as session:
+        if database.is_sqlite:
+            return []
+        return family_of(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 def _by_process(processes: list[int]) -> dict[int, float]:
@@ -225,18 +242,28 @@ def _verify(settings: Settings, measured: dict[str, Any]) -> None:
 def _print(result: dict[str, Any]) -> None:
     rows = {name: case for name, case in result["cases"].items() if "per_second" in case}
     print(f"\n{result['engine']}, {result['machine']['cpu']}, fdatasync {result['machine']['fdatasync_us']} us")
-    print(f"{'':32}{'req/s':>8}{'ratio':>7}{'p50 ms':>8}{'p99 ms':>8}{'server us':>11}{'db us':>8}{'spread':>8}")
+    headings = ("req/s", 8), ("ratio", 7), ("p50 ms", 8), ("p99 ms", 8), ("server us", 11), ("db us", 8), ("spread", 8)
+    print(" " * 32 + "".join(f"{name:>{width}}" for name, width in (*headings, ("client", 8))))
     for name, case in rows.items():
         print(
             f"{name:32}{case['per_second']:8.0f}{case['ratio_to_floor']:7.2f}{case['p50_ms']:8.1f}{case['p99_ms']:8.1f}"
             f"{case['server_us']:11.0f}{case['database_us']:8.0f}{case['spread']:8.0%}"
+            f"{case['client_share']:8.0%}"
         )
     one = result["cases"]["extract, all files"]
     times = f"{one['seconds']:.2f} s, ORM CSV {one['orm_csv_seconds']:.2f} s, ratio {one['ratio']:.2f}"
     print(f"extract of {one['rows']} scores: {times}")
-    foreign = statistics.median(case["foreign_share"] for case in rows.values())
-    if foreign > BUSY_SHARE or rows["bare endpoint"]["spread"] > FLOOR_SPREAD:
-        print(f"BUSY: others used {foreign:.0%} of a core, the floor varied by {rows['bare endpoint']['spread']:.0%}")
+    if result["busy"]:
+        print(f"BUSY: {result['busy']}")
+
+
+def _busy(measured: dict[str, Any]) -> str | None:
+    """Why the run deserves little trust, or None."""
+    rated = [case for case in measured.values() if "foreign_share" in case]
+    foreign, spread = statistics.median(case["foreign_share"] for case in rated), rated[0]["spread"]
+    if foreign <= BUSY_SHARE and spread <= FLOOR_SPREAD:
+        return None
+    return f"others used {foreign:.0%} of a core, the floor varied by {spread:.0%}"
 
 
 if __name__ == "__main__":

@@ -186,10 +186,10 @@ def abandon(server: LiveServer, sent: bytes, wait: float = 0.0, read: int = 0, r
 
 
 def exchange(server: LiveServer, sent: bytes) -> bytes:
-    """Send and read until the server closes or is silent for a second."""
+    """Send and read until the server closes or is silent for a moment."""
     got = b""
     with closing(connected(server)) as wire:
-        wire.settimeout(1)
+        wire.settimeout(0.3)
         try:
             wire.sendall(sent)
             while part := wire.recv(65_536):

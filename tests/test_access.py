@@ -1,13 +1,16 @@
 """Reach: which rows exist for whom, through lists, filters, nested ids and cursors."""
 
 import time
+from typing import Any
 
 import pytest
-from sqlmodel import select
+from sqlmodel import func, select
 
-from app.access import KnownActors, Permission, load_actor
+from app.access import KnownActors, Permission, ScopeMissing, load_actor, visible
 from app.models.account import Account, Role, RoleGrant
+from app.models.audit import AuditEntry
 from app.models.base import now
+from app.models.visit import Visit
 from tests.route_cases import a_visit, an_event
 from tests.world import Caller, World, madrs
 
@@ -189,3 +192,19 @@ def test_a_known_actor_serves_only_the_permission_it_was_looked_up_for(world: Wo
     known.keep(claims, load_actor(world.registry.database, claims, Permission.visit_read))
     assert known.get(claims, Permission.visit_write) is None
     assert known.get(claims, Permission.visit_read) is not None
+
+
+@pytest.mark.parametrize("statement", [select(func.count()).select_from(Visit), select(AuditEntry)])
+def test_a_statement_that_nothing_scopes_is_a_defect_not_an_open_door(world: World, statement: Any) -> None:
+    claims = world.registry.app.state.tokens.verify(world.monitor.token)
+    actor = load_actor(world.registry.database, claims, Permission.visit_read)
+    with pytest.raises(ScopeMissing):
+        visible(statement, actor)
+
+
+def test_a_grant_given_twice_is_one_grant(world: World) -> None:
+    account = world.account()
+    body = {"role": "monitor", "study": world.study, "sites": ["A"]}
+    for _ in range(2):
+        answer = world.admin.post(f"/v1/users/{account.id}/grants", body)
+        assert (answer.status_code, len(answer.json()["grants"])) == (201, 1)

@@ -24,12 +24,18 @@ import httpx
 import pytest
 from scipy import stats
 
+from app import audit
+from app.database import Database
+from app.demo.run import FolderOccupied, known_demo
+from app.demo.server import Server, ServerFailed
+from app.settings import Settings
 from tests.server import free_port, registry_command
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = json.loads((ROOT / "tests" / "data" / "synthetic12_expected.json").read_text())
 FIGURES = EXPECTED["computed_exact"]
 SCALES = [("MADRS", "madrs"), ("SHEEHAN_SDS", "sds")]
+GIVEN = ROOT / "tests" / "data" / "synthetic12_madrs_sds.csv"
 SITES = ["S01", "S02", "S03"]
 SECONDS_TO_FIRST_ANSWER = 60
 
@@ -46,9 +52,7 @@ def environment() -> dict[str, str]:
 @dataclass
 class Running:
     folder: Path
-    process: subprocess.Popen[str]
     printed: str
-    loading: str
 
     @property
     def file(self) -> dict[str, Any]:
@@ -96,22 +100,21 @@ def served(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Loaded with --exit first, then served from the same folder, as somebody does who comes back to it."""
+    """One fresh demo for all tests, ended by Ctrl-C."""
     folder, port = tmp_path_factory.mktemp("demo") / "data", free_port()
     started = time.monotonic()
-    command = demo_command(folder, "--port", str(port), "--exit")
-    loaded = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
-    assert time.monotonic() - started < SECONDS_TO_FIRST_ANSWER
+    with served(folder, port) as (process, printed):
+        assert time.monotonic() - started < SECONDS_TO_FIRST_ANSWER
+        yield Running(folder, printed)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
-    with served(folder, port) as (process, printed):
-        yield Running(folder, process, printed, loaded.stdout)
 
 
 def test_progress_is_told(demo: Running) -> None:
-    assert "Stored: 14 participants, 182 visits, 431 outcomes, " in demo.loading
-    assert all(f"{site}: participant 1 of " in demo.loading for site in SITES)
+    assert "Stored: 14 participants, 182 visits, 431 outcomes, " in demo.printed
+    assert all(f"{site}: participant 1 of " in demo.printed for site in SITES)
 
 
 def test_its_files_are_for_the_owner_only(demo: Running) -> None:
@@ -218,7 +221,7 @@ def test_what_was_posted_is_there(demo: Running) -> None:
 
 
 def test_the_given_items_are_stored_as_given(demo: Running) -> None:
-    rows = list(csv.DictReader((ROOT / "tests" / "data" / "synthetic12_madrs_sds.csv").open()))
+    rows = list(csv.DictReader(GIVEN.read_text().splitlines()))
     given = Counter(tuple(int(row[f"madrs_{number:02d}"]) for number in range(1, 11)) for row in rows)
     kept: Counter[tuple[int, ...]] = Counter()
     for code in ("BL", "PRIM"):
@@ -229,7 +232,7 @@ def test_the_given_items_are_stored_as_given(demo: Running) -> None:
 
 def test_the_shipped_data_are_the_shared_ones() -> None:
     shipped = ROOT / "app" / "demo" / "data" / "synthetic12_madrs_sds.csv"
-    assert shipped.read_bytes() == (ROOT / "tests" / "data" / "synthetic12_madrs_sds.csv").read_bytes()
+    assert shipped.read_bytes() == GIVEN.read_bytes()
 
 
 def pairs(demo: Running, instrument: str) -> list[tuple[int, int]]:
@@ -301,45 +304,42 @@ def test_the_example_for_analysts_prints_the_known_answer(demo: Running, tmp_pat
 
 
 def test_the_audit_trail_is_whole(demo: Running) -> None:
-    settings = {**environment(), "REGISTRY_ENVIRONMENT": "demo"}
-    settings["REGISTRY_DATABASE_URL"] = f"sqlite:///{demo.folder / 'registry.db'}"
-    command = registry_command("audit", "verify")
-    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) == 4
-    assert all(line.endswith(", whole") for line in done.stdout.splitlines())
+    settings = Settings(environment="demo", database_url=f"sqlite:///{demo.folder / 'registry.db'}")
+    with Database(settings) as database, database.read() as session:
+        verdicts = list(audit.verify(session))
+    assert len(verdicts) == 1 + len(SITES)
+    assert all(verdict.fault is None and verdict.entries > 50 for verdict in verdicts)
 
 
-def test_a_second_demo_takes_the_next_port_and_ctrl_c_ends_it_cleanly(demo: Running) -> None:
-    taken = int(demo.file["base_url"].rpartition(":")[2])
+def test_started_again_it_takes_the_next_port_and_fresh_tokens_and_leaves_when_asked(demo: Running) -> None:
     before = demo.file
-    with served(demo.folder, taken) as (process, printed):
-        again = demo.file
-        chosen = int(again["base_url"].rpartition(":")[2])
-        assert f"Port {taken} is taken; using {chosen}." in printed
-        assert httpx.get(f"{again['base_url']}/readyz", trust_env=False).is_success
-        assert again["extract"] == before["extract"]
-        assert {one["token"] for one in again["accounts"]}.isdisjoint(one["token"] for one in before["accounts"])
-        process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{again['base_url']}/readyz", trust_env=False)
+    taken = before["base_url"].rpartition(":")[2]
+    command = demo_command(demo.folder, "--port", taken, "--exit")
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = demo.file
     (demo.folder / "demo.json").write_text(json.dumps(before))
+    chosen = again["base_url"].rpartition(":")[2]
+    assert f"Port {taken} is taken; using {chosen}." in done.stdout
+    assert again["extract"] == before["extract"]
+    assert {one["token"] for one in again["accounts"]}.isdisjoint(one["token"] for one in before["accounts"])
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{again['base_url']}/healthz", trust_env=False)
+    assert all(demo.get(one, "me").is_success for one in again["accounts"])
 
 
-def test_a_server_that_dies_is_told(demo: Running) -> None:
-    with served(demo.folder, free_port()) as (process, _):
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == 1
-        os.kill(int(children[0]), signal.SIGKILL)
-        assert process.wait(15) == 1
-        assert process.stdout is not None
-        assert "The server stopped by itself with exit code -9." in process.stdout.read()
+def test_a_server_that_dies_is_told(tmp_path: Path) -> None:
+    with Server(tmp_path, free_port()) as server:
+        server.process.kill()
+        with pytest.raises(ServerFailed, match="did not come up"):
+            server.wait_until_ready()
+        assert "stopped by itself with exit code -9" in str(server.death())
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("Mine")
-    done = subprocess.run(demo_command(tmp_path, "--exit"), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "holds no complete demo" in done.stderr
+    tmp_path.chmod(0o755)
+    with pytest.raises(FolderOccupied):
+        known_demo(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755

@@ -8,7 +8,7 @@ from sqlmodel import select
 from app.models.participant import STATUS_TRANSITIONS, ParticipantStatus, VaultIdentity
 from app.privacy.vault import reveal_label
 from app.security.sealing import SealBroken
-from tests.world import World
+from tests.world import World, madrs
 
 
 def test_enrolment_gives_a_pid_with_check_symbols(world: World) -> None:
@@ -155,10 +155,52 @@ def test_a_mistyped_enrolment_can_be_corrected(world: World) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"age_at_consent": None}, {"sex": None}, {"enrolled_on": "2024-12-31"}, {"actual_arm": "placebo"}, {"pid": "x"}],
+    [
+        {"age_at_consent": None},
+        {"sex": None},
+        {"enrolled_on": "2024-12-31"},
+        {"enrolled_on": None},
+        {"enrolled_on": "2099-01-01"},
+        {"actual_arm": "placebo"},
+        {"pid": "x"},
+    ],
 )
 def test_a_correction_obeys_the_rules_of_enrolment(world: World, change: dict[str, Any]) -> None:
     person = world.staff_a.post("/v1/participants", world.enrolment())
     body = {"reason": "a correction", **change}
     assert world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"]).status_code == 422
     assert world.staff_a.get(person.headers["Location"]).json() == person.json()
+
+
+def test_a_person_who_was_not_enrolled_cannot_become_so_by_a_correction(world: World) -> None:
+    change = {"eligibility": {"met": False, "unmet": ["EXCL01"]}, "enrolled_on": None}
+    person = world.staff_a.post("/v1/participants", world.enrolment(**change))
+    body = {"enrolled_on": "2025-01-20", "reason": "a correction"}
+    answer = world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"])
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "by_status")
+
+
+def test_a_correction_that_changes_nothing_makes_no_version(world: World) -> None:
+    records = [
+        world.staff_a.post("/v1/participants", world.enrolment()),
+        world.staff_a.post("/v1/visits", world.visit(world.enrolled(), outcomes=[madrs(1)])),
+        world.staff_a.post("/v1/adverse-events", world.event(world.enrolled())),
+    ]
+    outcome = records[1].json()["outcomes"][0]
+    records.append(world.staff_a.get(f"/v1/outcomes/{outcome['id']}"))
+    for record in records:
+        path = record.headers.get("Location") or f"/v1/outcomes/{outcome['id']}"
+        answer = world.staff_a.patch(path, {"reason": "nothing to correct"}, record.headers["ETag"])
+        assert (answer.status_code, answer.json()) == (200, record.json())
+
+
+def test_nothing_can_be_recorded_of_the_future(world: World) -> None:
+    pid = world.enrolled()
+    tomorrow = "2099-01-01"
+    refused = [
+        world.staff_a.post("/v1/visits", world.visit(pid, "BL", tomorrow)),
+        world.staff_a.post("/v1/adverse-events", world.event(pid, onset="2099")),
+        world.staff_a.post("/v1/adverse-events", world.event(pid, aware_at=f"{tomorrow}T00:00:00Z")),
+        world.staff_a.post("/v1/participants", world.enrolment(screened_on=tomorrow)),
+    ]
+    assert [answer.json()["errors"][0]["code"] for answer in refused] == ["date_in_future"] * 4

@@ -50,9 +50,10 @@ def _made_up(subject: str, visit: str, instrument_code: str) -> Items:
     scale, share = instrument(instrument_code), _severity(subject, visit)
     if scale.direction == "higher_is_better":
         share = 1 - share
+    scored = {code for rule in scale.scores for code in getattr(rule, "items", ())}
     items: Items = {}
     for item in scale.items:
-        if not item.optional:
+        if item.code in scored:
             near = round(item.minimum + share * (item.maximum - item.minimum))
             near += drawn(2, subject, visit, item.code) - 1
             items[item.code] = min(max(near, item.minimum), item.maximum)

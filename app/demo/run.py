@@ -61,7 +61,7 @@ def _listen_to_signals() -> None:
 
 def _demo(folder: Path, port: int, leave: bool) -> int:
     started = time.monotonic()
-    known = _known(folder)
+    known = known_demo(folder)
     chosen = free_port(port)
     if port and chosen != port:
         say(f"Port {port} is taken; using {chosen}.")
@@ -83,7 +83,7 @@ def _demo(folder: Path, port: int, leave: bool) -> int:
         raise server.death()
 
 
-def _known(folder: Path) -> Demo | None:
+def known_demo(folder: Path) -> Demo | None:
     """The demo in a folder; none in a new or empty one, which becomes its owner's alone. Raises FolderOccupied."""
     if (folder / FILE).exists():
         say(f"Found a demo in {folder}; using it again.")

@@ -52,7 +52,7 @@ class Server:
         self._log = folder / "server.log"
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the demo alone, which then stops the server.
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 _command("serve", "--port", str(port)),
                 cwd=folder,
                 env=_environment(),
@@ -65,19 +65,19 @@ class Server:
     def wait_until_ready(self) -> None:
         """Raises ServerFailed."""
         deadline = time.monotonic() + READY_WITHIN_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 ready = httpx.get(f"{self.base_url}/readyz", trust_env=False).is_success
             except httpx.TransportError:
                 ready = False
-            if ready and self._process.poll() is None:
+            if ready and self.process.poll() is None:
                 return
             time.sleep(0.05)
         raise ServerFailed(f"The server did not come up. {self._last_words()}")
 
     def death(self) -> ServerFailed:
         """Wait until the server stops by itself; gives the failure to raise."""
-        code = self._process.wait()
+        code = self.process.wait()
         return ServerFailed(f"The server stopped by itself with exit code {code}. {self._last_words()}")
 
     def _last_words(self) -> str:
@@ -87,12 +87,12 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
+        self.process.terminate()
         try:
-            self._process.wait(30)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
 
 
 def _command(*arguments: str) -> list[str]:

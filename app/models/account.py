@@ -5,11 +5,12 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID, uuid4
 
+from pydantic import Field as Bounded
 from pydantic import Strict, StringConstraints
 from sqlalchemy import CheckConstraint, Index, String
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Instant, Shape, ShortText, now, one_of
+from app.models.base import Answer, Code, InstantShown, Shape, ShortText, now, one_of
 
 
 class Role(StrEnum):
@@ -119,7 +120,7 @@ class ClientCreate(Shape):
 class GrantCreate(Shape):
     role: Annotated[Role, Strict(False)]
     study: Code | None = None
-    sites: list[Code] | None = None
+    sites: Annotated[list[Code], Bounded(max_length=500)] | None = None
     """Codes of the sites; absent means all sites of the study."""
 
 
@@ -127,7 +128,7 @@ class GrantRead(Answer):
     role: Role
     study: str | None
     site: str | None
-    granted_at: Instant
+    granted_at: InstantShown
 
 
 class AccountRead(Answer):

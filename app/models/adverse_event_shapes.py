@@ -13,9 +13,11 @@ from app.models.base import (
     Code,
     Filter,
     Instant,
+    InstantShown,
     IsoDate,
     Limit,
     PartialDate,
+    PastInstant,
     QueryBool,
     Reason,
     Shape,
@@ -66,7 +68,7 @@ class AdverseEventFields(Shape):
     outcome: Annotated[AeOutcome, Strict(False)] | None = None
     expected: bool | None = None
     special_interest: Code | None = None
-    aware_at: Instant | None = None
+    aware_at: PastInstant | None = None
 
     @model_validator(mode="after")
     def _nothing_contradicts(self) -> "AdverseEventFields":
@@ -102,7 +104,7 @@ class AdverseEventAmend(Shape):
     outcome: Annotated[AeOutcome, Strict(False)] | None = None
     expected: bool | None = None
     special_interest: Code | None = None
-    aware_at: Instant | None = None
+    aware_at: PastInstant | None = None
 
 
 class AdverseEventRead(Answer):
@@ -126,12 +128,12 @@ class AdverseEventRead(Answer):
     outcome: AeOutcome | None
     expected: bool | None
     special_interest: str | None
-    aware_at: Instant | None
-    due_at: Instant | None
+    aware_at: InstantShown | None
+    due_at: InstantShown | None
     findings: list[Finding]
     version: int
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantShown
+    updated_at: InstantShown
 
 
 class AdverseEventList(Answer):

@@ -7,7 +7,7 @@ from pydantic import Field as Bounded
 from sqlalchemy import BigInteger, Column, Index, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Filter, Instant, Limit, now
+from app.models.base import Answer, Filter, InstantShown, Limit, now
 
 REGISTRY_CHAIN = 0
 """The chain of everything that belongs to no site: accounts, studies, extracts."""
@@ -59,7 +59,7 @@ class AuditRead(Answer):
 
     site: str | None
     seq: int
-    at: Instant
+    at: InstantShown
     actor: str
     action: str
     subject_type: str
@@ -78,7 +78,7 @@ class HistoryRead(Answer):
     new: object
     actor: UUID | str
     actor_name: str | None
-    at: Instant
+    at: InstantShown
     reason: str | None
     action: str
     version: int

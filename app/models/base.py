@@ -1,9 +1,10 @@
 """What tables and shapes share: the strict shape, bounded field types, column and constraint helpers."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import (
@@ -21,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import CheckConstraint, Table
 from sqlmodel import SQLModel
 
-from app.models.partial_date import FIRST_YEAR, LAST_YEAR, check_partial_date
+from app.models.partial_date import FIRST_YEAR, LAST_YEAR, span
 
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -50,16 +51,32 @@ class Filter(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_AHEAD = timedelta(hours=14)
+"""The day is at most this much further than in UTC, at the easternmost sites."""
+
+
 def _clean(text: str) -> str:
     if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in text):
         raise PydanticCustomError("unclean_text", "Control characters and lone surrogates are not allowed")
-    return unicodedata.normalize("NFC", text)
+    return text
+
+
+def _composed(text: Any) -> Any:
+    """NFC, before the length is checked: composing can lengthen a text."""
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
+
+
+def _stripped(text: Any) -> Any:
+    composed = _composed(text)
+    return composed.strip() if isinstance(composed, str) else composed
 
 
 def _iso_date(value: Any) -> Any:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
-    if not isinstance(value, str) or len(value) != 10 or not value.isascii():
+    if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
         raise PydanticCustomError("date_format", "Must be a date written YYYY-MM-DD")
     try:
         return date.fromisoformat(value)
@@ -73,14 +90,31 @@ def _plausible_year(value: date | datetime) -> Any:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    """Stored and compared in UTC, so that is where the year is checked; the first check keeps this from overflowing."""
+    return value.astimezone(UTC)
+
+
+def _not_future(value: date | datetime) -> Any:
+    latest = now() + _AHEAD
+    if (value > latest) if isinstance(value, datetime) else (value > latest.date()):
+        raise PydanticCustomError("date_in_future", "Cannot lie in the future")
+    return value
+
+
 def _instant_text(value: Any) -> Any:
     if isinstance(value, datetime):
         return value
-    if not isinstance(value, str) or not 20 <= len(value) <= 35:
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
         raise PydanticCustomError(
             "instant_format", "Must be an RFC 3339 time with offset, such as 2026-03-05T09:30:00Z"
         )
     return value
+
+
+def _past_partial_date(text: str) -> str:
+    _not_future(span(text).earliest)
+    return text
 
 
 def _query_bool(value: Any) -> Any:
@@ -108,9 +142,18 @@ def canonical_json(value: Any) -> str:
 
 
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)]
-LongText = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)]
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=1000), AfterValidator(_clean)]
+Label = Annotated[
+    str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=64), AfterValidator(_clean)
+]
+ShortText = Annotated[
+    str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)
+]
+LongText = Annotated[
+    str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)
+]
+Reason = Annotated[
+    str, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=1000), AfterValidator(_clean)
+]
 """Why a clinical datum changes (ICH E6(R3) 4.2.2): required, and longer than one keystroke."""
 
 IsoDate = Annotated[
@@ -119,17 +162,25 @@ IsoDate = Annotated[
     AfterValidator(_plausible_year),
     WithJsonSchema({"type": "string", "format": "date"}),
 ]
+InstantShown = Annotated[datetime, PlainSerializer(utc_text, when_used="json")]
+"""A stored instant in an answer. Not checked again: what was accepted can always be read."""
+
+PastDate = Annotated[IsoDate, AfterValidator(_not_future)]
+"""A day on which something happened: today at the latest, wherever the site is."""
+
 Instant = Annotated[
     AwareDatetime,
     Field(strict=False),
     BeforeValidator(_instant_text),
     AfterValidator(_plausible_year),
-    PlainSerializer(utc_text, when_used="json"),
+    AfterValidator(_in_utc),
+    AfterValidator(_plausible_year),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
+PastInstant = Annotated[Instant, AfterValidator(_not_future)]
 PartialDate = Annotated[
     str,
-    AfterValidator(check_partial_date),
+    AfterValidator(_past_partial_date),
     WithJsonSchema({"type": "string", "examples": ["2024-03", "2024-03-05"]}),
 ]
 QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]

@@ -10,7 +10,7 @@ from pydantic import Strict
 from sqlalchemy import CheckConstraint, Column, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, Instant, Limit, LongText, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Reason, Shape, now, one_of
 
 
 class ExtractProfile(StrEnum):
@@ -106,8 +106,8 @@ class ExtractRead(Answer):
     manifest: dict[str, Any] | None
     files: list[ExtractFileRead]
     version: int
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantShown
+    updated_at: InstantShown
 
 
 class ExtractList(Answer):

@@ -10,7 +10,7 @@ from app import pid as codec
 
 def _parse(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 40:
-        raise PydanticCustomError("pid_format", "Must be a participant identifier such as 7K3F-9TQ2-XM4D")
+        raise PydanticCustomError("pid_format", "Must be a participant identifier such as 7K3F-9TQ2-XMEE")
     try:
         return codec.normalise(value)
     except codec.PidFormat:
@@ -23,11 +23,11 @@ Pid = Annotated[
     str,
     BeforeValidator(_parse),
     PlainSerializer(codec.display),
-    WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XM4D"]}),
+    WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XMEE"]}),
 ]
 """A participant identifier in a request: read in any spelling, held as 12 symbols."""
 
 PidShown = Annotated[
-    str, PlainSerializer(codec.display), WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XM4D"]})
+    str, PlainSerializer(codec.display), WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XMEE"]})
 ]
 """A stored identifier in an answer: shown in groups of four. It was checked when it came in."""

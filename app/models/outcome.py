@@ -8,7 +8,7 @@ from pydantic import Field as Bounded
 from sqlalchemy import Column, ForeignKeyConstraint, Index, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, Instant, IsoDate, Limit, Reason, Shape, now
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now
 from app.models.identifiers import Pid, PidShown
 
 
@@ -63,7 +63,7 @@ class OutcomeInVisit(Shape):
     instrument_version: Code | None = None
     """Absent: the newest version shipped."""
 
-    collected_on: IsoDate | None = None
+    collected_on: PastDate | None = None
     items: Items
 
 
@@ -76,7 +76,7 @@ class OutcomeAmend(Shape):
     """A correction: the items sent replace the stored values of the same codes; scores are computed again."""
 
     reason: Reason
-    collected_on: IsoDate | None = None
+    collected_on: PastDate | None = None
     items: Items | None = None
 
 
@@ -97,12 +97,12 @@ class OutcomeRead(Answer):
     visit_code: str
     instrument: str
     instrument_version: str
-    collected_on: IsoDate | None
+    collected_on: date | None
     items: dict[str, int | None]
     scores: list[ScoreRead]
     version: int
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantShown
+    updated_at: InstantShown
 
 
 class OutcomeList(Answer):

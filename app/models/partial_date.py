@@ -18,12 +18,6 @@ class Span(NamedTuple):
     latest: date
 
 
-def check_partial_date(text: str) -> str:
-    """Return `2024`, `2024-03` or `2024-03-05` as it came, or refuse it as a field error."""
-    span(text)
-    return text
-
-
 def span(text: str) -> Span:
     """The first and last day that `text` can mean. Raises a field error when it is no partial date."""
     match = _FORM.fullmatch(text)

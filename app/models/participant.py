@@ -12,19 +12,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import (
-    Answer,
-    Code,
-    Filter,
-    Instant,
-    IsoDate,
-    Limit,
-    Reason,
-    Shape,
-    ShortText,
-    now,
-    one_of,
-)
+from app.models.base import Answer, Code, Filter, InstantShown, Label, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.finding import Finding
 from app.models.identifiers import PidShown
 
@@ -54,7 +42,7 @@ _S = ParticipantStatus
 _ENDS = frozenset({_S.completed, _S.withdrawn, _S.lost_to_follow_up, _S.died, _S.terminated})
 STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
     _S.screened: frozenset({_S.enrolled, _S.screen_failed, _S.withdrawn, _S.lost_to_follow_up, _S.died}),
-    _S.screen_failed: frozenset(),
+    _S.screen_failed: frozenset({_S.died}),
     _S.enrolled: frozenset({_S.active}) | _ENDS,
     _S.active: _ENDS,
     _S.completed: frozenset({_S.died}),
@@ -148,7 +136,7 @@ SiteLocalId = Annotated[
 
 class ConsentGiven(Shape):
     version: Code
-    given_on: IsoDate | None
+    given_on: PastDate | None
     scopes: Annotated[list[Code], Bounded(max_length=20)]
 
 
@@ -170,12 +158,12 @@ class EnrolmentFields(Shape):
 
     age_at_consent: Annotated[int, Bounded(ge=18, le=120)]
     sex: Annotated[Sex, Strict(False)]
-    race: ShortText | None = None
-    ethnicity: ShortText | None = None
+    race: Label | None = None
+    ethnicity: Label | None = None
     planned_arm: Code | None = None
     actual_arm: Code | None = None
-    screened_on: IsoDate | None = None
-    enrolled_on: IsoDate | None = None
+    screened_on: PastDate | None = None
+    enrolled_on: PastDate | None = None
 
     @model_validator(mode="after")
     def _days_in_order(self) -> "EnrolmentFields":
@@ -190,12 +178,12 @@ class ParticipantAmend(Shape):
     reason: Reason
     age_at_consent: Annotated[int, Bounded(ge=18, le=120)] | None = None
     sex: Annotated[Sex, Strict(False)] | None = None
-    race: ShortText | None = None
-    ethnicity: ShortText | None = None
+    race: Label | None = None
+    ethnicity: Label | None = None
     planned_arm: Code | None = None
     actual_arm: Code | None = None
-    screened_on: IsoDate | None = None
-    enrolled_on: IsoDate | None = None
+    screened_on: PastDate | None = None
+    enrolled_on: PastDate | None = None
 
 
 class ParticipantCreate(EnrolmentFields):
@@ -223,7 +211,7 @@ class ParticipantLookup(Shape):
 
 class StatusChange(Shape):
     status: Annotated[ParticipantStatus, Strict(False)]
-    effective_on: IsoDate
+    effective_on: PastDate
     reason: Reason
 
 
@@ -233,21 +221,21 @@ class ParticipantRead(Answer):
     site: str
     protocol_version: str
     status: ParticipantStatus
-    status_on: IsoDate | None
+    status_on: date | None
     age_at_consent: int
     sex: Sex
     race: str | None
     ethnicity: str | None
     planned_arm: str | None
     actual_arm: str | None
-    screened_on: IsoDate | None
-    enrolled_on: IsoDate | None
+    screened_on: date | None
+    enrolled_on: date | None
     eligible: bool
     unmet_criteria: list[str]
     findings: list[Finding]
     version: int
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantShown
+    updated_at: InstantShown
 
 
 class ParticipantList(Answer):

@@ -2,12 +2,14 @@
 
 from datetime import datetime
 from typing import Annotated, Any
+from zoneinfo import available_timezones
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Instant, Shape, ShortText, now
+from app.models.base import Answer, Code, InstantShown, Shape, ShortText, now
 
 
 class Study(SQLModel, table=True):
@@ -49,6 +51,12 @@ class Site(SQLModel, table=True):
     created_at: datetime = Field(default_factory=now)
 
 
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise PydanticCustomError("unknown_timezone", "Must be a name of the IANA time zone database")
+    return name
+
+
 class StudyCreate(Shape):
     code: Code
     title: ShortText
@@ -57,14 +65,14 @@ class StudyCreate(Shape):
 class StudyRead(Answer):
     code: str
     title: str
-    created_at: Instant
+    created_at: InstantShown
 
 
 class ProtocolSummary(Answer):
     study: str
     version: str
     title: str
-    created_at: Instant
+    created_at: InstantShown
 
 
 class ProtocolRead(ProtocolSummary):
@@ -77,7 +85,7 @@ class SiteCreate(Shape):
     country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     """ISO 3166-1 alpha-3."""
 
-    timezone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+\-]{1,30}(/[A-Za-z0-9_+\-]{1,30}){0,2}$")] = "UTC"
+    timezone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)] = "UTC"
     """IANA name; visit windows count the site's local calendar days."""
 
 
@@ -87,7 +95,7 @@ class SiteRead(Answer):
     name: str
     country: str | None
     timezone: str
-    created_at: Instant
+    created_at: InstantShown
 
 
 class StudyList(Answer):

@@ -15,10 +15,10 @@ from app.models.base import (
     Answer,
     Code,
     Filter,
-    Instant,
-    IsoDate,
+    InstantShown,
     Limit,
     LongText,
+    PastDate,
     Positive,
     Reason,
     Shape,
@@ -75,8 +75,8 @@ class VisitDates(Shape):
     """The rules between a visit's dates and status, the same when it is recorded and when it is amended."""
 
     status: Annotated[VisitStatus, Strict(False)]
-    occurred_on: IsoDate | None = None
-    ended_on: IsoDate | None = None
+    occurred_on: PastDate | None = None
+    ended_on: PastDate | None = None
     deviation_reason: LongText | None = None
 
     @model_validator(mode="after")
@@ -111,15 +111,15 @@ class VisitAmend(Shape):
 
     reason: Reason
     status: Annotated[VisitStatus, Strict(False)] | None = None
-    occurred_on: IsoDate | None = None
-    ended_on: IsoDate | None = None
+    occurred_on: PastDate | None = None
+    ended_on: PastDate | None = None
     deviation_reason: LongText | None = None
 
 
 class WindowRead(Answer):
-    planned: IsoDate
-    start: IsoDate
-    end: IsoDate
+    planned: date
+    start: date
+    end: date
 
 
 class VisitRead(Answer):
@@ -129,14 +129,14 @@ class VisitRead(Answer):
     site: str
     visit_code: str
     occurrence: int
-    occurred_on: IsoDate | None
-    ended_on: IsoDate | None
+    occurred_on: date | None
+    ended_on: date | None
     status: VisitStatus
     deviation_reason: str | None
     findings: list[Finding]
     version: int
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantShown
+    updated_at: InstantShown
 
 
 class VisitDetail(VisitRead):

@@ -18,6 +18,7 @@ from app.models.account import (
     GrantCreate,
     UserCreate,
 )
+from app.models.base import Code
 from app.services import accounts
 from app.web.strict_json import StrictRoute
 
@@ -58,7 +59,7 @@ def create_client(body: ClientCreate, actor: Writer, request: Request, session: 
 
 
 @router.post("/clients/{client_id}/grants", status_code=201)
-def grant_to_client(client_id: str, body: GrantCreate, actor: Writer, session: WriteSession) -> AccountRead:
+def grant_to_client(client_id: Code, body: GrantCreate, actor: Writer, session: WriteSession) -> AccountRead:
     account = accounts.client_by_login(session, actor, client_id)
     accounts.grant(session, actor, account, body)
     return accounts.account_read(session, account)

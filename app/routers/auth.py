@@ -18,7 +18,7 @@ from app.web.strict_json import StrictRoute
 
 router = APIRouter(prefix="/v1", tags=["sign-in"], route_class=StrictRoute)
 Me = Annotated[Actor, Depends(requires(Permission.me_read))]
-Text = Annotated[str, StringConstraints(max_length=1000)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 FormText = Annotated[str | None, Form(max_length=1000)]
 
 
@@ -47,7 +47,7 @@ def open_session(body: SessionCreate, request: Request, session: WriteSession) -
     return TokenRead(access_token=access, expires_in=sign_in.tokens.lifetime_seconds, refresh_token=refresh)
 
 
-@router.post("/auth/token", openapi_extra={"x-form": True}, response_model=TokenRead)
+@router.post("/auth/token", openapi_extra={"x-form": True}, response_model=TokenRead, response_model_exclude_none=True)
 def issue_token(
     request: Request,
     session: WriteSession,
@@ -62,7 +62,8 @@ def issue_token(
     lifetime = sign_in.tokens.lifetime_seconds
     if grant_type == "client_credentials":
         name, secret = _basic(authorization) if authorization else (client_id, client_secret)
-        token = sign_in.client(session, name, secret) if name and secret else None
+        known = bool(name and secret and name.isprintable())
+        token = sign_in.client(session, name, secret) if known and name and secret else None
         if token is None:
             return _oauth_error("invalid_client", 401, 'Basic realm="registry"')
         return TokenRead(access_token=token, expires_in=lifetime)

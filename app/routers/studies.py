@@ -8,6 +8,7 @@ from sqlmodel import col, select
 
 from app.access import Actor, Permission, found, requires, visible
 from app.database import ReadSession, WriteSession
+from app.models.base import Code
 from app.models.study import (
     ProtocolList,
     ProtocolRead,
@@ -44,7 +45,7 @@ def create_study(body: StudyCreate, actor: Writer, session: WriteSession) -> Stu
 
 
 @router.get("/{study}/protocols")
-def list_protocols(study: str, actor: Reader, session: ReadSession) -> ProtocolList:
+def list_protocols(study: Code, actor: Reader, session: ReadSession) -> ProtocolList:
     owner = studies.study_by_code(session, actor, study)
     statement = select(ProtocolVersion).where(ProtocolVersion.study_id == owner.id).order_by(col(ProtocolVersion.id))
     rows = session.exec(visible(statement, actor)).all()
@@ -53,14 +54,14 @@ def list_protocols(study: str, actor: Reader, session: ReadSession) -> ProtocolL
 
 @router.post("/{study}/protocols", status_code=201)
 def add_protocol(
-    study: str, definition: Annotated[dict[str, Any], Body()], actor: Writer, session: WriteSession
+    study: Code, definition: Annotated[dict[str, Any], Body()], actor: Writer, session: WriteSession
 ) -> ProtocolSummary:
     """Add a protocol version from its definition (the JSON form of a protocol file). Versions never change."""
     return studies.protocol_summary(study, studies.add_protocol_version(session, actor, study, definition))
 
 
 @router.get("/{study}/protocols/{version}")
-def read_protocol(study: str, version: str, actor: Reader, session: ReadSession) -> ProtocolRead:
+def read_protocol(study: Code, version: Code, actor: Reader, session: ReadSession) -> ProtocolRead:
     owner = studies.study_by_code(session, actor, study)
     statement = select(ProtocolVersion).where(ProtocolVersion.study_id == owner.id, ProtocolVersion.version == version)
     row = found(session.exec(visible(statement, actor)).first())
@@ -69,7 +70,7 @@ def read_protocol(study: str, version: str, actor: Reader, session: ReadSession)
 
 
 @router.get("/{study}/sites")
-def list_sites(study: str, actor: Reader, session: ReadSession) -> SiteList:
+def list_sites(study: Code, actor: Reader, session: ReadSession) -> SiteList:
     """The sites of a study that exist for you."""
     owner = studies.study_by_code(session, actor, study)
     statement = visible(select(Site).where(Site.study_id == owner.id).order_by(col(Site.code)), actor)
@@ -77,5 +78,5 @@ def list_sites(study: str, actor: Reader, session: ReadSession) -> SiteList:
 
 
 @router.post("/{study}/sites", status_code=201)
-def add_site(study: str, body: SiteCreate, actor: Writer, session: WriteSession) -> SiteRead:
+def add_site(study: Code, body: SiteCreate, actor: Writer, session: WriteSession) -> SiteRead:
     return studies.site_read(study, studies.add_site(session, actor, study, body))

@@ -77,7 +77,10 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
     """Give a role. Raises GrantScopeWrong, CustodianSeparate, NotFound for a study or site that is not there."""
     _require_scope(body)
     _require_separation(session, account, body.role)
+    held = _held(session, account)
     for study_id, site_id in _places(session, body):
+        if (body.role, study_id, site_id) in held:
+            continue
         row = RoleGrant(
             account_id=account.id,
             role=body.role,
@@ -90,6 +93,13 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
         _remember(session, actor, audit.created("grant:given", row, row.id))
     raised = col(Account.grants_version) + 1
     session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
+
+
+def _held(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
+    """The grants in force; giving one again changes nothing."""
+    wanted = select(RoleGrant.role, RoleGrant.study_id, RoleGrant.site_id)
+    in_force = wanted.where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
+    return {(role, study_id, site_id) for role, study_id, site_id in session.exec(in_force).all()}
 
 
 def _require_scope(body: GrantCreate) -> None:

@@ -66,6 +66,8 @@ def amend_adverse_event(
     differing = {name for name, value in changes.items() if current.model_dump().get(name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
     person: Enrolled = enrolled(session, actor, row.pid)
+    if not differing:
+        return _read(values(row), person.study, person.site)
     merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
     _require_listed(person.protocol, merged)
     before = audit.snapshot(row)

@@ -144,14 +144,18 @@ def amend_outcome(
     visit, site, study = _visit(session, actor, row.visit_id)
     old_items = json.loads(row.items)
     items = {**old_items, **(body.items or {})}
-    differing = {f"items.{code}" for code, value in items.items() if old_items.get(code) != value}
+    collected_on = body.collected_on or row.collected_on
+    differing = {f"items.{code}" for code, value in items.items() if old_items.get(code, ...) != value}
+    differing |= {"collected_on"} if collected_on != row.collected_on else set()
     require_current(keyring, seen, row.id, row.version, differing)
+    if not differing:
+        return outcome_read(row, visit.visit_code, study, site, scores_of(session, [row.id])[row.id])
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
     before = _remembered(row, scores_of(session, [row.id])[row.id])
     row.items = canonical_json(items)
-    row.collected_on = body.collected_on or row.collected_on
+    row.collected_on = collected_on
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     session.execute(

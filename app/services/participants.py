@@ -223,7 +223,11 @@ def amend_participant(
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.pid, row.version, differing)
     merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in _COPIED}, **changes})
+    if not differing:
+        return _read(values(row), person.study, person.site, person.protocol_version)
     faults = _unknown_arms(person.protocol, merged)
+    if (merged.enrolled_on is None) != (row.enrolled_on is None):
+        faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
     for name in _COPIED:

@@ -20,9 +20,10 @@ from app.models.study import (
     Study,
     StudyCreate,
 )
-from app.protocol.base import ProtocolInvalid
+from app.protocol.base import ProtocolFault, ProtocolInvalid
 from app.protocol.definition import Protocol
 from app.protocol.schedule import parse_protocol
+from app.web.problems import shown
 
 
 class StudyExists(Conflict):
@@ -83,7 +84,7 @@ def add_protocol_version(
     try:
         protocol = parse_protocol(definition)
     except ProtocolInvalid as refused:
-        raise ProtocolRefused(*(Fault(fault.path, fault.code, fault.message) for fault in refused.faults)) from None
+        raise ProtocolRefused(*(_fault(fault) for fault in refused.faults)) from None
     assert study.id is not None
     version = ProtocolVersion(
         study_id=study.id,
@@ -96,6 +97,12 @@ def add_protocol_version(
         session.flush()
     _remember(session, actor, "protocol:added", version, f"{study.code}/{version.version}")
     return version
+
+
+def _fault(fault: ProtocolFault) -> Fault:
+    """Where and which rule; the fault's own message may quote the definition, and nothing that was sent is repeated."""
+    pointer = "".join(f"/{shown(part)}" for part in fault.path.split("/")[1:])
+    return Fault(pointer, fault.code, fault.code.replace("_", " ").capitalize())
 
 
 def add_site(session: Session, actor: Actor, study_code: str, body: SiteCreate) -> Site:

@@ -161,6 +161,8 @@ def amend_visit(
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
+    if not differing:
+        return detail(session, actor, visit_id)
     person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
     dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
     _require_in_study(session, person, dates.occurred_on)

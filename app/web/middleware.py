@@ -6,12 +6,16 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.request_id import set_request_id
 from app.web.problems import failure
 
 log = structlog.get_logger()
+CLIENT_GONE = 499
+"""In the log only: the client left before it had sent all or heard the answer."""
+
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _SAFE_HEADERS = {
     "Cache-Control": "no-store",
@@ -49,6 +53,8 @@ class RequestFrame:
 
         try:
             await self.app(scope, receive, framed)
+        except ClientDisconnect:
+            status = CLIENT_GONE
         except Exception as error:
             answer = failure(error)
             if status == 0:

@@ -83,10 +83,10 @@ def fault_of(item: Any) -> Fault:
     limits = ", ".join(f"{name} {context[name]}" for name in _LIMITS if name in context)
     message = _message(str(item["type"]), str(item["msg"]), limits)
     prefix = "" if place == "body" else f"/{place}"
-    return Fault(prefix + "".join(f"/{_shown(part)}" for part in path), str(item["type"]), message)
+    return Fault(prefix + "".join(f"/{shown(part)}" for part in path), str(item["type"]), message)
 
 
-def _shown(part: object) -> str:
+def shown(part: object) -> str:
     """A field name of ours, or an index; anything else is what somebody sent."""
     text = str(part)
     return text if _OWN_NAME.fullmatch(text) else "?"

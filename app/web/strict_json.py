@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from app.errors import MalformedJson, UnsupportedMediaType
+from app.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
 
 _WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 _MAX_DIGITS = 40
@@ -15,6 +15,19 @@ _MAX_DIGITS = 40
 
 class StrictRequest(Request):
     """A request whose JSON is UTF-8, without duplicate keys, NaN, Infinity or numbers beyond any use."""
+
+    async def read_whole(self, most: int) -> None:
+        """Read the body. Raises BodyTooLarge when it says it is, or turns out to be, more than `most` bytes."""
+        announced = self.headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced[:16]) > most:
+            raise BodyTooLarge(headers={"Connection": "close"})
+        chunks, length = [], 0
+        async for chunk in self.stream():
+            chunks.append(chunk)
+            length += len(chunk)
+            if length > most:
+                raise BodyTooLarge(headers={"Connection": "close"})
+        self._body = b"".join(chunks)
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
@@ -69,8 +82,10 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             strict_request = StrictRequest(request.scope, request.receive)
-            if request.method in _WITH_BODY and not takes_form and await strict_request.body():
-                _require_json(request)
+            if request.method in _WITH_BODY:
+                await strict_request.read_whole(request.app.state.settings.max_body_bytes)
+                if not takes_form and await strict_request.body():
+                    _require_json(request)
             return await handler(strict_request)
 
         return strict
