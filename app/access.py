@@ -6,10 +6,10 @@ No grant means no permission and no rows. A row outside the reach does not exist
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from fastapi import Request
@@ -97,6 +97,13 @@ class ScopeMissing(Exception):
     """A statement was to be shown to an actor, and nothing says which of its rows exist for them."""
 
 
+class Place(NamedTuple):
+    """The codes of a site and its study, as answers show them."""
+
+    study: str
+    site: str
+
+
 @dataclass(frozen=True)
 class Actor:
     """Somebody signed in, with the reach of one permission."""
@@ -106,10 +113,24 @@ class Actor:
     organisation: str
     permission: Permission
     held: frozenset[Permission]
-    site_ids: frozenset[int]
+    places: Mapping[int, "Place"]
+    """The sites in reach, by key."""
+
     study_ids: frozenset[int]
     everywhere: bool = False
     """Deployment-wide: an admin, who sees accounts and studies but no clinical row."""
+
+    @property
+    def site_ids(self) -> Collection[int]:
+        return self.places.keys()
+
+    def sites_at(self, study: str | None, site: str | None) -> list[int]:
+        """The sites in reach that a list was asked for by the codes of study and site; None asks for all."""
+        return sorted(
+            site_id
+            for site_id, place in self.places.items()
+            if study in (None, place.study) and site in (None, place.site)
+        )
 
 
 class requires:  # noqa: N801 - reads as a word in route signatures
@@ -171,18 +192,14 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
         col(Site.study_id) == col(RoleGrant.study_id),
         or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
     )
+    wanted: list[Any] = [Account.display_name, Account.organisation, Account.disabled_at, Account.grants_version]
+    wanted += [RoleGrant.role, RoleGrant.study_id, Site.id]
+    wanted += [col(Study.code).label("study"), col(Site.code).label("site")]
     statement = (
-        select(
-            col(Account.display_name),
-            col(Account.organisation),
-            col(Account.disabled_at),
-            col(Account.grants_version),
-            col(RoleGrant.role),
-            col(RoleGrant.study_id),
-            col(Site.id),
-        )
+        select(*wanted)
         .select_from(Account)
         .outerjoin(RoleGrant, and_(col(RoleGrant.account_id) == col(Account.id), col(RoleGrant.revoked_at).is_(None)))
+        .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
         .outerjoin(Site, sites_of_grant)
         .where(col(Account.id) == claims.subject)
     )
@@ -193,17 +210,17 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
         raise TokenInvalid(headers=refused)
     if rows[0].grants_version != claims.grants_version:
         raise GrantsChanged(headers=refused)
-    held = [(Role(row.role), row.study_id, row.id) for row in rows if row.role is not None]
-    reach = [(role, study, site) for role, study, site in held if permission in GRANTS[role]]
+    held = [row for row in rows if row.role is not None]
+    reach = [row for row in held if permission in GRANTS[Role(row.role)]]
     return Actor(
         account_id=claims.subject,
         name=rows[0].display_name,
         organisation=rows[0].organisation,
         permission=permission,
-        held=frozenset().union(*(GRANTS[role] for role, _, _ in held)),
-        site_ids=frozenset(site for _, _, site in reach if site is not None),
-        study_ids=frozenset(study for _, study, _ in reach if study is not None),
-        everywhere=any(role is Role.admin for role, _, _ in reach),
+        held=frozenset().union(*(GRANTS[Role(row.role)] for row in held)),
+        places={row.id: Place(row.study, row.site) for row in reach if row.id is not None},
+        study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
+        everywhere=any(row.role == Role.admin for row in reach),
     )
 
 

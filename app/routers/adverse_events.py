@@ -19,7 +19,6 @@ from app.models.adverse_event_shapes import (
 )
 from app.models.audit import HistoryList
 from app.models.base import now
-from app.models.study import Site, Study
 from app.pagination import Page
 from app.services import adverse_events
 from app.services.history import history_of
@@ -55,17 +54,16 @@ def list_adverse_events(
     session: ReadSession,
 ) -> AdverseEventList:
     """Adverse events at your sites, newest first; every filter narrows, all together."""
-    statement = visible(adverse_events.rows(), actor).where(*_asked(query))
+    at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
+    statement = visible(adverse_events.rows(), actor).where(at, *_asked(query))
     page = Page(request, response, actor, query)
     rows, after = page.read(session, statement, AdverseEvent.created_at, AdverseEvent.id)
-    return AdverseEventList(items=[adverse_events.read(row) for row in rows], next=after)
+    return AdverseEventList(items=[adverse_events.read(row, actor) for row in rows], next=after)
 
 
 def _asked(query: AdverseEventFilter) -> list[ColumnElement[bool]]:
     ae = AdverseEvent
     plain: list[tuple[Any, Any]] = [
-        (Study.code, query.study),
-        (Site.code, query.site),
         (ae.pid, query.participant),
         (ae.serious, query.serious),
         (ae.severity, query.severity),
@@ -98,7 +96,7 @@ def read_adverse_event(
     event_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> AdverseEventRead:
     statement = visible(adverse_events.rows().where(col(AdverseEvent.id) == event_id), actor)
-    read = adverse_events.read(found(session.execute(statement).first()))
+    read = adverse_events.read(found(session.execute(statement).first()), actor)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 

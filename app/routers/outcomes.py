@@ -9,7 +9,6 @@ from sqlmodel import col
 from app.access import Actor, Permission, found, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead
-from app.models.study import Site, Study
 from app.models.visit import Visit
 from app.pagination import Page
 from app.services import outcomes
@@ -40,15 +39,13 @@ def list_outcomes(
 ) -> OutcomeList:
     """Outcomes at your sites, newest first."""
     statement = narrowed(
-        visible(outcomes.rows(), actor),
-        (Study.code, query.study),
-        (Site.code, query.site),
+        visible(outcomes.rows(), actor).where(col(Outcome.site_id).in_(actor.sites_at(query.study, query.site))),
         (Outcome.pid, query.participant),
         (Outcome.instrument, query.instrument),
         (Visit.visit_code, query.visit_code),
     )
     rows, after = Page(request, response, actor, query).read(session, statement, Outcome.created_at, Outcome.id)
-    return OutcomeList(items=outcomes.read_all(session, rows), next=after)
+    return OutcomeList(items=outcomes.read_all(session, actor, rows), next=after)
 
 
 @router.get("/{outcome_id}")
@@ -56,7 +53,7 @@ def read_outcome(
     outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeRead:
     statement = visible(outcomes.rows().where(col(Outcome.id) == outcome_id), actor)
-    read = outcomes.read_all(session, [found(session.execute(statement).first())])[0]
+    read = outcomes.read_all(session, actor, [found(session.execute(statement).first())])[0]
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Place, Rows, found, visible
 from app.errors import Fault, Invalid
 from app.models.adverse_event import CRITERIA, AdverseEvent, AeOutcome, CodingLevel
 from app.models.adverse_event_shapes import (
@@ -25,7 +25,6 @@ from app.models.adverse_event_shapes import (
 from app.models.base import canonical_json, columns, now, values
 from app.models.finding import Finding, findings_text
 from app.models.partial_date import span
-from app.models.study import Site, Study
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.participants import Enrolled, Hold, enrolled
@@ -53,7 +52,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     session.add(row)
     session.flush()
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
-    return _read(values(row), person.study, person.site), row.site_id
+    return _read(values(row), person.place), row.site_id
 
 
 def amend_adverse_event(
@@ -67,7 +66,7 @@ def amend_adverse_event(
     require_current(keyring, seen, row.id, row.version, differing)
     person: Enrolled = enrolled(session, actor, row.pid)
     if not differing:
-        return _read(values(row), person.study, person.site)
+        return _read(values(row), person.place)
     merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
     _require_listed(person.protocol, merged)
     before = audit.snapshot(row)
@@ -78,7 +77,7 @@ def amend_adverse_event(
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.study, person.site)
+    return _read(values(row), person.place)
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
@@ -175,23 +174,18 @@ def _fields(row: AdverseEvent) -> AdverseEventFields:
 
 def rows() -> Rows:
     """Adverse events with the codes that an answer shows; narrow it with `visible`."""
-    return (
-        sa.select(*columns(AdverseEvent), col(Study.code).label("study"), col(Site.code).label("site"))
-        .select_from(AdverseEvent)
-        .join(Site, col(Site.id) == col(AdverseEvent.site_id))
-        .join(Study, col(Study.id) == col(Site.study_id))
-    )
+    return sa.select(*columns(AdverseEvent))
 
 
-def read(row: Row[Any]) -> AdverseEventRead:
-    return _read(row._asdict(), row.study, row.site)
+def read(row: Row[Any], actor: Actor) -> AdverseEventRead:
+    return _read(row._asdict(), actor.places[row.site_id])
 
 
-def _read(values: Mapping[str, Any], study: str, site: str) -> AdverseEventRead:
+def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
     return AdverseEventRead(
         participant=values["pid"],
-        study=study,
-        site=site,
+        study=place.study,
+        site=place.site,
         codings=json.loads(values["codings"]),
         criteria=Criteria(**{name: values[name] for name in CRITERIA}),
         findings=json.loads(values["findings"]),

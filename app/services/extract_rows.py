@@ -84,6 +84,8 @@ def visits(extract_id: UUID) -> Rows:
 
 
 def outcomes(extract_id: UUID) -> Rows:
+    """A row for each score; an outer join, since an instrument without a score was administered all the same (and since
+    SQLite then reads the scores by their key)."""
     score = OutcomeScore
     return (
         _select(
@@ -97,7 +99,7 @@ def outcomes(extract_id: UUID) -> Rows:
         )
         .join(Outcome, _of(extract_id, Outcome))
         .join(Visit, (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id)))
-        .join(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
+        .outerjoin(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
         .order_by(
             col(ExtractSubject.subject),
             col(Visit.visit_code),

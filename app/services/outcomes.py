@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, insert
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, now, table_of, values
@@ -23,7 +23,6 @@ from app.models.outcome import (
     OutcomeScore,
     ScoreRead,
 )
-from app.models.study import Site, Study
 from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
 from app.protocol.scoring import score
@@ -114,25 +113,18 @@ def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple
 
     Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange.
     """
-    visit, site, study = _visit(session, actor, body.visit)
+    visit = _visit(session, actor, body.visit)
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
     row, scores, event = store(session, actor, visit, body, "")
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return outcome_read(row, visit.visit_code, study, site, scores), row.site_id
+    return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores), row.site_id
 
 
-def _visit(session: Session, actor: Actor, visit_id: UUID) -> tuple[Visit, str, str]:
-    statement = (
-        select(Visit, Site, Study)
-        .join(Site, col(Site.id) == col(Visit.site_id))
-        .join(Study, col(Study.id) == col(Site.study_id))
-        .where(Visit.id == visit_id)
-    )
-    visit, site, study = found(session.exec(visible(statement, actor)).first())
-    return visit, site.code, study.code
+def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
+    return found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
 
 
 def amend_outcome(
@@ -141,7 +133,7 @@ def amend_outcome(
     """Correct items or the day; scores are computed again by the rule of the stored instrument version."""
     statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    visit, site, study = _visit(session, actor, row.visit_id)
+    visit = _visit(session, actor, row.visit_id)
     old_items = json.loads(row.items)
     items = {**old_items, **(body.items or {})}
     collected_on = body.collected_on or row.collected_on
@@ -149,7 +141,7 @@ def amend_outcome(
     differing |= {"collected_on"} if collected_on != row.collected_on else set()
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
-        return outcome_read(row, visit.visit_code, study, site, scores_of(session, [row.id])[row.id])
+        return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores_of(session, [row.id])[row.id])
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
@@ -165,23 +157,13 @@ def amend_outcome(
     after = _remembered(row, scores)
     event = audit.changed("outcome:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return outcome_read(row, visit.visit_code, study, site, scores)
+    return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
 
 
 def rows() -> Rows:
-    """Outcomes with the codes that an answer shows; narrow it with `visible`."""
-    return (
-        sa.select(
-            *columns(Outcome),
-            col(Visit.visit_code),
-            col(Study.code).label("study"),
-            col(Site.code).label("site"),
-        )
-        .select_from(Outcome)
-        .join(Visit, (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id)))
-        .join(Site, col(Site.id) == col(Outcome.site_id))
-        .join(Study, col(Study.id) == col(Site.study_id))
-    )
+    """Outcomes with the code of their visit; narrow it with `visible`."""
+    visit = (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id))
+    return sa.select(*columns(Outcome), col(Visit.visit_code)).select_from(Outcome).join(Visit, visit)
 
 
 def scores_of(session: Session, outcome_ids: Sequence[UUID]) -> dict[UUID, list[Mapping[str, Any]]]:
@@ -194,25 +176,21 @@ def scores_of(session: Session, outcome_ids: Sequence[UUID]) -> dict[UUID, list[
     return grouped
 
 
-def read_all(session: Session, page: Sequence[Row[Any]]) -> list[OutcomeRead]:
+def read_all(session: Session, actor: Actor, page: Sequence[Row[Any]]) -> list[OutcomeRead]:
     """Rows of `rows()` as answers, their scores fetched in one query."""
     scores = scores_of(session, [row.id for row in page])
-    return [_read(row._asdict(), row.visit_code, row.study, row.site, scores[row.id]) for row in page]
+    return [_read(row._asdict(), row.visit_code, actor.places[row.site_id], scores[row.id]) for row in page]
 
 
-def outcome_read(
-    row: Outcome, visit_code: str, study: str, site: str, scores: Sequence[Mapping[str, Any]]
-) -> OutcomeRead:
-    return _read(values(row), visit_code, study, site, scores)
+def outcome_read(row: Outcome, visit_code: str, place: Place, scores: Sequence[Mapping[str, Any]]) -> OutcomeRead:
+    return _read(values(row), visit_code, place, scores)
 
 
-def _read(
-    values: Mapping[str, Any], visit_code: str, study: str, site: str, scores: Sequence[Mapping[str, Any]]
-) -> OutcomeRead:
+def _read(values: Mapping[str, Any], visit_code: str, place: Place, scores: Sequence[Mapping[str, Any]]) -> OutcomeRead:
     return OutcomeRead(
         participant=values["pid"],
-        study=study,
-        site=site,
+        study=place.study,
+        site=place.site,
         visit=values["visit_id"],
         visit_code=visit_code,
         items=json.loads(values["items"]),

@@ -11,7 +11,7 @@ from sqlalchemy import Row, func
 from sqlmodel import Session, col, select
 
 from app import audit, pid
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, now, values
 from app.models.finding import Finding, findings_text
@@ -27,7 +27,7 @@ from app.models.participant import (
     ParticipantStatus,
     StatusChange,
 )
-from app.models.study import ProtocolVersion, Site, Study
+from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
@@ -55,8 +55,7 @@ class Enrolled:
     """A participant with the codes of site and study, and the protocol that rules what may be recorded."""
 
     row: Participant
-    site: str
-    study: str
+    place: Place
     protocol_version: str
     protocol: Protocol
 
@@ -76,16 +75,15 @@ class Hold(Enum):
 def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Enrolled:
     """The participant with this pid, if it exists for the actor. Raises NotFound."""
     statement = (
-        sa.select(Participant, col(Site.code), col(Study.code), col(ProtocolVersion.version))
-        .join(Site, col(Site.id) == col(Participant.site_id))
-        .join(Study, col(Study.id) == col(Site.study_id))
+        select(Participant, ProtocolVersion.version)
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
         .where(col(Participant.pid) == symbols)
     )
     if hold is not Hold.none:
         statement = statement.with_for_update(of=Participant, read=hold is Hold.as_it_is)
-    participant, site, study, version = found(session.execute(visible(statement, actor)).first())
-    return Enrolled(participant, site, study, version, protocol_of(session, participant.protocol_version_id))
+    participant, version = found(session.exec(visible(statement, actor)).first())
+    protocol = protocol_of(session, participant.protocol_version_id)
+    return Enrolled(participant, actor.places[participant.site_id], version, protocol)
 
 
 def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate) -> tuple[ParticipantRead, int]:
@@ -121,7 +119,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
         audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
     ]
     audit.append(session, str(actor.account_id), site.id, events)
-    return _read(values(row), body.study, site.code, version.version), site.id
+    return _read(values(row), actor.places[site.id], version.version), site.id
 
 
 _COPIED = {
@@ -224,7 +222,7 @@ def amend_participant(
     require_current(keyring, seen, row.pid, row.version, differing)
     merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in _COPIED}, **changes})
     if not differing:
-        return _read(values(row), person.study, person.site, person.protocol_version)
+        return _read(values(row), person.place, person.protocol_version)
     faults = _unknown_arms(person.protocol, merged)
     if (merged.enrolled_on is None) != (row.enrolled_on is None):
         faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
@@ -236,7 +234,7 @@ def amend_participant(
     session.flush()
     event = audit.changed("participant:amended", row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.study, person.site, person.protocol_version)
+    return _read(values(row), person.place, person.protocol_version)
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
@@ -254,35 +252,32 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         "participant:status-changed", row, row.pid, row.version, before, audit.snapshot(row), body.reason
     )
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    read = _read(values(row), person.study, person.site, person.protocol_version)
+    read = _read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 
 
 def rows() -> Rows:
     """Participants with the codes that an answer shows; narrow it with `visible`."""
     return (
-        sa.select(*columns(Participant), col(Study.code).label("study"), col(Site.code).label("site"))
-        .add_columns(col(ProtocolVersion.version).label("protocol_version"))
+        sa.select(*columns(Participant), col(ProtocolVersion.version).label("protocol_version"))
         .select_from(Participant)
-        .join(Site, col(Site.id) == col(Participant.site_id))
-        .join(Study, col(Study.id) == col(Site.study_id))
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
     )
 
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
     person = enrolled(session, actor, symbols)
-    return _read(values(person.row), person.study, person.site, person.protocol_version)
+    return _read(values(person.row), person.place, person.protocol_version)
 
 
-def read(row: Row[Any]) -> ParticipantRead:
-    return _read(row._asdict(), row.study, row.site, row.protocol_version)
+def read(row: Row[Any], actor: Actor) -> ParticipantRead:
+    return _read(row._asdict(), actor.places[row.site_id], row.protocol_version)
 
 
-def _read(values: Mapping[str, Any], study: str, site: str, protocol_version: str) -> ParticipantRead:
+def _read(values: Mapping[str, Any], place: Place, protocol_version: str) -> ParticipantRead:
     return ParticipantRead(
-        study=study,
-        site=site,
+        study=place.study,
+        site=place.site,
         protocol_version=protocol_version,
         unmet_criteria=json.loads(values["unmet_criteria"]),
         findings=json.loads(values["findings"]),

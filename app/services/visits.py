@@ -11,14 +11,13 @@ from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, now, values
 from app.models.finding import Finding, findings_text
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.participant import Consent, ParticipantStatus
-from app.models.study import Site, Study
 from app.models.visit import (
     HELD,
     Visit,
@@ -87,7 +86,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     for index, asked in enumerate(body.outcomes):
         outcome, scores, event = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
         events.append(event)
-        read.append(outcomes.outcome_read(outcome, row.visit_code, person.study, person.site, scores))
+        read.append(outcomes.outcome_read(outcome, row.visit_code, person.place, scores))
     audit.append(session, str(actor.account_id), row.site_id, events)
     return _detail(row, person, window, read), row.site_id
 
@@ -190,14 +189,14 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
     statement = visible(outcomes.rows().where(col(Outcome.visit_id) == visit_id), actor)
-    return outcomes.read_all(session, session.execute(statement.order_by(col(Outcome.instrument))).all())
+    return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
 def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[OutcomeRead]) -> VisitDetail:
     days = window.deviation_days(row.occurred_on) if window and row.occurred_on else None
     shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
     return VisitDetail(
-        **_shown(values(row), person.study, person.site),
+        **_shown(values(row), person.place),
         window=shown,
         deviation_days=days,
         out_of_window=None if days is None else days != 0,
@@ -207,23 +206,18 @@ def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[Outc
 
 def rows() -> Rows:
     """Visits with the codes that an answer shows; narrow it with `visible`."""
-    return (
-        sa.select(*columns(Visit), col(Study.code).label("study"), col(Site.code).label("site"))
-        .select_from(Visit)
-        .join(Site, col(Site.id) == col(Visit.site_id))
-        .join(Study, col(Study.id) == col(Site.study_id))
-    )
+    return sa.select(*columns(Visit))
 
 
-def read(row: Row[Any]) -> VisitRead:
-    return VisitRead(**_shown(row._asdict(), row.study, row.site))
+def read(row: Row[Any], actor: Actor) -> VisitRead:
+    return VisitRead(**_shown(row._asdict(), actor.places[row.site_id]))
 
 
-def _shown(values: Mapping[str, Any], study: str, site: str) -> dict[str, Any]:
+def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
     return {
         "participant": values["pid"],
-        "study": study,
-        "site": site,
+        "study": place.study,
+        "site": place.site,
         "findings": json.loads(values["findings"]),
         **{name: values[name] for name in _RECORDED | {"id", "version", "created_at", "updated_at"}},
     }
