@@ -26,7 +26,7 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitCreate, VisitRead
 from app.services.adverse_events import _SHOWN
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/floor", route_class=StrictRoute)
 Signed = Annotated[Actor, Depends(requires(Permission.me_read))]

@@ -20,7 +20,7 @@ from app.models.account import (
 )
 from app.models.base import Code
 from app.services import accounts
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1", tags=["accounts"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.account_read))]

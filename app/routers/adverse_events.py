@@ -24,7 +24,7 @@ from app.services import adverse_events
 from app.services.history import history_of
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/adverse-events", tags=["adverse events"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]

@@ -14,7 +14,7 @@ from app.models.account import Account, AccountKind, MeRead
 from app.models.base import Answer, Shape
 from app.services.accounts import grants_of
 from app.services.sign_in import SignIn
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1", tags=["sign-in"], route_class=StrictRoute)
 Me = Annotated[Actor, Depends(requires(Permission.me_read))]

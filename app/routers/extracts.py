@@ -23,7 +23,7 @@ from app.privacy.profile import PROFILE_VERSION, codebook
 from app.services import extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1", tags=["extracts"], route_class=StrictRoute)
 CodebookReader = Annotated[Actor, Depends(requires(Permission.codebook_read))]

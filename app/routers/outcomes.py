@@ -14,7 +14,7 @@ from app.pagination import Page
 from app.services import outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/outcomes", tags=["outcomes"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.outcome_read))]

@@ -23,7 +23,7 @@ from app.pid import display
 from app.services import participants
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/participants", tags=["participants"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]

@@ -24,7 +24,7 @@ from app.models.study import (
     StudyRead,
 )
 from app.services import studies
-from app.web.strict_json import StrictRoute
+from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.study_read))]

@@ -1,15 +1,12 @@
 """Bodies are read whole and parsed strictly before anything else happens, so no connection waits for a slow client."""
 
 import json
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Request
 
-from app.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
+from app.errors import BodyTooLarge, MalformedJson
 
-_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 _MAX_DIGITS = 40
 
 
@@ -71,28 +68,3 @@ def _float(text: str) -> float:
     if value in (float("inf"), float("-inf")) or len(text) > _MAX_DIGITS:
         raise ValueError
     return value
-
-
-class StrictRoute(APIRoute):
-    """The route class of every router: JSON only, unless the endpoint takes a form (the OAuth ones)."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
-        takes_form = bool(self.openapi_extra and self.openapi_extra.get("x-form"))
-
-        async def strict(request: Request) -> Response:
-            strict_request = StrictRequest(request.scope, request.receive)
-            if request.method in _WITH_BODY:
-                await strict_request.read_whole(request.app.state.settings.max_body_bytes)
-                if not takes_form and await strict_request.body():
-                    _require_json(request)
-            return await handler(strict_request)
-
-        return strict
-
-
-def _require_json(request: Request) -> None:
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != "application/json" or charset not in {"", "utf-8"}:
-        raise UnsupportedMediaType

@@ -1,0 +1,62 @@
+"""The route class of every router: strict JSON in, and the answer made where the handler ran."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from app.errors import UnsupportedMediaType
+from app.web.strict_json import StrictRequest
+
+_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
+
+
+class StrictRoute(APIRoute):
+    """JSON only, unless the endpoint takes a form (the OAuth ones).
+
+    An answer is written out in the handler's own thread. FastAPI would do it in another one while the database
+    connection is still held: with all threads waiting for a connection, and all connections for a thread, nobody moves.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, _answering(endpoint, options.get("status_code") or 200), **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        takes_form = bool(self.openapi_extra and self.openapi_extra.get("x-form"))
+
+        async def strict(request: Request) -> Response:
+            strict_request = StrictRequest(request.scope, request.receive)
+            if request.method in _WITH_BODY:
+                await strict_request.read_whole(request.app.state.settings.max_body_bytes)
+                if not takes_form and await strict_request.body():
+                    _require_json(request)
+            return await handler(strict_request)
+
+        return strict
+
+
+def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
+    """`endpoint`, giving a finished response instead of a model; headers that it set on its response are kept."""
+
+    @wraps(endpoint)
+    def answering(*arguments: Any, **named: Any) -> Any:
+        made = endpoint(*arguments, **named)
+        if not isinstance(made, BaseModel):
+            return made
+        response = Response(made.model_dump_json(), status, media_type="application/json")
+        if "response" in named:
+            response.headers.update(named["response"].headers)
+        return response
+
+    return answering
+
+
+def _require_json(request: Request) -> None:
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in {"", "utf-8"}:
+        raise UnsupportedMediaType

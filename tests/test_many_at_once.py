@@ -1,0 +1,51 @@
+"""More requests at once than there are threads and connections: all are answered, none waits for another for ever."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.hostile import LiveStudy, live_study
+from tests.server import LiveServer
+
+AT_ONCE, ROUNDS = 80, 2
+"""Twice the threads of a worker, twenty times its connections."""
+
+
+@pytest.fixture
+def study(live_server: LiveServer) -> Iterator[LiveStudy]:
+    with live_study(live_server) as study:
+        yield study
+
+
+def statuses(study: LiveStudy, method: str, paths: list[str], body: object = None, **headers: str) -> set[int]:
+    """The status codes of all these requests, sent at the same time over connections of their own."""
+    sent = {"Authorization": f"Bearer {study.staff.token}", **headers}
+
+    def ask(path: str) -> int:
+        with httpx.Client(base_url=study.server.base_url, timeout=60, trust_env=False) as client:
+            return client.request(method, path, json=body, headers=sent).status_code
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return set(threads.map(ask, paths))
+
+
+def test_many_readers_at_once_are_all_answered(study: LiveStudy) -> None:
+    pid = study.staff.post("/v1/participants", study.enrolment()).json()["pid"]
+    for path in ("/v1/adverse-events", f"/v1/participants/{pid}"):
+        assert statuses(study, "GET", [path] * AT_ONCE * ROUNDS) == {200}
+
+
+def test_many_corrections_at_once_are_all_answered(study: LiveStudy) -> None:
+    people = [study.staff.post("/v1/participants", study.enrolment()) for _ in range(AT_ONCE)]
+    tags = {person.headers["Location"]: person.headers["ETag"] for person in people}
+
+    def correct(path: str) -> int:
+        with httpx.Client(base_url=study.server.base_url, timeout=60, trust_env=False) as client:
+            headers = {"Authorization": f"Bearer {study.staff.token}", "If-Match": tags[path]}
+            body = {"age_at_consent": 52, "reason": "typed wrongly"}
+            return client.patch(path, json=body, headers=headers).status_code
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        assert set(threads.map(correct, tags)) == {200}
