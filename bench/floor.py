@@ -29,6 +29,9 @@ from app.services.adverse_events import _SHOWN
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/floor", route_class=StrictRoute)
+idiomatic = APIRouter(prefix="/floor/idiomatic")
+"""With FastAPI's own route class, as most code has it."""
+
 Signed = Annotated[Actor, Depends(requires(Permission.me_read))]
 Author = Annotated[Actor, Depends(requires(Permission.visit_write))]
 
@@ -38,6 +41,7 @@ def create_floor() -> FastAPI:
     app = create_app()
     app.state.plain_engine = _plain_engine(app)
     app.include_router(router)
+    app.include_router(idiomatic)
     return app
 
 
@@ -84,7 +88,7 @@ def validated(body: VisitCreate, request: Request) -> dict[str, str]:
     return {"visit_code": body.visit_code}
 
 
-@router.post("/idiomatic/visits", status_code=201, response_model=VisitRead)
+@idiomatic.post("/visits", status_code=201, response_model=VisitRead)
 def idiomatic_visit(body: VisitCreate, author: Author, request: Request, session: Plain) -> dict[str, Any]:
     """A visit, its audit entry, chain head and idempotency record as four model objects and one commit."""
     person = session.exec(
@@ -138,7 +142,7 @@ def _idiomatic_audit(session: Session, author: Actor, visit: Visit) -> None:
     session.add(AuditEntry(**entry, hash=chain.hash))
 
 
-@router.get("/idiomatic/adverse-events")
+@idiomatic.get("/adverse-events")
 def idiomatic_events(author: Author, session: Plain) -> AdverseEventList:
     """A page of 50 serious events of one site as model objects."""
     statement = select(AdverseEvent).where(AdverseEvent.site_id == min(author.site_ids), col(AdverseEvent.serious))
@@ -158,7 +162,7 @@ def _read(event: AdverseEvent) -> AdverseEventRead:
     )
 
 
-@router.post("/idiomatic/outcomes.csv", status_code=201)
+@idiomatic.post("/outcomes.csv", status_code=201)
 def idiomatic_csv(author: Author, session: Plain) -> Response:
     """Every score with its outcome and visit, through the ORM's own cursor."""
     text = io.StringIO()

@@ -3,9 +3,9 @@
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
-from sqlalchemy import CheckConstraint, Table
+from sqlalchemy import CheckConstraint, Row, Table
 from sqlmodel import SQLModel
 
 from app.models.partial_date import FIRST_YEAR, LAST_YEAR, span
@@ -209,6 +209,16 @@ def columns(model: type[SQLModel]) -> tuple[Any, ...]:
 def values(row: SQLModel) -> dict[str, Any]:
     """A row's column values as they are in memory."""
     return {column.key: getattr(row, column.key) for column in columns(type(row))}
+
+
+def fields_of(row: Row[Any]) -> Mapping[str, Any]:
+    """A result row by column name, without copying it."""
+    return cast("Mapping[str, Any]", row._mapping)
+
+
+def from_json(text: str) -> Any:
+    """A stored JSON text; the empty list, which is what most rows hold, without parsing."""
+    return [] if text == "[]" else json.loads(text)
 
 
 def now() -> datetime:

@@ -22,7 +22,7 @@ from app.models.adverse_event_shapes import (
     Coding,
     Criteria,
 )
-from app.models.base import canonical_json, columns, now, values
+from app.models.base import canonical_json, columns, fields_of, from_json, now, values
 from app.models.finding import Finding, findings_text
 from app.models.partial_date import span
 from app.protocol.definition import Protocol
@@ -178,7 +178,7 @@ def rows() -> Rows:
 
 
 def read(row: Row[Any], actor: Actor) -> AdverseEventRead:
-    return _read(row._asdict(), actor.places[row.site_id])
+    return _read(fields_of(row), actor.places[row.site_id])
 
 
 def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
@@ -186,9 +186,9 @@ def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
         participant=values["pid"],
         study=place.study,
         site=place.site,
-        codings=json.loads(values["codings"]),
-        criteria=Criteria(**{name: values[name] for name in CRITERIA}),
-        findings=json.loads(values["findings"]),
+        codings=from_json(values["codings"]),
+        criteria={name: values[name] for name in CRITERIA},
+        findings=from_json(values["findings"]),
         **{name: values[name] for name in _SHOWN},
     )
 

@@ -13,7 +13,7 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, now, table_of, values
+from app.models.base import canonical_json, columns, fields_of, now, table_of, values
 from app.models.outcome import (
     Outcome,
     OutcomeAmend,
@@ -179,7 +179,7 @@ def scores_of(session: Session, outcome_ids: Sequence[UUID]) -> dict[UUID, list[
 def read_all(session: Session, actor: Actor, page: Sequence[Row[Any]]) -> list[OutcomeRead]:
     """Rows of `rows()` as answers, their scores fetched in one query."""
     scores = scores_of(session, [row.id for row in page])
-    return [_read(row._asdict(), row.visit_code, actor.places[row.site_id], scores[row.id]) for row in page]
+    return [_read(fields_of(row), row.visit_code, actor.places[row.site_id], scores[row.id]) for row in page]
 
 
 def outcome_read(row: Outcome, visit_code: str, place: Place, scores: Sequence[Mapping[str, Any]]) -> OutcomeRead:

@@ -1,6 +1,5 @@
 """Enrolment and status of participants."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +12,7 @@ from sqlmodel import Session, col, select
 from app import audit, pid
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, now, values
+from app.models.base import canonical_json, columns, fields_of, from_json, now, values
 from app.models.finding import Finding, findings_text
 from app.models.participant import (
     STATUS_TRANSITIONS,
@@ -271,7 +270,7 @@ def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
 
 
 def read(row: Row[Any], actor: Actor) -> ParticipantRead:
-    return _read(row._asdict(), actor.places[row.site_id], row.protocol_version)
+    return _read(fields_of(row), actor.places[row.site_id], row.protocol_version)
 
 
 def _read(values: Mapping[str, Any], place: Place, protocol_version: str) -> ParticipantRead:
@@ -279,8 +278,8 @@ def _read(values: Mapping[str, Any], place: Place, protocol_version: str) -> Par
         study=place.study,
         site=place.site,
         protocol_version=protocol_version,
-        unmet_criteria=json.loads(values["unmet_criteria"]),
-        findings=json.loads(values["findings"]),
+        unmet_criteria=from_json(values["unmet_criteria"]),
+        findings=from_json(values["findings"]),
         **{name: values[name] for name in _SHOWN},
     )
 

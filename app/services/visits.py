@@ -1,6 +1,5 @@
 """Visits: recorded with their outcomes in one transaction, held against the participant's protocol version."""
 
-import json
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
@@ -14,7 +13,7 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import columns, now, values
+from app.models.base import columns, fields_of, from_json, now, values
 from app.models.finding import Finding, findings_text
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.participant import Consent, ParticipantStatus
@@ -210,7 +209,7 @@ def rows() -> Rows:
 
 
 def read(row: Row[Any], actor: Actor) -> VisitRead:
-    return VisitRead(**_shown(row._asdict(), actor.places[row.site_id]))
+    return VisitRead(**_shown(fields_of(row), actor.places[row.site_id]))
 
 
 def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
@@ -218,6 +217,6 @@ def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
         "participant": values["pid"],
         "study": place.study,
         "site": place.site,
-        "findings": json.loads(values["findings"]),
+        "findings": from_json(values["findings"]),
         **{name: values[name] for name in _RECORDED | {"id", "version", "created_at", "updated_at"}},
     }
