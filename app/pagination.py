@@ -44,7 +44,7 @@ class Page:
         statement = statement.order_by(*(key.desc() for key in keys)).limit(self._limit + 1)
         if self._cursor is not None:
             statement = statement.where(tuple_(*keys) < tuple_(*self._after(), types=[key.type for key in keys]))
-        rows = session.execute(statement).all()
+        rows = session.connection().execute(statement).all()  # plain rows, without the unit of work
         if len(rows) <= self._limit:
             return rows, None
         rows = rows[: self._limit]

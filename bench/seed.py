@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlmodel import Session
 
 from app import pid, schema
@@ -49,18 +49,20 @@ def seed(settings: Settings, people: int) -> Seeded:
             study, sites = _study(session)
             accounts = {role: _account(session, role, study) for role in (*Role,)}
             pids = _people(session, sites, study, people, accounts[Role.site_staff].id)
+            if not database.is_sqlite:
+                session.execute(text("ANALYZE"))  # what autovacuum does a minute later
     tokens = TokenAuthority(load_keyring(settings), settings)
     issued = {role: tokens.issue(one.id, one.login, [], one.grants_version) for role, one in accounts.items()}
     return Seeded(study.code, "S0", pids, issued)
 
 
 def _study(session: Session) -> tuple[Study, list[Site]]:
-    text = (files("app.protocol") / "definitions" / "protocols" / "mdma-mdd-generic-1.toml").read_text()
+    plan = (files("app.protocol") / "definitions" / "protocols" / "mdma-mdd-generic-1.toml").read_text()
     study = Study(code="bench", title="A study to measure on")
     session.add(study)
     session.flush()
     assert study.id is not None
-    definition = canonical_json(tomllib.loads(text))
+    definition = canonical_json(tomllib.loads(plan))
     session.add(ProtocolVersion(study_id=study.id, version="1", title="Generic", definition=definition))
     sites = [Site(study_id=study.id, code=f"S{number}", name=f"Site {number}") for number in range(SITES)]
     session.add_all(sites)
