@@ -1,5 +1,6 @@
 """Settings: read once from the environment (`REGISTRY_...`), handed down, never imported as a global."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -7,15 +8,18 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MAX_PRODUCTION_TOKEN_SECONDS = 900
+PREFIX = "REGISTRY_"
+NOT_SETTINGS = frozenset({"REGISTRY_ADMIN_PASSWORD", "REGISTRY_TEST_POSTGRES_URL", "REGISTRY_UPDATE_DOCS"})
+"""Variables of commands and tests, which are no settings of a deployment."""
 
 
 class Settings(BaseSettings):
     """How one deployment runs. There are no default secrets: keys come from `key_file` alone."""
 
-    model_config = SettingsConfigDict(env_prefix="REGISTRY_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     environment: Literal["production", "demo"] = "production"
-    """`demo` allows long-lived tokens and a demo key file; anything else is production."""
+    """`demo` allows long-lived tokens and a demo key file."""
 
     database_url: str = "sqlite:///registry.db"
     """SQLAlchemy URL; `postgresql+psycopg://...` in production."""
@@ -24,17 +28,28 @@ class Settings(BaseSettings):
     """JSON file with signing, encryption and derivation keys; made by `registry init`, mode 0600."""
 
     issuer: str = "research-registry"
+    """Who issues access tokens (`iss`); a token of another issuer is refused."""
+
     audience: str = "research-registry-api"
+    """For whom access tokens are (`aud`); a token for another is refused."""
 
     access_token_seconds: Annotated[int, Field(ge=30, le=86_400)] = MAX_PRODUCTION_TOKEN_SECONDS
+    """How long an access token is valid; at most 900 in production."""
+
     refresh_token_seconds: Annotated[int, Field(ge=300, le=43_200)] = 43_200
+    """How long a refresh token may be used, once."""
 
     pool_size: Annotated[int, Field(ge=1, le=64)] = 4
     """Database connections a worker holds; a waiting request gives up after `pool_timeout_seconds` with 503."""
 
     pool_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """How long a request waits for a connection, or on SQLite for its turn to write."""
+
     statement_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    """PostgreSQL ends a statement, and a transaction left idle, after this time."""
+
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 1024 * 1024
+    """A larger body is refused with 413."""
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """FULL: an acknowledged write survives a power cut. NORMAL is for measurements only."""
 
@@ -46,6 +61,16 @@ class Settings(BaseSettings):
     """Memory of one password hash, KiB; OWASP's floor for Argon2id with t=2, p=1."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least grave kind of log line that is written."""
+
+    @model_validator(mode="after")
+    def _no_unknown_variable(self) -> Self:
+        """A mistyped name must not leave a default in force that nobody chose."""
+        known = {f"{PREFIX}{name}".upper() for name in type(self).model_fields} | NOT_SETTINGS
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        if unknown:
+            raise ValueError(f"There is no setting {', '.join(unknown)}; docs/deployment.md lists them all")
+        return self
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> Self:

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from sqlmodel import SQLModel
 
 import app.models  # noqa: F401 - fills the metadata
 from app.errors import RegistryError, every_refusal
 from app.privacy.fields import FIELDS
+from app.web.route import StrictRoute
 from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,3 +93,13 @@ def test_the_type_of_a_problem_is_an_address_that_explains_it(world: World) -> N
     explained = world.registry.client.get(problem["type"])
     assert explained.json()["detail"] == problem["detail"]
     assert world.registry.client.get("/v1/problems/no_such_code").status_code == 404
+
+
+def test_every_route_of_ours_is_strict_and_answers_in_its_own_thread(world: World) -> None:
+    contexts = [
+        context
+        for context in iter_route_contexts(world.registry.app.routes)
+        if getattr(context.original_route, "dependant", None) is not None
+    ]
+    assert len(contexts) > 40
+    assert all(isinstance(context.original_route, StrictRoute) for context in contexts)

@@ -87,3 +87,9 @@ def test_each_purpose_has_a_key_of_its_own(path: Path) -> None:
     purposes = ("blind-index", "cursor", "idempotency", "secret-digest", "etag")
     assert len({keyring.derived(purpose) for purpose in purposes}) == len(purposes)
     assert keyring.digest("etag", b"ab", b"c") != keyring.digest("etag", b"a", b"bc")
+
+
+def test_a_mistyped_setting_is_refused_instead_of_leaving_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_DATABASE_ULR", "postgresql+psycopg://db/registry")
+    with pytest.raises(ValidationError, match="REGISTRY_DATABASE_ULR"):
+        Settings()

@@ -3,14 +3,19 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from sqlalchemy import text
 from sqlmodel import col, select
 
 from app.database import ReadSession
 from app.errors import NotFound, every_refusal
+from app.models.base import Answer
 from app.models.study import Study
+from app.web.route import StrictRoute
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=StrictRoute)
+
+
+class Status(Answer):
+    status: str
 
 
 @router.get("/healthz")
@@ -20,11 +25,10 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def readyz(session: ReadSession) -> dict[str, str]:
+def readyz(session: ReadSession) -> Status:
     """The database answers and its tables are there."""
-    session.execute(text("SELECT 1"))
     session.exec(select(col(Study.id)).limit(1)).first()
-    return {"status": "ready"}
+    return Status(status="ready")
 
 
 @router.get("/v1/problems/{code}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import Request, Response
@@ -40,7 +41,12 @@ class StrictRoute(APIRoute):
 
 
 def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
-    """`endpoint`, giving a finished response instead of a model; headers that it set on its response are kept."""
+    """`endpoint`, giving a finished response instead of a model; headers that it set on its response are kept.
+
+    An endpoint on the event loop holds no connection and stays as it is.
+    """
+    if iscoroutinefunction(endpoint):
+        return endpoint
 
     @wraps(endpoint)
     def answering(*arguments: Any, **named: Any) -> Any:
