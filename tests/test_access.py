@@ -208,3 +208,8 @@ def test_a_grant_given_twice_is_one_grant(world: World) -> None:
     for _ in range(2):
         answer = world.admin.post(f"/v1/users/{account.id}/grants", body)
         assert (answer.status_code, len(answer.json()["grants"])) == (201, 1)
+
+
+def test_a_filter_given_twice_is_refused(world: World) -> None:
+    answer = world.monitor.get("/v1/adverse-events", site=["A", "B"])
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/query/site")

@@ -9,7 +9,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from app.errors import UnsupportedMediaType
+from app.errors import Fault, UnsupportedMediaType, ValidationFailed
+from app.web.problems import shown
 from app.web.strict_json import StrictRequest
 
 _WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
@@ -31,6 +32,7 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             strict_request = StrictRequest(request.scope, request.receive)
+            _require_single(request)
             if request.method in _WITH_BODY:
                 await strict_request.read_whole(request.app.state.settings.max_body_bytes)
                 if not takes_form and await strict_request.body():
@@ -59,6 +61,14 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
         return response
 
     return answering
+
+
+def _require_single(request: Request) -> None:
+    """Every query parameter of ours has one value; of two, one would be dropped without a word."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValidationFailed(*(Fault(f"/query/{shown(name)}", "repeated", "Give it once") for name in repeated))
 
 
 def _require_json(request: Request) -> None:
