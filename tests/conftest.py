@@ -23,9 +23,9 @@ ENGINES = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """URL of a PostgreSQL server: REGISTRY_TEST_POSTGRES_URL, or one brought up from its wheel."""
-    with postgres_server(tmp_path_factory) as url:
+    with postgres_server() as url:
         yield url
 
 

