@@ -203,3 +203,10 @@ OF_A_SITE: frozenset[Route] = frozenset(
     and ("{" in route[1] or route[0] == "POST")
 )
 """Routes about one record of one site: another site's is 404 there."""
+
+OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
+    route
+    for route in CASES
+    if route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST")
+)
+"""Routes about one study or something in it: 404 for somebody whose grants are in another study."""

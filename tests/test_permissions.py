@@ -1,14 +1,17 @@
 """Who may call which route: the matrix that docs/permissions.md shows, proven by calling every cell."""
 
 import os
+import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.access import Permission, requires
-from app.models.account import Role
-from tests.route_cases import CASES, OF_A_SITE, PUBLIC, Route, a_visit, an_event
+from app.models.account import Account, Role
+from app.services.accounts import SITE_ROLES
+from tests.route_cases import CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit, an_event
 from tests.world import Caller, Registry, World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "permissions.md"
@@ -116,6 +119,33 @@ def test_nobody_is_admitted_without_a_token_or_a_grant(world: World, route: Rout
     assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
+def expired(world: World, account: Account) -> Caller:
+    """Somebody whose access token ran out an hour ago."""
+    with patch("app.security.tokens.time.time", return_value=time.time() - 90_000):
+        return Caller(world.registry.client, world.token(account))
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_an_expired_token_and_a_revoked_grant_admit_nobody(world: World, route: Route) -> None:
+    for role in sorted(MATRIX[route]):
+        account = world.account((role, "A" if role in SITE_ROLES else None))
+        ran_out = CASES[route](world, expired(world, account), "A")
+        assert (ran_out.status_code, ran_out.json()["code"]) == (401, "token_invalid"), role
+        before = Caller(world.registry.client, world.token(account))
+        world.revoke(account)
+        stale = CASES[route](world, before, "A")
+        assert (stale.status_code, stale.json()["code"]) == (401, "grants_changed"), role
+        assert CASES[route](world, Caller(world.registry.client, world.token(account)), "A").status_code == 403, role
+
+
+@pytest.mark.parametrize("route", sorted(OF_A_STUDY), ids=" ".join)
+def test_another_studys_record_is_404_on_every_route(world: World, route: Route) -> None:
+    elsewhere = World(world.registry)
+    for role in sorted(MATRIX[route] - ADMIN):
+        answer = CASES[route](world, caller_of(elsewhere, role), "A")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), role
+
+
 @pytest.mark.parametrize("route", sorted(OF_A_SITE), ids=" ".join)
 def test_another_sites_record_is_404_on_every_route(world: World, route: Route) -> None:
     answer = CASES[route](world, world.staff_a, "B")
@@ -137,11 +167,14 @@ def test_a_foreign_record_and_an_absent_one_are_answered_alike(world: World) -> 
 
 def page() -> str:
     """docs/permissions.md as the matrix has it."""
-    head = ["| route | " + " | ".join(Role) + " | of another site |", "| --- " * (len(Role) + 2) + "|"]
+    head = [
+        "| route | " + " | ".join(Role) + " | of another site | of another study |",
+        "| --- " * (len(Role) + 3) + "|",
+    ]
     rows = [
         f"| `{method} {path}` | "
         + " | ".join("yes" if role in roles else "403" for role in Role)
-        + f" | {'404' if (method, path) in OF_A_SITE else ''} |"
+        + f" | {'404' if (method, path) in OF_A_SITE else ''} | {'404' if (method, path) in OF_A_STUDY else ''} |"
         for (method, path), roles in MATRIX.items()
     ]
     public = ", ".join(f"`{method} {path}`" for method, path in sorted(PUBLIC))
@@ -150,8 +183,10 @@ def page() -> str:
             "# Who may do what",
             "",
             "Written by `tests/test_permissions.py`, which calls every cell on SQLite and on PostgreSQL.",
-            "Without a valid token every route answers 401, without any grant 403. Lists hold only rows of the",
-            "sites where the caller's role was granted; a record of another site answers 404, like an absent one.",
+            "Without a token, with an expired one, or with one from before a change of its account's grants, every",
+            "route answers 401; without any grant, or once it was revoked, 403. Lists hold only rows of the sites",
+            "where the caller's role was granted; a record of another site or study is 404, like an absent one.",
+            "An admin is granted for the whole deployment.",
             "",
             *head,
             *rows,

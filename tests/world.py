@@ -12,11 +12,12 @@ from uuid import uuid4
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from sqlmodel import select
+from sqlalchemy import update
+from sqlmodel import col, select
 
 from app.database import Database
 from app.models.account import Account, AccountKind, Role, RoleGrant
-from app.models.base import canonical_json
+from app.models.base import canonical_json, now
 from app.models.study import ProtocolVersion, Site, Study
 
 PROTOCOL = files("app.protocol") / "definitions" / "protocols" / "mdma-mdd-generic-1.toml"
@@ -105,6 +106,15 @@ class World:
     def token(self, account: Account) -> str:
         token: str = self.registry.app.state.tokens.issue(account.id, account.login, [], account.grants_version)
         return token
+
+    def revoke(self, account: Account) -> None:
+        """Take every grant back, as an admin's revocation does."""
+        with self.registry.database.write() as session:
+            theirs = update(RoleGrant).where(col(RoleGrant.account_id) == account.id)
+            session.execute(theirs.values(revoked_at=now()))
+            raised = account.grants_version + 1
+            session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
+        account.grants_version = raised
 
     def caller(self, *grants: tuple[Role, str | None]) -> Caller:
         """Somebody new with these grants."""
