@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     """How long a worker may go on with an account's grants before it looks again: a revocation takes effect on every
     worker within this time."""
 
+    throttle_account_failures: Annotated[int, Field(ge=1, le=100)] = 5
+    """Failed attempts on one account before it has to wait: a minute, then twice as long each time, 15 at most."""
+
+    throttle_address_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """The same for one client address (IPv6: one /64 network). More, as a whole hospital may share an address."""
+
     argon2_memory_kib: Annotated[int, Field(ge=8)] = 19_456
     """Memory of one password hash, KiB; OWASP's floor for Argon2id with t=2, p=1."""
 
