@@ -24,8 +24,9 @@ from app.models.sign_in import Throttle as Counted
 from app.security.passwords import Passwords
 from app.services import throttle
 from app.services.throttle import FORGOTTEN_AFTER, LONGEST_WAIT, waiting_time
+from tests.route_cases import totp_code
 from tests.test_sign_in import PASSWORD, app, person, sign_in
-from tests.world import Registry, World
+from tests.world import Caller, Registry, World
 
 
 class Clock:
@@ -241,3 +242,29 @@ def test_a_hash_of_other_parameters_is_renewed_when_its_owner_signs_in(world: Wo
         stored = session.get_one(Account, UUID(account_id(world, username))).password_hash
     assert "m=64," in str(stored)
     assert sign_in(world, username).status_code == 201
+
+
+def test_signing_in_holds_one_connection_at_a_time(world: World) -> None:
+    """With more, threads could each hold one and wait for another."""
+    update = {"pool_size": 1, "pool_timeout_seconds": 1.0}
+    settings = world.registry.app.state.settings.model_copy(update=update)
+    username, credentials = person(world), app(world)
+    with TestClient(create_app(settings)) as client:
+
+        def opened(password: str) -> Response:
+            return client.post("/v1/auth/sessions", json={"username": username, "password": password})
+
+        def token(secret: str) -> Response:
+            form = {"grant_type": "client_credentials", **credentials, "client_secret": secret}
+            return client.post("/v1/auth/token", data=form)
+
+        assert [opened(password).status_code for password in ("not the password", PASSWORD)] == [401, 201]
+        assert [token(secret).status_code for secret in ("wrong", credentials["client_secret"])] == [401, 200]
+        caller = Caller(client, opened(PASSWORD).json()["access_token"])
+        for current, status in (("not the password", 401), (PASSWORD, 204)):
+            body = {"current": current, "new": "another pass phrase"}
+            assert caller.post("/v1/me/password", body).status_code == status
+        secret = caller.post("/v1/me/totp", {"password": "another pass phrase"}).json()["secret"]
+        for code, status in (("000000", 401), (totp_code(secret), 204)):
+            assert caller.post("/v1/me/totp/confirmation", {"code": code}).status_code == status
+        assert client.post("/v1/auth/revoke", data={"token": caller.token}).status_code == 200
