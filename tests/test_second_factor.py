@@ -2,6 +2,7 @@
 
 import base64
 import time
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -183,3 +184,17 @@ def test_the_list_of_common_passwords_is_of_long_ones_in_lower_case() -> None:
     long = {password for password in COMMON_PASSWORDS if len(password) >= 12}
     assert len(long) > 300
     assert all(password == password.casefold() for password in COMMON_PASSWORDS)
+
+
+def test_a_code_that_a_parallel_request_spent_is_not_accepted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    username, secret = protected(world)
+    matching_step = totp.matching_step
+
+    def overtaken(*given: Any) -> int | None:
+        step = matching_step(*given)
+        with world.registry.database.write() as session:
+            session.exec(select(Totp).join(Account).where(Account.login == username)).one().last_step = step
+        return step
+
+    monkeypatch.setattr(totp, "matching_step", overtaken)
+    assert code_of(with_code(world, username, totp_code(secret))) == (401, "totp_wrong")

@@ -268,3 +268,17 @@ def test_signing_in_holds_one_connection_at_a_time(world: World) -> None:
         for code, status in (("000000", 401), (totp_code(secret), 204)):
             assert caller.post("/v1/me/totp/confirmation", {"code": code}).status_code == status
         assert client.post("/v1/auth/revoke", data={"token": caller.token}).status_code == 200
+
+
+def test_the_right_password_that_was_checked_while_others_failed_waits_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    username, check = person(world), Passwords.check
+
+    def overtaken(self: Passwords, stored: str | None, password: str) -> bool:
+        for _ in range(5):
+            world.registry.app.state.throttle.attempt(username, "192.0.2.1").failed("session", None)
+        return check(self, stored, password)
+
+    monkeypatch.setattr(Passwords, "check", overtaken)
+    assert told(sign_in(world, username))[:2] == (429, "too_many_attempts")
