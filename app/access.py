@@ -18,12 +18,13 @@ from sqlalchemy import ColumnElement, Select, Table, and_, false, or_, select, t
 from sqlmodel import col
 
 from app.database import Database
-from app.errors import Fault, Forbidden, NotFound, Unauthenticated
+from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.extract import Extract
 from app.models.outcome import Outcome
 from app.models.participant import Participant
+from app.models.sign_in import Revocation
 from app.models.study import ProtocolVersion, Site, Study
 from app.models.visit import Visit
 from app.security.tokens import Claims, TokenAuthority, TokenRefused
@@ -48,6 +49,7 @@ class Permission(StrEnum):
     extract_read = "extract:read"
     extract_request = "extract:request"
     me_read = "me:read"
+    me_write = "me:write"
     outcome_read = "outcome:read"
     outcome_write = "outcome:write"
     participant_lookup = "participant:lookup"
@@ -61,7 +63,7 @@ class Permission(StrEnum):
 
 _P = Permission
 _READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.visit_read}
-_EVERYONE = {_P.me_read, _P.study_read, _P.codebook_read}
+_EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(
         _READS
@@ -87,6 +89,10 @@ class GrantsChanged(Unauthenticated):
 
 class TokenInvalid(Unauthenticated):
     """The access token is missing, expired or not valid here."""
+
+
+class TokenMisplaced(Malformed):
+    """The access token goes once into the Authorization header, and nowhere else."""
 
 
 class PermissionMissing(Forbidden):
@@ -120,6 +126,9 @@ class Actor:
     everywhere: bool = False
     """Deployment-wide: an admin, who sees accounts and studies but no clinical row."""
 
+    session_id: UUID | None = None
+    """The session of the token, which survives when the others are ended."""
+
     @property
     def site_ids(self) -> Collection[int]:
         return self.places.keys()
@@ -144,45 +153,54 @@ class requires:  # noqa: N801 - reads as a word in route signatures
         known: KnownActors = request.app.state.actors
         actor = known.get(claims, self.permission)
         if actor is None:
+            asked = time.monotonic()
             actor = await run_in_threadpool(load_actor, request.app.state.database, claims, self.permission)
-            known.keep(claims, actor)
+            known.keep(claims, actor, asked)
         request.state.actor = actor
         if self.permission not in actor.held:
-            raise PermissionMissing(Fault("", "permission_missing", f"Needs the permission {self.permission}"))
+            fault = Fault("", "permission_missing", f"Needs the permission {self.permission}")
+            raise PermissionMissing(fault, headers=_challenge("insufficient_scope", self.permission))
         return actor
 
 
 class KnownActors:
-    """Actors that this worker looked up a moment ago. A revocation therefore takes effect within `seconds`."""
+    """Actors that this worker looked up a moment ago, for each token: whatever ends a token, a session, an account or
+    a grant therefore takes effect within `seconds`."""
 
     def __init__(self, seconds: float, size: int = 4096) -> None:
         self._seconds, self._size = seconds, size
-        self._kept: dict[tuple[UUID, int, Permission], tuple[float, Actor]] = {}
+        self._kept: dict[tuple[UUID, Permission], tuple[float, Actor]] = {}
 
     def get(self, claims: Claims, permission: Permission) -> Actor | None:
-        until, actor = self._kept.get((claims.subject, claims.grants_version, permission), (0.0, None))
+        until, actor = self._kept.get((claims.token_id, permission), (0.0, None))
         return actor if time.monotonic() < until else None
 
-    def keep(self, claims: Claims, actor: Actor) -> None:
+    def keep(self, claims: Claims, actor: Actor, since: float) -> None:
+        """Since when the actor is known: the moment before the look-up, which may itself have waited."""
         if len(self._kept) >= self._size:
             self._kept.clear()
-        key = (claims.subject, claims.grants_version, actor.permission)
-        self._kept[key] = (time.monotonic() + self._seconds, actor)
+        self._kept[claims.token_id, actor.permission] = (since + self._seconds, actor)
+
+
+def _challenge(error: str | None = None, scope: str | None = None) -> dict[str, str]:
+    """RFC 6750, section 3: a request without credentials is told no error code."""
+    told = (("error", error), ("scope", scope))
+    parts = ['Bearer realm="registry"', *(f'{name}="{value}"' for name, value in told if value)]
+    return {"WWW-Authenticate": ", ".join(parts)}
 
 
 def _claims(request: Request) -> Claims:
     headers = request.headers.getlist("authorization")
-    challenge = {"WWW-Authenticate": 'Bearer realm="registry"'}
-    if len(headers) != 1:
-        raise TokenInvalid(headers=challenge)
-    scheme, _, token = headers[0].partition(" ")
+    if len(headers) > 1 or "access_token" in request.query_params:
+        raise TokenMisplaced(headers=_challenge("invalid_request"))
+    scheme, _, token = headers[0].partition(" ") if headers else ("", "", "")
     if scheme.lower() != "bearer":
-        raise TokenInvalid(headers=challenge)
+        raise TokenInvalid(headers=_challenge())
     tokens: TokenAuthority = request.app.state.tokens
     try:
         return tokens.verify(token)
     except TokenRefused:
-        raise TokenInvalid(headers={"WWW-Authenticate": 'Bearer realm="registry", error="invalid_token"'}) from None
+        raise TokenInvalid(headers=_challenge("invalid_token")) from None
 
 
 def load_actor(database: Database, claims: Claims, permission: Permission) -> Actor:
@@ -194,10 +212,11 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
     )
     wanted: list[Any] = [Account.display_name, Account.organisation, Account.disabled_at, Account.grants_version]
     wanted += [RoleGrant.role, RoleGrant.study_id, Site.id]
-    wanted += [col(Study.code).label("study"), col(Site.code).label("site")]
+    wanted += [col(Study.code).label("study"), col(Site.code).label("site"), col(Revocation.id).label("revoked")]
     statement = (
         select(*wanted)
         .select_from(Account)
+        .outerjoin(Revocation, col(Revocation.id).in_([claims.token_id, claims.session or claims.token_id]))
         .outerjoin(RoleGrant, and_(col(RoleGrant.account_id) == col(Account.id), col(RoleGrant.revoked_at).is_(None)))
         .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
         .outerjoin(Site, sites_of_grant)
@@ -205,8 +224,8 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
     )
     with database.read() as session:
         rows = session.execute(statement).all()
-    refused = {"WWW-Authenticate": 'Bearer realm="registry", error="invalid_token"'}
-    if not rows or rows[0].disabled_at is not None:
+    refused = _challenge("invalid_token")
+    if not rows or rows[0].disabled_at is not None or rows[0].revoked is not None:
         raise TokenInvalid(headers=refused)
     if rows[0].grants_version != claims.grants_version:
         raise GrantsChanged(headers=refused)
@@ -221,6 +240,7 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
         places={row.id: Place(row.study, row.site) for row in reach if row.id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
         everywhere=any(row.role == Role.admin for row in reach),
+        session_id=claims.session,
     )
 
 

@@ -36,7 +36,7 @@ _HASHED = (
     "reason",
     "request_id",
 )
-_NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id"})
+_NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed"})
 """Columns whose values are secrets or identifiers: no audit entry may carry them."""
 
 _JSON_TEXT = frozenset({"codings", "definition", "findings", "items", "scopes", "unmet_criteria"})

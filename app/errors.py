@@ -146,6 +146,13 @@ class VersionStale(RegistryError):
     title = "Precondition failed"
 
 
+class TooManyAttempts(RegistryError):
+    """Too many failed attempts on this account or from this address; wait as Retry-After says."""
+
+    status = 429
+    title = "Too many requests"
+
+
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached or is busy; try again."""
 

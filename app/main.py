@@ -9,16 +9,17 @@ from fastapi.routing import APIRoute
 from app import __version__
 from app.access import KnownActors
 from app.database import Database
-from app.routers import accounts, adverse_events, auth, extracts, health, outcomes, participants, studies, visits
+from app.routers import accounts, adverse_events, auth, extracts, health, me, outcomes, participants, studies, visits
 from app.schema import require_head
 from app.security.keys import load_keyring
 from app.security.passwords import Passwords
 from app.security.tokens import TokenAuthority
+from app.services.throttle import Throttle
 from app.settings import Settings
-from app.web import logs, problems
+from app.web import logs, oauth, problems
 from app.web.middleware import RequestFrame
 
-ROUTERS = (health, auth, studies, accounts, participants, visits, outcomes, adverse_events, extracts)
+ROUTERS = (health, auth, me, studies, accounts, participants, visits, outcomes, adverse_events, extracts)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -41,9 +42,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keyring = load_keyring(settings)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
     app.state.passwords = Passwords(settings)
+    app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.add_middleware(RequestFrame)
     problems.install(app)
+    oauth.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
     return app

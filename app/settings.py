@@ -9,7 +9,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MAX_PRODUCTION_TOKEN_SECONDS = 900
 PREFIX = "REGISTRY_"
-NOT_SETTINGS = frozenset({"REGISTRY_ADMIN_PASSWORD", "REGISTRY_TEST_POSTGRES_URL", "REGISTRY_UPDATE_DOCS"})
+NOT_SETTINGS = frozenset(
+    {
+        "REGISTRY_ADMIN_PASSWORD",
+        "REGISTRY_TEST_FUZZED_TOKENS",
+        "REGISTRY_TEST_FUZZ_SEED",
+        "REGISTRY_TEST_POSTGRES_URL",
+        "REGISTRY_UPDATE_DOCS",
+    }
+)
 """Variables of commands and tests, which are no settings of a deployment."""
 
 
@@ -56,6 +64,12 @@ class Settings(BaseSettings):
     grants_cache_seconds: Annotated[float, Field(ge=0, le=10)] = 1.0
     """How long a worker may go on with an account's grants before it looks again: a revocation takes effect on every
     worker within this time."""
+
+    throttle_account_failures: Annotated[int, Field(ge=1, le=100)] = 5
+    """Failed attempts on one account before it has to wait: a minute, then twice as long each time, 15 at most."""
+
+    throttle_address_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """The same for one client address (IPv6: one /64 network). More, as a whole hospital may share an address."""
 
     argon2_memory_kib: Annotated[int, Field(ge=8)] = 19_456
     """Memory of one password hash, KiB; OWASP's floor for Argon2id with t=2, p=1."""

@@ -55,6 +55,7 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
         key_file=key_file,
         argon2_memory_kib=64,
         grants_cache_seconds=0,
+        throttle_address_failures=1_000_000,
         log_level="error",
     )
     with Database(settings) as database:

@@ -11,7 +11,7 @@ from uuid import uuid4
 from httpx2 import Response
 
 from tests.hostile import census
-from tests.route_cases import a_visit, an_event, an_extract, an_outcome
+from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, with_password
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -50,6 +50,8 @@ class Targets:
     def __init__(self, world: World) -> None:
         self.world = world
         self._targets: dict[str, Target] = {}
+        for caller in (world.custodian, world.monitor):
+            with_password(world, caller)
         visit, outcome, event = a_visit(world, "A"), an_outcome(world, "A"), an_event(world, "A")
         person = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
         self.pid = world.enrolled()
@@ -91,6 +93,9 @@ class Targets:
             "extract": (world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
             "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
+            "own_password": (world.custodian, "/v1/me/password", {"current": PASSWORD, "new": "another pass phrase"}),
+            "own_totp": (world.monitor, "/v1/me/totp", {"password": PASSWORD}),
+            "own_code": (admin, "/v1/me/totp/confirmation", {"code": "123456"}),
             "study": (admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
             "protocol": (admin, "/v1/studies/{study}/protocols", {**protocol_definition(), "version": uuid4().hex}),
             "site": (admin, "/v1/studies/{study}/sites", {"code": "C", "name": "New", "timezone": "Europe/Berlin"}),
@@ -139,7 +144,7 @@ class Targets:
 
 NAMES = (
     *("enrol", "lookup", "status", "visit", "outcome", "event", "extract", "approval", "sign_in", "study", "protocol"),
-    *("site", "user", "client", "grant_user", "grant_client"),
+    *("site", "user", "client", "grant_user", "grant_client", "own_password", "own_totp", "own_code"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
 )
 

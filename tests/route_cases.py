@@ -1,15 +1,24 @@
 """One valid request for every route, so that guards can go through all of them."""
 
+import base64
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
 from httpx2 import Response
+from sqlalchemy import delete
+from sqlmodel import col
 
+from app.models.account import Account
+from app.models.sign_in import Totp
+from app.security import totp
+from app.security.tokens import TokenRefused
 from tests.world import Caller, World, madrs, protocol_definition
 
 Case = Callable[[World, Caller, str], Response]
 Route = tuple[str, str]
+PASSWORD = "a pass phrase for tests"
 
 PUBLIC: frozenset[Route] = frozenset(
     {
@@ -121,8 +130,41 @@ def _new_protocol(world: World, caller: Caller, site: str) -> Response:
     return caller.post(f"/v1/studies/{world.study}/protocols", version)
 
 
+def with_password(world: World, caller: Caller) -> None:
+    """Give the account behind a token this password, and no second factor."""
+    state = world.registry.app.state
+    try:
+        subject = state.tokens.verify(caller.token).subject
+    except TokenRefused:
+        return
+    with world.registry.database.write() as session:
+        session.get_one(Account, subject).password_hash = state.passwords.hash(PASSWORD)
+        session.execute(delete(Totp).where(col(Totp.account_id) == subject))
+
+
+def _own(world: World, caller: Caller, what: str, body: Mapping[str, Any]) -> Response:
+    with_password(world, caller)
+    return caller.post(f"/v1/me/{what}", body)
+
+
+def _confirm(world: World, caller: Caller) -> Response:
+    offered = _own(world, caller, "totp", {"password": PASSWORD})
+    code = totp_code(offered.json()["secret"]) if offered.is_success else "000000"
+    return caller.post("/v1/me/totp/confirmation", {"code": code})
+
+
+def totp_code(secret: str, steps: int = 0) -> str:
+    """What an authenticator with this secret shows, so many steps from now."""
+    return totp.code(base64.b32decode(secret), totp.step_at(time.time()) + steps)
+
+
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
+    ("POST", "/v1/me/password"): lambda world, caller, site: _own(
+        world, caller, "password", {"current": PASSWORD, "new": "another pass phrase"}
+    ),
+    ("POST", "/v1/me/totp"): lambda world, caller, site: _own(world, caller, "totp", {"password": PASSWORD}),
+    ("POST", "/v1/me/totp/confirmation"): lambda world, caller, site: _confirm(world, caller),
     ("GET", "/v1/studies"): lambda world, caller, site: caller.get("/v1/studies"),
     ("POST", "/v1/studies"): lambda world, caller, site: caller.post(
         "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}

@@ -178,10 +178,10 @@ def test_a_worker_looks_up_grants_again_after_the_stated_time(world: World, monk
     account = world.account((Role.monitor, "A"))
     claims = world.registry.app.state.tokens.verify(world.token(account))
     actor = load_actor(world.registry.database, claims, Permission.visit_read)
-    clock = iter([100.0, 100.9, 101.1])
+    clock = iter([100.9, 101.1])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     known = KnownActors(seconds=1.0)
-    known.keep(claims, actor)
+    known.keep(claims, actor, since=100.0)
     assert known.get(claims, Permission.visit_read) == actor
     assert known.get(claims, Permission.visit_read) is None
 
@@ -189,7 +189,8 @@ def test_a_worker_looks_up_grants_again_after_the_stated_time(world: World, monk
 def test_a_known_actor_serves_only_the_permission_it_was_looked_up_for(world: World) -> None:
     claims = world.registry.app.state.tokens.verify(world.monitor.token)
     known = KnownActors(seconds=60)
-    known.keep(claims, load_actor(world.registry.database, claims, Permission.visit_read))
+    actor = load_actor(world.registry.database, claims, Permission.visit_read)
+    known.keep(claims, actor, time.monotonic())
     assert known.get(claims, Permission.visit_write) is None
     assert known.get(claims, Permission.visit_read) is not None
 

@@ -11,7 +11,8 @@ from httpx2 import Response
 from app import database as sessions
 from app.models.account import Role
 from tests.hostile import census, failing_commit, failing_statement, grown
-from tests.route_cases import Route, a_visit, an_event, an_extract, an_outcome
+from tests.route_cases import PASSWORD as OWN_PASSWORD
+from tests.route_cases import Route, a_visit, an_event, an_extract, an_outcome, totp_code, with_password
 from tests.world import Caller, Registry, World, madrs, protocol_definition
 
 Send = Callable[[], Response]
@@ -85,6 +86,20 @@ def _revoked(world: World) -> Send:
     return lambda: world.registry.client.post("/v1/auth/revoke", data=form)
 
 
+def _own(what: str, body: Mapping[str, str]) -> Prepare:
+    def prepare(world: World) -> Send:
+        with_password(world, world.monitor)
+        return _post(world.monitor, f"/v1/me/{what}", body)
+
+    return prepare
+
+
+def _confirmed(world: World) -> Send:
+    with_password(world, world.monitor)
+    secret = world.monitor.post("/v1/me/totp", {"password": OWN_PASSWORD}).json()["secret"]
+    return _post(world.monitor, "/v1/me/totp/confirmation", {"code": totp_code(secret)})
+
+
 def _grant(world: World, kind: str) -> Send:
     body = _new_user() if kind == "users" else {"name": "App", "organisation": "Test"}
     made = world.admin.post(f"/v1/{kind}", body).json()
@@ -132,7 +147,13 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),
     ("POST", "/v1/auth/token"): (_token, {"audit_entry": 1}),
     ("POST", "/v1/auth/token "): (_refreshed, {"refresh_token": 1, "audit_entry": 1}),
-    ("POST", "/v1/auth/revoke"): (_revoked, {"audit_entry": 1}),
+    ("POST", "/v1/auth/revoke"): (_revoked, {"revocation": 1, "audit_entry": 1}),
+    ("POST", "/v1/me/password"): (
+        _own("password", {"current": OWN_PASSWORD, "new": "another pass phrase"}),
+        {"audit_entry": 1},
+    ),
+    ("POST", "/v1/me/totp"): (_own("totp", {"password": OWN_PASSWORD}), {"totp": 1, "audit_entry": 1}),
+    ("POST", "/v1/me/totp/confirmation"): (_confirmed, {"audit_entry": 1}),
     ("POST", "/v1/studies"): (
         lambda world: _post(world.admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
         {"study": 1, "audit_entry": 1},

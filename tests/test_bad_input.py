@@ -36,7 +36,9 @@ def test_every_route_that_takes_json_is_a_target(registry: Registry, targets: Ta
 def test_the_unspoilt_request_is_not_what_is_refused(unspoilt: Targets, name: str) -> None:
     target = unspoilt[name]
     answer = target.send_json(target.body)
-    assert answer.status_code == {"lookup": 404, "sign_in": 401}.get(name) or answer.is_success, answer.text
+    assert answer.status_code == {"lookup": 404, "sign_in": 401, "own_code": 409}.get(name) or answer.is_success, (
+        answer.text
+    )
 
 
 @pytest.mark.parametrize("kind", BODIES)
@@ -180,6 +182,11 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("approval", "/reason", REASON),
     ("sign_in", "/username", (5, True, None, [MARK], MARK * 200, f"{MARK}\0", f"{MARK}\ud800")),
     ("sign_in", "/password", (5, True, None, [MARK], MARK * 200, f"{MARK}\ud800")),
+    ("sign_in", "/totp", (5, True, [MARK], MARK, "12345", "1234567", "12345\u0661", "12345\n")),
+    ("own_password", "/current", (5, True, None, [MARK], MARK * 200, f"{MARK}\0")),
+    ("own_password", "/new", ("", "short", "x" * 129, "x" * 12, "password1234", 5, None)),
+    ("own_totp", "/password", (5, True, None, [MARK], MARK * 200, f"{MARK}\0")),
+    ("own_code", "/code", (123456, True, None, [MARK], MARK, "12345", "1234567", "12345\u0661")),
     ("study", "/code", (*CODE, None)),
     ("study", "/title", (*TEXT, None)),
     ("site", "/country", ("", "DE", "deu", "DEU ", 5, f"{MARK}\0")),

@@ -22,6 +22,9 @@ ANALYST, CUSTODIAN = frozenset({Role.analyst}), frozenset({Role.custodian})
 
 MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/me"): EVERYBODY,
+    ("POST", "/v1/me/password"): EVERYBODY,
+    ("POST", "/v1/me/totp"): EVERYBODY,
+    ("POST", "/v1/me/totp/confirmation"): EVERYBODY,
     ("GET", "/v1/studies"): EVERYBODY,
     ("POST", "/v1/studies"): ADMIN,
     ("GET", "/v1/studies/{study}/protocols"): EVERYBODY,

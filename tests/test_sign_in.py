@@ -71,7 +71,8 @@ def test_a_site_app_gets_a_token_with_its_secret(world: World) -> None:
         ({"grant_type": "password"}, 400, "unsupported_grant_type"),
         ({"grant_type": "client_credentials"}, 401, "invalid_client"),
         ({"grant_type": "client_credentials", "client_id": "x", "client_secret": "y"}, 401, "invalid_client"),
-        ({"grant_type": "refresh_token"}, 400, "invalid_grant"),
+        ({"grant_type": "refresh_token"}, 400, "invalid_request"),
+        ({"grant_type": "client_credentials", "scope": "all"}, 400, "invalid_scope"),
         ({"grant_type": "refresh_token", "refresh_token": "unknown"}, 400, "invalid_grant"),
     ],
 )

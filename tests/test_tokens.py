@@ -194,12 +194,23 @@ def test_a_bad_token_is_401_over_http(world: World, token: str) -> None:
     assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
-def test_other_schemes_and_doubled_headers_are_401(world: World) -> None:
+def test_other_schemes_are_401_and_misplaced_tokens_400(world: World) -> None:
     client, token = world.registry.client, world.monitor.token
-    assert client.get("/v1/me", headers={"Authorization": f"Basic {token}"}).status_code == 401
+    for headers in ({"Authorization": f"Basic {token}"}, {}):
+        unknown = client.get("/v1/me", headers=headers)
+        assert (unknown.status_code, unknown.headers["WWW-Authenticate"]) == (401, 'Bearer realm="registry"')
     doubled = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
-    assert client.get("/v1/me", headers=doubled).status_code == 401
-    assert client.get("/v1/me", params={"access_token": token}).status_code == 401
+    for answer in (client.get("/v1/me", headers=doubled), client.get("/v1/me", params={"access_token": token})):
+        assert (answer.status_code, answer.json()["code"]) == (400, "token_misplaced")
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="registry", error="invalid_request"'
+        assert token not in answer.text
+
+
+def test_a_missing_permission_is_named_in_the_challenge(world: World) -> None:
+    answer = world.monitor.post("/v1/visits", {})
+    assert answer.status_code == 403
+    told = 'Bearer realm="registry", error="insufficient_scope", scope="visit:write"'
+    assert answer.headers["WWW-Authenticate"] == told
 
 
 def test_the_published_keys_hold_nothing_private(world: World) -> None:

@@ -8,6 +8,7 @@ from app.models import (
     idempotency,
     outcome,
     participant,
+    sign_in,
     study,
     visit,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "idempotency",
     "outcome",
     "participant",
+    "sign_in",
     "study",
     "visit",
 ]

@@ -61,6 +61,9 @@ class ClientSecret(SQLModel, table=True):
     digest: str = Field(max_length=64)
     created_at: datetime = Field(default_factory=now)
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """When it last got a token, to about a minute."""
 
 
 class RefreshToken(SQLModel, table=True):

@@ -26,8 +26,11 @@ def _table(**classes: str) -> Mapping[str, FieldClass]:
 _ACCOUNTS = "id kind login display_name organisation password_hash grants_version disabled_at created_at"
 FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "account": _table(operational=_ACCOUNTS),
-    "client_secret": _table(operational="id account_id digest created_at revoked_at"),
+    "client_secret": _table(operational="id account_id digest created_at revoked_at expires_at last_used_at"),
     "refresh_token": _table(operational="digest account_id family expires_at used_at revoked_at created_at"),
+    "revocation": _table(operational="id account_id expires_at revoked_at"),
+    "throttle": _table(operational="key failures last_failed_at locked_until"),
+    "totp": _table(operational="account_id sealed last_step created_at confirmed_at"),
     "role_grant": _table(operational="id account_id role study_id site_id granted_by granted_at revoked_at"),
     "study": _table(operational="id code title created_at"),
     "protocol_version": _table(clinical="version", operational="id study_id title definition created_at"),

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.settings import Settings
 
-Purpose = Literal["blind-index", "cursor", "idempotency", "secret-digest", "etag"]
+Purpose = Literal["blind-index", "cursor", "idempotency", "secret-digest", "etag", "throttle", "totp"]
 KEY_BYTES = 32
 
 

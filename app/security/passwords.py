@@ -2,14 +2,42 @@
 
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from app.errors import Fault, Invalid, Unavailable
+from app.security.common_passwords import COMMON_PASSWORDS
 from app.settings import Settings
 
 CLIENT_SECRET_PREFIX = "rrs_"
 REFRESH_TOKEN_PREFIX = "rrr_"
+
+
+_FEWEST_CHARACTERS = 5
+_PATIENCE_SECONDS = 1.0
+
+
+class PasswordTooEasy(Invalid):
+    """Many people use this password, or it can be guessed from the name; choose another."""
+
+
+class SignInBusy(Unavailable):
+    """Too many people are signing in at this moment; try again."""
+
+
+def require_strong(password: str, username: str, pointer: str) -> None:
+    """Raises PasswordTooEasy for a common password and one that holds the username (OWASP ASVS 5.0, 6.2.4, 6.2.11).
+
+    A password of very few different characters counts as common.
+    """
+    plain = password.casefold()
+    if username.casefold() in plain:
+        raise PasswordTooEasy(Fault(pointer, "holds_username", "Must not contain the username"))
+    if plain in COMMON_PASSWORDS or len(set(plain)) < _FEWEST_CHARACTERS:
+        raise PasswordTooEasy(Fault(pointer, "common_password", "Must not be one of the most common passwords"))
 
 
 class Passwords:
@@ -21,16 +49,30 @@ class Passwords:
         self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
 
     def hash(self, password: str) -> str:
-        with self._gate:
+        with self._turn():
             return self._hasher.hash(password)
 
     def check(self, stored: str | None, password: str) -> bool:
         """Whether it fits. An unknown user (`stored` None) takes the same time as a known one."""
-        with self._gate:
+        with self._turn():
             try:
                 return self._hasher.verify(stored or self._nobody, password) and stored is not None
             except (Argon2Error, InvalidHashError):
                 return False
+
+    def outdated(self, stored: str) -> bool:
+        """Whether it was hashed with other parameters than today's."""
+        return self._hasher.check_needs_rehash(stored)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One of the two places, or SignInBusy: waiting longer would only tie up the threads of everybody else."""
+        if not self._gate.acquire(timeout=_PATIENCE_SECONDS):
+            raise SignInBusy(headers={"Retry-After": "1"})
+        try:
+            yield
+        finally:
+            self._gate.release()
 
 
 def new_client_secret() -> str:

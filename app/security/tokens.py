@@ -53,6 +53,8 @@ class Claims:
     grants_version: int
     issued_at: int
     expires_at: int
+    session: UUID | None = None
+    """The session that a person's token belongs to (`sid`); site apps have none."""
 
 
 class TokenAuthority:
@@ -67,7 +69,9 @@ class TokenAuthority:
         self._active = keyring.signing[0].kid
         self._verified: dict[bytes, Claims] = {}
 
-    def issue(self, subject: UUID, client: str, roles: Iterable[str], grants_version: int) -> str:
+    def issue(
+        self, subject: UUID, client: str, roles: Iterable[str], grants_version: int, session: UUID | None = None
+    ) -> str:
         """A signed access token for an account, valid from now for `lifetime_seconds`."""
         issued = int(time.time())
         claims = {
@@ -81,6 +85,7 @@ class TokenAuthority:
             "exp": issued + self.lifetime_seconds,
             "roles": sorted(roles),
             "gv": grants_version,
+            **({"sid": str(session)} if session else {}),
         }
         signed: str = jws.sign(claims, self._keys[self._active], {"kid": self._active, "typ": TYPE}, ALGORITHM)
         return signed
@@ -126,11 +131,21 @@ class TokenAuthority:
             raise TokenRefused
         if not 0 < payload["exp"] - payload["iat"] <= self.lifetime_seconds:
             raise TokenRefused
-        return Claims(UUID(payload["sub"]), UUID(payload["jti"]), payload["gv"], payload["iat"], payload["exp"])
+        session = _uuid(payload["sid"]) if "sid" in payload else None
+        times = payload["iat"], payload["exp"]
+        return Claims(_uuid(payload["sub"]), _uuid(payload["jti"]), payload["gv"], *times, session)
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The public keys (RFC 7517): verifiers outside need no secret of ours."""
         return {"keys": [{**key.to_dict(), "kid": kid, "use": "sig"} for kid, key in self._public.items()]}
+
+
+def _uuid(text: Any) -> UUID:
+    """Written as we write it: UUID() alone takes braces, urn: and no hyphens."""
+    value = UUID(text)
+    if str(value) != text:
+        raise TokenRefused
+    return value
 
 
 def _decoded(segment: str) -> bytes:

@@ -25,7 +25,7 @@ from app.models.account import (
 from app.models.audit import REGISTRY_CHAIN
 from app.models.study import Site, Study
 from app.security.keys import Keyring
-from app.security.passwords import Passwords, new_client_secret
+from app.security.passwords import Passwords, new_client_secret, require_strong
 
 SITE_ROLES = frozenset({Role.site_staff, Role.monitor})
 
@@ -44,6 +44,7 @@ class GrantScopeWrong(Invalid):
 
 def create_user(session: Session, actor: Actor | None, passwords: Passwords, body: UserCreate) -> Account:
     """A person's account, without any grant. `actor` None is the command line of the deployment."""
+    require_strong(body.password, body.username, "/password")
     account = Account(
         kind=AccountKind.user,
         login=body.username,

@@ -1,25 +1,54 @@
-"""Signing in: people with a password, site apps with a client secret, both with refresh tokens afterwards."""
+"""Signing in: people with a password and perhaps a second factor, site apps with a client secret; refreshing both."""
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import update
+from sqlalchemy import and_, or_, update
 from sqlmodel import Session, col, select
 
-from app import audit
+from app.database import Database
 from app.errors import Unauthenticated
 from app.models.account import Account, AccountKind, ClientSecret, RefreshToken, RoleGrant
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
+from app.models.sign_in import SessionCreate, Totp
+from app.security import totp
 from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_refresh_token
-from app.security.tokens import TokenAuthority
+from app.security.sealing import unseal
+from app.security.tokens import Claims, TokenAuthority, TokenRefused
+from app.services.revoking import end_session, end_token, remember
+from app.services.throttle import Attempt, Throttle
 from app.settings import Settings
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="registry"'}
+USE_NOTED_EVERY = timedelta(minutes=1)
 
 
 class CredentialsWrong(Unauthenticated):
     """The name and the password do not fit."""
+
+
+class TotpNeeded(Unauthenticated):
+    """This account has a second factor: send its six digits as totp."""
+
+
+class TotpWrong(Unauthenticated):
+    """The six digits are wrong, too old, or were used already."""
+
+
+class TokenOfAnother(Exception):
+    """A site app's token was to be revoked by somebody else, or a person's by a site app."""
+
+
+@dataclass(frozen=True)
+class KnownClient:
+    """A site app whose credentials fitted, the secret that it used, and the attempt that this was."""
+
+    account_id: UUID
+    secret_id: UUID
+    attempt: Attempt
 
 
 @dataclass(frozen=True)
@@ -27,77 +56,154 @@ class SignIn:
     """What signing in needs of the application."""
 
     settings: Settings
+    database: Database
     keyring: Keyring
     tokens: TokenAuthority
     passwords: Passwords
+    throttle: Throttle
 
-    def person(self, session: Session, username: str, password: str) -> tuple[str, str]:
-        """Access and refresh token for a person. Raises CredentialsWrong, the same for every cause."""
-        account = session.exec(
-            select(Account).where(Account.login == username, Account.kind == AccountKind.user)
-        ).first()
-        fits = self.passwords.check(account.password_hash if account else None, password)
-        if account is None or not fits or account.disabled_at is not None:
-            raise CredentialsWrong(headers={"WWW-Authenticate": 'Bearer realm="registry"'})
-        _remember(session, account, "session:opened")
-        return self._access(session, account), self._refresh(session, account, uuid4())
+    def person(self, session: Session, body: SessionCreate, address: str) -> tuple[str, str]:
+        """Access and refresh token for a person.
 
-    def client(self, session: Session, client_id: str, secret: str) -> str | None:
-        """Access token for a site app, None when id and secret do not fit."""
+        Raises TooManyAttempts, CredentialsWrong (the same for every cause), TotpNeeded, TotpWrong. Hashes while no
+        connection is held, and opens the session only if account and password are then still as they were.
+        """
+        attempt = self.throttle.attempt(body.username, address)
+        attempt.require_free()
+        who = (Account.login == body.username, Account.kind == AccountKind.user)
+        with self.database.read() as reading:
+            known = reading.exec(
+                select(Account, Totp).outerjoin(Totp, col(Totp.account_id) == col(Account.id)).where(*who)
+            ).first()
+        account, factor = known or (None, None)
+        stored = account.password_hash if account else None
+        fits = self.passwords.check(stored, body.password)
+        if account is None or stored is None or not fits or account.disabled_at is not None:
+            attempt.failed("session", account.id if account else None)
+            raise CredentialsWrong(headers=CHALLENGE)
+        step = self._step(attempt, factor, body.totp) if factor and factor.confirmed_at else None
+        renewed = self.passwords.hash(body.password) if self.passwords.outdated(stored) else stored
+        attempt.succeeded(session)
+        account = _unchanged(session, account.id, stored)
+        account.password_hash = renewed
+        if step is not None:
+            use_step(session, account.id, step)
+        family = uuid4()
+        pair = self._access(session, account, family), self._refresh(session, account, family)
+        remember(session, account, "session:opened")
+        return pair
+
+    def _step(self, attempt: Attempt, factor: Totp, given: str | None) -> int:
+        if given is None:
+            raise TotpNeeded(headers=CHALLENGE)
+        secret = unseal(self.keyring.derived("totp"), factor.sealed, factor.account_id.bytes)
+        step = totp.matching_step(secret, given, time.time(), factor.last_step)
+        if step is None:
+            attempt.failed("session", factor.account_id)
+            raise TotpWrong(headers=CHALLENGE)
+        return step
+
+    def own_account(self, account_id: UUID, password: str, address: str) -> tuple[Account, Attempt]:
+        """The account of somebody signed in who gives the password once more, and the attempt that this was.
+
+        Raises TooManyAttempts or CredentialsWrong. Call `succeeded` of the attempt in the request's transaction.
+        """
+        with self.database.read() as reading:
+            account = reading.get_one(Account, account_id)
+        attempt = self.throttle.attempt(account.login, address)
+        attempt.require_free()
+        if not self.passwords.check(account.password_hash, password):
+            attempt.failed("password", account.id)
+            raise CredentialsWrong(headers=CHALLENGE)
+        return account, attempt
+
+    def client(self, client_id: str, secret: str, address: str) -> KnownClient | None:
+        """The site app with these credentials; None when they do not fit, are revoked, expired, or it is disabled.
+
+        Raises TooManyAttempts.
+        """
+        attempt = self.throttle.attempt(client_id, address)
+        attempt.require_free()
         digest = self.keyring.digest("secret-digest", secret.encode())
-        account = session.exec(
-            select(Account)
-            .join(ClientSecret, col(ClientSecret.account_id) == col(Account.id))
-            .where(
-                Account.login == client_id,
-                Account.kind == AccountKind.client,
-                ClientSecret.digest == digest,
-                col(ClientSecret.revoked_at).is_(None),
-                col(Account.disabled_at).is_(None),
-            )
-        ).first()
-        if account is None:
+        in_force = and_(
+            col(ClientSecret.account_id) == col(Account.id),
+            col(ClientSecret.digest) == digest,
+            col(ClientSecret.revoked_at).is_(None),
+            or_(col(ClientSecret.expires_at).is_(None), col(ClientSecret.expires_at) > now()),
+        )
+        who = (Account.login == client_id, Account.kind == AccountKind.client)
+        with self.database.read() as reading:
+            known = reading.exec(select(Account, ClientSecret).outerjoin(ClientSecret, in_force).where(*who)).first()
+        account, fitting = known or (None, None)
+        if account is None or fitting is None or account.disabled_at is not None:
+            attempt.failed("token", account.id if account else None)
             return None
-        _remember(session, account, "token:issued")
-        return self._access(session, account)
+        return KnownClient(account.id, fitting.id, attempt)
+
+    def client_token(self, session: Session, client: KnownClient) -> str:
+        """Access token for a site app. It has no session: it ends by its own id."""
+        client.attempt.succeeded(session)
+        account = session.get_one(Account, client.account_id)
+        secret = session.get_one(ClientSecret, client.secret_id)
+        if secret.last_used_at is None or secret.last_used_at < now() - USE_NOTED_EVERY:
+            secret.last_used_at = now()
+            session.flush()
+        token = self._access(session, account, None)
+        remember(session, account, "token:issued")
+        return token
+
+    def revoke(self, session: Session, token: str, client: KnownClient | None) -> None:
+        """End what a token belongs to; an unknown token is no error (RFC 7009, section 2.2). Raises TokenOfAnother."""
+        if client:
+            client.attempt.succeeded(session)
+        row = self._refresh_row(session, token)
+        claims = None if row else self._claims(token)
+        owner = row.account_id if row else claims.subject if claims else None
+        if owner is None:
+            return
+        account = session.get_one(Account, owner)
+        if (client.account_id if client else None) != (owner if account.kind == AccountKind.client else None):
+            raise TokenOfAnother
+        family = row.family if row else claims.session if claims else None
+        if family is not None and end_session(session, self.settings, owner, family):
+            remember(session, account, "session:closed")
+        elif claims is not None and family is None and end_token(session, claims):
+            remember(session, account, "token:revoked")
+
+    def _claims(self, token: str) -> Claims | None:
+        try:
+            return self.tokens.verify(token)
+        except TokenRefused:
+            return None
 
     def again(self, session: Session, refresh_token: str) -> tuple[str, str] | None:
-        """A new pair for an unspent refresh token. A spent one revokes its whole family and gives None."""
+        """A new pair for an unspent refresh token. A spent one ends its whole session and gives None."""
         row = self._refresh_row(session, refresh_token)
         if row is None or row.revoked_at is not None or row.expires_at <= now():
             return None
         account = session.exec(select(Account).where(Account.id == row.account_id)).one()
         if row.used_at is not None:
-            self._revoke_family(session, row.family)
-            _remember(session, account, "token:reuse-detected")
+            end_session(session, self.settings, account.id, row.family)
+            remember(session, account, "token:reuse-detected")
             return None
         if account.disabled_at is not None:
             return None
         row.used_at = now()
-        _remember(session, account, "token:refreshed")
-        return self._access(session, account), self._refresh(session, account, row.family)
-
-    def revoke(self, session: Session, refresh_token: str) -> None:
-        """Revoke a refresh token and its family; an unknown token is no error (RFC 7009, section 2.2)."""
-        row = self._refresh_row(session, refresh_token)
-        if row is not None and row.revoked_at is None:
-            account = session.exec(select(Account).where(Account.id == row.account_id)).one()
-            self._revoke_family(session, row.family)
-            _remember(session, account, "session:closed")
+        pair = self._access(session, account, row.family), self._refresh(session, account, row.family)
+        remember(session, account, "token:refreshed")
+        return pair
 
     def _refresh_row(self, session: Session, token: str) -> RefreshToken | None:
+        """The row of a refresh token, locked."""
         digest = self.keyring.digest("secret-digest", token.encode())
         statement = select(RefreshToken).where(RefreshToken.digest == digest).with_for_update()
         return session.exec(statement).first()
 
-    def _revoke_family(self, session: Session, family: UUID) -> None:
-        session.execute(update(RefreshToken).where(col(RefreshToken.family) == family).values(revoked_at=now()))
-
-    def _access(self, session: Session, account: Account) -> str:
+    def _access(self, session: Session, account: Account, family: UUID | None) -> str:
         roles = session.exec(
             select(RoleGrant.role).where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
         ).all()
-        return self.tokens.issue(account.id, account.login, set(roles), account.grants_version)
+        return self.tokens.issue(account.id, account.login, set(roles), account.grants_version, family)
 
     def _refresh(self, session: Session, account: Account, family: UUID) -> str:
         token = new_refresh_token()
@@ -113,6 +219,19 @@ class SignIn:
         return token
 
 
-def _remember(session: Session, account: Account, action: str) -> None:
-    event = audit.Event(action, "account", str(account.id), account.grants_version, [])
-    audit.append(session, str(account.id), REGISTRY_CHAIN, [event])
+def use_step(session: Session, account_id: UUID, step: int) -> None:
+    """Spend the code of a time step. Raises TotpWrong if a parallel request spent it, or a later one."""
+    unspent = or_(col(Totp.last_step).is_(None), col(Totp.last_step) < step)
+    statement = update(Totp).where(col(Totp.account_id) == account_id, unspent).values(last_step=step)
+    spent = session.execute(statement.returning(col(Totp.account_id))).first()
+    if spent is None:
+        raise TotpWrong(headers=CHALLENGE)
+
+
+def _unchanged(session: Session, account_id: UUID, stored: str) -> Account:
+    """The account, locked, if it still has this password and is not disabled. Raises CredentialsWrong."""
+    still = (Account.id == account_id, Account.password_hash == stored, col(Account.disabled_at).is_(None))
+    account = session.exec(select(Account).where(*still).with_for_update(key_share=True)).first()
+    if account is None:
+        raise CredentialsWrong(headers=CHALLENGE)
+    return account

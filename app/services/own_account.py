@@ -1,0 +1,99 @@
+"""What people do to their own way in: change the password, set up a second factor."""
+
+import time
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from app.access import Actor
+from app.errors import Conflict
+from app.models.account import Account
+from app.models.base import now
+from app.models.sign_in import PasswordChange, Totp, TotpOffer
+from app.security import totp
+from app.security.passwords import require_strong
+from app.security.sealing import seal, unseal
+from app.services.revoking import end_other_sessions, remember
+from app.services.sign_in import CHALLENGE, CredentialsWrong, SignIn, TotpWrong, use_step
+
+
+class TotpAlreadyOn(Conflict):
+    """This account has a second factor already; an admin can take it off."""
+
+
+class TotpNotOffered(Conflict):
+    """There is no second factor to confirm; ask for a secret first."""
+
+
+@dataclass(frozen=True)
+class OwnAccount:
+    """One signed-in person's account, asked for from one client address."""
+
+    sign_in: SignIn
+    actor: Actor
+    address: str
+
+    def change_password(self, session: Session, body: PasswordChange) -> None:
+        """Raises TooManyAttempts, CredentialsWrong, PasswordTooEasy. Every other session of the person ends."""
+        known, attempt = self.sign_in.own_account(self.actor.account_id, body.current, self.address)
+        require_strong(body.new, known.login, "/new")
+        fresh = self.sign_in.passwords.hash(body.new)
+        attempt.succeeded(session)
+        account = self._locked(session)
+        if account.password_hash != known.password_hash:
+            raise CredentialsWrong(headers=CHALLENGE)
+        account.password_hash = fresh
+        session.flush()
+        end_other_sessions(session, self.sign_in.settings, account.id, self.actor.session_id)
+        remember(session, account, "password:changed")
+
+    def offer_totp(self, session: Session, password: str) -> TotpOffer:
+        """A fresh secret, which is not asked for until it is confirmed. Raises as above, and TotpAlreadyOn."""
+        _, attempt = self.sign_in.own_account(self.actor.account_id, password, self.address)
+        attempt.succeeded(session)
+        account = self._locked(session)
+        factor = session.get(Totp, account.id)
+        if factor and factor.confirmed_at:
+            raise TotpAlreadyOn
+        secret = totp.new_secret()
+        sealed = seal(self.sign_in.keyring.derived("totp"), secret, account.id.bytes)
+        if factor is None:
+            session.add(Totp(account_id=account.id, sealed=sealed))
+        else:
+            factor.sealed = sealed
+        session.flush()
+        remember(session, account, "totp:offered")
+        uri = totp.otpauth_uri(secret, self.sign_in.settings.issuer, account.login)
+        return TotpOffer(secret=totp.shown(secret), otpauth_uri=uri)
+
+    def confirm_totp(self, session: Session, code: str) -> None:
+        """Turn the second factor on. Raises TooManyAttempts, TotpNotOffered, TotpAlreadyOn, TotpWrong."""
+        with self.sign_in.database.read() as reading:
+            account = reading.get_one(Account, self.actor.account_id)
+            factor = reading.get(Totp, account.id)
+        if factor is None:
+            raise TotpNotOffered
+        if factor.confirmed_at:
+            raise TotpAlreadyOn
+        attempt = self.sign_in.throttle.attempt(account.login, self.address)
+        attempt.require_free()
+        secret = unseal(self.sign_in.keyring.derived("totp"), factor.sealed, account.id.bytes)
+        step = totp.matching_step(secret, code, time.time(), factor.last_step)
+        if step is None:
+            attempt.failed("totp", account.id)
+            raise TotpWrong(headers=CHALLENGE)
+        attempt.succeeded(session)
+        account = self._locked(session)
+        offered = session.exec(
+            select(Totp).where(Totp.account_id == account.id, Totp.sealed == factor.sealed).with_for_update()
+        ).first()
+        if offered is None:
+            raise TotpNotOffered
+        use_step(session, account.id, step)
+        offered.confirmed_at = now()
+        session.flush()
+        remember(session, account, "totp:confirmed")
+
+    def _locked(self, session: Session) -> Account:
+        statement = select(Account).where(col(Account.id) == self.actor.account_id).with_for_update(key_share=True)
+        return session.exec(statement).one()

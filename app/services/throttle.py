@@ -1,0 +1,163 @@
+"""Wrong passwords, codes and client secrets cost waiting time: by account and by client address, for all workers.
+
+The count is kept in the database. Failures are counted in a transaction of their own, because the request that
+failed is rolled back. Nothing is ever locked for good: an attacker must not be able to shut a site out.
+"""
+
+import ipaddress
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session
+
+from app import audit
+from app.database import Database
+from app.errors import TooManyAttempts
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import now, table_of
+from app.models.sign_in import Throttle as Counted
+from app.security.keys import Keyring
+from app.settings import Settings
+
+FIRST_WAIT = timedelta(minutes=1)
+LONGEST_WAIT = timedelta(minutes=15)
+FORGOTTEN_AFTER = timedelta(hours=24)
+UNKNOWN_REMEMBERED_EVERY = timedelta(minutes=1)
+UNKNOWN = "unknown"
+_ROWS = table_of(Counted)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """What is counted under one key, and how many failures cost nothing."""
+
+    key: str
+    allowed: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Somebody's attempt to prove who they are: ask `require_free`, check the secret, then tell how it went.
+
+    `require_free` and `failed` use connections of their own, so call them before the request's session did anything:
+    on SQLite there is one writer.
+    """
+
+    database: Database
+    account: Counter
+    address: Counter
+    unknown: Counter
+
+    def require_free(self) -> None:
+        """Raises TooManyAttempts while the account or the address has to wait. Call it before any hashing."""
+        with self.database.read() as session:
+            rows = session.execute(select(_ROWS).where(_ROWS.c.key.in_([self.account.key, self.address.key]))).all()
+        _require_past(rows)
+
+    def failed(self, what: str, account_id: UUID | None) -> None:
+        """Count a failure and remember it as `<what>:refused`, and as `<what>:throttled` when the waiting begins.
+
+        `account_id` None is a name that nobody has: such failures are counted alike but remembered once a minute, as
+        there is no end of names. Raises TooManyAttempts when parallel attempts brought the waiting about meanwhile, so
+        that a volley of guesses gets no more answers than a row of them.
+        """
+        counters = [self.account, self.address] + ([self.unknown] if account_id is None else [])
+        with self.database.write() as session:
+            _forget_old(session)
+            rows = {
+                counter.key: _locked_row(session, counter) for counter in sorted(counters, key=lambda each: each.key)
+            }
+            _require_past([row for row in rows.values() if row.locked_until])
+            waits = [_count(session, counter, rows[counter.key]) for counter in counters]
+            last_unknown = rows[self.unknown.key] if account_id is None else None
+            if (
+                last_unknown
+                and last_unknown.failures
+                and now() - last_unknown.last_failed_at < UNKNOWN_REMEMBERED_EVERY
+            ):
+                return
+            actions = [f"{what}:refused"] + ([f"{what}:throttled"] if any(waits) else [])
+            subject = UNKNOWN if account_id is None else str(account_id)
+            events = [audit.Event(action, "account", subject, 1, []) for action in actions]
+            audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, events)
+
+    def succeeded(self, session: Session) -> None:
+        """Forget the account's failures, in the request's own transaction; the address keeps its count.
+
+        Raises TooManyAttempts when parallel failures brought the waiting about meanwhile.
+        """
+        keys = sorted((self.account.key, self.address.key))
+        rows = session.execute(select(_ROWS).where(_ROWS.c.key.in_(keys)).order_by(_ROWS.c.key).with_for_update()).all()
+        _require_past(rows)
+        if any(row.key == self.account.key for row in rows):
+            session.execute(delete(_ROWS).where(_ROWS.c.key == self.account.key))
+
+
+class Throttle:
+    """The throttle of one application."""
+
+    def __init__(self, database: Database, keyring: Keyring, settings: Settings) -> None:
+        self._database, self._keyring, self._settings = database, keyring, settings
+
+    def attempt(self, login: str, address: str) -> Attempt:
+        """An attempt under a login (a username or a client id, whether it exists or not) from a client address."""
+        return Attempt(
+            self._database,
+            Counter(self._key("account", login), self._settings.throttle_account_failures),
+            Counter(self._key("address", _network(address)), self._settings.throttle_address_failures),
+            Counter(self._key("unknown", ""), math.inf),
+        )
+
+    def _key(self, kind: str, name: str) -> str:
+        return self._keyring.digest("throttle", kind.encode(), name.encode())
+
+
+def waiting_time(failures: int, allowed: float) -> timedelta:
+    """A minute after the last failure that is free, twice as long after each further one, 15 minutes at most."""
+    if failures < allowed:
+        return timedelta(0)
+    doubled = min(failures - int(allowed), 8)
+    wait: timedelta = FIRST_WAIT * 2**doubled
+    return min(wait, LONGEST_WAIT)
+
+
+def _network(address: str) -> str:
+    """An IPv6 client has a whole /64 to choose its address from."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+
+
+def _locked_row(session: Session, counter: Counter) -> Any:
+    """The counter's row, created if missing, locked. An upsert: SELECT FOR UPDATE of a missing row locks nothing."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(_ROWS).values(key=counter.key, failures=0, last_failed_at=now())
+    upsert = statement.on_conflict_do_update(index_elements=["key"], set_={"failures": _ROWS.c.failures})
+    return session.execute(upsert.returning(*_ROWS.c)).one()
+
+
+def _count(session: Session, counter: Counter, row: Any) -> timedelta:
+    failures = row.failures + 1
+    wait = waiting_time(failures, counter.allowed)
+    changed = {"failures": failures, "last_failed_at": now(), "locked_until": now() + wait if wait else None}
+    session.execute(update(_ROWS).where(_ROWS.c.key == counter.key).values(changed))
+    return wait
+
+
+def _forget_old(session: Session) -> None:
+    old = select(_ROWS.c.key).where(_ROWS.c.last_failed_at < now() - FORGOTTEN_AFTER)
+    session.execute(delete(_ROWS).where(_ROWS.c.key.in_(old.with_for_update(skip_locked=True))))
+
+
+def _require_past(rows: Sequence[Any]) -> None:
+    until: datetime | None = max((row.locked_until for row in rows if row.locked_until), default=None)
+    if until is not None and (left := (until - now()).total_seconds()) > 0:
+        raise TooManyAttempts(headers={"Retry-After": str(math.ceil(left))})
