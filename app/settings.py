@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MAX_PRODUCTION_TOKEN_SECONDS = 900
 PREFIX = "REGISTRY_"
-NOT_SETTINGS = frozenset({"REGISTRY_ADMIN_PASSWORD", "REGISTRY_TEST_POSTGRES_URL", "REGISTRY_UPDATE_DOCS"})
+NOT_SETTINGS = frozenset(
+    {"REGISTRY_ADMIN_PASSWORD", "REGISTRY_NEW_PASSWORD", "REGISTRY_TEST_POSTGRES_URL", "REGISTRY_UPDATE_DOCS"}
+)
 """Variables of commands and tests, which are no settings of a deployment."""
 
 

@@ -26,7 +26,7 @@ def _table(**classes: str) -> Mapping[str, FieldClass]:
 _ACCOUNTS = "id kind login display_name organisation password_hash grants_version disabled_at created_at"
 FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "account": _table(operational=_ACCOUNTS),
-    "client_secret": _table(operational="id account_id digest created_at revoked_at"),
+    "client_secret": _table(operational="id account_id digest created_at revoked_at expires_at last_used_at"),
     "refresh_token": _table(operational="digest account_id family expires_at used_at revoked_at created_at"),
     "role_grant": _table(operational="id account_id role study_id site_id granted_by granted_at revoked_at"),
     "study": _table(operational="id code title created_at"),

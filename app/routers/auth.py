@@ -12,7 +12,7 @@ from app.access import Actor, Permission, requires
 from app.database import ReadSession, WriteSession
 from app.models.account import Account, AccountKind, MeRead
 from app.models.base import Answer, Shape
-from app.services.accounts import grants_of
+from app.services.grants import grants_of
 from app.services.sign_in import SignIn
 from app.web.route import StrictRoute
 
@@ -92,7 +92,7 @@ def read_me(actor: Me, session: ReadSession) -> MeRead:
         kind=AccountKind(account.kind),
         display_name=account.display_name,
         organisation=account.organisation,
-        grants=grants_of(session, account.id),
+        grants=grants_of(session, [account.id])[account.id],
         permissions=sorted(actor.held),
     )
 

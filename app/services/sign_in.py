@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import update
+from sqlalchemy import or_, update
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -53,6 +53,7 @@ class SignIn:
                 Account.kind == AccountKind.client,
                 ClientSecret.digest == digest,
                 col(ClientSecret.revoked_at).is_(None),
+                or_(col(ClientSecret.expires_at).is_(None), col(ClientSecret.expires_at) > now()),
                 col(Account.disabled_at).is_(None),
             )
         ).first()
