@@ -9,7 +9,7 @@ from app.commands import WHY, writing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.security.keys import KeyFile, SigningKey, WrappingKey
+    from app.security.keys import Key, KeyFile
 
 keys_app = typer.Typer(help="The key file.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ def _print(file: "KeyFile") -> None:
         _line("kek", wrapping, wrapping is file.kek[0])
 
 
-def _line(kind: str, key: "SigningKey | WrappingKey", active: bool) -> None:
+def _line(kind: str, key: "Key", active: bool) -> None:
     state = "active" if active else "next" if key.made_at and not key.retired_at else "retired"
     since = f"  since {key.retired_at:%Y-%m-%dT%H:%M:%SZ}" if key.retired_at else ""
     typer.echo(f"{kind}  {key.kid}  {state}{since}")

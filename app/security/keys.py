@@ -45,20 +45,21 @@ def _strong(text: str) -> str:
 Secret = Annotated[str, AfterValidator(_strong)]
 
 
-class SigningKey(BaseModel):
+class Key(BaseModel):
+    """One key of a list; `made_at` and `retired_at` are set by rotation."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
     kid: str
+    made_at: AwareDatetime | None = None
+    retired_at: AwareDatetime | None = None
+
+
+class SigningKey(Key):
     private_pem: str
-    made_at: AwareDatetime | None = None
-    retired_at: AwareDatetime | None = None
 
 
-class WrappingKey(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kid: str
+class WrappingKey(Key):
     key: Secret
-    made_at: AwareDatetime | None = None
-    retired_at: AwareDatetime | None = None
 
     @property
     def raw(self) -> bytes:

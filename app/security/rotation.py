@@ -12,10 +12,9 @@ from typing import Literal, TypeVar
 
 from app.security.keys import (
     RELOAD_SECONDS,
+    Key,
     KeyFile,
     KeysUnusable,
-    SigningKey,
-    WrappingKey,
     new_signing_key,
     new_wrapping_key,
     read_key_file,
@@ -23,7 +22,7 @@ from app.security.keys import (
 from app.settings import Settings
 
 Kind = Literal["signing", "kek"]
-Key = TypeVar("Key", bound=SigningKey | WrappingKey)
+K = TypeVar("K", bound=Key)
 SPREAD_SECONDS = 5 * RELOAD_SECONDS
 """How old a next key must be before it is used, so that the slowest worker knows it."""
 
@@ -39,7 +38,7 @@ def rotated(file: KeyFile, kind: Kind, at: datetime) -> KeyFile:
     return file.model_copy(update={"signing": _step(file.signing, new_signing_key, at)})
 
 
-def _step(keys: list[Key], new: Callable[[datetime], Key], at: datetime) -> list[Key]:
+def _step(keys: list[K], new: Callable[[datetime], K], at: datetime) -> list[K]:
     active, others = keys[0], keys[1:]
     following = next((key for key in others if key.retired_at is None and key.made_at is not None), None)
     if following is None or following.made_at is None:
