@@ -5,10 +5,11 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from app.database import Database
 from app.models.account import ClientSecret
@@ -56,6 +57,13 @@ def run(environment: dict[str, str]) -> Run:
     return run
 
 
+@contextmanager
+def stored(environment: dict[str, str]) -> Iterator[Session]:
+    settings = Settings(database_url=environment["REGISTRY_DATABASE_URL"], environment="demo")
+    with Database(settings) as database, database.read() as session:
+        yield session
+
+
 def refused(done: subprocess.CompletedProcess[str], sentence: str) -> bool:
     """Exit code 2 and a plain sentence, no traceback."""
     return (done.returncode, sentence in done.stderr, "Traceback" in done.stderr) == (2, True, False)
@@ -79,9 +87,8 @@ def test_a_person_is_made_granted_disabled_and_shown(run: Run, environment: dict
     assert refused(run("grant", "revoke", "lee", grant["id"], *WHY), "no such record")
     assert refused(run("grant", "revoke", "lee", "5", *WHY), "a grant's id")
     assert {"admin", "lee"} <= {one["login"] for one in json.loads(run("user", "list", "--json").stdout)}
-    with Database(Settings(database_url=environment["REGISTRY_DATABASE_URL"], environment="demo")) as database:
-        with database.read() as session:
-            entries = session.exec(select(AuditEntry).where(col(AuditEntry.reason) == "on leave")).all()
+    with stored(environment) as session:
+        entries = session.exec(select(AuditEntry).where(col(AuditEntry.reason) == "on leave")).all()
     assert [entry.action for entry in entries] == ["account:disabled", "account:enabled", "grant:revoked"]
     assert {entry.actor for entry in entries} == {"system"}
 
@@ -121,9 +128,8 @@ def test_a_secret_is_printed_once(run: Run, environment: dict[str, str]) -> None
     plain, as_json = run("client", "show", made["client_id"]).stdout, run("client", "show", made["client_id"], "--json")
     assert plain.count("\nsecret ") == 2
     assert len(json.loads(as_json.stdout)[0]["secrets"]) == 2
-    with Database(Settings(database_url=environment["REGISTRY_DATABASE_URL"], environment="demo")) as database:
-        with database.read() as session:
-            hidden = [row.digest for row in session.exec(select(ClientSecret)).all()]
+    with stored(environment) as session:
+        hidden = [row.digest for row in session.exec(select(ClientSecret)).all()]
     assert not [one for one in [*hidden, "rrs_"] if one in plain + as_json.stdout]
 
 
