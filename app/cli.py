@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.commands.accounts import client_app, grant_app, user_app
+from app.commands.keys import keys_app
+
 if TYPE_CHECKING:
     from app.database import Database
     from app.settings import Settings
@@ -22,6 +25,10 @@ app = typer.Typer(
 )
 audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+app.add_typer(user_app, name="user")
+app.add_typer(client_app, name="client")
+app.add_typer(grant_app, name="grant")
+app.add_typer(keys_app, name="keys")
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -86,7 +93,7 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
 
     from app.models.account import Account, GrantCreate, Role, UserCreate
     from app.security.passwords import Passwords
-    from app.services import accounts
+    from app.services import accounts, grants
 
     with database.write() as session:
         if session.exec(select(Account.id).where(Account.login == username)).first() is not None:
@@ -96,7 +103,7 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
         )
         body = UserCreate(username=username, display_name=username, organisation=organisation, password=password)
         account = accounts.create_user(session, None, Passwords(settings), body)
-        accounts.grant(session, None, account, GrantCreate(role=Role.admin))
+        grants.grant(session, None, account, GrantCreate(role=Role.admin))
     return True
 
 
@@ -158,14 +165,20 @@ def main() -> None:
     from pydantic import ValidationError
 
     from app.database import NotDurable, TooManyConnections
+    from app.errors import RegistryError
     from app.schema import SchemaOutdated
     from app.security.keys import KeysUnusable
+    from app.security.rotation import RotationRefused
 
     os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
         app()
-    except (KeysUnusable, NotDurable, SchemaOutdated, TooManyConnections) as refused:
+    except (KeysUnusable, NotDurable, RotationRefused, SchemaOutdated, TooManyConnections) as refused:
         typer.echo(str(refused), err=True)
+        sys.exit(2)
+    except RegistryError as refused:
+        told = [refused.detail(), *(f"{fault.pointer.rpartition('/')[2]}: {fault.message}" for fault in refused.faults)]
+        typer.echo("\n".join(told), err=True)
         sys.exit(2)
     except ValidationError as refused:
         for fault in refused.errors(include_input=False):

@@ -14,6 +14,7 @@ from app.models.account import Account
 from app.models.sign_in import Totp
 from app.security import totp
 from app.security.tokens import TokenRefused
+from tests.account_cases import ACCOUNT_CASES
 from tests.world import Caller, World, madrs, protocol_definition
 
 Case = Callable[[World, Caller, str], Response]
@@ -183,6 +184,7 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/users"): lambda world, caller, site: caller.get("/v1/users"),
     ("POST", "/v1/users"): _new_user,
     ("POST", "/v1/users/{user_id}/grants"): lambda world, caller, site: _grant_to(world, caller, "users"),
+    **ACCOUNT_CASES,
     ("GET", "/v1/clients"): lambda world, caller, site: caller.get("/v1/clients"),
     ("POST", "/v1/clients"): lambda world, caller, site: caller.post(
         "/v1/clients", {"name": "App", "organisation": "Test"}

@@ -10,6 +10,7 @@ from httpx2 import Response
 
 from app import database as sessions
 from app.models.account import Role
+from tests.account_cases import a_person, a_site_app, tag
 from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import Route, a_visit, an_event, an_extract, an_outcome, totp_code, with_password
@@ -107,6 +108,20 @@ def _grant(world: World, kind: str) -> Send:
     return _post(world.admin, f"/v1/{kind}/{name}/grants", {"role": "monitor", "study": world.study})
 
 
+def _account(make: Callable[[World], dict[str, Any]], below: str, **more: Any) -> Prepare:
+    """A change of a person or a site app; below "" it is a PATCH."""
+
+    def prepare(world: World) -> Send:
+        account, body = make(world), {"reason": "left the team", **more}
+        if not below:
+            seen = tag(world, account)
+            return lambda: world.admin.patch(account["path"], body, seen)
+        names = {"grant": account["grants"][0]["id"], "secret": account.get("secret_id")}
+        return _post(world.admin, f"{account['path']}/{below.format(**names)}", body)
+
+    return prepare
+
+
 ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/participants"): (
         lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
@@ -183,6 +198,26 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/clients/{client_id}/grants"): (
         lambda world: _grant(world, "clients"),
         {"role_grant": 1, "audit_entry": 1},
+    ),
+    ("PATCH", "/v1/users/{user_id}"): (_account(a_person, "", disabled=True), AMENDED),
+    ("POST", "/v1/users/{user_id}/password"): (_account(a_person, "password", password=PASSWORD), AMENDED),
+    ("POST", "/v1/users/{user_id}/sessions/revocation"): (_account(a_person, "sessions/revocation"), AMENDED),
+    ("POST", "/v1/users/{user_id}/grants/{grant_id}/revocation"): (
+        _account(a_person, "grants/{grant}/revocation"),
+        AMENDED,
+    ),
+    ("PATCH", "/v1/clients/{client_id}"): (_account(a_site_app, "", disabled=True), AMENDED),
+    ("POST", "/v1/clients/{client_id}/grants/{grant_id}/revocation"): (
+        _account(a_site_app, "grants/{grant}/revocation"),
+        AMENDED,
+    ),
+    ("POST", "/v1/clients/{client_id}/secrets"): (
+        _account(a_site_app, "secrets"),
+        {"client_secret": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/clients/{client_id}/secrets/{secret_id}/revocation"): (
+        _account(a_site_app, "secrets/{secret}/revocation"),
+        AMENDED,
     ),
 }
 """Writes without a key, the same. The trailing space tells the second grant type of one route from the first."""

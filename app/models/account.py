@@ -10,7 +10,19 @@ from pydantic import Strict, StringConstraints
 from sqlalchemy import CheckConstraint, Index, String
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, InstantShown, Shape, ShortText, now, one_of
+from app.models.base import (
+    Answer,
+    Code,
+    Filter,
+    InstantShown,
+    Limit,
+    QueryBool,
+    Reason,
+    Shape,
+    ShortText,
+    now,
+    one_of,
+)
 
 
 class Role(StrEnum):
@@ -127,7 +139,38 @@ class GrantCreate(Shape):
     """Codes of the sites; absent means all sites of the study."""
 
 
+class AccountAmend(Shape):
+    """A change of an account: only the fields sent change."""
+
+    reason: Reason
+    disabled: bool | None = None
+    display_name: ShortText | None = None
+    organisation: ShortText | None = None
+
+
+class PasswordSet(Shape):
+    password: Password
+    reason: Reason
+
+
+class Because(Shape):
+    """Why something is revoked."""
+
+    reason: Reason
+
+
+class SecretCreate(Shape):
+    expires_in_days: Annotated[int, Bounded(ge=1, le=730)] | None = None
+    """How long the new secret is valid; absent: until it is revoked."""
+
+    overlap_hours: Annotated[int, Bounded(ge=0, le=720)] = 24
+    """How long the older secret stays valid, so that the app can be given the new one."""
+
+    reason: Reason
+
+
 class GrantRead(Answer):
+    id: UUID
     role: Role
     study: str | None
     site: str | None
@@ -144,8 +187,29 @@ class AccountRead(Answer):
     grants: list[GrantRead]
 
 
+class SecretRead(Answer):
+    """What may be known of a secret: never the secret, nor its digest."""
+
+    id: UUID
+    created_at: InstantShown
+    expires_at: InstantShown | None
+    last_used_at: InstantShown | None
+    revoked: bool
+
+
+class ClientRead(AccountRead):
+    secrets: list[SecretRead]
+
+
+class SecretCreated(SecretRead):
+    """The one answer that ever shows this secret."""
+
+    client_id: str
+    client_secret: str
+
+
 class ClientCreated(AccountRead):
-    """The one answer that ever shows a client's secret."""
+    """A new site app with its first secret, which no other answer shows."""
 
     client_id: str
     client_secret: str
@@ -154,6 +218,13 @@ class ClientCreated(AccountRead):
 class AccountList(Answer):
     items: list[AccountRead]
     next: str | None = None
+
+
+class AccountFilter(Filter):
+    disabled: QueryBool | None = None
+    role: Role | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)
 
 
 class MeRead(Answer):

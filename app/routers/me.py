@@ -9,7 +9,7 @@ from app.database import ReadSession, WriteSession
 from app.models.account import Account, AccountKind, MeRead
 from app.models.sign_in import PasswordAgain, PasswordChange, TotpConfirmation, TotpOffer
 from app.routers.auth import client_address, sign_in
-from app.services.accounts import grants_of
+from app.services.grants import grants_of
 from app.services.own_account import OwnAccount
 from app.web.route import StrictRoute
 
@@ -27,7 +27,7 @@ def read_me(actor: Me, session: ReadSession) -> MeRead:
         kind=AccountKind(account.kind),
         display_name=account.display_name,
         organisation=account.organisation,
-        grants=grants_of(session, account.id),
+        grants=grants_of(session, [account.id])[account.id],
         permissions=sorted(actor.held),
     )
 

@@ -11,18 +11,24 @@ import json
 import os
 import secrets
 import stat
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from app.settings import Settings
 
 Purpose = Literal["blind-index", "cursor", "idempotency", "secret-digest", "etag", "throttle", "totp"]
 KEY_BYTES = 32
+RELOAD_SECONDS = 2.0
+"""How long a worker goes on with its keys before it looks whether the key file was replaced."""
 
 
 class KeysUnusable(Exception):
@@ -39,15 +45,20 @@ def _strong(text: str) -> str:
 Secret = Annotated[str, AfterValidator(_strong)]
 
 
-class SigningKey(BaseModel):
+class Key(BaseModel):
+    """One key of a list; `made_at` and `retired_at` are set by rotation."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
     kid: str
+    made_at: AwareDatetime | None = None
+    retired_at: AwareDatetime | None = None
+
+
+class SigningKey(Key):
     private_pem: str
 
 
-class WrappingKey(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kid: str
+class WrappingKey(Key):
     key: Secret
 
     @property
@@ -56,7 +67,8 @@ class WrappingKey(BaseModel):
 
 
 class KeyFile(BaseModel):
-    """The file's form. The first key of each list is the active one; later ones only verify or decrypt."""
+    """The file's form. The first key of each list is the active one; later ones only verify or decrypt: with
+    `retired_at` they were active, without it they are next."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     demo: bool = False
@@ -66,14 +78,41 @@ class KeyFile(BaseModel):
 
 
 class Keyring:
-    """The keys in memory, ready for use."""
+    """The keys in memory, ready for use. With `reread`, a replaced key file is noticed within RELOAD_SECONDS."""
 
-    def __init__(self, file: KeyFile) -> None:
-        self.signing = file.signing
-        self.kek = {key.kid: key.raw for key in file.kek}
-        self.active_kek = file.kek[0].kid
+    def __init__(self, file: KeyFile, reread: Callable[[], KeyFile] | None = None) -> None:
+        self._file, self._reread = file, reread
+        self._look_at = time.monotonic() + RELOAD_SECONDS
+        self._looking = threading.Lock()
         self._derivation = base64.b64decode(file.derivation)
         self._derived: dict[str, bytes] = {}
+
+    @property
+    def signing(self) -> list[SigningKey]:
+        """The same list until the file is replaced."""
+        return self._current().signing
+
+    @property
+    def kek(self) -> dict[str, bytes]:
+        return {key.kid: key.raw for key in self._current().kek}
+
+    @property
+    def active_kek(self) -> str:
+        return self._current().kek[0].kid
+
+    def _current(self) -> KeyFile:
+        """The file as it is. One thread looks, the others go on. A file that cannot be used changes nothing."""
+        if self._reread and time.monotonic() >= self._look_at and self._looking.acquire(blocking=False):
+            try:
+                file = self._reread()
+                if file != self._file and file.derivation == self._file.derivation:
+                    self._file = file
+            except KeysUnusable:
+                pass
+            finally:
+                self._look_at = time.monotonic() + RELOAD_SECONDS
+                self._looking.release()
+        return self._file
 
     def derived(self, purpose: Purpose) -> bytes:
         """32 bytes for one purpose, from the derivation key."""
@@ -90,16 +129,19 @@ class Keyring:
 
 def new_key_file(demo: bool = False) -> KeyFile:
     """Fresh random keys."""
+    return KeyFile(demo=demo, signing=[new_signing_key()], kek=[new_wrapping_key()], derivation=_fresh())
+
+
+def new_signing_key(made_at: datetime | None = None) -> SigningKey:
     private = ec.generate_private_key(ec.SECP256R1())
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return KeyFile(
-        demo=demo,
-        signing=[SigningKey(kid=secrets.token_hex(8), private_pem=pem.decode())],
-        kek=[WrappingKey(kid=secrets.token_hex(8), key=_fresh())],
-        derivation=_fresh(),
-    )
+    return SigningKey(kid=secrets.token_hex(8), private_pem=pem.decode(), made_at=made_at)
+
+
+def new_wrapping_key(made_at: datetime | None = None) -> WrappingKey:
+    return WrappingKey(kid=secrets.token_hex(8), key=_fresh(), made_at=made_at)
 
 
 def _fresh() -> str:
@@ -115,6 +157,11 @@ def write_key_file(path: Path, file: KeyFile) -> None:
 
 def load_keyring(settings: Settings) -> Keyring:
     """The keyring of this deployment. Raises KeysUnusable: a registry never starts on missing or weak keys."""
+    return Keyring(read_key_file(settings), lambda: read_key_file(settings))
+
+
+def read_key_file(settings: Settings) -> KeyFile:
+    """The key file, checked. Raises KeysUnusable."""
     path = settings.key_file
     try:
         mode = path.stat().st_mode
@@ -131,4 +178,4 @@ def load_keyring(settings: Settings) -> Keyring:
         raise KeysUnusable(f"Key file {path} is damaged or holds weak keys. Restore it from its backup.") from None
     if file.demo and settings.environment != "demo":
         raise KeysUnusable(f"Key file {path} belongs to a demo. Make a real one with `registry init`.")
-    return Keyring(file)
+    return file

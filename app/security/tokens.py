@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from jose import jwk, jws
 
-from app.security.keys import Keyring
+from app.security.keys import Keyring, SigningKey
 from app.settings import Settings
 
 ALGORITHM = "ES256"
@@ -57,6 +57,17 @@ class Claims:
     """The session that a person's token belongs to (`sid`); site apps have none."""
 
 
+class _Built:
+    """Signing keys ready for use, and the tokens that they verified: a key that goes takes its tokens along."""
+
+    def __init__(self, listed: list[SigningKey]) -> None:
+        self.listed = listed
+        self.private = {key.kid: jwk.construct(key.private_pem, ALGORITHM) for key in listed}
+        self.public = {kid: key.public_key() for kid, key in self.private.items()}
+        self.active = listed[0].kid
+        self.verified: dict[bytes, Claims] = {}
+
+
 class TokenAuthority:
     """Issues and verifies access tokens. One per process; keys are built once, as building is the slow part."""
 
@@ -64,16 +75,21 @@ class TokenAuthority:
         self._issuer = settings.issuer
         self._audience = settings.audience
         self.lifetime_seconds = settings.access_token_seconds
-        self._keys = {key.kid: jwk.construct(key.private_pem, ALGORITHM) for key in keyring.signing}
-        self._public = {kid: key.public_key() for kid, key in self._keys.items()}
-        self._active = keyring.signing[0].kid
-        self._verified: dict[bytes, Claims] = {}
+        self._keyring = keyring
+        self._built = _Built(keyring.signing)
+
+    def _signing(self) -> "_Built":
+        """The keys as the keyring has them now. Replaced as a whole, so that no thread sees half of a rotation."""
+        listed = self._keyring.signing
+        if listed is not self._built.listed:
+            self._built = _Built(listed)
+        return self._built
 
     def issue(
         self, subject: UUID, client: str, roles: Iterable[str], grants_version: int, session: UUID | None = None
     ) -> str:
         """A signed access token for an account, valid from now for `lifetime_seconds`."""
-        issued = int(time.time())
+        issued, keys = int(time.time()), self._signing()
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
@@ -87,26 +103,27 @@ class TokenAuthority:
             "gv": grants_version,
             **({"sid": str(session)} if session else {}),
         }
-        signed: str = jws.sign(claims, self._keys[self._active], {"kid": self._active, "typ": TYPE}, ALGORITHM)
+        signed: str = jws.sign(claims, keys.private[keys.active], {"kid": keys.active, "typ": TYPE}, ALGORITHM)
         return signed
 
     def verify(self, token: str) -> Claims:
         """The claims of a valid token. Raises TokenRefused for anything else, whatever goes wrong inside."""
+        keys = self._signing()
         try:
             fingerprint = hashlib.sha256(token.encode()).digest()
-            claims = self._verified.get(fingerprint) or self._verify(token)
+            claims = keys.verified.get(fingerprint) or self._verify(token, keys)
         except TokenRefused:
             raise
         except Exception:
             raise TokenRefused from None
         if not claims.issued_at - CLOCK_SKEW_SECONDS <= time.time() < claims.expires_at:
             raise TokenRefused
-        if len(self._verified) >= _CACHE_SIZE:
-            self._verified.clear()
-        self._verified[fingerprint] = claims
+        if len(keys.verified) >= _CACHE_SIZE:
+            keys.verified.clear()
+        keys.verified[fingerprint] = claims
         return claims
 
-    def _verify(self, token: str) -> Claims:
+    def _verify(self, token: str, keys: "_Built") -> Claims:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenRefused
         segments = token.split(".")
@@ -118,7 +135,7 @@ class TokenAuthority:
         header = _strict_object(header_text)
         if set(header) != {"alg", "kid", "typ"} or header["alg"] != ALGORITHM or header["typ"] != TYPE:
             raise TokenRefused
-        key = self._public.get(header["kid"]) if isinstance(header["kid"], str) else None
+        key = keys.public.get(header["kid"]) if isinstance(header["kid"], str) else None
         if key is None:
             raise TokenRefused
         jws.verify(token, key, [ALGORITHM])
@@ -137,7 +154,7 @@ class TokenAuthority:
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The public keys (RFC 7517): verifiers outside need no secret of ours."""
-        return {"keys": [{**key.to_dict(), "kid": kid, "use": "sig"} for kid, key in self._public.items()]}
+        return {"keys": [{**key.to_dict(), "kid": kid, "use": "sig"} for kid, key in self._signing().public.items()]}
 
 
 def _uuid(text: Any) -> UUID:

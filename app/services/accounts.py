@@ -1,45 +1,39 @@
-"""Accounts of people and site apps, their secrets and grants."""
+"""Accounts of people and site apps: made, shown, changed, disabled; their sessions ended."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, Rows, found, visible
 from app.database import unique_or
-from app.errors import Conflict, Fault, Invalid
+from app.errors import Conflict
 from app.models.account import (
-    CUSTODIAN_EXCLUDES,
     Account,
+    AccountAmend,
+    AccountFilter,
     AccountKind,
     AccountRead,
     ClientCreate,
     ClientSecret,
-    GrantCreate,
-    GrantRead,
-    Role,
+    PasswordSet,
+    RefreshToken,
     RoleGrant,
     UserCreate,
 )
 from app.models.audit import REGISTRY_CHAIN
-from app.models.study import Site, Study
+from app.models.base import columns, now
 from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_client_secret, require_strong
-
-SITE_ROLES = frozenset({Role.site_staff, Role.monitor})
+from app.services.grants import grants_of, require_admin_without, serving_admins
+from app.web.conditional import etag, require_current
 
 
 class LoginTaken(Conflict):
     """There is an account with this name already."""
-
-
-class CustodianSeparate(Conflict):
-    """Nobody holds custodian together with analyst or admin: who approves a release neither asks for it nor runs it."""
-
-
-class GrantScopeWrong(Invalid):
-    """The role and the place do not fit; see errors."""
 
 
 def create_user(session: Session, actor: Actor | None, passwords: Passwords, body: UserCreate) -> Account:
@@ -70,70 +64,13 @@ def _store(session: Session, actor: Actor | None, account: Account, action: str)
     session.add(account)
     with unique_or(LoginTaken):
         session.flush()
-    _remember(session, actor, audit.created(action, account, account.id))
+    remember(session, actor, audit.created(action, account, account.id))
     return account
 
 
-def grant(session: Session, actor: Actor | None, account: Account, body: GrantCreate) -> None:
-    """Give a role. Raises GrantScopeWrong, CustodianSeparate, NotFound for a study or site that is not there."""
-    _require_scope(body)
-    _require_separation(session, account, body.role)
-    held = _held(session, account)
-    for study_id, site_id in _places(session, body):
-        if (body.role, study_id, site_id) in held:
-            continue
-        row = RoleGrant(
-            account_id=account.id,
-            role=body.role,
-            study_id=study_id,
-            site_id=site_id,
-            granted_by=actor.account_id if actor else None,
-        )
-        session.add(row)
-        session.flush()
-        _remember(session, actor, audit.created("grant:given", row, row.id))
-    raised = col(Account.grants_version) + 1
-    session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
-
-
-def _held(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
-    """The grants in force; giving one again changes nothing."""
-    wanted = select(RoleGrant.role, RoleGrant.study_id, RoleGrant.site_id)
-    in_force = wanted.where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
-    return {(role, study_id, site_id) for role, study_id, site_id in session.exec(in_force).all()}
-
-
-def _require_scope(body: GrantCreate) -> None:
-    if (body.study is None) != (body.role is Role.admin):
-        raise GrantScopeWrong(Fault("/study", "study_by_role", "admin has no study; every other role needs one"))
-    if body.sites is not None and (body.role not in SITE_ROLES or not body.sites):
-        raise GrantScopeWrong(Fault("/sites", "sites_by_role", "Only site_staff and monitor are granted at sites"))
-    if body.role is Role.site_staff and body.sites is None:
-        raise GrantScopeWrong(Fault("/sites", "sites_required", "site_staff is granted at named sites"))
-
-
-def _require_separation(session: Session, account: Account, role: Role) -> None:
-    held = session.exec(
-        select(RoleGrant.role).where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
-    ).all()
-    roles = {Role(value) for value in held} | {role}
-    if Role.custodian in roles and roles & CUSTODIAN_EXCLUDES:
-        raise CustodianSeparate
-
-
-def _places(session: Session, body: GrantCreate) -> list[tuple[int | None, int | None]]:
-    if body.study is None:
-        return [(None, None)]
-    study_id = found(session.exec(select(Study.id).where(Study.code == body.study)).first())
-    if body.sites is None:
-        return [(study_id, None)]
-    chosen = select(Site.code, Site.id).where(Site.study_id == study_id, col(Site.code).in_(body.sites))
-    ids = dict(session.exec(chosen).all())
-    return [(study_id, found(ids.get(code))) for code in dict.fromkeys(body.sites)]
-
-
-def _remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
-    audit.append(session, str(actor.account_id) if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
+def account_by_login(session: Session, kind: AccountKind, login: str) -> Account:
+    """For the command line, where everything is visible. Raises NotFound."""
+    return found(session.exec(select(Account).where(Account.login == login, Account.kind == kind)).first())
 
 
 def account_by_id(session: Session, actor: Actor, kind: AccountKind, account_id: UUID) -> Account:
@@ -146,29 +83,109 @@ def client_by_login(session: Session, actor: Actor, login: str) -> Account:
     return found(session.exec(statement).first())
 
 
-def account_read(session: Session, account: Account) -> AccountRead:
-    """An account as it is shown, with its grants."""
-    return AccountRead(
-        id=account.id,
-        kind=AccountKind(account.kind),
-        login=account.login,
-        display_name=account.display_name,
-        organisation=account.organisation,
-        disabled=account.disabled_at is not None,
-        grants=grants_of(session, account.id),
+def amend(
+    session: Session, actor: Actor | None, account: Account, body: AccountAmend, seen: tuple[Keyring, str] | None = None
+) -> None:
+    """Rename, disable or enable. Disabling ends all sessions. `seen` is the ETag that the caller read, with the keys
+    to check it. Raises VersionStale, LastAdmin."""
+    admins = serving_admins(session)
+    session.refresh(account, with_for_update={"key_share": True})
+    changes = body.model_dump(exclude={"reason", "disabled"}, exclude_none=True)
+    if body.disabled is not None and body.disabled != (account.disabled_at is not None):
+        changes["disabled_at"] = now() if body.disabled else None
+    changes = {name: value for name, value in changes.items() if getattr(account, name) != value}
+    if seen is not None:
+        require_current(seen[0], seen[1], _state(session, account), 0, changes)
+    if not changes:
+        return
+    if changes.get("disabled_at"):
+        require_admin_without(admins, account_id=account.id)
+        end_sessions(session, account)
+    before = audit.snapshot(account)
+    for name, value in changes.items():
+        setattr(account, name, value)
+    session.flush()
+    action = "account:amended"
+    if "disabled_at" in changes:
+        action = "account:disabled" if body.disabled else "account:enabled"
+    event = audit.changed(
+        action, account, account.id, account.grants_version, before, audit.snapshot(account), body.reason
     )
+    remember(session, actor, event)
 
 
-def grants_of(session: Session, account_id: UUID) -> list[GrantRead]:
-    """The grants in force, oldest first."""
-    statement = (
-        select(RoleGrant, Study.code, Site.code)
-        .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
-        .outerjoin(Site, col(Site.id) == col(RoleGrant.site_id))
-        .where(RoleGrant.account_id == account_id, col(RoleGrant.revoked_at).is_(None))
-        .order_by(col(RoleGrant.granted_at), col(RoleGrant.id))
-    )
+def set_password(
+    session: Session, actor: Actor | None, passwords: Passwords, account: Account, body: PasswordSet
+) -> None:
+    """A new password for a person; whoever is signed in with the old one is signed out."""
+    account.password_hash = passwords.hash(body.password)
+    session.flush()
+    end_sessions(session, account)
+    remember(session, actor, _event("account:password-set", account, body.reason))
+
+
+def revoke_sessions(session: Session, actor: Actor | None, account: Account, reason: str) -> None:
+    """Sign somebody out everywhere. Their access tokens die within `grants_cache_seconds`, refresh tokens at once."""
+    end_sessions(session, account)
+    remember(session, actor, _event("account:sessions-revoked", account, reason))
+
+
+def end_sessions(session: Session, account: Account) -> None:
+    """No token that was issued until now is good for anything any more."""
+    of_account, live = col(RefreshToken.account_id) == account.id, col(RefreshToken.revoked_at).is_(None)
+    session.execute(update(RefreshToken).where(of_account, live).values(revoked_at=now()))
+    raised = col(Account.grants_version) + 1
+    session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
+    session.refresh(account)
+
+
+def _event(action: str, account: Account, reason: str) -> audit.Event:
+    return audit.Event(action, "account", str(account.id), account.grants_version, [], reason)
+
+
+def remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
+    """An event on the registry's own chain. `actor` None is the command line of the deployment."""
+    audit.append(session, str(actor.account_id) if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
+
+
+def rows(kind: AccountKind, query: AccountFilter) -> Rows:
+    """Accounts that a list was asked for; narrow it with `visible`."""
+    statement = sa.select(*columns(Account)).where(col(Account.kind) == kind)
+    if query.disabled is not None:
+        statement = statement.where(col(Account.disabled_at).is_not(None) == query.disabled)
+    if query.role is not None:
+        holding = sa.select(RoleGrant.account_id).where(  # type: ignore[call-overload]
+            col(RoleGrant.role) == query.role, col(RoleGrant.revoked_at).is_(None)
+        )
+        statement = statement.where(col(Account.id).in_(holding))
+    return statement
+
+
+def read_all(session: Session, listed: Sequence[Account | sa.Row[tuple[object, ...]]]) -> list[AccountRead]:
+    """Accounts as they are shown, with their grants."""
+    grants = grants_of(session, [one.id for one in listed])
     return [
-        GrantRead(role=Role(row.role), study=study, site=site, granted_at=row.granted_at)
-        for row, study, site in session.exec(statement).all()
+        AccountRead(
+            id=one.id,
+            kind=AccountKind(one.kind),
+            login=one.login,
+            display_name=one.display_name,
+            organisation=one.organisation,
+            disabled=one.disabled_at is not None,
+            grants=grants[one.id],
+        )
+        for one in listed
     ]
+
+
+def account_read(session: Session, account: Account) -> AccountRead:
+    return read_all(session, [account])[0]
+
+
+def account_etag(session: Session, keyring: Keyring, account: Account) -> str:
+    """Changes with whatever the account shows."""
+    return etag(keyring, _state(session, account), 0)
+
+
+def _state(session: Session, account: Account) -> str:
+    return account_read(session, account).model_dump_json()

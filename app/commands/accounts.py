@@ -1,0 +1,217 @@
+"""`registry user`, `registry client` and `registry grant`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.commands import JSON, WHY, ask_password, show, writing
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from app.models.account import Account
+
+user_app = typer.Typer(help="People's accounts.", no_args_is_help=True)
+client_app = typer.Typer(help="Site apps and their secrets.", no_args_is_help=True)
+grant_app = typer.Typer(help="Who may do what, where.", no_args_is_help=True)
+LINE = "{login}  {display_name}  disabled: {disabled}  id: {id}"
+SECRET = "secret {id}  made {created_at}  until {expires_at}  used {last_used_at}  revoked: {revoked}"
+GRANT = "{role}  study: {study}  site: {site}  since {granted_at}  id: {id}"
+
+
+@user_app.command("create")
+def create_user(
+    username: str,
+    name: Annotated[str, typer.Option(help="Display name.")],
+    organisation: Annotated[str, typer.Option()],
+) -> None:
+    """Make an account for a person. Without a grant it may do nothing."""
+    from app.models.account import UserCreate
+    from app.security.passwords import Passwords
+    from app.services import accounts
+    from app.web.merging import checked
+
+    fields = {"username": username, "display_name": name, "organisation": organisation}
+    body = checked(UserCreate, {**fields, "password": ask_password(username)})
+    with writing() as (session, settings):
+        accounts.create_user(session, None, Passwords(settings), body)
+    typer.echo(f"Made {username}.")
+
+
+@user_app.command("password")
+def set_password(username: str, reason: WHY) -> None:
+    """Set a person's password and end their sessions."""
+    from app.models.account import AccountKind, PasswordSet
+    from app.security.passwords import Passwords
+    from app.services import accounts
+    from app.web.merging import checked
+
+    body = checked(PasswordSet, {"password": ask_password(username), "reason": reason})
+    with writing() as (session, settings):
+        account = accounts.account_by_login(session, AccountKind.user, username)
+        accounts.set_password(session, None, Passwords(settings), account, body)
+    typer.echo(f"{username} has a new password; all sessions are ended.")
+
+
+@user_app.command("sessions-revoke")
+def revoke_sessions(username: str, reason: WHY) -> None:
+    """Sign somebody out everywhere."""
+    from app.models.account import AccountKind, Because
+    from app.services import accounts
+    from app.web.merging import checked
+
+    body = checked(Because, {"reason": reason})
+    with writing() as (session, _):
+        account = accounts.account_by_login(session, AccountKind.user, username)
+        accounts.revoke_sessions(session, None, account, body.reason)
+    typer.echo(f"All sessions of {username} are ended.")
+
+
+@client_app.command("create")
+def create_client(name: str, organisation: Annotated[str, typer.Option()]) -> None:
+    """Make an account for a site app; print its id and its secret, once."""
+    from app.models.account import ClientCreate
+    from app.security.keys import load_keyring
+    from app.services import accounts
+    from app.web.merging import checked
+
+    body = checked(ClientCreate, {"name": name, "organisation": organisation})
+    with writing() as (session, settings):
+        account, secret = accounts.create_client(session, None, load_keyring(settings), body)
+    typer.echo(f"client_id: {account.login}\nclient_secret: {secret}")
+
+
+@client_app.command("secret")
+def rotate_secret(
+    client_id: str,
+    reason: WHY,
+    overlap_hours: Annotated[int, typer.Option(help="How long the older secret stays valid.")] = 24,
+    expires_in_days: Annotated[int | None, typer.Option(help="How long the new one is valid.")] = None,
+) -> None:
+    """Make a new secret and print it, once."""
+    from app.models.account import AccountKind, SecretCreate
+    from app.security.keys import load_keyring
+    from app.services import accounts, client_secrets
+    from app.web.merging import checked
+
+    asked = {"reason": reason, "overlap_hours": overlap_hours, "expires_in_days": expires_in_days}
+    body = checked(SecretCreate, asked)
+    with writing() as (session, settings):
+        account = accounts.account_by_login(session, AccountKind.client, client_id)
+        made = client_secrets.rotate(session, None, load_keyring(settings), account, body)
+    typer.echo(f"client_secret: {made.client_secret}")
+
+
+def _shared(app: typer.Typer, kind: str) -> None:
+    """What people and site apps have in common."""
+
+    @app.command("list")
+    def list_accounts(as_json: JSON = False) -> None:
+        """List all of them."""
+        from app.models.account import AccountFilter, AccountKind
+        from app.services import accounts
+
+        with writing() as (session, _):
+            rows = session.connection().execute(accounts.rows(AccountKind(kind), AccountFilter())).all()
+            show([*accounts.read_all(session, rows)], as_json, LINE)
+
+    @app.command("show")
+    def show_account(login: str, as_json: JSON = False) -> None:
+        """Show one with its grants; of a site app also its secrets."""
+        from app.models.account import AccountKind
+        from app.services import accounts, client_secrets
+
+        with writing() as (session, _):
+            account = accounts.account_by_login(session, AccountKind(kind), login)
+            if kind == "user":
+                show([accounts.account_read(session, account)], as_json, LINE)
+                return
+            read = client_secrets.client_read(session, account)
+            show([read], as_json, LINE)
+            if not as_json:
+                show([*read.secrets], False, SECRET)
+
+    @app.command("disable")
+    def disable(login: str, reason: WHY) -> None:
+        """End all sessions, and let nobody in with this account."""
+        _switch(kind, login, reason, True)
+        typer.echo(f"{login} is disabled.")
+
+    @app.command("enable")
+    def enable(login: str, reason: WHY) -> None:
+        """Let somebody in again, with the grants that are left."""
+        _switch(kind, login, reason, False)
+        typer.echo(f"{login} is enabled.")
+
+
+def _switch(kind: str, login: str, reason: str, disabled: bool) -> None:
+    from app.models.account import AccountAmend, AccountKind
+    from app.services import accounts
+    from app.web.merging import checked
+
+    body = checked(AccountAmend, {"disabled": disabled, "reason": reason})
+    with writing() as (session, _):
+        accounts.amend(session, None, accounts.account_by_login(session, AccountKind(kind), login), body)
+
+
+_shared(user_app, "user")
+_shared(client_app, "client")
+
+
+@grant_app.command("give")
+def give(
+    login: str,
+    role: str,
+    reason: WHY,
+    study: Annotated[str | None, typer.Option(help="Every role but admin needs one.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Repeat for more; without it the whole study.")] = None,
+) -> None:
+    """Give a role to a person or a site app."""
+    from app.models.account import Because, GrantCreate
+    from app.services import grants
+    from app.web.merging import checked
+
+    why = checked(Because, {"reason": reason}).reason
+    body = checked(GrantCreate, {"role": role, "study": study, "sites": site or None})
+    with writing() as (session, _):
+        grants.grant(session, None, _anybody(session, login), body, why)
+    typer.echo(f"{login} is {role} now.")
+
+
+@grant_app.command("list")
+def list_grants(login: str, as_json: JSON = False) -> None:
+    """The grants in force of an account."""
+    from app.services import grants
+
+    with writing() as (session, _):
+        account = _anybody(session, login)
+        show([*grants.grants_of(session, [account.id])[account.id]], as_json, GRANT)
+
+
+@grant_app.command("revoke")
+def revoke_grant(login: str, grant_id: str, reason: WHY) -> None:
+    """Take a role away."""
+    from uuid import UUID
+
+    from app.models.account import Because
+    from app.services import grants
+    from app.web.merging import checked
+
+    body = checked(Because, {"reason": reason})
+    try:
+        wanted = UUID(grant_id)
+    except ValueError:
+        raise typer.BadParameter("a grant's id, as `registry grant list` shows it") from None
+    with writing() as (session, _):
+        grants.revoke(session, None, _anybody(session, login), wanted, body.reason)
+    typer.echo(f"The grant of {login} is revoked.")
+
+
+def _anybody(session: "Session", login: str) -> "Account":
+    """A person or a site app: logins are unique among both. Raises NotFound."""
+    from sqlmodel import select
+
+    from app.access import found
+    from app.models.account import Account
+
+    return found(session.exec(select(Account).where(Account.login == login)).first())

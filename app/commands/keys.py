@@ -1,0 +1,78 @@
+"""`registry keys`: what the key file holds, and its rotation."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from app.commands import WHY, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.security.keys import Key, KeyFile
+
+keys_app = typer.Typer(help="The key file.", no_args_is_help=True)
+
+
+@keys_app.command("show")
+def show_keys() -> None:
+    """The ids and states of the keys; never a key."""
+    from app.security.keys import read_key_file
+    from app.settings import Settings
+
+    _print(read_key_file(Settings()))
+
+
+@keys_app.command()
+def rotate(
+    reason: WHY,
+    kind: Annotated[Literal["signing", "kek"], typer.Option(help="Which keys.")] = "signing",
+) -> None:
+    """Take the next step: make a next key or, 10 seconds later, make it the active one."""
+    from app.models.base import now
+    from app.security.rotation import rotated
+
+    _change("keys:rotated", reason, lambda file: rotated(file, kind, now()))
+
+
+@keys_app.command()
+def retire(
+    kid: str,
+    reason: WHY,
+    now: Annotated[bool, typer.Option("--now", help="At once: valid tokens of this key are refused.")] = False,
+) -> None:
+    """Remove a signing key that no valid token needs any more."""
+    from app.models.base import now as clock
+    from app.security.rotation import retired
+    from app.settings import Settings
+
+    lifetime = Settings().access_token_seconds
+    _change("keys:retired", reason, lambda file: retired(file, kid, clock(), lifetime, now))
+
+
+def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") -> None:
+    """Change the file and remember it. A file that cannot be replaced leaves no entry."""
+    from app import audit
+    from app.models.account import Because
+    from app.security.rotation import replace_key_file
+    from app.services.accounts import remember
+    from app.web.merging import checked
+
+    why = checked(Because, {"reason": reason}).reason
+    with writing() as (session, settings):
+        remember(session, None, audit.Event(action, "key_file", "signing and kek", 1, [], why))
+        file = replace_key_file(settings, change)
+    _print(file)
+
+
+def _print(file: "KeyFile") -> None:
+    for key in file.signing:
+        _line("signing", key, key is file.signing[0])
+    for wrapping in file.kek:
+        _line("kek", wrapping, wrapping is file.kek[0])
+
+
+def _line(kind: str, key: "Key", active: bool) -> None:
+    state = "active" if active else "next" if key.made_at and not key.retired_at else "retired"
+    since = f"  since {key.retired_at:%Y-%m-%dT%H:%M:%SZ}" if key.retired_at else ""
+    typer.echo(f"{kind}  {key.kid}  {state}{since}")

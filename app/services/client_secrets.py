@@ -1,0 +1,84 @@
+"""Secrets of site apps: at most two valid at once, so that one can take over from the other."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found
+from app.errors import Conflict
+from app.models.account import Account, ClientRead, ClientSecret, SecretCreate, SecretCreated, SecretRead
+from app.models.base import now
+from app.security.keys import Keyring
+from app.security.passwords import new_client_secret
+from app.services.accounts import account_read, end_sessions, remember
+from app.services.grants import AccountDisabled
+
+
+class TwoSecretsValid(Conflict):
+    """Two secrets of this client are valid already; revoke one first."""
+
+
+def rotate(
+    session: Session, actor: Actor | None, keyring: Keyring, account: Account, body: SecretCreate
+) -> SecretCreated:
+    """A new secret; the older one ends after the overlap. Raises TwoSecretsValid, AccountDisabled."""
+    session.refresh(account, with_for_update={"key_share": True})
+    if account.disabled_at is not None:
+        raise AccountDisabled
+    at = now()
+    valid = [row for row in _secrets(session, account) if _is_valid(row, at)]
+    if len(valid) > 1:
+        raise TwoSecretsValid
+    older_ends = at + timedelta(hours=body.overlap_hours)
+    for row in valid:
+        row.expires_at = min(row.expires_at or older_ends, older_ends)
+    secret = new_client_secret()
+    made = ClientSecret(
+        account_id=account.id,
+        digest=keyring.digest("secret-digest", secret.encode()),
+        created_at=at,
+        expires_at=at + timedelta(days=body.expires_in_days) if body.expires_in_days else None,
+    )
+    session.add(made)
+    session.flush()
+    remember(session, actor, audit.created("client-secret:made", made, made.id, reason=body.reason))
+    return SecretCreated(**read(made).model_dump(), client_id=account.login, client_secret=secret)
+
+
+def revoke(session: Session, actor: Actor | None, account: Account, secret_id: UUID, reason: str) -> None:
+    """End a secret now, and every token of the client with it: one of them may be the thief's."""
+    session.refresh(account, with_for_update={"key_share": True})
+    row = found(next((row for row in _secrets(session, account) if row.id == secret_id and not row.revoked_at), None))
+    before = audit.snapshot(row)
+    row.revoked_at = now()
+    session.flush()
+    end_sessions(session, account)
+    event = audit.changed("client-secret:revoked", row, row.id, 2, before, audit.snapshot(row), reason)
+    remember(session, actor, event)
+
+
+def client_read(session: Session, account: Account) -> ClientRead:
+    """A site app with what may be known of its secrets, oldest first."""
+    secrets = [read(row) for row in _secrets(session, account)]
+    return ClientRead(**account_read(session, account).model_dump(), secrets=secrets)
+
+
+def read(row: ClientSecret) -> SecretRead:
+    return SecretRead(
+        id=row.id,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        revoked=row.revoked_at is not None,
+    )
+
+
+def _secrets(session: Session, account: Account) -> list[ClientSecret]:
+    statement = select(ClientSecret).where(ClientSecret.account_id == account.id)
+    return list(session.exec(statement.order_by(col(ClientSecret.created_at), col(ClientSecret.id))).all())
+
+
+def _is_valid(row: ClientSecret, at: datetime) -> bool:
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > at)

@@ -1,0 +1,177 @@
+"""Role grants: given, revoked, listed. The rules about who may hold what with what are here."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found
+from app.errors import Conflict, Fault, Invalid
+from app.models.account import (
+    CUSTODIAN_EXCLUDES,
+    Account,
+    AccountKind,
+    GrantCreate,
+    GrantRead,
+    Role,
+    RoleGrant,
+)
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import now
+from app.models.study import Site, Study
+
+SITE_ROLES = frozenset({Role.site_staff, Role.monitor})
+
+
+class AccountDisabled(Conflict):
+    """The account is disabled; enable it first, so that no right waits unseen for the day it is enabled."""
+
+
+class ClientRoleWrong(Invalid):
+    """A site app may be site_staff or monitor; people decide and analyse."""
+
+
+class CustodianSeparate(Conflict):
+    """Nobody holds custodian together with analyst or admin: who approves a release neither asks for it nor runs it."""
+
+
+class GrantScopeWrong(Invalid):
+    """The role and the place do not fit; see errors."""
+
+
+class LastAdmin(Conflict):
+    """This would leave the registry without an admin who can sign in; make another one first."""
+
+
+def grant(
+    session: Session, actor: Actor | None, account: Account, body: GrantCreate, reason: str | None = None
+) -> None:
+    """Give a role. Raises GrantScopeWrong, ClientRoleWrong, CustodianSeparate, AccountDisabled, and NotFound for a
+    study or site that is not there."""
+    _require_scope(body)
+    if account.kind == AccountKind.client and body.role not in SITE_ROLES:
+        raise ClientRoleWrong(Fault("/role", "client_role", "A site app is site_staff or monitor"))
+    session.refresh(account, with_for_update={"key_share": True})  # two grants at once must see each other
+    if account.disabled_at is not None:
+        raise AccountDisabled
+    _require_separation(session, account, body.role)
+    held = _held(session, account)
+    for study_id, site_id in _places(session, body):
+        if (body.role, study_id, site_id) in held:
+            continue
+        row = RoleGrant(
+            account_id=account.id,
+            role=body.role,
+            study_id=study_id,
+            site_id=site_id,
+            granted_by=actor.account_id if actor else None,
+        )
+        session.add(row)
+        session.flush()
+        _remember(session, actor, audit.created("grant:given", row, row.id, reason=reason))
+    _raise_version(session, account)
+
+
+def _held(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
+    """The grants in force; giving one again changes nothing."""
+    wanted = select(RoleGrant.role, RoleGrant.study_id, RoleGrant.site_id)
+    in_force = wanted.where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
+    return {(role, study_id, site_id) for role, study_id, site_id in session.exec(in_force).all()}
+
+
+def _require_scope(body: GrantCreate) -> None:
+    if (body.study is None) != (body.role is Role.admin):
+        raise GrantScopeWrong(Fault("/study", "study_by_role", "admin has no study; every other role needs one"))
+    if body.sites is not None and (body.role not in SITE_ROLES or not body.sites):
+        raise GrantScopeWrong(Fault("/sites", "sites_by_role", "Only site_staff and monitor are granted at sites"))
+    if body.role is Role.site_staff and body.sites is None:
+        raise GrantScopeWrong(Fault("/sites", "sites_required", "site_staff is granted at named sites"))
+
+
+def _require_separation(session: Session, account: Account, role: Role) -> None:
+    held = session.exec(
+        select(RoleGrant.role).where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
+    ).all()
+    roles = {Role(value) for value in held} | {role}
+    if Role.custodian in roles and roles & CUSTODIAN_EXCLUDES:
+        raise CustodianSeparate
+
+
+def _places(session: Session, body: GrantCreate) -> list[tuple[int | None, int | None]]:
+    if body.study is None:
+        return [(None, None)]
+    study_id = found(session.exec(select(Study.id).where(Study.code == body.study)).first())
+    if body.sites is None:
+        return [(study_id, None)]
+    chosen = select(Site.code, Site.id).where(Site.study_id == study_id, col(Site.code).in_(body.sites))
+    ids = dict(session.exec(chosen).all())
+    return [(study_id, found(ids.get(code))) for code in dict.fromkeys(body.sites)]
+
+
+def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UUID, reason: str) -> None:
+    """Take a role away. Raises NotFound (also for one that was revoked before), LastAdmin."""
+    admins = serving_admins(session)
+    session.refresh(account, with_for_update={"key_share": True})
+    in_force = select(RoleGrant).where(
+        RoleGrant.id == grant_id, RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None)
+    )
+    row = found(session.exec(in_force).first())
+    require_admin_without(admins, grant_id=row.id)
+    before = audit.snapshot(row)
+    row.revoked_at = now()
+    session.flush()
+    _raise_version(session, account)
+    _remember(session, actor, audit.changed("grant:revoked", row, row.id, 2, before, audit.snapshot(row), reason))
+
+
+def serving_admins(session: Session) -> set[tuple[UUID, UUID]]:
+    """Grant and account of every admin who is not disabled, locked until the commit and before anything else.
+
+    Two admins who remove each other at the same moment meet here: the second one waits, and then sees one admin less.
+    SQLite has one writer at a time and needs no lock.
+    """
+    statement = (
+        select(RoleGrant.id, Account.id)
+        .join(Account, col(Account.id) == col(RoleGrant.account_id))
+        .where(RoleGrant.role == Role.admin, col(RoleGrant.revoked_at).is_(None), col(Account.disabled_at).is_(None))
+        .order_by(col(Account.id), col(RoleGrant.id))
+        .with_for_update(key_share=True)
+    )
+    return {(grant_id, account_id) for grant_id, account_id in session.exec(statement).all()}
+
+
+def require_admin_without(
+    admins: Collection[tuple[UUID, UUID]], grant_id: UUID | None = None, account_id: UUID | None = None
+) -> None:
+    """Raises LastAdmin when there is an admin now, and none without this grant or this account."""
+    left = [pair for pair in admins if pair[0] != grant_id and pair[1] != account_id]
+    if admins and not left:
+        raise LastAdmin
+
+
+def _raise_version(session: Session, account: Account) -> None:
+    raised = col(Account.grants_version) + 1
+    session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
+
+
+def _remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
+    audit.append(session, str(actor.account_id) if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
+
+
+def grants_of(session: Session, account_ids: Collection[UUID]) -> Mapping[UUID, list[GrantRead]]:
+    """The grants in force of each account, oldest first."""
+    statement = (
+        select(RoleGrant, Study.code, Site.code)
+        .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
+        .outerjoin(Site, col(Site.id) == col(RoleGrant.site_id))
+        .where(col(RoleGrant.account_id).in_(account_ids), col(RoleGrant.revoked_at).is_(None))
+        .order_by(col(RoleGrant.granted_at), col(RoleGrant.id))
+    )
+    grants: dict[UUID, list[GrantRead]] = defaultdict(list)
+    for row, study, site in session.exec(statement).all():
+        read = GrantRead(id=row.id, role=Role(row.role), study=study, site=site, granted_at=row.granted_at)
+        grants[row.account_id].append(read)
+    return grants

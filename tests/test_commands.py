@@ -1,0 +1,162 @@
+"""`registry user`, `client`, `grant` and `keys`, as an operator types them."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlmodel import Session, col, select
+
+from app.database import Database
+from app.models.account import ClientSecret
+from app.models.audit import AuditEntry
+from app.settings import Settings
+from tests.conftest import ENGINES
+from tests.postgres import new_database
+from tests.server import ROOT, registry_command
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WHY = ("--reason", "on leave")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of a registry that was set up with the admin `admin`."""
+    folder = tmp_path_factory.mktemp("commands")
+    shared = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
+        "REGISTRY_ENVIRONMENT": "demo",
+        "REGISTRY_KEY_FILE": str(folder / "keys.json"),
+        "REGISTRY_ADMIN_PASSWORD": "correct horse battery staple",
+        "REGISTRY_NEW_PASSWORD": "another long password",
+        "PYTHONPATH": str(ROOT),
+    }
+    if request.param == "sqlite":
+        yield _set_up({**shared, "REGISTRY_DATABASE_URL": f"sqlite:///{folder / 'registry.db'}"})
+    else:
+        with new_database(request.getfixturevalue("postgres_url")) as url:
+            yield _set_up({**shared, "REGISTRY_DATABASE_URL": url})
+
+
+def _set_up(environment: dict[str, str]) -> dict[str, str]:
+    subprocess.run(registry_command("init"), env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return environment
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Run:
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        sent = {**environment, **variables}
+        return subprocess.run(registry_command(*arguments), env=sent, cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
+
+    return run
+
+
+@contextmanager
+def stored(environment: dict[str, str]) -> Iterator[Session]:
+    settings = Settings(database_url=environment["REGISTRY_DATABASE_URL"], environment="demo")
+    with Database(settings) as database, database.read() as session:
+        yield session
+
+
+def refused(done: subprocess.CompletedProcess[str], sentence: str) -> bool:
+    """Exit code 2 and a plain sentence, no traceback."""
+    return (done.returncode, sentence in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_a_person_is_made_granted_disabled_and_shown(run: Run, environment: dict[str, str]) -> None:
+    made = run("user", "create", "lee", "--name", "A. Lee", "--organisation", "Office")
+    assert made.returncode == 0, made.stderr
+    assert refused(run("user", "create", "lee", "--name", "A", "--organisation", "O"), "with this name already")
+    assert run("grant", "give", "lee", "admin", "--reason", "deputy").stdout == "lee is admin now.\n"
+    (grant,) = json.loads(run("grant", "list", "lee", "--json").stdout)
+    assert (grant["role"], grant["site"]) == ("admin", None)
+    assert run("grant", "list", "lee").stdout.startswith("admin  study: None")
+    assert run("user", "disable", "lee", *WHY).returncode == 0
+    (shown,) = json.loads(run("user", "show", "lee", "--json").stdout)
+    assert (shown["disabled"], shown["grants"][0]["id"]) == (True, grant["id"])
+    assert refused(run("grant", "give", "lee", "admin", *WHY), "The account is disabled")
+    assert refused(run("user", "disable", "admin", *WHY), "without an admin")
+    assert run("user", "enable", "lee", *WHY).returncode == 0
+    assert run("grant", "revoke", "lee", grant["id"], *WHY).returncode == 0
+    assert refused(run("grant", "revoke", "lee", grant["id"], *WHY), "no such record")
+    assert refused(run("grant", "revoke", "lee", "5", *WHY), "a grant's id")
+    assert {"admin", "lee"} <= {one["login"] for one in json.loads(run("user", "list", "--json").stdout)}
+    with stored(environment) as session:
+        entries = session.exec(select(AuditEntry).where(col(AuditEntry.reason) == "on leave")).all()
+    assert [entry.action for entry in entries] == ["account:disabled", "account:enabled", "grant:revoked"]
+    assert {entry.actor for entry in entries} == {"system"}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (("user", "show", "nobody"), "no such record"),
+        (("user", "disable", "admin", "--reason", "x"), "reason:"),
+        (("user", "disable", "admin"), "--reason"),
+        (("grant", "give", "admin", "king", *WHY), "role:"),
+        (("grant", "give", "admin", "monitor", *WHY), "study: admin has no study"),
+        (("grant", "give", "admin", "monitor", *WHY, "--study", "no-such"), "no such record"),
+        (("client", "show", "admin"), "no such record"),
+        (("keys", "retire", "unknown", *WHY), "no signing key"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+def test_a_refusal_is_a_plain_sentence(run: Run, line: tuple[str, ...], sentence: str) -> None:
+    assert refused(run(*line), sentence)
+
+
+def test_a_weak_password_is_refused_and_not_repeated(run: Run) -> None:
+    done = run("user", "password", "admin", *WHY, REGISTRY_NEW_PASSWORD="too-brief")
+    assert refused(done, "password:")
+    assert "too-brief" not in done.stdout + done.stderr
+
+
+def test_a_secret_is_printed_once(run: Run, environment: dict[str, str]) -> None:
+    made = dict(
+        line.split(": ") for line in run("client", "create", "App", "--organisation", "Site A").stdout.splitlines()
+    )
+    assert made["client_secret"].startswith("rrs_")
+    following = run("client", "secret", made["client_id"], *WHY, "--expires-in-days", "90").stdout
+    assert following.startswith("client_secret: rrs_")
+    assert refused(run("client", "secret", made["client_id"], *WHY), "Two secrets")
+    plain, as_json = run("client", "show", made["client_id"]).stdout, run("client", "show", made["client_id"], "--json")
+    assert plain.count("\nsecret ") == 2
+    assert len(json.loads(as_json.stdout)[0]["secrets"]) == 2
+    with stored(environment) as session:
+        hidden = [row.digest for row in session.exec(select(ClientSecret)).all()]
+    assert not [one for one in [*hidden, "rrs_"] if one in plain + as_json.stdout]
+
+
+def test_keys_cannot_rotate_where_nothing_can_be_written(run: Run, environment: dict[str, str]) -> None:
+    key_file = Path(environment["REGISTRY_KEY_FILE"])
+    beside = key_file.with_name(f".{key_file.name}.new")
+    before = key_file.read_bytes()
+    beside.touch()
+    try:
+        assert refused(run("keys", "rotate", *WHY), "Another change of the keys is running")
+    finally:
+        beside.unlink()
+    assert key_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["accounts", "keys"])
+def test_the_documented_commands_run(environment: dict[str, str], name: str) -> None:
+    (script,) = [code for kind, code in FENCE.findall((ROOT / "docs/deployment.md").read_text()) if kind == name]
+    command = " ".join(f"'{part}'" for part in registry_command())
+    pasted = f'registry() {{ {command} "$@"; }}\n{script}'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", pasted],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"accounts": "client_secret: rrs_", "keys": "retired"}[name] in done.stdout
