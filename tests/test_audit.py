@@ -68,6 +68,26 @@ def test_no_entry_carries_a_secret_or_the_sites_own_label(world: World) -> None:
     assert not any("canary" in text or "argon2" in text for text in changes)
 
 
+def test_every_correction_asks_for_a_reason_of_three_characters_or_more(world: World) -> None:
+    """Amendments, and the status changes that withdrawal is one of (ICH E6(R3) 4.2.2)."""
+    document = world.registry.client.get("/v1/openapi.json").json()
+    asked: set[str] = set()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is None or "$ref" not in content["schema"]:
+                continue
+            body = document["components"]["schemas"][content["schema"]["$ref"].rsplit("/", 1)[1]]
+            for name, field in body["properties"].items():
+                if name.endswith("reason"):
+                    text_field = next(one for one in field.get("anyOf", [field]) if one["type"] == "string")
+                    assert text_field["minLength"] >= 3, (path, name)
+            if method == "patch" or path.endswith(("/status", "/approval")):
+                assert "reason" in body["required"], path
+                asked.add(path)
+    assert len(asked) >= 6
+
+
 # Tampering, on a database of its own whose triggers are taken away.
 
 
