@@ -21,6 +21,7 @@ from app.database import Database
 from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
+from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.extract import Extract
 from app.models.outcome import Outcome
 from app.models.participant import Participant
@@ -43,6 +44,7 @@ class Permission(StrEnum):
     account_write = "account:write"
     adverse_event_read = "adverse-event:read"
     adverse_event_write = "adverse-event:write"
+    audit_read = "audit:read"
     codebook_read = "codebook:read"
     extract_approve = "extract:approve"
     extract_download = "extract:download"
@@ -70,16 +72,17 @@ GRANTS: Mapping[Role, frozenset[Permission]] = {
         | _EVERYONE
         | {
             _P.adverse_event_write,
+            _P.audit_read,
             _P.outcome_write,
             _P.participant_lookup,
             _P.participant_write,
             _P.visit_write,
         }
     ),
-    Role.monitor: frozenset(_READS | _EVERYONE),
+    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read}),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
-    Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.study_write}),
+    Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
 }
 
 
@@ -128,6 +131,8 @@ class Actor:
 
     session_id: UUID | None = None
     """The session of the token, which survives when the others are ended."""
+    overseen: frozenset[int] = frozenset()
+    """The sites in reach as a monitor, whose whole audit trail is theirs to read."""
 
     @property
     def site_ids(self) -> Collection[int]:
@@ -241,6 +246,7 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
         everywhere=any(row.role == Role.admin for row in reach),
         session_id=claims.session,
+        overseen=frozenset(row.id for row in reach if row.role == Role.monitor and row.id is not None),
     )
 
 
@@ -250,6 +256,14 @@ def _own_sites(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
 
 def _own_studies(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
     return lambda actor: true() if actor.everywhere else col(column).in_(sorted(actor.study_ids))
+
+
+def _audit_entries(actor: Actor) -> ColumnElement[bool]:
+    """What others did: at the sites that one monitors, and for admins outside the sites. What one did oneself."""
+    chain = col(AuditEntry.site_id)
+    whole = [*sorted(actor.overseen), *([REGISTRY_CHAIN] if actor.everywhere else [])]
+    own = and_(col(AuditEntry.actor) == str(actor.account_id), chain.in_([REGISTRY_CHAIN, *sorted(actor.site_ids)]))
+    return or_(chain.in_(whole), own)
 
 
 def _extracts(actor: Actor) -> ColumnElement[bool]:
@@ -262,6 +276,7 @@ def _extracts(actor: Actor) -> ColumnElement[bool]:
 SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "account": lambda actor: true() if actor.everywhere else false(),
     "adverse_event": _own_sites(AdverseEvent.site_id),
+    "audit_entry": _audit_entries,
     "extract": _extracts,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),

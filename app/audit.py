@@ -6,13 +6,13 @@ One chain per site, so that sites do not wait for each other; the head is locked
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Text, func, insert, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel
 
@@ -144,6 +144,13 @@ def entry_hash(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{row['previous_hash']}\n{canonical_json(entry)}".encode()).hexdigest()
 
 
+class Head(NamedTuple):
+    """Where a chain stands, or stood when a checkpoint was made."""
+
+    seq: int
+    hash: str
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What verifying one chain found: `fault` is None for a whole chain, else it names the first bad entry."""
@@ -153,30 +160,60 @@ class Verdict:
     fault: str | None
 
 
-def verify(session: Session) -> Iterator[Verdict]:
-    """Walk every chain from its genesis to its head."""
-    heads = {row.site_id: row for row in session.execute(select(_CHAINS))}
+def verify(session: Session, noted: Mapping[int, Head] | None = None) -> Iterator[Verdict]:
+    """Walk every chain from its genesis to its head, and hold it against the heads of a checkpoint."""
+    noted, standing = noted or {}, heads(session)
     listed = session.execute(select(_ENTRIES.c.site_id).distinct()).scalars()
-    for site_id in sorted(set(heads) | set(listed)):
-        yield _verify_chain(session, site_id, heads.get(site_id))
+    for site_id in sorted({*standing, *listed, *noted}):
+        verdict = walk(site_id, entries(session, site_id), noted.get(site_id))
+        yield verdict if verdict.fault else _against_head(session, verdict, standing.get(site_id))
 
 
-def _verify_chain(session: Session, site_id: int, head: Any) -> Verdict:
-    rows = session.execute(
-        select(_ENTRIES).where(_ENTRIES.c.site_id == site_id).order_by(_ENTRIES.c.seq).execution_options(yield_per=1000)
+def heads(session: Session) -> dict[int, Head]:
+    """The head of every chain."""
+    return {row.site_id: Head(row.seq, row.hash) for row in session.execute(select(_CHAINS))}
+
+
+def entries(session: Session, site_id: int) -> Iterator[dict[str, Any]]:
+    """The entries of one chain in their order, as they are hashed and exported: plain JSON values. The database writes
+    the instants out, since one that was tampered with may be none that Python can hold."""
+    at = _ENTRIES.c.at
+    written = (
+        func.replace(type_coerce(at, Text), " ", "T").concat("Z")
+        if session.get_bind().dialect.name == "sqlite"
+        else func.to_char(func.timezone("UTC", at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
     )
+    wanted: list[Any] = [column if column is not at else written.label("at") for column in _ENTRIES.c]
+    chain = select(*wanted).where(_ENTRIES.c.site_id == site_id).order_by(_ENTRIES.c.seq)
+    with session.execute(chain.execution_options(yield_per=1000)) as rows:
+        for row in rows:
+            yield row._asdict()
+
+
+def walk(site_id: int, chain: Iterable[Mapping[str, Any]], noted: Head | None = None) -> Verdict:
+    """Follow one chain from its genesis. `noted` is where it stood at a checkpoint: an entry that it does not reach
+    was cut off, and another hash there means that the chain was written anew."""
     previous, count = GENESIS, 0
-    for expected, entry in enumerate(rows, start=1):
-        row = entry._asdict()
-        if row["seq"] != expected:
+    for expected, entry in enumerate(chain, start=1):
+        if entry["seq"] != expected:
             return Verdict(site_id, count, f"entry {expected} is missing")
-        if row["previous_hash"] != previous:
+        if entry["previous_hash"] != previous:
             return Verdict(site_id, count, f"entry {expected} does not follow entry {count}")
-        if row["hash"] != entry_hash(row):
+        if entry["hash"] != entry_hash(entry):
             return Verdict(site_id, count, f"entry {expected} was changed")
-        previous, count = row["hash"], expected
-    if head is None:
-        return Verdict(site_id, count, "the chain's head is missing")
-    if (head.seq, head.hash) != (count, previous):
-        return Verdict(site_id, count, f"the head stands at entry {head.seq}, the entries end at {count}")
+        previous, count = entry["hash"], expected
+        if noted is not None and noted.seq == count and noted.hash != previous:
+            return Verdict(site_id, count, f"entry {count} is not the one of the checkpoint: the chain was rewritten")
+    if noted is not None and noted.seq > count:
+        return Verdict(site_id, count, f"entry {count + 1} is missing: the checkpoint stands at entry {noted.seq}")
     return Verdict(site_id, count, None)
+
+
+def _against_head(session: Session, verdict: Verdict, head: Head | None) -> Verdict:
+    if head is None:
+        return replace(verdict, fault="the chain's head is missing")
+    last = select(_ENTRIES.c.hash).where(_ENTRIES.c.site_id == verdict.site_id, _ENTRIES.c.seq == verdict.entries)
+    if head != (verdict.entries, session.execute(last).scalar() or GENESIS):
+        fault = f"the head stands at entry {head.seq}, the entries end at {verdict.entries}"
+        return replace(verdict, fault=fault)
+    return verdict

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.commands import audit as audit_commands
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.keys import keys_app
 
@@ -23,8 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # they print local variables, which may be secrets
 )
-audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
-app.add_typer(audit_app, name="audit")
+app.add_typer(audit_commands.app, name="audit")
 app.add_typer(user_app, name="user")
 app.add_typer(client_app, name="client")
 app.add_typer(grant_app, name="grant")
@@ -137,27 +137,6 @@ def test(context: typer.Context) -> None:
     from app.schema import ROOT
 
     raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *context.args], cwd=ROOT))  # noqa: S603
-
-
-@audit_app.command("verify")
-def audit_verify() -> None:
-    """Walk every chain; name the first bad entry of each; exit 1 when there is one."""
-    from sqlmodel import col, select
-
-    from app import audit
-    from app.database import Database
-    from app.models.study import Site, Study
-    from app.settings import Settings
-
-    broken = False
-    with Database(Settings()) as database, database.read() as session:
-        places = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
-        names = {site_id: f"{study}/{site}" for site_id, study, site in session.exec(places).all()}
-        for verdict in audit.verify(session):
-            broken = broken or verdict.fault is not None
-            name = names.get(verdict.site_id, "the registry")
-            typer.echo(f"chain of {name}: {verdict.entries} entries, {verdict.fault or 'whole'}")
-    raise typer.Exit(1 if broken else 0)
 
 
 def main() -> None:

@@ -9,17 +9,42 @@ from fastapi.routing import APIRoute
 from app import __version__
 from app.access import KnownActors
 from app.database import Database
-from app.routers import accounts, adverse_events, auth, extracts, health, me, outcomes, participants, studies, visits
+from app.routers import (
+    accounts,
+    adverse_events,
+    audit_entries,
+    auth,
+    extracts,
+    health,
+    me,
+    outcomes,
+    participants,
+    studies,
+    visits,
+)
 from app.schema import require_head
 from app.security.keys import load_keyring
 from app.security.passwords import Passwords
 from app.security.tokens import TokenAuthority
+from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
 from app.web import logs, oauth, problems
 from app.web.middleware import RequestFrame
 
-ROUTERS = (health, auth, me, studies, accounts, participants, visits, outcomes, adverse_events, extracts)
+ROUTERS = (
+    health,
+    auth,
+    me,
+    studies,
+    accounts,
+    participants,
+    visits,
+    outcomes,
+    adverse_events,
+    extracts,
+    audit_entries,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -44,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.passwords = Passwords(settings)
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
+    app.state.refusals = Refusals(app.state.database)
     app.add_middleware(RequestFrame)
     problems.install(app)
     oauth.install(app)

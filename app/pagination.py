@@ -70,7 +70,12 @@ class Page:
         self._response.headers["Link"] = f'<{self._request.url.path}?{query}>; rel="next"'
 
 
-_READERS: Mapping[str, Callable[[str], Any]] = {"datetime": datetime.fromisoformat, "UUID": UUID, "str": str}
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "datetime": datetime.fromisoformat,
+    "UUID": UUID,
+    "int": int,
+    "str": str,
+}
 """The Python types of sort columns, and how a value is read back."""
 
 

@@ -225,6 +225,7 @@ CASES: Mapping[Route, Case] = {
     ("PATCH", "/v1/adverse-events/{event_id}"): lambda world, caller, site: _amend(
         world, caller, an_event(world, site), {"severity": "severe"}
     ),
+    ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
     ("POST", "/v1/extracts"): lambda world, caller, site: caller.post(

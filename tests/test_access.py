@@ -8,7 +8,7 @@ from sqlmodel import func, select
 
 from app.access import KnownActors, Permission, ScopeMissing, load_actor, visible
 from app.models.account import Account, Role, RoleGrant
-from app.models.audit import AuditEntry
+from app.models.audit import AuditChain
 from app.models.base import now
 from app.models.visit import Visit
 from tests.route_cases import a_visit, an_event
@@ -195,7 +195,7 @@ def test_a_known_actor_serves_only_the_permission_it_was_looked_up_for(world: Wo
     assert known.get(claims, Permission.visit_read) is not None
 
 
-@pytest.mark.parametrize("statement", [select(func.count()).select_from(Visit), select(AuditEntry)])
+@pytest.mark.parametrize("statement", [select(func.count()).select_from(Visit), select(AuditChain)])
 def test_a_statement_that_nothing_scopes_is_a_defect_not_an_open_door(world: World, statement: Any) -> None:
     claims = world.registry.app.state.tokens.verify(world.monitor.token)
     actor = load_actor(world.registry.database, claims, Permission.visit_read)

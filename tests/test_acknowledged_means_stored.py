@@ -122,6 +122,13 @@ def _account(make: Callable[[World], dict[str, Any]], below: str, **more: Any) -
     return prepare
 
 
+def _looked_up(world: World) -> Send:
+    body = world.enrolment()
+    assert world.staff_a.post("/v1/participants", body).is_success
+    asked = {name: body[name] for name in ("study", "site", "site_local_id")}
+    return _post(world.staff_a, "/v1/participants/lookup", asked)
+
+
 ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/participants"): (
         lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
@@ -158,6 +165,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
+    ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
     ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),
     ("POST", "/v1/auth/token"): (_token, {"audit_entry": 1}),

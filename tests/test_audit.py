@@ -18,7 +18,7 @@ from tests.route_cases import CASES, Route, a_visit
 from tests.test_permissions import MATRIX, caller_of
 from tests.world import World
 
-WRITES = sorted(route for route in CASES if route[0] != "GET" and route[1] != "/v1/participants/lookup")
+WRITES = sorted(route for route in CASES if route[0] != "GET")
 WRITES_BY_READING = [("GET", "/v1/extracts/{extract_id}/files/{name}")]
 
 
@@ -66,6 +66,26 @@ def test_no_entry_carries_a_secret_or_the_sites_own_label(world: World) -> None:
     with world.registry.database.read() as session:
         changes = session.exec(select(AuditEntry.changes)).all()
     assert not any("canary" in text or "argon2" in text for text in changes)
+
+
+def test_every_correction_asks_for_a_reason_of_three_characters_or_more(world: World) -> None:
+    """Amendments, and the status changes that withdrawal is one of (ICH E6(R3) 4.2.2)."""
+    document = world.registry.client.get("/v1/openapi.json").json()
+    asked: set[str] = set()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is None or "$ref" not in content["schema"]:
+                continue
+            body = document["components"]["schemas"][content["schema"]["$ref"].rsplit("/", 1)[1]]
+            for name, field in body["properties"].items():
+                if name.endswith("reason"):
+                    text_field = next(one for one in field.get("anyOf", [field]) if one["type"] == "string")
+                    assert text_field["minLength"] >= 3, (path, name)
+            if method == "patch" or path.endswith(("/status", "/approval")):
+                assert "reason" in body["required"], path
+                asked.add(path)
+    assert len(asked) >= 6
 
 
 # Tampering, on a database of its own whose triggers are taken away.

@@ -104,7 +104,7 @@ PID = (
 )
 UUID_LIKE = ("", MARK, "00000000-0000-4000-8000-00000000000", 5, True, None, [], f"{MARK}\0")
 LABEL = ("", "AB 12", "+4915112345678", "a" * 33, "é1", "A\0", "A\ud800", "A\n", 7, True, None, ["A"])
-REASON = (*TEXT, "ab", "   ", None)
+REASON = (*TEXT, "x", "ab", "   ", " x ", None)
 ITEMS = (
     None,
     [],
@@ -148,16 +148,18 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("visit", "/occurred_on", DAY),
     ("visit", "/ended_on", DAY),
     ("visit", "/status", CHOICE),
-    ("visit", "/deviation_reason", TEXT),
+    ("visit", "/deviation_reason", tuple(value for value in REASON if value is not None)),
     ("visit", "/outcomes", (None, MARK, {}, [{}] * 51)),
     ("visit", "/outcomes/0/instrument", (*CODE, "NO_SUCH_INSTRUMENT")),
     ("visit", "/outcomes/0/collected_on", DAY),
     ("visit", "/outcomes/0/items", (*ITEMS, *KEYS)),
     ("amend_visit", "/occurred_on", DAY),
     ("amend_visit", "/status", CHOICE[:-4]),
+    ("amend_visit", "/reason", REASON),
     ("outcome", "/visit", UUID_LIKE),
     ("outcome", "/participant", PID),
     ("outcome", "/items", (*ITEMS, *KEYS)),
+    ("amend_outcome", "/reason", REASON),
     ("amend_outcome", "/items", (*ITEMS[1:], *KEYS)),
     ("event", "/term", (*TEXT, None)),
     ("event", "/onset", PARTIAL),

@@ -215,7 +215,7 @@ def test_an_exported_chain_verifies_with_the_documented_lines(world: World, tmp_
     world.staff_a.post("/v1/visits", world.visit(pid, deviation_reason="Zug fiel aus, wörtlich: „morgen“ \\ \n 9 °C"))
     world.admin.post("/v1/clients", {"name": "Site app", "organisation": "Site A"})
     (export,) = fenced("docs/audit.md", "sqlite" if world.registry.database.is_sqlite else "postgresql")
-    (script,) = fenced("docs/audit.md", "python")
+    script, _ = fenced("docs/audit.md", "python")
     with world.registry.database.read() as session:
         lines = [one if isinstance(one, dict) else json.loads(one) for one in session.scalars(text(export))]
     entries = [entry for entry in lines if entry["site_id"] in {0, world.site_ids["A"]}]

@@ -67,6 +67,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/adverse-events/{event_id}"): CLINICAL_READERS,
     ("GET", "/v1/adverse-events/{event_id}/history"): CLINICAL_READERS,
     ("PATCH", "/v1/adverse-events/{event_id}"): STAFF,
+    ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
     ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,
     ("POST", "/v1/extracts"): ANALYST,

@@ -39,14 +39,19 @@ def create_user(
 
 
 @user_app.command("password")
-def set_password(username: str, reason: WHY) -> None:
+def set_password(
+    username: str,
+    reason: WHY,
+    second_factor_off: Annotated[bool, typer.Option(help="Also take off a lost second factor.")] = False,
+) -> None:
     """Set a person's password and end their sessions."""
     from app.models.account import AccountKind, PasswordSet
     from app.security.passwords import Passwords
     from app.services import accounts
     from app.web.merging import checked
 
-    body = checked(PasswordSet, {"password": ask_password(username), "reason": reason})
+    fields = {"password": ask_password(username), "reason": reason, "second_factor_off": second_factor_off}
+    body = checked(PasswordSet, fields)
     with writing() as (session, settings):
         account = accounts.account_by_login(session, AccountKind.user, username)
         accounts.set_password(session, None, Passwords(settings), account, body)

@@ -151,6 +151,8 @@ class AccountAmend(Shape):
 class PasswordSet(Shape):
     password: Password
     reason: Reason
+    second_factor_off: bool = False
+    """Also take off a second factor that the person has lost."""
 
 
 class Because(Shape):

@@ -1,13 +1,17 @@
 """The audit trail: one hash chain per site, and chain 0 for what belongs to no site."""
 
 from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field as Bounded
+from pydantic import StringConstraints
 from sqlalchemy import BigInteger, Column, Index, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Filter, InstantShown, Limit, now
+from app.models.base import Answer, Code, Filter, Instant, InstantShown, Limit, now
+from app.models.identifiers import Pid
 
 REGISTRY_CHAIN = 0
 """The chain of everything that belongs to no site: accounts, studies, extracts."""
@@ -48,26 +52,57 @@ class AuditEntry(SQLModel, table=True):
     hash: str = Field(max_length=64)
 
 
-class FieldChange(Answer):
-    field: str
-    old: object
-    new: object
+class AuditFormat(StrEnum):
+    json = "json"
+    csv = "csv"
 
 
-class AuditRead(Answer):
-    """One entry as it is shown: enough to verify the hash."""
+class AuditRow(Answer):
+    """One changed field of one entry, with all of the entry that its hash covers. An entry without changes gives one
+    row whose field is null. The columns of the CSV, in this order."""
 
+    chain: int
+    """`site_id` of the canonical form: 0 is the registry's own chain."""
+
+    study: str | None
     site: str | None
     seq: int
     at: InstantShown
     actor: str
+    actor_name: str | None
     action: str
     subject_type: str
     subject_id: str
     subject_version: int
-    changes: list[FieldChange]
+    field: str | None
+    old: object
+    new: object
     reason: str | None
     request_id: str | None
+    previous_hash: str
+    hash: str
+
+
+class AuditList(Answer):
+    items: list[AuditRow]
+    next: str | None = None
+
+
+class AuditFilter(Filter):
+    """Every filter narrows, all together. `limit` counts entries: the rows of one entry are never torn apart."""
+
+    study: Code | None = None
+    site: Code | None = None
+    participant: Pid | None = None
+    subject_type: Code | None = None
+    subject_id: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    actor: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    action: Annotated[str, StringConstraints(pattern=r"^[a-z:-]{1,64}$")] | None = None
+    at_from: Instant | None = None
+    at_to: Instant | None = None
+    format: AuditFormat = AuditFormat.json
+    limit: Limit = 100
+    cursor: str | None = Bounded(default=None, max_length=1000)
 
 
 class HistoryRead(Answer):

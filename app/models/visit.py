@@ -17,7 +17,7 @@ from app.models.base import (
     Filter,
     InstantShown,
     Limit,
-    LongText,
+    LongReason,
     PastDate,
     Positive,
     Reason,
@@ -77,7 +77,7 @@ class VisitDates(Shape):
     status: Annotated[VisitStatus, Strict(False)]
     occurred_on: PastDate | None = None
     ended_on: PastDate | None = None
-    deviation_reason: LongText | None = None
+    deviation_reason: LongReason | None = None
 
     @model_validator(mode="after")
     def _dates_fit_status(self) -> "VisitDates":
@@ -113,7 +113,7 @@ class VisitAmend(Shape):
     status: Annotated[VisitStatus, Strict(False)] | None = None
     occurred_on: PastDate | None = None
     ended_on: PastDate | None = None
-    deviation_reason: LongText | None = None
+    deviation_reason: LongReason | None = None
 
 
 class WindowRead(Answer):

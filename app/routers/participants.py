@@ -70,8 +70,10 @@ def list_participants(
 
 
 @router.post("/lookup")
-def find_participant(body: ParticipantLookup, actor: Finder, request: Request, session: ReadSession) -> ParticipantRead:
-    """Find a participant by the site's own label, which is never in a URL."""
+def find_participant(
+    body: ParticipantLookup, actor: Finder, request: Request, session: WriteSession
+) -> ParticipantRead:
+    """Find a participant by the site's own label, which is never in a URL. Each look into the vault is remembered."""
     return participants.find_by_label(session, actor, request.app.state.keyring, body)
 
 

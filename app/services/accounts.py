@@ -26,6 +26,7 @@ from app.models.account import (
 )
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import columns, now
+from app.models.sign_in import Totp
 from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_client_secret, require_strong
 from app.services.grants import grants_of, require_admin_without, serving_admins
@@ -117,11 +118,15 @@ def amend(
 def set_password(
     session: Session, actor: Actor | None, passwords: Passwords, account: Account, body: PasswordSet
 ) -> None:
-    """A new password for a person; whoever is signed in with the old one is signed out."""
+    """A new password for a person; whoever is signed in with the old one is signed out. Raises PasswordTooEasy."""
+    require_strong(body.password, account.login, "/password")
     account.password_hash = passwords.hash(body.password)
     session.flush()
     end_sessions(session, account)
     remember(session, actor, _event("account:password-set", account, body.reason))
+    if body.second_factor_off:
+        session.execute(sa.delete(Totp).where(col(Totp.account_id) == account.id))
+        remember(session, actor, _event("totp:taken-off", account, body.reason))
 
 
 def revoke_sessions(session: Session, actor: Actor | None, account: Account, reason: str) -> None:

@@ -21,7 +21,7 @@ def history_of(session: Session, site_id: int, subject_type: str, subject_id: ob
         )
         .order_by(col(AuditEntry.seq))
     ).all()
-    names = _names(session, {entry.actor for entry in entries})
+    names = names_of(session, {entry.actor for entry in entries})
     return [
         HistoryRead(
             **change,
@@ -37,7 +37,8 @@ def history_of(session: Session, site_id: int, subject_type: str, subject_id: ob
     ]
 
 
-def _names(session: Session, actors: set[str]) -> dict[str, str]:
+def names_of(session: Session, actors: set[str]) -> dict[str, str]:
+    """The display names of accounts, by the id that entries hold."""
     ids = [UUID(actor) for actor in actors if actor != SYSTEM]
     rows = session.exec(select(Account.id, Account.display_name).where(col(Account.id).in_(ids))).all()
     return {str(account_id): name for account_id, name in rows}

@@ -208,7 +208,10 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
     site = site_by_code(session, actor, body.study, body.site)
     assert site.id is not None
     symbols = found(vault.find_pid(session, keyring, site.id, body.site_local_id))
-    return read_one(session, actor, symbols)
+    read = read_one(session, actor, symbols)
+    event = audit.Event("vault:looked-up", "participant", symbols, read.version, [])
+    audit.append(session, str(actor.account_id), site.id, [event])
+    return read
 
 
 def amend_participant(

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from app import errors
@@ -57,10 +58,10 @@ def problem(error: RegistryError, instance: str) -> JSONResponse:
 
 
 def _answer(request: Request, error: RegistryError) -> JSONResponse:
-    return problem(error, _template(request))
+    return problem(error, template_of(request))
 
 
-def _template(request: Request) -> str:
+def template_of(request: Request) -> str:
     """The route's template, not its path: a path may hold what somebody typed."""
     route = request.scope.get("route")
     return str(getattr(route, "path", "")) or "/"
@@ -68,7 +69,9 @@ def _template(request: Request) -> str:
 
 async def _registry_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RegistryError)
-    return _answer(request, error)
+    answer = _answer(request, error)
+    answer.background = BackgroundTask(request.app.state.refusals, request, error)  # after the answer, and outside it
+    return answer
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -127,7 +130,7 @@ async def _database_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    return failure(error, _template(request))
+    return failure(error, template_of(request))
 
 
 def failure(error: Exception, instance: str = "/") -> JSONResponse:

@@ -1,0 +1,138 @@
+"""`registry audit`: verify the trail, export it, and sign where its chains stand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from app.audit import Head, Verdict
+
+app = typer.Typer(help="The audit trail.", no_args_is_help=True)
+KIND = "registry-checkpoint+jwt"
+REGISTRY = "the registry"
+
+
+@app.command()
+def verify(
+    file: Annotated[Path | None, typer.Option(help="An export, instead of the database.", exists=True)] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Hold the chains against this one.", exists=True)] = None,
+    jwks: Annotated[Path | None, typer.Option(help="Public keys, instead of the key file.", exists=True)] = None,
+) -> None:
+    """Walk every chain; name the first bad entry of each; exit 1 when there is one."""
+    from app import audit
+
+    noted = _noted(checkpoint, jwks) if checkpoint else {}
+    if file is not None:
+        raise typer.Exit(_report(_exported(file, noted), {}))
+    with _reading() as session:
+        raise typer.Exit(_report(audit.verify(session, noted), _names(session)))
+
+
+def _report(verdicts: Iterator[Verdict], names: Mapping[int, str]) -> int:
+    broken = 0
+    for verdict in verdicts:
+        broken = 1 if verdict.fault else broken
+        name = names.get(verdict.site_id, f"chain {verdict.site_id}")
+        typer.echo(f"chain of {name}: {verdict.entries} entries, {verdict.fault or 'whole'}")
+    return broken
+
+
+def _exported(file: Path, noted: Mapping[int, Head]) -> Iterator[Verdict]:
+    """Verdicts on an export. It may hold some chains only; a checkpoint then speaks of these."""
+    from app.audit import Verdict, walk
+
+    met: set[int] = set()
+    with file.open(encoding="utf-8") as lines:
+        for site_id, chain in groupby((json.loads(line) for line in lines), key=lambda entry: int(entry["site_id"])):
+            verdict = walk(site_id, chain, noted.get(site_id))
+            yield verdict if site_id not in met else Verdict(site_id, verdict.entries, "the chain is torn apart")
+            met.add(site_id)
+
+
+@app.command()
+def export(
+    chain: Annotated[str | None, typer.Option(help="STUDY/SITE, or 0 for the registry's own; all without it.")] = None,
+) -> None:
+    """Write the entries as JSON lines, one entry a line, for `verify --file` or a verifier of your own."""
+    from app import audit
+    from app.models.base import canonical_json
+
+    with _reading() as session:
+        chains = _names(session)
+        chosen = [site_id for site_id, name in chains.items() if chain in (None, name, str(site_id))]
+        if not chosen:
+            raise typer.BadParameter("there is no such chain", param_hint="--chain")
+        for site_id in sorted(chosen):
+            for entry in audit.entries(session, site_id):
+                sys.stdout.write(canonical_json(entry) + "\n")
+
+
+@app.command()
+def checkpoint() -> None:
+    """Write where every chain stands, signed with the deployment's key. Keep it out of the administrators' reach."""
+    from app import audit
+    from app.models.base import now, utc_text
+    from app.security import statements
+    from app.security.keys import load_keyring
+    from app.settings import Settings
+
+    settings = Settings()
+    keyring = load_keyring(settings)
+    with _reading() as session:
+        standing = audit.heads(session)
+    heads = [{"chain": site_id, **head._asdict()} for site_id, head in sorted(standing.items())]
+    body = {"iss": settings.issuer, "at": utc_text(now()), "heads": heads}
+    typer.echo(statements.sign(keyring, KIND, body))
+
+
+def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
+    """The heads of a checkpoint whose signature holds."""
+    from app.audit import Head
+    from app.security import statements
+    from app.security.keys import load_keyring
+    from app.security.tokens import TokenAuthority
+    from app.settings import Settings
+
+    settings = Settings()
+    given: dict[str, Any] = (
+        json.loads(jwks.read_text()) if jwks else TokenAuthority(load_keyring(settings), settings).jwks()
+    )
+    try:
+        body = statements.opened(given["keys"], KIND, checkpoint.read_text())
+    except statements.StatementRefused:
+        typer.echo("the checkpoint was changed, or signed with another key", err=True)
+        raise typer.Exit(1) from None
+    return {head["chain"]: Head(head["seq"], head["hash"]) for head in body["heads"]}
+
+
+@contextmanager
+def _reading() -> Iterator[Session]:
+    from app.database import Database
+    from app.settings import Settings
+
+    with Database(Settings()) as database, database.read() as session:
+        if not database.is_sqlite:  # one state of heads and entries, while others go on writing
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        yield session
+
+
+def _names(session: Session) -> dict[int, str]:
+    """STUDY/SITE of every chain."""
+    from sqlmodel import col, select
+
+    from app.models.audit import REGISTRY_CHAIN
+    from app.models.study import Site, Study
+
+    places = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
+    named = {site_id: f"{study}/{site}" for site_id, study, site in session.exec(places).all() if site_id is not None}
+    return {REGISTRY_CHAIN: REGISTRY, **named}

@@ -1,0 +1,127 @@
+"""The audit trail as one flat table: one row for each changed field."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Row, and_, or_, tuple_
+from sqlmodel import Session, col, select
+
+from app.access import Actor, Place, Rows, narrowed, visible
+from app.database import Database
+from app.models.adverse_event import AdverseEvent
+from app.models.audit import AuditEntry, AuditFilter, AuditRow
+from app.models.base import columns, table_of, utc_text
+from app.models.outcome import Outcome
+from app.models.participant import Consent, Participant
+from app.models.study import Site, Study
+from app.models.visit import Visit
+from app.services.history import names_of
+
+BLOCK = 1000
+COLUMNS = tuple(AuditRow.model_fields)
+_AS_JSON = frozenset({"actor_name", "old", "new", "reason", "request_id"})
+"""Cells that hold what somebody typed. Written as JSON, a text begins with a quotation mark and so is never a
+spreadsheet formula, and it is read back exactly, which the hash needs."""
+
+_ENTRY = table_of(AuditEntry)
+
+
+def asked(session: Session, actor: Actor, query: AuditFilter) -> Rows:
+    """The entries that `actor` may see and asked for."""
+    statement = narrowed(
+        visible(sa.select(*columns(AuditEntry)), actor),
+        (_ENTRY.c.subject_type, query.subject_type),
+        (_ENTRY.c.subject_id, query.subject_id),
+        (_ENTRY.c.actor, query.actor),
+        (_ENTRY.c.action, query.action),
+    )
+    if query.study is not None or query.site is not None:
+        statement = statement.where(_ENTRY.c.site_id.in_(actor.sites_at(query.study, query.site)))
+    if query.participant is not None:
+        statement = statement.where(_about(session, actor, query.participant))
+    if query.at_from is not None:
+        statement = statement.where(_ENTRY.c.at >= query.at_from)
+    if query.at_to is not None:
+        statement = statement.where(_ENTRY.c.at <= query.at_to)
+    return statement
+
+
+def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
+    """Entries about a participant and every record of theirs. The records are asked for first, as an entry names its
+    record and not the person: a pid beside the hash could be forged, and the index finds records quickly."""
+    owner = session.exec(
+        select(Participant.site_id).where(Participant.pid == symbols, col(Participant.site_id).in_(actor.site_ids))
+    ).first()
+    if owner is None:
+        return sa.false()
+    subjects: dict[str, list[str]] = {"participant": [symbols]}
+    for model in (Visit, Outcome, AdverseEvent):
+        table = table_of(model)
+        ids = session.execute(sa.select(table.c.id).where(table.c.site_id == owner, table.c.pid == symbols)).scalars()
+        subjects[table.name] = [str(one) for one in ids]
+    versions = session.exec(select(Consent.version).where(Consent.site_id == owner, Consent.pid == symbols)).all()
+    subjects["consent"] = [f"{symbols}/{version}" for version in versions]
+    named = [
+        and_(_ENTRY.c.subject_type == kind, _ENTRY.c.subject_id.in_(sorted(ids))) for kind, ids in subjects.items()
+    ]
+    return and_(_ENTRY.c.site_id == owner, or_(*named))
+
+
+def rows_of(session: Session, entries: Sequence[Row[Any]]) -> list[AuditRow]:
+    """The rows of some entries, one for each changed field."""
+    names = names_of(session, {entry.actor for entry in entries})
+    places = _places(session, {entry.site_id for entry in entries})
+    return [row for entry in entries for row in _rows_of_one(entry, names, places.get(entry.site_id))]
+
+
+def _rows_of_one(entry: Row[Any], names: Mapping[str, str], place: Place | None) -> Iterator[AuditRow]:
+    same = {name: value for name, value in entry._mapping.items() if name not in {"site_id", "changes"}}
+    for change in json.loads(entry.changes) or [{"field": None, "old": None, "new": None}]:
+        yield AuditRow(
+            chain=entry.site_id,
+            study=place.study if place else None,
+            site=place.site if place else None,
+            actor_name=names.get(entry.actor),
+            **same,
+            **change,
+        )
+
+
+def _places(session: Session, chains: set[int]) -> dict[int, Place]:
+    statement = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
+    found = session.exec(statement.where(col(Site.id).in_(chains))).all()
+    return {site_id: Place(study, site) for site_id, study, site in found if site_id is not None}
+
+
+def csv_of(database: Database, statement: Rows) -> Iterator[str]:
+    """The whole table as CSV, oldest first in each chain. Each block is read in a short session of its own, so that a
+    slow reader holds no connection; entries never change, so the blocks fit together."""
+    yield _lines([COLUMNS])
+    keys = (_ENTRY.c.site_id, _ENTRY.c.seq)
+    block, after = statement.order_by(*keys).limit(BLOCK), None
+    while True:
+        asked_now = block if after is None else block.where(tuple_(*keys) > tuple_(*after))
+        with database.read() as session:
+            entries = session.connection().execute(asked_now).all()
+            rows = rows_of(session, entries)
+        if rows:
+            yield _lines([[_cell(name, getattr(row, name)) for name in COLUMNS] for row in rows])
+        if len(entries) < BLOCK:
+            return
+        after = (entries[-1].site_id, entries[-1].seq)
+
+
+def _cell(name: str, value: Any) -> Any:
+    if name in _AS_JSON:
+        return json.dumps(value, ensure_ascii=False)
+    return utc_text(value) if name == "at" else value
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,109 @@
+"""An export is verified by strangers: with the lines of docs/audit.md, and with a signed checkpoint."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.security import statements
+from tests.test_audit_entries import amended
+from tests.world import World
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "audit.md").read_text()
+VERIFIER, JOINER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+class Shell:
+    """The commands, on the database and the keys of the tests."""
+
+    def __init__(self, world: World, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        settings = world.registry.app.state.settings
+        for name in ("environment", "database_url", "key_file"):
+            patch.setenv(f"REGISTRY_{name.upper()}", str(getattr(settings, name)))
+        self.folder = folder
+
+    def audit(self, *arguments: str) -> tuple[int, str]:
+        ran = CliRunner().invoke(app, ["audit", *arguments])
+        return ran.exit_code, ran.output
+
+    def file(self, name: str, content: str) -> str:
+        (self.folder / name).write_bytes(content.encode())
+        return str(self.folder / name)
+
+    def page(self, lines: str, file: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-X", "utf8", "-c", lines, file]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def shell(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(world, tmp_path, monkeypatch)
+
+
+def exported(world: World, shell: Shell) -> list[str]:
+    amended(world, "Falsche Zeile gelesen: Grüße")
+    code, lines = shell.audit("export", "--chain", f"{world.study}/A")
+    assert code == 0
+    return lines.splitlines(keepends=True)
+
+
+def test_the_pages_lines_verify_an_export_and_find_what_was_tampered_with(world: World, shell: Shell) -> None:
+    lines = exported(world, shell)
+    whole = shell.page(VERIFIER, shell.file("whole.jsonl", "".join(lines)))
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert f"{len(lines)} entries" in whole.stdout
+    assert shell.audit("verify", "--file", str(shell.folder / "whole.jsonl"))[0] == 0
+    forgeries = [
+        (2, [*lines[:1], *lines[2:]]),
+        (1, [lines[0].replace('"subject_version":1', '"subject_version":2'), *lines[1:]]),
+        (2, [lines[0], lines[2], lines[1], *lines[3:]]),
+        (2, [lines[0], *lines]),
+        (len(lines), [*lines[:-1], lines[-1].replace("Falsche", "Richtige")]),
+    ]
+    for number, forged in forgeries:
+        file = shell.file("forged.jsonl", "".join(forged))
+        assert f"entry {number} is missing or was changed" in shell.page(VERIFIER, file).stderr
+        code, said = shell.audit("verify", "--file", file)
+        assert (code, f"entry {number} " in said) == (1, True)
+
+
+def test_the_csv_joins_to_the_lines_of_the_export(world: World, shell: Shell) -> None:
+    lines = exported(world, shell)
+    sheet = world.monitor.get("/v1/audit-entries", format="csv", study=world.study, site="A").text
+    joined = shell.page(JOINER, shell.file("entries.csv", sheet))
+    assert (joined.stderr, joined.stdout) == ("", "".join(lines))
+
+
+def test_a_checkpoint_finds_what_was_cut_off_an_export(world: World, shell: Shell) -> None:
+    lines = exported(world, shell)
+    checkpoint = shell.file("heads.jws", shell.audit("checkpoint")[1])
+    jwks = shell.file("jwks.json", world.registry.client.get("/.well-known/jwks.json").text)
+    held = ("--checkpoint", checkpoint, "--jwks", jwks)
+    assert shell.audit("verify", "--file", shell.file("whole.jsonl", "".join(lines)), *held)[0] == 0
+    assert shell.audit("verify", "--checkpoint", checkpoint)[0] == 0
+    code, said = shell.audit("verify", "--file", shell.file("cut.jsonl", "".join(lines[:-1])), *held)
+    assert code == 1
+    assert f"entry {len(lines)} is missing: the checkpoint stands at entry {len(lines)}" in said
+
+
+def test_a_checkpoint_that_was_changed_or_is_something_else_is_refused(world: World, shell: Shell) -> None:
+    signed = shell.audit("checkpoint")[1].strip()
+    header, body, signature = signed.split(".")
+    keyring = world.registry.app.state.keyring
+    for forged in (
+        f"{header}.{body[:-2]}AA.{signature}",
+        f"{header}.{body}.{signature[:-6]}AAAAAA",
+        statements.sign(keyring, "something-else+jwt", {"heads": []}),
+        world.staff_a.token,
+        "not a checkpoint",
+    ):
+        code, said = shell.audit("verify", "--checkpoint", shell.file("forged.jws", forged))
+        assert (code, said.strip()) == (1, "the checkpoint was changed, or signed with another key")
+
+
+def test_a_chain_that_is_not_there_cannot_be_exported(world: World, shell: Shell) -> None:
+    assert shell.audit("export", "--chain", "NO/WHERE")[0] == 2
