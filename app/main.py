@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from app import __version__
 from app.access import KnownActors
 from app.database import Database
+from app.database_role import require_second_wall
 from app.routers import accounts, adverse_events, auth, extracts, health, outcomes, participants, studies, visits
 from app.schema import require_head
 from app.security.keys import load_keyring
@@ -37,7 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"logs": False},
     )
     app.state.settings = settings
-    app.state.database = Database(settings)
+    app.state.database = Database(settings, for_server=True)
     app.state.keyring = load_keyring(settings)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
     app.state.passwords = Passwords(settings)
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     require_head(app.state.database)
     app.state.database.require_durable()
+    require_second_wall(app.state.database, app.state.settings)
     yield
     app.state.database.dispose()
 

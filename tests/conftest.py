@@ -15,7 +15,7 @@ from app.database import Database
 from app.main import create_app
 from app.security.keys import new_key_file, write_key_file
 from app.settings import Settings
-from tests.postgres import new_database, postgres_server
+from tests.postgres import as_server, new_database, postgres_server
 from tests.server import LiveServer, running_server
 from tests.world import Registry, World
 
@@ -49,9 +49,11 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
+    postgresql = database_url.startswith("postgresql")
     settings = Settings(
         environment="demo",
-        database_url=database_url,
+        database_url=as_server(database_url) if postgresql else database_url,
+        owner_database_url=database_url if postgresql else None,
         key_file=key_file,
         argon2_memory_kib=64,
         grants_cache_seconds=0,
@@ -59,9 +61,9 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     )
     with Database(settings) as database:
         schema.upgrade(database)
-    app = create_app(settings)
-    with TestClient(app) as client:
-        yield Registry(app, client)
+        app = create_app(settings)
+        with TestClient(app) as client:
+            yield Registry(app, client, database)
 
 
 @pytest.fixture
