@@ -80,8 +80,10 @@ def live_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
             yield server
     else:
-        with new_database(request.getfixturevalue("postgres_url")) as url, running_server(folder, url) as server:
-            yield server
+        with new_database(request.getfixturevalue("postgres_url")) as url:
+            roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
+            with running_server(folder, url, **roles) as server:
+                yield server
 
 
 def pytest_report_header() -> str:

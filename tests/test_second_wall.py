@@ -1,6 +1,6 @@
 """The second wall: what the database refuses when the application's own rules fail."""
 
-from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import UniqueConstraint, text, true
@@ -8,9 +8,10 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import SQLModel
 
 from app import access, audit
+from app.database import Database
 from app.database_role import PRIVILEGES
 from tests.route_cases import CASES, OF_A_SITE, Route
-from tests.world import Registry, World
+from tests.world import World
 
 READS = sorted(route for route in OF_A_SITE if route[0] == "GET")
 LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events")
@@ -30,11 +31,10 @@ def test_every_unique_rule_on_a_sites_rows_includes_the_site() -> None:
 
 
 @pytest.fixture
-def first_wall_down(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def first_wall_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """The application itself shows everybody everything."""
     everything = {name: lambda actor: true() for name in access.SCOPES}
     monkeypatch.setattr(access, "SCOPES", everything)
-    yield
 
 
 @pytest.mark.parametrize("route", READS, ids=" ".join)
@@ -141,3 +141,32 @@ def test_a_session_without_an_actor_sees_and_moves_nothing(world: World, stateme
         except DatabaseError:
             return
         assert (done.all() if done.returns_rows else done.rowcount) in ([], 0)  # type: ignore[attr-defined]
+
+
+def test_one_pooled_connection_never_carries_the_sites_of_one_actor_to_the_next(world: World) -> None:
+    served = world.registry.served
+    if served.is_sqlite:
+        return
+    for site in ("A", "B"):
+        world.enrolled(site)
+    settings = world.registry.app.state.settings.model_copy(update={"pool_size": 1})
+    leaks = []
+    with Database(settings, for_server=True) as one:
+        for turn in range(1_000):
+            own = world.site_ids["AB"[turn % 2]]
+            actor = SimpleNamespace(clinical_sites={own} if turn % 5 else set())
+            request = SimpleNamespace(state=SimpleNamespace(actor=actor))
+            try:
+                with one.write(request) as session:  # type: ignore[arg-type]
+                    if turn % 3 == 0:
+                        with session.begin_nested() as savepoint:
+                            savepoint.rollback()
+                    if turn % 11 == 0:
+                        session.rollback()
+                    seen = set(session.scalars(text("SELECT DISTINCT site_id FROM participant")))
+                    leaks += seen ^ set(actor.clinical_sites)
+                    if turn % 7 == 0:
+                        session.execute(text("SELECT 1 / 0"))
+            except DatabaseError:
+                continue
+    assert leaks == []
