@@ -126,6 +126,9 @@ class Actor:
     """The sites in reach, by key."""
 
     study_ids: frozenset[int]
+    clinical_sites: frozenset[int] = frozenset()
+    """The sites in reach through a role that reads clinical rows: what the database itself lets the actor see."""
+
     everywhere: bool = False
     """Deployment-wide: an admin, who sees accounts and studies but no clinical row."""
 
@@ -244,6 +247,7 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
         held=frozenset().union(*(GRANTS[Role(row.role)] for row in held)),
         places={row.id: Place(row.study, row.site) for row in reach if row.id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
+        clinical_sites=frozenset(row.id for row in reach if row.id is not None and GRANTS[Role(row.role)] & _READS),
         everywhere=any(row.role == Role.admin for row in reach),
         session_id=claims.session,
         overseen=frozenset(row.id for row in reach if row.role == Role.monitor and row.id is not None),

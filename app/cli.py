@@ -44,14 +44,16 @@ def serve(
 
     from app import schema
     from app.database import Database
+    from app.database_role import require_second_wall
     from app.security.keys import load_keyring
     from app.settings import Settings
 
     settings = Settings()
     load_keyring(settings)
-    with Database(settings) as database:
+    with Database(settings, for_server=True) as database:
         schema.require_head(database)
         database.require_durable()
+        require_second_wall(database, settings)
         database.require_room(workers)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
     uvicorn.run(
@@ -144,6 +146,7 @@ def main() -> None:
     from pydantic import ValidationError
 
     from app.database import NotDurable, TooManyConnections
+    from app.database_role import SecondWallMissing
     from app.errors import RegistryError
     from app.schema import SchemaOutdated
     from app.security.keys import KeysUnusable
@@ -152,7 +155,14 @@ def main() -> None:
     os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
         app()
-    except (KeysUnusable, NotDurable, RotationRefused, SchemaOutdated, TooManyConnections) as refused:
+    except (
+        KeysUnusable,
+        NotDurable,
+        RotationRefused,
+        SchemaOutdated,
+        SecondWallMissing,
+        TooManyConnections,
+    ) as refused:
         typer.echo(str(refused), err=True)
         sys.exit(2)
     except RegistryError as refused:

@@ -5,19 +5,23 @@ scope "function". So a 2xx means durably stored. Nobody else commits.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
+from app import sqlite_wall
 from app.errors import DatabaseUnavailable, RegistryError
 from app.settings import Settings
 
+NO_SITE = -1
 _WRITES = "registry_writes"
+_REQUEST = "registry_request"
 
 
 class NotDurable(Exception):
@@ -29,25 +33,31 @@ class TooManyConnections(Exception):
 
 
 class Database:
-    """One database, one pool, and two kinds of session: reading and writing."""
+    """One database, one pool, and two kinds of session: reading and writing.
 
-    def __init__(self, settings: Settings) -> None:
-        self.url = make_url(settings.database_url)
+    Commands connect as the tables' owner. The server connects as a role that owns nothing (`for_server`): on
+    PostgreSQL a role of its own, on SQLite a connection that may change rows and nothing else.
+    """
+
+    def __init__(self, settings: Settings, *, for_server: bool = False) -> None:
+        owner = settings.owner_database_url
+        self.url = make_url(settings.database_url if for_server or owner is None else owner)
+        self.server_role = make_url(settings.database_url).username if owner is not None else None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _engine(settings, self.is_sqlite)
+        self.engine = _engine(settings, self.url, self.is_sqlite, for_server)
         self._pool_size = settings.pool_size
         self._writing = self.engine.execution_options(**{_WRITES: True})
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A session that never commits."""
-        with Session(self.engine, expire_on_commit=False) as session:
+    def read(self, request: Request | None = None) -> Iterator[Session]:
+        """A session that never commits. It sees the clinical rows of the request's actor; without one, none."""
+        with Session(self.engine, expire_on_commit=False, info={_REQUEST: request}) as session:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, request: Request | None = None) -> Iterator[Session]:
         """A session whose work is committed as a whole when the block ends well, and rolled back otherwise."""
-        with Session(self._writing, expire_on_commit=False) as session:
+        with Session(self._writing, expire_on_commit=False, info={_REQUEST: request}) as session:
             yield session
             try:
                 session.commit()
@@ -95,7 +105,38 @@ class Database:
         self.dispose()
 
 
-def _engine(settings: Settings, is_sqlite: bool) -> Engine:
+@event.listens_for(Session, "after_begin")
+def _show_own_sites(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """The second wall opens for the actor's own sites, for this transaction only (SET LOCAL), whoever had the
+    connection before. Read now, and not when the session was made: by the first statement the actor is known."""
+    if not transaction.nested:
+        _show(connection, _own_sites(session))
+
+
+def _own_sites(session: Session) -> Collection[int]:
+    request = session.info.get(_REQUEST)
+    actor = getattr(request.state, "actor", None) if request is not None else None
+    return actor.clinical_sites if actor is not None else ()
+
+
+def _show(connection: Connection, site_ids: Collection[int]) -> None:
+    if connection.dialect.name == "postgresql" and site_ids:
+        listed = ",".join(str(int(site_id)) for site_id in sorted(site_ids))
+        connection.exec_driver_sql(f"SET LOCAL registry.sites = '{listed}'")
+
+
+@contextmanager
+def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
+    """In this block the clinical rows of these sites exist instead of the actor's own. An exception is to end the
+    transaction, and with it the widening."""
+    session.flush()
+    _show(session.connection(), site_ids)
+    yield
+    session.flush()
+    _show(session.connection(), _own_sites(session) or {NO_SITE})
+
+
+def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool) -> Engine:
     options: dict[str, Any] = {
         "hide_parameters": True,
         "pool_size": settings.pool_size,
@@ -103,19 +144,15 @@ def _engine(settings: Settings, is_sqlite: bool) -> Engine:
         "pool_timeout": settings.pool_timeout_seconds,
     }
     if is_sqlite:
-        engine = create_engine(
-            settings.database_url, connect_args={"timeout": settings.pool_timeout_seconds}, **options
-        )
-        _prepare_sqlite(engine, settings)
+        engine = create_engine(url, connect_args={"timeout": settings.pool_timeout_seconds}, **options)
+        _prepare_sqlite(engine, settings, for_server)
         return engine
     timeout = settings.statement_timeout_seconds * 1000
     session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
-    return create_engine(
-        settings.database_url, pool_pre_ping=True, connect_args={"options": session_options}, **options
-    )
+    return create_engine(url, pool_pre_ping=True, connect_args={"options": session_options}, **options)
 
 
-def _prepare_sqlite(engine: Engine, settings: Settings) -> None:
+def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> None:
     """WAL, durable, foreign keys on; one writer at a time, queued here and not in SQLite's busy handler."""
     gate = threading.Lock()
 
@@ -128,6 +165,8 @@ def _prepare_sqlite(engine: Engine, settings: Settings) -> None:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA recursive_triggers=ON")
         cursor.close()
+        if for_server:
+            connection.set_authorizer(sqlite_wall.allowed)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
@@ -163,12 +202,12 @@ def is_unique_violation(error: IntegrityError) -> bool:
 
 
 def _read_session(request: Request) -> Iterator[Session]:
-    with request.app.state.database.read() as session:
+    with request.app.state.database.read(request) as session:
         yield session
 
 
 def _write_session(request: Request) -> Iterator[Session]:
-    with request.app.state.database.write() as session:
+    with request.app.state.database.write(request) as session:
         yield session
 
 

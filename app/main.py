@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from app import __version__
 from app.access import KnownActors
 from app.database import Database
+from app.database_role import require_second_wall
 from app.routers import (
     accounts,
     adverse_events,
@@ -63,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"logs": False},
     )
     app.state.settings = settings
-    app.state.database = Database(settings)
+    app.state.database = Database(settings, for_server=True)
     app.state.keyring = load_keyring(settings)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
     app.state.passwords = Passwords(settings)
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     require_head(app.state.database)
     app.state.database.require_durable()
+    require_second_wall(app.state.database, app.state.settings)
     yield
     app.state.database.dispose()
 

@@ -8,6 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from app.database import Database
+from app.database_role import grant
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,11 +22,13 @@ def _config() -> Config:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrate, in one transaction."""
+    """Migrate, in one transaction, and give the server's role what it needs of the tables that are now there."""
     config = _config()
     with database.migrating() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+        if not database.is_sqlite and database.server_role is not None:
+            grant(connection, database.server_role)
 
 
 def downgrade(database: Database, revision: str) -> None:

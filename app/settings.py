@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     database_url: str = "sqlite:///registry.db"
     """SQLAlchemy URL; `postgresql+psycopg://...` in production."""
 
+    owner_database_url: str | None = None
+    """PostgreSQL: the same database, as the role that owns the tables, for `registry` commands only. The server's own
+    role, that of `database_url`, owns nothing."""
+
     key_file: Path = Path("registry-keys.json")
     """JSON file with signing, encryption and derivation keys; made by `registry init`, mode 0600."""
 

@@ -15,7 +15,7 @@ from app.database import Database
 from app.main import create_app
 from app.security.keys import new_key_file, write_key_file
 from app.settings import Settings
-from tests.postgres import new_database, postgres_server
+from tests.postgres import as_server, new_database, postgres_server
 from tests.server import LiveServer, running_server
 from tests.world import Registry, World
 
@@ -49,9 +49,11 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
+    postgresql = database_url.startswith("postgresql")
     settings = Settings(
         environment="demo",
-        database_url=database_url,
+        database_url=as_server(database_url) if postgresql else database_url,
+        owner_database_url=database_url if postgresql else None,
         key_file=key_file,
         argon2_memory_kib=64,
         grants_cache_seconds=0,
@@ -60,9 +62,9 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     )
     with Database(settings) as database:
         schema.upgrade(database)
-    app = create_app(settings)
-    with TestClient(app) as client:
-        yield Registry(app, client)
+        app = create_app(settings)
+        with TestClient(app) as client:
+            yield Registry(app, client, database)
 
 
 @pytest.fixture
@@ -79,8 +81,10 @@ def live_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
             yield server
     else:
-        with new_database(request.getfixturevalue("postgres_url")) as url, running_server(folder, url) as server:
-            yield server
+        with new_database(request.getfixturevalue("postgres_url")) as url:
+            roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
+            with running_server(folder, url, **roles) as server:
+                yield server
 
 
 def pytest_report_header() -> str:

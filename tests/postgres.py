@@ -48,3 +48,20 @@ def new_database(server_url: str) -> Iterator[str]:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     finally:
         admin.dispose()
+
+
+SERVER_ROLE = "registry_test_server"
+
+
+def as_server(owner_url: str) -> str:
+    """The same database as a role that owns nothing."""
+    engine = create_engine(owner_url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            known = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": SERVER_ROLE})
+            if known.first() is None:
+                connection.execute(text(f"CREATE ROLE {SERVER_ROLE} LOGIN PASSWORD '{SERVER_ROLE}'"))
+    finally:
+        engine.dispose()
+    url = make_url(owner_url).set(username=SERVER_ROLE, password=SERVER_ROLE)
+    return url.render_as_string(hide_password=False)

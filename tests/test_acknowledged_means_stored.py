@@ -249,10 +249,10 @@ def test_every_route_that_can_commit_is_made_to_fail_here(registry: Registry) ->
 
 @pytest.mark.parametrize("route", WRITES, ids=" ".join)
 def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
-    engine = world.registry.database.engine
+    engine = world.registry.served.engine
     prepare, rows = WRITES[route]
     send = prepare(world)
-    before, failures, answer = census(engine), 0, None
+    before, failures, answer = census(world.registry.database.engine), 0, None
     while answer is None:
         with failing_statement(engine, failures + 1) as hits:
             told = send()
@@ -261,46 +261,46 @@ def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: Wor
             break
         failures += 1
         assert (told.status_code, told.json()["code"]) == (503, "database_unavailable"), failures
-        assert census(engine) == before, f"statement {failures} left a half"
+        assert census(world.registry.database.engine) == before, f"statement {failures} left a half"
         assert failures < 100
     assert failures > 3
     assert answer.is_success, answer.text
     keyed = {"idempotency_record": 1} if route in ONCE else {}
-    assert grown(before, census(engine)) == {**rows, **keyed}
+    assert grown(before, census(world.registry.database.engine)) == {**rows, **keyed}
 
 
 @pytest.mark.parametrize("route", WRITES, ids=" ".join)
 def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
-    engine = world.registry.database.engine
+    engine = world.registry.served.engine
     prepare, rows = WRITES[route]
     send = prepare(world)
-    before = census(engine)
+    before = census(world.registry.database.engine)
     with failing_commit(engine, done=False) as hits:
         told = send()
     assert hits.count == 1
     assert (told.status_code, told.json()["code"]) == (503, "database_unavailable")
-    assert census(engine) == before
+    assert census(world.registry.database.engine) == before
     assert send().is_success
-    assert rows.items() <= grown(before, census(engine)).items()
+    assert rows.items() <= grown(before, census(world.registry.database.engine)).items()
 
 
 @pytest.mark.parametrize("route", ONCE, ids=" ".join)
 def test_a_retry_after_a_lost_acknowledgement_finds_what_was_stored(world: World, route: Route) -> None:
-    engine = world.registry.database.engine
+    engine = world.registry.served.engine
     prepare, rows = ONCE[route]
     send = prepare(world)
-    before = census(engine)
+    before = census(world.registry.database.engine)
     with failing_commit(engine, done=True) as hits:
         assert send().status_code == 503
     assert hits.count == 1
     answer = send()
     assert answer.is_success
     assert answer.headers["Idempotent-Replayed"] == "true"
-    assert grown(before, census(engine)) == {**rows, "idempotency_record": 1}
+    assert grown(before, census(world.registry.database.engine)) == {**rows, "idempotency_record": 1}
 
 
 def test_a_failing_read_is_no_answer_either(world: World) -> None:
-    engine = world.registry.database.engine
+    engine = world.registry.served.engine
     caller = world.caller((Role.monitor, "A"))
     world.enrolled()
     for number in (1, 2, 3):

@@ -101,8 +101,8 @@ def chain(tmp_path: Path) -> Iterator[Database]:
                 change = {"field": "value", "old": number, "new": number + 1}
                 pair = [Event("visit:amended", "visit", f"v{number}", 1, [change], "a reason")] * 2
                 audit.append(session, audit.SYSTEM, 7, pair)
-            for event in ("update", "delete", "replace"):
-                session.execute(text(f"DROP TRIGGER audit_entry_no_{event}"))
+            for trigger in session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
+                session.execute(text(f"DROP TRIGGER {trigger}"))
         yield database
 
 

@@ -18,7 +18,7 @@ import typer
 
 from app import __version__, cli
 from app.settings import Settings
-from tests.postgres import new_database
+from tests.postgres import as_server, new_database
 from tests.server import PASSWORD, ROOT, free_port
 
 SETTINGS = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields}
@@ -109,7 +109,8 @@ def container(image: Path, tmp_path: Path, postgres_url: str) -> Iterator[dict[s
             **inherited,
             **{name: value for name, value in given.items() if name.startswith("REGISTRY_")},
             "REGISTRY_KEY_FILE": str(tmp_path / Path(given["REGISTRY_KEY_FILE"]).name),
-            "REGISTRY_DATABASE_URL": url,
+            "REGISTRY_DATABASE_URL": as_server(url),
+            "REGISTRY_OWNER_DATABASE_URL": url,
             "REGISTRY_ADMIN_PASSWORD": PASSWORD,
             "PYTHONPATH": str(image),
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -77,7 +77,7 @@ def bound(item: Any) -> list[str]:
 def choices(annotation: Any, bounds: list[str]) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
-    words = {str: "text", int: "whole number", float: "number", Path: "path"}
+    words = {str: "text", str | None: "text", int: "whole number", float: "number", Path: "path"}
     return ", ".join([words[annotation], *bounds])
 
 

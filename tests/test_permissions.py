@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.access import Permission, requires
 from app.models.account import Account, Role
-from app.services.accounts import SITE_ROLES
+from app.services.grants import SITE_ROLES
 from tests.route_cases import CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit, an_event
 from tests.world import Caller, Registry, World
 

@@ -198,3 +198,14 @@ def test_a_code_that_a_parallel_request_spent_is_not_accepted(world: World, monk
 
     monkeypatch.setattr(totp, "matching_step", overtaken)
     assert code_of(with_code(world, username, totp_code(secret))) == (401, "totp_wrong")
+
+
+def test_an_admin_takes_a_lost_second_factor_off_with_a_new_password(world: World) -> None:
+    username, _ = protected(world)
+    user = next(row for row in world.admin.get("/v1/users").json()["items"] if row["login"] == username)
+    path, fresh = f"/v1/users/{user['id']}/password", "another quiet harbour"
+    assert world.admin.post(path, {"password": fresh, "reason": "forgotten"}).is_success
+    assert code_of(sign_in(world, username, fresh)) == (401, "totp_needed")
+    taken_off = {"password": fresh, "reason": "phone lost, seen in person", "second_factor_off": True}
+    assert world.admin.post(path, taken_off).is_success
+    assert sign_in(world, username, fresh).status_code == 201

@@ -27,9 +27,12 @@ PROTOCOL = files("app.protocol") / "definitions" / "protocols" / "mdma-mdd-gener
 class Registry:
     app: FastAPI
     client: TestClient
+    database: Database
+    """As the owner of the tables, who sees everything."""
 
     @property
-    def database(self) -> Database:
+    def served(self) -> Database:
+        """As the server connects."""
         database: Database = self.app.state.database
         return database
 

@@ -23,8 +23,10 @@ def list_audit_entries(
     """Who changed what, when and why, newest first in each chain; with `format=csv` all at once, oldest first."""
     statement = audit_trail.asked(session, actor, query)
     if query.format is AuditFormat.csv:
-        lines = audit_trail.csv_of(request.app.state.database, statement)
+        lines = audit_trail.csv_of(request.app.state.database, actor, statement)
         headers = {"Content-Disposition": 'attachment; filename="audit-entries.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
-    entries, after = Page(request, response, actor, query).read(session, statement, AuditEntry.site_id, AuditEntry.seq)
+    page = Page(request, response, actor, query)
+    with audit_trail.in_sight(session, actor):
+        entries, after = page.read(session, statement, AuditEntry.site_id, AuditEntry.seq)
     return AuditList(items=audit_trail.rows_of(session, entries), next=after)

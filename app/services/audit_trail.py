@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,9 +12,9 @@ from sqlalchemy import ColumnElement, Row, and_, or_, tuple_
 from sqlmodel import Session, col, select
 
 from app.access import Actor, Place, Rows, narrowed, visible
-from app.database import Database
+from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
-from app.models.audit import AuditEntry, AuditFilter, AuditRow
+from app.models.audit import REGISTRY_CHAIN, AuditEntry, AuditFilter, AuditRow
 from app.models.base import columns, table_of, utc_text
 from app.models.outcome import Outcome
 from app.models.participant import Consent, Participant
@@ -48,6 +49,11 @@ def asked(session: Session, actor: Actor, query: AuditFilter) -> Rows:
     if query.at_to is not None:
         statement = statement.where(_ENTRY.c.at <= query.at_to)
     return statement
+
+
+def in_sight(session: Session, actor: Actor) -> AbstractContextManager[None]:
+    """The second wall opened for the registry's own chain too; which of its entries are shown, `asked` decides."""
+    return within(session, {REGISTRY_CHAIN, *actor.clinical_sites})
 
 
 def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
@@ -97,7 +103,7 @@ def _places(session: Session, chains: set[int]) -> dict[int, Place]:
     return {site_id: Place(study, site) for site_id, study, site in found if site_id is not None}
 
 
-def csv_of(database: Database, statement: Rows) -> Iterator[str]:
+def csv_of(database: Database, actor: Actor, statement: Rows) -> Iterator[str]:
     """The whole table as CSV, oldest first in each chain. Each block is read in a short session of its own, so that a
     slow reader holds no connection; entries never change, so the blocks fit together."""
     yield _lines([COLUMNS])
@@ -105,7 +111,7 @@ def csv_of(database: Database, statement: Rows) -> Iterator[str]:
     block, after = statement.order_by(*keys).limit(BLOCK), None
     while True:
         asked_now = block if after is None else block.where(tuple_(*keys) > tuple_(*after))
-        with database.read() as session:
+        with database.read() as session, in_sight(session, actor):
             entries = session.connection().execute(asked_now).all()
             rows = rows_of(session, entries)
         if rows:

@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 
 from app import __version__, audit
 from app.access import Actor, Rows, found, visible
+from app.database import within
 from app.errors import Conflict, Invalid
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, now, utc_text, values
@@ -79,13 +80,21 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     study = session.get_one(Study, row.study_id)
     if body.decision is Decision.approve:
         row.status = ExtractStatus.ready
-        row.manifest = canonical_json(_build(session, row, study))
+        with within(session, _sites_of(session, study)):
+            row.manifest = canonical_json(_build(session, row, study))
     else:
         row.status = ExtractStatus.refused
     session.flush()
     action = f"extract:{'approved' if body.decision is Decision.approve else 'refused'}"
     _remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), body.reason))
     return _read(values(row), study.code, files_of(session, row.id))
+
+
+def _sites_of(session: Session, study: Study) -> list[int]:
+    """An extract is of a whole study, whatever sites its custodian may see."""
+    return [
+        site_id for site_id in session.exec(select(Site.id).where(Site.study_id == study.id)) if site_id is not None
+    ]
 
 
 def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from app import audit, pid
 from app.access import Actor, Place, Rows, found, visible
+from app.database import within
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, fields_of, from_json, now, values
 from app.models.finding import Finding, findings_text
@@ -197,6 +198,12 @@ def _consent(row: Participant, body: ParticipantCreate) -> Consent:
 
 def _fresh_pid(session: Session) -> str:
     """A pid that nobody has. Asked across all sites: a clash in 2^50 is unlikely, and must not happen."""
+    site_ids = [site_id for site_id in session.exec(select(Site.id)) if site_id is not None]
+    with within(session, site_ids):
+        return _unused_pid(session)
+
+
+def _unused_pid(session: Session) -> str:
     while True:
         drawn = pid.draw()
         if session.exec(select(func.count()).where(Participant.pid == drawn)).one() == 0:

@@ -88,7 +88,9 @@ class Once:
         )
         if session.execute(claim).first() is not None:
             return None
-        record = session.exec(select(IdempotencyRecord).where(*self._where(actor))).one()
+        record = session.exec(select(IdempotencyRecord).where(*self._where(actor))).first()
+        if record is None:  # of a site that is no longer the actor's, where row-level security hides it
+            raise NotFound
         if record.request_digest != digest:
             raise IdempotencyKeyReused
         return record

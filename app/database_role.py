@@ -1,0 +1,84 @@
+"""What the server's PostgreSQL role may do: the one list of privileges, and the check that it may do no more."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from app.database import Database
+from app.settings import Settings
+
+_ADD, _KEEP, _CHANGE = "SELECT, INSERT", "SELECT, INSERT, UPDATE", "SELECT, INSERT, DELETE"
+_ALL = "SELECT, INSERT, UPDATE, DELETE"
+_ENTRY = "site_id, seq, at, actor, action, subject_type, subject_id, subject_version, changes, reason, request_id"
+PRIVILEGES: Mapping[str, str] = {
+    "account": _KEEP,
+    "adverse_event": _KEEP,
+    "alembic_version": "SELECT",
+    "audit_chain": "SELECT, INSERT, UPDATE (seq, hash)",
+    "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
+    "client_secret": _KEEP,
+    "consent": _ADD,
+    "extract": _KEEP,
+    "extract_file": _ADD,
+    "extract_subject": _ADD,
+    "idempotency_record": _KEEP,
+    "outcome": _KEEP,
+    "outcome_score": _CHANGE,
+    "participant": _KEEP,
+    "protocol_version": _ADD,
+    "refresh_token": _KEEP,
+    "revocation": _ALL,
+    "role_grant": _KEEP,
+    "site": _ADD,
+    "study": _ADD,
+    "throttle": _ALL,
+    "totp": _ALL,
+    "vault_identity": _ADD,
+    "visit": _KEEP,
+}
+"""Table -> what the server does with its rows. A table that is not here is closed to it."""
+
+
+class SecondWallMissing(Exception):
+    """The server would connect with a role that row-level security does not bind; the message says what to do."""
+
+
+def grant(connection: Connection, role: str) -> None:
+    """Give the server's role exactly PRIVILEGES, on every table that is there. Run as the owner of the tables."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    to = quote(role)
+    names = connection.exec_driver_sql("SELECT current_schema(), current_database()").one()
+    schema, database = (quote(name) for name in names)
+    there = set(
+        connection.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").scalars()
+    )
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        connection.exec_driver_sql(f"REVOKE ALL ON ALL {kind} IN SCHEMA {schema} FROM PUBLIC, {to}")
+    connection.exec_driver_sql(f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {to}")
+    connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {to}")
+    connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {to}")
+    connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
+    connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
+    for table, privileges in PRIVILEGES.items():
+        if table in there:
+            connection.exec_driver_sql(f"GRANT {privileges} ON {schema}.{quote(table)} TO {to}")
+
+
+_TOO_MIGHTY = """
+SELECT rolsuper OR rolbypassrls OR rolcreaterole OR EXISTS (
+  SELECT 1 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+  AND pg_has_role(current_user, relowner, 'MEMBER'))
+FROM pg_roles WHERE rolname = current_user
+"""
+
+
+def require_second_wall(database: Database, settings: Settings) -> None:
+    """Raises SecondWallMissing in production when PostgreSQL would not hold the server to its actor's sites."""
+    if database.is_sqlite or settings.environment != "production":
+        return
+    with database.engine.connect() as connection:
+        if connection.exec_driver_sql(_TOO_MIGHTY).scalar():
+            raise SecondWallMissing(
+                "The server must not connect as a superuser or as the owner of the tables. Give REGISTRY_DATABASE_URL "
+                "a role that owns nothing, REGISTRY_OWNER_DATABASE_URL the owner's, and run: registry migrate"
+            )
