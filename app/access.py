@@ -19,7 +19,7 @@ from sqlmodel import col
 
 from app.database import Database
 from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
-from app.models.account import Account, Role, RoleGrant
+from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.extract import Extract
@@ -28,7 +28,9 @@ from app.models.participant import Participant
 from app.models.sign_in import Revocation
 from app.models.study import ProtocolVersion, Site, Study
 from app.models.visit import Visit
-from app.security.tokens import Claims, TokenAuthority, TokenRefused
+from app.security.jwt import TokenRefused
+from app.security.oidc import OutsideClaims, Provider
+from app.security.tokens import Claims, TokenAuthority
 
 Rows = Select[*tuple[Any, ...]]
 """A statement that gives rows of any columns."""
@@ -157,7 +159,7 @@ class requires:  # noqa: N801 - reads as a word in route signatures
         self.permission = permission
 
     async def __call__(self, request: Request) -> Actor:
-        claims = _claims(request)
+        claims = await _claims(request)
         known: KnownActors = request.app.state.actors
         actor = known.get(claims, self.permission)
         if actor is None:
@@ -179,11 +181,11 @@ class KnownActors:
         self._seconds, self._size = seconds, size
         self._kept: dict[tuple[UUID, Permission], tuple[float, Actor]] = {}
 
-    def get(self, claims: Claims, permission: Permission) -> Actor | None:
+    def get(self, claims: Claims | OutsideClaims, permission: Permission) -> Actor | None:
         until, actor = self._kept.get((claims.token_id, permission), (0.0, None))
         return actor if time.monotonic() < until else None
 
-    def keep(self, claims: Claims, actor: Actor, since: float) -> None:
+    def keep(self, claims: Claims | OutsideClaims, actor: Actor, since: float) -> None:
         """Since when the actor is known: the moment before the look-up, which may itself have waited."""
         if len(self._kept) >= self._size:
             self._kept.clear()
@@ -197,7 +199,7 @@ def _challenge(error: str | None = None, scope: str | None = None) -> dict[str, 
     return {"WWW-Authenticate": ", ".join(parts)}
 
 
-def _claims(request: Request) -> Claims:
+async def _claims(request: Request) -> Claims | OutsideClaims:
     headers = request.headers.getlist("authorization")
     if len(headers) > 1 or "access_token" in request.query_params:
         raise TokenMisplaced(headers=_challenge("invalid_request"))
@@ -205,21 +207,40 @@ def _claims(request: Request) -> Claims:
     if scheme.lower() != "bearer":
         raise TokenInvalid(headers=_challenge())
     tokens: TokenAuthority = request.app.state.tokens
+    provider: Provider | None = request.app.state.provider
     try:
         return tokens.verify(token)
+    except TokenRefused:
+        if provider is None:
+            raise TokenInvalid(headers=_challenge("invalid_token")) from None
+    try:
+        return await run_in_threadpool(provider.verify, token)
     except TokenRefused:
         raise TokenInvalid(headers=_challenge("invalid_token")) from None
 
 
-def load_actor(database: Database, claims: Claims, permission: Permission) -> Actor:
+def _account_of(claims: Claims | OutsideClaims) -> ColumnElement[bool]:
+    if isinstance(claims, Claims):
+        return col(Account.id) == claims.subject
+    theirs = and_(col(Account.oidc_issuer) == claims.issuer, col(Account.oidc_subject) == claims.subject)
+    return and_(theirs, col(Account.kind) == AccountKind.user)
+
+
+def load_actor(database: Database, claims: Claims | OutsideClaims, permission: Permission) -> Actor:
     """The account behind a token as it is now. One query in its own short read, so that a request whose body then
     turns out to be invalid holds no connection. Raises TokenInvalid or GrantsChanged."""
     sites_of_grant = and_(
         col(Site.study_id) == col(RoleGrant.study_id),
         or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
     )
-    wanted: list[Any] = [Account.display_name, Account.organisation, Account.disabled_at, Account.grants_version]
-    wanted += [RoleGrant.role, RoleGrant.study_id, Site.id]
+    wanted: list[Any] = [
+        Account.id,
+        Account.display_name,
+        Account.organisation,
+        Account.disabled_at,
+        Account.grants_version,
+    ]
+    wanted += [RoleGrant.role, RoleGrant.study_id, col(Site.id).label("site_id")]
     wanted += [col(Study.code).label("study"), col(Site.code).label("site"), col(Revocation.id).label("revoked")]
     statement = (
         select(*wanted)
@@ -228,29 +249,31 @@ def load_actor(database: Database, claims: Claims, permission: Permission) -> Ac
         .outerjoin(RoleGrant, and_(col(RoleGrant.account_id) == col(Account.id), col(RoleGrant.revoked_at).is_(None)))
         .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
         .outerjoin(Site, sites_of_grant)
-        .where(col(Account.id) == claims.subject)
+        .where(_account_of(claims))
     )
     with database.read() as session:
         rows = session.execute(statement).all()
     refused = _challenge("invalid_token")
     if not rows or rows[0].disabled_at is not None or rows[0].revoked is not None:
         raise TokenInvalid(headers=refused)
-    if rows[0].grants_version != claims.grants_version:
+    if isinstance(claims, Claims) and rows[0].grants_version != claims.grants_version:
         raise GrantsChanged(headers=refused)
     held = [row for row in rows if row.role is not None]
     reach = [row for row in held if permission in GRANTS[Role(row.role)]]
     return Actor(
-        account_id=claims.subject,
+        account_id=rows[0].id,
         name=rows[0].display_name,
         organisation=rows[0].organisation,
         permission=permission,
         held=frozenset().union(*(GRANTS[Role(row.role)] for row in held)),
-        places={row.id: Place(row.study, row.site) for row in reach if row.id is not None},
+        places={row.site_id: Place(row.study, row.site) for row in reach if row.site_id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
-        clinical_sites=frozenset(row.id for row in reach if row.id is not None and GRANTS[Role(row.role)] & _READS),
+        clinical_sites=frozenset(
+            row.site_id for row in reach if row.site_id is not None and GRANTS[Role(row.role)] & _READS
+        ),
         everywhere=any(row.role == Role.admin for row in reach),
         session_id=claims.session,
-        overseen=frozenset(row.id for row in reach if row.role == Role.monitor and row.id is not None),
+        overseen=frozenset(row.site_id for row in reach if row.role == Role.monitor and row.site_id is not None),
     )
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from sqlalchemy import Connection
+from sqlmodel import SQLModel
 
+import app.models  # noqa: F401 - fills the metadata
 from app.database import Database
 from app.settings import Settings
 
@@ -39,6 +41,12 @@ PRIVILEGES: Mapping[str, str] = {
 """Table -> what the server does with its rows. A table that is not here is closed to it."""
 
 
+OF_A_SITE = frozenset(
+    table.name for table in SQLModel.metadata.sorted_tables if "site_id" in table.c and table.name != "role_grant"
+)
+"""The tables whose rows belong to sites: row-level security holds them all. Grants are asked for before any actor."""
+
+
 class SecondWallMissing(Exception):
     """The server would connect with a role that row-level security does not bind; the message says what to do."""
 
@@ -72,6 +80,9 @@ FROM pg_roles WHERE rolname = current_user
 """
 
 
+_GUARDED = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace = current_schema()::regnamespace"
+
+
 def require_second_wall(database: Database, settings: Settings) -> None:
     """Raises SecondWallMissing in production when PostgreSQL would not hold the server to its actor's sites."""
     if database.is_sqlite or settings.environment != "production":
@@ -82,3 +93,9 @@ def require_second_wall(database: Database, settings: Settings) -> None:
                 "The server must not connect as a superuser or as the owner of the tables. Give REGISTRY_DATABASE_URL "
                 "a role that owns nothing, REGISTRY_OWNER_DATABASE_URL the owner's, and run: registry migrate"
             )
+        open_tables = sorted(OF_A_SITE - set(connection.exec_driver_sql(_GUARDED).scalars()))
+    if open_tables:
+        raise SecondWallMissing(
+            f"Row-level security is off for {', '.join(open_tables)}. Turn it on as the owner of the tables: "
+            "ALTER TABLE ... ENABLE ROW LEVEL SECURITY"
+        )

@@ -25,6 +25,7 @@ from app.routers import (
 )
 from app.schema import require_head
 from app.security.keys import load_keyring
+from app.security.oidc import Provider
 from app.security.passwords import Passwords
 from app.security.tokens import TokenAuthority
 from app.services.refusals import Refusals
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings, for_server=True)
     app.state.keyring = load_keyring(settings)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
+    app.state.provider = Provider(settings) if settings.oidc_issuer else None
     app.state.passwords = Passwords(settings)
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)

@@ -46,6 +46,15 @@ class Settings(BaseSettings):
     audience: str = "research-registry-api"
     """For whom access tokens are (`aud`); a token for another is refused."""
 
+    oidc_issuer: str | None = None
+    """Issuer of the institution's OpenID Connect provider, exactly as its tokens name it; none turns it off."""
+
+    oidc_audience: str | None = None
+    """For whom the provider's access tokens are (`aud`); required with an issuer."""
+
+    oidc_jwks_url: str | None = None
+    """Address of the provider's keys; without it the provider's discovery document names it."""
+
     access_token_seconds: Annotated[int, Field(ge=30, le=86_400)] = MAX_PRODUCTION_TOKEN_SECONDS
     """How long an access token is valid; at most 900 in production."""
 
@@ -89,6 +98,17 @@ class Settings(BaseSettings):
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         if unknown:
             raise ValueError(f"There is no setting {', '.join(unknown)}; docs/deployment.md lists them all")
+        return self
+
+    @model_validator(mode="after")
+    def _provider_is_whole_and_safe(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("REGISTRY_OIDC_ISSUER and REGISTRY_OIDC_AUDIENCE go together")
+        if self.oidc_issuer == self.issuer:
+            raise ValueError("REGISTRY_OIDC_ISSUER must differ from REGISTRY_ISSUER: it is somebody else")
+        for address in (self.oidc_issuer, self.oidc_jwks_url):
+            if address and not address.startswith("https://") and self.environment == "production":
+                raise ValueError("REGISTRY_OIDC_ISSUER and REGISTRY_OIDC_JWKS_URL must begin with https://")
         return self
 
     @model_validator(mode="after")

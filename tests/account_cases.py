@@ -60,7 +60,12 @@ def _post(make: Make, below: str, body: Mapping[str, Any]) -> Callable[[World, C
     return case
 
 
+def _link(world: World, caller: Caller, _: str) -> Response:
+    return caller.post(f"{a_person(world)['path']}/identity", {"subject": uuid4().hex, **WHY})
+
+
 ACCOUNT_CASES = {
+    ("POST", "/v1/users/{user_id}/identity"): _link,
     ("GET", "/v1/users/{user_id}"): _read(a_person),
     ("PATCH", "/v1/users/{user_id}"): _amend(a_person),
     ("POST", "/v1/users/{user_id}/password"): _post(a_person, "password", {"password": PASSWORD}),

@@ -20,6 +20,8 @@ from tests.server import LiveServer, running_server
 from tests.world import Registry, World
 
 ENGINES = ("sqlite", "postgresql")
+OUTSIDE_ISSUER = "http://127.0.0.1:9/closed"
+"""A provider that nobody answers for; tests/test_oidc.py brings up one that answers."""
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +61,8 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
         grants_cache_seconds=0,
         throttle_address_failures=1_000_000,
         log_level="error",
+        oidc_issuer=OUTSIDE_ISSUER,
+        oidc_audience="registry",
     )
     with Database(settings) as database:
         schema.upgrade(database)

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, event, func, literal, select, union_all
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
 
-from tests.server import LiveServer
+from app.services.grants import SITE_ROLES
+from tests.server import PASSWORD, LiveServer
 from tests.world import Caller, protocol_definition
 
 PROBLEM_KEYS = {"type", "title", "status", "code", "detail", "instance", "request_id", "errors"}
@@ -120,12 +121,21 @@ class LiveStudy:
         return answer.json()
 
     def caller(self, role: str, **place: Any) -> Caller:
-        """A new site app with this role."""
+        """A new site app with this role, or a person where a site app may not hold it."""
+        if role not in SITE_ROLES:
+            return self._person(role)
         client = self._made("/v1/clients", {"name": "App", "organisation": f"Test {role}"})
         self._made(f"/v1/clients/{client['client_id']}/grants", {"role": role, "study": self.study, **place})
         secret = (client["client_id"], client["client_secret"])
         token = self.http.post("/v1/auth/token", data={"grant_type": "client_credentials"}, auth=secret)
         return Caller(self.http, token.json()["access_token"])
+
+    def _person(self, role: str) -> Caller:
+        named = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": f"Test {role}"}
+        person = self._made("/v1/users", {**named, "password": PASSWORD})
+        self._made(f"/v1/users/{person['id']}/grants", {"role": role, "study": self.study})
+        body = {"username": named["username"], "password": PASSWORD}
+        return Caller(self.http, self.http.post("/v1/auth/sessions", json=body).json()["access_token"])
 
     def enrolment(self, **changes: Any) -> dict[str, Any]:
         return {

@@ -107,6 +107,7 @@ class Targets:
             "grant_user": (admin, "/v1/users/{user_id}/grants", grant),
             "grant_client": (admin, "/v1/clients/{client_id}/grants", grant),
             "password": (admin, "/v1/users/{user_id}/password", {"password": "long enough 12", "reason": "forgotten"}),
+            "identity": (admin, "/v1/users/{user_id}/identity", {"subject": uuid4().hex, "reason": "joined"}),
             "sessions_end": (admin, "/v1/users/{user_id}/sessions/revocation", {"reason": "left the team"}),
             "secret": (admin, "/v1/clients/{client_id}/secrets", {"reason": "yearly", "overlap_hours": 1}),
         }
@@ -151,7 +152,7 @@ class Targets:
 NAMES = (
     *("enrol", "lookup", "status", "visit", "outcome", "event", "extract", "approval", "sign_in", "study", "protocol"),
     *("site", "user", "client", "grant_user", "grant_client", "own_password", "own_totp", "own_code"),
-    *("password", "sessions_end", "secret"),
+    *("password", "identity", "sessions_end", "secret"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
 )
 

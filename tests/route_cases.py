@@ -13,7 +13,7 @@ from sqlmodel import col
 from app.models.account import Account
 from app.models.sign_in import Totp
 from app.security import totp
-from app.security.tokens import TokenRefused
+from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
 from tests.world import Caller, World, madrs, protocol_definition
 

@@ -209,6 +209,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ),
     ("PATCH", "/v1/users/{user_id}"): (_account(a_person, "", disabled=True), AMENDED),
     ("POST", "/v1/users/{user_id}/password"): (_account(a_person, "password", password=PASSWORD), AMENDED),
+    ("POST", "/v1/users/{user_id}/identity"): (_account(a_person, "identity", subject=uuid4().hex), AMENDED),
     ("POST", "/v1/users/{user_id}/sessions/revocation"): (_account(a_person, "sessions/revocation"), AMENDED),
     ("POST", "/v1/users/{user_id}/grants/{grant_id}/revocation"): (
         _account(a_person, "grants/{grant}/revocation"),

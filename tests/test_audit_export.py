@@ -24,6 +24,8 @@ class Shell:
         settings = world.registry.app.state.settings
         for name in ("environment", "database_url", "key_file"):
             patch.setenv(f"REGISTRY_{name.upper()}", str(getattr(settings, name)))
+        if settings.owner_database_url:
+            patch.setenv("REGISTRY_OWNER_DATABASE_URL", settings.owner_database_url)
         self.folder = folder
 
     def audit(self, *arguments: str) -> tuple[int, str]:

@@ -196,6 +196,8 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("user", "/username", ("", "ab", MARK, "a b c d", "a" * 65, "abc\0", "abc\ud800", 5, None)),
     ("user", "/password", ("", "short", "x" * 129, "long enough 12\ud800", 5, None)),
     ("user", "/display_name", (*TEXT, None)),
+    ("identity", "/subject", ("", "with space", "x" * 256, 5, [MARK], f"{MARK}\0", "\u00e9")),
+    ("identity", "/reason", REASON),
     ("client", "/name", (*TEXT, None)),
     ("grant_user", "/role", CHOICE),
     ("grant_user", "/sites", (MARK, {}, [], [f"{MARK}\0"], [5], ["NO_SUCH_SITE"], [f"S{n}" for n in range(100_000)])),

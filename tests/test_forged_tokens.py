@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 from jose import jwk
 
-from app.security.tokens import TokenRefused
+from app.security.jwt import TokenRefused
 from tests.test_tokens import AUTHORITY, HEADER, KEY, PRIVATE, claims, refused, signed, text
 
 FORGED = int(os.environ.get("REGISTRY_TEST_FUZZED_TOKENS", "20000"))

@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from app.security import keys
+from app.security.jwt import TokenRefused
 from app.security.keys import KeyFile, Keyring, KeysUnusable, load_keyring, new_key_file, read_key_file, write_key_file
 from app.security.rotation import SPREAD_SECONDS, RotationRefused, replace_key_file, retired, rotated
 from app.security.sealing import seal, unseal
-from app.security.tokens import TokenAuthority, TokenRefused
+from app.security.tokens import TokenAuthority
 from app.settings import Settings
 from tests.server import ROOT, LiveServer, registry_command, running_server
 

@@ -38,6 +38,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/users/{user_id}"): ADMIN,
     ("PATCH", "/v1/users/{user_id}"): ADMIN,
     ("POST", "/v1/users/{user_id}/password"): ADMIN,
+    ("POST", "/v1/users/{user_id}/identity"): ADMIN,
     ("POST", "/v1/users/{user_id}/sessions/revocation"): ADMIN,
     ("POST", "/v1/users/{user_id}/grants/{grant_id}/revocation"): ADMIN,
     ("GET", "/v1/clients"): ADMIN,

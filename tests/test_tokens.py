@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jose import jwk, jws
 
+from app.security.jwt import TokenRefused
 from app.security.keys import Keyring, new_key_file
-from app.security.tokens import TokenAuthority, TokenRefused
+from app.security.tokens import TokenAuthority
 from app.settings import Settings
 from tests.world import World
 

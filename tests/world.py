@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from httpx2 import Response
 from sqlalchemy import update
 from sqlmodel import col, select
 
+from app.access import Permission, load_actor
 from app.database import Database
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.base import canonical_json, now
@@ -109,6 +111,12 @@ class World:
     def token(self, account: Account) -> str:
         token: str = self.registry.app.state.tokens.issue(account.id, account.login, [], account.grants_version)
         return token
+
+    def request(self, account: Account) -> Any:
+        """What the database asks of a request: whose it is."""
+        claims = self.registry.app.state.tokens.verify(self.token(account))
+        actor = load_actor(self.registry.database, claims, Permission.visit_read)
+        return SimpleNamespace(state=SimpleNamespace(actor=actor))
 
     def revoke(self, account: Account) -> None:
         """Take every grant back, as an admin's revocation does."""

@@ -46,7 +46,10 @@ class AccountKind(StrEnum):
 class Account(SQLModel, table=True):
     """A person (`user`) or a site app (`client`). Never deleted: the audit trail refers to it."""
 
-    __table_args__ = (one_of("kind", AccountKind),)
+    __table_args__ = (
+        one_of("kind", AccountKind),
+        Index("ix_account_oidc", "oidc_issuer", "oidc_subject", unique=True),
+    )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     kind: AccountKind = Field(sa_type=String(16))
@@ -58,6 +61,10 @@ class Account(SQLModel, table=True):
     password_hash: str | None = Field(default=None, max_length=200)
     grants_version: int = Field(default=1)
     """Raised by every change of grants; access tokens that carry an older one are refused."""
+
+    oidc_issuer: str | None = Field(default=None, max_length=255)
+    oidc_subject: str | None = Field(default=None, max_length=255)
+    """Who a person is at the institution's OpenID Connect provider (`sub`)."""
 
     disabled_at: datetime | None = None
     created_at: datetime = Field(default_factory=now)
@@ -153,6 +160,13 @@ class PasswordSet(Shape):
     reason: Reason
     second_factor_off: bool = False
     """Also take off a second factor that the person has lost."""
+
+
+class IdentityLink(Shape):
+    """Who a person is at the institution's provider; null takes the link away."""
+
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None
+    reason: Reason
 
 
 class Because(Shape):

@@ -23,7 +23,10 @@ def _table(**classes: str) -> Mapping[str, FieldClass]:
     return {name: FieldClass(kind) for kind, names in classes.items() for name in names.split()}
 
 
-_ACCOUNTS = "id kind login display_name organisation password_hash grants_version disabled_at created_at"
+_ACCOUNTS = (
+    "id kind login display_name organisation password_hash grants_version oidc_issuer oidc_subject disabled_at "
+    "created_at"
+)
 FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "account": _table(operational=_ACCOUNTS),
     "client_secret": _table(operational="id account_id digest created_at revoked_at expires_at last_used_at"),

@@ -20,6 +20,7 @@ from app.models.account import (
     ClientCreated,
     ClientRead,
     GrantCreate,
+    IdentityLink,
     PasswordSet,
     SecretCreate,
     SecretCreated,
@@ -78,6 +79,16 @@ def set_password(
     """Set a person's password and end their sessions."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
     accounts.set_password(session, actor, request.app.state.passwords, account, body)
+    return accounts.account_read(session, account)
+
+
+@router.post("/users/{user_id}/identity", status_code=201)
+def link_identity(
+    user_id: UUID, body: IdentityLink, actor: Writer, request: Request, session: WriteSession
+) -> AccountRead:
+    """Link a person to who they are at the institution's sign-in service, or take the link away."""
+    account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
+    accounts.link_identity(session, actor, account, request.app.state.settings.oidc_issuer, body)
     return accounts.account_read(session, account)
 
 

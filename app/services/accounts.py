@@ -19,6 +19,7 @@ from app.models.account import (
     AccountRead,
     ClientCreate,
     ClientSecret,
+    IdentityLink,
     PasswordSet,
     RefreshToken,
     RoleGrant,
@@ -35,6 +36,14 @@ from app.web.conditional import etag, require_current
 
 class LoginTaken(Conflict):
     """There is an account with this name already."""
+
+
+class IdentityTaken(Conflict):
+    """Another account is linked to this person of the institution's sign-in service."""
+
+
+class ProviderNotConfigured(Conflict):
+    """This registry has no sign-in service of the institution configured."""
 
 
 def create_user(session: Session, actor: Actor | None, passwords: Passwords, body: UserCreate) -> Account:
@@ -127,6 +136,30 @@ def set_password(
     if body.second_factor_off:
         session.execute(sa.delete(Totp).where(col(Totp.account_id) == account.id))
         remember(session, actor, _event("totp:taken-off", account, body.reason))
+
+
+def link_identity(session: Session, actor: Actor, account: Account, issuer: str | None, body: IdentityLink) -> None:
+    """Say who a person is at the institution's provider; tokens of an earlier link stop with the link.
+
+    Raises ProviderNotConfigured, IdentityTaken.
+    """
+    if issuer is None:
+        raise ProviderNotConfigured
+    before = audit.snapshot(account)
+    account.oidc_subject = body.subject
+    account.oidc_issuer = issuer if body.subject else None
+    with unique_or(IdentityTaken):
+        session.flush()
+    event = audit.changed(
+        "account:identity-linked" if body.subject else "account:identity-unlinked",
+        account,
+        account.id,
+        account.grants_version,
+        before,
+        audit.snapshot(account),
+        body.reason,
+    )
+    remember(session, actor, event)
 
 
 def revoke_sessions(session: Session, actor: Actor | None, account: Account, reason: str) -> None:

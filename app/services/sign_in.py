@@ -14,10 +14,11 @@ from app.models.account import Account, AccountKind, ClientSecret, RefreshToken,
 from app.models.base import now
 from app.models.sign_in import SessionCreate, Totp
 from app.security import totp
+from app.security.jwt import TokenRefused
 from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_refresh_token
 from app.security.sealing import unseal
-from app.security.tokens import Claims, TokenAuthority, TokenRefused
+from app.security.tokens import Claims, TokenAuthority
 from app.services.revoking import end_session, end_token, remember
 from app.services.throttle import Attempt, Throttle
 from app.settings import Settings
