@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from sqlmodel import col, func, select
 
 from app.models.audit import AuditEntry
+from tests.account_cases import WHY, Make, a_person, a_site_app
 from tests.hostile import census
 from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, with_password
 from tests.world import Caller, World, madrs, protocol_definition
@@ -65,6 +66,8 @@ class Targets:
             "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
             "amend_visit": ("PATCH", visit, "/v1/visits/{visit_id}", {"occurred_on": "2025-01-26"}),
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
+            "amend_user": ("PATCH", self._account(a_person), "/v1/users/{user_id}", {"display_name": "Q"}),
+            "amend_client": ("PATCH", self._account(a_site_app), "/v1/clients/{client_id}", {"display_name": "Q"}),
             "amend_event": ("PATCH", event, "/v1/adverse-events/{event_id}", {"severity": "severe"}),
         }
 
@@ -109,6 +112,9 @@ class Targets:
             "password": (admin, "/v1/users/{user_id}/password", {"password": "long enough 12", "reason": "forgotten"}),
             "identity": (admin, "/v1/users/{user_id}/identity", {"subject": uuid4().hex, "reason": "joined"}),
             "sessions_end": (admin, "/v1/users/{user_id}/sessions/revocation", {"reason": "left the team"}),
+            "revoke_user_grant": (admin, "/v1/users/{user_id}/grants/{grant_id}/revocation", WHY),
+            "revoke_client_grant": (admin, "/v1/clients/{client_id}/grants/{grant_id}/revocation", WHY),
+            "revoke_secret": (admin, "/v1/clients/{client_id}/secrets/{secret_id}/revocation", WHY),
             "secret": (admin, "/v1/clients/{client_id}/secrets", {"reason": "yearly", "overlap_hours": 1}),
         }
 
@@ -121,15 +127,27 @@ class Targets:
         route = self.routes[name]
         if route[0] == "PATCH":
             method, record, template, change = route
-            path = template.partition("{")[0] + (record.json().get("id") or record.json()["pid"])
+            shown = record.json()
+            name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
+            path = template.partition("{")[0] + name
             body = {"reason": "typed wrongly", **change}
-            return Target(self.world.staff_a, method, path, body, {"If-Match": record.headers["ETag"]})
+            caller = self.world.admin if "login" in shown else self.world.staff_a
+            return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})
         caller, template, body = route
         return Target(caller, "POST", self._filled(template), body, {})
+
+    def _account(self, make: Make) -> Response:
+        return self.world.admin.get(make(self.world)["path"])
 
     def _filled(self, template: str) -> str:
         if "{" not in template:
             return template
+        if template.count("{") == 2:
+            account = a_person(self.world) if "{user_id}" in template else a_site_app(self.world)
+            below = template.partition("}/")[2]
+            return f"{account['path']}/" + below.format(
+                grant_id=account["grants"][0]["id"], secret_id=account.get("secret_id")
+            )
         name = template.partition("{")[2].partition("}")[0]
         values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
         return template.replace(f"{{{name}}}", values[name] or self._made(name))
@@ -153,6 +171,7 @@ NAMES = (
     *("enrol", "lookup", "status", "visit", "outcome", "event", "extract", "approval", "sign_in", "study", "protocol"),
     *("site", "user", "client", "grant_user", "grant_client", "own_password", "own_totp", "own_code"),
     *("password", "identity", "sessions_end", "secret"),
+    *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
 )
 
