@@ -122,6 +122,11 @@ def _account(make: Callable[[World], dict[str, Any]], below: str, **more: Any) -
     return prepare
 
 
+def _linked(world: World) -> Send:
+    body = {"subject": uuid4().hex, "reason": "joined the site"}
+    return _post(world.admin, f"{a_person(world)['path']}/identity", body)
+
+
 def _looked_up(world: World) -> Send:
     body = world.enrolment()
     assert world.staff_a.post("/v1/participants", body).is_success
@@ -209,7 +214,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ),
     ("PATCH", "/v1/users/{user_id}"): (_account(a_person, "", disabled=True), AMENDED),
     ("POST", "/v1/users/{user_id}/password"): (_account(a_person, "password", password=PASSWORD), AMENDED),
-    ("POST", "/v1/users/{user_id}/identity"): (_account(a_person, "identity", subject=uuid4().hex), AMENDED),
+    ("POST", "/v1/users/{user_id}/identity"): (_linked, AMENDED),
     ("POST", "/v1/users/{user_id}/sessions/revocation"): (_account(a_person, "sessions/revocation"), AMENDED),
     ("POST", "/v1/users/{user_id}/grants/{grant_id}/revocation"): (
         _account(a_person, "grants/{grant}/revocation"),

@@ -149,10 +149,8 @@ def test_a_look_into_the_vault_is_remembered_with_the_pid_and_without_the_label(
 
 def refused(world: World, account: str) -> list[dict[str, Any]]:
     with world.registry.database.read() as session:
-        found = session.execute(
-            text("SELECT changes, request_id FROM audit_entry WHERE action = 'request:refused' AND actor = :a"),
-            {"a": account},
-        ).all()
+        asked = "SELECT changes, request_id FROM audit_entry WHERE action = 'request:refused' AND actor = :a"
+        found = session.execute(text(f"{asked} ORDER BY seq"), {"a": account}).all()
     return [
         {change["field"]: change["new"] for change in json.loads(row.changes)} | {"request": row.request_id}
         for row in found
