@@ -1,16 +1,20 @@
 """`registry user`, `client`, `grant` and `keys`, as an operator types them."""
 
+import io
 import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from sqlmodel import Session, col, select
 
+from app.cli import main
 from app.database import Database
 from app.models.account import ClientSecret
 from app.models.audit import AuditEntry
@@ -50,9 +54,19 @@ def _set_up(environment: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
+    """`registry ...` in this process: starting a new one for each command would take most of the time."""
+
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        output, errors, mask = io.StringIO(), io.StringIO(), os.umask(0o077)
         sent = {**environment, **variables}
-        return subprocess.run(registry_command(*arguments), env=sent, cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
+        with patch.dict(os.environ, sent, clear=True), patch.object(sys, "argv", ["registry", *arguments]):
+            try:
+                with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as end:
+                    main()
+            finally:
+                os.umask(mask)
+        code = end.value.code
+        return subprocess.CompletedProcess(arguments, int(code or 0), output.getvalue(), errors.getvalue())
 
     return run
 
