@@ -241,6 +241,7 @@ LISTS = (
     "/v1/outcomes",
     "/v1/adverse-events",
     "/v1/signatures",
+    "/v1/audit-entries",
     "/v1/extracts",
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
