@@ -154,8 +154,8 @@ def test_a_wrong_shape_is_refused_at_its_place(
         (lambda p: p["study_day_anchors"].append("DOS1"), "/study_day_anchors/1", "unknown_study_day_anchor"),
         (lambda p: p["visits"][1].update(anchor="DOS1"), "/visits/1/anchor", "unknown_anchor"),
         (
-            lambda p: p["visits"][1].update(instruments=["HAMD"]),
-            "/visits/1/instruments/0",
+            lambda p: p["visits"][1].update(instruments=["MADRS", "HAMD"]),
+            "/visits/1/instruments/1",
             "unknown_instrument",
         ),
         (lambda p: p["visits"][1].update(window_before=-1), "/visits/1", "impossible_window"),
@@ -170,7 +170,10 @@ def test_a_wrong_shape_is_refused_at_its_place(
         ),
         (lambda p: p["thresholds"][0].update(score="sum"), "/thresholds/0/score", "unknown_score"),
         (
-            lambda p: p["thresholds"][0].update(instrument="WHO5", score="raw"),
+            lambda p: (
+                p["visits"][1]["instruments"].append("WHO5"),
+                p["thresholds"][0].update(instrument="WHO5", score="raw"),
+            ),
             "/thresholds/0/instrument",
             "threshold_direction",
         ),
@@ -206,7 +209,7 @@ def test_anchors_that_lead_back_are_refused_where_they_do() -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     def twice(protocol: dict[str, Any]) -> None:
-        protocol["visits"][1].update(anchor="DOS1", instruments=["HAMD"])
+        protocol["visits"][1].update(anchor="DOS1", instruments=["MADRS", "HAMD"])
 
     assert {code for _, code in faults(twice)} == {"unknown_anchor", "unknown_instrument"}
 
