@@ -86,11 +86,7 @@ def _dose_faults(path: str, dose: PlannedDose, protocol: Protocol) -> Iterator[P
         if extra.earliest_minutes > extra.latest_minutes:
             message = f"{dose.visit}: a supplemental dose would end before it may start"
             yield ProtocolFault(f"{path}/supplemental/earliest_minutes", "cannot_hold", message)
-        yield from unknown(f"{path}/supplemental/measures/*", "measure", extra.measures, _measures(protocol))
-
-
-def _measures(protocol: Protocol) -> set[str]:
-    return {measure.code for measure in protocol.vitals.measures} if protocol.vitals else set()
+        yield from unknown(f"{path}/supplemental/measures/*", "measure", extra.measures, protocol.measures)
 
 
 def _rule_codes(protocol: Protocol, dosing: Dosing) -> Iterator[ProtocolFault]:
@@ -108,8 +104,7 @@ def _precondition_faults(
     path: str, rule: Precondition, protocol: Protocol, visits: dict[str, VisitDefinition]
 ) -> Iterator[ProtocolFault]:
     if isinstance(rule, ConsentInForce):
-        offered = {scope for consent in protocol.consents for scope in consent.scopes}
-        yield from unknown(f"{path}/scopes/*", "scope", rule.scopes, offered)
+        yield from unknown(f"{path}/scopes/*", "scope", rule.scopes, protocol.scopes)
     if isinstance(rule, EligibilityConfirmed) and not protocol.eligibility:
         yield ProtocolFault(path, "checks_nothing", f"{rule.code}: the protocol has no eligibility criteria")
     if isinstance(rule, NoOpenSignal) and not any(one.holds_dosing for one in protocol.safety_rules):
@@ -119,9 +114,9 @@ def _precondition_faults(
     if isinstance(rule, VisitsHeld):
         yield from _held_faults(path, rule, visits)
     if isinstance(rule, VitalAtMost):
-        yield from unknown(f"{path}/measure", "measure", [rule.measure], _measures(protocol))
-        measures = protocol.vitals.measures if protocol.vitals else ()
-        if any(one.code == rule.measure and rule.at_most < one.lowest for one in measures):
+        yield from unknown(f"{path}/measure", "measure", [rule.measure], protocol.measures)
+        measure = protocol.measures.get(rule.measure)
+        if measure is not None and rule.at_most < measure.lowest:
             message = f"{rule.code}: values so low are refused by the hard limits"
             yield ProtocolFault(f"{path}/at_most", "cannot_hold", message)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field, Strict, StringConstraints
@@ -16,7 +17,7 @@ from app.protocol.eligibility import Criterion
 from app.protocol.raters import RaterIndependence
 from app.protocol.rules import Band
 from app.protocol.safety import SafetyRule
-from app.protocol.vitals import Vitals
+from app.protocol.vitals import Measure, Vitals
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9\-]{0,63}$")]
 Days = Annotated[int, Field(ge=-36_500, le=36_500)]
@@ -167,6 +168,16 @@ class Protocol(Versioned):
     """How this version came about, oldest first; the last one made this version."""
 
     special_interest: Annotated[tuple[SpecialInterest, ...], Listed] = ()
+
+    @cached_property
+    def measures(self) -> Mapping[str, Measure]:
+        """The vital signs that it knows, by code."""
+        return {measure.code: measure for measure in self.vitals.measures} if self.vitals else {}
+
+    @cached_property
+    def scopes(self) -> frozenset[str]:
+        """What any of its consent versions asks for."""
+        return frozenset(scope for consent in self.consents for scope in consent.scopes)
 
     def visit(self, code: str) -> VisitDefinition:
         """Raises UnknownVisit."""

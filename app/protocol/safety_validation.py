@@ -72,11 +72,10 @@ def _reach_faults(path: str, name: str, at_least: float, lowest: float, highest:
 
 
 def _vital_faults(path: str, rule: SafetyRule, condition: VitalBeyond, protocol: Protocol) -> Iterator[ProtocolFault]:
-    measures = {measure.code: measure for measure in protocol.vitals.measures} if protocol.vitals else {}
-    yield from unknown(f"{path}/measure", "measure", [condition.measure], measures)
+    yield from unknown(f"{path}/measure", "measure", [condition.measure], protocol.measures)
     if condition.above is None and condition.below is None:
         yield ProtocolFault(path, "never_true", f"{rule.code}: needs above, below, or both")
-    measure = measures.get(condition.measure)
+    measure = protocol.measures.get(condition.measure)
     if measure is None:
         return
     if condition.above is not None and condition.above >= measure.highest:

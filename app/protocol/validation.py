@@ -21,10 +21,9 @@ def protocol_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
         if code not in visits:
             path = f"/study_day_anchors/{position}"
             yield ProtocolFault(path, "unknown_study_day_anchor", f"{code} is no visit of the schedule")
-    offered = {scope for consent in protocol.consents for scope in consent.scopes}
     for position, visit in enumerate(protocol.visits):
         yield from _visit_faults(f"/visits/{position}", visit, visits)
-        if visit.needs_scope is not None and visit.needs_scope not in offered:
+        if visit.needs_scope is not None and visit.needs_scope not in protocol.scopes:
             message = f"{visit.code}: no consent version has the scope {visit.needs_scope}"
             yield ProtocolFault(f"/visits/{position}/needs_scope", "unknown_scope", message)
     for position, consent in enumerate(protocol.consents):

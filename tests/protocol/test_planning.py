@@ -154,19 +154,21 @@ def test_a_day_on_which_clocks_change_has_23_or_25_hours(day: date, hours: int) 
     assert end_of_day(day, OSLO) - end_of_day(day - timedelta(1), OSLO) == timedelta(hours=hours)
 
 
-def weekly(**changes: Any) -> Any:
-    visit = {
-        "code": "WEEKLY",
-        "name": "Weekly session",
-        "kind": "treatment",
-        "anchor": "BL",
-        "offset_days": 7,
-        "window_before": 1,
-        "window_after": 2,
-        "repeats": 3,
-        "repeat_every_days": 7,
-    }
-    return parse_protocol({**SMALL, "visits": [*SMALL["visits"], visit | changes]})
+WEEKLY = {
+    "code": "WEEKLY",
+    "name": "Weekly session",
+    "kind": "treatment",
+    "anchor": "BL",
+    "offset_days": 7,
+    "window_before": 1,
+    "window_after": 2,
+    "repeats": 3,
+    "repeat_every_days": 7,
+}
+
+
+def weekly(*more: Any, **changes: Any) -> Any:
+    return parse_protocol({**SMALL, "visits": [*SMALL["visits"], WEEKLY | changes, *more]})
 
 
 def test_repeats_have_a_window_each() -> None:
@@ -185,6 +187,16 @@ def test_repeats_without_an_interval_share_one_window() -> None:
     assert {days(one) for one in found if one.visit == "WEEKLY"} == {
         (date(2026, 5, 27), date(2026, 5, 26), date(2026, 5, 29))
     }
+
+
+def test_windows_count_from_the_first_occurrence_of_an_anchor() -> None:
+    after = {**SMALL["visits"][1], "code": "AFTER", "anchor": "WEEKLY", "offset_days": 14}
+    protocol = weekly(after)
+    recorded = [held("BL", date(2026, 5, 20)), held("WEEKLY", date(2026, 6, 4), occurrence=2)]
+    assert by_code(plan(protocol, recorded, date(2026, 6, 5)))["AFTER"].waits_for == "WEEKLY"
+    found = by_code(plan(protocol, [*recorded, held("WEEKLY", date(2026, 5, 27))], date(2026, 6, 5)))["AFTER"]
+    assert found.window is not None
+    assert found.window.planned == date(2026, 6, 10)  # 27 May + 14
 
 
 def test_unscheduled_visits_appear_as_often_as_they_took_place() -> None:

@@ -276,3 +276,9 @@ def test_faults_of_every_part_are_told_at_once() -> None:
         "empty_range",
         "cannot_hold",
     }
+
+
+def test_the_last_day_of_a_window_may_be_the_first_after_the_interval() -> None:
+    data = deepcopy(FULL)
+    condition(data, 2, days=35)  # 28 + 7
+    assert parse_protocol(data).dosing is not None

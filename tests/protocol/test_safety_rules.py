@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol.instruments import instrument
-from app.protocol.safety import ItemReached, OutcomeSeen, SafetyRule, ScoreReached, Signal, VitalsSeen, evaluate
+from app.protocol.safety import (
+    ItemReached,
+    OutcomeSeen,
+    SafetyRule,
+    ScoreReached,
+    Signal,
+    VitalBeyond,
+    VitalsSeen,
+    evaluate,
+)
 from app.protocol.schedule import shipped_protocols
 from app.protocol.scoring import score
 
@@ -103,6 +112,11 @@ def test_vital_signs_beyond_their_action_limits(values: dict[str, float], found:
 def test_both_pressures_are_named_in_one_signal() -> None:
     (signal,) = evaluate(RULES, VitalsSeen({"SYSBP": 180, "DIABP": 120}))
     assert signal.because == ("SYSBP", "DIABP")
+
+
+def test_a_value_can_be_too_low() -> None:
+    slow = RULES[0].model_copy(update={"when": (VitalBeyond(kind="vital", measure="PULSE", below=45),)})
+    assert [bool(evaluate([slow], VitalsSeen({"PULSE": value}))) for value in (44.9, 45, 180)] == [True, False, False]
 
 
 def test_a_rule_can_read_a_score() -> None:
