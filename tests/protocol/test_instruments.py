@@ -218,7 +218,7 @@ def test_clusters_read_scores_declared_before_them() -> None:
 
 
 def test_an_unknown_rule_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ProtocolInvalid, match=r"'guess'.*'sum', 'mean', 'maximum', 'highest_yes', 'flag'"):
+    with pytest.raises(ProtocolInvalid, match=r"'guess'.*'sum', 'mean', 'maximum', 'steps', 'highest_yes'"):
         load_instrument(FILE.replace('rule = "sum"', 'rule = "guess"'))
 
 
