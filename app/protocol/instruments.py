@@ -59,6 +59,10 @@ class Instrument(Versioned):
         """The rule of a score. Raises KeyError for a name that it does not have."""
         return {rule.name: rule for rule in self.scores}[score]
 
+    def direction_of(self, score: str) -> Direction:
+        """What a higher value of a score means. Raises KeyError for a name that it does not have."""
+        return self.rule(score).direction or self.direction
+
     def bounds(self, score: str) -> Bounds:
         """The lowest and highest value of a score. Raises KeyError for a name that it does not have."""
         return self._bounds[score]
