@@ -1,8 +1,10 @@
 """What holds for each shipped scale, one by one: its items, its ends, and what an empty item costs."""
 
+from collections import Counter
+
 import pytest
 
-from app.protocol.instruments import Instrument, instruments, item_faults
+from app.protocol.instruments import Instrument, instrument, instruments, item_faults
 from app.protocol.rules import AllClusters, Flag, HighestYes
 from app.protocol.scoring import ItemsInvalid, score
 from tests.protocol.sheets import Sheet, highest, lowest
@@ -25,6 +27,33 @@ def item_codes(scale: Instrument, name: str) -> set[str]:
         return {code for cluster in rule.clusters for code in item_codes(scale, cluster.score)}
     through = {code for other in getattr(rule, "scores", ()) for code in item_codes(scale, other)}
     return {*rule.items, *through} | ({whole} if (whole := getattr(rule, "percent_of", None)) else set())
+
+
+@pytest.mark.parametrize(
+    ("code", "ranges"),
+    [
+        ("HAMA", {(0, 4): 14}),
+        ("HAMD17", {(0, 4): 9, (0, 2): 8}),
+        ("QIDS_SR16", {(0, 3): 16}),
+        ("PSQI", {(0, 3): 14, (0, 1440): 2, (1, 1440): 1}),
+        ("CTQ_SF", {(1, 5): 28}),
+        ("ACE", {(0, 1): 10}),
+        ("DES_II", {(0, 100): 28}),
+        ("ITQ", {(0, 4): 18}),
+        ("CGI_S", {(1, 7): 1}),
+        ("CGI_I", {(1, 7): 1}),
+        ("EQ5D5L", {(1, 5): 5, (0, 100): 1}),
+        ("SCS_SF", {(1, 5): 12}),
+        ("MEQ30", {(0, 5): 30}),
+        ("SEVAS_DOSE", {(0, 100): 15}),
+        ("SEVAS_SUPP", {(0, 100): 15}),
+        ("SEVAS_END", {(0, 100): 15}),
+        ("CSSRS_SLV", {(0, 1): 10, (1, 5): 2, (0, 5): 4, (0, 2): 1}),
+        ("CSSRS_LIFE", {(0, 1): 10, (1, 5): 2, (0, 5): 4, (0, 2): 1}),
+    ],
+)
+def test_items_have_the_ranges_of_the_form(code: str, ranges: dict[tuple[int, int], int]) -> None:
+    assert Counter((item.minimum, item.maximum) for item in instrument(code).items) == ranges
 
 
 @every
