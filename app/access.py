@@ -26,6 +26,7 @@ from app.models.extract import Extract
 from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.sign_in import Revocation
+from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
 from app.models.visit import Visit
 from app.security.jwt import TokenRefused
@@ -59,6 +60,8 @@ class Permission(StrEnum):
     participant_lookup = "participant:lookup"
     participant_read = "participant:read"
     participant_write = "participant:write"
+    signature_read = "signature:read"
+    signature_write = "signature:write"
     study_read = "study:read"
     study_write = "study:write"
     visit_read = "visit:read"
@@ -66,21 +69,19 @@ class Permission(StrEnum):
 
 
 _P = Permission
-_READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.visit_read}
+_READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.signature_read, _P.visit_read}
 _EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
+_SITE_WORK = {
+    _P.adverse_event_write,
+    _P.audit_read,
+    _P.outcome_write,
+    _P.participant_lookup,
+    _P.participant_write,
+    _P.visit_write,
+}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
-    Role.site_staff: frozenset(
-        _READS
-        | _EVERYONE
-        | {
-            _P.adverse_event_write,
-            _P.audit_read,
-            _P.outcome_write,
-            _P.participant_lookup,
-            _P.participant_write,
-            _P.visit_write,
-        }
-    ),
+    Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
+    Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
     Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read}),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
@@ -308,6 +309,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),
     "protocol_version": _own_studies(ProtocolVersion.study_id),
+    "signature": _own_sites(Signature.site_id),
     "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),
     "study": _own_studies(Study.id),
     "visit": _own_sites(Visit.site_id),

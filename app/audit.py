@@ -81,13 +81,14 @@ def changed(
 def snapshot(row: SQLModel) -> dict[str, Any]:
     """The remembered fields of a row as plain JSON values."""
     return {
-        name: json.loads(value) if name in _JSON_TEXT else _plain(value)
+        name: json.loads(value) if name in _JSON_TEXT else plain(value)
         for name, value in values(row).items()
         if name not in _NEVER and name not in _BOOKKEEPING
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A column's value as JSON has it: the one written form, equal on both databases."""
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, Enum):
@@ -140,7 +141,7 @@ def _locked_head(session: Session, site_id: int) -> tuple[int, str]:
 
 def entry_hash(row: Mapping[str, Any]) -> str:
     """SHA-256 over the previous hash, a line feed, and the canonical JSON of the entry."""
-    entry = {name: _plain(row[name]) for name in _HASHED}
+    entry = {name: plain(row[name]) for name in _HASHED}
     return hashlib.sha256(f"{row['previous_hash']}\n{canonical_json(entry)}".encode()).hexdigest()
 
 

@@ -31,6 +31,7 @@ PRIVILEGES: Mapping[str, str] = {
     "refresh_token": _KEEP,
     "revocation": _ALL,
     "role_grant": _KEEP,
+    "signature": _ADD,
     "site": _ADD,
     "study": _ADD,
     "throttle": _ALL,

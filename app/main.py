@@ -20,6 +20,7 @@ from app.routers import (
     me,
     outcomes,
     participants,
+    signatures,
     studies,
     visits,
 )
@@ -44,6 +45,7 @@ ROUTERS = (
     visits,
     outcomes,
     adverse_events,
+    signatures,
     extracts,
     audit_entries,
 )

@@ -15,7 +15,7 @@ from sqlmodel import col, func, select
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
 from tests.hostile import census
-from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, with_password
+from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, signature_of, with_password
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -54,7 +54,7 @@ class Targets:
     def __init__(self, world: World) -> None:
         self.world = world
         self._targets: dict[str, Target] = {}
-        for caller in (world.custodian, world.monitor):
+        for caller in (world.custodian, world.monitor, world.investigator):
             with_password(world, caller)
         visit, outcome, event = a_visit(world, "A"), an_outcome(world, "A"), an_event(world, "A")
         person = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
@@ -84,6 +84,7 @@ class Targets:
             "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
+            "sign": (world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json())),
         }
 
     def _of_others(self, world: World) -> dict[str, Any]:
@@ -168,7 +169,20 @@ class Targets:
 
 
 NAMES = (
-    *("enrol", "lookup", "status", "visit", "outcome", "event", "extract", "approval", "sign_in", "study", "protocol"),
+    *(
+        "enrol",
+        "lookup",
+        "status",
+        "visit",
+        "outcome",
+        "event",
+        "sign",
+        "extract",
+        "approval",
+        "sign_in",
+        "study",
+        "protocol",
+    ),
     *("site", "user", "client", "grant_user", "grant_client", "own_password", "own_totp", "own_code"),
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),

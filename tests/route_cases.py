@@ -10,7 +10,7 @@ from httpx2 import Response
 from sqlalchemy import delete
 from sqlmodel import col
 
-from app.models.account import Account
+from app.models.account import Account, Role
 from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
@@ -159,6 +159,46 @@ def totp_code(secret: str, steps: int = 0) -> str:
     return totp.code(base64.b32decode(secret), totp.step_at(time.time()) + steps)
 
 
+def content_of(world: World, visit: Mapping[str, Any]) -> str:
+    """The hash of a visit's content as its own site's staff sees it."""
+    asked = {"participant": visit["participant"], "visit": visit["id"]}
+    read = staff(world, visit["site"]).get("/v1/signatures/content", **asked)
+    assert read.status_code == 200, read.text
+    sha256: str = read.json()["content_sha256"]
+    return sha256
+
+
+def signature_of(world: World, visit: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A valid signature of a visit."""
+    return {
+        "participant": visit["participant"],
+        "visit": visit["id"],
+        "meaning": "review",
+        "content_sha256": content_of(world, visit),
+        "password": PASSWORD,
+        **changes,
+    }
+
+
+def _sign(world: World, caller: Caller, site: str) -> Response:
+    body = signature_of(world, a_visit(world, site).json())
+    with_password(world, caller)
+    return caller.post("/v1/signatures", body)
+
+
+def a_signature(world: World, site: str) -> Response:
+    """A visit that the site's own investigator signed."""
+    investigator = world.investigator if site == "A" else world.caller((Role.investigator, site))
+    answer = _sign(world, investigator, site)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def _content(world: World, caller: Caller, site: str) -> Response:
+    visit = a_visit(world, site).json()
+    return caller.get("/v1/signatures/content", participant=visit["participant"], visit=visit["id"])
+
+
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
@@ -225,6 +265,12 @@ CASES: Mapping[Route, Case] = {
     ("PATCH", "/v1/adverse-events/{event_id}"): lambda world, caller, site: _amend(
         world, caller, an_event(world, site), {"severity": "severe"}
     ),
+    ("POST", "/v1/signatures"): _sign,
+    ("GET", "/v1/signatures"): lambda world, caller, site: caller.get("/v1/signatures"),
+    ("GET", "/v1/signatures/content"): _content,
+    ("GET", "/v1/signatures/{signature_id}"): lambda world, caller, site: caller.get(
+        a_signature(world, site).headers["Location"]
+    ),
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -244,8 +290,8 @@ CASES: Mapping[Route, Case] = {
 OF_A_SITE: frozenset[Route] = frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events"))
-    and ("{" in route[1] or route[0] == "POST")
+    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures"))
+    and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
 )
 """Routes about one record of one site: another site's is 404 there."""
 

@@ -13,7 +13,16 @@ from app.models.account import Role
 from tests.account_cases import a_person, a_site_app, tag
 from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
-from tests.route_cases import Route, a_visit, an_event, an_extract, an_outcome, totp_code, with_password
+from tests.route_cases import (
+    Route,
+    a_visit,
+    an_event,
+    an_extract,
+    an_outcome,
+    signature_of,
+    totp_code,
+    with_password,
+)
 from tests.world import Caller, Registry, World, madrs, protocol_definition
 
 Send = Callable[[], Response]
@@ -134,6 +143,11 @@ def _looked_up(world: World) -> Send:
     return _post(world.staff_a, "/v1/participants/lookup", asked)
 
 
+def _signed(world: World) -> Send:
+    with_password(world, world.investigator)
+    return _post(world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json()))
+
+
 ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/participants"): (
         lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
@@ -170,6 +184,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
+    ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
     ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),

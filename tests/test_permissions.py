@@ -16,8 +16,9 @@ from tests.world import Caller, Registry, World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "permissions.md"
 EVERYBODY = frozenset(Role)
-CLINICAL_READERS = frozenset({Role.site_staff, Role.monitor})
-STAFF, ADMIN = frozenset({Role.site_staff}), frozenset({Role.admin})
+STAFF, ADMIN = frozenset({Role.site_staff, Role.investigator}), frozenset({Role.admin})
+CLINICAL_READERS = STAFF | {Role.monitor}
+INVESTIGATOR = frozenset({Role.investigator})
 ANALYST, CUSTODIAN = frozenset({Role.analyst}), frozenset({Role.custodian})
 
 MATRIX: dict[Route, frozenset[Role]] = {
@@ -68,6 +69,10 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/adverse-events/{event_id}"): CLINICAL_READERS,
     ("GET", "/v1/adverse-events/{event_id}/history"): CLINICAL_READERS,
     ("PATCH", "/v1/adverse-events/{event_id}"): STAFF,
+    ("POST", "/v1/signatures"): INVESTIGATOR,
+    ("GET", "/v1/signatures"): CLINICAL_READERS,
+    ("GET", "/v1/signatures/content"): CLINICAL_READERS,
+    ("GET", "/v1/signatures/{signature_id}"): CLINICAL_READERS,
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
     ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,
@@ -81,6 +86,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
 
 def caller_of(world: World, role: Role) -> Caller:
     return {
+        Role.investigator: world.investigator,
         Role.site_staff: world.staff_a,
         Role.monitor: world.monitor,
         Role.analyst: world.analyst,
@@ -163,7 +169,8 @@ def test_another_studys_record_is_404_on_every_route(world: World, route: Route)
 
 @pytest.mark.parametrize("route", sorted(OF_A_SITE), ids=" ".join)
 def test_another_sites_record_is_404_on_every_route(world: World, route: Route) -> None:
-    answer = CASES[route](world, world.staff_a, "B")
+    own = world.staff_a if Role.site_staff in MATRIX[route] else world.investigator
+    answer = CASES[route](world, own, "B")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     if Role.monitor in MATRIX[route]:
         assert CASES[route](world, world.monitor_a, "B").status_code == 404

@@ -145,6 +145,10 @@ class World:
         return self._named("staff_b", lambda: self.caller((Role.site_staff, "B")))
 
     @property
+    def investigator(self) -> Caller:
+        return self._named("investigator", lambda: self.caller((Role.investigator, "A")))
+
+    @property
     def monitor_a(self) -> Caller:
         return self._named("monitor_a", lambda: self.caller((Role.monitor, "A")))
 

@@ -9,6 +9,7 @@ from app.models import (
     outcome,
     participant,
     sign_in,
+    signature,
     study,
     visit,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "outcome",
     "participant",
     "sign_in",
+    "signature",
     "study",
     "visit",
 ]

@@ -31,6 +31,7 @@ class Role(StrEnum):
     admin = "admin"
     analyst = "analyst"
     custodian = "custodian"
+    investigator = "investigator"
     monitor = "monitor"
     site_staff = "site_staff"
 
@@ -108,7 +109,9 @@ class RoleGrant(SQLModel, table=True):
     __table_args__ = (
         one_of("role", Role),
         CheckConstraint("(study_id IS NULL) = (role = 'admin')", name="admin_is_deployment_wide"),
-        CheckConstraint("site_id IS NULL OR role IN ('site_staff', 'monitor')", name="site_only_for_clinical_roles"),
+        CheckConstraint(
+            "site_id IS NULL OR role IN ('investigator', 'site_staff', 'monitor')", name="site_only_for_clinical_roles"
+        ),
         Index("ix_role_grant_account_id", "account_id"),
     )
 

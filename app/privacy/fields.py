@@ -80,6 +80,11 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         free_text="term codings",
         operational="id serious_as_reported findings version created_by created_at updated_at",
     ),
+    "signature": _table(
+        direct="pid",
+        quasi="site_id",
+        operational="id visit_id meaning content_form content_sha256 signer signer_name second_factor signed_at",
+    ),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(
         system=(

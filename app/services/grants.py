@@ -23,7 +23,11 @@ from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
 from app.models.study import Site, Study
 
-SITE_ROLES = frozenset({Role.site_staff, Role.monitor})
+SITE_ROLES = frozenset({Role.investigator, Role.site_staff, Role.monitor})
+CLIENT_ROLES = frozenset({Role.site_staff, Role.monitor})
+"""An app cannot sign: a signature is a person's (21 CFR 11.100(a))."""
+
+AT_NAMED_SITES = frozenset({Role.investigator, Role.site_staff})
 
 
 class AccountDisabled(Conflict):
@@ -31,7 +35,7 @@ class AccountDisabled(Conflict):
 
 
 class ClientRoleWrong(Invalid):
-    """A site app may be site_staff or monitor; people decide and analyse."""
+    """A site app may be site_staff or monitor; people decide, sign and analyse."""
 
 
 class CustodianSeparate(Conflict):
@@ -52,7 +56,7 @@ def grant(
     """Give a role. Raises GrantScopeWrong, ClientRoleWrong, CustodianSeparate, AccountDisabled, and NotFound for a
     study or site that is not there."""
     _require_scope(body)
-    if account.kind == AccountKind.client and body.role not in SITE_ROLES:
+    if account.kind == AccountKind.client and body.role not in CLIENT_ROLES:
         raise ClientRoleWrong(Fault("/role", "client_role", "A site app is site_staff or monitor"))
     session.refresh(account, with_for_update={"key_share": True})  # two grants at once must see each other
     if account.disabled_at is not None:
@@ -86,9 +90,11 @@ def _require_scope(body: GrantCreate) -> None:
     if (body.study is None) != (body.role is Role.admin):
         raise GrantScopeWrong(Fault("/study", "study_by_role", "admin has no study; every other role needs one"))
     if body.sites is not None and (body.role not in SITE_ROLES or not body.sites):
-        raise GrantScopeWrong(Fault("/sites", "sites_by_role", "Only site_staff and monitor are granted at sites"))
-    if body.role is Role.site_staff and body.sites is None:
-        raise GrantScopeWrong(Fault("/sites", "sites_required", "site_staff is granted at named sites"))
+        raise GrantScopeWrong(
+            Fault("/sites", "sites_by_role", "Only investigator, site_staff and monitor are granted at sites")
+        )
+    if body.role in AT_NAMED_SITES and body.sites is None:
+        raise GrantScopeWrong(Fault("/sites", "sites_required", "This role is granted at named sites"))
 
 
 def _require_separation(session: Session, account: Account, role: Role) -> None:

@@ -82,10 +82,10 @@ class SignIn:
         if account is None or stored is None or not fits or account.disabled_at is not None:
             attempt.failed("session", account.id if account else None)
             raise CredentialsWrong(headers=CHALLENGE)
-        step = self._step(attempt, factor, body.totp) if factor and factor.confirmed_at else None
+        step = self.step(attempt, factor, body.totp) if factor and factor.confirmed_at else None
         renewed = self.passwords.hash(body.password) if self.passwords.outdated(stored) else stored
         attempt.succeeded(session)
-        account = _unchanged(session, account.id, stored)
+        account = unchanged(session, account.id, stored)
         account.password_hash = renewed
         if step is not None:
             use_step(session, account.id, step)
@@ -94,17 +94,20 @@ class SignIn:
         remember(session, account, "session:opened")
         return pair
 
-    def _step(self, attempt: Attempt, factor: Totp, given: str | None) -> int:
+    def step(self, attempt: Attempt, factor: Totp, given: str | None, what: str = "session") -> int:
+        """The time step of a second factor's code. Raises TotpNeeded, TotpWrong; `what` is what a failure is of."""
         if given is None:
             raise TotpNeeded(headers=CHALLENGE)
         secret = unseal(self.keyring.derived("totp"), factor.sealed, factor.account_id.bytes)
         step = totp.matching_step(secret, given, time.time(), factor.last_step)
         if step is None:
-            attempt.failed("session", factor.account_id)
+            attempt.failed(what, factor.account_id)
             raise TotpWrong(headers=CHALLENGE)
         return step
 
-    def own_account(self, account_id: UUID, password: str, address: str) -> tuple[Account, Attempt]:
+    def own_account(
+        self, account_id: UUID, password: str, address: str, what: str = "password"
+    ) -> tuple[Account, Attempt]:
         """The account of somebody signed in who gives the password once more, and the attempt that this was.
 
         Raises TooManyAttempts or CredentialsWrong. Call `succeeded` of the attempt in the request's transaction.
@@ -114,7 +117,7 @@ class SignIn:
         attempt = self.throttle.attempt(account.login, address)
         attempt.require_free()
         if not self.passwords.check(account.password_hash, password):
-            attempt.failed("password", account.id)
+            attempt.failed(what, account.id)
             raise CredentialsWrong(headers=CHALLENGE)
         return account, attempt
 
@@ -229,7 +232,7 @@ def use_step(session: Session, account_id: UUID, step: int) -> None:
         raise TotpWrong(headers=CHALLENGE)
 
 
-def _unchanged(session: Session, account_id: UUID, stored: str) -> Account:
+def unchanged(session: Session, account_id: UUID, stored: str) -> Account:
     """The account, locked, if it still has this password and is not disabled. Raises CredentialsWrong."""
     still = (Account.id == account_id, Account.password_hash == stored, col(Account.disabled_at).is_(None))
     account = session.exec(select(Account).where(*still).with_for_update(key_share=True)).first()
