@@ -1,12 +1,20 @@
 """Moments and calendar days: clinical deadlines as instants, days as the site's own calendar has them."""
 
 from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from app.protocol.base import Code, Definition, Text, Title
+
+
+class SusarKind(StrEnum):
+    """A suspected unexpected serious adverse reaction, by how soon the authority must know."""
+
+    fatal_or_life_threatening = "fatal_or_life_threatening"
+    other = "other"
 
 
 class Clock(Definition):
@@ -18,6 +26,9 @@ class Clock(Definition):
     hours: Annotated[int, Field(ge=1, le=8_760)] | None = None
     calendar_days: Annotated[int, Field(ge=1, le=365)] | None = None
     """Due by the end of that day; the day on which the clock starts is day 0."""
+
+    event: Annotated[SusarKind, Strict(False)] | None = None
+    """Which unexpected reactions it is for; None: it is written down, and nobody is held against it here."""
 
     source: Text
 

@@ -168,6 +168,14 @@ class Protocol(Versioned):
     """How this version came about, oldest first; the last one made this version."""
 
     special_interest: Annotated[tuple[SpecialInterest, ...], Listed] = ()
+    exposure_visits: Codes = ()
+    """Visits at which the treatment is given; none named: those of kind dosing. Whoever had one is in the safety
+    population (ICH E9, section 5.2.3)."""
+
+    @cached_property
+    def exposure(self) -> frozenset[str]:
+        dosing = (visit.code for visit in self.visits if visit.kind is VisitKind.dosing)
+        return frozenset(self.exposure_visits or dosing)
 
     @cached_property
     def measures(self) -> Mapping[str, Measure]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
-from app.protocol.base import ProtocolFault, repeated, similar
+from app.protocol.base import ProtocolFault, repeated, similar, unknown
 from app.protocol.clinical_validation import clinical_faults
 from app.protocol.consent import ConsentScope, ConsentVersion
 from app.protocol.definition import Protocol, Threshold, VisitDefinition
@@ -48,6 +48,8 @@ def _repeats(protocol: Protocol) -> Iterator[ProtocolFault]:
     yield from similar("/eligibility/*/code", "criterion", (criterion.code for criterion in protocol.eligibility))
     scored = (f"{threshold.instrument} {threshold.score}" for threshold in protocol.thresholds)
     yield from repeated("/thresholds/*", "threshold", scored)
+    known = {visit.code for visit in protocol.visits}
+    yield from unknown("/exposure_visits/*", "visit", protocol.exposure_visits, known)
     interests = (interest.code for interest in protocol.special_interest)
     yield from similar("/special_interest/*/code", "special_interest", interests)
 
