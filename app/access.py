@@ -46,6 +46,7 @@ class Permission(StrEnum):
     account_read = "account:read"
     account_write = "account:write"
     adverse_event_read = "adverse-event:read"
+    adverse_event_review = "adverse-event:review"
     adverse_event_write = "adverse-event:write"
     audit_read = "audit:read"
     codebook_read = "codebook:read"
@@ -55,6 +56,7 @@ class Permission(StrEnum):
     extract_request = "extract:request"
     me_read = "me:read"
     me_write = "me:write"
+    monitoring_read = "monitoring:read"
     outcome_read = "outcome:read"
     outcome_write = "outcome:write"
     participant_lookup = "participant:lookup"
@@ -82,7 +84,7 @@ _SITE_WORK = {
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
-    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read}),
+    Role.monitor: frozenset(_READS | _EVERYONE | {_P.adverse_event_review, _P.audit_read, _P.monitoring_read}),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
     Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),

@@ -15,6 +15,7 @@ _ENTRY = "site_id, seq, at, actor, action, subject_type, subject_id, subject_ver
 PRIVILEGES: Mapping[str, str] = {
     "account": _KEEP,
     "adverse_event": _KEEP,
+    "ae_review": _ADD,
     "alembic_version": "SELECT",
     "audit_chain": "SELECT, INSERT, UPDATE (seq, hash)",
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
@@ -31,6 +32,7 @@ PRIVILEGES: Mapping[str, str] = {
     "refresh_token": _KEEP,
     "revocation": _ALL,
     "role_grant": _KEEP,
+    "sae_report": _ADD,
     "signature": _ADD,
     "site": _ADD,
     "study": _ADD,

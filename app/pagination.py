@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -24,7 +24,7 @@ class CursorInvalid(Malformed):
 
 
 class Page:
-    """Reads one page of a statement, newest first, and says where the next begins."""
+    """Reads one page of a statement and says where the next begins."""
 
     def __init__(self, request: Request, response: Response, actor: Actor, query: BaseModel) -> None:
         self._request, self._response = request, response
@@ -38,12 +38,16 @@ class Page:
         scope = [str(actor.account_id), actor.permission, sorted(actor.site_ids), sorted(actor.study_ids)]
         return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
 
-    def read(self, session: Session, statement: Rows, *keys: Any) -> tuple[Sequence[Row[Any]], str | None]:
+    def read(
+        self, session: Session, statement: Rows, *keys: Any, ascending: bool = False
+    ) -> tuple[Sequence[Row[Any]], str | None]:
         """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
-        the last of them unique."""
-        statement = statement.order_by(*(key.desc() for key in keys)).limit(self._limit + 1)
+        never null, the last of them unique."""
+        statement = statement.order_by(*(key.asc() if ascending else key.desc() for key in keys))
+        statement = statement.limit(self._limit + 1)
         if self._cursor is not None:
-            statement = statement.where(tuple_(*keys) < tuple_(*self._after(), types=[key.type for key in keys]))
+            here, after = tuple_(*keys), tuple_(*self._after(), types=[key.type for key in keys])
+            statement = statement.where(here > after if ascending else here < after)
         rows = session.connection().execute(statement).all()  # plain rows, without the unit of work
         if len(rows) <= self._limit:
             return rows, None
@@ -73,6 +77,7 @@ class Page:
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "datetime": datetime.fromisoformat,
     "UUID": UUID,
+    "date": date.fromisoformat,
     "int": int,
     "str": str,
 }

@@ -15,7 +15,16 @@ from sqlmodel import col, func, select
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
 from tests.hostile import census
-from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, signature_of, with_password
+from tests.route_cases import (
+    PASSWORD,
+    a_serious_event,
+    a_visit,
+    an_event,
+    an_extract,
+    an_outcome,
+    signature_of,
+    with_password,
+)
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -84,6 +93,8 @@ class Targets:
             "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
+            "report": (staff, "/v1/adverse-events/{event_id}/reports", {"kind": "initial", "narrative": "As told"}),
+            "review": (world.monitor, "/v1/adverse-events/{event_id}/reviews", {"kind": "acknowledged", "version": 1}),
             "sign": (world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json())),
         }
 
@@ -150,10 +161,12 @@ class Targets:
                 grant_id=account["grants"][0]["id"], secret_id=account.get("secret_id")
             )
         name = template.partition("{")[2].partition("}")[0]
-        values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
-        return template.replace(f"{{{name}}}", values[name] or self._made(name))
+        values = {"pid": self.pid, "study": self.world.study}
+        return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:
+        if name == "event_id":
+            return a_serious_event(self.world, "A").headers["Location"].rpartition("/")[2]
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -176,6 +189,8 @@ NAMES = (
         "visit",
         "outcome",
         "event",
+        "report",
+        "review",
         "sign",
         "extract",
         "approval",

@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy import delete
 from sqlmodel import col
 
 from app.models.account import Account, Role
+from app.models.base import now
 from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
@@ -199,6 +201,27 @@ def _content(world: World, caller: Caller, site: str) -> Response:
     return caller.get("/v1/signatures/content", participant=visit["participant"], visit=visit["id"])
 
 
+def a_serious_event(world: World, site: str) -> Response:
+    body = world.event(world.enrolled(site), criteria={"hospitalisation": True}, aware_at=shown(now()))
+    return made(world, site, "/v1/adverse-events", body)
+
+
+def shown(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def a_report(world: World, site: str) -> Response:
+    """The first report of a serious event."""
+    path = f"{a_serious_event(world, site).headers['Location']}/reports"
+    return made(world, site, path, {"kind": "initial"})
+
+
+def _below_event(below: str) -> Case:
+    return lambda world, caller, site: caller.get(
+        f"{a_report(world, site).headers['Location'].rpartition('/reports')[0]}/{below}"
+    )
+
+
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
@@ -265,6 +288,20 @@ CASES: Mapping[Route, Case] = {
     ("PATCH", "/v1/adverse-events/{event_id}"): lambda world, caller, site: _amend(
         world, caller, an_event(world, site), {"severity": "severe"}
     ),
+    ("POST", "/v1/adverse-events/{event_id}/reports"): lambda world, caller, site: caller.post(
+        f"{a_serious_event(world, site).headers['Location']}/reports", {"kind": "initial"}
+    ),
+    ("GET", "/v1/adverse-events/{event_id}/reports"): _below_event("reports"),
+    ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): _below_event("reports/1"),
+    ("POST", "/v1/adverse-events/{event_id}/reviews"): lambda world, caller, site: caller.post(
+        f"{an_event(world, site).headers['Location']}/reviews", {"kind": "acknowledged", "version": 1}
+    ),
+    ("GET", "/v1/adverse-events/{event_id}/reviews"): _below_event("reviews"),
+    ("GET", "/v1/adverse-events/{event_id}/clocks"): _below_event("clocks"),
+    ("GET", "/v1/adverse-events/summary"): lambda world, caller, site: caller.get(
+        "/v1/adverse-events/summary", study=world.study
+    ),
+    ("GET", "/v1/monitoring/summary"): lambda world, caller, site: caller.get("/v1/monitoring/summary"),
     ("POST", "/v1/signatures"): _sign,
     ("GET", "/v1/signatures"): lambda world, caller, site: caller.get("/v1/signatures"),
     ("GET", "/v1/signatures/content"): _content,
@@ -298,6 +335,7 @@ OF_A_SITE: frozenset[Route] = frozenset(
 OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST")
+    if (route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST"))
+    or route[1] == "/v1/adverse-events/summary"
 )
 """Routes about one study or something in it: 404 for somebody whose grants are in another study."""

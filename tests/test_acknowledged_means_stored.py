@@ -15,6 +15,7 @@ from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import (
     Route,
+    a_serious_event,
     a_visit,
     an_event,
     an_extract,
@@ -148,6 +149,12 @@ def _signed(world: World) -> Send:
     return _post(world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json()))
 
 
+def _below_event(caller: str, below: str, body: Mapping[str, Any]) -> Prepare:
+    return lambda world: _post(
+        getattr(world, caller), f"{a_serious_event(world, 'A').headers['Location']}/{below}", body
+    )
+
+
 ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/participants"): (
         lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
@@ -162,6 +169,14 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/adverse-events"): (
         lambda world: _post(world.staff_a, "/v1/adverse-events", world.event(world.enrolled())),
         {"adverse_event": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/adverse-events/{event_id}/reports"): (
+        _below_event("staff_a", "reports", {"kind": "initial"}),
+        {"sae_report": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/adverse-events/{event_id}/reviews"): (
+        _below_event("monitor", "reviews", {"kind": "acknowledged", "version": 1}),
+        {"ae_review": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),

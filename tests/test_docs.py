@@ -21,7 +21,9 @@ from sqlalchemy import text
 import app.main  # noqa: F401 - loads every module that defines a refusal
 from app.errors import every_refusal
 from app.pid import display, normalise
+from app.protocol.instruments import instruments
 from app.settings import Settings
+from tests.instruments_page import INSTRUMENTS, ITEMS, SCORES, instrument_rows, item_rows, score_rows
 from tests.server import free_port
 from tests.world import World
 
@@ -92,6 +94,9 @@ GENERATED: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/api.md", "refusals"): refusals,
     ("docs/architecture.md", "layers"): layers,
     ("docs/deployment.md", "settings"): settings,
+    ("docs/instruments.md", "instruments"): lambda: table(INSTRUMENTS, instrument_rows()),
+    ("docs/instruments.md", "items"): lambda: table(ITEMS, item_rows()),
+    ("docs/instruments.md", "scores"): lambda: table(SCORES, score_rows()),
 }
 
 
@@ -117,6 +122,8 @@ def test_the_tables_are_not_empty() -> None:
     assert len(refusals().splitlines()) > 40
     assert "`REGISTRY_POOL_SIZE` | whole number, ≥ 1, ≤ 64 | `4` | Database connections" in settings()
     assert "app.routers\napp.services\n" in layers()
+    assert len(instrument_rows()) == len(item_rows()) == len(instruments()) >= 30
+    assert ["`MADRS/1`", "`total`", "sum of 10 items", "0 to 60", "no score"] in [row[:5] for row in score_rows()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -18,7 +18,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "permissions.md"
 EVERYBODY = frozenset(Role)
 STAFF, ADMIN = frozenset({Role.site_staff, Role.investigator}), frozenset({Role.admin})
 CLINICAL_READERS = STAFF | {Role.monitor}
-INVESTIGATOR = frozenset({Role.investigator})
+INVESTIGATOR, MONITOR = frozenset({Role.investigator}), frozenset({Role.monitor})
 ANALYST, CUSTODIAN = frozenset({Role.analyst}), frozenset({Role.custodian})
 
 MATRIX: dict[Route, frozenset[Role]] = {
@@ -69,6 +69,14 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/adverse-events/{event_id}"): CLINICAL_READERS,
     ("GET", "/v1/adverse-events/{event_id}/history"): CLINICAL_READERS,
     ("PATCH", "/v1/adverse-events/{event_id}"): STAFF,
+    ("POST", "/v1/adverse-events/{event_id}/reports"): STAFF,
+    ("GET", "/v1/adverse-events/{event_id}/reports"): CLINICAL_READERS,
+    ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): CLINICAL_READERS,
+    ("POST", "/v1/adverse-events/{event_id}/reviews"): MONITOR,
+    ("GET", "/v1/adverse-events/{event_id}/reviews"): CLINICAL_READERS,
+    ("GET", "/v1/adverse-events/{event_id}/clocks"): CLINICAL_READERS,
+    ("GET", "/v1/adverse-events/summary"): CLINICAL_READERS,
+    ("GET", "/v1/monitoring/summary"): MONITOR,
     ("POST", "/v1/signatures"): INVESTIGATOR,
     ("GET", "/v1/signatures"): CLINICAL_READERS,
     ("GET", "/v1/signatures/content"): CLINICAL_READERS,
@@ -169,7 +177,8 @@ def test_another_studys_record_is_404_on_every_route(world: World, route: Route)
 
 @pytest.mark.parametrize("route", sorted(OF_A_SITE), ids=" ".join)
 def test_another_sites_record_is_404_on_every_route(world: World, route: Route) -> None:
-    own = world.staff_a if Role.site_staff in MATRIX[route] else world.investigator
+    callers = {Role.site_staff: world.staff_a, Role.investigator: world.investigator, Role.monitor: world.monitor_a}
+    own = next(caller for role, caller in callers.items() if role in MATRIX[route])
     answer = CASES[route](world, own, "B")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     if Role.monitor in MATRIX[route]:

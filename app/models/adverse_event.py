@@ -88,6 +88,7 @@ class AdverseEvent(SQLModel, table=True):
         CheckConstraint("outcome <> 'fatal' OR death", name="fatal_is_death"),
         Index("ix_adverse_event_page", "site_id", "created_at", "id"),
         Index("ix_adverse_event_pid", "site_id", "pid"),
+        Index("ix_adverse_event_due", "site_id", "due_at"),
     )
 
     site_id: int = Field(primary_key=True)
@@ -120,7 +121,10 @@ class AdverseEvent(SQLModel, table=True):
     special_interest: str | None = Field(default=None, max_length=64)
     aware_at: datetime | None = None
     due_at: datetime | None = None
-    """When the site's report of a serious event is due, by the protocol's clock."""
+    """When the site's first report of a serious event is due, by the protocol's clock; None while it is not serious."""
+
+    downgraded_at: datetime | None = None
+    """When it was last called serious no more; None if it never was, or is again."""
 
     findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     version: int = 1

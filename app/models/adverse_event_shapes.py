@@ -1,5 +1,6 @@
 """Adverse events: what goes in and out, and the contradictions that cannot be true."""
 
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -130,15 +131,45 @@ class AdverseEventRead(Answer):
     special_interest: str | None
     aware_at: InstantShown | None
     due_at: InstantShown | None
+    reported_at: InstantShown | None
+    """When the first report to the sponsor was sent."""
+
+    downgraded_at: InstantShown | None
+    """When it was last called serious no more."""
+
     findings: list[Finding]
     version: int
     created_at: InstantShown
     updated_at: InstantShown
 
 
+class AdverseEventDetail(AdverseEventRead):
+    """A single event also shows how it lies to the doses."""
+
+    treatment_emergent: bool | None
+    """Whether it can have begun on or after the day of the first dose; null without a dose."""
+
+    days_since_last_dose: int | None
+    """From the last dose before the onset to the onset; null without either, or for a partial onset."""
+
+
 class AdverseEventList(Answer):
     items: list[AdverseEventRead]
     next: str | None
+
+
+class AdverseEventSort(StrEnum):
+    """Newest first; `due` has the most urgent first, and only events with a due time."""
+
+    due = "due"
+    onset = "onset"
+    reported = "reported"
+    updated = "updated"
+
+
+class AdverseEventFormat(StrEnum):
+    csv = "csv"
+    json = "json"
 
 
 class AdverseEventFilter(Filter):
@@ -162,7 +193,12 @@ class AdverseEventFilter(Filter):
 
     updated_since: Instant | None = None
     overdue: QueryBool | None = None
-    """Serious, with a report due before now. (Reports themselves come with their own routes.)"""
+    """Serious, its first report due before now and not sent."""
 
+    unreviewed: QueryBool | None = None
+    """True: what you have not reviewed at its present version."""
+
+    sort: AdverseEventSort = AdverseEventSort.reported
+    format: AdverseEventFormat = AdverseEventFormat.json
     limit: Limit = 50
     cursor: str | None = Bounded(default=None, max_length=1000)

@@ -187,7 +187,8 @@ PartialDate = Annotated[
     WithJsonSchema({"type": "string", "examples": ["2024-03", "2024-03-05"]}),
 ]
 QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]
-Limit = Annotated[int, BeforeValidator(_query_int), Field(ge=1, le=500)]
+QueryCount = Annotated[int, BeforeValidator(_query_int)]
+Limit = Annotated[QueryCount, Field(ge=1, le=500)]
 Positive = Annotated[int, Field(ge=1, le=1_000)]
 
 

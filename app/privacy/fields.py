@@ -76,7 +76,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
             "special_interest"
         ),
         sensitive="death life_threatening hospitalisation disability congenital_anomaly medically_important",
-        date="onset onset_earliest onset_latest end aware_at due_at",
+        date="onset onset_earliest onset_latest end aware_at due_at downgraded_at",
         free_text="term codings",
         operational="id serious_as_reported findings version created_by created_at updated_at",
     ),
@@ -84,6 +84,20 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         direct="pid",
         quasi="site_id",
         operational="id visit_id meaning content_form content_sha256 signer signer_name second_factor signed_at",
+    ),
+    "sae_report": _table(
+        quasi="site_id",
+        sensitive="content",
+        date="aware_at due_at submitted_at",
+        free_text="narrative late_reason",
+        operational="adverse_event_id number kind event_version submitted_by",
+    ),
+    "ae_review": _table(
+        quasi="site_id",
+        clinical="relatedness_drug relatedness_therapy expected susar unblinded",
+        date="due_at informed_at reviewed_at",
+        free_text="comment",
+        operational="adverse_event_id number kind event_version reviewed_by",
     ),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(

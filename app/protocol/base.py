@@ -2,18 +2,32 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import date
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Strict, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, ValidationError
 
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{Cc}]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\p{Cc}]*$")]
 Listed = Strict(False)
 """Files have arrays where the shapes keep tuples; what is inside stays strict."""
+
+VisitCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_.\-]{0,63}$")]
+Codes = Annotated[tuple[Code, ...], Listed]
+SomeCodes = Annotated[tuple[Code, ...], Listed, Field(min_length=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _day(value: object) -> object:
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+"""A calendar date: a date in TOML, text in JSON."""
 
 
 class Definition(BaseModel):
@@ -101,6 +115,27 @@ def repeated(path: str, kind: str, codes: Iterable[str]) -> Iterator[ProtocolFau
             message = f"{code} is there more than once"
             yield ProtocolFault(path.replace("*", str(position)), f"duplicate_{kind}", message)
         seen.add(code)
+
+
+def similar(path: str, kind: str, codes: Iterable[str]) -> Iterator[ProtocolFault]:
+    """`duplicate_<kind>` for a code that came before, `overlapping_<kind>` for one that differs in capitals only."""
+    spelled: dict[str, set[str]] = {}
+    for position, code in enumerate(codes):
+        others = spelled.setdefault(code.lower(), set())
+        if others:
+            same = code in others
+            message = f"{code} is there more than once" if same else f"{code} differs from another in capitals only"
+            fault = f"{'duplicate' if same else 'overlapping'}_{kind}"
+            yield ProtocolFault(path.replace("*", str(position)), fault, message)
+        others.add(code)
+
+
+def unknown(path: str, kind: str, codes: Iterable[str], known: Collection[str]) -> Iterator[ProtocolFault]:
+    """`unknown_<kind>` for each code that is not known; `path` may have a `*` where the position goes."""
+    for position, code in enumerate(codes):
+        if code not in known:
+            where = path.replace("*", str(position))
+            yield ProtocolFault(where, f"unknown_{kind}", f"The protocol has no {kind} {code}")
 
 
 def _pointer(parts: Iterable[int | str]) -> str:

@@ -1,19 +1,26 @@
-"""A study's protocol version as data: schedule, consents, eligibility, safety clock, thresholds."""
+"""A study's protocol version as data: the schedule and the thresholds here, the other parts in files of their own."""
 
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Literal
+from functools import cached_property
+from typing import Annotated
 
 from pydantic import Field, Strict, StringConstraints
 
-from app.protocol.base import Code, Definition, Listed, Text, Title, Versioned
+from app.protocol.base import Code, Codes, Definition, Listed, Share, Text, Title, Versioned, VisitCode
+from app.protocol.clocks import Clock
+from app.protocol.consent import Amendment, ConsentVersion
+from app.protocol.dosing import Dosing
+from app.protocol.eligibility import Criterion
+from app.protocol.raters import RaterIndependence
+from app.protocol.rules import Band
+from app.protocol.safety import SafetyRule
+from app.protocol.vitals import Measure, Vitals
 
-VisitCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_.\-]{0,63}$")]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9\-]{0,63}$")]
 Days = Annotated[int, Field(ge=-36_500, le=36_500)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class UnknownVisit(LookupError):
@@ -57,35 +64,39 @@ class VisitDefinition(Definition):
     repeats: Annotated[int, Field(ge=0, le=1_000)] = 1
     """Planned occurrences; 0: any number."""
 
-    instruments: Annotated[tuple[Code, ...], Listed] = ()
+    repeat_every_days: Annotated[int, Field(ge=1, le=3_650)] | None = None
+    """Each occurrence is planned so many days after the one before; None: all share one window."""
+
+    before: VisitCode | None = None
+    """The visit that it must precede: from the day after that one it is overdue."""
+
+    needs_scope: Code | None = None
+    """Not applicable to participants who do not agree to this consent scope."""
+
+    kept_after_early_termination: bool = False
+    """Still planned for those who had an early termination visit."""
+
+    instruments: Codes = ()
     source: Text | None = None
     """None here, in consents and in eligibility: the protocol's own source."""
 
-
-class ConsentVersion(Definition):
-    version: Code
-    scopes: Annotated[tuple[Code, ...], Listed, Field(min_length=1)]
-    source: Text | None = None
-
-
-class Criterion(Definition):
-    """An eligibility criterion. Met means answered as the study wants it, for exclusions too."""
-
-    code: Code
-    kind: Literal["inclusion", "exclusion"]
-    label: Text
-    source: Text | None = None
+    @property
+    def has_window(self) -> bool:
+        return self.anchor not in (None, self.code)
 
 
 class Safety(Definition):
     sae_report_hours: Annotated[int, Field(ge=1, le=720)]
     """From the site's awareness of a serious adverse event to its report to the sponsor."""
 
+    clocks: Annotated[tuple[Clock, ...], Listed] = ()
+    """Further reports, such as those of the sponsor to the authorities."""
+
     source: Text
 
 
 class Threshold(Definition):
-    """When a score counts as response or remission, on scales where higher is worse."""
+    """When a score counts as response or remission, on scales where higher is worse; and where it is compared."""
 
     instrument: Code
     score: Code
@@ -96,7 +107,21 @@ class Threshold(Definition):
     response_max: int | None = None
     """Response by an absolute value, where the scale's literature defines it so; never with a fraction."""
 
+    baseline: VisitCode | None = None
+    """The visit whose score the others are compared with."""
+
+    endpoint: VisitCode | None = None
+    """The visit that the study's question is answered at."""
+
+    bands: Annotated[tuple[Band, ...], Listed] = ()
+    """Where this study names other parts of the range than the instrument does."""
+
     source: Text
+
+    def band(self, value: float | None) -> str | None:
+        """None without a value or without bands."""
+        reached = [band.label for band in self.bands if value is not None and band.minimum <= value]
+        return reached[-1] if reached else None
 
     def remission(self, value: float | None) -> bool | None:
         """None without a value or without a remission rule."""
@@ -135,7 +160,32 @@ class Protocol(Versioned):
     eligibility: Annotated[tuple[Criterion, ...], Listed] = ()
     safety: Safety
     thresholds: Annotated[tuple[Threshold, ...], Listed] = ()
+    vitals: Vitals | None = None
+    dosing: Dosing | None = None
+    safety_rules: Annotated[tuple[SafetyRule, ...], Listed] = ()
+    rater_independence: RaterIndependence | None = None
+    amendments: Annotated[tuple[Amendment, ...], Listed] = ()
+    """How this version came about, oldest first; the last one made this version."""
+
     special_interest: Annotated[tuple[SpecialInterest, ...], Listed] = ()
+    exposure_visits: Codes = ()
+    """Visits at which the treatment is given; none named: those of kind dosing. Whoever had one is in the safety
+    population (ICH E9, section 5.2.3)."""
+
+    @cached_property
+    def exposure(self) -> frozenset[str]:
+        dosing = (visit.code for visit in self.visits if visit.kind is VisitKind.dosing)
+        return frozenset(self.exposure_visits or dosing)
+
+    @cached_property
+    def measures(self) -> Mapping[str, Measure]:
+        """The vital signs that it knows, by code."""
+        return {measure.code: measure for measure in self.vitals.measures} if self.vitals else {}
+
+    @cached_property
+    def scopes(self) -> frozenset[str]:
+        """What any of its consent versions asks for."""
+        return frozenset(scope for consent in self.consents for scope in consent.scopes)
 
     def visit(self, code: str) -> VisitDefinition:
         """Raises UnknownVisit."""

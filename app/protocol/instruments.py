@@ -11,7 +11,20 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, StringConstraints
 
 from app.protocol.base import Listed, ProtocolFault, Text, Versioned, build, decode, read_folder, repeated
-from app.protocol.rules import AllClusters, Flag, HighestYes, Item, Mean, Number, ScoreRule, Sum, bounds
+from app.protocol.rules import (
+    AllClusters,
+    Bounds,
+    Direction,
+    Flag,
+    HighestYes,
+    Item,
+    Maximum,
+    Mean,
+    ScoreRule,
+    Steps,
+    Sum,
+    bounds,
+)
 
 FOLDER = files("app.protocol") / "definitions" / "instruments"
 
@@ -30,7 +43,7 @@ class ItemFault(NamedTuple):
 
 class Instrument(Versioned):
     version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
-    direction: Literal["higher_is_worse", "higher_is_better"]
+    direction: Direction
     licence: Text
     cdisc: Text | None = None
     """What CDISC controlled terminology calls it, where that was checked."""
@@ -42,9 +55,24 @@ class Instrument(Versioned):
     def by_code(self) -> Mapping[str, Item]:
         return {item.code: item for item in self.items}
 
-    def bounds(self, score: str) -> tuple[Number, Number]:
+    def rule(self, score: str) -> ScoreRule:
+        """The rule of a score. Raises KeyError for a name that it does not have."""
+        return {rule.name: rule for rule in self.scores}[score]
+
+    def direction_of(self, score: str) -> Direction:
+        """What a higher value of a score means. Raises KeyError for a name that it does not have."""
+        return self.rule(score).direction or self.direction
+
+    def bounds(self, score: str) -> Bounds:
         """The lowest and highest value of a score. Raises KeyError for a name that it does not have."""
-        return bounds({rule.name: rule for rule in self.scores}[score], self.by_code)
+        return self._bounds[score]
+
+    @cached_property
+    def _bounds(self) -> Mapping[str, Bounds]:
+        found: dict[str, Bounds] = {}
+        for rule in self.scores:
+            found[rule.name] = bounds(rule, self.by_code, found)
+        return found
 
 
 @cache
@@ -90,10 +118,14 @@ def _faults(instrument: Instrument) -> Iterator[ProtocolFault]:
     yield from repeated("/scores/*/name", "score", (rule.name for rule in instrument.scores))
     for position, item in enumerate(instrument.items):
         yield from _range_faults(f"/items/{position}", item, instrument.by_code)
+    earlier: dict[str, Bounds] = {}
     for position, rule in enumerate(instrument.scores):
-        path, earlier = f"/scores/{position}", {one.name for one in instrument.scores[:position]}
-        reading = list(_reading_faults(path, rule, instrument.by_code, earlier))
-        yield from reading or _band_faults(f"{path}/bands", rule, bounds(rule, instrument.by_code))
+        path = f"/scores/{position}"
+        if reading := list(_reading_faults(path, rule, instrument.by_code, earlier)):
+            yield from reading
+            continue
+        earlier[rule.name] = bounds(rule, instrument.by_code, earlier)
+        yield from _band_faults(f"{path}/bands", rule, earlier[rule.name])
 
 
 def _range_faults(path: str, item: Item, items: Mapping[str, Item]) -> Iterator[ProtocolFault]:
@@ -107,14 +139,14 @@ def _range_faults(path: str, item: Item, items: Mapping[str, Item]) -> Iterator[
 
 
 def _reading_faults(
-    path: str, rule: ScoreRule, items: Mapping[str, Item], earlier: set[str]
+    path: str, rule: ScoreRule, items: Mapping[str, Item], earlier: Mapping[str, Bounds]
 ) -> Iterator[ProtocolFault]:
     """What a score reads must be there, once, and of the kind that its rule can read."""
+    for where, name in _scores_read(rule):
+        if name not in earlier:
+            message = f"{rule.name}: no usable score {name} is declared before it"
+            yield ProtocolFault(f"{path}/{where}", "unknown_score", message)
     if isinstance(rule, AllClusters):
-        for place, cluster in enumerate(rule.clusters):
-            if cluster.score not in earlier:
-                message = f"{rule.name}: no score {cluster.score} is declared before it"
-                yield ProtocolFault(f"{path}/clusters/{place}/score", "unknown_score", message)
         return
     yield from repeated(f"{path}/items/*", "item", rule.items)
     for place, code in enumerate(rule.items):
@@ -123,17 +155,46 @@ def _reading_faults(
         elif isinstance(rule, HighestYes | Flag) and not items[code].yes_no:
             message = f"{rule.name}: {code} is not 0 (no) or 1 (yes)"
             yield ProtocolFault(f"{path}/items/{place}", "not_yes_no", message)
+    if isinstance(rule, Sum | Mean | Maximum | Steps):
+        yield from _combining_faults(path, rule, items)
+
+
+def _scores_read(rule: ScoreRule) -> list[tuple[str, str]]:
+    """The earlier scores that a rule reads, each with its place in the rule."""
+    if isinstance(rule, AllClusters):
+        return [(f"clusters/{place}/score", cluster.score) for place, cluster in enumerate(rule.clusters)]
+    if isinstance(rule, Sum | Mean | Maximum | Steps):
+        return [(f"scores/{place}", name) for place, name in enumerate(rule.scores)]
+    return []
+
+
+def _combining_faults(
+    path: str, rule: Sum | Mean | Maximum | Steps, items: Mapping[str, Item]
+) -> Iterator[ProtocolFault]:
+    yield from repeated(f"{path}/scores/*", "score", rule.scores)
+    read = len(rule.items) + len(rule.scores)
+    if not read:
+        yield ProtocolFault(path, "nothing_read", f"{rule.name}: needs items or scores to read")
     if isinstance(rule, Sum | Mean):
         for place, code in enumerate(rule.reversed_items):
             if code not in rule.items:
                 message = f"{rule.name}: {code} is reversed but not an item of the score"
                 yield ProtocolFault(f"{path}/reversed_items/{place}", "unknown_item", message)
-        if rule.prorate_missing >= len(rule.items):
+        if rule.prorate_missing and rule.prorate_missing >= len(rule.items):
             message = f"{rule.name}: at least one item must be answered"
             yield ProtocolFault(f"{path}/prorate_missing", "nothing_to_prorate", message)
+    if isinstance(rule, Maximum) and (rule.needed or 1) > read:
+        message = f"{rule.name}: more answers are needed than there are items"
+        yield ProtocolFault(f"{path}/needed", "too_many_needed", message)
+    if isinstance(rule, Steps):
+        if list(rule.cuts) != sorted(set(rule.cuts)):
+            yield ProtocolFault(f"{path}/cuts", "cuts_not_ascending", f"{rule.name}: cuts must ascend")
+        if rule.percent_of is not None and (rule.percent_of not in items or items[rule.percent_of].minimum < 1):
+            message = f"{rule.name}: percent_of needs an item that is always above 0"
+            yield ProtocolFault(f"{path}/percent_of", "unusable_whole", message)
 
 
-def _band_faults(path: str, rule: ScoreRule, reach: tuple[Number, Number]) -> Iterator[ProtocolFault]:
+def _band_faults(path: str, rule: ScoreRule, reach: Bounds) -> Iterator[ProtocolFault]:
     """Bands in ascending order must cover the score's range, each value once."""
     expected, highest = reach
     for place, band in enumerate(rule.bands):

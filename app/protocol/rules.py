@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,6 +10,8 @@ from pydantic import Field
 from app.protocol.base import Code, Definition, Listed, Text, Title
 
 Number = int | float
+Bounds = tuple[Number, Number]
+Direction = Literal["higher_is_worse", "higher_is_better", "neither"]
 Codes = Annotated[tuple[Code, ...], Listed, Field(min_length=1)]
 
 
@@ -40,21 +43,35 @@ class Band(Definition):
 
 class _Scored(Definition):
     name: Code
+    direction: Direction | None = None
+    """None: the instrument's."""
+
     bands: Annotated[tuple[Band, ...], Listed] = ()
     source: Text
+
+    def band(self, value: Number | Fraction | None) -> str | None:
+        """The label of the last band that the value reaches; None without a value or without bands."""
+        reached = [band.label for band in self.bands if value is not None and band.minimum <= value]
+        return reached[-1] if reached else None
 
 
 class _OverItems(_Scored):
     items: Codes
 
 
-class _Additive(_OverItems):
+class _Combined(_Scored):
+    items: Codes = ()
+    scores: Codes = ()
+    """Scores declared before this one, read like further items: a domain, a component."""
+
+
+class _Additive(_Combined):
     reversed_items: Annotated[tuple[Code, ...], Listed] = ()
     """Counted as minimum + maximum - answer."""
 
     multiplier: Annotated[int, Field(ge=1)] = 1
     prorate_missing: Annotated[int, Field(ge=0)] = 0
-    """Up to so many missing items take the mean of the answered ones; beyond, there is no score."""
+    """Up to so many missing items take the mean of the answered ones; beyond, there is no score. Never scores."""
 
 
 class Sum(_Additive):
@@ -65,10 +82,22 @@ class Mean(_Additive):
     rule: Literal["mean"]
 
 
-class Maximum(_OverItems):
+class Maximum(_Combined):
     """The highest answer."""
 
     rule: Literal["maximum"]
+    needed: Annotated[int, Field(ge=1)] | None = None
+    """So many answers are enough, where the form asks for one item or another; None: all."""
+
+
+class Steps(_Combined):
+    """How many of the `cuts` the sum reaches or, `falling`, how many it stays below: minutes as a component."""
+
+    rule: Literal["steps"]
+    cuts: Annotated[tuple[int, ...], Listed, Field(min_length=1)]
+    falling: bool = False
+    percent_of: Code | None = None
+    """The sum is first taken as per cent of this item, unrounded."""
 
 
 class HighestYes(_OverItems):
@@ -103,22 +132,38 @@ class AllClusters(_Scored):
 
 
 ScoreRule = Annotated[
-    Sum | Mean | Maximum | HighestYes | Flag | CountAtLeast | AllClusters, Field(discriminator="rule")
+    Sum | Mean | Maximum | Steps | HighestYes | Flag | CountAtLeast | AllClusters, Field(discriminator="rule")
 ]
 
 
-def bounds(rule: ScoreRule, items: Mapping[str, Item]) -> tuple[Number, Number]:
-    """The lowest and highest value that the score can take; `items` are the instrument's, by code."""
+def bounds(rule: ScoreRule, items: Mapping[str, Item], earlier: Mapping[str, Bounds] = MappingProxyType({})) -> Bounds:
+    """The lowest and highest value that the score can take.
+
+    `items` are the instrument's, by code; `earlier` has the bounds of the scores declared before this one.
+    """
     match rule:
         case Sum() | Mean():
-            shares = Fraction(rule.multiplier, len(rule.items) if isinstance(rule, Mean) else 1)
-            lowest = shares * sum(items[code].minimum for code in rule.items)
-            return number(lowest), number(shares * sum(items[code].maximum for code in rule.items))
+            lows, highs = _reach(rule, items, earlier)
+            share = Fraction(rule.multiplier, len(lows) if isinstance(rule, Mean) else 1)
+            return number(share * sum(lows)), number(share * sum(highs))
         case Maximum():
-            return max(items[code].minimum for code in rule.items), max(items[code].maximum for code in rule.items)
+            lows, highs = _reach(rule, items, earlier)
+            lowest = sorted(lows)[(rule.needed or len(lows)) - 1]
+            return number(lowest), number(max(highs))
         case HighestYes() | CountAtLeast():
             return 0, len(rule.items)
+        case Steps():
+            return 0, len(rule.cuts)
     return 0, 1  # Flag, AllClusters
+
+
+def _reach(
+    rule: Sum | Mean | Maximum, items: Mapping[str, Item], earlier: Mapping[str, Bounds]
+) -> tuple[list[Fraction], list[Fraction]]:
+    """The lowest and the highest values of all that the rule reads."""
+    pairs = [(items[code].minimum, items[code].maximum) for code in rule.items]
+    read = [*pairs, *(earlier[name] for name in rule.scores)]
+    return [Fraction(low) for low, _ in read], [Fraction(high) for _, high in read]
 
 
 def number(value: Fraction) -> Number:

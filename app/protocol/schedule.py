@@ -18,6 +18,11 @@ def parse_protocol(data: Mapping[str, Any]) -> Protocol:
     return build(Protocol, data, protocol_faults)
 
 
+def stored_protocol(data: Mapping[str, Any]) -> Protocol:
+    """A protocol accepted earlier, under the rules of its day: only its shape is read. Raises ProtocolInvalid."""
+    return build(Protocol, data, lambda _: ())
+
+
 def load_protocol(text: str, suffix: Literal["toml", "json"]) -> Protocol:
     """Read a protocol file. Raises ProtocolInvalid with every fault."""
     return parse_protocol(decode(text, suffix))
@@ -41,15 +46,16 @@ class Window(NamedTuple):
         return min((on - self.start).days, 0) + max((on - self.end).days, 0)
 
 
-def window_of(visit: VisitDefinition, anchors: Mapping[str, date]) -> Window | None:
-    """The window of a visit; `anchors` holds the dates of visits that took place, by visit code.
+def window_of(visit: VisitDefinition, anchors: Mapping[str, date], occurrence: int = 1) -> Window | None:
+    """The window of a visit's occurrence; `anchors` holds the dates of visits that took place, by visit code.
 
     None where the visit has no anchor but itself, or its anchor has not taken place.
     Days beyond the calendar (years 1 to 9999) become its first or last day.
     """
-    if visit.anchor in (None, visit.code) or visit.anchor not in anchors:
+    if visit.anchor is None or visit.anchor == visit.code or visit.anchor not in anchors:
         return None
-    planned = anchors[visit.anchor].toordinal() + visit.offset_days
+    later = (occurrence - 1) * (visit.repeat_every_days or 0)
+    planned = anchors[visit.anchor].toordinal() + visit.offset_days + later
     return Window(_day(planned), _day(planned - visit.window_before), _day(planned + visit.window_after))
 
 

@@ -5,7 +5,7 @@ prorated. Yes/no rules are decided by the answers that settle them: a yes on one
 missing, since a blank must not silence a safety trigger (our decision; no source was found that says so).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -19,9 +19,10 @@ from app.protocol.rules import (
     Mean,
     Number,
     ScoreRule,
+    Steps,
     Sum,
+    number,
 )
-from app.protocol.rules import number as whole_or_float
 
 RULES_VERSION = "1"
 """Changes when any rule computes differently, so that stored scores tell how they came about."""
@@ -49,7 +50,7 @@ class ItemsInvalid(ValueError):
 
 
 class _Result(NamedTuple):
-    value: Number | None
+    value: Fraction | int | None
     reason: str | None = None
 
 
@@ -71,41 +72,70 @@ def _answer(item: Item, items: Answers) -> int | None:
 
 
 def _score(instrument: Instrument, rule: ScoreRule, result: _Result) -> Score:
-    value = result.value
-    reached = [band.label for band in rule.bands if value is not None and band.minimum <= value]
-    band = reached[-1] if reached else None
-    return Score(rule.name, value, band, result.reason, f"{instrument.key} {rule.rule}/{RULES_VERSION}")
+    value = None if result.value is None else number(Fraction(result.value))
+    made_by = f"{instrument.key} {rule.rule}/{RULES_VERSION}"
+    return Score(rule.name, value, rule.band(result.value), result.reason, made_by)
 
 
 def _result(rule: ScoreRule, items: Mapping[str, Item], answers: Answers, earlier: Mapping[str, _Result]) -> _Result:
     if isinstance(rule, AllClusters):
         return _all_clusters(rule, earlier)
     given = {code: answer for code in rule.items if (answer := answers[code]) is not None}
+    if isinstance(rule, Sum | Mean | Maximum | Steps):
+        return _combined(rule, items, answers, given, [earlier[name].value for name in rule.scores])
     missing = len(rule.items) - len(given)
     lacking = f"missing items: {missing}" if missing else None
-    value: Number | None
     match rule:
-        case Sum() | Mean():
-            return _additive(rule, items, given)
         case HighestYes():
             return _highest_yes(rule, given, lacking)
         case Flag():
-            value = 1 if any(given.values()) else None if missing else 0
-        case Maximum():
-            value = None if missing else max(given.values())
-        case _:
-            value = None if missing else sum(answer >= rule.threshold for answer in given.values())
-    return _Result(value, lacking)
+            return _Result(1 if any(given.values()) else None if missing else 0, lacking)
+    return _Result(None if missing else sum(answer >= rule.threshold for answer in given.values()), lacking)
 
 
-def _additive(rule: Sum | Mean, items: Mapping[str, Item], given: Mapping[str, int]) -> _Result:
+def _combined(
+    rule: Sum | Mean | Maximum | Steps,
+    items: Mapping[str, Item],
+    answers: Answers,
+    given: Mapping[str, int],
+    scores: Sequence[Fraction | int | None],
+) -> _Result:
+    read = [value for value in scores if value is not None]
+    if isinstance(rule, Maximum):
+        return _maximum(rule, [*given.values(), *read])
+    if len(read) < len(scores):
+        return _Result(None, f"missing scores: {len(scores) - len(read)}")
+    if isinstance(rule, Steps):
+        whole = 100 if rule.percent_of is None else answers[rule.percent_of]
+        return _steps(rule, given, sum(read), whole)
+    return _additive(rule, items, given, sum(read))
+
+
+def _additive(rule: Sum | Mean, items: Mapping[str, Item], given: Mapping[str, int], scores: Fraction | int) -> _Result:
     missing = len(rule.items) - len(given)
     if missing > rule.prorate_missing:
         return _Result(None, f"missing items: {missing}")
-    total = sum(_turned(rule, items[code], answer) for code, answer in given.items())
-    mean = Fraction(total * rule.multiplier, len(given))
-    value = mean * len(rule.items) if isinstance(rule, Sum) else mean
-    return _Result(whole_or_float(value), f"prorated, missing items: {missing}" if missing else None)
+    turned = Fraction(sum(_turned(rule, items[code], answer) for code, answer in given.items()))
+    total = rule.multiplier * (turned * Fraction(len(rule.items), len(given) or 1) + scores)
+    value = total if isinstance(rule, Sum) else total / (len(rule.items) + len(rule.scores))
+    return _Result(value, f"prorated, missing items: {missing}" if missing else None)
+
+
+def _maximum(rule: Maximum, given: Sequence[Fraction | int]) -> _Result:
+    """What lacks beyond the answers that are needed is not missing: the form asks for one or the other."""
+    asked = len(rule.items) + len(rule.scores)
+    if len(given) < (rule.needed or asked):
+        return _Result(None, f"missing {'scores' if rule.scores else 'items'}: {asked - len(given)}")
+    return _Result(max(given))
+
+
+def _steps(rule: Steps, given: Mapping[str, int], scores: Fraction | int, whole: int | None) -> _Result:
+    missing = len(rule.items) - len(given) + (whole is None)
+    if missing or whole is None:
+        return _Result(None, f"missing items: {missing}")
+    total = Fraction(sum(given.values()) + scores) * 100 / whole
+    reached = sum(total >= cut for cut in rule.cuts)
+    return _Result(len(rule.cuts) - reached if rule.falling else reached)
 
 
 def _turned(rule: Sum | Mean, item: Item, answer: int) -> int:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import ColumnElement, func, or_
+from fastapi.responses import StreamingResponse
 from sqlmodel import col
 
 from app.access import Actor, Permission, found, requires, visible
@@ -13,14 +13,15 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import (
     AdverseEventAmend,
     AdverseEventCreate,
+    AdverseEventDetail,
     AdverseEventFilter,
+    AdverseEventFormat,
     AdverseEventList,
     AdverseEventRead,
 )
 from app.models.audit import HistoryList
-from app.models.base import now
 from app.pagination import Page
-from app.services import adverse_events
+from app.services import adverse_events, ae_lists
 from app.services.history import history_of
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
@@ -45,58 +46,35 @@ def _made(request: Request, read: AdverseEventRead, site_id: int) -> Made:
     return Made(read, f"/v1/adverse-events/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 
-@router.get("")
+@router.get(
+    "",
+    response_model=AdverseEventList,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
 def list_adverse_events(
     query: Annotated[AdverseEventFilter, Query()],
     actor: Reader,
     request: Request,
     response: Response,
     session: ReadSession,
-) -> AdverseEventList:
-    """Adverse events at your sites, newest first; every filter narrows, all together."""
-    at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
-    statement = visible(adverse_events.rows(), actor).where(at, *_asked(query))
+) -> Any:
+    """Adverse events at your sites; every filter narrows, all together. With `format=csv` all of them at once."""
+    statement, key, ascending = ae_lists.asked(actor, query)
+    if query.format is AdverseEventFormat.csv:
+        lines = ae_lists.csv_lines(request.app.state.database, actor, statement, key, ascending)
+        headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
+        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
     page = Page(request, response, actor, query)
-    rows, after = page.read(session, statement, AdverseEvent.created_at, AdverseEvent.id)
+    rows, after = page.read(session, statement, key, AdverseEvent.id, ascending=ascending)
     return AdverseEventList(items=[adverse_events.read(row, actor) for row in rows], next=after)
-
-
-def _asked(query: AdverseEventFilter) -> list[ColumnElement[bool]]:
-    ae = AdverseEvent
-    plain: list[tuple[Any, Any]] = [
-        (ae.pid, query.participant),
-        (ae.serious, query.serious),
-        (ae.severity, query.severity),
-        (ae.outcome, query.outcome),
-        (ae.special_interest, query.aesi),
-        (ae.soc, query.soc),
-    ]
-    conditions = [col(column) == value for column, value in plain if value is not None]
-    if query.relatedness is not None:
-        conditions.append(
-            or_(col(ae.relatedness_drug) == query.relatedness, col(ae.relatedness_therapy) == query.relatedness)
-        )
-    if query.term is not None:
-        term = query.term.lower()
-        conditions.append(or_(func.lower(ae.term) == term, func.lower(ae.pt) == term))
-    if query.onset_from is not None:
-        conditions.append(col(ae.onset_latest) >= query.onset_from)
-    if query.onset_to is not None:
-        conditions.append(col(ae.onset_earliest) <= query.onset_to)
-    if query.updated_since is not None:
-        conditions.append(col(ae.updated_at) >= query.updated_since)
-    if query.overdue is not None:
-        late = col(ae.due_at) < now()
-        conditions.append(late if query.overdue else or_(col(ae.due_at).is_(None), ~late))
-    return conditions
 
 
 @router.get("/{event_id}")
 def read_adverse_event(
     event_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
-) -> AdverseEventRead:
-    statement = visible(adverse_events.rows().where(col(AdverseEvent.id) == event_id), actor)
-    read = adverse_events.read(found(session.execute(statement).first()), actor)
+) -> AdverseEventDetail:
+    """One event, and how it lies to the doses."""
+    read = adverse_events.detail(session, actor, event_id)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
@@ -17,16 +17,19 @@ from app.models.adverse_event import CRITERIA, AdverseEvent, AeOutcome, CodingLe
 from app.models.adverse_event_shapes import (
     AdverseEventAmend,
     AdverseEventCreate,
+    AdverseEventDetail,
     AdverseEventFields,
     AdverseEventRead,
     Coding,
     Criteria,
 )
-from app.models.base import canonical_json, columns, fields_of, from_json, now, values
+from app.models.base import canonical_json, columns, fields_of, from_json, now, table_of, values
 from app.models.finding import Finding, findings_text
 from app.models.partial_date import span
+from app.models.safety_report import SaeReport
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
+from app.services.exposure import NEVER, exposures
 from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -47,37 +50,48 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
         created_by=actor.account_id,
         created_at=at,
         updated_at=at,
-        **_columns(body, person.protocol, at),
+        due_at=(body.aware_at or at) + sae_clock(person.protocol) if is_serious(body.criteria) else None,
+        **_columns(body),
     )
     session.add(row)
     session.flush()
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
-    return _read(values(row), person.place), row.site_id
+    return _read({**values(row), "reported_at": None}, person.place), row.site_id
 
 
 def amend_adverse_event(
     session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: AdverseEventAmend
 ) -> AdverseEventRead:
-    """Correct an event. Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown."""
+    """Correct an event. One that becomes serious starts its clock now, or when `aware_at` of this correction says.
+
+    Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown.
+    """
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     current, changes = _fields(row), sent_fields(body)
     differing = {name for name, value in changes.items() if current.model_dump().get(name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
     person: Enrolled = enrolled(session, actor, row.pid)
+    sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
     if not differing:
-        return _read(values(row), person.place)
+        return _read({**values(row), "reported_at": sent}, person.place)
     merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
     _require_listed(person.protocol, merged)
-    before = audit.snapshot(row)
-    for name, value in _columns(merged, person.protocol, row.created_at).items():
+    before, was_serious, at = audit.snapshot(row), row.serious, now()
+    for name, value in _columns(merged).items():
         setattr(row, name, value)
-    row.version, row.updated_at = row.version + 1, now()
+    if not row.serious:
+        row.due_at = None
+    elif not was_serious or "aware_at" in differing:
+        started = merged.aware_at if "aware_at" in differing else at
+        row.due_at = (started or row.created_at) + sae_clock(person.protocol)
+    row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
+    row.version, row.updated_at = row.version + 1, at
     session.flush()
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.place)
+    return _read({**values(row), "reported_at": sent}, person.place)
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
@@ -86,10 +100,9 @@ def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
         raise SpecialInterestUnknown(Fault("/special_interest", "unknown", "Not on the protocol's list"))
 
 
-def _columns(event: AdverseEventFields, protocol: Protocol, reported_at: datetime) -> dict[str, Any]:
+def _columns(event: AdverseEventFields) -> dict[str, Any]:
     """An event's columns: what was sent, and what follows from it."""
     onset = span(event.onset) if event.onset else None
-    serious = is_serious(event.criteria)
     terms = {coding.level: coding.term for coding in event.codings}
     return {
         **event.model_dump(include=_COPIED),
@@ -99,8 +112,7 @@ def _columns(event: AdverseEventFields, protocol: Protocol, reported_at: datetim
         "soc": terms.get(CodingLevel.soc),
         "onset_earliest": onset.earliest if onset else None,
         "onset_latest": onset.latest if onset else None,
-        "serious": serious,
-        "due_at": (event.aware_at or reported_at) + sae_clock(protocol) if serious else None,
+        "serious": is_serious(event.criteria),
         "findings": findings_text(findings(event)),
     }
 
@@ -174,7 +186,26 @@ def _fields(row: AdverseEvent) -> AdverseEventFields:
 
 def rows() -> Rows:
     """Adverse events with the codes that an answer shows; narrow it with `visible`."""
-    return sa.select(*columns(AdverseEvent))
+    return sa.select(*columns(AdverseEvent), reported_at())
+
+
+def reported_at() -> sa.Label[Any]:
+    """When the first report was sent, beside each event."""
+    reports, events = table_of(SaeReport), table_of(AdverseEvent)
+    first = (reports.c.site_id == events.c.site_id, reports.c.adverse_event_id == events.c.id, reports.c.number == 1)
+    return sa.select(reports.c.submitted_at).where(*first).correlate(events).scalar_subquery().label("reported_at")
+
+
+def detail(session: Session, actor: Actor, event_id: UUID) -> AdverseEventDetail:
+    """One event, and how it lies to the doses. Raises NotFound."""
+    row = found(session.execute(visible(rows().where(col(AdverseEvent.id) == event_id), actor)).first())
+    exposure = exposures(session, [row.site_id], row.pid).get(row.pid, NEVER)
+    exact = row.onset_earliest is not None and row.onset_earliest == row.onset_latest
+    return AdverseEventDetail(
+        **read(row, actor).model_dump(),
+        treatment_emergent=exposure.emergent(row.onset_latest),
+        days_since_last_dose=exposure.days_since(row.onset_earliest) if exact else None,
+    )
 
 
 def read(row: Row[Any], actor: Actor) -> AdverseEventRead:
@@ -193,4 +224,6 @@ def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
     )
 
 
-_SHOWN = _COPIED | {"id", "pt", "soc", "serious", "due_at", "version", "created_at", "updated_at"}
+_SHOWN = _COPIED | {
+    *("id", "pt", "soc", "serious", "due_at", "reported_at", "downgraded_at", "version", "created_at", "updated_at")
+}

@@ -22,7 +22,7 @@ from app.models.study import (
 )
 from app.protocol.base import ProtocolFault, ProtocolInvalid
 from app.protocol.definition import Protocol
-from app.protocol.schedule import parse_protocol
+from app.protocol.schedule import parse_protocol, stored_protocol
 from app.web.problems import shown
 
 
@@ -60,7 +60,7 @@ def protocol_of(session: Session, version_id: int) -> Protocol:
     key = (str(session.get_bind().engine.url), version_id)
     if key not in _PROTOCOLS:
         text = session.exec(select(ProtocolVersion.definition).where(ProtocolVersion.id == version_id)).one()
-        _PROTOCOLS[key] = parse_protocol(json.loads(text))
+        _PROTOCOLS[key] = stored_protocol(json.loads(text))
     return _PROTOCOLS[key]
 
 

@@ -67,7 +67,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     """
     person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     definition = _definition(person.protocol, body.visit_code, body.occurrence)
-    window = _window(session, person, definition)
+    window = _window(session, person, definition, body.occurrence)
     row = Visit(
         site_id=person.site_id,
         pid=person.row.pid,
@@ -115,7 +115,7 @@ def _require_in_study(session: Session, person: Enrolled, on: date | None) -> No
         raise ConsentMissing
 
 
-def _window(session: Session, person: Enrolled, definition: VisitDefinition) -> Window | None:
+def _window(session: Session, person: Enrolled, definition: VisitDefinition, occurrence: int) -> Window | None:
     """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""
     if definition.anchor is None or definition.anchor == definition.code:
         return None
@@ -126,7 +126,7 @@ def _window(session: Session, person: Enrolled, definition: VisitDefinition) -> 
         Visit.occurrence == 1,
     )
     held_on = session.exec(anchor).first()
-    return window_of(definition, {definition.anchor: held_on}) if held_on else None
+    return window_of(definition, {definition.anchor: held_on}, occurrence) if held_on else None
 
 
 def _deviation(window: Window | None, dates: VisitDates) -> int:
@@ -164,7 +164,7 @@ def amend_visit(
     person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
     dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
     _require_in_study(session, person, dates.occurred_on)
-    window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence))
+    window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence), row.occurrence)
     if dates.status not in HELD and _outcomes_of(session, actor, row.id):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
@@ -183,7 +183,9 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
     definition = _definition(person.protocol, row.visit_code, row.occurrence)
-    return _detail(row, person, _window(session, person, definition), _outcomes_of(session, actor, row.id))
+    return _detail(
+        row, person, _window(session, person, definition, row.occurrence), _outcomes_of(session, actor, row.id)
+    )
 
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:

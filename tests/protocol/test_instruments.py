@@ -197,6 +197,12 @@ def test_only_a_yes_no_item_can_be_skipped_as_no() -> None:
         (rule(items=[]), ("/scores/0/sum/items", "too_short")),
         (rule(reversed_items=["S7"]), ("/scores/0/reversed_items/0", "unknown_item")),
         (rule(prorate_missing=2), ("/scores/0/prorate_missing", "nothing_to_prorate")),
+        (rule(scores=["other"]), ("/scores/0/scores/0", "unknown_score")),
+        (rule(scores=["total"]), ("/scores/0/scores/0", "unknown_score")),
+        (rule(rule="maximum", needed=3), ("/scores/0/needed", "too_many_needed")),
+        (rule(rule="steps", cuts=[3, 3]), ("/scores/0/cuts", "cuts_not_ascending")),
+        (rule(rule="steps", cuts=[3], percent_of="S7"), ("/scores/0/percent_of", "unusable_whole")),
+        (rule(rule="steps", cuts=[3], percent_of="S1"), ("/scores/0/percent_of", "unusable_whole")),
         (rule(rule="flag"), ("/scores/0/items/0", "not_yes_no")),
         (rule(rule="highest_yes", items=["S2"]), ("/scores/0/items/0", "not_yes_no")),
         (rule(bands=[band(0, 3), band(5, 8)]), ("/scores/0/bands/1/minimum", "band_gap")),
@@ -211,6 +217,52 @@ def test_a_broken_score_is_refused_at_its_place(broken: dict[str, Any], expected
     assert expected in faults(TWO, broken)
 
 
+def test_a_score_reads_something() -> None:
+    empty = {"name": "total", "rule": "sum", "source": "made up"}
+    assert faults(TWO, empty) == [("/scores/0", "nothing_read")]
+
+
+def test_a_score_reads_another_once() -> None:
+    twice = rule(name="both", scores=["total", "total"])
+    assert faults(TWO, rule(), twice) == [("/scores/1/scores/1", "duplicate_score")]
+
+
+def test_a_score_cannot_rest_on_a_broken_one() -> None:
+    resting = {"name": "both", "rule": "sum", "scores": ["total"], "source": "made up"}
+    assert faults(TWO, rule(items=["S7"]), resting) == [
+        ("/scores/0/items/0", "unknown_item"),
+        ("/scores/1/scores/0", "unknown_score"),
+    ]
+
+
+def test_scores_of_scores_reach_as_far_as_what_they_read() -> None:
+    text = (
+        FILE.split("[[scores]]", maxsplit=1)[0]
+        + """
+[[scores]]
+name = "either"
+rule = "maximum"
+items = ["S1", "S2"]
+needed = 1
+source = "made up"
+[[scores]]
+name = "cut"
+rule = "steps"
+items = ["S2"]
+cuts = [1, 3]
+source = "made up"
+[[scores]]
+name = "both"
+rule = "mean"
+items = ["S1"]
+scores = ["either", "cut"]
+source = "made up"
+"""
+    )
+    scale = load_instrument(text)
+    assert [scale.bounds(name) for name in ("either", "cut", "both")] == [(0, 4), (0, 2), (0, pytest.approx(7 / 3))]
+
+
 def test_clusters_read_scores_declared_before_them() -> None:
     needed = [{"score": "total", "at_least": 1}]
     early = {"name": "all", "rule": "all_clusters", "clusters": needed, "source": "made up"}
@@ -218,7 +270,7 @@ def test_clusters_read_scores_declared_before_them() -> None:
 
 
 def test_an_unknown_rule_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ProtocolInvalid, match=r"'guess'.*'sum', 'mean', 'maximum', 'highest_yes', 'flag'"):
+    with pytest.raises(ProtocolInvalid, match=r"'guess'.*'sum', 'mean', 'maximum', 'steps', 'highest_yes'"):
         load_instrument(FILE.replace('rule = "sum"', 'rule = "guess"'))
 
 

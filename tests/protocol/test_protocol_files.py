@@ -1,12 +1,14 @@
 """Protocol files: what ships, and each fault by itself."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import app.protocol
 from app.protocol.base import ProtocolInvalid
 from app.protocol.definition import Threshold
 from app.protocol.schedule import load_protocol, parse_protocol, shipped_protocols
@@ -70,12 +72,30 @@ def test_the_generic_schedule_is_the_one_of_the_template() -> None:
     assert [visit.code for visit in GENERIC.visits if visit.repeats == 0] == ["UNS"]
 
 
-def test_every_part_of_the_generic_protocol_cites_a_source() -> None:
-    plan = GENERIC.model_dump()
-    lists = ("visits", "consents", "eligibility", "thresholds", "special_interest")
-    parts = [plan["safety"], *(part for name in lists for part in plan[name])]
-    assert len(parts) > 50
-    assert [part for part in parts if not part["source"]] == []
+def parts(value: object) -> Iterator[dict[str, Any]]:
+    """Every table of a definition, at any depth, that has a `source` to fill in."""
+    if isinstance(value, dict):
+        if "source" in value:
+            yield value
+        for inner in value.values():
+            yield from parts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from parts(inner)
+
+
+@pytest.mark.parametrize("key", ["mdma-mdd-generic/1", "mdma-mdd-proof-of-principle/1"])
+def test_every_part_of_a_shipped_plan_cites_a_source(key: str) -> None:
+    found = list(parts(shipped_protocols()[key].model_dump()))
+    assert len(found) > 35
+    assert [part for part in found if not part["source"]] == []
+
+
+def test_three_plans_ship_and_no_code_knows_them_by_name() -> None:
+    assert sorted(shipped_protocols()) == ["cdisc-pilot/1", "mdma-mdd-generic/1", "mdma-mdd-proof-of-principle/1"]
+    for file in Path(app.protocol.__file__).parent.glob("*.py"):
+        text = file.read_text().lower()
+        assert not [word for word in ("mdma", "pilot", '"madrs', '"cssrs', '"phq9', "dos1") if word in text], file.name
 
 
 def test_suicidality_is_asked_at_every_contact() -> None:
@@ -154,8 +174,8 @@ def test_a_wrong_shape_is_refused_at_its_place(
         (lambda p: p["study_day_anchors"].append("DOS1"), "/study_day_anchors/1", "unknown_study_day_anchor"),
         (lambda p: p["visits"][1].update(anchor="DOS1"), "/visits/1/anchor", "unknown_anchor"),
         (
-            lambda p: p["visits"][1].update(instruments=["HAMD"]),
-            "/visits/1/instruments/0",
+            lambda p: p["visits"][1].update(instruments=["MADRS", "HAMD"]),
+            "/visits/1/instruments/1",
             "unknown_instrument",
         ),
         (lambda p: p["visits"][1].update(window_before=-1), "/visits/1", "impossible_window"),
@@ -170,7 +190,10 @@ def test_a_wrong_shape_is_refused_at_its_place(
         ),
         (lambda p: p["thresholds"][0].update(score="sum"), "/thresholds/0/score", "unknown_score"),
         (
-            lambda p: p["thresholds"][0].update(instrument="WHO5", score="raw"),
+            lambda p: (
+                p["visits"][1]["instruments"].append("WHO5"),
+                p["thresholds"][0].update(instrument="WHO5", score="raw"),
+            ),
             "/thresholds/0/instrument",
             "threshold_direction",
         ),
@@ -206,7 +229,7 @@ def test_anchors_that_lead_back_are_refused_where_they_do() -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     def twice(protocol: dict[str, Any]) -> None:
-        protocol["visits"][1].update(anchor="DOS1", instruments=["HAMD"])
+        protocol["visits"][1].update(anchor="DOS1", instruments=["MADRS", "HAMD"])
 
     assert {code for _, code in faults(twice)} == {"unknown_anchor", "unknown_instrument"}
 

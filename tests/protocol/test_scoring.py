@@ -219,7 +219,7 @@ def test_any_suicidal_behaviour_counts_and_self_injury_alone_does_not(
 
 def test_a_score_names_instrument_and_rule_with_their_versions() -> None:
     assert scored("MADRS", *[0] * 10)["total"].rule == "MADRS/1 sum/1"
-    assert scored("CSSRS_SLV", *[0] * 10)["ideation_level"].rule == "CSSRS_SLV/1 highest_yes/1"
+    assert scored("CSSRS_SLV", *[0] * 10)["ideation_level"].rule == "CSSRS_SLV/2 highest_yes/1"
 
 
 def test_answers_that_the_scale_does_not_know_are_not_scored() -> None:
@@ -264,3 +264,24 @@ def test_a_mean_between_two_bands_belongs_to_the_lower() -> None:
 def test_the_maximum_needs_every_item() -> None:
     assert one_score({"rule": "maximum"}, 1, 5, 2, 2).value == 5
     assert one_score({"rule": "maximum"}, 1, None, 2, 2).reason == "missing items: 1"
+
+
+def test_one_answer_is_enough_where_the_form_asks_for_one_or_another() -> None:
+    rule = {"rule": "maximum", "needed": 1}
+    assert (one_score(rule, None, 3, None, 2).value, one_score(rule, None, 3, None, 2).reason) == (3, None)
+    assert one_score(rule, None, None, None, None).reason == "missing items: 4"
+
+
+@pytest.mark.parametrize(("total", "rising", "falling"), [(4, 0, 2), (7, 0, 2), (8, 1, 1), (11, 1, 1), (12, 2, 0)])
+def test_steps_count_the_cuts_that_are_reached_or_not(total: int, rising: int, falling: int) -> None:
+    given = [total - 9, 3, 3, 3] if total > 9 else [total - 3, 1, 1, 1]
+    assert one_score({"rule": "steps", "cuts": [8, 12]}, *given).value == rising
+    assert one_score({"rule": "steps", "cuts": [8, 12], "falling": True}, *given).value == falling
+
+
+def test_a_sum_of_scores_adds_them_as_they_are() -> None:
+    parts = [{"name": "first", "items": ["Q1", "Q2"], "rule": "mean"}, {"name": "last", "items": ["Q4"], "rule": "sum"}]
+    both = {"name": "both", "items": ["Q3"], "rule": "sum", "scores": ["first", "last"], "multiplier": 2}
+    questions = scale(*parts, both)
+    assert score(questions, answers(questions, 1, 2, 3, 4))[2].value == 2 * (3 + 1.5 + 4)
+    assert score(questions, answers(questions, 1, None, 3, 4))[2].reason == "missing scores: 1"

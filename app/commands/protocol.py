@@ -1,0 +1,36 @@
+"""`registry protocol`: look at a protocol file before it is posted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Protocol files.", no_args_is_help=True)
+
+
+@app.callback()
+def protocol() -> None:
+    """A noun of its own, also while there is one verb."""
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML, or JSON as posted.")]) -> None:
+    """Name everything that is wrong with a protocol file, each with its place and its rule; exit 1 if anything is."""
+    from app.protocol.base import ProtocolInvalid
+    from app.protocol.schedule import load_protocol
+
+    try:
+        found = load_protocol(file.read_text("utf-8"), "json" if file.suffix == ".json" else "toml")
+    except UnicodeDecodeError:
+        typer.echo(f"{file}: not UTF-8", err=True)
+        raise typer.Exit(1) from None
+    except ProtocolInvalid as refused:
+        for fault in refused.faults:
+            typer.echo(f"{file}: {fault.path or '/'}: {fault.message} ({fault.code})", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(
+        f"{found.key} is sound: {len(found.visits)} visits, {len(found.eligibility)} eligibility criteria, "
+        f"{len(found.safety_rules)} safety rules."
+    )

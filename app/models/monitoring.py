@@ -1,0 +1,83 @@
+"""What a monitor sees first: clocks, and what is urgent across sites."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field as Bounded
+
+from app.models.base import Answer, Code, Filter, InstantShown, QueryCount
+from app.models.identifiers import PidShown
+from app.protocol.expedited import ClockState
+
+
+class ClockRead(Answer):
+    code: str
+    """`SAE-REPORT`, `INFORMATION`, or a clock of the protocol."""
+
+    started_at: InstantShown
+    due_at: InstantShown
+    met_at: InstantShown | None
+    state: ClockState
+
+
+class ClockList(Answer):
+    as_of: InstantShown
+    items: list[ClockRead]
+    next: str | None = None
+
+
+class UrgentClock(ClockRead):
+    """An open clock, with the event that it belongs to."""
+
+    adverse_event: UUID
+    participant: PidShown
+    study: str
+    site: str
+    term: str
+
+
+class Downgraded(Answer):
+    """An event that was serious, is not any more, and that no monitor has reviewed since."""
+
+    adverse_event: UUID
+    participant: PidShown
+    study: str
+    site: str
+    term: str
+    downgraded_at: InstantShown
+
+
+class SiteCounts(Answer):
+    """How much of each kind is waiting at one site."""
+
+    study: str
+    site: str
+    participants: int
+    adverse_events: int
+    serious: int
+    unreviewed: int
+    """Events that you have not reviewed at their present version."""
+
+    unreviewed_serious: int
+    overdue: int
+    due_soon: int
+    downgraded: int
+
+
+class MonitoringSummary(Answer):
+    """Most urgent first. The lists are cut at `limit`; `sites` counts everything."""
+
+    as_of: InstantShown
+    overdue: list[UrgentClock]
+    due_soon: list[UrgentClock]
+    downgraded: list[Downgraded]
+    sites: list[SiteCounts]
+
+
+class MonitoringQuery(Filter):
+    study: Code | None = None
+    site: Code | None = None
+    soon_hours: Annotated[QueryCount, Bounded(ge=1, le=720)] = 24
+    """Due within so many hours counts as soon."""
+
+    limit: Annotated[QueryCount, Bounded(ge=1, le=500)] = 100

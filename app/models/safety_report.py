@@ -1,0 +1,189 @@
+"""Serious adverse events after the first word of them: the site's reports, and the reviews of monitors. Append-only."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field as Bounded
+from pydantic import Strict, model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
+from sqlmodel import Field, SQLModel
+
+from app.models.adverse_event import Relatedness
+from app.models.base import Answer, Instant, InstantShown, LongReason, LongText, PastInstant, Shape, now, one_of
+
+
+class ReportKind(StrEnum):
+    """ICH E2A, section III.B: what is known at first, what becomes known later, and what closes it."""
+
+    final = "final"
+    follow_up = "follow_up"
+    initial = "initial"
+
+
+class ReviewKind(StrEnum):
+    """What a monitor does about an event, for the sponsor."""
+
+    acknowledged = "acknowledged"
+    assessment = "assessment"
+    authority_informed = "authority_informed"
+    information_request = "information_request"
+
+
+_OF_EVENT = ["site_id", "adverse_event_id"], ["adverse_event.site_id", "adverse_event.id"]
+
+
+class SaeReport(SQLModel, table=True):
+    """One report of a serious event to the sponsor, as it was sent: it is never changed, a later one follows it."""
+
+    __tablename__ = "sae_report"
+    __table_args__ = (
+        ForeignKeyConstraint(*_OF_EVENT),
+        one_of("kind", ReportKind),
+        CheckConstraint("(number = 1) = (kind = 'initial')", name="initial_is_first"),
+        CheckConstraint("submitted_at <= due_at OR late_reason IS NOT NULL", name="late_with_reason"),
+    )
+
+    site_id: int = Field(primary_key=True)
+    adverse_event_id: UUID = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    kind: ReportKind = Field(sa_type=String(16))
+    event_version: int
+    content: str = Field(sa_column=Column(Text, nullable=False))
+    """The event as it was reported: canonical JSON."""
+
+    narrative: str | None = Field(default=None, sa_column=Column(Text))
+    aware_at: datetime
+    """When the site became aware of what this report tells."""
+
+    due_at: datetime
+    late_reason: str | None = Field(default=None, sa_column=Column(Text))
+    submitted_by: UUID = Field(foreign_key="account.id")
+    submitted_at: datetime = Field(default_factory=now)
+
+
+class AeReview(SQLModel, table=True):
+    """One thing that a monitor did about an event. The last assessment counts."""
+
+    __tablename__ = "ae_review"
+    __table_args__ = (
+        ForeignKeyConstraint(*_OF_EVENT),
+        one_of("kind", ReviewKind),
+        one_of("relatedness_drug", Relatedness, nullable=True),
+        one_of("relatedness_therapy", Relatedness, nullable=True),
+        Index("ix_ae_review_by", "site_id", "reviewed_by", "adverse_event_id"),
+    )
+
+    site_id: int = Field(primary_key=True)
+    adverse_event_id: UUID = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    kind: ReviewKind = Field(sa_type=String(24))
+    event_version: int
+    """What the monitor saw."""
+
+    relatedness_drug: Relatedness | None = Field(default=None, sa_type=String(16))
+    relatedness_therapy: Relatedness | None = Field(default=None, sa_type=String(16))
+    expected: bool | None = None
+    susar: bool | None = None
+    """A suspected unexpected serious adverse reaction, as this assessment has it."""
+
+    unblinded: bool = False
+    """The reviewer knew the treatment."""
+
+    due_at: datetime | None = None
+    informed_at: datetime | None = None
+    comment: str | None = Field(default=None, sa_column=Column(Text))
+    reviewed_by: UUID = Field(foreign_key="account.id")
+    reviewed_at: datetime = Field(default_factory=now)
+
+
+class SaeReportCreate(Shape):
+    kind: Annotated[ReportKind, Strict(False)]
+    aware_at: PastInstant | None = None
+    """Of follow-up and final reports: when the site became aware of what is new. An initial report's is the event's."""
+
+    narrative: LongText | None = None
+    late_reason: LongReason | None = None
+    """Required when the report comes after its time."""
+
+    @model_validator(mode="after")
+    def _awareness_by_kind(self) -> "SaeReportCreate":
+        if (self.aware_at is None) != (self.kind is ReportKind.initial):
+            raise PydanticCustomError(
+                "aware_at_by_kind", "Follow-up and final reports need aware_at, initial ones none"
+            )
+        return self
+
+
+class SaeReportRead(Answer):
+    adverse_event: UUID
+    number: int
+    kind: ReportKind
+    event_version: int
+    content: dict[str, object]
+    narrative: str | None
+    aware_at: InstantShown
+    due_at: InstantShown
+    late: bool
+    late_reason: str | None
+    submitted_by: UUID
+    submitted_at: InstantShown
+
+
+class SaeReportList(Answer):
+    items: list[SaeReportRead]
+    next: str | None = None
+
+
+class AeReviewCreate(Shape):
+    kind: Annotated[ReviewKind, Strict(False)]
+    version: Annotated[int, Bounded(ge=1, le=1_000_000)]
+    """The version of the event that you saw."""
+
+    relatedness_drug: Annotated[Relatedness, Strict(False)] | None = None
+    relatedness_therapy: Annotated[Relatedness, Strict(False)] | None = None
+    expected: bool | None = None
+    unblinded: bool = False
+    due_at: Instant | None = None
+    informed_at: PastInstant | None = None
+    comment: LongText | None = None
+
+    @model_validator(mode="after")
+    def _fields_by_kind(self) -> "AeReviewCreate":
+        assessed = (self.relatedness_drug, self.relatedness_therapy, self.expected)
+        whole = None not in assessed if self.kind is ReviewKind.assessment else assessed == (None, None, None)
+        if not whole:
+            raise PydanticCustomError(
+                "assessment_by_kind", "An assessment, and nothing else, gives both relatednesses and expected"
+            )
+        if (self.due_at is None) != (self.kind is not ReviewKind.information_request):
+            raise PydanticCustomError("due_at_by_kind", "A request for information, and nothing else, has due_at")
+        if (self.informed_at is None) != (self.kind is not ReviewKind.authority_informed):
+            raise PydanticCustomError("informed_at_by_kind", "authority_informed, and nothing else, has informed_at")
+        if self.kind is ReviewKind.information_request and self.comment is None:
+            raise PydanticCustomError("comment_missing", "Say in comment which information is asked for")
+        return self
+
+
+class AeReviewRead(Answer):
+    adverse_event: UUID
+    number: int
+    kind: ReviewKind
+    event_version: int
+    relatedness_drug: Relatedness | None
+    relatedness_therapy: Relatedness | None
+    expected: bool | None
+    susar: bool | None
+    unblinded: bool
+    due_at: InstantShown | None
+    informed_at: InstantShown | None
+    comment: str | None
+    reviewed_by: UUID
+    reviewed_at: InstantShown
+
+
+class AeReviewList(Answer):
+    items: list[AeReviewRead]
+    next: str | None = None

@@ -1,0 +1,50 @@
+"""Eligibility: the answers to a protocol's criteria, and what they come to."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from app.protocol.base import Code, Definition, Text
+
+
+class Criterion(Definition):
+    """An eligibility criterion. Met means answered as the study wants it, for exclusions too."""
+
+    code: Code
+    kind: Literal["inclusion", "exclusion"]
+    label: Text
+    may_not_apply: bool = False
+    source: Text | None = None
+
+
+class Answer(StrEnum):
+    met = "met"
+    not_met = "not_met"
+    not_applicable = "not_applicable"
+
+
+class UnknownCriterion(LookupError):
+    """The protocol has no criterion of this code."""
+
+
+class Eligibility(NamedTuple):
+    eligible: bool | None
+    """None: not decided, because criteria are open and none is unmet."""
+
+    unmet: tuple[str, ...]
+    open: tuple[str, ...]
+    """Not answered, or answered "not applicable" where the criterion always applies."""
+
+
+def eligibility(criteria: Iterable[Criterion], answers: Mapping[str, Answer]) -> Eligibility:
+    """One unmet criterion decides, whatever is open. Raises UnknownCriterion."""
+    listed = list(criteria)
+    if not answers.keys() <= {criterion.code for criterion in listed}:
+        raise UnknownCriterion("The protocol has no such criterion")
+    unmet = tuple(one.code for one in listed if answers.get(one.code) is Answer.not_met)
+    unanswered = tuple(one.code for one in listed if not _answered(one, answers.get(one.code)))
+    return Eligibility(False if unmet else None if unanswered else True, unmet, unanswered)
+
+
+def _answered(criterion: Criterion, answer: Answer | None) -> bool:
+    return answer is not None and (answer is not Answer.not_applicable or criterion.may_not_apply)

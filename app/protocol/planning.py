@@ -1,0 +1,195 @@
+"""A participant's schedule: every planned visit, its window as far as anchors are known, and how it stands on a day.
+
+Days are calendar dates of the site, so nothing shifts where clocks change; ask `clocks.local_day` for today.
+Everything is worked out anew from what is recorded: correct an anchor's date, and what hangs on it moves.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import date
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from app.protocol.definition import Protocol, VisitDefinition, VisitKind
+from app.protocol.schedule import Window, window_of
+
+HELD = ("completed", "partially_done")
+
+
+class VisitState(StrEnum):
+    done = "done"
+    missed = "missed"
+    due = "due"
+    """Today lies in its window."""
+
+    overdue = "overdue"
+    """Its window, or the visit that it must precede, has passed without it."""
+
+    upcoming = "upcoming"
+    """Its window opens later, or it has none and may be held any day."""
+
+    waiting = "waiting"
+    """Its window is not known until its anchor has taken place."""
+
+    not_applicable = "not_applicable"
+    """Recorded so; or optional and passed; or it cannot or need not take place any more."""
+
+
+class Recorded(NamedTuple):
+    """A visit as the registry has it. `on` is the day it took place; `instruments` are those with an outcome."""
+
+    visit: str
+    occurrence: int
+    status: Literal["completed", "partially_done", "missed", "not_applicable"]
+    on: date | None = None
+    instruments: frozenset[str] = frozenset()
+
+
+class PlannedVisit(NamedTuple):
+    visit: str
+    occurrence: int
+    name: str | None
+    """None for a visit that this protocol version does not have."""
+
+    optional: bool
+    state: VisitState
+    on: date | None
+    window: Window | None
+    waits_for: str | None
+    """The anchor, where the window waits for it."""
+
+    deviation_days: int | None
+    """Days outside the window: of a visit held, negative early, 0 inside, positive late; of one overdue, so far."""
+
+    missing: tuple[str, ...]
+    """Instruments still to be administered, where the visit took place, is due or is overdue."""
+
+
+class RecordedTwice(ValueError):
+    """The same occurrence of a visit was given more than once."""
+
+
+def plan(
+    protocol: Protocol,
+    recorded: Iterable[Recorded],
+    today: date,
+    left_on: date | None = None,
+    scopes: Collection[str] | None = None,
+) -> list[PlannedVisit]:
+    """The schedule in the protocol's order, then visits recorded under codes that it does not have.
+
+    `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
+    Raises RecordedTwice.
+    """
+    records: dict[tuple[str, int], Recorded] = {}
+    for one in recorded:
+        if (one.visit, one.occurrence) in records:
+            raise RecordedTwice(one.visit)
+        records[one.visit, one.occurrence] = one
+    course = _Course(protocol, records, today, left_on, scopes)
+    planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
+    known = {visit.code for visit in protocol.visits}
+    return planned + [_unplanned(records[key]) for key in sorted(records) if key[0] not in known]
+
+
+def _unplanned(record: Recorded) -> PlannedVisit:
+    state = _RECORDED_STATES[record.status]
+    return PlannedVisit(record.visit, record.occurrence, None, True, state, record.on, None, None, None, ())
+
+
+_RECORDED_STATES = {
+    "completed": VisitState.done,
+    "partially_done": VisitState.done,
+    "missed": VisitState.missed,
+    "not_applicable": VisitState.not_applicable,
+}
+
+
+class _Course:
+    """What is recorded of one participant, read against the protocol on one day."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        records: Mapping[tuple[str, int], Recorded],
+        today: date,
+        left_on: date | None,
+        scopes: Collection[str] | None,
+    ) -> None:
+        self.visits = {visit.code: visit for visit in protocol.visits}
+        self.records, self.today, self.left_on, self.scopes = records, today, left_on, scopes
+        self.held = {
+            code: one.on for (code, number), one in records.items() if number == 1 and one.status in HELD and one.on
+        }
+        ends = [self.held[code] for code, visit in self.visits.items() if _ends(visit) and code in self.held]
+        self.ended_on = min(ends, default=None)
+
+    def occurrences(self, visit: VisitDefinition) -> list[int]:
+        """Those planned, and any more that were recorded."""
+        return sorted({*range(1, visit.repeats + 1), *(number for code, number in self.records if code == visit.code)})
+
+    def planned(self, visit: VisitDefinition, occurrence: int) -> PlannedVisit:
+        record = self.records.get((visit.code, occurrence))
+        window = window_of(visit, self.held, occurrence)
+        state = _RECORDED_STATES[record.status] if record else self._open_state(visit, window)
+        on = record.on if record else None
+        deviation = window.deviation_days(on) if window and on else None
+        closes = self._closes(visit, window)
+        if state is VisitState.overdue and closes:
+            deviation = (self.today - closes).days
+        return PlannedVisit(
+            visit=visit.code,
+            occurrence=occurrence,
+            name=visit.name,
+            optional=visit.optional,
+            state=state,
+            on=on,
+            window=window,
+            waits_for=visit.anchor if visit.has_window and window is None else None,
+            deviation_days=deviation,
+            missing=_missing(visit, state, record.instruments if record else frozenset()),
+        )
+
+    def _open_state(self, visit: VisitDefinition, window: Window | None) -> VisitState:
+        """How a visit stands of which nothing is recorded."""
+        closes = self._closes(visit, window)
+        if self._dropped(visit, closes) or self._never(visit):
+            return VisitState.not_applicable
+        if visit.has_window and window is None:
+            return VisitState.waiting
+        if closes is None:
+            return VisitState.not_applicable if visit.optional else VisitState.upcoming
+        if self.today > closes:
+            return VisitState.not_applicable if visit.optional else VisitState.overdue
+        return VisitState.upcoming if window and self.today < window.start else VisitState.due
+
+    def _closes(self, visit: VisitDefinition, window: Window | None) -> date | None:
+        """The last day on which it is as planned, where that is known."""
+        days = [window.end] if window else []
+        if visit.before in self.held:
+            days.append(self.held[visit.before])
+        return min(days, default=None)
+
+    def _dropped(self, visit: VisitDefinition, closes: date | None) -> bool:
+        """Whether it need not be held: for want of consent, or since the participant left before it was over."""
+        if self.scopes is not None and visit.needs_scope is not None and visit.needs_scope not in self.scopes:
+            return True
+        ended_on = None if visit.kept_after_early_termination else self.ended_on
+        stops = [day for day in (self.left_on, ended_on) if day is not None]
+        return bool(stops) and (closes is None or closes >= min(stops))
+
+    def _never(self, visit: VisitDefinition) -> bool:
+        """Whether its anchor will not take place, and so neither will it."""
+        if not visit.has_window or visit.anchor not in self.visits:
+            return False
+        anchor = self.records.get((visit.anchor, 1))
+        return anchor.status not in HELD if anchor else self._never(self.visits[visit.anchor])
+
+
+def _ends(visit: VisitDefinition) -> bool:
+    return visit.kind is VisitKind.early_termination
+
+
+def _missing(visit: VisitDefinition, state: VisitState, present: frozenset[str]) -> tuple[str, ...]:
+    if state not in (VisitState.done, VisitState.due, VisitState.overdue):
+        return ()
+    return tuple(code for code in visit.instruments if code not in present)

@@ -1,0 +1,22 @@
+"""Adverse events counted."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from app.access import Actor, Permission, requires
+from app.database import ReadSession
+from app.models.ae_summary import AeSummary, AeSummaryQuery
+from app.services import ae_summary
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/adverse-events/summary", tags=["adverse events"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
+
+
+@router.get("")
+def summarise_adverse_events(
+    query: Annotated[AeSummaryQuery, Query()], actor: Reader, session: ReadSession
+) -> AeSummary:
+    """Participants and events side by side, with denominators and rates, at your sites of a study."""
+    return ae_summary.summary(session, actor, query)

@@ -1,0 +1,96 @@
+"""Reports, reviews and clocks of adverse events."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Response
+from sqlalchemy import Row
+from sqlmodel import Session, col
+
+from app.access import Actor, Permission, found, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.adverse_event import AdverseEvent
+from app.models.base import now
+from app.models.monitoring import ClockList, ClockRead
+from app.models.safety_report import (
+    AeReviewCreate,
+    AeReviewList,
+    AeReviewRead,
+    SaeReportCreate,
+    SaeReportList,
+    SaeReportRead,
+)
+from app.services import adverse_events, ae_reviews, sae_clocks, sae_reports
+from app.web.once import Made, OncePerKey
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/adverse-events/{event_id}", tags=["adverse events"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
+Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
+Reviewer = Annotated[Actor, Depends(requires(Permission.adverse_event_review))]
+
+
+def _event(session: Session, actor: Actor, event_id: UUID) -> Row[Any]:
+    statement = visible(adverse_events.rows().where(col(AdverseEvent.id) == event_id), actor)
+    return found(session.execute(statement).first())
+
+
+@router.post("/reports", status_code=201, response_model=SaeReportRead)
+def report_serious_event(
+    event_id: UUID, body: SaeReportCreate, actor: Writer, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Report a serious event to the sponsor, as it is stored now."""
+
+    def make() -> Made:
+        read, site_id = sae_reports.report(session, actor, event_id, body)
+        return Made(read, f"/v1/adverse-events/{event_id}/reports/{read.number}", site_id=site_id)
+
+    return once.create(session, actor, body, make)
+
+
+@router.get("/reports")
+def list_reports(event_id: UUID, actor: Reader, session: ReadSession) -> SaeReportList:
+    """All reports of an event, oldest first."""
+    event = _event(session, actor, event_id)
+    return SaeReportList(items=[sae_reports.read(row) for row in sae_reports.reports_of(session, event)])
+
+
+@router.get("/reports/{number}")
+def read_report(event_id: UUID, number: int, actor: Reader, session: ReadSession) -> SaeReportRead:
+    """One report, as it was sent."""
+    reports = sae_reports.reports_of(session, _event(session, actor, event_id))
+    return sae_reports.read(found(next((row for row in reports if row.number == number), None)))
+
+
+@router.post("/reviews", status_code=201, response_model=AeReviewRead)
+def review_event(
+    event_id: UUID, body: AeReviewCreate, actor: Reviewer, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Acknowledge an event, assess it, ask for information, or say that the authority was informed."""
+
+    def make() -> Made:
+        read, site_id = ae_reviews.review(session, actor, event_id, body)
+        return Made(read, f"/v1/adverse-events/{event_id}/reviews", site_id=site_id)
+
+    return once.create(session, actor, body, make)
+
+
+@router.get("/reviews")
+def list_reviews(event_id: UUID, actor: Reader, session: ReadSession) -> AeReviewList:
+    """All reviews of an event, oldest first."""
+    event = _event(session, actor, event_id)
+    return AeReviewList(items=[ae_reviews.read(row) for row in ae_reviews.reviews_of(session, event)])
+
+
+@router.get("/clocks")
+def list_clocks(event_id: UUID, actor: Reader, session: ReadSession) -> ClockList:
+    """What is due for this event, by when, and when it was met."""
+    event = _event(session, actor, event_id)
+    at = now()
+    return ClockList(
+        as_of=at,
+        items=[
+            ClockRead(**clock._asdict(), state=clock.state(at))
+            for clock in sae_clocks.clocks_of(session, [event])[event.id]
+        ],
+    )

@@ -1,0 +1,90 @@
+"""Lists of adverse events: which are asked for, in which order, and all of them as CSV."""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, func, literal, or_
+from sqlmodel import col
+
+from app.access import Actor, Rows, visible
+from app.database import Database
+from app.models.adverse_event import AdverseEvent
+from app.models.adverse_event_shapes import AdverseEventFilter, AdverseEventRead, AdverseEventSort
+from app.models.base import now
+from app.services import adverse_events
+from app.services.csv_lines import blocks, line_of
+from app.services.monitoring import unreviewed_by
+
+LONG_AGO = date(1, 1, 1)
+_ONSET = func.coalesce(AdverseEvent.onset_latest, literal(LONG_AGO, Date)).label("onset_order")
+"""An unknown onset comes last."""
+
+_KEYS: dict[AdverseEventSort, Any] = {
+    AdverseEventSort.due: AdverseEvent.due_at,
+    AdverseEventSort.onset: _ONSET,
+    AdverseEventSort.reported: AdverseEvent.created_at,
+    AdverseEventSort.updated: AdverseEvent.updated_at,
+}
+
+
+def asked(actor: Actor, query: AdverseEventFilter) -> tuple[Rows, Any, bool]:
+    """The statement, the column that it is ordered by, and whether the smallest comes first."""
+    at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
+    statement = visible(adverse_events.rows(), actor).where(at, *_conditions(actor, query))
+    key = _KEYS[query.sort]
+    if query.sort is AdverseEventSort.onset:
+        statement = statement.add_columns(key)
+    if query.sort is AdverseEventSort.due:
+        statement = statement.where(key.is_not(None))
+    return statement, key, query.sort is AdverseEventSort.due
+
+
+def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[bool]]:
+    ae = AdverseEvent
+    plain: list[tuple[Any, Any]] = [
+        (ae.pid, query.participant),
+        (ae.serious, query.serious),
+        (ae.severity, query.severity),
+        (ae.outcome, query.outcome),
+        (ae.special_interest, query.aesi),
+        (ae.soc, query.soc),
+    ]
+    conditions = [col(column) == value for column, value in plain if value is not None]
+    if query.relatedness is not None:
+        conditions.append(
+            or_(col(ae.relatedness_drug) == query.relatedness, col(ae.relatedness_therapy) == query.relatedness)
+        )
+    if query.term is not None:
+        term = query.term.lower()
+        conditions.append(or_(func.lower(ae.term) == term, func.lower(ae.pt) == term))
+    if query.onset_from is not None:
+        conditions.append(col(ae.onset_latest) >= query.onset_from)
+    if query.onset_to is not None:
+        conditions.append(col(ae.onset_earliest) <= query.onset_to)
+    if query.updated_since is not None:
+        conditions.append(col(ae.updated_at) >= query.updated_since)
+    if query.overdue is not None:
+        late, sent = col(ae.due_at) < now(), adverse_events.reported_at().element.is_not(None)
+        conditions.append(late & ~sent if query.overdue else or_(col(ae.due_at).is_(None), ~late, sent))
+    if query.unreviewed is not None:
+        conditions.append(unreviewed_by(actor) if query.unreviewed else ~unreviewed_by(actor))
+    return conditions
+
+
+COLUMNS = tuple(AdverseEventRead.model_fields)
+_TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
+"""Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
+
+
+def csv_lines(database: Database, actor: Actor, statement: Rows, key: Any, ascending: bool) -> Iterator[str]:
+    """Every event that was asked for, in its order, with a head line."""
+    yield line_of([COLUMNS])
+    for rows in blocks(database, actor, statement, (key, AdverseEvent.id), ascending):
+        reads = [adverse_events.read(row, actor).model_dump(mode="json") for row in rows]
+        yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
+
+
+def _cell(name: str, value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if name in _TYPED else value

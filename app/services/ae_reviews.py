@@ -1,0 +1,61 @@
+"""Reviews of adverse events by monitors, on behalf of the sponsor."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found, visible
+from app.errors import Conflict
+from app.models.adverse_event import AdverseEvent, Relatedness
+from app.models.base import now
+from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, ReviewKind
+
+SUSPECTED = frozenset({Relatedness.possible, Relatedness.probable, Relatedness.definite})
+"""A causal relationship is at least a reasonable possibility (ICH E2A, section II.A.2)."""
+
+
+class EventMoved(Conflict):
+    """The event has changed since the version that you reviewed; read it again."""
+
+
+def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
+    """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved."""
+    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
+    event = found(session.exec(statement.with_for_update()).first())
+    if event.version != body.version:
+        raise EventMoved
+    row = AeReview(
+        site_id=event.site_id,
+        adverse_event_id=event.id,
+        number=len(reviews_of(session, event)) + 1,
+        event_version=event.version,
+        susar=_susar(event, body),
+        reviewed_by=actor.account_id,
+        reviewed_at=now(),
+        **body.model_dump(exclude={"version"}),
+    )
+    session.add(row)
+    session.flush()
+    made = audit.created("adverse-event:reviewed", row, f"{event.id}/{row.number}")
+    audit.append(session, str(actor.account_id), row.site_id, [made])
+    return read(row), row.site_id
+
+
+def _susar(event: AdverseEvent, body: AeReviewCreate) -> bool | None:
+    """Suspected, unexpected and serious (ICH E2A, sections II.A to II.C); None: nobody assessed."""
+    if body.kind is not ReviewKind.assessment:
+        return None
+    return event.serious and body.expected is False and body.relatedness_drug in SUSPECTED
+
+
+def reviews_of(session: Session, event: Any) -> list[AeReview]:
+    """Oldest first. The caller has checked that the event exists for the actor."""
+    theirs = select(AeReview).where(AeReview.site_id == event.site_id, AeReview.adverse_event_id == event.id)
+    return list(session.exec(theirs.order_by(col(AeReview.number))))
+
+
+def read(row: AeReview) -> AeReviewRead:
+    same = {name: getattr(row, name) for name in AeReviewRead.model_fields.keys() & AeReview.model_fields.keys()}
+    return AeReviewRead(**same, adverse_event=row.adverse_event_id)

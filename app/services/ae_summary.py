@@ -1,0 +1,84 @@
+"""Adverse events of a study counted by group, over the sites that exist for the actor."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sqlalchemy import select
+from sqlmodel import Session
+
+from app.access import Actor
+from app.errors import NotFound
+from app.models.adverse_event import AdverseEvent
+from app.models.ae_summary import AeSummary, AeSummaryQuery, AeSummaryRow, Population
+from app.models.base import now, table_of
+from app.models.participant import Participant, ParticipantStatus
+from app.protocol.incidence import Event, Incidence, Person, incidence
+from app.services.exposure import NEVER, Exposure, exposures
+
+UNCODED, NOT_GIVEN = "UNCODED", "not given"
+_SCREENED_ONLY = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
+_PERSON, _EVENT = table_of(Participant), table_of(AdverseEvent)
+
+
+def summary(session: Session, actor: Actor, query: AeSummaryQuery) -> AeSummary:
+    """Raises NotFound for a study or site that does not exist for the actor."""
+    sites = actor.sites_at(query.study, query.site)
+    if not sites:
+        raise NotFound
+    seen = exposures(session, sites)
+    people = list(_people(session, actor, sites, query.population, seen))
+    rows = incidence(people, _events(session, sites, query, seen), query.by)
+    return AeSummary(
+        as_of=now(),
+        study=query.study,
+        population=query.population,
+        participants=len(people),
+        items=[_row(row, query) for row in rows],
+    )
+
+
+def _people(
+    session: Session, actor: Actor, sites: Sequence[int], population: Population, seen: Mapping[str, Exposure]
+) -> Iterator[Person]:
+    wanted = (_PERSON.c.site_id, _PERSON.c.pid, _PERSON.c.status, _PERSON.c.actual_arm, _PERSON.c.planned_arm)
+    for row in session.execute(select(*wanted).where(_PERSON.c.site_id.in_(sites))):
+        exposure = seen.get(row.pid, NEVER)
+        if population is Population.safety and not exposure.doses:
+            continue
+        if population is Population.enrolled and row.status in _SCREENED_ONLY:
+            continue
+        groups = {"site": actor.places[row.site_id].site, "arm": row.actual_arm or row.planned_arm or NOT_GIVEN}
+        first = exposure.doses[0] if exposure.doses else None
+        yield Person(row.pid, groups, first, exposure.last_seen)
+
+
+def _events(
+    session: Session, sites: Sequence[int], query: AeSummaryQuery, seen: Mapping[str, Exposure]
+) -> Iterator[Event]:
+    names = ("pid", "severity", "soc", "pt", "relatedness_drug", "relatedness_therapy")
+    wanted = [_EVENT.c[name] for name in (*names, "onset_earliest", "onset_latest")]
+    statement = select(*wanted).where(_EVENT.c.site_id.in_(sites))
+    if query.serious is not None:
+        statement = statement.where(_EVENT.c.serious == query.serious)
+    for row in session.execute(statement.execution_options(yield_per=1000)):
+        if query.emergent and not seen.get(row.pid, NEVER).emergent(row.onset_latest):
+            continue
+        groups = {
+            "soc": row.soc or UNCODED,
+            "pt": row.pt or UNCODED,
+            "relatedness": row.relatedness_drug or NOT_GIVEN,
+            "relatedness_therapy": row.relatedness_therapy or NOT_GIVEN,
+        }
+        yield Event(row.pid, row.severity, row.onset_earliest, groups)
+
+
+def _row(row: Incidence, query: AeSummaryQuery) -> AeSummaryRow:
+    return AeSummaryRow(
+        group=dict(zip(query.by, row.group, strict=True)),
+        participants=row.participants,
+        denominator=row.denominator,
+        percent=row.percent,
+        events=row.events,
+        person_years=row.person_years,
+        events_per_100_person_years=row.events_rate,
+        first_events_per_100_person_years=row.first_event_rate,
+    )

@@ -1,0 +1,56 @@
+"""When participants had the treatment: the days of their visits at which it is given."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlmodel import Session
+
+from app.models.base import table_of
+from app.models.participant import Participant
+from app.models.visit import Visit
+from app.services.studies import protocol_of
+
+_PERSON, _VISIT = table_of(Participant), table_of(Visit)
+
+
+class Exposure(NamedTuple):
+    """A participant's doses and the last day on which they were seen at a visit."""
+
+    doses: Sequence[date]
+    last_seen: date | None
+
+    def days_since(self, onset: date) -> int | None:
+        """From the last dose up to the onset; None before the first."""
+        before = [day for day in self.doses if day <= onset]
+        return (onset - before[-1]).days if before else None
+
+    def emergent(self, onset_latest: date | None) -> bool | None:
+        """Can it have begun on or after the day of the first dose (ICH E9, glossary: treatment emergent)? An unknown
+        onset can. None without a dose."""
+        if not self.doses:
+            return None
+        return onset_latest is None or onset_latest >= self.doses[0]
+
+
+NEVER = Exposure((), None)
+
+
+def exposures(session: Session, site_ids: Sequence[int], pid: str | None = None) -> Mapping[str, Exposure]:
+    """By pid, of one participant or of everybody at some sites. Two queries."""
+    people = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(_PERSON.c.site_id.in_(site_ids))
+    visits = select(_VISIT.c.pid, _VISIT.c.visit_code, _VISIT.c.occurred_on).where(
+        _VISIT.c.site_id.in_(site_ids), _VISIT.c.occurred_on.is_not(None)
+    )
+    if pid is not None:
+        people, visits = people.where(_PERSON.c.pid == pid), visits.where(_VISIT.c.pid == pid)
+    given = {row.pid: protocol_of(session, row.protocol_version_id).exposure for row in session.execute(people)}
+    doses: dict[str, list[date]] = defaultdict(list)
+    seen: dict[str, date] = {}
+    for symbols, code, day in session.execute(visits):
+        seen[symbols] = max(day, seen.get(symbols, day))
+        if code in given.get(symbols, ()):
+            doses[symbols].append(day)
+    return {symbols: Exposure(sorted(doses[symbols]), day) for symbols, day in seen.items()}

@@ -1,0 +1,93 @@
+"""Reports of serious adverse events to the sponsor: numbered, never changed, each on its own clock."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found, visible
+from app.errors import Conflict, Fault, Invalid
+from app.models.adverse_event import AdverseEvent
+from app.models.base import canonical_json, now
+from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
+from app.services.adverse_events import sae_clock
+from app.services.participants import enrolled
+
+
+class EventNotSerious(Conflict):
+    """Only serious events are reported; this one meets no criterion."""
+
+
+class InitialReportMissing(Conflict):
+    """The first report of an event is the initial one, and there is only one."""
+
+
+class ReportsFinal(Conflict):
+    """The final report of this event was sent; nothing follows it."""
+
+
+class LateReasonMissing(Invalid):
+    """The report comes after its time, and does not say why."""
+
+
+def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate) -> tuple[SaeReportRead, int]:
+    """Send a report of an event as it is now; also gives the site's key.
+
+    The event's row is held, so that two reports get two numbers and no correction slips between event and report.
+    Raises NotFound, EventNotSerious, InitialReportMissing, ReportsFinal, LateReasonMissing.
+    """
+    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
+    event = found(session.exec(statement).first())
+    earlier = reports_of(session, event)
+    _require_in_order(event, earlier, body)
+    at = now()
+    aware_at = body.aware_at or event.aware_at or event.created_at
+    clock = sae_clock(enrolled(session, actor, event.pid).protocol)
+    due_at = event.due_at if body.kind is ReportKind.initial and event.due_at else aware_at + clock
+    if at > due_at and body.late_reason is None:
+        raise LateReasonMissing(Fault("/late_reason", "required", "Say why the report comes after its time"))
+    row = SaeReport(
+        site_id=event.site_id,
+        adverse_event_id=event.id,
+        number=len(earlier) + 1,
+        kind=body.kind,
+        event_version=event.version,
+        content=canonical_json(audit.snapshot(event)),
+        narrative=body.narrative,
+        aware_at=aware_at,
+        due_at=due_at,
+        late_reason=body.late_reason,
+        submitted_by=actor.account_id,
+        submitted_at=at,
+    )
+    session.add(row)
+    session.flush()
+    made = audit.created("sae:reported", row, f"{event.id}/{row.number}")
+    audit.append(session, str(actor.account_id), row.site_id, [made])
+    return read(row), row.site_id
+
+
+def _require_in_order(event: AdverseEvent, earlier: list[SaeReport], body: SaeReportCreate) -> None:
+    if not event.serious and not earlier:
+        raise EventNotSerious
+    if bool(earlier) == (body.kind is ReportKind.initial):
+        raise InitialReportMissing
+    if earlier and earlier[-1].kind == ReportKind.final:
+        raise ReportsFinal
+
+
+def reports_of(session: Session, event: Any) -> list[SaeReport]:
+    """Oldest first. The caller has checked that the event exists for the actor."""
+    theirs = select(SaeReport).where(SaeReport.site_id == event.site_id, SaeReport.adverse_event_id == event.id)
+    return list(session.exec(theirs.order_by(col(SaeReport.number))))
+
+
+def read(row: SaeReport) -> SaeReportRead:
+    same = {name: getattr(row, name) for name in SaeReportRead.model_fields.keys() & SaeReport.model_fields.keys()}
+    return SaeReportRead(
+        **{**same, "content": json.loads(row.content)},
+        adverse_event=row.adverse_event_id,
+        late=row.submitted_at > row.due_at,
+    )

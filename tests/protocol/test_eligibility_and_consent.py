@@ -1,0 +1,98 @@
+"""Eligibility answers, consent versions, and who must consent again after an amendment."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from app.protocol.consent import Amendment, ConsentVersion, current_consent, to_reconsent
+from app.protocol.eligibility import Answer, UnknownCriterion, eligibility
+from app.protocol.schedule import shipped_protocols
+
+CRITERIA = shipped_protocols()["mdma-mdd-generic/1"].eligibility
+MET = {criterion.code: Answer.met for criterion in CRITERIA}
+
+
+@pytest.mark.parametrize(
+    ("change", "eligible", "unmet", "still_open"),
+    [
+        ({}, True, (), ()),
+        ({"EXCL08": Answer.not_met}, False, ("EXCL08",), ()),
+        ({"EXCL02": Answer.not_met, "INCL01": Answer.not_met}, False, ("INCL01", "EXCL02"), ()),
+        ({"INCL05": Answer.not_applicable, "EXCL06": Answer.not_applicable}, True, (), ()),
+        ({"INCL01": Answer.not_applicable}, None, (), ("INCL01",)),
+        ({"INCL01": None}, None, (), ("INCL01",)),
+        ({"INCL01": None, "EXCL08": Answer.not_met}, False, ("EXCL08",), ("INCL01",)),
+    ],
+)
+def test_answers_come_to_a_decision(
+    change: dict[str, Any], eligible: bool | None, unmet: tuple[str, ...], still_open: tuple[str, ...]
+) -> None:
+    answers = {code: answer for code, answer in {**MET, **change}.items() if answer is not None}
+    assert eligibility(CRITERIA, answers) == (eligible, unmet, still_open)
+
+
+def test_no_answers_decide_nothing() -> None:
+    assert eligibility(CRITERIA, {}) == (None, (), tuple(MET))
+
+
+def test_an_answer_to_no_criterion_is_refused() -> None:
+    with pytest.raises(UnknownCriterion):
+        eligibility(CRITERIA, {**MET, "INCL99": Answer.met})
+
+
+def consent(version: str, valid_from: date | None = None) -> ConsentVersion:
+    return ConsentVersion(version=version, scopes=("main",), valid_from=valid_from)
+
+
+CONSENTS = [consent("3", date(2026, 6, 1)), consent("1"), consent("2", date(2026, 3, 1))]
+
+
+@pytest.mark.parametrize(
+    ("on", "version"),
+    [
+        (date(2026, 2, 28), "1"),
+        (date(2026, 3, 1), "2"),
+        (date(2026, 5, 31), "2"),
+        (date(2026, 6, 1), "3"),
+    ],
+)
+def test_the_current_consent_is_the_latest_that_holds(on: date, version: str) -> None:
+    found = current_consent(CONSENTS, on)
+    assert found is not None
+    assert found.version == version
+
+
+def test_of_two_from_the_same_day_the_last_one_listed_holds() -> None:
+    assert current_consent([consent("1"), consent("2")], date(2026, 1, 1)) == consent("2")
+    assert current_consent([consent("2", date(2026, 3, 1))], date(2026, 1, 1)) is None
+
+
+AMENDMENT = Amendment(
+    version="2",
+    valid_from=date(2026, 3, 1),
+    summary="A second blood sample",
+    reconsent=("enrolled", "active"),
+    consent="2",
+    source="made up",
+)
+
+
+@pytest.mark.parametrize(
+    ("on", "status", "signed", "asked"),
+    [
+        (date(2026, 3, 1), "active", {"1"}, True),
+        (date(2026, 3, 1), "enrolled", {"1"}, True),
+        (date(2026, 2, 28), "active", {"1"}, False),
+        (date(2026, 3, 1), "completed", {"1"}, False),
+        (date(2026, 3, 1), "withdrawn", {"1"}, False),
+        (date(2026, 3, 1), "active", {"1", "2"}, False),
+    ],
+)
+def test_who_must_consent_again(on: date, status: str, signed: set[str], asked: bool) -> None:
+    assert to_reconsent([AMENDMENT], on, status, signed) == ((AMENDMENT,) if asked else ())
+
+
+def test_an_amendment_that_asks_nobody_again() -> None:
+    quiet = Amendment(version="2", valid_from=date(2026, 3, 1), summary="Typing errors", source="made up")
+    assert to_reconsent([quiet], date(2026, 4, 1), "active", {"1"}) == ()

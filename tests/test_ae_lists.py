@@ -1,0 +1,136 @@
+"""Lists of adverse events in every order, as CSV, and how an event lies to the doses."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from tests.world import World
+
+
+def report(world: World, pid: str, onset: str | None, **changes: object) -> str:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(pid, onset=onset, **changes))
+    assert answer.status_code == 201, answer.text
+    name: str = answer.json()["id"]
+    return name
+
+
+def ids(world: World, **query: str) -> list[str]:
+    """All pages of a list, two events at a time."""
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = world.monitor.get("/v1/adverse-events", study=world.study, limit="2", **query, **cursor).json()
+        found += [item["id"] for item in page["items"]]
+        if page["next"] is None:
+            return found
+        cursor = {"cursor": page["next"]}
+
+
+@pytest.fixture
+def events(world: World) -> dict[str, str]:
+    """Five events, in the order of their reports."""
+    pid = world.enrolled()
+    serious = {"criteria": {"hospitalisation": True}}
+    return {
+        "old": report(world, pid, "2025-02-03"),
+        "partial": report(world, pid, "2025-03", **serious, aware_at="2025-03-09T09:00:00Z"),
+        "unknown": report(world, pid, None),
+        "new": report(world, pid, "2025-04-01", **serious, aware_at="2025-03-08T09:00:00Z", term='=1+1 "x"'),
+        "middle": report(world, pid, "2025-03-15"),
+    }
+
+
+def test_events_are_listed_in_the_order_asked_for_page_by_page(world: World, events: dict[str, str]) -> None:
+    def named(*names: str) -> list[str]:
+        return [events[name] for name in names]
+
+    assert ids(world) == named("middle", "new", "unknown", "partial", "old")
+    assert ids(world, sort="onset") == named("new", "partial", "middle", "old", "unknown")
+    assert ids(world, sort="due") == named("new", "partial")
+    seen = world.staff_a.get(f"/v1/adverse-events/{events['old']}").headers["ETag"]
+    body = {"severity": "severe", "reason": "typed wrongly"}
+    assert world.staff_a.patch(f"/v1/adverse-events/{events['old']}", body, seen).is_success
+    assert ids(world, sort="updated") == named("old", "middle", "new", "unknown", "partial")
+
+
+def test_a_cursor_of_one_order_is_worth_nothing_in_another(world: World, events: dict[str, str]) -> None:
+    page = world.monitor.get("/v1/adverse-events", study=world.study, limit="2", sort="onset").json()
+    answer = world.monitor.get("/v1/adverse-events", study=world.study, limit="2", cursor=page["next"])
+    assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
+
+
+@pytest.mark.parametrize("sort", ["due", "onset", "reported", "updated"])
+def test_the_csv_holds_what_the_pages_hold_in_the_same_order(
+    world: World, events: dict[str, str], sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.csv_lines.BLOCK", 2)
+    answer = world.monitor.get("/v1/adverse-events", study=world.study, sort=sort, format="csv")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["id"] for row in rows] == ids(world, sort=sort)
+    assert all(not cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
+    new = next(row for row in rows if row["id"] == events["new"])
+    assert (json.loads(new["term"]), new["severity"]) == ('=1+1 "x"', "mild")
+
+
+def test_the_csv_holds_only_rows_of_granted_sites(world: World, events: dict[str, str]) -> None:
+    world.staff_b.post("/v1/adverse-events", world.event(world.enrolled("B")))
+    for caller, expected in ((world.monitor_a, {"A"}), (world.staff_b, {"B"}), (world.monitor, {"A", "B"})):
+        answer = caller.get("/v1/adverse-events", study=world.study, format="csv")
+        assert {row["site"] for row in csv.DictReader(io.StringIO(answer.text))} == expected
+
+
+def test_an_event_shows_how_it_lies_to_the_doses(world: World) -> None:
+    pid = world.enrolled()
+    for code, day in (("BL", "2025-01-25"), ("DOS1", "2025-02-22")):
+        visit = world.visit(pid, code, day, deviation_reason="in this test")
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+
+    def lies(onset: str | None) -> tuple[bool | None, int | None]:
+        read = world.monitor.get(f"/v1/adverse-events/{report(world, pid, onset)}").json()
+        return read["treatment_emergent"], read["days_since_last_dose"]
+
+    assert lies("2025-02-21") == (False, None)
+    assert lies("2025-02-22") == (True, 0)
+    assert lies("2025-03-01") == (True, 7)
+    assert lies("2025-02") == (True, None)
+    assert lies("2025-01") == (False, None)
+    assert lies(None) == (True, None)
+
+
+def test_without_a_dose_nothing_is_said_about_it(world: World) -> None:
+    read = world.monitor.get(f"/v1/adverse-events/{report(world, world.enrolled(), '2025-02-03')}").json()
+    assert (read["treatment_emergent"], read["days_since_last_dose"]) == (None, None)
+
+
+def test_the_summary_counts_by_population_and_place(world: World) -> None:
+    dosed, not_dosed = world.enrolled(), world.enrolled("B")
+    for code, day in (("BL", "2025-01-25"), ("DOS1", "2025-02-22")):
+        visit = world.visit(dosed, code, day, deviation_reason="in this test")
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+    coding = {"system": "MedDRA", "term": "Headache", "level": "pt"}
+    report(world, dosed, "2025-03-01", codings=[coding])
+    report(world, dosed, "2025-02-01")
+    world.staff_b.post("/v1/adverse-events", world.event(not_dosed))
+
+    def summary(caller: object = world.monitor, **query: str) -> list[tuple[dict[str, str], int, int, int]]:
+        read = caller.get("/v1/adverse-events/summary", study=world.study, **query).json()  # type: ignore[attr-defined]
+        return [(row["group"], row["participants"], row["denominator"], row["events"]) for row in read["items"]]
+
+    assert summary() == [({}, 1, 1, 2)]
+    assert summary(emergent="true") == [({}, 1, 1, 1)]
+    assert summary(population="all") == [({}, 2, 2, 3)]
+    assert summary(world.monitor_a, population="all") == [({}, 1, 1, 2)]
+    assert summary(by="pt,site") == [
+        ({"pt": "Headache", "site": "A"}, 1, 1, 1),
+        ({"pt": "UNCODED", "site": "A"}, 1, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize("query", ["by=soc,soc", "by=term", "by=,", "population=dosed", "emergent=yes", "offset=1"])
+def test_a_summary_that_means_nothing_is_refused(world: World, query: str) -> None:
+    answer = world.monitor.raw("GET", f"/v1/adverse-events/summary?study={world.study}&{query}", b"")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"].startswith("/query/")

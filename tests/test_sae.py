@@ -1,0 +1,282 @@
+"""Serious events against their clock: reports, reviews, and what a monitor sees in the morning."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from httpx2 import Response
+
+import app.models.base
+from app.protocol.clocks import Clock, SusarKind
+from app.protocol.expedited import ClockState, EventFacts, clocks
+from tests.route_cases import shown
+from tests.world import World
+
+NOON = datetime(2026, 3, 27, 12, tzinfo=UTC)
+"""A Friday; on the Sunday after it clocks go forward in Berlin."""
+
+ASSESSED = {"kind": "assessment", "relatedness_drug": "possible", "relatedness_therapy": "unlikely"}
+
+
+class Clockwork:
+    """The server's clock, set by hand."""
+
+    def __init__(self) -> None:
+        self.at = NOON
+
+    def later(self, **by: float) -> datetime:
+        self.at += timedelta(**by)
+        return self.at
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
+    """`now` wherever a service looks at the clock."""
+    work = Clockwork()
+    for module in ("adverse_events", "ae_lists", "ae_reviews", "monitoring", "sae_reports"):
+        monkeypatch.setattr(f"app.services.{module}.now", lambda: work.at)
+    monkeypatch.setattr("app.routers.sae.now", lambda: work.at)
+    monkeypatch.setattr(app.models.base, "now", lambda: work.at)
+    return work
+
+
+def serious(world: World, clock: Clockwork, **changes: Any) -> Response:
+    """A serious event at site A, of which the site became aware an hour ago."""
+    body = world.event(world.enrolled(), aware_at=shown(clock.at - timedelta(hours=1)), **changes)
+    answer = world.staff_a.post("/v1/adverse-events", {"criteria": {"hospitalisation": True}, **body})
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def path(event: Response) -> str:
+    return event.headers["Location"]
+
+
+def amend(world: World, event: Response, **change: Any) -> Response:
+    seen = world.staff_a.get(path(event)).headers["ETag"]
+    answer = world.staff_a.patch(path(event), {"reason": "typed wrongly", **change}, seen)
+    assert answer.is_success, answer.text
+    return answer
+
+
+def running(world: World, event: Response) -> list[tuple[str, str]]:
+    """Codes and states of the event's clocks."""
+    return [(item["code"], item["state"]) for item in world.monitor.get(f"{path(event)}/clocks").json()["items"]]
+
+
+def urgent(world: World, kind: str, **query: Any) -> list[str]:
+    """Ids of the events of this study that the summary puts under a heading."""
+    read = world.monitor.get("/v1/monitoring/summary", study=world.study, **query).json()
+    return [item["adverse_event"] for item in read[kind]]
+
+
+def test_a_serious_event_is_due_24_hours_after_the_site_became_aware(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    due = datetime.fromisoformat(event.json()["due_at"])
+    assert due == NOON + timedelta(hours=23)
+    assert running(world, event) == [("SAE-REPORT", "running")]
+    clock.at = due
+    assert running(world, event) == [("SAE-REPORT", "running")]
+    clock.later(seconds=1)
+    assert running(world, event) == [("SAE-REPORT", "overdue")]
+
+
+def test_an_event_goes_from_due_soon_to_overdue_to_reported_and_leaves_the_summary(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    name = event.json()["id"]
+    assert (urgent(world, "due_soon"), urgent(world, "overdue")) == ([name], [])
+    assert urgent(world, "due_soon", soon_hours="22") == []
+    clock.later(hours=24)
+    assert (urgent(world, "due_soon"), urgent(world, "overdue")) == ([], [name])
+    listed = world.monitor.get("/v1/adverse-events", study=world.study, overdue="true").json()["items"]
+    assert [item["id"] for item in listed] == [name]
+    late = world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
+    assert (late.status_code, late.json()["errors"][0]["pointer"]) == (422, "/late_reason")
+    body = {"kind": "initial", "late_reason": "The ward told us late"}
+    sent = world.staff_a.post(f"{path(event)}/reports", body)
+    assert (sent.status_code, sent.json()["late"], sent.json()["number"]) == (201, True, 1)
+    assert (urgent(world, "due_soon"), urgent(world, "overdue")) == ([], [])
+    assert running(world, event) == [("SAE-REPORT", "late")]
+    assert world.monitor.get("/v1/adverse-events", study=world.study, overdue="true").json()["items"] == []
+    assert world.monitor.get(path(event)).json()["reported_at"] == sent.json()["submitted_at"]
+
+
+def test_reports_are_numbered_in_order_and_keep_what_was_reported(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    reports = f"{path(event)}/reports"
+    aware = {"aware_at": shown(clock.at)}
+    early = world.staff_a.post(reports, {"kind": "follow_up", **aware})
+    assert (early.status_code, early.json()["code"]) == (409, "initial_report_missing")
+    assert world.staff_a.post(reports, {"kind": "initial"}).json()["number"] == 1
+    amend(world, event, severity="severe")
+    assert world.staff_a.post(reports, {"kind": "follow_up", **aware}).json()["number"] == 2
+    again = world.staff_a.post(reports, {"kind": "initial"})
+    assert (again.status_code, again.json()["code"]) == (409, "initial_report_missing")
+    assert world.staff_a.post(reports, {"kind": "final", **aware}).json()["number"] == 3
+    after = world.staff_a.post(reports, {"kind": "follow_up", **aware})
+    assert (after.status_code, after.json()["code"]) == (409, "reports_final")
+    kept = world.monitor.get(reports).json()["items"]
+    assert [(item["number"], item["kind"], item["event_version"]) for item in kept] == [
+        (1, "initial", 1),
+        (2, "follow_up", 2),
+        (3, "final", 2),
+    ]
+    assert [item["content"]["severity"] for item in kept] == ["mild", "severe", "severe"]
+
+
+def test_a_follow_up_runs_on_its_own_clock(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    reports = f"{path(event)}/reports"
+    world.staff_a.post(reports, {"kind": "initial"})
+    clock.later(days=3)
+    aware = shown(clock.at - timedelta(hours=25))
+    late = world.staff_a.post(reports, {"kind": "follow_up", "aware_at": aware})
+    assert (late.status_code, late.json()["code"]) == (422, "late_reason_missing")
+    aware = shown(clock.at - timedelta(hours=23))
+    assert world.staff_a.post(reports, {"kind": "follow_up", "aware_at": aware}).json()["late"] is False
+
+
+def test_an_event_that_is_not_serious_is_not_reported(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, criteria={})
+    answer = world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "event_not_serious")
+    assert running(world, event) == []
+
+
+def test_an_event_that_becomes_serious_starts_its_clock_then(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, criteria={})
+    clock.later(days=2)
+    upgraded = amend(world, event, criteria={"life_threatening": True}).json()
+    assert datetime.fromisoformat(upgraded["due_at"]) == clock.at + timedelta(hours=24)
+    clock.later(hours=1)
+    kept = amend(world, event, severity="severe").json()
+    assert kept["due_at"] == upgraded["due_at"]
+    moved = amend(world, event, aware_at=shown(clock.at - timedelta(hours=5))).json()
+    assert datetime.fromisoformat(moved["due_at"]) == clock.at + timedelta(hours=19)
+
+
+def test_a_downgrade_is_shown_until_a_monitor_has_reviewed_it(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    clock.later(hours=1)
+    downgraded = amend(world, event, criteria={"hospitalisation": False}).json()
+    assert (downgraded["serious"], downgraded["due_at"]) == (False, None)
+    assert urgent(world, "downgraded") == [event.json()["id"]]
+    clock.later(hours=1)
+    review = world.monitor.post(f"{path(event)}/reviews", {"kind": "acknowledged", "version": 2})
+    assert review.status_code == 201
+    assert urgent(world, "downgraded") == []
+    history = world.monitor.get(f"{path(event)}/history").json()["items"]
+    assert ("serious", True, False) in [(item["field"], item["old"], item["new"]) for item in history]
+
+
+def test_a_request_for_information_is_open_until_the_next_report(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
+    clock.later(hours=1)
+    asked = {"kind": "information_request", "version": 1, "comment": "Discharge letter", "due_at": shown(clock.at)}
+    assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
+    clock.later(hours=1)
+    assert urgent(world, "overdue") == [event.json()["id"]]
+    aware = {"aware_at": shown(clock.at)}
+    assert world.staff_a.post(f"{path(event)}/reports", {"kind": "follow_up", **aware}).status_code == 201
+    assert running(world, event) == [("SAE-REPORT", "met"), ("INFORMATION", "late")]
+    assert urgent(world, "overdue") == []
+
+
+@pytest.mark.parametrize(
+    ("criteria", "assessment", "expected"),
+    [
+        ({"life_threatening": True}, {**ASSESSED, "expected": False}, "SUSAR-FATAL"),
+        ({"hospitalisation": True}, {**ASSESSED, "expected": False}, "SUSAR-OTHER"),
+        ({"hospitalisation": True}, {**ASSESSED, "expected": True}, None),
+        ({"hospitalisation": True}, {**ASSESSED, "expected": False, "relatedness_drug": "unlikely"}, None),
+        ({}, {**ASSESSED, "expected": False}, None),
+    ],
+)
+def test_an_unexpected_suspected_serious_event_starts_the_authoritys_clock(
+    world: World, clock: Clockwork, criteria: dict[str, bool], assessment: dict[str, Any], expected: str | None
+) -> None:
+    event = serious(world, clock, criteria=criteria)
+    read = world.monitor.post(f"{path(event)}/reviews", {"version": 1, **assessment}).json()
+    assert read["susar"] is (expected is not None)
+    assert [code for code, _ in running(world, event) if code.startswith("SUSAR")] == ([expected] if expected else [])
+    if expected is None:
+        return
+    clock.later(days=16)
+    assert (expected, "overdue") in running(world, event)
+    told = {"kind": "authority_informed", "version": 1, "informed_at": shown(clock.at)}
+    assert world.monitor.post(f"{path(event)}/reviews", told).status_code == 201
+    assert (expected, "late") in running(world, event)
+
+
+def test_a_review_speaks_of_the_version_that_was_seen(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    amend(world, event, severity="severe")
+    stale = world.monitor.post(f"{path(event)}/reviews", {"kind": "acknowledged", "version": 1})
+    assert (stale.status_code, stale.json()["code"]) == (409, "event_moved")
+
+
+def test_unreviewed_is_what_this_monitor_has_not_reviewed_since_it_changed(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+
+    def unreviewed(caller: Any) -> bool:
+        items = caller.get("/v1/adverse-events", study=world.study, unreviewed="true").json()["items"]
+        rest = caller.get("/v1/adverse-events", study=world.study, unreviewed="false").json()["items"]
+        assert len(items) + len(rest) == 1
+        return bool(items)
+
+    assert unreviewed(world.monitor)
+    assert unreviewed(world.monitor_a)
+    world.monitor.post(f"{path(event)}/reviews", {"kind": "acknowledged", "version": 1})
+    assert not unreviewed(world.monitor)
+    assert unreviewed(world.monitor_a)
+    amend(world, event, severity="severe")
+    assert unreviewed(world.monitor)
+
+
+def test_the_summary_counts_each_assigned_site(world: World, clock: Clockwork) -> None:
+    serious(world, clock)
+    serious(world, clock, criteria={})
+    sites = world.monitor.get("/v1/monitoring/summary", study=world.study).json()["sites"]
+    assert [(item["site"], item["participants"], item["adverse_events"], item["serious"]) for item in sites] == [
+        ("A", 2, 2, 1),
+        ("B", 0, 0, 0),
+    ]
+    at_a = sites[0]
+    assert (at_a["unreviewed"], at_a["unreviewed_serious"], at_a["due_soon"]) == (2, 1, 1)
+    (only,) = world.monitor_a.get("/v1/monitoring/summary", study=world.study).json()["sites"]
+    assert only["site"] == "A"
+
+
+AE_SUSAR = Clock(
+    code="S7",
+    label="x",
+    starts="sponsor_informed",
+    event=SusarKind.fatal_or_life_threatening,
+    calendar_days=7,
+    source="t",
+)
+
+
+def facts(**changes: Any) -> EventFacts:
+    base = EventFacts(NOON, NOON + timedelta(hours=24), (), (), None, True, None)
+    return base._replace(**changes)
+
+
+def test_calendar_days_end_with_the_sites_day_whatever_its_clocks_did() -> None:
+    susar = facts(reported=(NOON,), susar_since=NOON + timedelta(days=1))
+    _, authority = clocks(susar, [AE_SUSAR], ZoneInfo("Europe/Berlin"))
+    # Day 0 is Friday 27 March; day 7 is Friday 3 April, over at midnight summer time.
+    assert authority.due_at == datetime(2026, 4, 3, 22, tzinfo=UTC)
+    _, in_utc = clocks(susar, [AE_SUSAR], ZoneInfo("UTC"))
+    assert in_utc.due_at == datetime(2026, 4, 4, 0, tzinfo=UTC)
+
+
+def test_what_comes_exactly_at_its_time_is_in_time() -> None:
+    (first,) = clocks(facts(reported=(NOON + timedelta(hours=24),)), [], ZoneInfo("UTC"))
+    assert first.state(NOON) is ClockState.met
+    (late,) = clocks(facts(reported=(NOON + timedelta(hours=24, microseconds=1),)), [], ZoneInfo("UTC"))
+    assert late.state(NOON) is ClockState.late
