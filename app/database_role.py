@@ -20,6 +20,8 @@ PRIVILEGES: Mapping[str, str] = {
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
     "client_secret": _KEEP,
     "consent": _ADD,
+    "dose": _KEEP,
+    "dosing_session": _KEEP,
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,
@@ -31,12 +33,15 @@ PRIVILEGES: Mapping[str, str] = {
     "refresh_token": _KEEP,
     "revocation": _ALL,
     "role_grant": _KEEP,
+    "safety_signal": _KEEP,
     "site": _ADD,
     "study": _ADD,
+    "therapy_session": _ALL,
     "throttle": _ALL,
     "totp": _ALL,
     "vault_identity": _ADD,
     "visit": _KEEP,
+    "vital_reading": _KEEP,
 }
 """Table -> what the server does with its rows. A table that is not here is closed to it."""
 
