@@ -14,6 +14,21 @@ from sqlmodel import col, func, select
 
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
+from tests.dosing_cases import AMENDMENTS as DOSING_AMENDMENTS
+from tests.dosing_cases import (
+    REVIEW,
+    SESSIONS,
+    SIGNALS,
+    a_session,
+    a_session_to_close,
+    a_signal,
+    closing,
+    dose,
+    path_of,
+    prepared,
+    start,
+    vitals,
+)
 from tests.hostile import census
 from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, with_password
 from tests.world import Caller, World, madrs, protocol_definition
@@ -63,6 +78,7 @@ class Targets:
         self.routes = {
             **self._of_staff(world),
             **self._of_others(world),
+            **self._of_dosing(world),
             "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
             "amend_visit": ("PATCH", visit, "/v1/visits/{visit_id}", {"occurred_on": "2025-01-26"}),
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
@@ -84,6 +100,23 @@ class Targets:
             "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
+        }
+
+    def _of_dosing(self, world: World) -> dict[str, Any]:
+        staff, one = world.staff_a, f"{SESSIONS}/{{session_id}}"
+        visit = prepared(staff, world.enrolled())
+        drug = {"atc": "N05BA06", "kind": "concomitant", "amount_mg": 1.0, "given_at": "2025-03-03T08:00:00Z"}
+        return {
+            "start": (staff, SESSIONS, start(visit["id"], medications=[drug])),
+            "dose": (staff, f"{one}/doses", dose("supplemental", 40, "11:05", deviation_reason="No cuff")),
+            "vitals": (staff, f"{one}/vitals", vitals("M60", "10:15")),
+            "close": (staff, f"{one}/close", closing()),
+            "review": (staff, f"{SIGNALS}/{{signal_id}}/review", REVIEW),
+            "amend_session": ("PATCH", a_session(world), one, DOSING_AMENDMENTS[""]),
+            **{
+                name: ("PATCH", a_session_to_close(world), one + below, DOSING_AMENDMENTS[below])
+                for name, below in (("amend_dose", "/doses/{dose_id}"), ("amend_vitals", "/vitals/{reading_id}"))
+            },
         }
 
     def _of_others(self, world: World) -> dict[str, Any]:
@@ -129,7 +162,8 @@ class Targets:
             method, record, template, change = route
             shown = record.json()
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
-            path = template.partition("{")[0] + name
+            path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}")) if "doses" in shown else None
+            path = path or template.partition("{")[0] + name
             body = {"reason": "typed wrongly", **change}
             caller = self.world.admin if "login" in shown else self.world.staff_a
             return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})
@@ -149,10 +183,14 @@ class Targets:
                 grant_id=account["grants"][0]["id"], secret_id=account.get("secret_id")
             )
         name = template.partition("{")[2].partition("}")[0]
-        values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
-        return template.replace(f"{{{name}}}", values[name] or self._made(name))
+        values = {"pid": self.pid, "study": self.world.study}
+        return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:
+        if name == "session_id":
+            return str(a_session_to_close(self.world).json()["id"])
+        if name == "signal_id":
+            return str(a_signal(self.world).json()["id"])
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -173,6 +211,7 @@ NAMES = (
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
+    *("start", "dose", "vitals", "close", "review", "amend_session", "amend_dose", "amend_vitals"),
 )
 
 

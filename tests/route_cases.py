@@ -15,6 +15,7 @@ from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
+from tests.dosing_cases import DOSING_CASES
 from tests.world import Caller, World, madrs, protocol_definition
 
 Case = Callable[[World, Caller, str], Response]
@@ -225,6 +226,7 @@ CASES: Mapping[Route, Case] = {
     ("PATCH", "/v1/adverse-events/{event_id}"): lambda world, caller, site: _amend(
         world, caller, an_event(world, site), {"severity": "severe"}
     ),
+    **DOSING_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -244,7 +246,9 @@ CASES: Mapping[Route, Case] = {
 OF_A_SITE: frozenset[Route] = frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events"))
+    if route[1].startswith(
+        ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety")
+    )
     and ("{" in route[1] or route[0] == "POST")
 )
 """Routes about one record of one site: another site's is 404 there."""

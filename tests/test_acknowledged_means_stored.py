@@ -11,6 +11,7 @@ from httpx2 import Response
 from app import database as sessions
 from app.models.account import Role
 from tests.account_cases import a_person, a_site_app, tag
+from tests.dosing_writes import CORRECTIONS, DOSING
 from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import Route, a_visit, an_event, an_extract, an_outcome, totp_code, with_password
@@ -159,6 +160,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         ),
         {"extract_subject": 1, "extract_file": 6, "audit_entry": 1},
     ),
+    **DOSING,
 }
 """Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""
 
@@ -170,6 +172,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
+    **CORRECTIONS,
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
     ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),

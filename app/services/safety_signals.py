@@ -144,9 +144,11 @@ def review(session: Session, actor: Actor, signal_id: UUID, body: SignalReview) 
 
 def rows() -> Rows:
     """Signals with the protocol version whose rule it was; narrow it with `visible`."""
-    version = col(ProtocolVersion.id) == col(SafetySignal.protocol_version_id)
-    named = col(ProtocolVersion.version).label("protocol_version")
-    return sa.select(*columns(SafetySignal), named).select_from(SafetySignal).join(ProtocolVersion, version)
+    return (
+        sa.select(*columns(SafetySignal), col(ProtocolVersion.version).label("protocol_version"))
+        .select_from(SafetySignal)
+        .join(ProtocolVersion, col(ProtocolVersion.id) == col(SafetySignal.protocol_version_id))
+    )
 
 
 def read(row: Row[Any], actor: Actor) -> SafetySignalRead:
@@ -156,8 +158,8 @@ def read(row: Row[Any], actor: Actor) -> SafetySignalRead:
 def shown(session: Session, place: Place, signals: Collection[SafetySignal]) -> list[SafetySignalRead]:
     """Signals of one site as answers."""
     asked = {signal.protocol_version_id for signal in signals}
-    named = select(col(ProtocolVersion.id), col(ProtocolVersion.version)).where(col(ProtocolVersion.id).in_(asked))
-    versions = {key: version for key, version in session.exec(named)} if asked else {}
+    named = select(ProtocolVersion).where(col(ProtocolVersion.id).in_(asked))
+    versions = {version.id: version.version for version in session.exec(named)} if asked else {}
     return [_read(values(signal), place, versions[signal.protocol_version_id]) for signal in signals]
 
 
