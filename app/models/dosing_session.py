@@ -77,16 +77,19 @@ class Dose(SQLModel, table=True):
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "session_id"], ["dosing_session.site_id", "dosing_session.id"]),
+        ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         UniqueConstraint("site_id", "session_id", "kind"),
         one_of("kind", DoseKind),
         CheckConstraint("planned_mg > 0", name="planned_counts"),
         CheckConstraint("given_mg > 0", name="given_counts"),
         CheckConstraint("(given_mg IS NULL) = (given_at IS NULL)", name="given_at_a_time"),
         CheckConstraint("given_mg IS NOT NULL OR deviation_reason IS NOT NULL", name="not_given_with_reason"),
+        Index("ix_dose_pid", "site_id", "pid"),
     )
 
     site_id: int = Field(primary_key=True)
     id: UUID = Field(default_factory=uuid4, primary_key=True)
+    pid: str = Field(max_length=12)
     session_id: UUID
     kind: DoseKind = Field(sa_type=String(16))
     planned_mg: float
@@ -108,6 +111,7 @@ class VitalReading(SQLModel, table=True):
         ForeignKeyConstraint(["site_id", "session_id"], ["dosing_session.site_id", "dosing_session.id"]),
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         Index("ix_vital_reading_session_id", "site_id", "session_id"),
+        Index("ix_vital_reading_pid", "site_id", "pid"),
     )
 
     site_id: int = Field(primary_key=True)

@@ -89,6 +89,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         operational="id visit_id staff version created_by created_at updated_at",
     ),
     "dose": _table(
+        direct="pid",
         quasi="site_id",
         clinical="kind planned_mg given_mg",
         date="given_at",

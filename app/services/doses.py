@@ -56,6 +56,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     day.require_moment("/given_at", body.given_at, row.started_at)
     dose = Dose(
         site_id=row.site_id,
+        pid=row.pid,
         session_id=row.id,
         created_by=actor.account_id,
         **body.model_dump(),

@@ -199,11 +199,7 @@ _TAKING_PART = frozenset({ParticipantStatus.enrolled, ParticipantStatus.active})
 
 def earlier_doses(session: Session, day: DosingDay) -> list[date]:
     """Calendar days on which the participant was dosed."""
-    statement = (
-        select(col(Dose.given_at))
-        .join(DosingSession, (col(DosingSession.site_id) == col(Dose.site_id)) & (DosingSession.id == Dose.session_id))
-        .where(DosingSession.site_id == day.person.site_id, DosingSession.pid == day.person.row.pid)
-    )
+    statement = select(col(Dose.given_at)).where(Dose.site_id == day.person.site_id, Dose.pid == day.person.row.pid)
     return [local_day(at, day.zone) for at in session.exec(statement) if at is not None]
 
 

@@ -100,6 +100,7 @@ def _sessions() -> None:
 def _doses_and_vitals() -> None:
     _of_site(
         "dose",
+        sa.Column("pid", sa.String(12), nullable=False),
         sa.Column("session_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("planned_mg", sa.Float(), nullable=False),
@@ -108,6 +109,7 @@ def _doses_and_vitals() -> None:
         sa.Column("deviation_reason", sa.Text(), nullable=True),
         sa.Column("findings", sa.Text(), nullable=False),
         *_kept("dose"),
+        _refers("dose", "pid", "participant", "pid"),
         _refers("dose", "session_id", "dosing_session"),
         sa.UniqueConstraint("site_id", "session_id", "kind", name="uq_dose_site_id_session_id_kind"),
         sa.CheckConstraint("kind IN ('initial', 'supplemental')", name="kind_known"),
@@ -128,7 +130,9 @@ def _doses_and_vitals() -> None:
         _refers("vital_reading", "pid", "participant", "pid"),
         _refers("vital_reading", "session_id", "dosing_session"),
     )
+    op.create_index("ix_dose_pid", "dose", ["site_id", "pid"])
     op.create_index("ix_vital_reading_session_id", "vital_reading", ["site_id", "session_id"])
+    op.create_index("ix_vital_reading_pid", "vital_reading", ["site_id", "pid"])
 
 
 def _therapy() -> None:
