@@ -1,6 +1,7 @@
 """A dosing day over HTTP as the site lives it: each refusal names its rule, and what was given is kept."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from httpx2 import Response
@@ -25,7 +26,7 @@ from tests.dosing_cases import (
     suicidal,
     vitals,
 )
-from tests.world import World
+from tests.world import World, protocol_definition
 
 
 def refusal(answer: Response) -> tuple[int, str, list[str]]:
@@ -98,6 +99,7 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         ["DOSE-SIGNAL", "DOSE-SYSBP"],
     ),
     "a fast pulse": ({}, {"vitals": vitals("PRE", "08:45", PULSE=111)}, ["DOSE-SIGNAL"]),
+    "no vital signs": ({}, {"vitals": None}, ["DOSE-SYSBP", "DOSE-DIABP"]),
     "a pressure not taken": (
         {},
         {"vitals": {"taken_at": at("08:45"), "values": {"SYSBP": 120}}},
@@ -303,6 +305,15 @@ def test_a_visit_is_not_corrected_away_from_its_session(world: World, change: di
     assert refusal(answer) == (409, "visit_has_dosing_session", [])
 
 
+def test_a_session_is_not_closed_before_it_says_what_became_of_the_dose(world: World) -> None:
+    path, staff = a_session(world).headers["Location"], world.staff_a
+    assert staff.get(path).json()["lacking"][0]["rule"] == "INITIAL-DOSE"
+    assert refusal(staff.post(f"{path}/close", closing()))[2] == ["INITIAL-DOSE", "DISCHARGE-VITALS", "DISCHARGE-CSSRS"]
+    not_given = {"kind": "initial", "planned_mg": 80, "deviation_reason": "Went home"}
+    left = staff.post(f"{path}/doses", not_given).json()["lacking"]
+    assert "INITIAL-DOSE" not in {one["rule"] for one in left}
+
+
 def test_confirmations_that_nobody_asks_for_are_refused(world: World) -> None:
     visit = prepared(world.staff_a, world.enrolled())
     answer = world.staff_a.post(SESSIONS, start(visit["id"], confirmations={**YES, "DOSE-LUCKY": "yes"}))
@@ -311,3 +322,47 @@ def test_confirmations_that_nobody_asks_for_are_refused(world: World) -> None:
     answer = world.staff_a.post(path_of(session, "/close"), closing(discharge=["DISCHARGE-HAPPY"]))
     assert refusal(answer) == (422, "confirmation_unknown", ["unknown_item"])
     assert world.staff_a.get(path_of(session)).json()["state"] == "open"
+
+
+def of_another_version(world: World, **changes: Any) -> str:
+    """A participant of a protocol version of their own."""
+    version = {**protocol_definition(), "version": uuid4().hex, **changes}
+    answer = world.admin.post(f"/v1/studies/{world.study}/protocols", version)
+    assert answer.status_code == 201, answer.text
+    return world.enrolled(protocol_version=version["version"])
+
+
+@pytest.mark.parametrize(("valid_from", "status"), [("2025-03-03", 409), ("2025-03-04", 201)])
+def test_a_consent_of_an_older_version_does_not_do_once_the_newer_one_holds(
+    world: World, valid_from: str, status: int
+) -> None:
+    (first,) = protocol_definition()["consents"]
+    pid = of_another_version(world, consents=[first, {**first, "version": "2", "valid_from": valid_from}])
+    answer = world.staff_a.post(SESSIONS, start(prepared(world.staff_a, pid)["id"]))
+    assert answer.status_code == status
+    if status == 409:
+        assert refusal(answer) == (409, "dosing_not_allowed", ["DOSE-CONSENT"])
+
+
+def test_a_protocol_may_refuse_a_supplemental_dose_off_its_plan(world: World) -> None:
+    plan = protocol_definition()["dosing"]
+    first, *rest = plan["doses"]
+    strict = {**first, "supplemental": {**first["supplemental"], "otherwise": "refuse"}}
+    pid = of_another_version(world, dosing={**plan, "doses": [strict, *rest]})
+    path = world.staff_a.post(SESSIONS, start(prepared(world.staff_a, pid)["id"])).headers["Location"]
+    assert world.staff_a.post(f"{path}/doses", dose()).status_code == 201
+    assert world.staff_a.post(f"{path}/vitals", vitals("PRESUPP", "11:00")).status_code == 201
+    late = dose("supplemental", 40, "12:30", deviation_reason="Asked for it late")
+    assert refusal(world.staff_a.post(f"{path}/doses", late)) == (409, "dose_refused", ["SUPPLEMENTAL-1"])
+
+
+def test_the_rules_of_the_participants_own_version_decide(world: World) -> None:
+    """A study that does not hold dosing for a signal, and has no rule about its vital signs."""
+    plan = protocol_definition()["dosing"]
+    rules = [rule for rule in plan["preconditions"] if rule["code"] not in {"DOSE-SIGNAL", "DOSE-SYSBP"}]
+    pid = of_another_version(world, dosing={**plan, "preconditions": rules})
+    high = start(prepared(world.staff_a, pid)["id"], vitals=vitals("PRE", "08:45", SYSBP=165))
+    answer = world.staff_a.post(SESSIONS, high)
+    assert answer.status_code == 201, answer.text
+    assert [signal["rule"] for signal in answer.json()["holding"]] == ["BLOOD-PRESSURE"]
+    assert world.staff_a.post(f"{answer.headers['Location']}/doses", dose()).status_code == 201

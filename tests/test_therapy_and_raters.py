@@ -77,6 +77,9 @@ def test_a_therapist_does_not_rate_the_madrs_of_the_same_participant(world: Worl
     assert staff.patch(done.headers["Location"], change, done.headers["ETag"]).json()["code"] == "rater_not_independent"
     change = {"reason": "typed wrongly", "rater": "R02"}
     assert staff.patch(done.headers["Location"], change, done.headers["ETag"]).json()["rater"] == "R02"
+    seen = staff.get(done.headers["Location"]).headers["ETag"]
+    change = {"reason": "typed wrongly", "rater": None}
+    assert staff.patch(done.headers["Location"], change, seen).json()["rater"] is None
     other = world.enrolled()
     theirs = held(staff, other, "BL", "2025-02-10")
     assert staff.post("/v1/outcomes", rated(other, theirs["id"])).status_code == 201, "of another participant it may be"

@@ -91,7 +91,7 @@ class DosingSessionCreate(Shape):
     staff: Staff
     confirmations: Confirmations = {}
     medications: Medications = []
-    vitals: VitalsCreate
+    vitals: VitalsCreate | None = None
     """Taken before the start; the protocol's limits for starting are held against them."""
 
 

@@ -19,13 +19,13 @@ class SignalState(StrEnum):
     reviewed = "reviewed"
 
 
-class Severity(StrEnum):
+class SignalSeverity(StrEnum):
     low = "low"
     moderate = "moderate"
     high = "high"
 
 
-class Decision(StrEnum):
+class ReviewDecision(StrEnum):
     """What the clinician found. Whatever it was, the signal holds dosing no longer."""
 
     no_risk = "no_risk"
@@ -47,8 +47,8 @@ class SafetySignal(SQLModel, table=True):
         UniqueConstraint("site_id", "outcome_id", "rule", "source_version"),
         UniqueConstraint("site_id", "reading_id", "rule", "source_version"),
         one_of("state", SignalState),
-        one_of("severity", Severity),
-        one_of("decision", Decision, nullable=True),
+        one_of("severity", SignalSeverity),
+        one_of("decision", ReviewDecision, nullable=True),
         CheckConstraint("(outcome_id IS NULL) <> (reading_id IS NULL)", name="one_source"),
         CheckConstraint("(state = 'open') = (reviewed_at IS NULL)", name="reviewed_at_once"),
         CheckConstraint("(decision IS NULL) = (reviewed_at IS NULL)", name="reviewed_with_decision"),
@@ -64,7 +64,7 @@ class SafetySignal(SQLModel, table=True):
     protocol_version_id: int = Field(foreign_key="protocol_version.id")
     rule: str = Field(max_length=64)
     rule_version: str = Field(max_length=64)
-    severity: Severity = Field(sa_type=String(16))
+    severity: SignalSeverity = Field(sa_type=String(16))
     holds_dosing: bool
     outcome_id: UUID | None = None
     reading_id: UUID | None = None
@@ -82,13 +82,13 @@ class SafetySignal(SQLModel, table=True):
     due_at: datetime
     reviewed_by: UUID | None = Field(default=None, foreign_key="account.id")
     reviewed_at: datetime | None = None
-    decision: Decision | None = Field(default=None, sa_type=String(16))
+    decision: ReviewDecision | None = Field(default=None, sa_type=String(16))
     assessment: str | None = Field(default=None, sa_column=Column(Text))
     version: int = 1
 
 
 class SignalReview(Shape):
-    decision: Annotated[Decision, Strict(False)]
+    decision: Annotated[ReviewDecision, Strict(False)]
     assessment: LongReason
     """What the clinician saw and did; no identifiers."""
 
@@ -109,7 +109,7 @@ class SafetySignalRead(Answer):
 
     rule: str
     rule_version: str
-    severity: Severity
+    severity: SignalSeverity
     holds_dosing: bool
     source: SignalSource
     because: list[str]
@@ -120,7 +120,7 @@ class SafetySignalRead(Answer):
     overdue: bool
     reviewed_by: UUID | None
     reviewed_at: InstantShown | None
-    decision: Decision | None
+    decision: ReviewDecision | None
     assessment: str | None
     version: int
 

@@ -21,12 +21,11 @@ from app.models.dosing_shapes import (
     VitalReadingRead,
 )
 from app.models.visit import Visit
-from app.protocol.dosing_checks import discharge_breaches
 from app.protocol.vitals import open_vitals
 from app.services import safety_signals
+from app.services.discharge import lacking
 from app.services.dosing_day import (
     DosingDay,
-    discharge_facts,
     doses_of,
     dosing_day,
     moments,
@@ -56,14 +55,13 @@ def detail(session: Session, actor: Actor, session_id: UUID) -> DosingSessionDet
 def detail_of(session: Session, day: DosingDay, row: DosingSession) -> DosingSessionDetail:
     doses, readings = doses_of(session, row), readings_of(session, row)
     missing = open_vitals(day.vitals, moments(row, doses), taken(readings))
-    lacking = discharge_breaches(day.dosing, discharge_facts(session, day, row))
     signals = safety_signals.holding(session, row.site_id, row.pid)
     return DosingSessionDetail(
         **_shown(values(row), day.visit.visit_code, day.person.place),
         doses=[_dose(dose) for dose in doses],
         vitals=[_reading(reading) for reading in readings],
         open_vitals=[OpenVitalRead(**one._asdict()) for one in missing],
-        lacking=[LackingRead(rule=one.rule, message=one.message) for one in lacking],
+        lacking=[LackingRead(rule=one.rule, message=one.message) for one in lacking(session, day, row)],
         holding=safety_signals.shown(session, day.person.place, signals),
     )
 

@@ -20,6 +20,7 @@ from app.models.dosing_shapes import (
     DosingSessionDetail,
     DosingSessionFields,
 )
+from app.models.finding import Finding
 from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.dosing import Confirmed, StaffPresent
 from app.protocol.dosing_checks import SessionFacts, start_refusals
@@ -61,10 +62,7 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
     if VisitStatus(day.visit.status) not in HELD:
         raise outcomes.VisitNotHeld
     facts = _facts(session, day, body)
-    findings = vital_readings.require_plausible(day, body.vitals, "/vitals")
-    if body.vitals.taken_at > body.started_at:
-        raise MomentOutsideVisit(Fault("/vitals/taken_at", "after_start", "Taken before the session starts"))
-    day.require_moment("/vitals/taken_at", body.vitals.taken_at)
+    findings = _require_taken_before(day, body)
     _require_known(day, body.confirmations, "/confirmations")
     row = DosingSession(
         site_id=day.person.site_id,
@@ -84,7 +82,8 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
     with unique_or(DosingSessionExists):
         session.flush()
     events = [audit.created("dosing-session:started", row, row.id)]
-    events += vital_readings.store(session, actor, row, body.vitals, findings)
+    if body.vitals:
+        events += vital_readings.store(session, actor, row, body.vitals, findings)
     audit.append(session, str(actor.account_id), row.site_id, events)
     return detail_of(session, day, row), row.site_id
 
@@ -93,7 +92,8 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
     person, on = day.person, day.require_start(body.started_at)
     current, scopes = dosing_day.consent_in_force(session, person, on)
     signals = {signal.rule for signal in safety_signals.holding(session, person.site_id, person.row.pid)}
-    raised = evaluate(person.protocol.safety_rules, VitalsSeen(body.vitals.values))
+    measured = body.vitals.values if body.vitals else {}
+    raised = evaluate(person.protocol.safety_rules, VitalsSeen(measured))
     return SessionFacts(
         visit=day.visit.visit_code,
         on=on,
@@ -105,8 +105,19 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
         open_signals=signals | {signal.rule for signal in raised if signal.holds_dosing},
         confirmed=body.confirmations,
         held=dosing_day.held_visits(session, person),
-        vitals=body.vitals.values,
+        vitals=measured,
     )
+
+
+def _require_taken_before(day: DosingDay, body: DosingSessionCreate) -> list[Finding]:
+    """What to remark on the vital signs before the start. Raises VitalsRefused, MomentOutsideVisit."""
+    if body.vitals is None:
+        return []
+    findings = vital_readings.require_plausible(day, body.vitals, "/vitals")
+    if body.vitals.taken_at > body.started_at:
+        raise MomentOutsideVisit(Fault("/vitals/taken_at", "after_start", "Taken before the session starts"))
+    day.require_moment("/vitals/taken_at", body.vitals.taken_at)
+    return findings
 
 
 def _require_first(session: Session, row: DosingSession) -> None:

@@ -141,7 +141,8 @@ def amend_outcome(
     visit = _visit(session, actor, row.visit_id)
     old_items = json.loads(row.items)
     items = {**old_items, **(body.items or {})}
-    collected_on, rater = body.collected_on or row.collected_on, body.rater or row.rater
+    collected_on = body.collected_on or row.collected_on
+    rater = body.rater if "rater" in body.model_fields_set else row.rater
     differing = {f"items.{code}" for code, value in items.items() if old_items.get(code, ...) != value}
     differing |= {"collected_on"} if collected_on != row.collected_on else set()
     differing |= {"rater"} if rater != row.rater else set()

@@ -21,7 +21,14 @@ from app.models.base import canonical_json, columns, fields_of, from_json, now, 
 from app.models.dosing_session import VitalReading
 from app.models.outcome import Outcome
 from app.models.participant import Participant
-from app.models.safety_signal import SafetySignal, SafetySignalRead, Severity, SignalReview, SignalSource, SignalState
+from app.models.safety_signal import (
+    SafetySignal,
+    SafetySignalRead,
+    SignalReview,
+    SignalSeverity,
+    SignalSource,
+    SignalState,
+)
 from app.models.study import ProtocolVersion, Site
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.services.studies import protocol_of
@@ -52,11 +59,10 @@ def _follow(
     true = {signal.rule: signal for signal in evaluate(rules, seen)}
     corrected = {str(change["field"]).partition(".")[2] for change in event.changes}
     for known in _known(session, source) if source.version > 1 else ():
-        signal = true.get(known.rule)
         if known.state == SignalState.open:
             true.pop(known.rule, None)
-            yield from _changed(session, known, signal)
-        elif signal is not None and corrected.isdisjoint(signal.because):
+            yield from _changed(session, known, seen)
+        elif known.rule in true and corrected.isdisjoint(true[known.rule].because):
             del true[known.rule]  # reviewed, and what it was about is as it was
     due = {rule.code: rule for rule in rules}
     for signal in true.values():
@@ -74,9 +80,12 @@ def _column(source: Outcome | VitalReading) -> Any:
     return col(SafetySignal.outcome_id if isinstance(source, Outcome) else SafetySignal.reading_id)
 
 
-def _changed(session: Session, row: SafetySignal, signal: Signal | None) -> Iterator[audit.Event]:
-    """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger."""
+def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen) -> Iterator[audit.Event]:
+    """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger, by the
+    protocol version whose rule it was."""
     before = audit.snapshot(row)
+    rules = protocol_of(session, row.protocol_version_id).safety_rules
+    signal = next((one for one in evaluate(rules, seen) if one.rule == row.rule), None)
     if signal is None:
         row.trigger_corrected_at = row.trigger_corrected_at or now()
     else:
@@ -85,9 +94,8 @@ def _changed(session: Session, row: SafetySignal, signal: Signal | None) -> Iter
     if audit.snapshot(row) != before:
         row.version += 1
         session.flush()
-        yield audit.changed(
-            "safety-signal:source-corrected", row, row.id, row.version, before, audit.snapshot(row), None
-        )
+        after = audit.snapshot(row)
+        yield audit.changed("safety-signal:source-corrected", row, row.id, row.version, before, after, None)
 
 
 def _raised(
@@ -100,7 +108,7 @@ def _raised(
         protocol_version_id=person.protocol_version_id,
         rule=signal.rule,
         rule_version=signal.version,
-        severity=Severity(signal.severity),
+        severity=SignalSeverity(signal.severity),
         holds_dosing=signal.holds_dosing,
         source_version=source.version,
         because=canonical_json(sorted(signal.because)),
