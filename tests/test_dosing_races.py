@@ -13,7 +13,7 @@ from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.world import madrs
 
-ROUNDS = 8
+ROUNDS = 6
 
 
 @pytest.fixture
@@ -74,6 +74,23 @@ def test_a_signal_and_a_start_at_once_come_one_after_the_other(live: LiveStudy, 
             assert live.staff.post(path_of(session, "/doses"), dose()).json()["code"] == "dose_refused"
         else:
             assert [error["code"] for error in session.json()["errors"]] == ["DOSE-SIGNAL"]
+
+
+def test_a_visit_is_corrected_while_its_session_starts_and_neither_waits_for_the_other_for_ever(
+    live: LiveStudy,
+) -> None:
+    for _ in range(ROUNDS):
+        visit = prepared(live.staff, live.enrolled())
+        path = f"/v1/visits/{visit['id']}"
+        change = {"reason": "typed wrongly", "ended_on": "2025-03-04"}
+        seen = live.staff.get(path).headers["ETag"]
+        outcome = {"participant": visit["participant"], "visit": visit["id"], **suicidal(1)}
+        answers = at_once(
+            partial(live.staff.patch, path, change, seen),
+            partial(live.staff.post, SESSIONS, start(visit["id"])),
+            partial(live.staff.post, "/v1/outcomes", outcome),
+        )
+        assert [answer.status_code for answer in answers] == [200, 201, 201]
 
 
 def test_of_a_rating_and_a_treatment_by_one_person_at_once_one_is_refused(live: LiveStudy) -> None:

@@ -158,6 +158,9 @@ def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
     """Correct a visit. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
+    pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
+    hold = Hold.change if "therapy" in body.model_fields_set else Hold.as_it_is
+    person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
     statement = visible(select(Visit).where(Visit.id == visit_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     had, changes = therapy.of(session, row), sent_fields(body)
@@ -167,7 +170,6 @@ def amend_visit(
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return detail(session, actor, visit_id)
-    person = enrolled(session, actor, row.pid, hold=Hold.change if "therapy" in differing else Hold.as_it_is)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     _require_in_study(session, person, dates.occurred_on)
     definition = _definition(person.protocol, row.visit_code, row.occurrence)
