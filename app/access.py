@@ -22,9 +22,11 @@ from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.dosing_session import DosingSession
 from app.models.extract import Extract
 from app.models.outcome import Outcome
 from app.models.participant import Participant
+from app.models.safety_signal import SafetySignal
 from app.models.sign_in import Revocation
 from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
@@ -50,6 +52,8 @@ class Permission(StrEnum):
     adverse_event_write = "adverse-event:write"
     audit_read = "audit:read"
     codebook_read = "codebook:read"
+    dosing_session_read = "dosing-session:read"
+    dosing_session_write = "dosing-session:write"
     extract_approve = "extract:approve"
     extract_download = "extract:download"
     extract_read = "extract:read"
@@ -62,6 +66,8 @@ class Permission(StrEnum):
     participant_lookup = "participant:lookup"
     participant_read = "participant:read"
     participant_write = "participant:write"
+    safety_signal_read = "safety-signal:read"
+    safety_signal_review = "safety-signal:review"
     signature_read = "signature:read"
     signature_write = "signature:write"
     study_read = "study:read"
@@ -71,14 +77,24 @@ class Permission(StrEnum):
 
 
 _P = Permission
-_READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.signature_read, _P.visit_read}
+_READS = {
+    _P.adverse_event_read,
+    _P.dosing_session_read,
+    _P.outcome_read,
+    _P.participant_read,
+    _P.safety_signal_read,
+    _P.signature_read,
+    _P.visit_read,
+}
 _EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
 _SITE_WORK = {
     _P.adverse_event_write,
     _P.audit_read,
+    _P.dosing_session_write,
     _P.outcome_write,
     _P.participant_lookup,
     _P.participant_write,
+    _P.safety_signal_review,
     _P.visit_write,
 }
 GRANTS: Mapping[Role, frozenset[Permission]] = {
@@ -307,10 +323,12 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "account": lambda actor: true() if actor.everywhere else false(),
     "adverse_event": _own_sites(AdverseEvent.site_id),
     "audit_entry": _audit_entries,
+    "dosing_session": _own_sites(DosingSession.site_id),
     "extract": _extracts,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),
     "protocol_version": _own_studies(ProtocolVersion.study_id),
+    "safety_signal": _own_sites(SafetySignal.site_id),
     "signature": _own_sites(Signature.site_id),
     "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),
     "study": _own_studies(Study.id),

@@ -42,7 +42,12 @@ COLUMNS = frozenset({*_HASHED, "previous_hash", "hash"})
 _NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed"})
 """Columns whose values are secrets or identifiers: no audit entry may carry them."""
 
-_JSON_TEXT = frozenset({"codings", "definition", "findings", "items", "scopes", "unmet_criteria"})
+_JSON_TEXT = frozenset(
+    {
+        *("because", "codings", "confirmations", "definition", "discharge", "findings", "items", "measured"),
+        *("medications", "scopes", "staff", "unmet_criteria"),
+    }
+)
 _BOOKKEEPING = frozenset({"created_at", "updated_at", "created_by", "version", "site_id"})
 
 

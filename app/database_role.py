@@ -21,6 +21,8 @@ PRIVILEGES: Mapping[str, str] = {
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
     "client_secret": _KEEP,
     "consent": _ADD,
+    "dose": _KEEP,
+    "dosing_session": _KEEP,
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,
@@ -34,12 +36,15 @@ PRIVILEGES: Mapping[str, str] = {
     "role_grant": _KEEP,
     "sae_report": _ADD,
     "signature": _ADD,
+    "safety_signal": _KEEP,
     "site": _ADD,
     "study": _ADD,
+    "therapy_session": _ALL,
     "throttle": _ALL,
     "totp": _ALL,
     "vault_identity": _ADD,
     "visit": _KEEP,
+    "vital_reading": _KEEP,
 }
 """Table -> what the server does with its rows. A table that is not here is closed to it."""
 

@@ -14,6 +14,21 @@ from sqlmodel import col, func, select
 
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
+from tests.dosing_cases import AMENDMENTS as DOSING_AMENDMENTS
+from tests.dosing_cases import (
+    REVIEW,
+    SESSIONS,
+    SIGNALS,
+    a_session,
+    a_session_to_close,
+    a_signal,
+    closing,
+    dose,
+    path_of,
+    prepared,
+    start,
+    vitals,
+)
 from tests.hostile import census
 from tests.route_cases import (
     PASSWORD,
@@ -72,6 +87,7 @@ class Targets:
         self.routes = {
             **self._of_staff(world),
             **self._of_others(world),
+            **self._of_dosing(world),
             "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
             "amend_visit": ("PATCH", visit, "/v1/visits/{visit_id}", {"occurred_on": "2025-01-26"}),
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
@@ -94,8 +110,29 @@ class Targets:
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
             "report": (staff, "/v1/adverse-events/{event_id}/reports", {"kind": "initial", "narrative": "As told"}),
-            "review": (world.monitor, "/v1/adverse-events/{event_id}/reviews", {"kind": "acknowledged", "version": 1}),
+            "ae_review": (
+                world.monitor,
+                "/v1/adverse-events/{event_id}/reviews",
+                {"kind": "acknowledged", "version": 1},
+            ),
             "sign": (world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json())),
+        }
+
+    def _of_dosing(self, world: World) -> dict[str, Any]:
+        staff, one = world.staff_a, f"{SESSIONS}/{{session_id}}"
+        visit = prepared(staff, world.enrolled())
+        drug = {"atc": "N05BA06", "kind": "concomitant", "amount_mg": 1.0, "given_at": "2025-03-03T08:00:00Z"}
+        return {
+            "start": (staff, SESSIONS, start(visit["id"], medications=[drug])),
+            "dose": (staff, f"{one}/doses", dose("supplemental", 40, "11:05", deviation_reason="No cuff")),
+            "vitals": (staff, f"{one}/vitals", vitals("M60", "10:15")),
+            "close": (staff, f"{one}/close", closing()),
+            "review": (staff, f"{SIGNALS}/{{signal_id}}/review", REVIEW),
+            "amend_session": ("PATCH", a_session(world), one, DOSING_AMENDMENTS[""]),
+            **{
+                name: ("PATCH", a_session_to_close(world), one + below, DOSING_AMENDMENTS[below])
+                for name, below in (("amend_dose", "/doses/{dose_id}"), ("amend_vitals", "/vitals/{reading_id}"))
+            },
         }
 
     def _of_others(self, world: World) -> dict[str, Any]:
@@ -141,7 +178,8 @@ class Targets:
             method, record, template, change = route
             shown = record.json()
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
-            path = template.partition("{")[0] + name
+            path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}")) if "doses" in shown else None
+            path = path or template.partition("{")[0] + name
             body = {"reason": "typed wrongly", **change}
             caller = self.world.admin if "login" in shown else self.world.staff_a
             return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})
@@ -167,6 +205,10 @@ class Targets:
     def _made(self, name: str) -> str:
         if name == "event_id":
             return a_serious_event(self.world, "A").headers["Location"].rpartition("/")[2]
+        if name == "session_id":
+            return str(a_session_to_close(self.world).json()["id"])
+        if name == "signal_id":
+            return str(a_signal(self.world).json()["id"])
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -190,7 +232,7 @@ NAMES = (
         "outcome",
         "event",
         "report",
-        "review",
+        "ae_review",
         "sign",
         "extract",
         "approval",
@@ -202,6 +244,7 @@ NAMES = (
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
+    *("start", "dose", "vitals", "close", "review", "amend_session", "amend_dose", "amend_vitals"),
 )
 
 

@@ -17,6 +17,7 @@ from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
+from tests.dosing_cases import DOSING_CASES
 from tests.world import Caller, World, madrs, protocol_definition
 
 Case = Callable[[World, Caller, str], Response]
@@ -308,6 +309,7 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/signatures/{signature_id}"): lambda world, caller, site: caller.get(
         a_signature(world, site).headers["Location"]
     ),
+    **DOSING_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -324,11 +326,14 @@ CASES: Mapping[Route, Case] = {
 }
 """What each protected route is asked in the guards. `site` is whose record it is about."""
 
+SITE_PLACES = (
+    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety"),
+    "/v1/signatures",
+)
 OF_A_SITE: frozenset[Route] = frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures"))
-    and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
+    if route[1].startswith(SITE_PLACES) and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
 )
 """Routes about one record of one site: another site's is 404 there."""
 

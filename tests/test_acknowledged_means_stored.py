@@ -11,6 +11,7 @@ from httpx2 import Response
 from app import database as sessions
 from app.models.account import Role
 from tests.account_cases import a_person, a_site_app, tag
+from tests.dosing_writes import CORRECTIONS, DOSING
 from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import (
@@ -188,6 +189,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         ),
         {"extract_subject": 1, "extract_file": 6, "audit_entry": 1},
     ),
+    **DOSING,
 }
 """Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""
 
@@ -200,6 +202,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         AMENDED,
     ),
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
+    **CORRECTIONS,
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
     ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),

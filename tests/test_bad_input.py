@@ -7,6 +7,23 @@ from fastapi.routing import iter_route_contexts
 
 from tests.hostile import require_problem
 from tests.hostile_requests import BODIES, MARK, NAMES, Targets, nothing_kept
+from tests.impossible_values import (
+    CHOICE,
+    CODE,
+    DAY,
+    DOSING_FIELDS,
+    INSTANT,
+    INTEGER,
+    ITEMS,
+    KEYS,
+    LABEL,
+    PARTIAL,
+    PID,
+    REASON,
+    TEXT,
+    TRUTH,
+    UUID_LIKE,
+)
 from tests.world import Registry, World
 
 
@@ -60,62 +77,6 @@ def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str
         problem = require_problem(target.send_json(body), MARK, "x" * 100, "\\ud800")
     assert [error["code"] for error in problem["errors"]] in ([], ["extra_forbidden"], ["string_unicode"])
 
-
-INTEGER: tuple[Any, ...] = (True, False, "41", "", 41.5, 41.0, 2**31, 2**63, -(2**63) - 1, 10**39, -1, [41], {}, MARK)
-DAY = (
-    *("2025-02-30", "2025-13-01", "2025-1-2", "20250102", "2025-W01-1", "2025-0010", "0001-01-01", "9999-12-31"),
-    *("1899-12-31", "2101-01-01", "2025-01-02T00:00:00Z", "02/01/2025", "", MARK, "\uff12\uff10\uff12\uff15-01-02"),
-    *(0, 1735689600, 1735689600.5, True, ["2025-01-02"], {}),
-)
-PARTIAL = (*(value for value in DAY if value != "20250102"), "2025-00", "2025-3", "2025-03-", "25", "2025-03-05T10")
-INSTANT = (
-    *("2025-01-02", "2025-01-02T10:00:00", "2025-13-02T10:00:00Z", "0001-01-01T00:00:00+23:59"),
-    *("9999-12-31T23:59:59-12:00", "1735689600", "1735689600.0000000000", "17356896000000000000000", "", MARK),
-    *(0, 1735689600, 1e18, True, "2025-01-02T25:00:00Z", "2025-01-02T10:00:00+99:00", "2025-01-02T10:00:00Z\0"),
-)
-TEXT = (
-    "",
-    f"{MARK}\0",
-    f"{MARK}\ud800",
-    f"\udfff{MARK}",
-    f"{MARK}\x07",
-    f"{MARK}\x7f",
-    MARK * 5000,
-    5,
-    True,
-    [MARK],
-    {},
-)
-CODE = ("", f"{MARK} {MARK}", f" {MARK}", f"{MARK}\n", f"-{MARK}", f"{MARK}\0", MARK * 7, f"{MARK}é", 5, True, [MARK])
-CHOICE = ("", MARK, MARK.upper(), 5, True, None, [MARK], {})
-TRUTH = ("true", "yes", 1, 0, "", MARK, None, [], {})
-PID = (
-    "",
-    MARK,
-    "7K3F-9TQ2-XM4E",
-    "7K3F-9TQ2-XM4",
-    "7K3F9TQ2XM4D\0",
-    "7K3F-9TQ2-XM4\ud800",
-    "U" * 12,
-    5,
-    True,
-    None,
-    [],
-)
-UUID_LIKE = ("", MARK, "00000000-0000-4000-8000-00000000000", 5, True, None, [], f"{MARK}\0")
-LABEL = ("", "AB 12", "+4915112345678", "a" * 33, "é1", "A\0", "A\ud800", "A\n", 7, True, None, ["A"])
-REASON = (*TEXT, "x", "ab", "   ", " x ", None)
-ITEMS = (
-    None,
-    [],
-    "MADRS_01",
-    {"MADRS_01": "4"},
-    {"MADRS_01": True},
-    {"MADRS_01": 4.5},
-    {"MADRS_01": 7},
-    {"MADRS_01": -1},
-)
-KEYS = ({MARK: 1}, {f"{MARK}\0": 1}, {"\ud800": 1}, {"": 1}, {"MADRS_01": 2**63}, {f"M{n}": 1 for n in range(300)})
 
 FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("enrol", "/age_at_consent", (*INTEGER, 17, 121, None)),
@@ -177,6 +138,7 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("event", "/aware_at", INSTANT),
     ("amend_event", "/severity", CHOICE),
     ("amend_event", "/reason", REASON),
+    *DOSING_FIELDS,
     ("extract", "/purpose", (*TEXT, None)),
     ("extract", "/profile", CHOICE),
     ("extract", "/study", (*CODE, None)),
@@ -236,13 +198,8 @@ def test_an_impossible_value_is_refused_at_its_field(
 
 
 LISTS = (
-    "/v1/participants",
-    "/v1/visits",
-    "/v1/outcomes",
-    "/v1/adverse-events",
-    "/v1/signatures",
-    "/v1/audit-entries",
-    "/v1/extracts",
+    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts"),
+    *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/audit-entries"),
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
 QUERIES = (
@@ -310,6 +267,8 @@ PLACES = (
         "/v1/outcomes/{}",
         "/v1/adverse-events/{}",
         "/v1/adverse-events/{}/history",
+        "/v1/dosing-sessions/{}",
+        "/v1/safety-signals/{}",
     ),
     *(
         "/v1/extracts/{}",

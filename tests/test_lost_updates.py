@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.dosing_cases import a_session
 from tests.hostile import LiveStudy, census, live_study
 from tests.route_cases import a_visit, an_event, an_outcome, made
 from tests.server import LiveServer
@@ -44,6 +45,13 @@ def _changes() -> Mapping[str, tuple[Any, str, dict[str, Any], dict[str, Any], l
             {"severity": "severe"},
             {"severity": "moderate", "term": "Headache"},
             ["severity"],
+        ),
+        "dosing session": (
+            lambda world: a_session(world),
+            "/v1/dosing-sessions/{id}",
+            {"staff": ["T01", "T03"]},
+            {"staff": ["T01", "T04"], "discharge": []},
+            ["staff"],
         ),
     }
 

@@ -14,11 +14,15 @@ from app.database import Database
 from app.database_role import OF_A_SITE as TABLES
 from app.database_role import PRIVILEGES, SecondWallMissing, require_second_wall
 from app.models.account import Role
+from tests.dosing_cases import a_session, a_signal
 from tests.route_cases import CASES, OF_A_SITE, Route, a_visit, an_event
 from tests.world import World
 
 READS = sorted(route for route in OF_A_SITE if route[0] == "GET")
-LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/audit-entries")
+LISTS = (
+    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/audit-entries"),
+    *("/v1/dosing-sessions", "/v1/safety-signals"),
+)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
@@ -67,7 +71,7 @@ def test_without_the_first_wall_a_list_still_holds_own_rows_only(
     world: World, first_wall_down: None, path: str
 ) -> None:
     for site in ("A", "B"):
-        a_visit(world, site), an_event(world, site)
+        a_visit(world, site), an_event(world, site), a_session(world, site), a_signal(world, site)
     places = {(item["study"], item["site"]) for item in world.staff_a.get(path, limit="500").json()["items"]}
     assert (world.study, "A") in places
     assert places <= {(world.study, "A"), (None, None)}  # the registry's own chain belongs to no site

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app import pid as codec
@@ -31,3 +31,16 @@ PidShown = Annotated[
     str, PlainSerializer(codec.display), WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XMEE"]})
 ]
 """A stored identifier in an answer: shown in groups of four. It was checked when it came in."""
+
+StaffCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,8}-?[0-9]{1,8}$")]
+"""The site's own code of a member of staff, such as T01. It needs digits, so that initials and names do not pass."""
+
+
+def _different(codes: list[str]) -> list[str]:
+    if len(set(codes)) != len(codes):
+        raise PydanticCustomError("repeated", "Each member of staff is named once")
+    return sorted(codes)
+
+
+Staff = Annotated[list[StaffCode], Field(min_length=1, max_length=20), AfterValidator(_different)]
+"""Who was present, in the order of the codes."""

@@ -9,7 +9,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Index, Text, UniqueConstrai
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now
-from app.models.identifiers import Pid, PidShown
+from app.models.identifiers import Pid, PidShown, StaffCode
 
 
 class Outcome(SQLModel, table=True):
@@ -33,6 +33,7 @@ class Outcome(SQLModel, table=True):
     items: str = Field(sa_column=Column(Text, nullable=False))
     """Canonical JSON {item code: value or null}; every item of the instrument is present."""
 
+    rater: str | None = Field(default=None, max_length=64)
     version: int = 1
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
@@ -64,6 +65,9 @@ class OutcomeInVisit(Shape):
     """Absent: the newest version shipped."""
 
     collected_on: PastDate | None = None
+    rater: StaffCode | None = None
+    """Who rated, by the site's own code; absent for what participants fill in themselves."""
+
     items: Items
 
 
@@ -77,6 +81,7 @@ class OutcomeAmend(Shape):
 
     reason: Reason
     collected_on: PastDate | None = None
+    rater: StaffCode | None = None
     items: Items | None = None
 
 
@@ -98,6 +103,7 @@ class OutcomeRead(Answer):
     instrument: str
     instrument_version: str
     collected_on: date | None
+    rater: str | None
     items: dict[str, int | None]
     scores: list[ScoreRead]
     version: int

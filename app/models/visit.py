@@ -28,6 +28,7 @@ from app.models.base import (
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.models.outcome import OutcomeInVisit, OutcomeRead
+from app.models.therapy_session import Therapy, TherapyRead
 
 
 class VisitStatus(StrEnum):
@@ -98,9 +99,13 @@ class VisitCreate(VisitDates):
     visit_code: Code
     occurrence: Positive = 1
     outcomes: Annotated[list[OutcomeInVisit], Bounded(max_length=50)] = []
+    therapy: Therapy | None = None
+    """Of preparation and integration visits."""
 
     @model_validator(mode="after")
     def _outcomes_need_a_visit(self) -> "VisitCreate":
+        if self.therapy and self.status not in HELD:
+            raise PydanticCustomError("therapy_contradicts_status", "A visit that did not take place has no therapy")
         if self.outcomes and self.status not in HELD:
             raise PydanticCustomError("outcomes_contradict_status", "A visit that did not take place has no outcomes")
         return self
@@ -114,6 +119,7 @@ class VisitAmend(Shape):
     occurred_on: PastDate | None = None
     ended_on: PastDate | None = None
     deviation_reason: LongReason | None = None
+    therapy: Therapy | None = None
 
 
 class WindowRead(Answer):
@@ -150,6 +156,7 @@ class VisitDetail(VisitRead):
 
     out_of_window: bool | None
     outcomes: list[OutcomeRead]
+    therapy: TherapyRead | None
 
 
 class VisitList(Answer):

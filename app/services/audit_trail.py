@@ -16,8 +16,10 @@ from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry, AuditFilter, AuditRow
 from app.models.base import columns, table_of, utc_text
+from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.outcome import Outcome
 from app.models.participant import Consent, Participant
+from app.models.safety_signal import SafetySignal
 from app.models.study import Site, Study
 from app.models.visit import Visit
 from app.services.history import names_of
@@ -65,7 +67,7 @@ def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
     if owner is None:
         return sa.false()
     subjects: dict[str, list[str]] = {"participant": [symbols]}
-    for model in (Visit, Outcome, AdverseEvent):
+    for model in (Visit, Outcome, AdverseEvent, DosingSession, Dose, VitalReading, SafetySignal):
         table = table_of(model)
         ids = session.execute(sa.select(table.c.id).where(table.c.site_id == owner, table.c.pid == symbols)).scalars()
         subjects[table.name] = [str(one) for one in ids]

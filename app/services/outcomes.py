@@ -27,6 +27,8 @@ from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
 from app.protocol.scoring import score
 from app.security.keys import Keyring
+from app.services import raters, safety_signals
+from app.services.participants import Hold, enrolled
 from app.web.conditional import require_current
 
 
@@ -68,8 +70,9 @@ def require_items(asked: OutcomeInVisit, pointer: str) -> Instrument:
 
 def store(
     session: Session, actor: Actor, visit: Visit, asked: OutcomeInVisit, pointer: str
-) -> tuple[Outcome, list[Mapping[str, Any]], audit.Event]:
-    """Add an outcome and its scores to a visit, in the caller's transaction; the caller remembers the event."""
+) -> tuple[Outcome, list[Mapping[str, Any]], list[audit.Event]]:
+    """Add an outcome, its scores and the safety signals it raises to a visit, in the caller's transaction; the caller
+    remembers the events."""
     definition = require_items(asked, pointer)
     row = Outcome(
         site_id=visit.site_id,
@@ -79,14 +82,16 @@ def store(
         instrument_version=definition.version,
         collected_on=asked.collected_on or visit.occurred_on,
         items=canonical_json({item.code: asked.items.get(item.code) for item in definition.items}),
+        rater=asked.rater,
         created_by=actor.account_id,
     )
     session.add(row)
     with unique_or(OutcomeAlreadyRecorded):
         session.flush()
+    raters.require_independent(session, row, pointer)
     scores = _store_scores(session, row, definition, asked.items)
     event = audit.changed("outcome:recorded", row, row.id, 1, {}, _remembered(row, scores), None)
-    return row, scores, event
+    return row, scores, safety_signals.seen_in_outcome(session, row, scores, event)
 
 
 _SCORE = ("name", "value", "band", "reason", "rule")
@@ -118,8 +123,8 @@ def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
-    row, scores, event = store(session, actor, visit, body, "")
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    row, scores, events = store(session, actor, visit, body, "")
+    audit.append(session, str(actor.account_id), row.site_id, events)
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores), row.site_id
 
 
@@ -137,8 +142,10 @@ def amend_outcome(
     old_items = json.loads(row.items)
     items = {**old_items, **(body.items or {})}
     collected_on = body.collected_on or row.collected_on
+    rater = body.rater if "rater" in body.model_fields_set else row.rater
     differing = {f"items.{code}" for code, value in items.items() if old_items.get(code, ...) != value}
     differing |= {"collected_on"} if collected_on != row.collected_on else set()
+    differing |= {"rater"} if rater != row.rater else set()
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores_of(session, [row.id])[row.id])
@@ -147,16 +154,20 @@ def amend_outcome(
     )
     before = _remembered(row, scores_of(session, [row.id])[row.id])
     row.items = canonical_json(items)
-    row.collected_on = collected_on
+    row.collected_on, row.rater = collected_on, rater
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
+    if "rater" in differing:
+        enrolled(session, actor, row.pid, hold=Hold.as_it_is)
+        raters.require_independent(session, row, "")
     session.execute(
         delete(OutcomeScore).where(col(OutcomeScore.site_id) == row.site_id, col(OutcomeScore.outcome_id) == row.id)
     )
     scores = _store_scores(session, row, definition, items)
     after = _remembered(row, scores)
     event = audit.changed("outcome:amended", row, row.id, row.version, before, after, body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    events = safety_signals.seen_in_outcome(session, row, scores, event)
+    audit.append(session, str(actor.account_id), row.site_id, events)
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
 
 
@@ -199,7 +210,7 @@ def _read(values: Mapping[str, Any], visit_code: str, place: Place, scores: Sequ
     )
 
 
-_SHOWN = ("id", "instrument", "instrument_version", "collected_on", "version", "created_at", "updated_at")
+_SHOWN = ("id", "instrument", "instrument_version", "collected_on", "rater", "version", "created_at", "updated_at")
 
 
 def shown_number(value: float | None) -> int | float | None:

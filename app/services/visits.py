@@ -30,7 +30,7 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import outcomes
+from app.services import dosing_day, outcomes, therapy
 from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -65,7 +65,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
-    person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
+    person = enrolled(session, actor, body.participant, hold=Hold.change if body.therapy else Hold.as_it_is)
     definition = _definition(person.protocol, body.visit_code, body.occurrence)
     window = _window(session, person, definition, body.occurrence)
     row = Visit(
@@ -80,14 +80,18 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
         session.flush()
     _require_in_study(session, person, body.occurred_on)
     _require_explained(window, body)
-    events = [audit.created("visit:recorded", row, row.id)]
+    if body.therapy:
+        therapy.store(session, person, row, definition, body.therapy)
+    has = therapy.of(session, row) if body.therapy else None
+    remembered = {**audit.snapshot(row), **therapy.remembered(has)}
+    events = [audit.changed("visit:recorded", row, row.id, 1, {}, remembered, None)]
     read: list[OutcomeRead] = []
     for index, asked in enumerate(body.outcomes):
-        outcome, scores, event = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
-        events.append(event)
+        outcome, scores, told = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
+        events += told
         read.append(outcomes.outcome_read(outcome, row.visit_code, person.place, scores))
     audit.append(session, str(actor.account_id), row.site_id, events)
-    return _detail(row, person, window, read), row.site_id
+    return _detail(row, person, window, read, has), row.site_id
 
 
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
@@ -154,18 +158,26 @@ def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
     """Correct a visit. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
+    pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
+    hold = Hold.change if "therapy" in body.model_fields_set else Hold.as_it_is
+    person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
     statement = visible(select(Visit).where(Visit.id == visit_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    before, changes = audit.snapshot(row), sent_fields(body)
-    differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    had, changes = therapy.of(session, row), sent_fields(body)
+    before = {**audit.snapshot(row), **therapy.remembered(had)}
+    current = {**values(row), "therapy": had}
+    differing = {name for name, value in changes.items() if current[name] != value}
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return detail(session, actor, visit_id)
-    person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
-    dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
+    dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     _require_in_study(session, person, dates.occurred_on)
-    window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence), row.occurrence)
-    if dates.status not in HELD and _outcomes_of(session, actor, row.id):
+    definition = _definition(person.protocol, row.visit_code, row.occurrence)
+    window = _window(session, person, definition, row.occurrence)
+    if "therapy" in differing:
+        therapy.store(session, person, row, definition, body.therapy)
+    has = therapy.of(session, row)
+    if dates.status not in HELD and (has or _outcomes_of(session, actor, row.id)):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
@@ -173,9 +185,11 @@ def amend_visit(
     row.findings = findings_text(_findings(window, dates))
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    event = audit.changed("visit:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
+    dosing_day.require_visit_fits(session, row)
+    after = {**audit.snapshot(row), **therapy.remembered(has)}
+    event = audit.changed("visit:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _detail(row, person, window, _outcomes_of(session, actor, row.id))
+    return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
@@ -183,9 +197,8 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
     definition = _definition(person.protocol, row.visit_code, row.occurrence)
-    return _detail(
-        row, person, _window(session, person, definition, row.occurrence), _outcomes_of(session, actor, row.id)
-    )
+    window, has = _window(session, person, definition, row.occurrence), therapy.of(session, row)
+    return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
 
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
@@ -193,7 +206,13 @@ def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[Outcome
     return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
-def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[OutcomeRead]) -> VisitDetail:
+def _detail(
+    row: Visit,
+    person: Enrolled,
+    window: Window | None,
+    read: list[OutcomeRead],
+    has_therapy: Mapping[str, Any] | None,
+) -> VisitDetail:
     days = window.deviation_days(row.occurred_on) if window and row.occurred_on else None
     shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
     return VisitDetail(
@@ -202,6 +221,7 @@ def _detail(row: Visit, person: Enrolled, window: Window | None, read: list[Outc
         deviation_days=days,
         out_of_window=None if days is None else days != 0,
         outcomes=read,
+        therapy=therapy.read(has_therapy, {outcome.instrument for outcome in read}),
     )
 
 

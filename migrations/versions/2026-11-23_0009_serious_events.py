@@ -1,14 +1,14 @@
 """Reports and reviews of adverse events, and when one was called serious no more.
 
 Revision: 0009
-Follows: 0005
+Follows: 0006
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

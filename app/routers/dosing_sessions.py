@@ -1,0 +1,166 @@
+"""Dosing sessions. Doses, vital signs and corrections all answer with the whole session and its ETag."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlmodel import col
+
+from app.access import Actor, Permission, narrowed, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.dosing_session import DosingSession
+from app.models.dosing_shapes import (
+    DoseAmend,
+    DoseCreate,
+    DosingSessionAmend,
+    DosingSessionClose,
+    DosingSessionCreate,
+    DosingSessionDetail,
+    DosingSessionFilter,
+    DosingSessionList,
+    VitalsAmend,
+    VitalsCreate,
+)
+from app.models.visit import Visit
+from app.pagination import Page
+from app.services import doses, dosing_reads, dosing_sessions, vital_readings
+from app.web.conditional import IfMatch, etag
+from app.web.once import Made, OncePerKey
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/dosing-sessions", tags=["dosing sessions"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.dosing_session_read))]
+Writer = Annotated[Actor, Depends(requires(Permission.dosing_session_write))]
+
+
+def _made(request: Request, read: DosingSessionDetail, site_id: int) -> Made:
+    return Made(read, f"/v1/dosing-sessions/{read.id}", _etag(request, read), site_id)
+
+
+def _etag(request: Request, read: DosingSessionDetail) -> str:
+    return etag(request.app.state.keyring, read.id, read.version)
+
+
+@router.post("", status_code=201, response_model=DosingSessionDetail)
+def start_dosing_session(
+    body: DosingSessionCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Start the session of a dosing visit. 409 names every rule of the protocol that does not hold."""
+    return once.create(session, actor, body, lambda: _made(request, *dosing_sessions.start(session, actor, body)))
+
+
+@router.get("")
+def list_dosing_sessions(
+    query: Annotated[DosingSessionFilter, Query()],
+    actor: Reader,
+    request: Request,
+    response: Response,
+    session: ReadSession,
+) -> DosingSessionList:
+    """Dosing sessions at your sites, newest first."""
+    at = col(DosingSession.site_id).in_(actor.sites_at(query.study, query.site))
+    statement = narrowed(
+        visible(dosing_reads.rows(), actor).where(at),
+        (DosingSession.pid, query.participant),
+        (DosingSession.state, query.state),
+        (Visit.visit_code, query.visit_code),
+    )
+    page = Page(request, response, actor, query)
+    rows, after = page.read(session, statement, DosingSession.created_at, DosingSession.id)
+    return DosingSessionList(items=[dosing_reads.read(row, actor) for row in rows], next=after)
+
+
+@router.get("/{session_id}")
+def read_dosing_session(
+    session_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> DosingSessionDetail:
+    """One session with doses and vital signs, the timed ones still missing, and what keeps it from being closed."""
+    read = dosing_reads.detail(session, actor, session_id)
+    response.headers["ETag"] = _etag(request, read)
+    return read
+
+
+@router.patch("/{session_id}")
+def amend_dosing_session(
+    session_id: UUID,
+    body: DosingSessionAmend,
+    seen: IfMatch,
+    actor: Writer,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+) -> DosingSessionDetail:
+    """Correct a session, open or closed, with the reason."""
+    read = dosing_sessions.amend(session, actor, request.app.state.keyring, seen, session_id, body)
+    response.headers["ETag"] = _etag(request, read)
+    return read
+
+
+@router.post("/{session_id}/doses", status_code=201, response_model=DosingSessionDetail)
+def record_dose(
+    session_id: UUID, body: DoseCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Record a dose, given or not. What is off the plan needs its reason; an open signal that holds dosing refuses."""
+    return once.create(
+        session, actor, body, lambda: _made(request, *doses.record_dose(session, actor, session_id, body))
+    )
+
+
+@router.patch("/{session_id}/doses/{dose_id}")
+def amend_dose(
+    session_id: UUID,
+    dose_id: UUID,
+    body: DoseAmend,
+    seen: IfMatch,
+    actor: Writer,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+) -> DosingSessionDetail:
+    """Correct a dose, with the reason, against the ETag of the session."""
+    read = doses.amend_dose(session, actor, request.app.state.keyring, seen, session_id, dose_id, body)
+    response.headers["ETag"] = _etag(request, read)
+    return read
+
+
+@router.post("/{session_id}/vitals", status_code=201, response_model=DosingSessionDetail)
+def record_vitals(
+    session_id: UUID, body: VitalsCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Record vital signs. Beyond a warning limit they are flagged; beyond a hard limit they are refused."""
+    return once.create(
+        session, actor, body, lambda: _made(request, *vital_readings.record_vitals(session, actor, session_id, body))
+    )
+
+
+@router.patch("/{session_id}/vitals/{reading_id}")
+def amend_vitals(
+    session_id: UUID,
+    reading_id: UUID,
+    body: VitalsAmend,
+    seen: IfMatch,
+    actor: Writer,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+) -> DosingSessionDetail:
+    """Correct vital signs, with the reason, against the ETag of the session."""
+    keyring = request.app.state.keyring
+    read = vital_readings.amend_vitals(session, actor, keyring, seen, session_id, reading_id, body)
+    response.headers["ETag"] = _etag(request, read)
+    return read
+
+
+@router.post("/{session_id}/close", status_code=201, response_model=DosingSessionDetail)
+def close_dosing_session(
+    session_id: UUID,
+    body: DosingSessionClose,
+    actor: Writer,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Close a session. 409 names every item that the discharge checklist lacks."""
+    return once.create(
+        session, actor, body, lambda: _made(request, *dosing_sessions.close(session, actor, session_id, body))
+    )

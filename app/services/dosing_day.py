@@ -1,0 +1,215 @@
+"""One dosing session with everything that its rules speak of, held so that nobody else changes it meanwhile."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlmodel import Session, col, select
+
+from app.access import Actor, found, visible
+from app.errors import Conflict, Fault, Invalid
+from app.models.base import now
+from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
+from app.models.outcome import Outcome
+from app.models.participant import Consent, ParticipantStatus
+from app.models.study import Site
+from app.models.visit import HELD, Visit
+from app.protocol.clocks import local_day
+from app.protocol.consent import current_consent
+from app.protocol.dosing import Dosing, PlannedDose
+from app.protocol.dosing_checks import DischargeFacts
+from app.protocol.vitals import CountedFrom, Vitals
+from app.services.participants import Enrolled, Hold, enrolled
+
+
+class NotADosingVisit(Invalid):
+    """The participant's protocol version gives no dose at this visit."""
+
+
+class DosingSessionClosed(Conflict):
+    """The dosing session is closed; what is there can be corrected, with the reason."""
+
+
+class MomentOutsideVisit(Invalid):
+    """A moment does not lie on the day of the dosing visit, or not in the session's order."""
+
+
+class VisitHasDosingSession(Conflict):
+    """A dosing session of this visit started on its day, so the visit took place then."""
+
+
+@dataclass(frozen=True)
+class DosingDay:
+    """A session, its visit and participant, and what the protocol plans for the day."""
+
+    person: Enrolled
+    visit: Visit
+    plan: PlannedDose
+    dosing: Dosing
+    zone: ZoneInfo
+
+    @property
+    def vitals(self) -> Vitals:
+        return self.person.protocol.vitals or Vitals.model_construct(measures=(), pairs=(), timepoints=())
+
+    def require_start(self, at: datetime) -> date:
+        """The site's calendar day on which the session starts. Raises MomentOutsideVisit."""
+        day = local_day(at, self.zone)
+        if not self._first <= day <= self._last:
+            raise MomentOutsideVisit(Fault("/started_at", "outside_visit", "Must lie on the day of the visit"))
+        return day
+
+    def require_moment(self, pointer: str, at: datetime | None, earliest: datetime | None = None) -> None:
+        """A session may last into the night. Raises MomentOutsideVisit."""
+        if at is None:
+            return
+        if not self._first <= local_day(at, self.zone) <= self._last + timedelta(days=1):
+            message = "Must lie on the day of the visit, or in the night after it"
+            raise MomentOutsideVisit(Fault(pointer, "outside_visit", message))
+        if earliest is not None and at < earliest:
+            raise MomentOutsideVisit(Fault(pointer, "before_start", "Cannot lie before the session's start"))
+
+    @property
+    def _first(self) -> date:
+        assert self.visit.occurred_on is not None
+        return self.visit.occurred_on
+
+    @property
+    def _last(self) -> date:
+        return self.visit.ended_on or self._first
+
+
+def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: Hold) -> DosingDay:
+    """Raises NotFound, NotADosingVisit. The visit is read once the participant is held."""
+    person = enrolled(session, actor, pid, hold=hold)
+    visit = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
+    dosing = person.protocol.dosing
+    plan = dosing.dose(visit.visit_code) if dosing else None
+    if dosing is None or plan is None:
+        raise NotADosingVisit(Fault("/visit", "no_dose", "The protocol plans no dose at this visit"))
+    return DosingDay(person, visit, plan, dosing, zone_of(session, person.site_id))
+
+
+def held(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, DosingSession]:
+    """A session to be changed. The participant's row is the one lock of all that happens to it. Raises NotFound."""
+    asked = select(DosingSession.pid, DosingSession.visit_id).where(DosingSession.id == session_id)
+    pid, visit_id = found(session.exec(visible(asked, actor)).first())
+    day = dosing_day(session, actor, pid, visit_id, Hold.change)
+    return day, session.exec(visible(select(DosingSession).where(DosingSession.id == session_id), actor)).one()
+
+
+def require_visit_fits(session: Session, visit: Visit) -> None:
+    """A corrected visit still holds its dosing session. Raises VisitHasDosingSession."""
+    statement = select(DosingSession.started_at).where(
+        DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id
+    )
+    started_at = session.exec(statement).first()
+    if started_at is None:
+        return
+    first = visit.occurred_on
+    day = local_day(started_at, zone_of(session, visit.site_id))
+    if first is None or not first <= day <= (visit.ended_on or first):
+        raise VisitHasDosingSession
+
+
+def require_open(row: DosingSession) -> None:
+    """Raises DosingSessionClosed."""
+    if row.state == SessionState.closed:
+        raise DosingSessionClosed
+
+
+def touch(session: Session, row: DosingSession) -> None:
+    """Something of the session changed: its version moves on, and with it the ETag."""
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+
+
+def zone_of(session: Session, site_id: int) -> ZoneInfo:
+    return ZoneInfo(session.get_one(Site, site_id).timezone)
+
+
+def doses_of(session: Session, row: DosingSession) -> Sequence[Dose]:
+    """The initial dose first."""
+    statement = select(Dose).where(Dose.site_id == row.site_id, Dose.session_id == row.id)
+    return session.exec(statement.order_by(col(Dose.kind))).all()
+
+
+def readings_of(session: Session, row: DosingSession) -> Sequence[VitalReading]:
+    """In the order in which they were taken."""
+    statement = select(VitalReading).where(VitalReading.site_id == row.site_id, VitalReading.session_id == row.id)
+    return session.exec(statement.order_by(col(VitalReading.taken_at), col(VitalReading.id))).all()
+
+
+def moments(row: DosingSession, doses: Sequence[Dose]) -> dict[CountedFrom, datetime]:
+    """The moments that are known of those that vital signs are timed by."""
+    known: dict[CountedFrom, datetime | None] = {"session_end": row.ended_at}
+    for dose in doses:
+        known["initial_dose" if dose.kind == "initial" else "supplemental_dose"] = dose.given_at
+    return {name: at for name, at in known.items() if at is not None}
+
+
+def taken(readings: Sequence[VitalReading]) -> set[tuple[str, str]]:
+    """(time point, measure) of what was measured."""
+    return {(one.timepoint, code) for one in readings if one.timepoint for code in json.loads(one.measured)}
+
+
+def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> DischargeFacts:
+    """What the checklist is held against. A form without any answer was not done."""
+    there = taken(readings_of(session, row))
+    outcomes = select(Outcome.instrument, Outcome.items).where(
+        Outcome.site_id == row.site_id, Outcome.visit_id == row.visit_id
+    )
+    answered = {
+        code for code, items in session.exec(outcomes) if any(value is not None for value in json.loads(items).values())
+    }
+    points = day.vitals.timepoints
+    complete = {point.code for point in points if all((point.code, code) in there for code in point.measures)}
+    return DischargeFacts(row.released_at, complete, answered, json.loads(row.discharge))
+
+
+def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool, frozenset[str]]:
+    """Whether the consent version of that day was given, and the scopes of the newest consent given by then."""
+    row = person.row
+    if ParticipantStatus(row.status) in _GONE and row.status_on is not None and row.status_on <= on:
+        return False, frozenset()
+    statement = select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
+    given = [one for one in session.exec(statement) if one.given_on is None or one.given_on <= on]
+    current = current_consent(person.protocol.consents, on)
+    signed = next((one for one in given if current is not None and one.version == current.version), None)
+    newest = signed or max(given, key=lambda one: one.given_on or date.min, default=None)
+    return signed is not None, frozenset(json.loads(newest.scopes) if newest else ())
+
+
+_GONE = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, ParticipantStatus.terminated})
+
+
+def eligibility_confirmed(person: Enrolled, on: date) -> bool:
+    """Eligible, enrolled by that day, and still taking part on it."""
+    row = person.row
+    ended = row.status not in _TAKING_PART and (row.status_on is None or row.status_on <= on)
+    return row.eligible and row.enrolled_on is not None and row.enrolled_on <= on and not ended
+
+
+_TAKING_PART = frozenset({ParticipantStatus.enrolled, ParticipantStatus.active})
+
+
+def earlier_doses(session: Session, day: DosingDay) -> list[date]:
+    """Calendar days on which the participant was dosed."""
+    statement = select(col(Dose.given_at)).where(Dose.site_id == day.person.site_id, Dose.pid == day.person.row.pid)
+    return [local_day(at, day.zone) for at in session.exec(statement) if at is not None]
+
+
+def held_visits(session: Session, person: Enrolled) -> dict[str, date]:
+    """Visits that took place, with their first day."""
+    statement = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
+        Visit.site_id == person.site_id, Visit.pid == person.row.pid, col(Visit.status).in_(HELD)
+    )
+    days: dict[str, Any] = {}
+    for code, on in session.exec(statement):
+        if on is not None:
+            days[code] = min(on, days.get(code, on))
+    return days

@@ -1,0 +1,55 @@
+"""Who rated and who treated: where the protocol wants independent raters, nobody does both for one participant."""
+
+import json
+from collections.abc import Collection
+
+from sqlmodel import Session, col, select
+
+from app.errors import Conflict, Fault
+from app.models.dosing_session import DosingSession
+from app.models.outcome import Outcome
+from app.models.participant import Participant
+from app.models.therapy_session import TherapySession
+from app.services.participants import Enrolled
+from app.services.studies import protocol_of
+
+
+class RaterNotIndependent(Conflict):
+    """The protocol wants this rated by somebody who does not treat the participant."""
+
+
+class TherapistIsRater(Conflict):
+    """Somebody here rated the participant where the protocol wants raters who do not treat."""
+
+
+def require_independent(session: Session, row: Outcome, pointer: str) -> None:
+    """Raises RaterNotIndependent. Ask once the outcome is flushed: its foreign key then holds off new sessions."""
+    if row.rater is None:
+        return
+    person = session.get_one(Participant, (row.site_id, row.pid))
+    rule = protocol_of(session, person.protocol_version_id).rater_independence
+    if rule and rule.broken_by(row.instrument, row.rater, therapists(session, row.site_id, row.pid)):
+        raise RaterNotIndependent(Fault(f"{pointer}/rater", rule.code, "Treats this participant"))
+
+
+def require_not_raters(session: Session, person: Enrolled, staff: Collection[str], pointer: str) -> None:
+    """Raises TherapistIsRater. Ask with the participant's row held for change."""
+    rule = person.protocol.rater_independence
+    if rule is None:
+        return
+    rated = select(Outcome.id).where(
+        Outcome.site_id == person.site_id,
+        Outcome.pid == person.row.pid,
+        col(Outcome.instrument).in_(rule.instruments),
+        col(Outcome.rater).in_(staff),
+    )
+    if session.exec(rated).first() is not None:
+        raise TherapistIsRater(Fault(pointer, rule.code, f"Rated {', '.join(rule.instruments)} of this participant"))
+
+
+def therapists(session: Session, site_id: int, pid: str) -> frozenset[str]:
+    """Staff of the participant's dosing and therapy sessions."""
+    dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)
+    therapy = select(TherapySession.staff).where(TherapySession.site_id == site_id, TherapySession.pid == pid)
+    present = [*session.exec(dosing), *session.exec(therapy)]
+    return frozenset(code for text in present for code in json.loads(text))

@@ -1,0 +1,192 @@
+"""Safety signals: raised in the transaction of what made their rule true, followed through corrections, reviewed once.
+
+Inserting a signal locks the participant's row as its foreign keys do, so a dosing session that is being started waits
+for the signal, or the signal for the session.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, Place, Rows, found, visible
+from app.errors import Conflict
+from app.models.base import canonical_json, columns, fields_of, from_json, now, values
+from app.models.dosing_session import VitalReading
+from app.models.outcome import Outcome
+from app.models.participant import Participant
+from app.models.safety_signal import (
+    SafetySignal,
+    SafetySignalRead,
+    SignalReview,
+    SignalSeverity,
+    SignalSource,
+    SignalState,
+)
+from app.models.study import ProtocolVersion, Site
+from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
+from app.services.studies import protocol_of
+
+
+class SignalAlreadyReviewed(Conflict):
+    """This safety signal was reviewed already."""
+
+
+def seen_in_outcome(
+    session: Session, row: Outcome, scores: Sequence[Mapping[str, Any]], event: audit.Event
+) -> list[audit.Event]:
+    """The event of an outcome that was stored or corrected, and those of the signals that this raises or changes."""
+    given = {str(score["name"]): score["value"] for score in scores}
+    return [event, *_follow(session, row, OutcomeSeen(row.instrument, json.loads(row.items), given), event)]
+
+
+def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> list[audit.Event]:
+    """The same for a reading of vital signs."""
+    return [event, *_follow(session, row, VitalsSeen(json.loads(row.measured)), event)]
+
+
+def _follow(
+    session: Session, source: Outcome | VitalReading, seen: OutcomeSeen | VitalsSeen, event: audit.Event
+) -> Iterator[audit.Event]:
+    person = session.get_one(Participant, (source.site_id, source.pid))
+    rules = protocol_of(session, person.protocol_version_id).safety_rules
+    true = {signal.rule: signal for signal in evaluate(rules, seen)}
+    corrected = {str(change["field"]).partition(".")[2] for change in event.changes}
+    for known in _known(session, source) if source.version > 1 else ():
+        if known.state == SignalState.open:
+            true.pop(known.rule, None)
+            yield from _changed(session, known, seen)
+        elif known.rule in true and corrected.isdisjoint(true[known.rule].because):
+            del true[known.rule]  # reviewed, and what it was about is as it was
+    due = {rule.code: rule for rule in rules}
+    for signal in true.values():
+        yield _raised(session, person, source, signal, due[signal.rule])
+
+
+def _known(session: Session, source: Outcome | VitalReading) -> list[SafetySignal]:
+    """The newest signal of each rule that an earlier version of this source raised."""
+    statement = select(SafetySignal).where(SafetySignal.site_id == source.site_id, _column(source) == source.id)
+    rows = session.exec(statement.order_by(col(SafetySignal.source_version)).with_for_update()).all()
+    return list({row.rule: row for row in rows}.values())
+
+
+def _column(source: Outcome | VitalReading) -> Any:
+    return col(SafetySignal.outcome_id if isinstance(source, Outcome) else SafetySignal.reading_id)
+
+
+def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen) -> Iterator[audit.Event]:
+    """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger, by the
+    protocol version whose rule it was."""
+    before = audit.snapshot(row)
+    rules = protocol_of(session, row.protocol_version_id).safety_rules
+    signal = next((one for one in evaluate(rules, seen) if one.rule == row.rule), None)
+    if signal is None:
+        row.trigger_corrected_at = row.trigger_corrected_at or now()
+    else:
+        row.trigger_corrected_at = None
+        row.because = canonical_json(sorted(signal.because))
+    if audit.snapshot(row) != before:
+        row.version += 1
+        session.flush()
+        after = audit.snapshot(row)
+        yield audit.changed("safety-signal:source-corrected", row, row.id, row.version, before, after, None)
+
+
+def _raised(
+    session: Session, person: Participant, source: Outcome | VitalReading, signal: Signal, rule: SafetyRule
+) -> audit.Event:
+    at, zone = now(), ZoneInfo(session.get_one(Site, person.site_id).timezone)
+    row = SafetySignal(
+        site_id=person.site_id,
+        pid=person.pid,
+        protocol_version_id=person.protocol_version_id,
+        rule=signal.rule,
+        rule_version=signal.version,
+        severity=SignalSeverity(signal.severity),
+        holds_dosing=signal.holds_dosing,
+        source_version=source.version,
+        because=canonical_json(sorted(signal.because)),
+        raised_at=at,
+        due_at=rule.due_at(at, zone),
+    )
+    setattr(row, _column(source).key, source.id)
+    session.add(row)
+    session.flush()
+    return audit.created("safety-signal:raised", row, row.id)
+
+
+def holding(session: Session, site_id: int, pid: str) -> Sequence[SafetySignal]:
+    """The signals of a participant that hold dosing and are not reviewed, oldest first."""
+    statement = select(SafetySignal).where(
+        SafetySignal.site_id == site_id,
+        SafetySignal.pid == pid,
+        SafetySignal.state == SignalState.open,
+        col(SafetySignal.holds_dosing),
+    )
+    return session.exec(statement.order_by(col(SafetySignal.raised_at), col(SafetySignal.id))).all()
+
+
+def review(session: Session, actor: Actor, signal_id: UUID, body: SignalReview) -> tuple[SafetySignalRead, int]:
+    """A clinician's assessment, which ends the hold; also gives the site's key.
+
+    Raises NotFound, SignalAlreadyReviewed.
+    """
+    statement = visible(select(SafetySignal).where(SafetySignal.id == signal_id), actor).with_for_update()
+    row = found(session.exec(statement).first())
+    if row.state == SignalState.reviewed:
+        raise SignalAlreadyReviewed
+    before = audit.snapshot(row)
+    row.state, row.decision, row.assessment = SignalState.reviewed, body.decision, body.assessment
+    row.reviewed_by, row.reviewed_at, row.version = actor.account_id, now(), row.version + 1
+    session.flush()
+    event = audit.changed("safety-signal:reviewed", row, row.id, row.version, before, audit.snapshot(row), None)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return shown(session, actor.places[row.site_id], [row])[0], row.site_id
+
+
+def rows() -> Rows:
+    """Signals with the protocol version whose rule it was; narrow it with `visible`."""
+    return (
+        sa.select(*columns(SafetySignal), col(ProtocolVersion.version).label("protocol_version"))
+        .select_from(SafetySignal)
+        .join(ProtocolVersion, col(ProtocolVersion.id) == col(SafetySignal.protocol_version_id))
+    )
+
+
+def read(row: Row[Any], actor: Actor) -> SafetySignalRead:
+    return _read(fields_of(row), actor.places[row.site_id], row.protocol_version)
+
+
+def shown(session: Session, place: Place, signals: Collection[SafetySignal]) -> list[SafetySignalRead]:
+    """Signals of one site as answers."""
+    asked = {signal.protocol_version_id for signal in signals}
+    named = select(ProtocolVersion).where(col(ProtocolVersion.id).in_(asked))
+    versions = {version.id: version.version for version in session.exec(named)} if asked else {}
+    return [_read(values(signal), place, versions[signal.protocol_version_id]) for signal in signals]
+
+
+def _read(row: Mapping[str, Any], place: Place, protocol_version: str) -> SafetySignalRead:
+    kind = "vital_reading" if row["outcome_id"] is None else "outcome"
+    source = SignalSource(kind=kind, id=row["outcome_id"] or row["reading_id"], version=row["source_version"])
+    return SafetySignalRead(
+        participant=row["pid"],
+        study=place.study,
+        site=place.site,
+        protocol_version=protocol_version,
+        source=source,
+        because=from_json(row["because"]),
+        overdue=row["state"] == SignalState.open and row["due_at"] < now(),
+        **{name: row[name] for name in _SHOWN},
+    )
+
+
+_SHOWN = (
+    *("id", "rule", "rule_version", "severity", "holds_dosing", "trigger_corrected_at", "state", "raised_at", "due_at"),
+    *("reviewed_by", "reviewed_at", "decision", "assessment", "version"),
+)

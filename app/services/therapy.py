@@ -1,0 +1,59 @@
+"""Therapy sessions: the minutes, mode and staff of preparation and integration visits, kept with the visit."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlmodel import Session
+
+from app.errors import Fault, Invalid
+from app.models.base import canonical_json
+from app.models.therapy_session import Therapy, TherapyRead, TherapySession
+from app.models.visit import Visit
+from app.protocol.definition import VisitDefinition, VisitKind
+from app.services.participants import Enrolled
+from app.services.raters import require_not_raters
+
+_KINDS = frozenset({VisitKind.preparation, VisitKind.integration})
+CSSRS = frozenset({"CSSRS_LIFE", "CSSRS_SLV"})
+
+
+class NotATherapyVisit(Invalid):
+    """Only preparation and integration visits have a therapy session."""
+
+
+def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDefinition, asked: Therapy | None) -> None:
+    """Make the therapy session of a visit what was asked for; None takes it away. Hold the participant for change.
+
+    Raises NotATherapyVisit, TherapistIsRater.
+    """
+    row = session.get(TherapySession, (visit.site_id, visit.id))
+    if asked is None:
+        if row is not None:
+            session.delete(row)
+            session.flush()
+        return
+    if definition.kind not in _KINDS:
+        raise NotATherapyVisit(Fault("/therapy", "other_kind", "The protocol has no therapy session at this visit"))
+    require_not_raters(session, person, asked.staff, "/therapy/staff")
+    row = row or TherapySession(
+        site_id=visit.site_id, visit_id=visit.id, pid=visit.pid, **asked.model_dump(exclude={"staff"}), staff=""
+    )
+    row.minutes, row.mode, row.staff = asked.minutes, asked.mode, canonical_json(asked.staff)
+    session.add(row)
+    session.flush()
+
+
+def of(session: Session, visit: Visit) -> dict[str, Any] | None:
+    """Minutes, mode and staff of a visit's therapy session."""
+    row = session.get(TherapySession, (visit.site_id, visit.id))
+    return None if row is None else {"minutes": row.minutes, "mode": row.mode, "staff": json.loads(row.staff)}
+
+
+def remembered(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As fields of the visit's own entry in the trail."""
+    return {f"therapy.{name}": value for name, value in (found or {}).items()}
+
+
+def read(found: Mapping[str, Any] | None, instruments: Collection[str]) -> TherapyRead | None:
+    return None if found is None else TherapyRead(**found, cssrs_done=not CSSRS.isdisjoint(instruments))

@@ -1,0 +1,110 @@
+"""Preparation and integration sessions are part of their visit; who treats a participant does not rate them."""
+
+from typing import Any
+
+import pytest
+
+from tests.dosing_cases import SESSIONS, a_session, cssrs, held, prepared, start
+from tests.world import World, madrs
+
+THERAPY: dict[str, Any] = {"minutes": 90, "mode": "in_person", "staff": ["T02", "T01"]}
+
+
+def rated(pid: str, visit: str, rater: str | None = "T01") -> dict[str, Any]:
+    return {"participant": pid, "visit": visit, **madrs(2), "rater": rater}
+
+
+def test_a_therapy_session_is_recorded_with_its_visit(world: World) -> None:
+    visit = held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11", therapy=THERAPY, outcomes=[cssrs()])
+    assert visit["therapy"] == {"minutes": 90, "mode": "in_person", "staff": ["T01", "T02"], "cssrs_done": True}
+    assert world.monitor.get(f"/v1/visits/{visit['id']}").json()["therapy"] == visit["therapy"]
+    other = held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11", therapy=THERAPY)
+    assert not other["therapy"]["cssrs_done"]
+    assert held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11")["therapy"] is None
+
+
+def test_it_is_corrected_added_and_taken_away_with_a_reason(world: World) -> None:
+    visit = held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11")
+    path = f"/v1/visits/{visit['id']}"
+    for therapy in (THERAPY, {**THERAPY, "minutes": 45}, None):
+        seen = world.staff_a.get(path).headers["ETag"]
+        done = world.staff_a.patch(path, {"reason": "typed wrongly", "therapy": therapy}, seen)
+        assert done.status_code == 200, done.text
+        shown = done.json()["therapy"]
+        assert (shown and shown["minutes"]) == (therapy and therapy["minutes"])
+        same = world.staff_a.patch(path, {"reason": "typed wrongly", "therapy": therapy}, done.headers["ETag"])
+        known = {"T01", "T02"} if therapy else None
+        assert same.status_code == 200
+        assert (shown and set(shown["staff"])) == known
+    trail = world.monitor.get("/v1/audit-entries", study=world.study, action="visit:amended").json()["items"]
+    minutes = [(row["old"], row["new"]) for row in trail if row["field"] == "therapy.minutes"]
+    assert sorted(minutes, key=str) == [(45, None), (90, 45), (None, 90)]
+
+
+def test_only_preparation_and_integration_visits_that_took_place_have_one(world: World) -> None:
+    body = {"participant": world.enrolled(), "visit_code": "BL", "occurred_on": "2025-02-11", "status": "completed"}
+    refused = world.staff_a.post("/v1/visits", {**body, "therapy": THERAPY})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_a_therapy_visit")
+    missed = {**body, "visit_code": "PREP1", "occurred_on": None, "status": "missed", "deviation_reason": "Ill"}
+    refused = world.staff_a.post("/v1/visits", {**missed, "deviation_reason": "Ill that day", "therapy": THERAPY})
+    assert [error["code"] for error in refused.json()["errors"]] == ["therapy_contradicts_status"]
+    visit = held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11", therapy=THERAPY)
+    path = f"/v1/visits/{visit['id']}"
+    change = {"reason": "typed wrongly", "status": "missed", "occurred_on": None, "deviation_reason": "Ill that day"}
+    seen = world.staff_a.get(path).headers["ETag"]
+    assert world.staff_a.patch(path, change, seen).json()["code"] == "visit_not_held"
+    assert world.staff_a.patch(path, {**change, "therapy": None}, seen).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["JD", "jd", "Jane Doe", "T", "t01", "T01 ", "12"])
+def test_staff_go_by_a_code_that_is_no_name(world: World, name: str) -> None:
+    body = world.visit(world.enrolled(), "PREP1", therapy={**THERAPY, "staff": [name]})
+    assert world.staff_a.post("/v1/visits", body).status_code == 422
+
+
+def test_a_therapist_does_not_rate_the_madrs_of_the_same_participant(world: World) -> None:
+    staff, pid = world.staff_a, world.enrolled()
+    visit = held(staff, pid, "BL", "2025-02-10")
+    held(staff, pid, "PREP1", "2025-02-11", therapy=THERAPY)
+    refused = staff.post("/v1/outcomes", rated(pid, visit["id"]))
+    assert (refused.status_code, refused.json()["code"]) == (409, "rater_not_independent")
+    assert [(error["pointer"], error["code"]) for error in refused.json()["errors"]] == [
+        ("/rater", "RATER-INDEPENDENT")
+    ]
+    done = staff.post("/v1/outcomes", rated(pid, visit["id"], "R01"))
+    assert (done.status_code, done.json()["rater"]) == (201, "R01")
+    change = {"reason": "typed wrongly", "rater": "T02"}
+    assert staff.patch(done.headers["Location"], change, done.headers["ETag"]).json()["code"] == "rater_not_independent"
+    change = {"reason": "typed wrongly", "rater": "R02"}
+    assert staff.patch(done.headers["Location"], change, done.headers["ETag"]).json()["rater"] == "R02"
+    seen = staff.get(done.headers["Location"]).headers["ETag"]
+    change = {"reason": "typed wrongly", "rater": None}
+    assert staff.patch(done.headers["Location"], change, seen).json()["rater"] is None
+    other = world.enrolled()
+    theirs = held(staff, other, "BL", "2025-02-10")
+    assert staff.post("/v1/outcomes", rated(other, theirs["id"])).status_code == 201, "of another participant it may be"
+    form = {**cssrs(), "rater": "T01", "participant": pid, "visit": visit["id"]}
+    assert staff.post("/v1/outcomes", form).status_code == 201, "the rule is about the MADRS"
+
+
+def test_who_treats_in_a_dosing_session_does_not_rate_either(world: World) -> None:
+    session = a_session(world).json()
+    refused = world.staff_a.post("/v1/outcomes", rated(session["participant"], session["visit"], "T02"))
+    assert refused.json()["code"] == "rater_not_independent"
+
+
+def test_who_rated_does_not_treat_afterwards(world: World) -> None:
+    staff, pid = world.staff_a, world.enrolled()
+    visit = prepared(staff, pid)
+    assert staff.post("/v1/outcomes", rated(pid, visit["id"])).status_code == 201
+    refused = staff.post(SESSIONS, start(visit["id"]))
+    assert (refused.status_code, refused.json()["code"]) == (409, "therapist_is_rater")
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/staff"]
+    body = world.visit(pid, "INT1A", "2025-03-04", therapy=THERAPY)
+    refused = staff.post("/v1/visits", body)
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/therapy/staff"]
+    session = staff.post(SESSIONS, start(visit["id"], staff=["T02", "T03"]))
+    assert session.status_code == 201
+    change = {"reason": "typed wrongly", "staff": ["T01", "T02"]}
+    refused = staff.patch(session.headers["Location"], change, session.headers["ETag"])
+    assert refused.json()["code"] == "therapist_is_rater"
