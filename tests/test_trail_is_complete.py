@@ -37,6 +37,9 @@ NOT_CARRIED: Mapping[str, frozenset[str]] = {
     "site": frozenset({"id"}),
     "study": frozenset({"id"}),
 }
+READS = frozenset({"extract:downloaded", "request:refused"})
+"""Entries that tell of no change; their `changes` say what was read or asked."""
+
 JSON_TEXT = frozenset({"codings", "definition", "findings", "items", "scopes", "unmet_criteria"})
 
 KEYS: Mapping[type[Any], Callable[[Any], str]] = {
@@ -110,7 +113,7 @@ def rebuilt(world: World, chain: int) -> Rows:
     """Every record of a chain as its entries tell it; each old value is the one that stood."""
     rows: Rows = {}
     with world.registry.database.read() as session:
-        told = (AuditEntry.site_id == chain, AuditEntry.action != "request:refused")
+        told = (AuditEntry.site_id == chain, col(AuditEntry.action).not_in(READS))
         entries = select(AuditEntry).where(*told).order_by(col(AuditEntry.seq))
         for entry in session.exec(entries):
             row = rows.setdefault((entry.subject_type, entry.subject_id), {})
