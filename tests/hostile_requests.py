@@ -1,7 +1,7 @@
 """A request that would be accepted for each route that takes JSON, to be spoilt in one place; and spoilt bodies."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -109,6 +109,7 @@ class Targets:
             "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
+            "rescore": (staff, "/v1/outcomes/{outcome_id}/rescoring", {"reason": "new rules"}),
             "report": (staff, "/v1/adverse-events/{event_id}/reports", {"kind": "initial", "narrative": "As told"}),
             "ae_review": (
                 world.monitor,
@@ -203,24 +204,21 @@ class Targets:
         return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:
-        if name == "event_id":
-            return a_serious_event(self.world, "A").headers["Location"].rpartition("/")[2]
-        if name == "session_id":
-            return str(a_session_to_close(self.world).json()["id"])
-        if name == "signal_id":
-            return str(a_signal(self.world).json()["id"])
-        if name == "extract_id":
-            return an_extract(self.world).rpartition("/")[2]
-        if name == "client_id":
-            made = self.world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"})
-            return str(made.json()["client_id"])
-        user = {
-            "username": f"u{uuid4().hex}",
-            "display_name": "P",
-            "organisation": "Test",
-            "password": "long enough 12",
+        """The id of a new record, as the template names it."""
+        world = self.world
+        user = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test"}
+        makers: dict[str, Callable[[], Any]] = {
+            "outcome_id": lambda: an_outcome(world, "A").json()["id"],
+            "event_id": lambda: a_serious_event(world, "A").json()["id"],
+            "session_id": lambda: a_session_to_close(world).json()["id"],
+            "signal_id": lambda: a_signal(world).json()["id"],
+            "extract_id": lambda: an_extract(world).rpartition("/")[2],
+            "client_id": lambda: world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).json()[
+                "client_id"
+            ],
+            "user_id": lambda: world.admin.post("/v1/users", {**user, "password": "long enough 12"}).json()["id"],
         }
-        return str(self.world.admin.post("/v1/users", user).json()["id"])
+        return str(makers[name]())
 
 
 NAMES = (
@@ -231,6 +229,7 @@ NAMES = (
         "visit",
         "outcome",
         "event",
+        "rescore",
         "report",
         "ae_review",
         "sign",

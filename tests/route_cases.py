@@ -273,6 +273,15 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/outcomes/{outcome_id}"): lambda world, caller, site: caller.get(
         f"/v1/outcomes/{an_outcome(world, site).json()['id']}"
     ),
+    ("GET", "/v1/outcomes/summary"): lambda world, caller, site: caller.get(
+        "/v1/outcomes/summary", study=world.study, instrument="MADRS"
+    ),
+    ("POST", "/v1/outcomes/{outcome_id}/rescoring"): lambda world, caller, site: caller.post(
+        f"/v1/outcomes/{an_outcome(world, site).json()['id']}/rescoring", {"reason": "new rules"}
+    ),
+    ("GET", "/v1/participants/{pid}/response"): lambda world, caller, site: caller.get(
+        f"/v1/participants/{a_visit(world, site).json()['participant']}/response"
+    ),
     ("PATCH", "/v1/outcomes/{outcome_id}"): lambda world, caller, site: _amend(
         world, caller, an_outcome(world, site), {"items": {"MADRS_01": 4}}
     ),
@@ -341,6 +350,6 @@ OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
     route
     for route in CASES
     if (route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST"))
-    or route[1] == "/v1/adverse-events/summary"
+    or route[1] in {"/v1/adverse-events/summary", "/v1/outcomes/summary"}
 )
 """Routes about one study or something in it: 404 for somebody whose grants are in another study."""

@@ -145,6 +145,15 @@ def _looked_up(world: World) -> Send:
     return _post(world.staff_a, "/v1/participants/lookup", asked)
 
 
+def _rescored(world: World) -> Send:
+    """An outcome of an older version of its instrument, whose scores the newest gives anew."""
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled())).json()
+    items = {f"CSSRS_SLV_{number:02d}": 0 for number in range(1, 11)}
+    older = {"instrument": "CSSRS_SLV", "instrument_version": "1", "items": items}
+    made = world.staff_a.post("/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **older})
+    return _post(world.staff_a, f"/v1/outcomes/{made.json()['id']}/rescoring", {"reason": "new rules"})
+
+
 def _signed(world: World) -> Send:
     with_password(world, world.investigator)
     return _post(world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json()))
@@ -201,6 +210,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
+    ("POST", "/v1/outcomes/{outcome_id}/rescoring"): (_rescored, AMENDED),
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
     **CORRECTIONS,
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),

@@ -50,7 +50,7 @@ def _made_up(subject: str, visit: str, instrument_code: str) -> Items:
     scale, share = instrument(instrument_code), _severity(subject, visit)
     if scale.direction == "higher_is_better":
         share = 1 - share
-    scored = {code for rule in scale.scores for code in getattr(rule, "items", ())}
+    scored = {code for rule in scale.scores for code in getattr(rule, "items", ())} or set(scale.by_code)
     items: Items = {}
     for item in scale.items:
         if item.code in scored:

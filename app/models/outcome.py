@@ -1,15 +1,25 @@
 """Outcomes: one administration of an instrument at a visit; the scores are the server's own."""
 
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
-from sqlalchemy import Column, ForeignKeyConstraint, Index, Text, UniqueConstraint
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.identifiers import Pid, PidShown, StaffCode
+
+
+class Origin(StrEnum):
+    """Where an outcome's scores come from."""
+
+    historical_total = "historical_total"
+    items = "items"
 
 
 class Outcome(SQLModel, table=True):
@@ -19,6 +29,7 @@ class Outcome(SQLModel, table=True):
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         UniqueConstraint("site_id", "visit_id", "instrument"),
+        one_of("origin", Origin),
         Index("ix_outcome_page", "site_id", "created_at", "id"),
         Index("ix_outcome_pid", "site_id", "pid"),
     )
@@ -34,6 +45,9 @@ class Outcome(SQLModel, table=True):
     """Canonical JSON {item code: value or null}; every item of the instrument is present."""
 
     rater: str | None = Field(default=None, max_length=64)
+    origin: Origin = Field(default=Origin.items, sa_type=String(20), sa_column_kwargs={"server_default": "items"})
+    """`historical_total`: imported scores whose items nobody has."""
+
     version: int = 1
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
@@ -59,6 +73,10 @@ Items = Annotated[dict[Code, Annotated[int, Bounded(ge=-1_000_000, le=1_000_000)
 """Item code -> whole number, or null for a missing or not applicable item. The instrument sets the ranges."""
 
 
+Totals = Annotated[dict[Code, Annotated[float, Bounded(ge=-1_000_000, le=1_000_000)]], Bounded(max_length=50)]
+"""Name of a score -> its value, as the client has it."""
+
+
 class OutcomeInVisit(Shape):
     instrument: Code
     instrument_version: Code | None = None
@@ -68,7 +86,17 @@ class OutcomeInVisit(Shape):
     rater: StaffCode | None = None
     """Who rated, by the site's own code; absent for what participants fill in themselves."""
 
-    items: Items
+    items: Items | None = None
+    """Absent for a historical total only, where the protocol takes such."""
+
+    totals: Totals | None = None
+    """The client's own scores: beside items they must equal the server's, without items they are historical."""
+
+    @model_validator(mode="after")
+    def _something_was_measured(self) -> "OutcomeInVisit":
+        if self.items is None and not self.totals:
+            raise PydanticCustomError("items_missing", "Give items, or the totals of a historical outcome")
+        return self
 
 
 class OutcomeCreate(OutcomeInVisit):
@@ -83,6 +111,15 @@ class OutcomeAmend(Shape):
     collected_on: PastDate | None = None
     rater: StaffCode | None = None
     items: Items | None = None
+    totals: Totals | None = None
+    """Of a historical outcome the new scores; of any other a check."""
+
+
+class Rescoring(Shape):
+    """Why an outcome is scored again, and by which version of its instrument: absent, the newest."""
+
+    reason: Reason
+    instrument_version: Code | None = None
 
 
 class ScoreRead(Answer):
@@ -105,6 +142,7 @@ class OutcomeRead(Answer):
     collected_on: date | None
     rater: str | None
     items: dict[str, int | None]
+    origin: Origin
     scores: list[ScoreRead]
     version: int
     created_at: InstantShown

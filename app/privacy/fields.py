@@ -62,7 +62,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "outcome": _table(
         direct="pid",
         quasi="site_id",
-        clinical="instrument instrument_version",
+        clinical="instrument instrument_version origin",
         sensitive="items",
         date="collected_on",
         operational="id visit_id rater version created_by created_at updated_at",

@@ -1,8 +1,8 @@
-"""The `deidentified` profile, version 0: which columns leave, under which treatment. Pure data and checks.
+"""The `deidentified` profile, version 0.1: which columns leave, under which treatment. Pure data and checks.
 
 Released are coded clinical content and study days. Dates, quasi-identifiers (age, sex, race, ethnicity, country,
 site), item values, criteria and every free text stay. A dictionary term leaves only when at least RARE_TERM_PERSONS
-participants of the extract have it; otherwise it reads OTHER. Full k-anonymity is not part of version 0.
+participants of the extract have it; otherwise it reads OTHER. Full k-anonymity is not part of it yet.
 """
 
 import re
@@ -13,11 +13,20 @@ from typing import Any
 
 from app.privacy.fields import FIELDS, FieldClass
 
-PROFILE_VERSION = "0"
+PROFILE_VERSION = "0.1"
 RARE_TERM_PERSONS = 12
 """A released term is shared by at least this many participants: 1/12 is under the 0.09 of EMA Policy 0070."""
 
 OTHER = "OTHER"
+RELEASED_INSTRUMENTS = frozenset(
+    {
+        *("MADRS", "HAMA", "HAMD17", "PHQ9", "GAD7", "QIDS_SR16", "CGI_I", "CGI_S", "SHEEHAN_SDS", "ISI", "PSQI"),
+        *("WHO5", "EQ5D5L", "SCS_SF", "MEQ30", "SEVAS_DOSE", "SEVAS_SUPP", "SEVAS_END", "MMSE", "MHIS", "DAD"),
+    }
+)
+"""Whose scores leave. Trauma, dissociation and suicidality (ACE, CTQ_SF, PCL5, ITQ, DES_II, CSSRS) do not: an answer
+there can be known of one person (GDPR article 9; design of de-identification). What is not named here stays."""
+
 SAFE_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*", re.ASCII)
 """Text that may stand in a CSV cell: it can never begin a spreadsheet formula."""
 
@@ -82,6 +91,7 @@ FILES: Mapping[str, Sequence[Column]] = {
         Column("score", "Name of the score", "outcome_score.name"),
         Column("value", "Score computed from the items", "outcome_score.value", "number"),
         Column("band", "Severity band of the instrument", "outcome_score.band"),
+        Column("origin", "items, or historical_total: imported without items", "outcome.origin"),
     ),
     "adverse_events.csv": (
         _SUBJECT,

@@ -168,6 +168,9 @@ class Protocol(Versioned):
     """How this version came about, oldest first; the last one made this version."""
 
     special_interest: Annotated[tuple[SpecialInterest, ...], Listed] = ()
+    historical_totals: Codes = ()
+    """Instruments of which totals without items are taken, for data from before the registry."""
+
     exposure_visits: Codes = ()
     """Visits at which the treatment is given; none named: those of kind dosing. Whoever had one is in the safety
     population (ICH E9, section 5.2.3)."""

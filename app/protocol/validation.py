@@ -6,7 +6,7 @@ from app.protocol.base import ProtocolFault, repeated, similar, unknown
 from app.protocol.clinical_validation import clinical_faults
 from app.protocol.consent import ConsentScope, ConsentVersion
 from app.protocol.definition import Protocol, Threshold, VisitDefinition
-from app.protocol.instruments import Instrument, UnknownInstrument, instrument
+from app.protocol.instruments import Instrument, UnknownInstrument, instrument, instruments
 from app.protocol.safety_validation import safety_faults
 
 Visits = Mapping[str, VisitDefinition]
@@ -48,6 +48,8 @@ def _repeats(protocol: Protocol) -> Iterator[ProtocolFault]:
     yield from similar("/eligibility/*/code", "criterion", (criterion.code for criterion in protocol.eligibility))
     scored = (f"{threshold.instrument} {threshold.score}" for threshold in protocol.thresholds)
     yield from repeated("/thresholds/*", "threshold", scored)
+    scales = {scale.code for scale in instruments().values() if scale.scores}
+    yield from unknown("/historical_totals/*", "scored_instrument", protocol.historical_totals, scales)
     known = {visit.code for visit in protocol.visits}
     yield from unknown("/exposure_visits/*", "visit", protocol.exposure_visits, known)
     interests = (interest.code for interest in protocol.special_interest)

@@ -8,10 +8,11 @@ from sqlmodel import col
 
 from app.access import Actor, Permission, found, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
-from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead
+from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead, Rescoring
+from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
 from app.models.visit import Visit
 from app.pagination import Page
-from app.services import outcomes
+from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
@@ -48,12 +49,30 @@ def list_outcomes(
     return OutcomeList(items=outcomes.read_all(session, actor, rows), next=after)
 
 
+@router.get("/summary")
+def summarise_outcomes(
+    query: Annotated[OutcomeSummaryQuery, Query()], actor: Reader, session: ReadSession
+) -> OutcomeSummary:
+    """One score by visit: n, mean, spread and interval, and the change from baseline."""
+    return outcome_summary.summary(session, actor, query)
+
+
 @router.get("/{outcome_id}")
 def read_outcome(
     outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeRead:
     statement = visible(outcomes.rows().where(col(Outcome.id) == outcome_id), actor)
     read = outcomes.read_all(session, actor, [found(session.execute(statement).first())])[0]
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read
+
+
+@router.post("/{outcome_id}/rescoring")
+def rescore_outcome(
+    outcome_id: UUID, body: Rescoring, actor: Writer, request: Request, response: Response, session: WriteSession
+) -> OutcomeRead:
+    """Score the stored items by the newest rules. Doing it again changes nothing."""
+    read = outcomes.rescore(session, actor, outcome_id, body)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 

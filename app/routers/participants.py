@@ -8,6 +8,7 @@ from sqlmodel import col
 from app.access import Actor, Permission, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.identifiers import Pid
+from app.models.outcome_summary import ResponseFilter, ResponseList
 from app.models.participant import (
     Participant,
     ParticipantAmend,
@@ -20,13 +21,14 @@ from app.models.participant import (
 )
 from app.pagination import Page
 from app.pid import display
-from app.services import participants
+from app.services import outcome_summary, participants
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/participants", tags=["participants"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]
+OutcomeReader = Annotated[Actor, Depends(requires(Permission.outcome_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.participant_write))]
 Finder = Annotated[Actor, Depends(requires(Permission.participant_lookup))]
 
@@ -84,6 +86,15 @@ def read_participant(
     read = participants.read_one(session, actor, pid)
     response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
     return read
+
+
+@router.get("/{pid}/response")
+def read_response(
+    pid: Pid, query: Annotated[ResponseFilter, Query()], actor: OutcomeReader, session: ReadSession
+) -> ResponseList:
+    """Every score against its baseline: change, response, remission and band, by the participant's protocol version."""
+    items, symbols, version = outcome_summary.response_of(session, actor, pid, query.instrument)
+    return ResponseList(participant=symbols, protocol_version=version, items=items)
 
 
 @router.patch("/{pid}")

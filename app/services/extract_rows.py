@@ -16,7 +16,7 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
-from app.privacy.profile import FILES, OTHER, RARE_TERM_PERSONS
+from app.privacy.profile import FILES, OTHER, RARE_TERM_PERSONS, RELEASED_INSTRUMENTS
 
 
 class days_between(GenericFunction[int]):  # noqa: N801 - a SQL function
@@ -96,9 +96,11 @@ def outcomes(extract_id: UUID) -> Rows:
             col(score.name).label("score"),
             score.value,
             score.band,
+            Outcome.origin,
         )
         .join(Outcome, _of(extract_id, Outcome))
         .join(Visit, (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id)))
+        .where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
         .outerjoin(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
         .order_by(
             col(ExtractSubject.subject),

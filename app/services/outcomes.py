@@ -1,6 +1,7 @@
 """Outcomes: scored on the server from the items, stored with the rule that scored them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -15,20 +16,24 @@ from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, fields_of, now, table_of, values
 from app.models.outcome import (
+    Origin,
     Outcome,
     OutcomeAmend,
     OutcomeCreate,
     OutcomeInVisit,
     OutcomeRead,
     OutcomeScore,
+    Rescoring,
     ScoreRead,
 )
+from app.models.participant import Participant
 from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
-from app.protocol.scoring import score
+from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
 from app.services import raters, safety_signals
 from app.services.participants import Hold, enrolled
+from app.services.studies import protocol_of
 from app.web.conditional import require_current
 
 
@@ -42,6 +47,18 @@ class InstrumentUnknown(Invalid):
 
 class ItemsOutOfRange(Invalid):
     """Some items are unknown or outside the instrument's range; see errors."""
+
+
+class TotalsDiffer(Invalid):
+    """A total that was sent is not the one that the items give; see errors."""
+
+
+class TotalsNotTaken(Invalid):
+    """Totals without items are taken only of instruments for which the protocol says so; see errors."""
+
+
+class HistoricalTotal(Conflict):
+    """This outcome has totals without items; correct its totals."""
 
 
 class VisitNotHeld(Conflict):
@@ -61,7 +78,7 @@ def require_items(asked: OutcomeInVisit, pointer: str) -> Instrument:
     known = {item.code for item in definition.items}
     faults = [
         Fault(f"{pointer}/items/{fault.item if fault.item in known else '?'}", fault.code, fault.message)
-        for fault in item_faults(definition, asked.items)
+        for fault in item_faults(definition, asked.items or {})
     ]
     if faults:
         raise ItemsOutOfRange(*faults)
@@ -74,6 +91,7 @@ def store(
     """Add an outcome, its scores and the safety signals it raises to a visit, in the caller's transaction; the caller
     remembers the events."""
     definition = require_items(asked, pointer)
+    items = asked.items or {}
     row = Outcome(
         site_id=visit.site_id,
         pid=visit.pid,
@@ -81,15 +99,18 @@ def store(
         instrument=definition.code,
         instrument_version=definition.version,
         collected_on=asked.collected_on or visit.occurred_on,
-        items=canonical_json({item.code: asked.items.get(item.code) for item in definition.items}),
+        items=canonical_json({item.code: items.get(item.code) for item in definition.items}),
         rater=asked.rater,
+        origin=Origin.historical_total if asked.items is None else Origin.items,
         created_by=actor.account_id,
     )
     session.add(row)
     with unique_or(OutcomeAlreadyRecorded):
         session.flush()
     raters.require_independent(session, row, pointer)
-    scores = _store_scores(session, row, definition, asked.items)
+    if asked.items is None:
+        _require_historical(session, row, pointer)
+    scores = _store_scores(session, row, _scored(row, definition, items, asked.totals, pointer))
     event = audit.changed("outcome:recorded", row, row.id, 1, {}, _remembered(row, scores), None)
     return row, scores, safety_signals.seen_in_outcome(session, row, scores, event)
 
@@ -97,13 +118,67 @@ def store(
 _SCORE = ("name", "value", "band", "reason", "rule")
 
 
-def _store_scores(
-    session: Session, row: Outcome, definition: Instrument, items: Mapping[str, int | None]
-) -> list[Mapping[str, Any]]:
-    scores = [{name: getattr(result, name) for name in _SCORE} for result in score(definition, items)]
-    key = {"site_id": row.site_id, "outcome_id": row.id}
-    session.execute(insert(table_of(OutcomeScore)), [{**key, **result} for result in scores])
+def _require_historical(session: Session, row: Outcome, pointer: str) -> None:
+    """Raises TotalsNotTaken."""
+    theirs = select(Participant.protocol_version_id).where(
+        Participant.site_id == row.site_id, Participant.pid == row.pid
+    )
+    if row.instrument not in protocol_of(session, session.exec(theirs).one()).historical_totals:
+        raise TotalsNotTaken(Fault(f"{pointer}/items", "required", "The protocol takes no totals without items here"))
+
+
+def _scored(
+    row: Outcome, definition: Instrument, items: Mapping[str, int | None], totals: Mapping[str, float] | None, at: str
+) -> Sequence[Score]:
+    """The scores by the instrument's rules, or the historical ones. Raises TotalsDiffer."""
+    computed = score(definition, items)
+    known = {result.name: result for result in computed}
+    faults = []
+    for name, value in (totals or {}).items():
+        if fault := _total_fault(row, definition, known, name, value):
+            faults.append(Fault(f"{at}/totals/{name if name in known else '?'}", *fault))
+    if faults:
+        raise TotalsDiffer(*faults)
+    if row.origin != Origin.historical_total:
+        return computed
+    return [_historical(definition, name, value) for name, value in sorted((totals or {}).items())]
+
+
+def _total_fault(
+    row: Outcome, definition: Instrument, known: Mapping[str, Score], name: str, value: float
+) -> tuple[str, str] | None:
+    if name not in known:
+        return "unknown_score", f"{definition.code} version {definition.version} has no such score"
+    if row.origin == Origin.historical_total:
+        lowest, highest = definition.bounds(name)
+        inside = lowest <= value <= highest
+        return None if inside else ("out_of_range", f"Must lie between {lowest} and {highest}")
+    ours = known[name].value
+    equal = ours is not None and math.isclose(ours, value, abs_tol=TOTALS_AGREE)
+    return None if equal else ("total_differs", "The items give another value, or none")
+
+
+TOTALS_AGREE = 1e-6
+"""Means and percentages come rounded from other programs; whole totals must be equal."""
+
+
+def _historical(definition: Instrument, name: str, value: float) -> Score:
+    return Score(name, value, definition.rule(name).band(value), None, f"{definition.key} historical total")
+
+
+def _store_scores(session: Session, row: Outcome, results: Sequence[Score]) -> list[Mapping[str, Any]]:
+    scores = [{name: getattr(result, name) for name in _SCORE} for result in results]
+    if scores:
+        key = {"site_id": row.site_id, "outcome_id": row.id}
+        session.execute(insert(table_of(OutcomeScore)), [{**key, **result} for result in scores])
     return sorted(scores, key=lambda result: str(result["name"]))
+
+
+def _store_again(session: Session, row: Outcome, results: Sequence[Score]) -> list[Mapping[str, Any]]:
+    session.execute(
+        delete(OutcomeScore).where(col(OutcomeScore.site_id) == row.site_id, col(OutcomeScore.outcome_id) == row.id)
+    )
+    return _store_scores(session, row, results)
 
 
 def _remembered(row: Outcome, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -135,24 +210,37 @@ def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
 def amend_outcome(
     session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: OutcomeAmend
 ) -> OutcomeRead:
-    """Correct items or the day; scores are computed again by the rule of the stored instrument version."""
+    """Correct items, the day or historical totals; scores are computed again by the stored instrument version.
+
+    Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer.
+    """
     statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     visit = _visit(session, actor, row.visit_id)
-    old_items = json.loads(row.items)
+    if row.origin == Origin.historical_total and body.items is not None:
+        raise HistoricalTotal
+    stored, old_items = scores_of(session, [row.id])[row.id], json.loads(row.items)
     items = {**old_items, **(body.items or {})}
     collected_on = body.collected_on or row.collected_on
     rater = body.rater if "rater" in body.model_fields_set else row.rater
     differing = {f"items.{code}" for code, value in items.items() if old_items.get(code, ...) != value}
     differing |= {"collected_on"} if collected_on != row.collected_on else set()
     differing |= {"rater"} if rater != row.rater else set()
+    if row.origin == Origin.historical_total and body.totals is not None:
+        old_totals = {str(item["name"]): item["value"] for item in stored}
+        names = old_totals.keys() | body.totals.keys()
+        differing |= {f"totals.{name}" for name in names if old_totals.get(name) != body.totals.get(name)}
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
-        return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores_of(session, [row.id])[row.id])
+        return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
-    before = _remembered(row, scores_of(session, [row.id])[row.id])
+    before = _remembered(row, stored)
+    totals = body.totals
+    if row.origin == Origin.historical_total and totals is None:
+        totals = {str(item["name"]): item["value"] for item in stored}
+    results = _scored(row, definition, items, totals, "")
     row.items = canonical_json(items)
     row.collected_on, row.rater = collected_on, rater
     row.version, row.updated_at = row.version + 1, now()
@@ -160,14 +248,41 @@ def amend_outcome(
     if "rater" in differing:
         enrolled(session, actor, row.pid, hold=Hold.as_it_is)
         raters.require_independent(session, row, "")
-    session.execute(
-        delete(OutcomeScore).where(col(OutcomeScore.site_id) == row.site_id, col(OutcomeScore.outcome_id) == row.id)
-    )
-    scores = _store_scores(session, row, definition, items)
+    scores = _store_again(session, row, results)
     after = _remembered(row, scores)
     event = audit.changed("outcome:amended", row, row.id, row.version, before, after, body.reason)
     events = safety_signals.seen_in_outcome(session, row, scores, event)
     audit.append(session, str(actor.account_id), row.site_id, events)
+    return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
+
+
+def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -> OutcomeRead:
+    """Score stored items by the rules of today, and of another version of the instrument where one is named. Nothing
+    is written where the scores and their rules are the same.
+
+    Raises NotFound, HistoricalTotal, InstrumentUnknown, ItemsOutOfRange.
+    """
+    row = found(session.exec(visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()).first())
+    if row.origin == Origin.historical_total:
+        raise HistoricalTotal
+    visit, stored = _visit(session, actor, row.visit_id), scores_of(session, [row.id])[row.id]
+    items = json.loads(row.items)
+    definition = require_items(
+        OutcomeInVisit(instrument=row.instrument, instrument_version=body.instrument_version, items=items), ""
+    )
+    results, before = score(definition, items), _remembered(row, stored)
+    if {str(item["name"]): (item["value"], item["rule"]) for item in stored} == {
+        result.name: (result.value, result.rule) for result in results
+    }:
+        return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
+    row.instrument_version, row.version, row.updated_at = definition.version, row.version + 1, now()
+    session.flush()
+    scores = _store_again(session, row, results)
+    after = _remembered(row, scores)
+    event = audit.changed("outcome:rescored", row, row.id, row.version, before, after, body.reason)
+    audit.append(
+        session, str(actor.account_id), row.site_id, safety_signals.seen_in_outcome(session, row, scores, event)
+    )
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
 
 
@@ -210,7 +325,10 @@ def _read(values: Mapping[str, Any], visit_code: str, place: Place, scores: Sequ
     )
 
 
-_SHOWN = ("id", "instrument", "instrument_version", "collected_on", "rater", "version", "created_at", "updated_at")
+_SHOWN = (
+    *("id", "instrument", "instrument_version", "collected_on", "rater", "origin"),
+    *("version", "created_at", "updated_at"),
+)
 
 
 def shown_number(value: float | None) -> int | float | None:

@@ -77,7 +77,7 @@ def test_how_each_visit_stands() -> None:
 def test_instruments_still_missing_are_named_where_they_can_be_given() -> None:
     found = by_code(plan(GENERIC, LEAP_YEAR, date(2024, 3, 5)))
     assert {code: one.missing for code, one in found.items() if one.missing} == {
-        "BL": ("WHO5",),
+        "BL": ("WHO5", "CTQ_SF"),
         "INT1A": ("CSSRS_SLV",),
         "INT1B": ("CSSRS_SLV",),
     }
