@@ -210,7 +210,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
-    ("POST", "/v1/outcomes/{outcome_id}/rescoring"): (_rescored, AMENDED),
+    ("POST", "/v1/outcomes/{outcome_id}/rescoring"): (_rescored, {"outcome_score": 3, "audit_entry": 1}),
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
     **CORRECTIONS,
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
