@@ -117,6 +117,20 @@ def test_progress_is_told(demo: Running) -> None:
     assert all(f"{site}: participant 1 of " in demo.printed for site in SITES)
 
 
+def test_every_dosing_visit_has_its_closed_session_and_a_record_is_signed(demo: Running) -> None:
+    monitor = demo.account("monitor", 1)
+    sessions = demo.items(monitor, "dosing-sessions")
+    assert (len(sessions), {one["state"] for one in sessions}) == (24, {"closed"})
+    signed = demo.items(monitor, "signatures")
+    assert [(one["meaning"], one["state"]) for one in signed] == [("approval", "valid")]
+
+
+def test_signals_before_a_dose_were_reviewed_and_later_ones_wait(demo: Running) -> None:
+    states = Counter(one["state"] for one in demo.items(demo.account("monitor", 1), "safety-signals"))
+    assert states["reviewed"] > 0
+    assert states["open"] > 0
+
+
 def test_its_files_are_for_the_owner_only(demo: Running) -> None:
     assert stat.S_IMODE(demo.folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in demo.folder.iterdir()} == {0o600}
@@ -133,6 +147,7 @@ def test_the_file_names_everybody_of_the_study(demo: Running) -> None:
         ("site_staff", "client", ("S01",)): 1,
         ("site_staff", "client", ("S02",)): 1,
         ("site_staff", "client", ("S03",)): 1,
+        ("investigator", "user", ("S01",)): 1,
         ("monitor", "user", ("S01", "S02")): 1,
         ("monitor", "user", ("S01", "S02", "S03")): 1,
         ("analyst", "user", ()): 2,

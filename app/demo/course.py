@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from app.demo.dosing import RATER, DosingDay, dosing_day, therapy
 from app.demo.events import events_of
 from app.demo.questionnaires import answers, drawn, subjects
 from app.demo.setup import SITES, STUDY
@@ -51,6 +52,8 @@ class Step:
 
     kind: Literal["visit", "adverse event", "status"]
     body: Body
+    dosing: DosingDay | None = None
+    """What happened on a dosing visit."""
 
 
 @dataclass(frozen=True)
@@ -122,19 +125,23 @@ def _days(number: int, screened: date) -> dict[str, date]:
 
 def _visit(number: int, subject: str, code: str, day: date) -> Step:
     if (number, code) in MISSED:
-        body = {"visit_code": code, "status": "missed", "occurred_on": None}
-        return Step("visit", {**body, "deviation_reason": MISSED[number, code]})
-    body = {"visit_code": code, "status": "completed", "occurred_on": day.isoformat()}
+        missed = {"visit_code": code, "status": "missed", "occurred_on": None}
+        return Step("visit", {**missed, "deviation_reason": MISSED[number, code]})
+    body: Body = {"visit_code": code, "status": "completed", "occurred_on": day.isoformat()}
     if (number, code) in LATE:
         body["deviation_reason"] = LATE[number, code][1]
-    return Step("visit", {**body, "outcomes": [*_outcomes(subject, code)]})
+    planned = shipped_protocols()["mdma-mdd-generic/1"].visit(code)
+    if session := therapy(planned.kind):
+        body["therapy"] = session
+    dosing = dosing_day(number, code, day) if planned.kind == "dosing" else None
+    return Step("visit", {**body, "outcomes": [*_outcomes(subject, code)]}, dosing)
 
 
 def _outcomes(subject: str, code: str) -> Iterator[Body]:
-    """Whatever the protocol asks at a visit."""
-    protocol = shipped_protocols()["mdma-mdd-generic/1"]
-    for instrument in next(visit.instruments for visit in protocol.visits if visit.code == code):
-        yield {"instrument": instrument, "items": answers(subject, code, instrument)}
+    """Whatever the protocol asks at a visit. Somebody who treats nobody rates depression."""
+    for instrument in shipped_protocols()["mdma-mdd-generic/1"].visit(code).instruments:
+        rater = {"rater": RATER} if instrument == "MADRS" else {}
+        yield {"instrument": instrument, "items": answers(subject, code, instrument), **rater}
 
 
 def _status(status: str, day: date, reason: str) -> Step:

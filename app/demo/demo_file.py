@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 class DemoAccount(BaseModel):
     """Somebody who can sign in: a person (`user`) or a site app (`client`), with a fresh access token."""
 
-    role: Literal["site_staff", "monitor", "analyst", "custodian", "admin"]
+    role: Literal["site_staff", "investigator", "monitor", "analyst", "custodian", "admin"]
     kind: Literal["user", "client"] = "user"
     sites: list[str] = []
     """Codes of the sites whose rows exist for this account; empty for roles that see no site's rows."""

@@ -25,6 +25,8 @@ def load(base_url: str, password: str) -> Demo:
     say(f"Stored: {_counted(post_all(base_url, apps, courses(), _teller()))}.")
     demo = Demo(base_url=base_url, study=STUDY, sites=[*SITES], extract="", accounts=accounts)
     sign_everybody_in(demo)
+    say("The investigator of the first site signs a participant's record ...")
+    _sign(demo)
     say("Analyst asks for an extract, custodian approves it ...")
     demo.extract = _extract(demo)
     return demo
@@ -61,8 +63,17 @@ def _teller() -> Callable[[str], None]:
 
 
 def _counted(stored: Counter[str]) -> str:
-    plural = {"status": "changes of status"}
+    plural = {"status": "changes of status", "safety signal reviewed": "safety signals reviewed"}
     return ", ".join(f"{count} {plural.get(kind, kind + 's')}" for kind, count in stored.items())
+
+
+def _sign(demo: Demo) -> None:
+    """The first participant's whole record, as the investigator sees it now."""
+    investigator, pid = demo.first("investigator"), first_pid(demo)
+    with Caller(demo.base_url, investigator.token) as caller:
+        content = caller.get("/v1/signatures/content", participant=pid)
+        signature = {"participant": pid, "meaning": "approval", "content_sha256": content["content_sha256"]}
+        caller.post("/v1/signatures", {**signature, "password": investigator.password})
 
 
 def _extract(demo: Demo) -> str:

@@ -38,6 +38,7 @@ def make_accounts(admin: Caller) -> list[DemoAccount]:
 def _people() -> Iterator[DemoAccount]:
     for site in SITES:
         yield _person("site_staff", f"staff-{site.lower()}", f"Demo hospital {site}", [site])
+    yield _person("investigator", f"investigator-{SITES[0].lower()}", f"Demo hospital {SITES[0]}", SITES[:1])
     yield _person("monitor", "monitor-two-sites", "Demo monitoring", SITES[:2])
     yield _person("monitor", "monitor-all-sites", "Demo monitoring", SITES)
     for number, university in enumerate(("Demo university A", "Demo university B"), 1):

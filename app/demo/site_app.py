@@ -34,16 +34,32 @@ def _post_site(base_url: str, app: DemoAccount, courses: Sequence[Course], say: 
             for step in course.steps:
                 if stop.is_set():
                     return stored
-                _post(caller, pid, step)
-                stored[step.kind] += 1
-                stored["outcome"] += len(step.body.get("outcomes", []))
+                stored.update(_post(caller, pid, step))
             say(f"  {site}: participant {stored['participant']} of {len(own)}, {stored['visit']} visits so far")
     return stored
 
 
-def _post(caller: Caller, pid: str, step: Step) -> None:
+def _post(caller: Caller, pid: str, step: Step) -> Counter[str]:
+    """Send one step, and what belongs to it; gives what was stored."""
     if step.kind == "status":
         caller.post(f"/v1/participants/{pid}/status", step.body)
-    else:
-        path = "/v1/visits" if step.kind == "visit" else "/v1/adverse-events"
-        caller.post(path, {"participant": pid, **step.body})
+        return Counter({"status": 1})
+    path = "/v1/visits" if step.kind == "visit" else "/v1/adverse-events"
+    made = caller.post(path, {"participant": pid, **step.body})
+    stored = Counter({step.kind: 1, "outcome": len(step.body.get("outcomes", []))})
+    if step.dosing is not None:
+        stored["safety signal reviewed"] = _review_signals(caller, pid)
+        session = caller.post("/v1/dosing-sessions", {"visit": made["id"], **step.dosing.start})
+        for below, body in step.dosing.below:
+            caller.post(f"/v1/dosing-sessions/{session['id']}{below}", body)
+        stored["dosing session"] = 1
+    return stored
+
+
+def _review_signals(caller: Caller, pid: str) -> int:
+    """No dose while a signal waits: the site's clinician looks at each one first."""
+    waiting = caller.get("/v1/safety-signals", participant=pid, state="open")["items"]
+    for signal in waiting:
+        seen = {"decision": "managed", "assessment": "Talked with the participant; no intent, safety plan in place"}
+        caller.post(f"/v1/safety-signals/{signal['id']}/review", seen)
+    return len(waiting)
