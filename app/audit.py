@@ -44,11 +44,13 @@ _NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ci
 
 _JSON_TEXT = frozenset(
     {
+        "answers",
+        "unmet",
         *("because", "codings", "confirmations", "definition", "discharge", "findings", "items", "measured"),
         *("medications", "scopes", "staff", "unmet_criteria"),
     }
 )
-_BOOKKEEPING = frozenset({"created_at", "updated_at", "created_by", "version", "site_id"})
+_BOOKKEEPING = frozenset({"recorded_at", "recorded_by", "created_at", "updated_at", "created_by", "version", "site_id"})
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ PRIVILEGES: Mapping[str, str] = {
     "revocation": _ALL,
     "role_grant": _KEEP,
     "sae_report": _ADD,
+    "screening": _KEEP,
     "signature": _ADD,
     "safety_signal": _KEEP,
     "site": _ADD,
@@ -42,8 +43,10 @@ PRIVILEGES: Mapping[str, str] = {
     "therapy_session": _ALL,
     "throttle": _ALL,
     "totp": _ALL,
-    "vault_identity": _ADD,
+    "treatment_trial": _ADD,
+    "vault_identity": "SELECT, INSERT, DELETE",
     "visit": _KEEP,
+    "withdrawal": _ADD,
     "vital_reading": _KEEP,
 }
 """Table -> what the server does with its rows. A table that is not here is closed to it."""

@@ -18,6 +18,7 @@ from app.routers import (
     ae_summary,
     audit_entries,
     auth,
+    course,
     dosing_sessions,
     extracts,
     health,
@@ -50,6 +51,7 @@ ROUTERS = (
     studies,
     accounts,
     participants,
+    course,
     visits,
     outcomes,
     ae_summary,
@@ -104,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     oauth.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.include_router(course.of_study)
     return app
 
 

@@ -14,6 +14,17 @@ from sqlmodel import col, func, select
 
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
+from tests.course_cases import (
+    CONSENT,
+    ELIGIBILITY,
+    SCREENING,
+    TREATMENT,
+    WITHDRAWAL,
+    amended,
+    open_screening,
+    screen_failed,
+    under_amendment,
+)
 from tests.dosing_cases import AMENDMENTS as DOSING_AMENDMENTS
 from tests.dosing_cases import (
     REVIEW,
@@ -109,6 +120,12 @@ class Targets:
             "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
+            "consent": (staff, f"/v1/participants/{under_amendment(world)}/consents", CONSENT),
+            "withdrawal": (staff, PERSON + "/withdrawals", WITHDRAWAL),
+            "screening": (staff, f"/v1/participants/{screen_failed(world)}/screenings", SCREENING),
+            "eligibility": (staff, f"/v1/participants/{open_screening(world)}/eligibility", ELIGIBILITY),
+            "move": (staff, PERSON + "/protocol-version", {"version": amended(world), "reason": "amendment in force"}),
+            "treatment": (staff, PERSON + "/treatments", TREATMENT),
             "rescore": (staff, "/v1/outcomes/{outcome_id}/rescoring", {"reason": "new rules"}),
             "report": (staff, "/v1/adverse-events/{event_id}/reports", {"kind": "initial", "narrative": "As told"}),
             "ae_review": (
@@ -230,6 +247,7 @@ NAMES = (
         "outcome",
         "event",
         "rescore",
+        *("consent", "withdrawal", "screening", "eligibility", "move", "treatment"),
         "report",
         "ae_review",
         "sign",

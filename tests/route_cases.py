@@ -17,6 +17,7 @@ from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
+from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
 from tests.world import Caller, World, madrs, protocol_definition
 
@@ -319,6 +320,7 @@ CASES: Mapping[Route, Case] = {
         a_signature(world, site).headers["Location"]
     ),
     **DOSING_CASES,
+    **COURSE_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),

@@ -10,6 +10,7 @@ from httpx2 import Response
 
 from app import database as sessions
 from app.models.account import Role
+from tests import course_cases as course
 from tests.account_cases import a_person, a_site_app, tag
 from tests.dosing_writes import CORRECTIONS, DOSING
 from tests.hostile import census, failing_commit, failing_statement, grown
@@ -165,10 +166,19 @@ def _below_event(caller: str, below: str, body: Mapping[str, Any]) -> Prepare:
     )
 
 
+def _of_person(below: str, body: Mapping[str, Any], make: Callable[[World], str]) -> Prepare:
+    return lambda world: _post(world.staff_a, f"/v1/participants/{make(world)}/{below}", body)
+
+
+def _moved(world: World) -> Send:
+    body = {"version": course.amended(world), "reason": "amendment in force"}
+    return _post(world.staff_a, f"/v1/participants/{world.enrolled(protocol_version='1')}/protocol-version", body)
+
+
 ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/participants"): (
         lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
-        {"participant": 1, "vault_identity": 1, "consent": 1, "audit_entry": 2},
+        {"participant": 1, "vault_identity": 1, "consent": 1, "screening": 1, "audit_entry": 3},
     ),
     ("POST", "/v1/participants/{pid}/status"): (_status, {"audit_entry": 1}),
     ("POST", "/v1/visits"): (
@@ -179,6 +189,26 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/adverse-events"): (
         lambda world: _post(world.staff_a, "/v1/adverse-events", world.event(world.enrolled())),
         {"adverse_event": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/participants/{pid}/consents"): (
+        _of_person("consents", course.CONSENT, course.under_amendment),
+        {"consent": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/participants/{pid}/withdrawals"): (
+        _of_person("withdrawals", course.WITHDRAWAL, World.enrolled),
+        {"withdrawal": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/participants/{pid}/screenings"): (
+        _of_person("screenings", course.SCREENING, course.screen_failed),
+        {"screening": 1, "audit_entry": 2},
+    ),
+    ("POST", "/v1/participants/{pid}/eligibility"): (
+        _of_person("eligibility", course.ELIGIBILITY, course.open_screening),
+        {"audit_entry": 1},
+    ),
+    ("POST", "/v1/participants/{pid}/treatments"): (
+        _of_person("treatments", course.TREATMENT, World.enrolled),
+        {"treatment_trial": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/adverse-events/{event_id}/reports"): (
         _below_event("staff_a", "reports", {"kind": "initial"}),
@@ -210,6 +240,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
+    ("POST", "/v1/participants/{pid}/protocol-version"): (_moved, AMENDED),
     ("POST", "/v1/outcomes/{outcome_id}/rescoring"): (_rescored, {"outcome_score": 3, "audit_entry": 1}),
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
     **CORRECTIONS,

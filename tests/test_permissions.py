@@ -84,6 +84,15 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/signatures"): CLINICAL_READERS,
     ("GET", "/v1/signatures/content"): CLINICAL_READERS,
     ("GET", "/v1/signatures/{signature_id}"): CLINICAL_READERS,
+    **{
+        ("GET", f"/v1/participants/{{pid}}/{below}"): CLINICAL_READERS
+        for below in ("schedule", "history", "consents", "screenings", "treatments")
+    },
+    ("GET", "/v1/studies/{study}/due"): CLINICAL_READERS,
+    **{
+        ("POST", f"/v1/participants/{{pid}}/{below}"): STAFF
+        for below in ("consents", "withdrawals", "screenings", "eligibility", "treatments", "protocol-version")
+    },
     ("POST", "/v1/dosing-sessions"): STAFF,
     ("GET", "/v1/dosing-sessions"): CLINICAL_READERS,
     ("GET", "/v1/dosing-sessions/{session_id}"): CLINICAL_READERS,

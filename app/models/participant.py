@@ -15,6 +15,7 @@ from sqlmodel import Field, SQLModel
 from app.models.base import Answer, Code, Filter, InstantShown, Label, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.finding import Finding
 from app.models.identifiers import PidShown
+from app.protocol.eligibility import Answer as Answered
 
 
 class Sex(StrEnum):
@@ -42,7 +43,7 @@ _S = ParticipantStatus
 _ENDS = frozenset({_S.completed, _S.withdrawn, _S.lost_to_follow_up, _S.died, _S.terminated})
 STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
     _S.screened: frozenset({_S.enrolled, _S.screen_failed, _S.withdrawn, _S.lost_to_follow_up, _S.died}),
-    _S.screen_failed: frozenset({_S.died}),
+    _S.screen_failed: frozenset({_S.died}),  # and back to screened, by a further screening only
     _S.enrolled: frozenset({_S.active}) | _ENDS,
     _S.active: _ENDS,
     _S.completed: frozenset({_S.died}),
@@ -141,13 +142,17 @@ class ConsentGiven(Shape):
 
 
 class Eligibility(Shape):
-    """The overall answer, and the criteria that were not met (the exceptions, as CDISC IE keeps them)."""
+    """Either an answer to each criterion, or the overall answer with the exceptions, as CDISC IE keeps them."""
 
-    met: bool
+    met: bool | None = None
     unmet: Annotated[list[Code], Bounded(max_length=100)] = []
+    answers: Annotated[dict[Code, Annotated[Answered, Strict(False)]], Bounded(max_length=200)] | None = None
+    """Criterion -> met, not_met or not_applicable; what is left out is open."""
 
     @model_validator(mode="after")
     def _met_means_nothing_unmet(self) -> "Eligibility":
+        if (self.met is None) == (self.answers is None) or (self.answers is not None and self.unmet):
+            raise PydanticCustomError("eligibility_form", "Give either answers, or met with the criteria unmet")
         if self.met and self.unmet:
             raise PydanticCustomError("eligibility_contradiction", "Eligibility cannot be met with criteria unmet")
         return self
@@ -198,7 +203,7 @@ class ParticipantCreate(EnrolmentFields):
 
     @model_validator(mode="after")
     def _enrolled_means_eligible(self) -> "ParticipantCreate":
-        if self.enrolled_on and not self.eligibility.met:
+        if self.enrolled_on and self.eligibility.met is False:
             raise PydanticCustomError("enrolled_not_eligible", "A person who is not eligible cannot be enrolled")
         return self
 

@@ -66,6 +66,9 @@ class Visit(SQLModel, table=True):
     status: VisitStatus = Field(sa_type=String(16))
     deviation_reason: str | None = Field(default=None, sa_column=Column(Text))
     findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
+    protocol_version_id: int | None = Field(default=None, foreign_key="protocol_version.id")
+    """The version by which it was recorded: moving the participant on leaves its window as it was."""
+
     version: int = 1
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)

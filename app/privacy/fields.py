@@ -57,7 +57,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         clinical="visit_code occurrence status",
         date="occurred_on ended_on",
         free_text="deviation_reason",
-        operational="id findings version created_by created_at updated_at",
+        operational="id findings protocol_version_id version created_by created_at updated_at",
     ),
     "outcome": _table(
         direct="pid",
@@ -131,6 +131,29 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         date="raised_at due_at reviewed_at trigger_corrected_at",
         free_text="assessment",
         operational="id protocol_version_id outcome_id reading_id source_version reviewed_by version",
+    ),
+    "withdrawal": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="scope",
+        date="effective_on",
+        free_text="reason",
+        operational="number recorded_by recorded_at",
+    ),
+    "screening": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="eligible",
+        sensitive="answers unmet",
+        date="screened_on",
+        operational="number protocol_version_id version recorded_by recorded_at",
+    ),
+    "treatment_trial": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="adequate outcome this_episode",
+        sensitive="atc weeks maximum_mg",
+        operational="id recorded_by recorded_at",
     ),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(

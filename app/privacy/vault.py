@@ -47,6 +47,14 @@ def find_pid(session: Session, keyring: Keyring, site_id: int, label: str) -> st
     return session.exec(statement).first()
 
 
+def erase(session: Session, site_id: int, pid: str) -> None:
+    """Destroy a participant's label for good: the wrapped key and the ciphertext go together."""
+    row = session.get(VaultIdentity, (site_id, pid))
+    if row is not None:
+        session.delete(row)
+        session.flush()
+
+
 def reveal_label(keyring: Keyring, row: VaultIdentity) -> str:
     """The label of a vault row, for tests and break-glass. Raises SealBroken when the row was moved or changed."""
     context = _context(row.site_id, row.pid)

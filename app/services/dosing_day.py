@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from app.access import Actor, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import now
+from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome
 from app.models.participant import Consent, ParticipantStatus
@@ -23,6 +24,7 @@ from app.protocol.consent import current_consent
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import DischargeFacts
 from app.protocol.vitals import CountedFrom, Vitals
+from app.services import consents
 from app.services.participants import Enrolled, Hold, enrolled
 
 
@@ -176,12 +178,16 @@ def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool
     row = person.row
     if ParticipantStatus(row.status) in _GONE and row.status_on is not None and row.status_on <= on:
         return False, frozenset()
+    if consents.withdrawn_on(session, person, on) & _NO_DOSE:
+        return False, frozenset()
     statement = select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
     given = [one for one in session.exec(statement) if one.given_on is None or one.given_on <= on]
     current = current_consent(person.protocol.consents, on)
-    signed = next((one for one in given if current is not None and one.version == current.version), None)
-    newest = signed or max(given, key=lambda one: one.given_on or date.min, default=None)
-    return signed is not None, frozenset(json.loads(newest.scopes) if newest else ())
+    signed = any(current is not None and one.version == current.version for one in given)
+    return signed, consents.scopes_on(session, person, on)
+
+
+_NO_DOSE = frozenset({WithdrawalScope.dosing, WithdrawalScope.collection})
 
 
 _GONE = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, ParticipantStatus.terminated})

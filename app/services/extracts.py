@@ -11,6 +11,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import func
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from app import __version__, audit
@@ -19,6 +20,7 @@ from app.database import within
 from app.errors import Conflict, Invalid
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, now, utc_text, values
+from app.models.course import Withdrawal, WithdrawalScope
 from app.models.extract import (
     ApprovalCreate,
     Decision,
@@ -120,14 +122,35 @@ def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:
     return manifest
 
 
+def _sharing(on: date) -> Any:
+    """Consents to sharing that hold on a day: the newest one given, and not taken back since."""
+    newer, taken = aliased(Consent), Withdrawal
+    later = select(newer.pid).where(
+        newer.site_id == Consent.site_id, newer.pid == Consent.pid, col(newer.given_on) > col(Consent.given_on)
+    )
+    since = sa.or_(col(Consent.given_on).is_(None), col(taken.effective_on) >= col(Consent.given_on))
+    withdrawn = select(taken.pid).where(
+        taken.site_id == Consent.site_id,
+        taken.pid == Consent.pid,
+        taken.scope == WithdrawalScope.sharing,
+        col(taken.effective_on) <= on,
+        since,
+    )
+    return select(Consent.pid).where(
+        Consent.site_id == Participant.site_id,
+        Consent.pid == Participant.pid,
+        col(Consent.data_sharing).is_(True),
+        ~later.exists(),
+        ~withdrawn.exists(),
+    )
+
+
 def _choose_subjects(session: Session, row: Extract) -> dict[str, date | None]:
     """Everybody who consented to data sharing, under a fresh subject id, with their study day 1."""
     chosen = select(Participant.site_id, Participant.pid, Participant.protocol_version_id).join(
         Site, col(Site.id) == col(Participant.site_id)
     )
-    consented = select(Consent.pid).where(
-        Consent.site_id == Participant.site_id, Consent.pid == Participant.pid, col(Consent.data_sharing).is_(True)
-    )
+    consented = _sharing(now().date())
     people = session.exec(chosen.where(Site.study_id == row.study_id, consented.exists())).all()
     if not people:
         raise CohortEmpty

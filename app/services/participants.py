@@ -14,6 +14,7 @@ from app.access import Actor, Place, Rows, found, visible
 from app.database import within
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, fields_of, from_json, now, values
+from app.models.course import ProtocolMove, Screening
 from app.models.finding import Finding, findings_text
 from app.models.participant import (
     STATUS_TRANSITIONS,
@@ -30,6 +31,7 @@ from app.models.participant import (
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.definition import Protocol
+from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
 from app.services.studies import protocol_of, site_by_code
 from app.web.conditional import require_current
@@ -44,6 +46,14 @@ class ProtocolVersionUnknown(Invalid):
 
 class EnrolmentContradictsProtocol(Invalid):
     """The enrolment names something that the protocol version does not have; see errors."""
+
+
+class NotEligible(Conflict):
+    """Screening has not found this person eligible, so nobody can enrol them."""
+
+
+class ProtocolVersionTheSame(Conflict):
+    """The participant goes by this protocol version already."""
 
 
 class StatusTransitionImpossible(Conflict):
@@ -95,15 +105,17 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     version = _protocol_version(session, site, body.protocol_version)
     assert site.id is not None
     assert version.id is not None
-    _require_known_codes(protocol_of(session, version.id), body)
+    protocol = protocol_of(session, version.id)
+    _require_known_codes(protocol, body)
+    told = _eligibility(protocol, body)
     row = Participant(
         site_id=site.id,
         pid=_fresh_pid(session),
         protocol_version_id=version.id,
-        status=_first_status(body),
+        status=_first_status(body, told),
         status_on=body.enrolled_on or body.screened_on,
-        eligible=body.eligibility.met,
-        unmet_criteria=canonical_json(sorted(body.eligibility.unmet)),
+        eligible=told.eligible is True,
+        unmet_criteria=canonical_json(sorted(told.unmet)),
         findings=findings_text(_findings(body)),
         created_by=actor.account_id,
         **body.model_dump(include=_COPIED),
@@ -114,9 +126,23 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     consent = _consent(row, body)
     session.add(consent)
     session.flush()
+    screening = Screening(
+        site_id=site.id,
+        pid=row.pid,
+        number=1,
+        protocol_version_id=version.id,
+        screened_on=row.screened_on,
+        answers=canonical_json(body.eligibility.answers or {}),
+        eligible=told.eligible,
+        unmet=canonical_json(sorted(told.unmet)),
+        recorded_by=actor.account_id,
+    )
+    session.add(screening)
+    session.flush()
     events = [
         audit.created("participant:enrolled", row, row.pid),
         audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
+        audit.created("screening:recorded", screening, f"{row.pid}/1"),
     ]
     audit.append(session, str(actor.account_id), site.id, events)
     return _read(values(row), actor.places[site.id], version.version), site.id
@@ -151,8 +177,9 @@ def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
         faults.append(Fault("/consent/version", "unknown_consent", "The protocol has no such consent version"))
     elif not set(body.consent.scopes) <= set(consent.scopes):
         faults.append(Fault("/consent/scopes", "unknown_scope", "The consent version has no such scope"))
-    if not set(body.eligibility.unmet) <= {criterion.code for criterion in protocol.eligibility}:
-        faults.append(Fault("/eligibility/unmet", "unknown_criterion", "The protocol has no such criterion"))
+    for name in ("unmet", "answers"):
+        if not set(getattr(body.eligibility, name) or ()) <= {criterion.code for criterion in protocol.eligibility}:
+            faults.append(Fault(f"/eligibility/{name}", "unknown_criterion", "The protocol has no such criterion"))
     faults += _unknown_arms(protocol, body)
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
@@ -167,8 +194,20 @@ def _unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
     ]
 
 
-def _first_status(body: ParticipantCreate) -> ParticipantStatus:
-    if not body.eligibility.met:
+def _eligibility(protocol: Protocol, body: ParticipantCreate) -> Eligibility:
+    """What screening came to, by the answers or as the site says. Raises EnrolmentContradictsProtocol."""
+    given = body.eligibility
+    if given.answers is None:
+        return Eligibility(given.met, tuple(given.unmet), ())
+    told = eligibility(protocol.eligibility, given.answers)
+    if body.enrolled_on and told.eligible is not True:
+        message = "Nobody is enrolled while a criterion is open or not met"
+        raise EnrolmentContradictsProtocol(Fault("/enrolled_on", "not_eligible", message))
+    return told
+
+
+def _first_status(body: ParticipantCreate, told: Eligibility) -> ParticipantStatus:
+    if told.eligible is False:
         return ParticipantStatus.screen_failed
     return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
 
@@ -247,11 +286,13 @@ def amend_participant(
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model. Raises NotFound, StatusTransitionImpossible."""
+    """Move a participant along the status model. Raises NotFound, StatusTransitionImpossible, NotEligible."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
     if body.status not in STATUS_TRANSITIONS[ParticipantStatus(row.status)]:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
+    if body.status is ParticipantStatus.enrolled and not row.eligible:
+        raise NotEligible
     row.status, row.status_on = body.status, body.effective_on
     if body.status is ParticipantStatus.enrolled:
         row.enrolled_on = body.effective_on
@@ -263,6 +304,25 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     audit.append(session, str(actor.account_id), row.site_id, [event])
     read = _read(values(row), person.place, person.protocol_version)
     return read, row.site_id
+
+
+def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> ParticipantRead:
+    """Let a participant go on by another protocol version of the study.
+
+    Raises NotFound, ProtocolVersionUnknown, ProtocolVersionTheSame.
+    """
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    row, before = person.row, audit.snapshot(person.row)
+    version = _protocol_version(session, session.get_one(Site, row.site_id), body.version)
+    if version.id == row.protocol_version_id or version.id is None:
+        raise ProtocolVersionTheSame
+    row.protocol_version_id = version.id
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    after = audit.snapshot(row)
+    event = audit.changed("participant:moved", row, row.pid, row.version, before, after, body.reason)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return _read(values(row), person.place, version.version)
 
 
 def rows() -> Rows:

@@ -14,9 +14,10 @@ from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, now, values
+from app.models.course import WithdrawalScope
 from app.models.finding import Finding, findings_text
 from app.models.outcome import Outcome, OutcomeRead
-from app.models.participant import Consent, ParticipantStatus
+from app.models.participant import ParticipantStatus
 from app.models.visit import (
     HELD,
     Visit,
@@ -30,8 +31,9 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import dosing_day, outcomes, therapy
+from app.services import consents, dosing_day, outcomes, therapy
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.studies import protocol_of
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -50,6 +52,10 @@ class VisitOutsideWindow(Conflict):
 
 class ConsentMissing(Conflict):
     """No consent of the participant was in force on that day."""
+
+
+class CollectionWithdrawn(Conflict):
+    """The participant had taken back the collection of data before that day; adverse events are still reported."""
 
 
 class ParticipantLeft(Conflict):
@@ -71,6 +77,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     row = Visit(
         site_id=person.site_id,
         pid=person.row.pid,
+        protocol_version_id=person.row.protocol_version_id,
         created_by=actor.account_id,
         findings=findings_text(_findings(window, body)),
         **body.model_dump(include=_RECORDED),
@@ -97,6 +104,11 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
 
 
+def _protocol_of(session: Session, row: Visit, person: Enrolled) -> Protocol:
+    """The version by which a visit was recorded, whatever the participant goes by now."""
+    return person.protocol if row.protocol_version_id is None else protocol_of(session, row.protocol_version_id)
+
+
 def _definition(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
     definition = next((visit for visit in protocol.visits if visit.code == code), None)
     if definition is None:
@@ -112,11 +124,10 @@ def _require_in_study(session: Session, person: Enrolled, on: date | None) -> No
         return
     if ParticipantStatus(row.status) in _LEFT and row.status_on is not None and on > row.status_on:
         raise ParticipantLeft
-    consents = session.exec(
-        select(col(Consent.given_on)).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
-    ).all()
-    if not any(given is None or given <= on for given in consents):
+    if consents.newest_consent(session, person, on) is None:
         raise ConsentMissing
+    if WithdrawalScope.collection in consents.withdrawn_on(session, person, on):
+        raise CollectionWithdrawn
 
 
 def _window(session: Session, person: Enrolled, definition: VisitDefinition, occurrence: int) -> Window | None:
@@ -172,7 +183,7 @@ def amend_visit(
         return detail(session, actor, visit_id)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     _require_in_study(session, person, dates.occurred_on)
-    definition = _definition(person.protocol, row.visit_code, row.occurrence)
+    definition = _definition(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window = _window(session, person, definition, row.occurrence)
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
@@ -196,7 +207,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
-    definition = _definition(person.protocol, row.visit_code, row.occurrence)
+    definition = _definition(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window, has = _window(session, person, definition, row.occurrence), therapy.of(session, row)
     return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
 

@@ -1,0 +1,133 @@
+"""A participant's course beside visits: schedule, consent, screening, protocol version, earlier treatments."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+
+from app.access import Actor, Permission, requires
+from app.database import ReadSession, WriteSession
+from app.models.audit import HistoryList
+from app.models.base import now
+from app.models.course import (
+    ConsentCreate,
+    ConsentState,
+    EligibilityAnswers,
+    ProtocolMove,
+    ScreeningCreate,
+    ScreeningList,
+    ScreeningRead,
+    TreatmentCreate,
+    TreatmentList,
+    TreatmentRead,
+    WithdrawalCreate,
+)
+from app.models.identifiers import Pid
+from app.models.participant import ParticipantRead
+from app.models.schedule import DueList, DueQuery, ScheduleRead
+from app.pid import display
+from app.services import consents, participants, schedules, screenings, treatments
+from app.services.history import history_of
+from app.services.participants import enrolled
+from app.web.conditional import etag
+from app.web.once import Made, OncePerKey
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/participants/{pid}", tags=["participants"], route_class=StrictRoute)
+of_study = APIRouter(prefix="/v1/studies/{study}", tags=["participants"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]
+Writer = Annotated[Actor, Depends(requires(Permission.participant_write))]
+
+
+def _made(pid: str, below: str, made: tuple[BaseModel, int]) -> Made:
+    read, site_id = made
+    return Made(read, f"/v1/participants/{display(pid)}/{below}", site_id=site_id)
+
+
+@router.get("/schedule")
+def read_schedule(pid: Pid, actor: Reader, session: ReadSession) -> ScheduleRead:
+    """Every planned visit: its window as far as it is known, how it stands today, and what is missing."""
+    return schedules.schedule(session, actor, pid)
+
+
+@of_study.get("/due")
+def list_due(study: str, query: Annotated[DueQuery, Query()], actor: Reader, session: ReadSession) -> DueList:
+    """What is due or overdue today at your sites, or whose window meets `from` to `to`."""
+    return schedules.due(session, actor, study, query)
+
+
+@router.get("/history")
+def read_history(pid: Pid, actor: Reader, session: ReadSession) -> HistoryList:
+    """Each field's old, new, who, when and why, oldest first; changes of status among them."""
+    person = enrolled(session, actor, pid)
+    return HistoryList(items=history_of(session, person.site_id, "participant", person.row.pid))
+
+
+@router.get("/consents")
+def read_consents(pid: Pid, actor: Reader, session: ReadSession) -> ConsentState:
+    """What was given and taken back, and what holds today."""
+    return consents.state(session, enrolled(session, actor, pid), now().date())
+
+
+@router.post("/consents", status_code=201, response_model=ConsentState)
+def give_consent(pid: Pid, body: ConsentCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Response:
+    """Record a further consent, such as one after an amendment."""
+    return once.create(session, actor, body, lambda: _made(pid, "consents", consents.give(session, actor, pid, body)))
+
+
+@router.post("/withdrawals", status_code=201, response_model=ConsentState)
+def withdraw_consent(
+    pid: Pid, body: WithdrawalCreate, actor: Writer, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Record what a participant takes back. `identity` erases the site's label for good."""
+    return once.create(
+        session, actor, body, lambda: _made(pid, "consents", consents.withdraw(session, actor, pid, body))
+    )
+
+
+@router.get("/screenings")
+def list_screenings(pid: Pid, actor: Reader, session: ReadSession) -> ScreeningList:
+    """Every screening episode with its answers, oldest first."""
+    return ScreeningList(items=screenings.read_all(session, enrolled(session, actor, pid)))
+
+
+@router.post("/screenings", status_code=201, response_model=ScreeningRead)
+def screen_again(pid: Pid, body: ScreeningCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Response:
+    """A further screening of somebody who failed one."""
+    return once.create(
+        session, actor, body, lambda: _made(pid, "screenings", screenings.again(session, actor, pid, body))
+    )
+
+
+@router.post("/eligibility", status_code=201, response_model=ScreeningRead)
+def answer_criteria(
+    pid: Pid, body: EligibilityAnswers, actor: Writer, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Complete or correct the answers of the present screening."""
+    return once.create(
+        session, actor, body, lambda: _made(pid, "screenings", screenings.answer(session, actor, pid, body))
+    )
+
+
+@router.post("/protocol-version")
+def move_to_protocol_version(
+    pid: Pid, body: ProtocolMove, actor: Writer, request: Request, response: Response, session: WriteSession
+) -> ParticipantRead:
+    """Go on by another protocol version. Visits that were recorded keep the windows of theirs."""
+    read = participants.move(session, actor, pid, body)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
+    return read
+
+
+@router.get("/treatments")
+def list_treatments(pid: Pid, actor: Reader, session: ReadSession) -> TreatmentList:
+    """Earlier treatments, and how many adequate ones failed in this episode."""
+    return treatments.of(session, actor, pid)
+
+
+@router.post("/treatments", status_code=201, response_model=TreatmentRead)
+def add_treatment(pid: Pid, body: TreatmentCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Any:
+    """Record an earlier treatment."""
+    return once.create(
+        session, actor, body, lambda: _made(pid, "treatments", treatments.add(session, actor, pid, body))
+    )

@@ -1,0 +1,157 @@
+"""Consent: what was given, what was taken back, and what therefore holds on a day."""
+
+import json
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor
+from app.database import unique_or
+from app.errors import Conflict, Fault, Invalid
+from app.models.base import canonical_json, now
+from app.models.course import (
+    ConsentCreate,
+    ConsentRead,
+    ConsentState,
+    Withdrawal,
+    WithdrawalCreate,
+    WithdrawalRead,
+    WithdrawalScope,
+)
+from app.models.participant import Consent, ParticipantStatus
+from app.privacy import vault
+from app.protocol.consent import ConsentScope, to_reconsent
+from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
+
+
+class ConsentAlreadyRecorded(Conflict):
+    """This consent version was recorded for the participant already; versions are given once."""
+
+
+class ConsentUnknown(Invalid):
+    """The participant's protocol version has no such consent version or scope; see errors."""
+
+
+_TAKES_AWAY = {
+    WithdrawalScope.sharing: frozenset({ConsentScope.data_sharing}),
+    WithdrawalScope.contact: frozenset({ConsentScope.recontact, ConsentScope.long_follow_up}),
+}
+"""The scopes of a consent that end with a withdrawal. Dosing, collection and identity are gates of their own."""
+
+
+def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> tuple[ConsentState, int]:
+    """Record a further consent; also gives the site's key. Raises NotFound, ConsentUnknown, ConsentAlreadyRecorded."""
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    known = next((one for one in person.protocol.consents if one.version == body.version), None)
+    if known is None:
+        raise ConsentUnknown(Fault("/version", "unknown_consent", "The protocol has no such consent version"))
+    if not set(known.required) <= set(body.scopes) <= set(known.scopes):
+        raise ConsentUnknown(Fault("/scopes", "unknown_scope", "Scopes of this version, the required ones among them"))
+    row = Consent(
+        site_id=person.site_id,
+        pid=person.row.pid,
+        version=body.version,
+        given_on=body.given_on,
+        scopes=canonical_json(sorted(set(body.scopes))),
+        data_sharing=DATA_SHARING in body.scopes,
+    )
+    session.add(row)
+    with unique_or(ConsentAlreadyRecorded):
+        session.flush()
+    subject = f"{row.pid}/{row.version}"
+    event = audit.created("consent:recorded", row, subject, reason=body.reason)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return state(session, person, body.given_on), row.site_id
+
+
+def withdraw(session: Session, actor: Actor, symbols: str, body: WithdrawalCreate) -> tuple[ConsentState, int]:
+    """Record what a participant takes back, from a day on; also gives the site's key. Taking back the identity erases
+    the site's label for good. Raises NotFound."""
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    row = Withdrawal(
+        site_id=person.site_id,
+        pid=person.row.pid,
+        number=len(_withdrawals(session, person)) + 1,
+        recorded_by=actor.account_id,
+        recorded_at=now(),
+        **body.model_dump(),
+    )
+    session.add(row)
+    session.flush()
+    events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
+    if body.scope is WithdrawalScope.identity:
+        vault.erase(session, person.site_id, person.row.pid)
+        events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
+    audit.append(session, str(actor.account_id), row.site_id, events)
+    return state(session, person, body.effective_on), row.site_id
+
+
+def scopes_on(session: Session, person: Enrolled, on: date) -> frozenset[str]:
+    """The scopes in force on a day: of the newest consent given by then, without what was taken back since."""
+    newest = newest_consent(session, person, on)
+    if newest is None:
+        return frozenset()
+    taken = [
+        _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
+        for one in _withdrawals(session, person)
+        if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
+    ]
+    return frozenset(json.loads(newest.scopes)).difference(*taken)
+
+
+def newest_consent(session: Session, person: Enrolled, on: date) -> Consent | None:
+    given = [one for one in _consents(session, person) if one.given_on is None or one.given_on <= on]
+    return max(given, key=lambda one: one.given_on or date.min, default=None)
+
+
+def withdrawn_on(session: Session, person: Enrolled, on: date) -> frozenset[WithdrawalScope]:
+    """What is taken back on a day, and not given anew by a later consent. The identity never comes back."""
+    newest = newest_consent(session, person, on)
+    since = newest.given_on if newest and newest.given_on else date.min
+    return frozenset(
+        WithdrawalScope(one.scope)
+        for one in _withdrawals(session, person)
+        if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity)
+    )
+
+
+def reconsents(session: Session, person: Enrolled, on: date) -> list[str]:
+    """Consent versions that amendments ask this participant to sign."""
+    signed = [one.version for one in _consents(session, person)]
+    status = ParticipantStatus(person.row.status)
+    asked = to_reconsent(person.protocol.amendments, on, status, signed)
+    return sorted({one.consent for one in asked if one.consent is not None})
+
+
+def state(session: Session, person: Enrolled, on: date) -> ConsentState:
+    return ConsentState(
+        participant=person.row.pid,
+        consents=[_consent_read(one) for one in _consents(session, person)],
+        withdrawals=[_withdrawal_read(one) for one in _withdrawals(session, person)],
+        scopes_today=sorted(scopes_on(session, person, on)),
+        withdrawn_today=sorted(withdrawn_on(session, person, on)),
+        reconsent_to=reconsents(session, person, on),
+    )
+
+
+def _consents(session: Session, person: Enrolled) -> list[Consent]:
+    theirs = select(Consent).where(Consent.site_id == person.site_id, Consent.pid == person.row.pid)
+    return list(session.exec(theirs.order_by(col(Consent.given_on), col(Consent.version))))
+
+
+def _withdrawals(session: Session, person: Enrolled) -> list[Withdrawal]:
+    theirs = select(Withdrawal).where(Withdrawal.site_id == person.site_id, Withdrawal.pid == person.row.pid)
+    return list(session.exec(theirs.order_by(col(Withdrawal.number))))
+
+
+def _consent_read(row: Consent) -> ConsentRead:
+    return ConsentRead(version=row.version, given_on=row.given_on, scopes=json.loads(row.scopes))
+
+
+def _withdrawal_read(row: Withdrawal) -> WithdrawalRead:
+    same: Iterable[str] = WithdrawalRead.model_fields
+    shown: dict[str, Any] = {name: getattr(row, name) for name in same}
+    return WithdrawalRead(**shown)

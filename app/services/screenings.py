@@ -1,0 +1,155 @@
+"""Screening: the answers to each criterion, what they come to, and further episodes after a failed one."""
+
+import json
+from collections.abc import Mapping
+from datetime import date
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found
+from app.errors import Conflict, Fault, Invalid
+from app.models.base import canonical_json, now
+from app.models.course import EligibilityAnswers, Screening, ScreeningCreate, ScreeningRead
+from app.models.participant import Participant, ParticipantStatus
+from app.models.study import ProtocolVersion
+from app.protocol.definition import Protocol
+from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
+from app.services.participants import Enrolled, Hold, enrolled
+from app.services.studies import protocol_of
+
+
+class CriterionUnknown(Invalid):
+    """The protocol version has no such criterion."""
+
+
+class ScreeningDecided(Conflict):
+    """Enrolment has decided this screening; its answers stand."""
+
+
+class NotScreenFailed(Conflict):
+    """Only somebody whose last screening failed is screened again."""
+
+
+def begin(
+    session: Session, actor: Actor, person: Participant, protocol: Protocol, answers: Mapping[str, Answer]
+) -> tuple[Screening, audit.Event]:
+    """The first or a further screening of a participant, in the caller's transaction. Raises CriterionUnknown."""
+    told = decided(protocol, answers)
+    row = Screening(
+        site_id=person.site_id,
+        pid=person.pid,
+        number=_count(session, person) + 1,
+        protocol_version_id=person.protocol_version_id,
+        screened_on=person.screened_on,
+        answers=canonical_json(answers),
+        eligible=told.eligible,
+        unmet=canonical_json(sorted(told.unmet)),
+        recorded_by=actor.account_id,
+        recorded_at=now(),
+    )
+    session.add(row)
+    session.flush()
+    return row, audit.created("screening:recorded", row, f"{row.pid}/{row.number}")
+
+
+def decided(protocol: Protocol, answers: Mapping[str, Answer]) -> Eligibility:
+    """What the answers come to. Raises CriterionUnknown."""
+    try:
+        return eligibility(protocol.eligibility, answers)
+    except UnknownCriterion:
+        known = {criterion.code for criterion in protocol.eligibility}
+        raise CriterionUnknown(
+            *(
+                Fault("/answers/?", "unknown_criterion", "The protocol has no such criterion")
+                for code in answers
+                if code not in known
+            )
+        ) from None
+
+
+def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswers) -> tuple[ScreeningRead, int]:
+    """Complete or correct the answers of the present screening; also gives the site's key. An unmet criterion makes a
+    screen failure, and taking it back ends that. Raises NotFound, CriterionUnknown, ScreeningDecided."""
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    if ParticipantStatus(person.row.status) not in _UNDECIDED:
+        raise ScreeningDecided
+    row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
+    before, answers = audit.snapshot(row), {**json.loads(row.answers), **body.answers}
+    told = decided(protocol_of(session, row.protocol_version_id), answers)
+    row.answers, row.eligible = canonical_json(answers), told.eligible
+    row.unmet = canonical_json(sorted(told.unmet))
+    row.version += 1
+    session.flush()
+    subject = f"{row.pid}/{row.number}"
+    changed = audit.changed("screening:answered", row, subject, row.version, before, audit.snapshot(row), body.reason)
+    events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason)]
+    audit.append(session, str(actor.account_id), row.site_id, events)
+    return read(session, row), row.site_id
+
+
+_UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
+
+
+def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -> tuple[ScreeningRead, int]:
+    """A new episode of somebody who failed screening, under the same pid; also gives the site's key.
+
+    Raises NotFound, NotScreenFailed, CriterionUnknown.
+    """
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    if person.row.status != ParticipantStatus.screen_failed:
+        raise NotScreenFailed
+    person.row.screened_on = body.screened_on
+    row, event = begin(session, actor, person.row, person.protocol, body.answers)
+    told = decided(person.protocol, body.answers)
+    events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, again=True)]
+    audit.append(session, str(actor.account_id), row.site_id, events)
+    return read(session, row), row.site_id
+
+
+def _carry_over(
+    session: Session, row: Participant, told: Eligibility, on: date | None, reason: str, again: bool = False
+) -> list[audit.Event]:
+    """The participant's status and eligibility as the screening has them; no event where nothing changes."""
+    before = audit.snapshot(row)
+    if again:
+        before["screened_on"] = None  # was set just before
+    row.eligible, row.unmet_criteria = told.eligible is True, canonical_json(sorted(told.unmet))
+    status = ParticipantStatus.screen_failed if told.unmet else ParticipantStatus.screened
+    if row.status != status:
+        row.status, row.status_on = status, on or row.status_on
+    after = audit.snapshot(row)
+    if before == after:
+        return []
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    return [audit.changed("participant:screened", row, row.pid, row.version, before, after, reason)]
+
+
+def read_all(session: Session, person: Enrolled) -> list[ScreeningRead]:
+    """Every episode, oldest first."""
+    return [read(session, row) for row in session.exec(_of(person.row).order_by(col(Screening.number)))]
+
+
+def read(session: Session, row: Screening) -> ScreeningRead:
+    answers = {code: Answer(given) for code, given in json.loads(row.answers).items()}
+    told = eligibility(protocol_of(session, row.protocol_version_id).eligibility, answers)
+    version = session.get_one(ProtocolVersion, row.protocol_version_id).version
+    return ScreeningRead(
+        number=row.number,
+        protocol_version=version,
+        screened_on=row.screened_on,
+        answers=answers,
+        eligible=row.eligible,
+        unmet=json.loads(row.unmet),
+        open=list(told.open),
+        recorded_at=row.recorded_at,
+    )
+
+
+def _of(person: Participant):  # type: ignore[no-untyped-def]
+    return select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
+
+
+def _count(session: Session, person: Participant) -> int:
+    return len(session.exec(_of(person)).all())

@@ -1,0 +1,297 @@
+"""A participant's course: schedule and what is due, consent given and taken back, screening, amendments, history."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from app.models.study import Site
+from tests.course_cases import TREATMENT, open_screening, screen_failed, under_amendment
+from tests.dosing_cases import SESSIONS, prepared, start
+from tests.world import World, madrs, protocol_definition
+
+
+def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
+    """The server's clock, as the schedule reads it."""
+    monkeypatch.setattr("app.services.schedules.now", lambda: moment)
+
+
+def held(world: World, pid: str, code: str, on: str, **more: Any) -> Response:
+    body = world.visit(pid, code, on, deviation_reason="in this test", **more)
+    answer = world.staff_a.post("/v1/visits", body)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def planned(world: World, pid: str) -> dict[str, dict[str, Any]]:
+    """First occurrences, by visit code."""
+    read = world.monitor.get(f"/v1/participants/{pid}/schedule").json()
+    return {item["visit_code"]: item for item in read["items"] if item["occurrence"] == 1}
+
+
+def window(item: dict[str, Any]) -> tuple[str, str, str]:
+    return item["window"]["start"], item["window"]["planned"], item["window"]["end"]
+
+
+def test_windows_open_as_their_anchors_take_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: baseline on 29 January 2024, dosing 1 on 29 February, a leap day; integration a day later."""
+    at(monkeypatch, datetime(2024, 3, 1, 12, tzinfo=UTC))
+    pid = world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=_given("2024-01-02"))
+    before = planned(world, pid)
+    assert (before["INT1A"]["state"], before["INT1A"]["waits_for"]) == ("waiting", "DOS1")
+    held(world, pid, "BL", "2024-01-29")
+    held(world, pid, "DOS1", "2024-02-29")
+    after = planned(world, pid)
+    assert window(after["INT1A"]) == ("2024-03-01", "2024-03-01", "2024-03-03")
+    assert window(after["FU7M"]) == ("2024-08-01", "2024-08-29", "2024-09-26")  # 29 January + 213 days, 28 either way
+    assert (after["INT1A"]["state"], after["DOS1"]["state"], after["FU7M"]["state"]) == ("due", "done", "upcoming")
+    assert after["INT1A"]["missing_instruments"] == ["CSSRS_SLV"]
+
+
+def _given(on: str) -> dict[str, Any]:
+    return {"version": "1", "given_on": on, "scopes": ["data_sharing", "long_follow_up", "main"]}
+
+
+def test_a_corrected_anchor_moves_the_windows_that_hang_on_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, datetime(2025, 3, 20, 12, tzinfo=UTC))
+    pid = world.enrolled()
+    held(world, pid, "BL", "2025-01-25")
+    dosing = held(world, pid, "DOS1", "2025-03-03")
+    assert window(planned(world, pid)["INT1B"]) == ("2025-03-07", "2025-03-10", "2025-03-13")
+    path, body = dosing.headers["Location"], {"occurred_on": "2025-03-08", "reason": "misread the sheet"}
+    assert world.staff_a.patch(path, body, dosing.headers["ETag"]).is_success
+    assert window(planned(world, pid)["INT1B"]) == ("2025-03-12", "2025-03-15", "2025-03-18")
+
+
+def test_today_is_the_sites_own_day_also_where_clocks_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Berlin 29 March 2026 ends at 22:00 UTC, since summer time began that morning."""
+    with world.registry.database.write() as session:
+        session.get_one(Site, world.site_ids["A"]).timezone = "Europe/Berlin"
+    pid = world.enrolled()
+    for hour, minute, day in ((21, 59, "2026-03-29"), (22, 0, "2026-03-30")):
+        at(monkeypatch, datetime(2026, 3, 29, hour, minute, tzinfo=UTC))
+        assert world.staff_a.get(f"/v1/participants/{pid}/schedule").json()["today"] == day
+
+
+def test_what_is_due_is_listed_across_the_sites_in_reach_most_urgent_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, datetime(2025, 3, 10, 12, tzinfo=UTC))
+    first, second = world.enrolled(), world.enrolled()
+    for pid, dosed in ((first, "2025-03-03"), (second, "2025-03-05")):
+        held(world, pid, "BL", "2025-02-10")
+        held(world, pid, "DOS1", dosed)
+
+    def due(caller: Any, **query: str) -> list[tuple[str, str]]:
+        read = caller.get(f"/v1/studies/{world.study}/due", **query).json()
+        return [(item["participant"], item["visit_code"]) for item in read["items"] if item["visit_code"] == "INT1B"]
+
+    assert due(world.monitor) == due(world.staff_a) == [(first, "INT1B"), (second, "INT1B")]
+    assert due(world.staff_b) == []
+    assert due(world.monitor, **{"from": "2025-03-14", "to": "2025-03-20"}) == [(second, "INT1B")]
+    assert world.monitor.get(f"/v1/studies/{world.study}/due", limit="1").json()["truncated"] is True
+
+
+def withdraw(world: World, pid: str, scope: str, on: str) -> Response:
+    body = {"scope": scope, "effective_on": on, "reason": "told us by telephone"}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", body)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def test_no_data_are_taken_after_their_collection_was_taken_back_but_harm_is_still_reported(world: World) -> None:
+    pid = world.enrolled()
+    withdraw(world, pid, "collection", "2025-02-01")
+    after = world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-02-01"))
+    assert (after.status_code, after.json()["code"]) == (409, "collection_withdrawn")
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-01-31")).status_code == 201
+    assert world.staff_a.post("/v1/adverse-events", world.event(pid, onset="2025-02-03")).status_code == 201
+
+
+@pytest.mark.parametrize("scope", ["dosing", "collection"])
+def test_no_dose_is_given_after_dosing_was_taken_back(world: World, scope: str) -> None:
+    pid = world.enrolled()
+    visit = prepared(world.staff_a, pid)
+    withdraw(world, pid, scope, "2025-03-03")
+    refused = world.staff_a.post(SESSIONS, start(visit["id"]))
+    assert (refused.status_code, refused.json()["code"]) == (409, "dosing_not_allowed")
+    assert "DOSE-CONSENT" in refused.text
+
+
+def subjects(world: World) -> int:
+    asked = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"})
+    path = asked.headers["Location"]
+    decided = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
+    if decided.status_code == 409:
+        assert decided.json()["code"] == "cohort_empty"
+        return 0
+    return int(world.analyst.get(f"{path}/files/manifest.json").json()["subjects"])
+
+
+def test_nobody_is_in_an_extract_after_sharing_was_taken_back(world: World) -> None:
+    kept, left = world.enrolled(), world.enrolled()
+    assert subjects(world) == 2
+    withdraw(world, left, "sharing", "2025-02-01")
+    assert subjects(world) == 1
+    withdraw(world, kept, "sharing", "2025-02-01")
+    assert subjects(world) == 0
+
+
+def test_a_later_consent_gives_anew_what_was_taken_back(world: World) -> None:
+    pid = under_amendment(world)
+    withdraw(world, pid, "sharing", "2025-02-01")
+    state = world.monitor.get(f"/v1/participants/{pid}/consents").json()
+    assert (state["scopes_today"], state["withdrawn_today"]) == (["main"], ["sharing"])
+    assert subjects(world) == 0
+    body = {"version": "2", "given_on": "2025-06-01", "scopes": ["main", "data_sharing"], "reason": "asked again"}
+    again = world.staff_a.post(f"/v1/participants/{pid}/consents", body)
+    assert (again.status_code, again.json()["scopes_today"]) == (201, ["data_sharing", "main"])
+    assert subjects(world) == 1
+    twice = world.staff_a.post(f"/v1/participants/{pid}/consents", body)
+    assert (twice.status_code, twice.json()["code"]) == (409, "consent_already_recorded")
+
+
+def test_taking_back_the_identity_erases_the_sites_label_for_good(world: World) -> None:
+    body = world.enrolment()
+    pid = world.staff_a.post("/v1/participants", body).json()["pid"]
+    asked = {name: body[name] for name in ("study", "site", "site_local_id")}
+    assert world.staff_a.post("/v1/participants/lookup", asked).json()["pid"] == pid
+    withdraw(world, pid, "identity", "2025-03-01")
+    assert world.staff_a.post("/v1/participants/lookup", asked).status_code == 404
+    assert world.staff_a.get(f"/v1/participants/{pid}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"version": "9"}, "/version"),
+        ({"scopes": ["photography"]}, "/scopes"),
+        ({"scopes": ["data_sharing"]}, "/scopes"),
+    ],
+)
+def test_a_consent_that_the_protocol_does_not_know_is_refused(
+    world: World, change: dict[str, Any], pointer: str
+) -> None:
+    pid = under_amendment(world)
+    body = {"version": "2", "given_on": "2025-06-01", "scopes": ["main"], "reason": "amendment", **change}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/consents", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "consent_unknown")
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+def test_an_amendment_names_who_must_consent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, datetime(2025, 6, 1, 12, tzinfo=UTC))
+    pid = under_amendment(world)
+    schedule = f"/v1/participants/{pid}/schedule"
+    assert world.monitor.get(schedule).json()["reconsent_to"] == ["2"]
+    body = {"version": "2", "given_on": "2025-06-01", "scopes": ["main"], "reason": "amendment"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/consents", body).status_code == 201
+    assert world.monitor.get(schedule).json()["reconsent_to"] == []
+
+
+def test_a_participant_who_moves_on_keeps_the_windows_of_past_visits(world: World) -> None:
+    pid = world.enrolled(protocol_version="1")
+    held(world, pid, "BL", "2025-01-25")
+    held(world, pid, "DOS1", "2025-03-03")
+    visit = held(world, pid, "INT1B", "2025-03-10").json()
+    definition = {**protocol_definition(), "version": "moved"}
+    for one in definition["visits"]:
+        if one["code"] == "INT1B":
+            one["offset_days"] = 21
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
+    path = f"/v1/participants/{pid}/protocol-version"
+    moved = world.staff_a.post(path, {"version": "moved", "reason": "amendment in force"})
+    assert (moved.status_code, moved.json()["protocol_version"]) == (200, "moved")
+    assert world.staff_a.get(f"/v1/visits/{visit['id']}").json()["window"] == visit["window"]
+    again = world.staff_a.post(path, {"version": "moved", "reason": "amendment in force"})
+    assert (again.status_code, again.json()["code"]) == (409, "protocol_version_the_same")
+    unknown = world.staff_a.post(path, {"version": "none", "reason": "amendment in force"})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "protocol_version_unknown")
+    told = world.monitor.get(f"/v1/participants/{pid}/history").json()["items"]
+    assert ("participant:moved", "amendment in force") in [(item["action"], item["reason"]) for item in told]
+
+
+def criteria() -> list[str]:
+    return [one["code"] for one in protocol_definition()["eligibility"]]
+
+
+def answers(world: World, pid: str, **given: str) -> Response:
+    return world.staff_a.post(f"/v1/participants/{pid}/eligibility", {"answers": given, "reason": "seen in the file"})
+
+
+def enrol(world: World, pid: str) -> Response:
+    body = {"status": "enrolled", "effective_on": "2025-02-01", "reason": "all criteria met"}
+    return world.staff_a.post(f"/v1/participants/{pid}/status", body)
+
+
+def test_nobody_is_enrolled_before_every_criterion_is_answered_as_the_study_wants(world: World) -> None:
+    pid, codes = open_screening(world), criteria()
+    early = enrol(world, pid)
+    assert (early.status_code, early.json()["code"]) == (409, "not_eligible")
+    part = answers(world, pid, **dict.fromkeys(codes[:-1], "met"))
+    assert (part.status_code, part.json()["eligible"], part.json()["open"]) == (201, None, codes[-1:])
+    whole = answers(world, pid, **{codes[-1]: "met"})
+    assert (whole.json()["eligible"], whole.json()["open"]) == (True, [])
+    assert enrol(world, pid).status_code == 201
+    late = answers(world, pid, **{codes[0]: "not_met"})
+    assert (late.status_code, late.json()["code"]) == (409, "screening_decided")
+
+
+def test_an_unmet_criterion_is_a_screen_failure_that_keeps_its_criterion(world: World) -> None:
+    pid = open_screening(world)
+    failed = answers(world, pid, EXCL02="not_met")
+    assert (failed.json()["eligible"], failed.json()["unmet"]) == (False, ["EXCL02"])
+    person = world.monitor.get(f"/v1/participants/{pid}").json()
+    assert (person["status"], person["unmet_criteria"]) == ("screen_failed", ["EXCL02"])
+
+
+def test_somebody_who_failed_is_screened_again_under_the_same_pid(world: World) -> None:
+    pid = screen_failed(world)
+    body = {"screened_on": "2025-04-01", "reason": "taper completed", "answers": dict.fromkeys(criteria(), "met")}
+    again = world.staff_a.post(f"/v1/participants/{pid}/screenings", body)
+    assert (again.status_code, again.json()["number"], again.json()["eligible"]) == (201, 2, True)
+    person = world.monitor.get(f"/v1/participants/{pid}").json()
+    assert (person["status"], person["screened_on"], person["unmet_criteria"]) == ("screened", "2025-04-01", [])
+    episodes = world.monitor.get(f"/v1/participants/{pid}/screenings").json()["items"]
+    assert [(one["number"], one["unmet"]) for one in episodes] == [(1, ["EXCL02"]), (2, [])]
+    other = world.staff_a.post(f"/v1/participants/{pid}/screenings", body)
+    assert (other.status_code, other.json()["code"]) == (409, "not_screen_failed")
+    assert enrol(world, pid).status_code == 201
+
+
+@pytest.mark.parametrize("form", [{}, {"met": True, "answers": {}}, {"answers": {}, "unmet": ["EXCL02"]}])
+def test_eligibility_is_given_in_one_of_its_two_forms(world: World, form: dict[str, Any]) -> None:
+    answer = world.staff_a.post("/v1/participants", world.enrolment(enrolled_on=None, eligibility=form))
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "eligibility_form")
+
+
+def test_an_unknown_criterion_is_refused(world: World) -> None:
+    answer = answers(world, open_screening(world), EXCL99="met")
+    assert (answer.status_code, answer.json()["code"]) == (422, "criterion_unknown")
+
+
+def test_resistance_counts_different_adequate_treatments_of_this_episode(world: World) -> None:
+    pid = world.enrolled()
+    path = f"/v1/participants/{pid}/treatments"
+
+    def told(**changes: Any) -> tuple[int, bool]:
+        assert world.staff_a.post(path, {**TREATMENT, **changes}).status_code == 201
+        read = world.monitor.get(path).json()
+        return read["failed_adequate"], read["treatment_resistant"]
+
+    assert told() == (1, False)
+    assert told(outcome="partial") == (1, False)  # the same substance
+    assert told(atc="N06AX16", adequate=False) == (1, False)
+    assert told(atc="N06AX16", outcome="response") == (1, False)
+    assert told(atc="N06AX16", this_episode=False) == (1, False)
+    assert told(atc="N06AX16") == (2, True)
+
+
+def test_an_outcome_shows_in_the_schedule_as_given(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, datetime(2025, 1, 26, 12, tzinfo=UTC))
+    pid = world.enrolled()
+    held(world, pid, "BL", "2025-01-25", outcomes=[madrs(2)])
+    missing = planned(world, pid)["BL"]["missing_instruments"]
+    assert "MADRS" not in missing
+    assert "SHEEHAN_SDS" in missing
