@@ -235,7 +235,7 @@ def test_an_impossible_value_is_refused_at_its_field(
         assert not faults, "\n".join(faults)
 
 
-LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts")
+LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts", "/v1/audit-entries")
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
 QUERIES = (
     *(f"limit={limit}" for limit in LIMITS),
