@@ -23,6 +23,7 @@ from app.request_id import current_request_id
 _ENTRIES, _CHAINS = table_of(AuditEntry), table_of(AuditChain)
 GENESIS = "0" * 64
 SYSTEM = "system"
+_ID_LENGTH = 64
 _HASHED = (
     "site_id",
     "seq",
@@ -44,13 +45,15 @@ _NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ci
 
 _JSON_TEXT = frozenset(
     {
-        "answers",
-        "unmet",
-        *("because", "codings", "confirmations", "definition", "discharge", "findings", "items", "measured"),
-        *("medications", "scopes", "staff", "unmet_criteria"),
+        *("answers", "because", "codings", "confirmations", "definition", "discharge", "findings", "items", "measured"),
+        *("medications", "scopes", "staff", "unmet", "unmet_criteria"),
     }
 )
 _BOOKKEEPING = frozenset({"recorded_at", "recorded_by", "created_at", "updated_at", "created_by", "version", "site_id"})
+"""Columns that the entry itself tells: its instants, actor, version and chain."""
+
+_FACTS = frozenset({"consent.version", "protocol_version.version", "role_grant.site_id"})
+"""Columns that are called so and are something else, which no part of the entry tells."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,24 @@ def changed(
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-    return Event(action, table_of(type(row)).name, str(subject_id), version, changes, reason)
+    return Event(action, table_of(type(row)).name, fitting(str(subject_id)), version, changes, reason)
+
+
+def fitting(subject_id: str) -> str:
+    """The id as an entry holds it. One made of two codes may be longer than the column: its beginning and a hash of
+    the whole then stand for it, and the codes are among the changes."""
+    if len(subject_id) <= _ID_LENGTH:
+        return subject_id
+    return f"{subject_id[: _ID_LENGTH - 17]}~{hashlib.sha256(subject_id.encode()).hexdigest()[:16]}"
 
 
 def snapshot(row: SQLModel) -> dict[str, Any]:
     """The remembered fields of a row as plain JSON values."""
+    table = table_of(type(row)).name
     return {
         name: json.loads(value) if name in _JSON_TEXT else plain(value)
         for name, value in values(row).items()
-        if name not in _NEVER and name not in _BOOKKEEPING
+        if name not in _NEVER and (name not in _BOOKKEEPING or f"{table}.{name}" in _FACTS)
     }
 
 

@@ -276,7 +276,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ),
     ("POST", "/v1/clients"): (
         lambda world: _post(world.admin, "/v1/clients", {"name": "App", "organisation": "Test"}),
-        {"account": 1, "client_secret": 1, "audit_entry": 1},
+        {"account": 1, "client_secret": 1, "audit_entry": 2},
     ),
     ("POST", "/v1/users/{user_id}/grants"): (
         lambda world: _grant(world, "users"),
@@ -301,7 +301,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ),
     ("POST", "/v1/clients/{client_id}/secrets"): (
         _account(a_site_app, "secrets"),
-        {"client_secret": 1, "audit_entry": 1},
+        {"client_secret": 1, "audit_entry": 2},
     ),
     ("POST", "/v1/clients/{client_id}/secrets/{secret_id}/revocation"): (
         _account(a_site_app, "secrets/{secret}/revocation"),

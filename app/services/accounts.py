@@ -65,8 +65,10 @@ def create_client(session: Session, actor: Actor | None, keyring: Keyring, body:
     account.login = f"client-{account.id}"
     secret = new_client_secret()
     _store(session, actor, account, "account:created")
-    session.add(ClientSecret(account_id=account.id, digest=keyring.digest("secret-digest", secret.encode())))
+    made = ClientSecret(account_id=account.id, digest=keyring.digest("secret-digest", secret.encode()))
+    session.add(made)
     session.flush()
+    remember(session, actor, audit.created("client-secret:made", made, made.id))
     return account, secret
 
 

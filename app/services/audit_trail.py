@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Row, and_, or_, tuple_
 from sqlmodel import Session, col, select
 
+from app import audit
 from app.access import Actor, Place, Rows, narrowed, visible
 from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
@@ -72,7 +73,7 @@ def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
         ids = session.execute(sa.select(table.c.id).where(table.c.site_id == owner, table.c.pid == symbols)).scalars()
         subjects[table.name] = [str(one) for one in ids]
     versions = session.exec(select(Consent.version).where(Consent.site_id == owner, Consent.pid == symbols)).all()
-    subjects["consent"] = [f"{symbols}/{version}" for version in versions]
+    subjects["consent"] = [audit.fitting(f"{symbols}/{version}") for version in versions]
     named = [
         and_(_ENTRY.c.subject_type == kind, _ENTRY.c.subject_id.in_(sorted(ids))) for kind, ids in subjects.items()
     ]

@@ -32,8 +32,7 @@ def rotate(
     if len(valid) > 1:
         raise TwoSecretsValid
     older_ends = at + timedelta(hours=body.overlap_hours)
-    for row in valid:
-        row.expires_at = min(row.expires_at or older_ends, older_ends)
+    events = [_limited(row, older_ends, body.reason) for row in valid]
     secret = new_client_secret()
     made = ClientSecret(
         account_id=account.id,
@@ -43,8 +42,15 @@ def rotate(
     )
     session.add(made)
     session.flush()
-    remember(session, actor, audit.created("client-secret:made", made, made.id, reason=body.reason))
+    for event in (*events, audit.created("client-secret:made", made, made.id, reason=body.reason)):
+        remember(session, actor, event)
     return SecretCreated(**read(made).model_dump(), client_id=account.login, client_secret=secret)
+
+
+def _limited(row: ClientSecret, ends: datetime, reason: str) -> audit.Event:
+    before = audit.snapshot(row)
+    row.expires_at = min(row.expires_at or ends, ends)
+    return audit.changed("client-secret:limited", row, row.id, 2, before, audit.snapshot(row), reason)
 
 
 def revoke(session: Session, actor: Actor | None, account: Account, secret_id: UUID, reason: str) -> None:
