@@ -15,9 +15,11 @@ from app.models.account import Account, ClientSecret, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import columns, table_of
+from app.models.course import Screening
 from app.models.extract import Extract
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
+from app.models.safety_signal import SafetySignal
 from app.models.study import ProtocolVersion, Site, Study
 from app.models.visit import Visit
 from tests.world import Caller, World, madrs, protocol_definition
@@ -29,6 +31,8 @@ NOT_CARRIED: Mapping[str, str] = {
     "digest": "a secret",
     "created_at": "the instant of the first entry stands for it",
     "updated_at": "the instant of the last entry stands for it",
+    "recorded_at": "as created_at",
+    "recorded_by": "the actor of the first entry",
     "grants_version": "a counter that ends tokens; it also rises with sign-outs, and no clinical fact follows from it",
     "last_used_at": "an observation of sign-ins, each of which is an entry of its own",
     "outcome_score.band": "follows from the value by the rule",
@@ -200,6 +204,8 @@ def replayed(world: World) -> Rebuilt:
 def subject_of(world: World, row: Any) -> str:
     if isinstance(row, Consent):
         return f"{row.pid}/{row.version}"
+    if isinstance(row, Screening):
+        return f"{row.pid}/{row.number}"
     if isinstance(row, Study):
         return row.code
     if isinstance(row, Site | ProtocolVersion):
@@ -225,7 +231,7 @@ def differing(model: type[SQLModel], row: Any, record: Row) -> list[str]:
     for column in columns(model):
         left_out = column.key in NOT_CARRIED or f"{name}.{column.key}" in NOT_CARRIED
         value = getattr(row, column.key)
-        as_text = audit._plain(value)
+        as_text = audit.plain(value)
         as_json = json.loads(value) if column.key in audit._JSON_TEXT else as_text
         if not left_out and record.get(column.key) != as_json:
             found.append(f"{name}.{column.key}: {record.get(column.key)!r} is {as_json!r}")
@@ -238,7 +244,10 @@ def own(world: World, history: History) -> dict[type[SQLModel], Callable[[Any], 
     accounts = {path.rpartition("/")[2].removeprefix("client-") for kind in ("users", "clients")
                 for _, path in history.made[kind]}  # fmt: skip
     return {
-        **dict.fromkeys((Participant, Consent, Visit, Outcome, AdverseEvent), lambda row: row.site_id in sites),
+        **dict.fromkeys(
+            (Participant, Consent, Screening, Visit, Outcome, AdverseEvent, SafetySignal),
+            lambda row: row.site_id in sites,
+        ),
         Account: lambda row: str(row.id) in accounts,
         RoleGrant: lambda row: str(row.account_id) in accounts,
         ClientSecret: lambda row: str(row.account_id) in accounts,
@@ -276,7 +285,7 @@ def test_every_column_comes_back_from_the_trail_alone(world: World, history: His
 def test_the_trail_tells_of_no_record_that_is_not_there(world: World, history: History) -> None:
     sites = set(world.site_ids.values())
     told = {key for key, record in replayed(world).items() if record.get("site_id") in sites and key[0] != "role_grant"}
-    models = (Participant, Consent, Visit, Outcome, AdverseEvent)
+    models = (Participant, Consent, Screening, Visit, Outcome, AdverseEvent, SafetySignal)
     there = {
         (table_of(model).name, subject_of(world, row))
         for model in models

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app import audit
 from app.access import Actor, found
@@ -75,7 +77,8 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     if ParticipantStatus(person.row.status) not in _UNDECIDED:
         raise ScreeningDecided
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
-    before, answers = audit.snapshot(row), {**json.loads(row.answers), **body.answers}
+    stood, before = audit.snapshot(person.row), audit.snapshot(row)
+    answers = {**json.loads(row.answers), **body.answers}
     told = decided(protocol_of(session, row.protocol_version_id), answers)
     row.answers, row.eligible = canonical_json(answers), told.eligible
     row.unmet = canonical_json(sorted(told.unmet))
@@ -83,7 +86,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     session.flush()
     subject = f"{row.pid}/{row.number}"
     changed = audit.changed("screening:answered", row, subject, row.version, before, audit.snapshot(row), body.reason)
-    events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason)]
+    events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason, stood)]
     audit.append(session, str(actor.account_id), row.site_id, events)
     return read(session, row), row.site_id
 
@@ -99,21 +102,23 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     person = enrolled(session, actor, symbols, hold=Hold.change)
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
-    person.row.screened_on = body.screened_on
+    before, person.row.screened_on = audit.snapshot(person.row), body.screened_on
     row, event = begin(session, actor, person.row, person.protocol, body.answers)
     told = decided(person.protocol, body.answers)
-    events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, again=True)]
+    events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, before)]
     audit.append(session, str(actor.account_id), row.site_id, events)
     return read(session, row), row.site_id
 
 
 def _carry_over(
-    session: Session, row: Participant, told: Eligibility, on: date | None, reason: str, again: bool = False
+    session: Session,
+    row: Participant,
+    told: Eligibility,
+    on: date | None,
+    reason: str,
+    before: Mapping[str, Any],
 ) -> list[audit.Event]:
     """The participant's status and eligibility as the screening has them; no event where nothing changes."""
-    before = audit.snapshot(row)
-    if again:
-        before["screened_on"] = None  # was set just before
     row.eligible, row.unmet_criteria = told.eligible is True, canonical_json(sorted(told.unmet))
     status = ParticipantStatus.screen_failed if told.unmet else ParticipantStatus.screened
     if row.status != status:
@@ -147,7 +152,7 @@ def read(session: Session, row: Screening) -> ScreeningRead:
     )
 
 
-def _of(person: Participant):  # type: ignore[no-untyped-def]
+def _of(person: Participant) -> SelectOfScalar[Screening]:
     return select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
 
 
