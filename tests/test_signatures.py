@@ -13,6 +13,8 @@ from sqlmodel import Session, select
 
 from app.models.account import Account, AccountKind, Role
 from app.models.audit import AuditEntry
+from tests.course_cases import TREATMENT, WITHDRAWAL
+from tests.dosing_cases import a_session, dose
 from tests.route_cases import (
     PASSWORD,
     a_signature,
@@ -161,6 +163,10 @@ def _status(world: World, visit: Mapping[str, Any]) -> Response:
     return world.staff_a.post(f"/v1/participants/{visit['participant']}/status", body)
 
 
+def _below(address: str, body: Mapping[str, Any]) -> Change:
+    return lambda world, visit: world.staff_a.post(f"/v1/participants/{visit['participant']}/{address}", body)
+
+
 def _another_visit(world: World, visit: Mapping[str, Any]) -> Response:
     return world.staff_a.post("/v1/visits", world.visit(visit["participant"], "UNS", "2025-02-01"))
 
@@ -185,9 +191,29 @@ CHANGES: Mapping[str, tuple[Change, bool, bool]] = {
     "further outcome": (_another_outcome, True, True),
     "further visit": (_another_visit, False, True),
     "adverse event": (_event, False, True),
+    "consent taken back": (_below("withdrawals", WITHDRAWAL), False, True),
+    "earlier treatment": (_below("treatments", TREATMENT), False, True),
     "status": (_status, False, True),
 }
 """What is changed -> whether it breaks a signature of the visit, and of the participant's record."""
+
+
+def test_a_dosing_day_is_part_of_what_is_signed(world: World) -> None:
+    session = a_session(world)
+    read = session.json()
+    with_password(world, world.investigator)
+    signed = world.investigator.post("/v1/signatures", signature_of(world, _visit(read)))
+    assert (signed.status_code, state(world, signed)) == (201, "valid")
+    given = world.staff_a.post(f"{session.headers['Location']}/doses", dose())
+    assert given.status_code == 201, given.text
+    assert state(world, signed) == "broken"
+    covered = json.loads(content(world, read["participant"], visit=read["visit"])["content"])["visit"]
+    (day,) = covered["dosing_sessions"]
+    assert [(one["kind"], one["given_mg"]) for one in day["doses"]] == [("initial", 80)]
+
+
+def _visit(session: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"id": session["visit"], **{name: session[name] for name in ("participant", "site")}}
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -33,11 +33,10 @@ class NotScreenFailed(Conflict):
     """Only somebody whose last screening failed is screened again."""
 
 
-def begin(
-    session: Session, actor: Actor, person: Participant, protocol: Protocol, answers: Mapping[str, Answer]
+def _begin(
+    session: Session, actor: Actor, person: Participant, told: Eligibility, answers: Mapping[str, Answer]
 ) -> tuple[Screening, audit.Event]:
-    """The first or a further screening of a participant, in the caller's transaction. Raises CriterionUnknown."""
-    told = decided(protocol, answers)
+    """A further screening; the first one is recorded with the enrolment."""
     row = Screening(
         site_id=person.site_id,
         pid=person.pid,
@@ -103,8 +102,8 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
     before, person.row.screened_on = audit.snapshot(person.row), body.screened_on
-    row, event = begin(session, actor, person.row, person.protocol, body.answers)
     told = decided(person.protocol, body.answers)
+    row, event = _begin(session, actor, person.row, told, body.answers)
     events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, before)]
     audit.append(session, str(actor.account_id), row.site_id, events)
     return read(session, row), row.site_id

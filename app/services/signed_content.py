@@ -13,32 +13,73 @@ from uuid import UUID
 from sqlalchemy import Row, select
 from sqlmodel import Session, SQLModel, col
 
-from app.access import Actor, Place
+from app.access import Actor
 from app.audit import plain
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.base import canonical_json, table_of
+from app.models.course import Screening, TreatmentTrial, Withdrawal
+from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
+from app.models.therapy_session import TherapySession
 from app.models.visit import Visit
 
 FORM = 1
-"""Raise it when the fields below change; older signatures are then recomputed by their own form."""
+"""Raise it when the parts below change; older signatures are then recomputed by their own form."""
 
-_FIELDS: Mapping[type[SQLModel], tuple[str, ...]] = {
-    Participant: (
-        *("pid", "status", "status_on", "age_at_consent", "sex", "race", "ethnicity", "planned_arm", "actual_arm"),
-        *("screened_on", "enrolled_on", "eligible", "unmet_criteria"),
-    ),
-    Consent: ("version", "given_on", "scopes"),
-    Visit: ("id", "visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"),
-    Outcome: ("id", "instrument", "instrument_version", "collected_on", "items"),
-    OutcomeScore: ("name", "value", "band", "reason", "rule"),
-    AdverseEvent: (
-        *("id", "term", "codings", "onset", "end", "severity", *CRITERIA, "relatedness_drug", "relatedness_therapy"),
-        *("action_taken", "outcome", "expected", "special_interest", "aware_at"),
-    ),
-}
-_JSON = frozenset({"codings", "items", "scopes", "unmet_criteria"})
+
+class Part(NamedTuple):
+    """A list inside the content: rows of one table, in a fixed order, below the row that `of` names."""
+
+    name: str
+    model: type[SQLModel]
+    of: str
+    order: tuple[str, ...]
+    fields: str
+    parts: tuple["Part", ...] = ()
+
+
+_SCORES = Part("scores", OutcomeScore, "outcome_id", ("name",), "name value band reason rule")
+_OUTCOMES = Part(
+    *("outcomes", Outcome, "visit_id", ("instrument",)),
+    "id instrument instrument_version collected_on items rater origin",
+    (_SCORES,),
+)
+_THERAPY = Part("therapy", TherapySession, "visit_id", ("visit_id",), "minutes mode staff")
+_DOSES = Part("doses", Dose, "session_id", ("kind",), "id kind planned_mg given_mg given_at deviation_reason")
+_READINGS = Part("vitals", VitalReading, "session_id", ("taken_at", "id"), "id timepoint taken_at measured")
+_DOSING = Part(
+    *("dosing_sessions", DosingSession, "visit_id", ("id",)),
+    "id state started_at ended_at released_at staff confirmations discharge medications",
+    (_DOSES, _READINGS),
+)
+_VISITS = Part(
+    *("visits", Visit, "pid", ("visit_code", "occurrence")),
+    "id visit_code occurrence occurred_on ended_on status deviation_reason",
+    (_OUTCOMES, _THERAPY, _DOSING),
+)
+_EVENT_FIELDS = (
+    f"id term codings onset end severity {' '.join(CRITERIA)} relatedness_drug relatedness_therapy action_taken "
+    "outcome expected special_interest aware_at"
+)
+_RECORD = (
+    Part("consents", Consent, "pid", ("version",), "version given_on scopes"),
+    Part("withdrawals", Withdrawal, "pid", ("number",), "number scope effective_on reason"),
+    Part("screenings", Screening, "pid", ("number",), "number screened_on answers eligible unmet"),
+    Part("treatments", TreatmentTrial, "pid", ("id",), "id atc weeks maximum_mg adequate this_episode outcome"),
+    _VISITS,
+    Part("adverse_events", AdverseEvent, "pid", ("id",), _EVENT_FIELDS),
+)
+_PERSON = (
+    "pid status status_on age_at_consent sex race ethnicity planned_arm actual_arm screened_on enrolled_on eligible "
+    "unmet_criteria"
+)
+_JSON = frozenset(
+    {
+        *("answers", "codings", "confirmations", "discharge", "items", "measured", "medications", "scopes", "staff"),
+        *("unmet", "unmet_criteria"),
+    }
+)
 
 
 class Subject(NamedTuple):
@@ -53,66 +94,58 @@ def digest(content: str) -> str:
 
 
 def contents(session: Session, actor: Actor, subjects: Collection[Subject]) -> dict[Subject, str]:
-    """The canonical content of each subject that exists for the actor, in six queries however many they are."""
-    pids = sorted({subject.pid for subject in subjects})
-    stored = _Stored(session, sorted(actor.site_ids), pids)
-    people = {row.pid: (row, actor.places[row.site_id]) for row in stored.rows(Participant)}
+    """The canonical content of each subject that exists for the actor: a query a table, however many they are."""
+    stored = _Stored(session, sorted(actor.site_ids), sorted({subject.pid for subject in subjects}))
+    people = {row.pid: row for row in stored.rows(Participant)}
     texts: dict[Subject, str] = {}
     for subject in subjects:
-        content = stored.content(subject, *people[subject.pid]) if subject.pid in people else None
-        if content is not None:
-            texts[subject] = canonical_json({"form": FORM, **content})
+        person = people.get(subject.pid)
+        content = None if person is None else stored.content(subject, person)
+        if person is not None and content is not None:
+            place = actor.places[person.site_id]
+            about = {"form": FORM, "study": place.study, "site": place.site, "pid": subject.pid}
+            texts[subject] = canonical_json({**about, **content})
     return texts
 
 
 class _Stored:
-    """All clinical rows of some participants."""
+    """All clinical rows of some participants, by what they belong to."""
 
     def __init__(self, session: Session, site_ids: list[int], pids: list[str]) -> None:
         self._session, self._site_ids, self._pids = session, site_ids, pids
-        self._consents = _by(self.rows(Consent), "pid")
-        self._visits = _by(self.rows(Visit), "pid")
-        self._outcomes = _by(self.rows(Outcome), "visit_id")
-        self._events = _by(self.rows(AdverseEvent), "pid")
-        self._scores = _by(self._score_rows(), "outcome_id")
+        self._rows = {part.name: _by(self.rows(part.model), part.of) for part in _every(_RECORD)}
 
     def rows(self, model: type[SQLModel]) -> Iterable[Row[Any]]:
-        table = table_of(model)
-        theirs = select(table).where(table.c.site_id.in_(self._site_ids), table.c.pid.in_(self._pids))
+        """A score has no pid of its own: it belongs to whom its outcome belongs to."""
+        table, outcomes = table_of(model), table_of(Outcome)
+        statement, owner = select(table), table
+        if model is OutcomeScore:
+            same = (outcomes.c.site_id == table.c.site_id) & (outcomes.c.id == table.c.outcome_id)
+            statement, owner = statement.join(outcomes, same), outcomes
+        theirs = statement.where(col(owner.c.site_id).in_(self._site_ids), col(owner.c.pid).in_(self._pids))
         return self._session.execute(theirs).all()
 
-    def _score_rows(self) -> Iterable[Row[Any]]:
-        scores, outcomes = table_of(OutcomeScore), table_of(Outcome)
-        joined = select(scores).join(
-            outcomes, (outcomes.c.site_id == scores.c.site_id) & (outcomes.c.id == scores.c.outcome_id)
-        )
-        theirs = joined.where(col(Outcome.site_id).in_(self._site_ids), col(Outcome.pid).in_(self._pids))
-        return self._session.execute(theirs).all()
-
-    def content(self, subject: Subject, person: Row[Any], place: Place) -> dict[str, Any] | None:
+    def content(self, subject: Subject, person: Row[Any]) -> dict[str, Any] | None:
         """None for a visit that this participant does not have."""
-        about = {"study": place.study, "site": place.site, "pid": subject.pid}
-        visits = [self._visit(row) for row in _sorted(self._visits[subject.pid], "visit_code", "occurrence")]
-        if subject.visit_id is not None:
-            visit = next((visit for visit in visits if visit["id"] == str(subject.visit_id)), None)
-            return None if visit is None else {**about, "visit": visit}
-        consents = _sorted(self._consents[subject.pid], "version")
-        events = _sorted(self._events[subject.pid], "id")
+        if subject.visit_id is None:
+            return {"participant": _shown(_PERSON, person), **self._below(_RECORD, subject.pid)}
+        row = next((row for row in self._rows["visits"][subject.pid] if row.id == subject.visit_id), None)
+        return None if row is None else {"visit": self._whole(_VISITS, row)}
+
+    def _whole(self, part: Part, row: Row[Any]) -> dict[str, Any]:
+        return {**_shown(part.fields, row), **(self._below(part.parts, row.id) if part.parts else {})}
+
+    def _below(self, parts: Iterable[Part], key: Any) -> dict[str, Any]:
         return {
-            **about,
-            "participant": _shown(Participant, person),
-            "consents": [_shown(Consent, row) for row in consents],
-            "visits": visits,
-            "adverse_events": [_shown(AdverseEvent, row) for row in events],
+            part.name: [self._whole(part, row) for row in _sorted(self._rows[part.name][key], part.order)]
+            for part in parts
         }
 
-    def _visit(self, visit: Row[Any]) -> dict[str, Any]:
-        outcomes = _sorted(self._outcomes[visit.id], "instrument")
-        return {**_shown(Visit, visit), "outcomes": [self._outcome(row) for row in outcomes]}
 
-    def _outcome(self, outcome: Row[Any]) -> dict[str, Any]:
-        scores = _sorted(self._scores[outcome.id], "name")
-        return {**_shown(Outcome, outcome), "scores": [_shown(OutcomeScore, row) for row in scores]}
+def _every(parts: Iterable[Part]) -> Iterable[Part]:
+    for part in parts:
+        yield part
+        yield from _every(part.parts)
 
 
 def _by(rows: Iterable[Row[Any]], name: str) -> Mapping[Any, list[Row[Any]]]:
@@ -122,10 +155,10 @@ def _by(rows: Iterable[Row[Any]], name: str) -> Mapping[Any, list[Row[Any]]]:
     return grouped
 
 
-def _sorted(rows: Iterable[Row[Any]], *names: str) -> list[Row[Any]]:
+def _sorted(rows: Iterable[Row[Any]], names: Iterable[str]) -> list[Row[Any]]:
     return sorted(rows, key=lambda row: [getattr(row, name) for name in names])
 
 
-def _shown(model: type[SQLModel], row: Row[Any]) -> dict[str, Any]:
-    fields = {name: row._mapping[name] for name in _FIELDS[model]}
-    return {name: json.loads(value) if name in _JSON else plain(value) for name, value in fields.items()}
+def _shown(fields: str, row: Row[Any]) -> dict[str, Any]:
+    named = {name: row._mapping[name] for name in fields.split()}
+    return {name: json.loads(value) if name in _JSON else plain(value) for name, value in named.items()}
