@@ -55,6 +55,12 @@ from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
 PERSON = "/v1/participants/{pid}"
+PEOPLE: Mapping[str, Callable[[World], str]] = {
+    "consents": under_amendment,
+    "screenings": screen_failed,
+    "eligibility": open_screening,
+}
+"""Participants who are ready for what is posted below their address."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +126,10 @@ class Targets:
             "visit": (staff, "/v1/visits", world.visit(self.pid, "UNS", occurrence=2, outcomes=[madrs(2)])),
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
-            "consent": (staff, f"/v1/participants/{under_amendment(world)}/consents", CONSENT),
+            "consent": (staff, PERSON + "/consents", CONSENT),
             "withdrawal": (staff, PERSON + "/withdrawals", WITHDRAWAL),
-            "screening": (staff, f"/v1/participants/{screen_failed(world)}/screenings", SCREENING),
-            "eligibility": (staff, f"/v1/participants/{open_screening(world)}/eligibility", ELIGIBILITY),
+            "screening": (staff, PERSON + "/screenings", SCREENING),
+            "eligibility": (staff, PERSON + "/eligibility", ELIGIBILITY),
             "move": (staff, PERSON + "/protocol-version", {"version": amended(world), "reason": "amendment in force"}),
             "treatment": (staff, PERSON + "/treatments", TREATMENT),
             "rescore": (staff, "/v1/outcomes/{outcome_id}/rescoring", {"reason": "new rules"}),
@@ -217,7 +223,9 @@ class Targets:
                 grant_id=account["grants"][0]["id"], secret_id=account.get("secret_id")
             )
         name = template.partition("{")[2].partition("}")[0]
-        values = {"pid": self.pid, "study": self.world.study}
+        below = template.rpartition("/")[2]
+        pid = PEOPLE[below](self.world) if below in PEOPLE else self.pid
+        values = {"pid": pid, "study": self.world.study}
         return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:

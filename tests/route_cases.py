@@ -59,6 +59,14 @@ def an_outcome(world: World, site: str) -> Response:
     return staff(world, site).get(f"/v1/outcomes/{outcome['id']}")
 
 
+def an_older_outcome(world: World, site: str) -> Response:
+    """Of an older version of its instrument, whose scores the newest gives anew."""
+    visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site))).json()
+    items = {f"CSSRS_SLV_{number:02d}": 0 for number in range(1, 11)}
+    older = {"instrument": "CSSRS_SLV", "instrument_version": "1", "items": items}
+    return made(world, site, "/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **older})
+
+
 def an_event(world: World, site: str) -> Response:
     return made(world, site, "/v1/adverse-events", world.event(world.enrolled(site)))
 
@@ -278,7 +286,7 @@ CASES: Mapping[Route, Case] = {
         "/v1/outcomes/summary", study=world.study, instrument="MADRS"
     ),
     ("POST", "/v1/outcomes/{outcome_id}/rescoring"): lambda world, caller, site: caller.post(
-        f"/v1/outcomes/{an_outcome(world, site).json()['id']}/rescoring", {"reason": "new rules"}
+        f"{an_older_outcome(world, site).headers['Location']}/rescoring", {"reason": "new rules"}
     ),
     ("GET", "/v1/participants/{pid}/response"): lambda world, caller, site: caller.get(
         f"/v1/participants/{a_visit(world, site).json()['participant']}/response"

@@ -57,7 +57,7 @@ def list_due(study: str, query: Annotated[DueQuery, Query()], actor: Reader, ses
 
 
 @router.get("/history")
-def read_history(pid: Pid, actor: Reader, session: ReadSession) -> HistoryList:
+def read_participant_history(pid: Pid, actor: Reader, session: ReadSession) -> HistoryList:
     """Each field's old, new, who, when and why, oldest first; changes of status among them."""
     person = enrolled(session, actor, pid)
     return HistoryList(items=history_of(session, person.site_id, "participant", person.row.pid))
