@@ -16,7 +16,11 @@ log = structlog.get_logger()
 CLIENT_GONE = 499
 """In the log only: the client left before it had sent all or heard the answer."""
 
-_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_ACCEPTED_ID = re.compile(
+    r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.IGNORECASE | re.ASCII
+)
+"""A UUID, or the 32 hexadecimal digits of a trace id: nobody can write a person's label into log and trail this way."""
+
 _SAFE_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
