@@ -92,17 +92,17 @@ class _Stored:
     def content(self, subject: Subject, person: Row[Any], place: Place) -> dict[str, Any] | None:
         """None for a visit that this participant does not have."""
         about = {"study": place.study, "site": place.site, "pid": subject.pid}
-        visits = [self._visit(row) for row in _sorted(self._visits[subject.pid], "visit_code", "occurrence")]
+        visits = self._visits[subject.pid]
         if subject.visit_id is not None:
-            visit = next((visit for visit in visits if visit["id"] == str(subject.visit_id)), None)
-            return None if visit is None else {**about, "visit": visit}
+            visit = next((row for row in visits if row.id == subject.visit_id), None)
+            return None if visit is None else {**about, "visit": self._visit(visit)}
         consents = _sorted(self._consents[subject.pid], "version")
         events = _sorted(self._events[subject.pid], "id")
         return {
             **about,
             "participant": _shown(Participant, person),
             "consents": [_shown(Consent, row) for row in consents],
-            "visits": visits,
+            "visits": [self._visit(row) for row in _sorted(visits, "visit_code", "occurrence")],
             "adverse_events": [_shown(AdverseEvent, row) for row in events],
         }
 
