@@ -66,7 +66,7 @@ def serve(
         workers=workers,
         access_log=False,
         server_header=False,
-        http="h11",  # of the two parsers the one that bounds what it collects: 64 KiB, then 400
+        http="h11",  # of uvicorn's two parsers the one that bounds what it collects: 64 KiB, then 400
         timeout_graceful_shutdown=25,
         log_level="warning",
     )
@@ -167,12 +167,10 @@ def main() -> None:
         RotationRefused,
         SchemaOutdated,
         SecondWallMissing,
+        SecretsFolderMissing,
         TooManyConnections,
     ) as refused:
         typer.echo(str(refused), err=True)
-        sys.exit(2)
-    except SecretsFolderMissing as missing:
-        typer.echo(str(missing.__doc__), err=True)
         sys.exit(2)
     except OperationalError as unreachable:  # without its text, which names the server and the role
         kind = type(unreachable.orig).__name__

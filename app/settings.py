@@ -30,7 +30,7 @@ DRIVERS = frozenset({"postgresql+psycopg", "sqlite", "sqlite+pysqlite"})
 
 
 class SecretsFolderMissing(Exception):
-    """REGISTRY_SECRETS_DIR must name a folder that is there."""
+    """The folder of secrets is not there; the message says which setting to change."""
 
 
 def secrets_folder() -> Path | None:
@@ -40,7 +40,7 @@ def secrets_folder() -> Path | None:
     if named is None:
         return None
     if not Path(named).is_dir():
-        raise SecretsFolderMissing
+        raise SecretsFolderMissing("REGISTRY_SECRETS_DIR must name a folder that is there.")
     return Path(named)
 
 

@@ -97,6 +97,16 @@ def test_public_routes_and_unknown_addresses_keep_the_contract(registry: Registr
     require_contract(registry.client.get("/"), 404)
 
 
+@pytest.mark.parametrize("sent", ["AB-123", "L4711", "x" * 32, "4b1d7f6e-0c1a-4f2b-8e3d", "a person"])
+def test_a_request_id_is_no_place_for_a_label(registry: Registry, sent: str) -> None:
+    assert registry.client.get("/healthz", headers={"X-Request-Id": sent}).headers["x-request-id"] != sent
+
+
+def test_a_request_id_of_ones_own_is_kept(registry: Registry) -> None:
+    for sent in ("4b1d7f6e-0c1a-4f2b-8e3d-5a6b7c8d9e0f", "4b1d7f6e0c1a4f2b8e3d5a6b7c8d9e0f"):
+        assert registry.client.get("/healthz", headers={"X-Request-Id": sent}).headers["x-request-id"] == sent
+
+
 def test_headers_and_addresses_are_bounded(registry: Registry, world: World) -> None:
     limits = registry.app.state.settings
     client = registry.client

@@ -1,6 +1,5 @@
 """What people do to their own way in: change the password, set up a second factor."""
 
-import time
 from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
@@ -12,9 +11,9 @@ from app.models.base import now
 from app.models.sign_in import PasswordChange, Totp, TotpOffer
 from app.security import totp
 from app.security.passwords import require_strong
-from app.security.sealing import seal, unseal
+from app.security.sealing import seal
 from app.services.revoking import end_other_sessions, remember
-from app.services.sign_in import CHALLENGE, CredentialsWrong, SignIn, TotpWrong, use_step
+from app.services.sign_in import CHALLENGE, CredentialsWrong, SignIn, use_step
 
 
 class TotpAlreadyOn(Conflict):
@@ -77,11 +76,7 @@ class OwnAccount:
             raise TotpAlreadyOn
         attempt = self.sign_in.throttle.attempt(account.login, self.address)
         attempt.require_free()
-        secret = unseal(self.sign_in.keyring.derived("totp"), factor.sealed, account.id.bytes)
-        step = totp.matching_step(secret, code, time.time(), factor.last_step)
-        if step is None:
-            attempt.failed("totp", account.id)
-            raise TotpWrong(headers=CHALLENGE)
+        step = self.sign_in.step(attempt, factor, code, "totp")
         attempt.succeeded(session)
         account = self._locked(session)
         offered = session.exec(

@@ -82,22 +82,28 @@ class SignIn:
         if account is None or stored is None or not fits or account.disabled_at is not None:
             attempt.failed("session", account.id if account else None)
             raise CredentialsWrong(headers=CHALLENGE)
-        step = self.step(attempt, factor, body.totp) if factor and factor.confirmed_at else None
+        step = self.second_factor(attempt, factor, body.totp, "session")
         renewed = self.passwords.hash(body.password) if self.passwords.outdated(stored) else stored
-        attempt.succeeded(session)
-        account = unchanged(session, account.id, stored)
+        account = proven(session, attempt, account.id, stored, step)
         account.password_hash = renewed
-        if step is not None:
-            use_step(session, account.id, step)
         family = uuid4()
         pair = self._access(session, account, family), self._refresh(session, account, family)
         remember(session, account, "session:opened")
         return pair
 
-    def step(self, attempt: Attempt, factor: Totp, given: str | None, what: str = "session") -> int:
-        """The time step of a second factor's code. Raises TotpNeeded, TotpWrong; `what` is what a failure is of."""
+    def second_factor(self, attempt: Attempt, factor: Totp | None, given: str | None, what: str) -> int | None:
+        """The time step of the code that an account with a confirmed second factor has to give; None for any other.
+
+        Raises TotpNeeded, TotpWrong.
+        """
+        if factor is None or factor.confirmed_at is None:
+            return None
         if given is None:
             raise TotpNeeded(headers=CHALLENGE)
+        return self.step(attempt, factor, given, what)
+
+    def step(self, attempt: Attempt, factor: Totp, given: str, what: str) -> int:
+        """The time step of a code. Raises TotpWrong, remembered as `<what>:refused`."""
         secret = unseal(self.keyring.derived("totp"), factor.sealed, factor.account_id.bytes)
         step = totp.matching_step(secret, given, time.time(), factor.last_step)
         if step is None:
@@ -232,7 +238,17 @@ def use_step(session: Session, account_id: UUID, step: int) -> None:
         raise TotpWrong(headers=CHALLENGE)
 
 
-def unchanged(session: Session, account_id: UUID, stored: str) -> Account:
+def proven(session: Session, attempt: Attempt, account_id: UUID, stored: str, step: int | None) -> Account:
+    """The account, locked, of an attempt whose password and code fitted; the code is spent. Raises TooManyAttempts,
+    CredentialsWrong or TotpWrong where something happened since."""
+    attempt.succeeded(session)
+    account = _unchanged(session, account_id, stored)
+    if step is not None:
+        use_step(session, account.id, step)
+    return account
+
+
+def _unchanged(session: Session, account_id: UUID, stored: str) -> Account:
     """The account, locked, if it still has this password and is not disabled. Raises CredentialsWrong."""
     still = (Account.id == account_id, Account.password_hash == stored, col(Account.disabled_at).is_(None))
     account = session.exec(select(Account).where(*still).with_for_update(key_share=True)).first()

@@ -17,7 +17,7 @@ from app.models.base import columns, now
 from app.models.sign_in import Totp
 from app.models.signature import ContentRead, Signature, SignatureCreate, SignatureRead, SignatureState
 from app.services.participants import Hold, enrolled
-from app.services.sign_in import SignIn, unchanged, use_step
+from app.services.sign_in import SignIn, proven
 from app.services.signed_content import FORM, Subject, contents, digest
 
 
@@ -67,15 +67,9 @@ class Signing:
         known, attempt = self.sign_in.own_account(self.actor.account_id, body.password, self.address, "signature")
         with self.sign_in.database.read() as reading:
             factor = reading.get(Totp, known.id)
-        step = None
-        if factor and factor.confirmed_at:
-            step = self.sign_in.step(attempt, factor, body.totp, "signature")
-        attempt.succeeded(session)
+        step = self.sign_in.second_factor(attempt, factor, body.totp, "signature")
         assert known.password_hash is not None
-        account = unchanged(session, known.id, known.password_hash)
-        if step is not None:
-            use_step(session, account.id, step)
-        return account, step is not None
+        return proven(session, attempt, known.id, known.password_hash, step), step is not None
 
     def _there(self, session: Session, read: ContentRead, body: SignatureCreate) -> Signature | None:
         equal = (
