@@ -22,6 +22,7 @@ from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.data_query import DataQuery, DataQueryMessage
 from app.models.extract import Extract
 from app.models.outcome import Outcome
 from app.models.participant import Participant
@@ -49,12 +50,16 @@ class Permission(StrEnum):
     adverse_event_write = "adverse-event:write"
     audit_read = "audit:read"
     codebook_read = "codebook:read"
+    data_query_answer = "data-query:answer"
+    data_query_raise = "data-query:raise"
+    data_query_read = "data-query:read"
     extract_approve = "extract:approve"
     extract_download = "extract:download"
     extract_read = "extract:read"
     extract_request = "extract:request"
     me_read = "me:read"
     me_write = "me:write"
+    monitoring_read = "monitoring:read"
     outcome_read = "outcome:read"
     outcome_write = "outcome:write"
     participant_lookup = "participant:lookup"
@@ -69,20 +74,29 @@ class Permission(StrEnum):
 
 
 _P = Permission
-_READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.signature_read, _P.visit_read}
+_READS = {
+    _P.adverse_event_read,
+    _P.data_query_read,
+    _P.outcome_read,
+    _P.participant_read,
+    _P.signature_read,
+    _P.visit_read,
+}
 _EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
 _SITE_WORK = {
     _P.adverse_event_write,
     _P.audit_read,
+    _P.data_query_answer,
     _P.outcome_write,
     _P.participant_lookup,
     _P.participant_write,
     _P.visit_write,
 }
+_MONITORING = {_P.audit_read, _P.data_query_raise, _P.monitoring_read}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
-    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read}),
+    Role.monitor: frozenset(_READS | _EVERYONE | _MONITORING),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
     Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
@@ -305,6 +319,8 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "account": lambda actor: true() if actor.everywhere else false(),
     "adverse_event": _own_sites(AdverseEvent.site_id),
     "audit_entry": _audit_entries,
+    "data_query": _own_sites(DataQuery.site_id),
+    "data_query_message": _own_sites(DataQueryMessage.site_id),
     "extract": _extracts,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),

@@ -20,6 +20,8 @@ PRIVILEGES: Mapping[str, str] = {
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
     "client_secret": _KEEP,
     "consent": _ADD,
+    "data_query": _KEEP,
+    "data_query_message": _ADD,
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,

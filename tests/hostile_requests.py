@@ -15,7 +15,17 @@ from sqlmodel import col, func, select
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
 from tests.hostile import census
-from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, signature_of, with_password
+from tests.route_cases import (
+    PASSWORD,
+    a_question,
+    a_visit,
+    an_event,
+    an_extract,
+    an_outcome,
+    question_about,
+    signature_of,
+    with_password,
+)
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -29,7 +39,7 @@ class Target:
     caller: Caller
     method: str
     path: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | list[Any]
     headers: Mapping[str, str]
 
     def send(self, content: bytes, **headers: Any) -> Response:
@@ -40,12 +50,18 @@ class Target:
 
     def with_value(self, pointer: str, value: Any) -> Any:
         """The body with one value replaced (or added)."""
-        body: Any = deepcopy(dict(self.body))
+        body: Any = deepcopy(self.body if isinstance(self.body, list) else dict(self.body))
         place, steps = body, pointer.strip("/").split("/")
         for step in steps[:-1]:
             place = place[int(step) if isinstance(place, list) else step]
         place[int(steps[-1]) if isinstance(place, list) else steps[-1]] = value
         return body
+
+    def with_unknown(self, key: str) -> Any:
+        """The body with a field that nobody asked for: in its first item, where it is a list."""
+        if isinstance(self.body, list):
+            return [{**self.body[0], key: MARK}]
+        return {**self.body, key: MARK}
 
 
 class Targets:
@@ -63,6 +79,7 @@ class Targets:
         self.routes = {
             **self._of_staff(world),
             **self._of_others(world),
+            **self._of_monitors(world, event.json()),
             "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
             "amend_visit": ("PATCH", visit, "/v1/visits/{visit_id}", {"occurred_on": "2025-01-26"}),
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
@@ -85,6 +102,16 @@ class Targets:
             "outcome": (staff, "/v1/outcomes", {"participant": self.pid, "visit": self.visit_id, **madrs(1)}),
             "event": (staff, "/v1/adverse-events", event),
             "sign": (world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json())),
+        }
+
+    def _of_monitors(self, world: World, event: Mapping[str, Any]) -> dict[str, Any]:
+        question, path = question_about(event), "/v1/data-queries/{query_id}"
+        closure = {"decision": "cancel", "reason": "asked wrongly"}
+        return {
+            "question": (world.monitor, "/v1/data-queries", question),
+            "questions": (world.monitor, "/v1/data-queries/bulk", [question]),
+            "answer": (world.staff_a, f"{path}/answers", {"text": "Checked"}),
+            "closure": (world.monitor, f"{path}/closure", closure),
         }
 
     def _of_others(self, world: World) -> dict[str, Any]:
@@ -151,9 +178,11 @@ class Targets:
             )
         name = template.partition("{")[2].partition("}")[0]
         values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
-        return template.replace(f"{{{name}}}", values[name] or self._made(name))
+        return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:
+        if name == "query_id":
+            return a_question(self.world, "A").rpartition("/")[2]
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -186,6 +215,7 @@ NAMES = (
     *("site", "user", "client", "grant_user", "grant_client", "own_password", "own_totp", "own_code"),
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
+    *("question", "questions", "answer", "closure"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
 )
 

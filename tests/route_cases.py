@@ -199,6 +199,30 @@ def _content(world: World, caller: Caller, site: str) -> Response:
     return caller.get("/v1/signatures/content", participant=visit["participant"], visit=visit["id"])
 
 
+def question_about(event: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A valid data query on the onset of an adverse event."""
+    about = {"participant": event["participant"], "subject_type": "adverse_event", "subject": event["id"]}
+    return {**about, "field": "/onset", "text": "Please check the onset against the source", **changes}
+
+
+def a_question(world: World, site: str, answered: bool = False) -> str:
+    """The path of a data query that the study's monitor raised at a site."""
+    raised = world.monitor.post("/v1/data-queries", question_about(an_event(world, site).json()))
+    assert raised.status_code == 201, raised.text
+    path: str = raised.headers["Location"]
+    if answered:
+        assert staff(world, site).post(f"{path}/answers", {"text": "Checked"}).status_code == 201
+    return path
+
+
+def _ask(world: World, caller: Caller, site: str) -> Response:
+    return caller.post("/v1/data-queries", question_about(an_event(world, site).json()))
+
+
+def _ask_much(world: World, caller: Caller, site: str) -> Response:
+    return caller.post("/v1/data-queries/bulk", [question_about(an_event(world, site).json())])
+
+
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
@@ -271,6 +295,20 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/signatures/{signature_id}"): lambda world, caller, site: caller.get(
         a_signature(world, site).headers["Location"]
     ),
+    ("POST", "/v1/data-queries"): _ask,
+    ("POST", "/v1/data-queries/bulk"): _ask_much,
+    ("GET", "/v1/data-queries"): lambda world, caller, site: caller.get("/v1/data-queries"),
+    ("GET", "/v1/data-queries/{query_id}"): lambda world, caller, site: caller.get(a_question(world, site)),
+    ("POST", "/v1/data-queries/{query_id}/answers"): lambda world, caller, site: caller.post(
+        f"{a_question(world, site)}/answers", {"text": "Checked"}
+    ),
+    ("POST", "/v1/data-queries/{query_id}/closure"): lambda world, caller, site: caller.post(
+        f"{a_question(world, site, answered=True)}/closure", {"decision": "close", "reason": "settled"}
+    ),
+    ("GET", "/v1/monitoring/queries"): lambda world, caller, site: caller.get(
+        "/v1/monitoring/queries", study=world.study
+    ),
+    ("GET", "/v1/monitoring/sites"): lambda world, caller, site: caller.get("/v1/monitoring/sites", study=world.study),
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -290,7 +328,9 @@ CASES: Mapping[Route, Case] = {
 OF_A_SITE: frozenset[Route] = frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures"))
+    if route[1].startswith(
+        ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/data-queries")
+    )
     and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
 )
 """Routes about one record of one site: another site's is 404 there."""
@@ -298,6 +338,7 @@ OF_A_SITE: frozenset[Route] = frozenset(
 OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST")
+    if route[1].startswith("/v1/monitoring")
+    or (route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST"))
 )
 """Routes about one study or something in it: 404 for somebody whose grants are in another study."""

@@ -15,10 +15,12 @@ from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import (
     Route,
+    a_question,
     a_visit,
     an_event,
     an_extract,
     an_outcome,
+    question_about,
     signature_of,
     totp_code,
     with_password,
@@ -162,6 +164,28 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/adverse-events"): (
         lambda world: _post(world.staff_a, "/v1/adverse-events", world.event(world.enrolled())),
         {"adverse_event": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/data-queries"): (
+        lambda world: _post(world.monitor, "/v1/data-queries", question_about(an_event(world, "A").json())),
+        {"data_query": 1, "data_query_message": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/data-queries/bulk"): (
+        lambda world: _post(
+            world.monitor,
+            "/v1/data-queries/bulk",
+            [question_about(an_event(world, site).json()) for site in ("A", "B", "A")],
+        ),
+        {"data_query": 3, "data_query_message": 3, "audit_entry": 3},
+    ),
+    ("POST", "/v1/data-queries/{query_id}/answers"): (
+        lambda world: _post(world.staff_a, f"{a_question(world, 'A')}/answers", {"text": "Checked"}),
+        {"data_query_message": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/data-queries/{query_id}/closure"): (
+        lambda world: _post(
+            world.monitor, f"{a_question(world, 'A')}/closure", {"decision": "cancel", "reason": "asked wrongly"}
+        ),
+        {"data_query_message": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),

@@ -85,6 +85,16 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         operational="id visit_id meaning content_form content_sha256 signer signer_name second_factor signed_at",
     ),
+    "data_query": _table(
+        direct="pid rule_key",
+        quasi="site_id",
+        free_text="text",
+        operational=(
+            "id subject_type subject_id visit_code occurrence field origin rule rule_holds state opened_by opened_at "
+            "open_since answered_at closed_at version updated_at"
+        ),
+    ),
+    "data_query_message": _table(quasi="site_id", free_text="text", operational="query_id number kind author at"),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(
         system=(

@@ -27,6 +27,7 @@ from app.models.finding import Finding, findings_text
 from app.models.partial_date import span
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
+from app.services import rule_queries
 from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -52,6 +53,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     session.add(row)
     session.flush()
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
+    rule_queries.follow(session, row)
     return _read(values(row), person.place), row.site_id
 
 
@@ -77,6 +79,7 @@ def amend_adverse_event(
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
+    rule_queries.follow(session, row, before["findings"])
     return _read(values(row), person.place)
 
 

@@ -30,7 +30,7 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import outcomes
+from app.services import outcomes, rule_queries
 from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -66,7 +66,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
     person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
-    definition = _definition(person.protocol, body.visit_code, body.occurrence)
+    definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
     window = _window(session, person, definition, body.occurrence)
     row = Visit(
         site_id=person.site_id,
@@ -87,13 +87,15 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
         events.append(event)
         read.append(outcomes.outcome_read(outcome, row.visit_code, person.place, scores))
     audit.append(session, str(actor.account_id), row.site_id, events)
+    rule_queries.follow(session, row)
     return _detail(row, person, window, read), row.site_id
 
 
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
 
 
-def _definition(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
+def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
+    """The visit as the protocol plans it. Raises VisitUnknown."""
     definition = next((visit for visit in protocol.visits if visit.code == code), None)
     if definition is None:
         raise VisitUnknown(Fault("/visit_code", "unknown_visit", "The protocol version has no such visit"))
@@ -164,7 +166,7 @@ def amend_visit(
     person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
     dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
     _require_in_study(session, person, dates.occurred_on)
-    window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence), row.occurrence)
+    window = _window(session, person, planned_visit(person.protocol, row.visit_code, row.occurrence), row.occurrence)
     if dates.status not in HELD and _outcomes_of(session, actor, row.id):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
@@ -175,6 +177,7 @@ def amend_visit(
     session.flush()
     event = audit.changed("visit:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
+    rule_queries.follow(session, row, before["findings"])
     return _detail(row, person, window, _outcomes_of(session, actor, row.id))
 
 
@@ -182,7 +185,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
-    definition = _definition(person.protocol, row.visit_code, row.occurrence)
+    definition = planned_visit(person.protocol, row.visit_code, row.occurrence)
     return _detail(
         row, person, _window(session, person, definition, row.occurrence), _outcomes_of(session, actor, row.id)
     )
