@@ -191,7 +191,7 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("own_code", "/code", (123456, True, None, [MARK], MARK, "12345", "1234567", "12345\u0661")),
     ("question", "/participant", PID),
     ("question", "/subject_type", CHOICE),
-    ("question", "/subject", UUID_LIKE),
+    ("question", "/subject", tuple(value for value in UUID_LIKE if value is not None)),
     ("question", "/field", (*CODE, "onset", "/", "/no_such", "/criteria/no", "/codings/7", "/id", "/x~1y", "/onset/")),
     ("question", "/text", (*TEXT, None)),
     ("questions", "/0/field", (5, True, [MARK], MARK, "/no_such", f"/{MARK}\0")),
