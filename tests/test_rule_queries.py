@@ -166,6 +166,33 @@ def test_two_workers_passing_at_once_raise_nothing_twice(world: World) -> None:
     assert all(messages(world, query) == ["opened"] for query in raised[:3])
 
 
+def test_corrections_answers_and_passes_at_once_do_not_block_each_other(world: World) -> None:
+    path = unknown_onset(world)
+    of_query = f"/v1/data-queries/{queries(world)[0]['id']}"
+
+    def correct(turn: int) -> int:
+        tag = world.staff_a.get(path).headers["ETag"]
+        body = {"reason": "read in the source", "onset": "2025-02-03" if turn % 2 else None, "term": f"Pain {turn}"}
+        return world.staff_a.patch(path, body, tag).status_code
+
+    def answer(turn: int) -> int:
+        return world.staff_a.post(f"{of_query}/answers", {"text": f"Answer {turn}"}).status_code
+
+    def close(turn: int) -> int:
+        decision = ("close", "reopen")[turn % 2]
+        return world.monitor.post(f"{of_query}/closure", {"decision": decision, "reason": "settled"}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        acts = [pool.submit(act, turn) for turn in range(12) for act in (correct, answer, close)]
+        acts += [pool.submit(refresh_site, world) for _ in range(4)]
+        told = {done.result() for done in acts[:36]}
+    assert told <= {200, 201, 409, 412}
+    refresh_site(world)
+    [query] = queries(world)
+    assert query["rule_holds"] is (world.staff_a.get(path).json()["onset"] is None)
+    assert len(messages(world, query)) == query["version"]
+
+
 @pytest.mark.parametrize("site", ["A", "B"])
 def test_a_pass_over_everything_reaches_each_site(world: World, site: str) -> None:
     pid = world.enrolled(site)

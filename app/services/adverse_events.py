@@ -52,8 +52,8 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     )
     session.add(row)
     session.flush()
-    audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
     rule_queries.follow(session, row)
+    audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
     return _read(values(row), person.place), row.site_id
 
 
@@ -78,8 +78,8 @@ def amend_adverse_event(
     session.flush()
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
     rule_queries.follow(session, row, before["findings"])
+    audit.append(session, str(actor.account_id), row.site_id, [event])
     return _read(values(row), person.place)
 
 

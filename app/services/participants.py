@@ -119,8 +119,8 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
         audit.created("participant:enrolled", row, row.pid),
         audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
     ]
-    audit.append(session, str(actor.account_id), site.id, events)
     rule_queries.follow(session, row)
+    audit.append(session, str(actor.account_id), site.id, events)
     return _read(values(row), actor.places[site.id], version.version), site.id
 
 

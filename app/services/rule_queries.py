@@ -59,7 +59,8 @@ def doubts_of(subject: SubjectType, pid: str, subject_id: UUID | None, findings:
 
 def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Sequence[Any] = ()) -> None:
     """Raise and close queries as a record's findings came and went; `before` are those it had. Asks the database
-    nothing while they stay the same. Call it after the record's own audit entry."""
+    nothing while they stay the same. Call it just before the record's own audit entry: whoever holds a query for update
+    takes the chain's head after it, so nobody may wait for a query while holding the head."""
     subject = _TYPES[type(row)]
     subject_id = None if isinstance(row, Participant) else row.id
     had = {doubt.key for doubt in doubts_of(subject, row.pid, subject_id, before)}
@@ -75,22 +76,20 @@ def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Se
 def settle(session: Session, site_id: int, came: Iterable[Doubt], gone: Collection[str]) -> int:
     """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing."""
     found = {doubt.key: doubt for doubt in came}
-    changed = 0
+    events: list[audit.Event] = []
     asked = sorted({*found, *gone})
     for start in range(0, len(asked), _AT_ONCE):
         keys = asked[start : start + _AT_ONCE]
         known = {row.rule_key: row for row in _held(session, site_id, keys)}
-        events = []
         for key in keys:
             row, doubt = known.get(key), found.get(key)
             if row is None:
                 events += _raised(session, site_id, doubt) if doubt else []
             elif row.rule_holds != (doubt is not None):
                 events.append(_turned(session, row, doubt))
-        if events:
-            audit.append(session, audit.SYSTEM, site_id, events)
-        changed += len(events)
-    return changed
+    if events:
+        audit.append(session, audit.SYSTEM, site_id, events)
+    return len(events)
 
 
 def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQuery]:

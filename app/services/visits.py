@@ -86,8 +86,8 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
         outcome, scores, event = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
         events.append(event)
         read.append(outcomes.outcome_read(outcome, row.visit_code, person.place, scores))
-    audit.append(session, str(actor.account_id), row.site_id, events)
     rule_queries.follow(session, row)
+    audit.append(session, str(actor.account_id), row.site_id, events)
     return _detail(row, person, window, read), row.site_id
 
 
@@ -176,8 +176,8 @@ def amend_visit(
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     event = audit.changed("visit:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
     rule_queries.follow(session, row, before["findings"])
+    audit.append(session, str(actor.account_id), row.site_id, [event])
     return _detail(row, person, window, _outcomes_of(session, actor, row.id))
 
 
