@@ -22,6 +22,7 @@ from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.data_query import DataQuery, DataQueryMessage
 from app.models.dosing_session import DosingSession
 from app.models.extract import Extract
 from app.models.outcome import Outcome
@@ -54,6 +55,9 @@ class Permission(StrEnum):
     codebook_read = "codebook:read"
     dosing_session_read = "dosing-session:read"
     dosing_session_write = "dosing-session:write"
+    data_query_answer = "data-query:answer"
+    data_query_raise = "data-query:raise"
+    data_query_read = "data-query:read"
     extract_approve = "extract:approve"
     extract_download = "extract:download"
     extract_read = "extract:read"
@@ -83,6 +87,7 @@ _READS = {
     _P.outcome_read,
     _P.participant_read,
     _P.safety_signal_read,
+    _P.data_query_read,
     _P.signature_read,
     _P.visit_read,
 }
@@ -91,16 +96,18 @@ _SITE_WORK = {
     _P.adverse_event_write,
     _P.audit_read,
     _P.dosing_session_write,
+    _P.data_query_answer,
     _P.outcome_write,
     _P.participant_lookup,
     _P.participant_write,
     _P.safety_signal_review,
     _P.visit_write,
 }
+_MONITORING = {_P.adverse_event_review, _P.audit_read, _P.data_query_raise, _P.monitoring_read}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
-    Role.monitor: frozenset(_READS | _EVERYONE | {_P.adverse_event_review, _P.audit_read, _P.monitoring_read}),
+    Role.monitor: frozenset(_READS | _EVERYONE | _MONITORING),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
     Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
@@ -324,6 +331,8 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "adverse_event": _own_sites(AdverseEvent.site_id),
     "audit_entry": _audit_entries,
     "dosing_session": _own_sites(DosingSession.site_id),
+    "data_query": _own_sites(DataQuery.site_id),
+    "data_query_message": _own_sites(DataQueryMessage.site_id),
     "extract": _extracts,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),

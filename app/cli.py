@@ -14,6 +14,7 @@ from app.commands import audit as audit_commands
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.keys import keys_app
 from app.commands.protocol import app as protocol_app
+from app.commands.queries import app as queries_app
 
 if TYPE_CHECKING:
     from app.database import Database
@@ -31,6 +32,7 @@ app.add_typer(client_app, name="client")
 app.add_typer(grant_app, name="grant")
 app.add_typer(keys_app, name="keys")
 app.add_typer(protocol_app, name="protocol")
+app.add_typer(queries_app, name="queries")
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -23,6 +23,8 @@ PRIVILEGES: Mapping[str, str] = {
     "consent": _ADD,
     "dose": _KEEP,
     "dosing_session": _KEEP,
+    "data_query": _KEEP,
+    "data_query_message": _ADD,
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,

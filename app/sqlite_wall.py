@@ -20,6 +20,8 @@ _REFUSED = frozenset(
         (sqlite3.SQLITE_UPDATE, "audit_entry"),
         (sqlite3.SQLITE_DELETE, "audit_entry"),
         (sqlite3.SQLITE_DELETE, "audit_chain"),
+        (sqlite3.SQLITE_UPDATE, "data_query_message"),
+        (sqlite3.SQLITE_DELETE, "data_query_message"),
         (sqlite3.SQLITE_UPDATE, "signature"),
         (sqlite3.SQLITE_DELETE, "signature"),
     }

@@ -41,16 +41,8 @@ from tests.dosing_cases import (
     vitals,
 )
 from tests.hostile import census
-from tests.route_cases import (
-    PASSWORD,
-    a_serious_event,
-    a_visit,
-    an_event,
-    an_extract,
-    an_outcome,
-    signature_of,
-    with_password,
-)
+from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
+from tests.route_cases import PASSWORD, a_visit, an_extract, an_outcome, signature_of, with_password
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -70,7 +62,7 @@ class Target:
     caller: Caller
     method: str
     path: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | list[Any]
     headers: Mapping[str, str]
 
     def send(self, content: bytes, **headers: Any) -> Response:
@@ -81,12 +73,18 @@ class Target:
 
     def with_value(self, pointer: str, value: Any) -> Any:
         """The body with one value replaced (or added)."""
-        body: Any = deepcopy(dict(self.body))
+        body: Any = deepcopy(self.body if isinstance(self.body, list) else dict(self.body))
         place, steps = body, pointer.strip("/").split("/")
         for step in steps[:-1]:
             place = place[int(step) if isinstance(place, list) else step]
         place[int(steps[-1]) if isinstance(place, list) else steps[-1]] = value
         return body
+
+    def with_unknown(self, key: str) -> Any:
+        """The body with a field that nobody asked for: in its first item, where it is a list."""
+        if isinstance(self.body, list):
+            return [{**self.body[0], key: MARK}]
+        return {**self.body, key: MARK}
 
 
 class Targets:
@@ -105,6 +103,7 @@ class Targets:
             **self._of_staff(world),
             **self._of_others(world),
             **self._of_dosing(world),
+            **self._of_monitors(world, event.json()),
             "amend_participant": ("PATCH", person, PERSON, {"age_at_consent": 52, "sex": "M"}),
             "amend_visit": ("PATCH", visit, "/v1/visits/{visit_id}", {"occurred_on": "2025-01-26"}),
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
@@ -157,6 +156,16 @@ class Targets:
                 name: ("PATCH", a_session_to_close(world), one + below, DOSING_AMENDMENTS[below])
                 for name, below in (("amend_dose", "/doses/{dose_id}"), ("amend_vitals", "/vitals/{reading_id}"))
             },
+        }
+
+    def _of_monitors(self, world: World, event: Mapping[str, Any]) -> dict[str, Any]:
+        question, path = question_about(event), "/v1/data-queries/{query_id}"
+        closure = {"decision": "cancel", "reason": "asked wrongly"}
+        return {
+            "question": (world.monitor, "/v1/data-queries", question),
+            "questions": (world.monitor, "/v1/data-queries/bulk", [question]),
+            "answer": (world.staff_a, f"{path}/answers", {"text": "Checked"}),
+            "closure": (world.monitor, f"{path}/closure", closure),
         }
 
     def _of_others(self, world: World) -> dict[str, Any]:
@@ -238,6 +247,7 @@ class Targets:
             "session_id": lambda: a_session_to_close(world).json()["id"],
             "signal_id": lambda: a_signal(world).json()["id"],
             "extract_id": lambda: an_extract(world).rpartition("/")[2],
+            "query_id": lambda: a_question(world, "A").rpartition("/")[2],
             "client_id": lambda: world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).json()[
                 "client_id"
             ],
@@ -268,6 +278,7 @@ NAMES = (
     *("site", "user", "client", "grant_user", "grant_client", "own_password", "own_totp", "own_code"),
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
+    *("question", "questions", "answer", "closure"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
     *("start", "dose", "vitals", "close", "review", "amend_session", "amend_dose", "amend_vitals"),
 )

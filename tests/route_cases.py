@@ -3,7 +3,6 @@
 import base64
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -12,14 +11,14 @@ from sqlalchemy import delete
 from sqlmodel import col
 
 from app.models.account import Account, Role
-from app.models.base import now
 from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
 from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
-from tests.world import Caller, World, madrs, protocol_definition
+from tests.monitor_cases import MONITOR_CASES
+from tests.world import Caller, World, made, madrs, protocol_definition, staff
 
 Case = Callable[[World, Caller, str], Response]
 Route = tuple[str, str]
@@ -39,17 +38,6 @@ PUBLIC: frozenset[Route] = frozenset(
 """Routes that anybody may call. Everything else asks for a permission."""
 
 
-def staff(world: World, site: str) -> Caller:
-    return world.staff_a if site == "A" else world.staff_b
-
-
-def made(world: World, site: str, path: str, body: Mapping[str, Any]) -> Response:
-    """A record that the site's own staff made."""
-    answer = staff(world, site).post(path, body)
-    assert answer.status_code == 201, answer.text
-    return answer
-
-
 def a_visit(world: World, site: str) -> Response:
     return made(world, site, "/v1/visits", world.visit(world.enrolled(site), outcomes=[madrs(2)]))
 
@@ -65,10 +53,6 @@ def an_older_outcome(world: World, site: str) -> Response:
     items = {f"CSSRS_SLV_{number:02d}": 0 for number in range(1, 11)}
     older = {"instrument": "CSSRS_SLV", "instrument_version": "1", "items": items}
     return made(world, site, "/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **older})
-
-
-def an_event(world: World, site: str) -> Response:
-    return made(world, site, "/v1/adverse-events", world.event(world.enrolled(site)))
 
 
 def an_extract(world: World, approved: bool = False) -> str:
@@ -99,7 +83,7 @@ def _amend(world: World, caller: Caller, record: Response, change: Mapping[str, 
 
 def _collection(record: Response) -> str:
     fields = record.json()
-    return "adverse-events" if "term" in fields else "outcomes" if "instrument" in fields else "visits"
+    return "outcomes" if "instrument" in fields else "visits"
 
 
 def _grant_to(world: World, caller: Caller, kind: str) -> Response:
@@ -211,27 +195,6 @@ def _content(world: World, caller: Caller, site: str) -> Response:
     return caller.get("/v1/signatures/content", participant=visit["participant"], visit=visit["id"])
 
 
-def a_serious_event(world: World, site: str) -> Response:
-    body = world.event(world.enrolled(site), criteria={"hospitalisation": True}, aware_at=shown(now()))
-    return made(world, site, "/v1/adverse-events", body)
-
-
-def shown(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
-
-
-def a_report(world: World, site: str) -> Response:
-    """The first report of a serious event."""
-    path = f"{a_serious_event(world, site).headers['Location']}/reports"
-    return made(world, site, path, {"kind": "initial"})
-
-
-def _below_event(below: str) -> Case:
-    return lambda world, caller, site: caller.get(
-        f"{a_report(world, site).headers['Location'].rpartition('/reports')[0]}/{below}"
-    )
-
-
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
@@ -294,33 +257,6 @@ CASES: Mapping[Route, Case] = {
     ("PATCH", "/v1/outcomes/{outcome_id}"): lambda world, caller, site: _amend(
         world, caller, an_outcome(world, site), {"items": {"MADRS_01": 4}}
     ),
-    ("POST", "/v1/adverse-events"): lambda world, caller, site: caller.post(
-        "/v1/adverse-events", world.event(world.enrolled(site))
-    ),
-    ("GET", "/v1/adverse-events"): lambda world, caller, site: caller.get("/v1/adverse-events"),
-    ("GET", "/v1/adverse-events/{event_id}"): lambda world, caller, site: caller.get(
-        an_event(world, site).headers["Location"]
-    ),
-    ("GET", "/v1/adverse-events/{event_id}/history"): lambda world, caller, site: caller.get(
-        f"{an_event(world, site).headers['Location']}/history"
-    ),
-    ("PATCH", "/v1/adverse-events/{event_id}"): lambda world, caller, site: _amend(
-        world, caller, an_event(world, site), {"severity": "severe"}
-    ),
-    ("POST", "/v1/adverse-events/{event_id}/reports"): lambda world, caller, site: caller.post(
-        f"{a_serious_event(world, site).headers['Location']}/reports", {"kind": "initial"}
-    ),
-    ("GET", "/v1/adverse-events/{event_id}/reports"): _below_event("reports"),
-    ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): _below_event("reports/1"),
-    ("POST", "/v1/adverse-events/{event_id}/reviews"): lambda world, caller, site: caller.post(
-        f"{an_event(world, site).headers['Location']}/reviews", {"kind": "acknowledged", "version": 1}
-    ),
-    ("GET", "/v1/adverse-events/{event_id}/reviews"): _below_event("reviews"),
-    ("GET", "/v1/adverse-events/{event_id}/clocks"): _below_event("clocks"),
-    ("GET", "/v1/adverse-events/summary"): lambda world, caller, site: caller.get(
-        "/v1/adverse-events/summary", study=world.study
-    ),
-    ("GET", "/v1/monitoring/summary"): lambda world, caller, site: caller.get("/v1/monitoring/summary"),
     ("POST", "/v1/signatures"): _sign,
     ("GET", "/v1/signatures"): lambda world, caller, site: caller.get("/v1/signatures"),
     ("GET", "/v1/signatures/content"): _content,
@@ -329,6 +265,7 @@ CASES: Mapping[Route, Case] = {
     ),
     **DOSING_CASES,
     **COURSE_CASES,
+    **MONITOR_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -347,7 +284,7 @@ CASES: Mapping[Route, Case] = {
 
 SITE_PLACES = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety"),
-    "/v1/signatures",
+    *("/v1/signatures", "/v1/data-queries"),
 )
 OF_A_SITE: frozenset[Route] = frozenset(
     route
@@ -359,7 +296,8 @@ OF_A_SITE: frozenset[Route] = frozenset(
 OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
     route
     for route in CASES
-    if (route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST"))
+    if (route[1].startswith("/v1/monitoring/") and route[1] != "/v1/monitoring/summary")
+    or (route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST"))
     or route[1] in {"/v1/adverse-events/summary", "/v1/outcomes/summary"}
 )
 """Routes about one study or something in it: 404 for somebody whose grants are in another study."""

@@ -11,10 +11,11 @@ from app.models.account import Account, Role, RoleGrant
 from app.models.audit import AuditChain
 from app.models.base import now
 from app.models.visit import Visit
-from tests.route_cases import a_signature, a_visit, an_event
+from tests.monitor_cases import a_question, an_event
+from tests.route_cases import a_signature, a_visit
 from tests.world import Caller, World, madrs
 
-LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures")
+LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/data-queries")
 
 
 def everything(world: World) -> None:
@@ -23,6 +24,7 @@ def everything(world: World) -> None:
         a_visit(world, site)
         an_event(world, site)
         a_signature(world, site)
+        a_question(world, site)
 
 
 def sites_seen(caller: Caller, path: str, **filters: str) -> set[str]:

@@ -14,18 +14,10 @@ from tests import course_cases as course
 from tests.account_cases import a_person, a_site_app, tag
 from tests.dosing_writes import CORRECTIONS, DOSING
 from tests.hostile import census, failing_commit, failing_statement, grown
+from tests.monitor_cases import an_event
+from tests.monitor_writes import MONITORING
 from tests.route_cases import PASSWORD as OWN_PASSWORD
-from tests.route_cases import (
-    Route,
-    a_serious_event,
-    a_visit,
-    an_event,
-    an_extract,
-    an_outcome,
-    signature_of,
-    totp_code,
-    with_password,
-)
+from tests.route_cases import Route, a_visit, an_extract, an_outcome, signature_of, totp_code, with_password
 from tests.world import Caller, Registry, World, madrs, protocol_definition
 
 Send = Callable[[], Response]
@@ -160,12 +152,6 @@ def _signed(world: World) -> Send:
     return _post(world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json()))
 
 
-def _below_event(caller: str, below: str, body: Mapping[str, Any]) -> Prepare:
-    return lambda world: _post(
-        getattr(world, caller), f"{a_serious_event(world, 'A').headers['Location']}/{below}", body
-    )
-
-
 def _of_person(below: str, body: Mapping[str, Any], make: Callable[[World], str]) -> Prepare:
     return lambda world: _post(world.staff_a, f"/v1/participants/{make(world)}/{below}", body)
 
@@ -210,14 +196,6 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _of_person("treatments", course.TREATMENT, World.enrolled),
         {"treatment_trial": 1, "audit_entry": 1},
     ),
-    ("POST", "/v1/adverse-events/{event_id}/reports"): (
-        _below_event("staff_a", "reports", {"kind": "initial"}),
-        {"sae_report": 1, "audit_entry": 1},
-    ),
-    ("POST", "/v1/adverse-events/{event_id}/reviews"): (
-        _below_event("monitor", "reviews", {"kind": "acknowledged", "version": 1}),
-        {"ae_review": 1, "audit_entry": 1},
-    ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
         {"extract": 1, "audit_entry": 1},
@@ -229,6 +207,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         {"extract_subject": 1, "extract_file": 6, "audit_entry": 1},
     ),
     **DOSING,
+    **MONITORING,
 }
 """Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""
 

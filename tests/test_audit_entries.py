@@ -14,7 +14,8 @@ from app.errors import DatabaseUnavailable
 from app.models.account import Role
 from app.models.base import canonical_json
 from app.services import refusals
-from tests.route_cases import a_visit, an_event, an_extract
+from tests.monitor_cases import an_event
+from tests.route_cases import a_visit, an_extract
 from tests.world import Caller, World
 
 

@@ -72,7 +72,7 @@ def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str, key: str) -> None:
     target = targets[name]
-    body = {**target.body, key: MARK}
+    body = target.with_unknown(key)
     with nothing_kept(targets):
         problem = require_problem(target.send_json(body), MARK, "x" * 100, "\\ud800")
     assert [error["code"] for error in problem["errors"]] in ([], ["extra_forbidden"], ["string_unicode"])
@@ -151,6 +151,16 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("own_password", "/new", ("", "short", "x" * 129, "x" * 12, "password1234", 5, None)),
     ("own_totp", "/password", (5, True, None, [MARK], MARK * 200, f"{MARK}\0")),
     ("own_code", "/code", (123456, True, None, [MARK], MARK, "12345", "1234567", "12345\u0661")),
+    ("question", "/participant", PID),
+    ("question", "/subject_type", CHOICE),
+    ("question", "/subject", tuple(value for value in UUID_LIKE if value is not None)),
+    ("question", "/field", (*CODE, "onset", "/", "/no_such", "/criteria/no", "/codings/7", "/id", "/x~1y", "/onset/")),
+    ("question", "/text", (*TEXT, None)),
+    ("questions", "/0/field", (5, True, [MARK], MARK, "/no_such", f"/{MARK}\0")),
+    ("questions", "/0/text", (*TEXT, None)),
+    ("answer", "/text", (*TEXT, None)),
+    ("closure", "/decision", CHOICE),
+    ("closure", "/reason", REASON),
     ("study", "/code", (*CODE, None)),
     ("study", "/title", (*TEXT, None)),
     ("site", "/country", ("", "DE", "deu", "DEU ", 5, f"{MARK}\0")),
@@ -199,7 +209,7 @@ def test_an_impossible_value_is_refused_at_its_field(
 
 LISTS = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts"),
-    *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/audit-entries"),
+    *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/data-queries", "/v1/audit-entries"),
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
 QUERIES = (

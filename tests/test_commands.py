@@ -161,6 +161,11 @@ def test_a_secret_is_printed_once(run: Run, environment: dict[str, str]) -> None
     assert not [one for one in [*hidden, "rrs_"] if one in plain + as_json.stdout]
 
 
+def test_the_pass_over_data_queries_says_how_many_it_changed(run: Run) -> None:
+    done = run("queries", "refresh")
+    assert (done.returncode, done.stdout) == (0, "0 data queries raised, closed or opened again.\n")
+
+
 def test_keys_cannot_rotate_where_nothing_can_be_written(run: Run, environment: dict[str, str]) -> None:
     key_file = Path(environment["REGISTRY_KEY_FILE"])
     beside = key_file.with_name(f".{key_file.name}.new")

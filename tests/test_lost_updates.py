@@ -8,9 +8,10 @@ import pytest
 
 from tests.dosing_cases import a_session
 from tests.hostile import LiveStudy, census, live_study
-from tests.route_cases import a_visit, an_event, an_outcome, made
+from tests.monitor_cases import an_event
+from tests.route_cases import a_visit, an_outcome
 from tests.server import LiveServer
-from tests.world import World
+from tests.world import World, made
 
 ROUNDS, WRITERS = 100, 2
 

@@ -11,7 +11,8 @@ from fastapi.routing import iter_route_contexts
 from app.access import Permission, requires
 from app.models.account import Account, Role
 from app.services.grants import SITE_ROLES
-from tests.route_cases import CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit, an_event
+from tests.monitor_cases import an_event
+from tests.route_cases import CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit
 from tests.world import Caller, Registry, World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "permissions.md"
@@ -105,6 +106,14 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/safety-signals"): CLINICAL_READERS,
     ("GET", "/v1/safety-signals/{signal_id}"): CLINICAL_READERS,
     ("POST", "/v1/safety-signals/{signal_id}/review"): STAFF,
+    ("POST", "/v1/data-queries"): MONITOR,
+    ("POST", "/v1/data-queries/bulk"): MONITOR,
+    ("GET", "/v1/data-queries"): CLINICAL_READERS,
+    ("GET", "/v1/data-queries/{query_id}"): CLINICAL_READERS,
+    ("POST", "/v1/data-queries/{query_id}/answers"): STAFF,
+    ("POST", "/v1/data-queries/{query_id}/closure"): MONITOR,
+    ("GET", "/v1/monitoring/queries"): MONITOR,
+    ("GET", "/v1/monitoring/sites"): MONITOR,
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
     ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,

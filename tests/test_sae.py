@@ -10,7 +10,7 @@ from httpx2 import Response
 import app.models.base
 from app.protocol.clocks import Clock, SusarKind
 from app.protocol.expedited import ClockState, EventFacts, clocks
-from tests.route_cases import shown
+from tests.monitor_cases import shown
 from tests.world import World
 
 NOON = datetime(2026, 3, 27, 12, tzinfo=UTC)

@@ -15,7 +15,8 @@ from app.database_role import OF_A_SITE as TABLES
 from app.database_role import PRIVILEGES, SecondWallMissing, require_second_wall
 from app.models.account import Role
 from tests.dosing_cases import a_session, a_signal
-from tests.route_cases import CASES, OF_A_SITE, Route, a_visit, an_event
+from tests.monitor_cases import an_event
+from tests.route_cases import CASES, OF_A_SITE, Route, a_visit
 from tests.world import World
 
 READS = sorted(route for route in OF_A_SITE if route[0] == "GET")

@@ -15,16 +15,8 @@ from app.models.account import Account, AccountKind, Role
 from app.models.audit import AuditEntry
 from tests.course_cases import TREATMENT, WITHDRAWAL
 from tests.dosing_cases import a_session, dose
-from tests.route_cases import (
-    PASSWORD,
-    a_signature,
-    a_visit,
-    an_event,
-    content_of,
-    signature_of,
-    totp_code,
-    with_password,
-)
+from tests.monitor_cases import an_event
+from tests.route_cases import PASSWORD, a_signature, a_visit, content_of, signature_of, totp_code, with_password
 from tests.world import Caller, World, madrs
 
 MEANINGS = ("approval", "authorship", "responsibility", "review")

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -219,3 +219,14 @@ def protocol_definition() -> dict[str, Any]:
 def grants_version(world: World, account: Account) -> int:
     with world.registry.database.read() as session:
         return session.exec(select(Account.grants_version).where(Account.id == account.id)).one()
+
+
+def staff(world: World, site: str) -> Caller:
+    return world.staff_a if site == "A" else world.staff_b
+
+
+def made(world: World, site: str, path: str, body: Mapping[str, Any]) -> Response:
+    """A record that the site's own staff made."""
+    answer = staff(world, site).post(path, body)
+    assert answer.status_code == 201, answer.text
+    return answer

@@ -189,6 +189,7 @@ PartialDate = Annotated[
 QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]
 QueryCount = Annotated[int, BeforeValidator(_query_int)]
 Limit = Annotated[QueryCount, Field(ge=1, le=500)]
+Days = Annotated[QueryCount, Field(ge=0, le=36_500)]
 Positive = Annotated[int, Field(ge=1, le=1_000)]
 
 

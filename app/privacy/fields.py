@@ -155,6 +155,16 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         sensitive="atc weeks maximum_mg",
         operational="id recorded_by recorded_at",
     ),
+    "data_query": _table(
+        direct="pid rule_key",
+        quasi="site_id",
+        free_text="text",
+        operational=(
+            "id subject_type subject_id visit_code occurrence field origin rule rule_holds state opened_by opened_at "
+            "open_since answered_at closed_at version updated_at"
+        ),
+    ),
+    "data_query_message": _table(quasi="site_id", free_text="text", operational="query_id number kind author at"),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(
         system=(

@@ -29,6 +29,7 @@ from app.models.partial_date import span
 from app.models.safety_report import SaeReport
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
+from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
 from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
@@ -55,6 +56,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     )
     session.add(row)
     session.flush()
+    rule_queries.follow(session, row)
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
     return _read({**values(row), "reported_at": None}, person.place), row.site_id
 
@@ -90,6 +92,7 @@ def amend_adverse_event(
     session.flush()
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
+    rule_queries.follow(session, row, before["findings"])
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return _read({**values(row), "reported_at": sent}, person.place)
 

@@ -17,6 +17,7 @@ from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry, AuditFilter, AuditRow
 from app.models.base import columns, table_of, utc_text
+from app.models.data_query import DataQuery
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.outcome import Outcome
 from app.models.participant import Consent, Participant
@@ -68,7 +69,7 @@ def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
     if owner is None:
         return sa.false()
     subjects: dict[str, list[str]] = {"participant": [symbols]}
-    for model in (Visit, Outcome, AdverseEvent, DosingSession, Dose, VitalReading, SafetySignal):
+    for model in (Visit, Outcome, AdverseEvent, DosingSession, Dose, VitalReading, SafetySignal, DataQuery):
         table = table_of(model)
         ids = session.execute(sa.select(table.c.id).where(table.c.site_id == owner, table.c.pid == symbols)).scalars()
         subjects[table.name] = [str(one) for one in ids]

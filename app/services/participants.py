@@ -33,6 +33,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
+from app.services import rule_queries
 from app.services.studies import protocol_of, site_by_code
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -144,6 +145,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
         audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
         audit.created("screening:recorded", screening, f"{row.pid}/1"),
     ]
+    rule_queries.follow(session, row)
     audit.append(session, str(actor.account_id), site.id, events)
     return _read(values(row), actor.places[site.id], version.version), site.id
 

@@ -31,7 +31,7 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import consents, dosing_day, outcomes, therapy
+from app.services import consents, dosing_day, outcomes, rule_queries, therapy
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.studies import protocol_of
 from app.web.conditional import require_current
@@ -72,7 +72,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
     person = enrolled(session, actor, body.participant, hold=Hold.change if body.therapy else Hold.as_it_is)
-    definition = _definition(person.protocol, body.visit_code, body.occurrence)
+    definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
     window = _window(session, person, definition, body.occurrence)
     row = Visit(
         site_id=person.site_id,
@@ -97,6 +97,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
         outcome, scores, told = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
         events += told
         read.append(outcomes.outcome_read(outcome, row.visit_code, person.place, scores))
+    rule_queries.follow(session, row)
     audit.append(session, str(actor.account_id), row.site_id, events)
     return _detail(row, person, window, read, has), row.site_id
 
@@ -109,7 +110,8 @@ def _protocol_of(session: Session, row: Visit, person: Enrolled) -> Protocol:
     return person.protocol if row.protocol_version_id is None else protocol_of(session, row.protocol_version_id)
 
 
-def _definition(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
+def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
+    """The visit as the protocol plans it. Raises VisitUnknown."""
     definition = next((visit for visit in protocol.visits if visit.code == code), None)
     if definition is None:
         raise VisitUnknown(Fault("/visit_code", "unknown_visit", "The protocol version has no such visit"))
@@ -183,7 +185,7 @@ def amend_visit(
         return detail(session, actor, visit_id)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     _require_in_study(session, person, dates.occurred_on)
-    definition = _definition(_protocol_of(session, row, person), row.visit_code, row.occurrence)
+    definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window = _window(session, person, definition, row.occurrence)
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
@@ -199,6 +201,7 @@ def amend_visit(
     dosing_day.require_visit_fits(session, row)
     after = {**audit.snapshot(row), **therapy.remembered(has)}
     event = audit.changed("visit:amended", row, row.id, row.version, before, after, body.reason)
+    rule_queries.follow(session, row, before["findings"])
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
 
@@ -207,7 +210,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
-    definition = _definition(_protocol_of(session, row, person), row.visit_code, row.occurrence)
+    definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window, has = _window(session, person, definition, row.occurrence), therapy.of(session, row)
     return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
 

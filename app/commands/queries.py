@@ -1,0 +1,26 @@
+"""`registry queries`: data queries that rules raise."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(help="Data queries.", no_args_is_help=True)
+
+
+@app.callback()
+def queries() -> None:
+    """A noun of its own, also while there is one verb."""
+
+
+@app.command()
+def refresh() -> None:
+    """Raise and close what time brought: overdue visits, missing instruments, stale adverse events. Run it daily."""
+    from app import schema
+    from app.database import Database
+    from app.services import rules_over_time
+    from app.settings import Settings
+
+    with Database(Settings()) as database:
+        schema.require_head(database)
+        changed = rules_over_time.refresh(database)
+    typer.echo(f"{changed} data queries raised, closed or opened again.")

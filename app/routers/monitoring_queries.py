@@ -1,0 +1,32 @@
+"""What a monitor watches across sites: data queries by age, and how the sites do."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from app.access import Actor, Permission, requires
+from app.database import ReadSession
+from app.models.data_query_shapes import MonitoringQueries, MonitoringQuery
+from app.models.site_performance import MonitoringSites
+from app.services.query_ages import monitoring_queries
+from app.services.site_performance import monitoring_sites
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/monitoring", tags=["monitoring"], route_class=StrictRoute)
+Monitor = Annotated[Actor, Depends(requires(Permission.monitoring_read))]
+
+
+@router.get("/queries")
+def read_query_ages(
+    query: Annotated[MonitoringQuery, Query()], actor: Monitor, session: ReadSession
+) -> MonitoringQueries:
+    """How many data queries of a study stand how at your sites, and how old the open ones are."""
+    return monitoring_queries(session, actor, query.study)
+
+
+@router.get("/sites")
+def read_site_performance(
+    query: Annotated[MonitoringQuery, Query()], actor: Monitor, session: ReadSession
+) -> MonitoringSites:
+    """Enrolment, visit windows, data queries and adverse event reporting of your sites in a study, side by side."""
+    return monitoring_sites(session, actor, query.study)

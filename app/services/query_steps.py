@@ -1,0 +1,57 @@
+"""What happens to a data query, by people and by rules alike: a message, a change of state, an audit event."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from app import audit
+from app.models.base import now
+from app.models.data_query import DataQuery, DataQueryMessage, MessageKind, QueryState
+
+_ENDED = frozenset({QueryState.closed, QueryState.cancelled})
+
+
+def opened(session: Session, row: DataQuery) -> audit.Event:
+    """The question itself, as the first message. The row is stored already."""
+    _say(session, row, MessageKind.opened, row.text, row.opened_by)
+    return audit.created("data-query:opened", row, row.id)
+
+
+def step(
+    session: Session,
+    row: DataQuery,
+    before: Mapping[str, Any],
+    state: QueryState,
+    said: tuple[MessageKind, str],
+    author: UUID | None,
+) -> audit.Event:
+    """Move a query, held for update, to a state, with what was said; `before` is its snapshot."""
+    kind, text = said
+    at = now()
+    if row.state == QueryState.closed:
+        row.open_since = at
+    if kind is MessageKind.answered:
+        row.answered_at = at
+    row.state, row.closed_at = state, at if state in _ENDED else None
+    row.version, row.updated_at = row.version + 1, at
+    _say(session, row, kind, text, author)
+    event = audit.changed(f"data-query:{kind}", row, row.id, row.version, before, audit.snapshot(row), None)
+    return replace(event, changes=[*event.changes, {"field": "message", "old": None, "new": text}])
+
+
+def _say(session: Session, row: DataQuery, kind: MessageKind, text: str, author: UUID | None) -> None:
+    session.add(
+        DataQueryMessage(
+            site_id=row.site_id,
+            query_id=row.id,
+            number=row.version,
+            kind=kind,
+            author=author,
+            at=row.updated_at,
+            text=text,
+        )
+    )
+    session.flush()

@@ -1,0 +1,92 @@
+"""What a data query is about: the record as the asking monitor sees it, and whether it has the field."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from app.access import Actor, Rows, found, visible
+from app.errors import Conflict, Fault, Invalid
+from app.models.adverse_event import AdverseEvent
+from app.models.base import Answer
+from app.models.data_query import SubjectType
+from app.models.data_query_shapes import DataQueryCreate
+from app.models.outcome import Outcome
+from app.models.visit import Visit
+from app.services import adverse_events, outcomes, visits
+from app.services.participants import Enrolled, enrolled, read_one
+
+
+class FieldUnknown(Invalid):
+    """The record that the data query is about has no such field."""
+
+
+class VisitNotMissing(Conflict):
+    """That visit is recorded; ask about the record itself."""
+
+
+_BOOKKEEPING = frozenset(
+    {"created_at", "findings", "id", "participant", "pid", "site", "study", "updated_at", "version"}
+)
+_AT_ENROLMENT = {"consent": {"version": 0, "given_on": 0, "scopes": 0}, "eligibility": {"met": 0, "unmet": 0}}
+"""What enrolment takes beside the fields that a participant is answered with."""
+
+
+def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> int:
+    """The site of what is asked about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
+    person = enrolled(session, actor, asked.participant)
+    if asked.subject_type is SubjectType.missing_visit:
+        _require_missing(session, person, asked)
+    elif not _has_field(_record(session, actor, asked), asked.field):
+        raise FieldUnknown(Fault("/field", "unknown_field", "The record has no such field"))
+    return person.site_id
+
+
+def _require_missing(session: Session, person: Enrolled, asked: DataQueryCreate) -> None:
+    assert asked.visit_code is not None
+    assert asked.occurrence is not None
+    visits.planned_visit(person.protocol, asked.visit_code, asked.occurrence)
+    recorded = select(Visit.id).where(
+        Visit.site_id == person.site_id,
+        Visit.pid == person.row.pid,
+        Visit.visit_code == asked.visit_code,
+        Visit.occurrence == asked.occurrence,
+    )
+    if session.exec(recorded).first() is not None:
+        raise VisitNotMissing
+
+
+def _record(session: Session, actor: Actor, asked: DataQueryCreate) -> dict[str, Any]:
+    """The record as its own route answers it."""
+    if asked.subject_type is SubjectType.participant:
+        return {**read_one(session, actor, asked.participant).model_dump(mode="json"), **_AT_ENROLMENT}
+    assert asked.subject is not None
+    read: Any = _read_record(session, actor, asked.subject_type, asked.subject)
+    found(read if read.participant == asked.participant else None)
+    document: dict[str, Any] = read.model_dump(mode="json")
+    return document
+
+
+def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subject: UUID) -> Answer:
+    def one(rows: Rows, column: Any) -> Any:
+        return found(session.execute(visible(rows.where(col(column) == subject), actor)).first())
+
+    if subject_type is SubjectType.visit:
+        return visits.read(one(visits.rows(), Visit.id), actor)
+    if subject_type is SubjectType.adverse_event:
+        return adverse_events.read(one(adverse_events.rows(), AdverseEvent.id), actor)
+    return outcomes.read_all(session, actor, [one(outcomes.rows(), Outcome.id)])[0]
+
+
+def _has_field(document: Any, pointer: str | None) -> bool:
+    place, steps = document, pointer.split("/")[1:] if pointer else []
+    if steps and steps[0] in _BOOKKEEPING:
+        return False
+    for name in steps:
+        if isinstance(place, list) and name.isascii() and name.isdecimal() and int(name) < len(place):
+            place = place[int(name)]
+        elif isinstance(place, dict) and name in place:
+            place = place[name]
+        else:
+            return False
+    return True

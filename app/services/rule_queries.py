@@ -1,0 +1,126 @@
+"""Data queries that rules raise and close, in the transaction of the write that gives the reason.
+
+A rule has one query for each thing it found. It opens again when the reason was gone and came back; what a monitor
+closed or cancelled stays so while the reason stands.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.models.adverse_event import AdverseEvent
+from app.models.base import from_json, table_of, values
+from app.models.data_query import PENDING, DataQuery, MessageKind, QueryOrigin, QueryState, SubjectType
+from app.models.participant import Participant
+from app.models.visit import Visit
+from app.services.query_steps import opened, step
+
+_QUERIES = table_of(DataQuery)
+_TYPES: Mapping[type, SubjectType] = {
+    AdverseEvent: SubjectType.adverse_event,
+    Participant: SubjectType.participant,
+    Visit: SubjectType.visit,
+}
+_AT_ONCE = 500
+
+
+class Doubt(NamedTuple):
+    """What a rule found in one record, or for want of one."""
+
+    rule: str
+    message: str
+    pid: str
+    subject_type: SubjectType
+    subject_id: UUID | None = None
+    visit_code: str | None = None
+    occurrence: int | None = None
+    field: str | None = None
+    detail: str | None = None
+    """Tells apart what one rule found twice in one record."""
+
+    @property
+    def key(self) -> str:
+        """Equal for the same reason on the same record, whenever it is found."""
+        record = (self.subject_id,) if self.subject_id else (self.pid, self.visit_code, self.occurrence)
+        return ":".join(str(part) for part in (self.rule, *record, self.detail) if part is not None)
+
+
+def doubts_of(subject: SubjectType, pid: str, subject_id: UUID | None, findings: Iterable[Any]) -> list[Doubt]:
+    """The findings stored with a record, as doubts."""
+    return [
+        Doubt(finding["code"], finding["message"], pid, subject, subject_id, field=finding["field"])
+        for finding in findings
+    ]
+
+
+def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Sequence[Any] = ()) -> None:
+    """Raise and close queries as a record's findings came and went; `before` are those it had. Asks the database
+    nothing while they stay the same. Call it just before the record's own audit entry: whoever holds a query for update
+    takes the chain's head after it, so nobody may wait for a query while holding the head."""
+    subject = _TYPES[type(row)]
+    subject_id = None if isinstance(row, Participant) else row.id
+    had = {doubt.key for doubt in doubts_of(subject, row.pid, subject_id, before)}
+    has = doubts_of(subject, row.pid, subject_id, from_json(row.findings))
+    settle(
+        session,
+        row.site_id,
+        came=[doubt for doubt in has if doubt.key not in had],
+        gone=had - {doubt.key for doubt in has},
+    )
+
+
+def settle(session: Session, site_id: int, came: Iterable[Doubt], gone: Collection[str]) -> int:
+    """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing."""
+    found = {doubt.key: doubt for doubt in came}
+    events: list[audit.Event] = []
+    asked = sorted({*found, *gone})
+    for start in range(0, len(asked), _AT_ONCE):
+        keys = asked[start : start + _AT_ONCE]
+        known = {row.rule_key: row for row in _held(session, site_id, keys)}
+        for key in keys:
+            row, doubt = known.get(key), found.get(key)
+            if row is None:
+                events += _raised(session, site_id, doubt) if doubt else []
+            elif row.rule_holds != (doubt is not None):
+                events.append(_turned(session, row, doubt))
+    if events:
+        audit.append(session, audit.SYSTEM, site_id, events)
+    return len(events)
+
+
+def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQuery]:
+    """In one order everywhere, so that two writers never wait for each other in a circle."""
+    statement = select(DataQuery).where(DataQuery.site_id == site_id, col(DataQuery.rule_key).in_(keys))
+    return session.exec(statement.order_by(col(DataQuery.rule_key)).with_for_update()).all()
+
+
+def _raised(session: Session, site_id: int, doubt: Doubt) -> list[audit.Event]:
+    """Nothing when another worker raised the same query a moment ago."""
+    row = DataQuery(
+        site_id=site_id,
+        text=doubt.message,
+        origin=QueryOrigin.rule,
+        rule_key=doubt.key,
+        rule_holds=True,
+        **{name: value for name, value in doubt._asdict().items() if name not in {"message", "detail"}},
+    )
+    row.open_since = row.updated_at = row.opened_at
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    insert = dialect.insert(_QUERIES).values(values(row)).on_conflict_do_nothing().returning(_QUERIES.c.id)
+    return [opened(session, row)] if session.execute(insert).first() else []
+
+
+def _turned(session: Session, row: DataQuery, doubt: Doubt | None) -> audit.Event:
+    before, state = audit.snapshot(row), QueryState(row.state)
+    row.rule_holds = doubt is not None
+    if doubt is None and state in PENDING:
+        return step(session, row, before, QueryState.closed, (MessageKind.closed, "The reason is gone."), None)
+    if doubt is not None and state is QueryState.closed:
+        return step(session, row, before, QueryState.open, (MessageKind.reopened, doubt.message), None)
+    session.flush()
+    action = "data-query:reason-came" if doubt else "data-query:reason-gone"
+    return audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)

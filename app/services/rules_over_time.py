@@ -1,0 +1,138 @@
+"""Rules that time breaks, not a write: visits overdue, instruments missing, events that nobody follows up.
+
+`refresh` is a pass over every site, for a command or a job. It also takes up findings that have no data query yet.
+Passing twice, or in two workers at once, raises nothing twice.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row, select
+from sqlmodel import Session, col
+
+from app.database import Database, within
+from app.models.adverse_event import AdverseEvent
+from app.models.adverse_event_shapes import ENDED
+from app.models.base import from_json, now
+from app.models.data_query import DataQuery, SubjectType
+from app.models.outcome import Outcome
+from app.models.participant import Consent, Participant, ParticipantStatus
+from app.models.study import Site
+from app.models.visit import Visit
+from app.protocol.clocks import local_day
+from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
+from app.services.rule_queries import Doubt, doubts_of, settle
+from app.services.studies import protocol_of
+
+STALE = timedelta(days=90)
+"""An ongoing adverse event that nobody touched for so long is asked about. The registry's own choice: guidelines ask
+for follow-up until resolution (ICH E6(R2), 4.3.2) and give no number."""
+
+_IN_STUDY = frozenset({ParticipantStatus.screened, ParticipantStatus.enrolled, ParticipantStatus.active})
+_Records = dict[str, list[Row[Any]]]
+
+
+def refresh(database: Database) -> int:
+    """Hold every site against the rules, each in a transaction of its own so that none waits for another; gives the
+    number of data queries that were raised, closed or opened again."""
+    wanted: list[Any] = [Site.id, Site.timezone]
+    with database.read() as session:
+        sites = session.execute(select(*wanted).order_by(col(Site.id))).all()
+    changed = 0
+    for site_id, timezone in sites:
+        with database.write() as session, within(session, [site_id]):
+            changed += refresh_site(session, site_id, local_day(now(), ZoneInfo(timezone)))
+    return changed
+
+
+def refresh_site(session: Session, site_id: int, today: date) -> int:
+    """The same for one site, in the caller's transaction. A constant number of reading statements."""
+    found = list(_doubts(session, site_id, today))
+    known = _rows(session, site_id, DataQuery.rule_key, DataQuery.rule_holds)
+    holding = {row.rule_key: row.rule_holds for row in known if row.rule_key is not None}
+    gone = {key for key, holds in holding.items() if holds} - {doubt.key for doubt in found}
+    return settle(session, site_id, [doubt for doubt in found if not holding.get(doubt.key)], gone)
+
+
+def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
+    visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, Visit.status, Visit.occurred_on, Visit.findings)
+    event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
+    person_columns = (Participant.status, Participant.status_on, Participant.protocol_version_id, Participant.findings)
+    people = _rows(session, site_id, Participant.pid, *person_columns)
+    held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
+    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
+    consents = _by_pid(_rows(session, site_id, Consent.pid, Consent.scopes))
+    administered: dict[UUID, set[str]] = defaultdict(set)
+    for row in _rows(session, site_id, Outcome.visit_id, Outcome.instrument):
+        administered[row.visit_id].add(row.instrument)
+    for person in people:
+        yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
+        yield from _of_visits(session, person, held[person.pid], administered, consents[person.pid], today)
+        yield from _of_events(person, events[person.pid])
+
+
+def _rows(session: Session, site_id: int, *wanted: Any) -> Sequence[Row[Any]]:
+    return session.execute(select(*wanted).where(wanted[0].class_.site_id == site_id)).all()
+
+
+def _by_pid(rows: Sequence[Row[Any]]) -> _Records:
+    grouped: _Records = defaultdict(list)
+    for row in rows:
+        grouped[row.pid].append(row)
+    return grouped
+
+
+def _of_visits(
+    session: Session,
+    person: Row[Any],
+    held: list[Row[Any]],
+    administered: dict[UUID, set[str]],
+    consents: list[Row[Any]],
+    today: date,
+) -> Iterator[Doubt]:
+    ids = {(row.visit_code, row.occurrence): row.id for row in held}
+    for row in held:
+        yield from doubts_of(SubjectType.visit, person.pid, row.id, from_json(row.findings))
+    planned = plan(
+        protocol_of(session, person.protocol_version_id),
+        [
+            Recorded(
+                row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(administered.get(row.id, ()))
+            )
+            for row in held
+        ],
+        today,
+        left_on=None if person.status in _IN_STUDY else person.status_on or date.min,
+        scopes={scope for consent in consents for scope in from_json(consent.scopes)},
+    )
+    for visit in planned:
+        yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))
+
+
+def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterator[Doubt]:
+    if visit.state is VisitState.overdue:
+        yield Doubt(
+            "visit_overdue",
+            "The visit's window has passed, and nothing is recorded of it",
+            pid,
+            SubjectType.missing_visit,
+            visit_code=visit.visit,
+            occurrence=visit.occurrence,
+        )
+    if visit.state is VisitState.done:
+        for instrument in visit.missing:
+            message = f"The visit took place without {instrument}, which the protocol plans at it"
+            yield Doubt("instrument_missing", message, pid, SubjectType.visit, visit_id, detail=instrument)
+
+
+def _of_events(person: Row[Any], events: list[Row[Any]]) -> Iterator[Doubt]:
+    for row in events:
+        yield from doubts_of(SubjectType.adverse_event, person.pid, row.id, from_json(row.findings))
+        ongoing = row.end is None and row.outcome not in ENDED
+        if ongoing and person.status in _IN_STUDY and row.updated_at < now() - STALE:
+            message = f"Ongoing, and nothing was added for {STALE.days} days"
+            yield Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")

@@ -1,0 +1,139 @@
+"""Site performance: enrolment, visit windows, data queries and the reporting of adverse events, side by side."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Row, func, select
+from sqlmodel import Session, col
+
+from app.access import Actor, visible
+from app.models.adverse_event import AdverseEvent
+from app.models.base import now
+from app.models.data_query import QueryOrigin
+from app.models.participant import Participant, ParticipantStatus
+from app.models.site_performance import (
+    Enrolment,
+    EventReporting,
+    MonitoringSites,
+    SitePerformance,
+    WindowCompliance,
+)
+from app.models.visit import HELD, Visit
+from app.protocol.schedule import window_of
+from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
+from app.services.query_ages import Numbers, query_counts, sites_of, standings
+from app.services.studies import protocol_of
+
+_IN_STUDY = frozenset({ParticipantStatus.screened, ParticipantStatus.enrolled, ParticipantStatus.active})
+
+
+def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSites:
+    """A study's sites in reach, in the order of their codes. Six statements, and one for each protocol version that
+    this worker has not read yet. Raises NotFound for a study out of reach."""
+    site_ids = sites_of(actor, study)
+    people = _people(session, actor, site_ids)
+    events = _events(session, actor, site_ids)
+    months = [_months(people[site_id]) for site_id in site_ids]
+    rates = site_rates([(events[site_id], time) for site_id, time in zip(site_ids, months, strict=True)])
+    windows = _windows(session, actor, site_ids, people)
+    numbers = standings(session, actor, site_ids)
+    return MonitoringSites(
+        study=study,
+        sites=[
+            _site(actor.places[site_id].site, site_id, people[site_id], windows[site_id], numbers, rate)
+            for site_id, rate in zip(site_ids, rates, strict=True)
+        ],
+    )
+
+
+def _site(
+    code: str, site_id: int, people: Sequence[Row[Any]], windows: Counter[bool], numbers: Numbers, rate: SiteRate
+) -> SitePerformance:
+    statuses = Counter(ParticipantStatus(row.status) for row in people)
+    queries = query_counts([numbers[site_id, origin] for origin in QueryOrigin])
+    raised = queries.open + queries.answered + queries.closed
+    return SitePerformance(
+        site=code,
+        participants=Enrolment(
+            registered=len(people),
+            enrolled=sum(row.enrolled_on is not None for row in people),
+            by_status={status: statuses[status] for status in ParticipantStatus},
+        ),
+        visits=WindowCompliance(
+            with_window=windows.total(),
+            in_window=windows[True],
+            share=round(windows[True] / windows.total(), 4) if windows else None,
+        ),
+        data_queries=queries,
+        data_queries_per_participant=round(raised / len(people), 4) if people else None,
+        adverse_events=EventReporting(
+            events=rate.events,
+            participant_months=round(rate.months, 2),
+            per_participant_month=None if rate.rate is None else round(rate.rate, 4),
+            expected=None if rate.expected is None else round(rate.expected, 2),
+            mark=rate.mark,
+        ),
+    )
+
+
+def _people(session: Session, actor: Actor, site_ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
+    wanted: list[Any] = [Participant.site_id, Participant.pid, Participant.status, Participant.status_on]
+    wanted += [Participant.enrolled_on, Participant.protocol_version_id]
+    grouped: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in session.execute(visible(select(*wanted).where(col(Participant.site_id).in_(site_ids)), actor)):
+        grouped[row.site_id].append(row)
+    return grouped
+
+
+def _months(people: Sequence[Row[Any]]) -> float:
+    """Participant-months from enrolment to leaving, or until today (UTC)."""
+    today = now().date()
+    return sum(_days(row, today) for row in people if row.enrolled_on is not None) / DAYS_A_MONTH
+
+
+def _days(row: Row[Any], today: date) -> int:
+    left_on = None if row.status in _IN_STUDY else row.status_on
+    days: int = ((left_on or today) - row.enrolled_on).days
+    return max(days, 0)
+
+
+def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[int]:
+    """Adverse events of enrolled participants, by site."""
+    wanted: list[Any] = [AdverseEvent.site_id, func.count().label("number")]
+    counted = (
+        select(*wanted)
+        .join(
+            Participant,
+            (col(Participant.site_id) == col(AdverseEvent.site_id)) & (col(Participant.pid) == col(AdverseEvent.pid)),
+        )
+        .where(col(AdverseEvent.site_id).in_(site_ids), col(Participant.enrolled_on).is_not(None))
+    )
+    rows = session.execute(visible(counted, actor).group_by(col(AdverseEvent.site_id)))
+    return Counter({row.site_id: row.number for row in rows})
+
+
+def _windows(
+    session: Session, actor: Actor, site_ids: Sequence[int], people: dict[int, list[Row[Any]]]
+) -> dict[int, Counter[bool]]:
+    """By site, how many held visits lie inside (True) and outside (False) their window."""
+    versions = {row.pid: row.protocol_version_id for rows in people.values() for row in rows}
+    wanted: list[Any] = [Visit.site_id, Visit.pid, Visit.visit_code, Visit.occurrence, Visit.occurred_on]
+    held = select(*wanted).where(col(Visit.site_id).in_(site_ids), col(Visit.status).in_(sorted(HELD)))
+    visits = session.execute(visible(held, actor)).all()
+    anchors: dict[str, dict[str, date]] = defaultdict(dict)
+    for row in visits:
+        if row.occurrence == 1:
+            anchors[row.pid][row.visit_code] = row.occurred_on
+    definitions = {
+        version: {visit.code: visit for visit in protocol_of(session, version).visits}
+        for version in set(versions.values())
+    }
+    counted: dict[int, Counter[bool]] = defaultdict(Counter)
+    for row in visits:
+        definition = definitions[versions[row.pid]].get(row.visit_code) if row.pid in versions else None
+        window = window_of(definition, anchors[row.pid], row.occurrence) if definition else None
+        if window is not None:
+            counted[row.site_id][window.deviation_days(row.occurred_on) == 0] += 1
+    return counted

@@ -1,0 +1,111 @@
+"""Adverse events, data queries and what else a monitor works with: a valid request for each of their routes."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from httpx2 import Response
+
+from app.models.base import now
+from tests.world import Caller, World, made, staff
+
+Case = Callable[[World, Caller, str], Response]
+
+
+def an_event(world: World, site: str) -> Response:
+    return made(world, site, "/v1/adverse-events", world.event(world.enrolled(site)))
+
+
+def a_serious_event(world: World, site: str) -> Response:
+    body = world.event(world.enrolled(site), criteria={"hospitalisation": True}, aware_at=shown(now()))
+    return made(world, site, "/v1/adverse-events", body)
+
+
+def shown(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def a_report(world: World, site: str) -> Response:
+    """The first report of a serious event."""
+    path = f"{a_serious_event(world, site).headers['Location']}/reports"
+    return made(world, site, path, {"kind": "initial"})
+
+
+def _below_event(below: str) -> Case:
+    return lambda world, caller, site: caller.get(
+        f"{a_report(world, site).headers['Location'].rpartition('/reports')[0]}/{below}"
+    )
+
+
+def question_about(event: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A valid data query on the onset of an adverse event."""
+    about = {"participant": event["participant"], "subject_type": "adverse_event", "subject": event["id"]}
+    return {**about, "field": "/onset", "text": "Please check the onset against the source", **changes}
+
+
+def a_question(world: World, site: str, answered: bool = False) -> str:
+    """The path of a data query that the study's monitor raised at a site."""
+    raised = world.monitor.post("/v1/data-queries", question_about(an_event(world, site).json()))
+    assert raised.status_code == 201, raised.text
+    path: str = raised.headers["Location"]
+    if answered:
+        assert staff(world, site).post(f"{path}/answers", {"text": "Checked"}).status_code == 201
+    return path
+
+
+def _ask(world: World, caller: Caller, site: str) -> Response:
+    return caller.post("/v1/data-queries", question_about(an_event(world, site).json()))
+
+
+def _ask_much(world: World, caller: Caller, site: str) -> Response:
+    return caller.post("/v1/data-queries/bulk", [question_about(an_event(world, site).json())])
+
+
+def _amend_event(world: World, caller: Caller, site: str) -> Response:
+    event = an_event(world, site)
+    return caller.patch(
+        event.headers["Location"], {"reason": "typed wrongly", "severity": "severe"}, event.headers["ETag"]
+    )
+
+
+MONITOR_CASES: Mapping[tuple[str, str], Case] = {
+    ("POST", "/v1/adverse-events"): lambda world, caller, site: caller.post(
+        "/v1/adverse-events", world.event(world.enrolled(site))
+    ),
+    ("GET", "/v1/adverse-events"): lambda world, caller, site: caller.get("/v1/adverse-events"),
+    ("GET", "/v1/adverse-events/{event_id}"): lambda world, caller, site: caller.get(
+        an_event(world, site).headers["Location"]
+    ),
+    ("GET", "/v1/adverse-events/{event_id}/history"): lambda world, caller, site: caller.get(
+        f"{an_event(world, site).headers['Location']}/history"
+    ),
+    ("PATCH", "/v1/adverse-events/{event_id}"): _amend_event,
+    ("POST", "/v1/adverse-events/{event_id}/reports"): lambda world, caller, site: caller.post(
+        f"{a_serious_event(world, site).headers['Location']}/reports", {"kind": "initial"}
+    ),
+    ("GET", "/v1/adverse-events/{event_id}/reports"): _below_event("reports"),
+    ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): _below_event("reports/1"),
+    ("POST", "/v1/adverse-events/{event_id}/reviews"): lambda world, caller, site: caller.post(
+        f"{an_event(world, site).headers['Location']}/reviews", {"kind": "acknowledged", "version": 1}
+    ),
+    ("GET", "/v1/adverse-events/{event_id}/reviews"): _below_event("reviews"),
+    ("GET", "/v1/adverse-events/{event_id}/clocks"): _below_event("clocks"),
+    ("GET", "/v1/adverse-events/summary"): lambda world, caller, site: caller.get(
+        "/v1/adverse-events/summary", study=world.study
+    ),
+    ("GET", "/v1/monitoring/summary"): lambda world, caller, site: caller.get("/v1/monitoring/summary"),
+    ("POST", "/v1/data-queries"): _ask,
+    ("POST", "/v1/data-queries/bulk"): _ask_much,
+    ("GET", "/v1/data-queries"): lambda world, caller, site: caller.get("/v1/data-queries"),
+    ("GET", "/v1/data-queries/{query_id}"): lambda world, caller, site: caller.get(a_question(world, site)),
+    ("POST", "/v1/data-queries/{query_id}/answers"): lambda world, caller, site: caller.post(
+        f"{a_question(world, site)}/answers", {"text": "Checked"}
+    ),
+    ("POST", "/v1/data-queries/{query_id}/closure"): lambda world, caller, site: caller.post(
+        f"{a_question(world, site, answered=True)}/closure", {"decision": "close", "reason": "settled"}
+    ),
+    ("GET", "/v1/monitoring/queries"): lambda world, caller, site: caller.get(
+        "/v1/monitoring/queries", study=world.study
+    ),
+    ("GET", "/v1/monitoring/sites"): lambda world, caller, site: caller.get("/v1/monitoring/sites", study=world.study),
+}

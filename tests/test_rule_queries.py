@@ -1,0 +1,202 @@
+"""Data queries that rules raise and close: one for each reason on each record, whatever is retried."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import select
+from sqlmodel import col
+
+from app.database import within
+from app.models.base import now
+from app.models.data_query import DataQuery, QueryState
+from app.services import rules_over_time
+from tests.monitor_cases import an_event
+from tests.world import World, madrs
+
+
+def queries(world: World, **filters: Any) -> list[dict[str, Any]]:
+    answer = world.monitor.get("/v1/data-queries", origin="rule", limit=500, **filters)
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def messages(world: World, query: dict[str, Any]) -> list[str]:
+    return [message["kind"] for message in world.monitor.get(f"/v1/data-queries/{query['id']}").json()["messages"]]
+
+
+def amended(world: World, path: str, **change: Any) -> None:
+    tag = world.staff_a.get(path).headers["ETag"]
+    answer = world.staff_a.patch(path, {"reason": "read in the source", **change}, tag)
+    assert answer.status_code == 200, answer.text
+
+
+def unknown_onset(world: World) -> str:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), onset=None))
+    path: str = answer.headers["Location"]
+    return path
+
+
+def refresh_site(world: World, today: date | None = None, site: str = "A") -> int:
+    site_id = world.site_ids[site]
+    with world.registry.served.write() as session, within(session, [site_id]):
+        return rules_over_time.refresh_site(session, site_id, today or now().date())
+
+
+def test_a_finding_raises_one_query_that_closes_when_it_is_corrected_and_opens_when_it_comes_back(
+    world: World,
+) -> None:
+    path = unknown_onset(world)
+    [query] = queries(world)
+    assert (query["rule"], query["field"], query["subject"]) == ("onset_missing", "/onset", path.rpartition("/")[2])
+    assert (query["state"], query["rule_holds"], query["opened_by"]) == ("open", True, None)
+    amended(world, path, severity="moderate")
+    assert queries(world) == [query]
+    amended(world, path, onset="2025-02-03")
+    amended(world, path, onset=None)
+    [again] = queries(world)
+    assert (again["id"], again["state"], again["rule_holds"]) == (query["id"], "open", True)
+    assert again["open_since"] > query["open_since"]
+    assert messages(world, again) == ["opened", "closed", "reopened"]
+
+
+def test_findings_of_visits_and_participants_raise_queries_too(world: World) -> None:
+    pid = world.enrolled(consent={"version": "1", "given_on": None, "scopes": ["main"]})
+    world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-02-01"))
+    late = world.visit(pid, "INT1A", "2025-02-11", deviation_reason="The participant travelled")
+    assert world.staff_a.post("/v1/visits", late).status_code == 201
+    found = {(query["rule"], query["subject_type"], query["field"]) for query in queries(world)}
+    assert ("consent_date_missing", "participant", "/consent/given_on") in found
+    assert ("visit_outside_window", "visit", "/occurred_on") in found
+
+
+def test_a_retried_report_raises_nothing_twice(world: World) -> None:
+    body = world.event(world.enrolled(), onset=None)
+    for _ in range(3):
+        assert world.staff_a.post("/v1/adverse-events", body, f"same-{body['participant']}").status_code == 201
+    assert len(queries(world)) == 1
+
+
+def test_what_a_monitor_settled_stays_settled_while_the_reason_stands(world: World) -> None:
+    path = unknown_onset(world)
+    [query] = queries(world)
+    of_query = f"/v1/data-queries/{query['id']}"
+    assert world.staff_a.post(f"{of_query}/answers", {"text": "Nobody knows"}).status_code == 201
+    closed = world.monitor.post(f"{of_query}/closure", {"decision": "close", "reason": "accepted"})
+    assert closed.json()["state"] == "closed"
+    amended(world, path, severity="severe")
+    assert refresh_site(world) == 0
+    assert queries(world)[0]["state"] == "closed"
+    amended(world, path, onset="2025-02-03")
+    amended(world, path, onset=None)
+    assert queries(world)[0]["state"] == "open"
+    cancelled = world.monitor.post(f"{of_query}/closure", {"decision": "cancel", "reason": "no question"})
+    assert cancelled.json()["state"] == "cancelled"
+    amended(world, path, onset="2025-02-03")
+    amended(world, path, onset=None)
+    assert queries(world)[0]["state"] == "cancelled"
+
+
+def test_a_refused_write_raises_nothing(world: World) -> None:
+    path = unknown_onset(world)
+    before = queries(world)
+    assert world.staff_a.patch(path, {"reason": "typed", "onset": "2025-02-03"}, '"stale"').status_code == 412
+    assert queries(world) == before
+
+
+def test_time_raises_queries_about_missing_visits_and_instruments_once(world: World) -> None:
+    pid = world.enrolled()
+    world.staff_a.post("/v1/visits", world.visit(pid, outcomes=[madrs(2)]))
+    day = date(2027, 1, 1)
+    assert refresh_site(world, day) > 0
+    raised = queries(world, participant=pid)
+    rules = {query["rule"] for query in raised}
+    assert rules >= {"visit_overdue", "instrument_missing"}
+    overdue = [query for query in raised if query["rule"] == "visit_overdue"]
+    assert all(query["subject_type"] == "missing_visit" and query["subject"] is None for query in overdue)
+    assert refresh_site(world, day) == 0
+    assert len({query["id"] for query in queries(world, participant=pid)}) == len(raised)
+    left = {"status": "withdrawn", "effective_on": "2025-01-26", "reason": "moved away"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/status", left).status_code == 201
+    refresh_site(world, day)
+    still = queries(world, participant=pid, rule="visit_overdue", state="open")
+    assert [query["visit_code"] for query in still] == ["SCR"]  # its window was over before the participant left
+
+
+def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does(world: World) -> None:
+    path = an_event(world, "A").headers["Location"]
+    refresh_site(world)
+    assert queries(world, rule="ongoing_event_stale") == []
+    with patch("app.services.rules_over_time.now", lambda: now() + timedelta(days=91)):
+        refresh_site(world)
+    assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["open"]
+    amended(world, path, severity="moderate")
+    refresh_site(world)
+    assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["closed"]
+
+
+def test_a_pass_takes_up_findings_from_before_there_were_queries(world: World) -> None:
+    unknown_onset(world)
+    [query] = queries(world)
+    forget(world)
+    assert refresh_site(world) == 1
+    [raised] = queries(world, state="open")
+    assert (raised["rule"], raised["subject"]) == ("onset_missing", query["subject"])
+    assert raised["id"] != query["id"]
+
+
+def forget(world: World) -> None:
+    """As if no query had been raised: those that are there lose their keys and are closed."""
+    mine = col(DataQuery.site_id) == world.site_ids["A"]
+    with world.registry.database.write() as session:
+        for row in session.execute(select(DataQuery).where(mine)).scalars():
+            row.rule_key, row.rule_holds = f"forgotten:{row.id}", False
+            row.state, row.closed_at = QueryState.closed, now()
+
+
+def test_two_workers_passing_at_once_raise_nothing_twice(world: World) -> None:
+    pid = world.enrolled()
+    world.staff_a.post("/v1/visits", world.visit(pid))
+    with ThreadPoolExecutor(4) as pool:
+        changed = list(pool.map(lambda _: refresh_site(world, date(2027, 1, 1)), range(4)))
+    raised = queries(world, participant=pid)
+    assert sum(changed) == len(raised) > 3
+    assert all(messages(world, query) == ["opened"] for query in raised[:3])
+
+
+def test_corrections_answers_and_passes_at_once_do_not_block_each_other(world: World) -> None:
+    path = unknown_onset(world)
+    of_query = f"/v1/data-queries/{queries(world)[0]['id']}"
+
+    def correct(turn: int) -> int:
+        tag = world.staff_a.get(path).headers["ETag"]
+        body = {"reason": "read in the source", "onset": "2025-02-03" if turn % 2 else None, "term": f"Pain {turn}"}
+        return world.staff_a.patch(path, body, tag).status_code
+
+    def answer(turn: int) -> int:
+        return world.staff_a.post(f"{of_query}/answers", {"text": f"Answer {turn}"}).status_code
+
+    def close(turn: int) -> int:
+        decision = ("close", "reopen")[turn % 2]
+        return world.monitor.post(f"{of_query}/closure", {"decision": decision, "reason": "settled"}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        acts = [pool.submit(act, turn) for turn in range(12) for act in (correct, answer, close)]
+        acts += [pool.submit(refresh_site, world) for _ in range(4)]
+        told = [done.result() for done in acts]
+    assert set(told[:36]) <= {200, 201, 409, 412}
+    refresh_site(world)
+    [query] = queries(world)
+    assert query["rule_holds"] is (world.staff_a.get(path).json()["onset"] is None)
+    assert len(messages(world, query)) == query["version"]
+
+
+@pytest.mark.parametrize("site", ["A", "B"])
+def test_a_pass_over_everything_reaches_each_site(world: World, site: str) -> None:
+    pid = world.enrolled(site)
+    staff = world.staff_a if site == "A" else world.staff_b
+    staff.post("/v1/visits", world.visit(pid))
+    rules_over_time.refresh(world.registry.served)
+    assert "visit_overdue" in {query["rule"] for query in queries(world, participant=pid)}
