@@ -22,6 +22,7 @@ from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.data_lock import DataLock
 from app.models.extract import Extract
 from app.models.outcome import Outcome
 from app.models.participant import Participant
@@ -53,6 +54,8 @@ class Permission(StrEnum):
     extract_download = "extract:download"
     extract_read = "extract:read"
     extract_request = "extract:request"
+    lock_read = "lock:read"
+    lock_write = "lock:write"
     me_read = "me:read"
     me_write = "me:write"
     outcome_read = "outcome:read"
@@ -69,7 +72,7 @@ class Permission(StrEnum):
 
 
 _P = Permission
-_READS = {_P.adverse_event_read, _P.outcome_read, _P.participant_read, _P.signature_read, _P.visit_read}
+_READS = {_P.adverse_event_read, _P.lock_read, _P.outcome_read, _P.participant_read, _P.signature_read, _P.visit_read}
 _EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
 _SITE_WORK = {
     _P.adverse_event_write,
@@ -82,7 +85,7 @@ _SITE_WORK = {
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
-    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read}),
+    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read, _P.lock_write}),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
     Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
@@ -305,6 +308,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "account": lambda actor: true() if actor.everywhere else false(),
     "adverse_event": _own_sites(AdverseEvent.site_id),
     "audit_entry": _audit_entries,
+    "data_lock": _own_sites(DataLock.site_id),
     "extract": _extracts,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),

@@ -20,6 +20,7 @@ PRIVILEGES: Mapping[str, str] = {
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
     "client_secret": _KEEP,
     "consent": _ADD,
+    "data_lock": "SELECT, INSERT, UPDATE (lifted_by, lifted_at, lifting_reason)",
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,
@@ -68,6 +69,8 @@ def grant(connection: Connection, role: str) -> None:
     connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
+    if "data_lock" in there:
+        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.locks_in_force TO {to}")
     for table, privileges in PRIVILEGES.items():
         if table in there:
             connection.exec_driver_sql(f"GRANT {privileges} ON {schema}.{quote(table)} TO {to}")

@@ -17,6 +17,7 @@ from app.routers import (
     auth,
     extracts,
     health,
+    locks,
     me,
     outcomes,
     participants,
@@ -46,6 +47,7 @@ ROUTERS = (
     outcomes,
     adverse_events,
     signatures,
+    locks,
     extracts,
     audit_entries,
 )

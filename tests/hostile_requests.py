@@ -15,7 +15,17 @@ from sqlmodel import col, func, select
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
 from tests.hostile import census
-from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, signature_of, with_password
+from tests.route_cases import (
+    PASSWORD,
+    a_lock,
+    a_visit,
+    an_event,
+    an_extract,
+    an_outcome,
+    lock_of,
+    signature_of,
+    with_password,
+)
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -97,6 +107,8 @@ class Targets:
         admin, grant = world.admin, {"role": "site_staff", "study": world.study, "sites": ["A"]}
         decision = {"decision": "approve", "reason": "agreed use"}
         return {
+            "lock": (world.monitor, "/v1/locks", lock_of(world, "A")),
+            "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
             "extract": (world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
             "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
@@ -150,10 +162,12 @@ class Targets:
                 grant_id=account["grants"][0]["id"], secret_id=account.get("secret_id")
             )
         name = template.partition("{")[2].partition("}")[0]
-        values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
-        return template.replace(f"{{{name}}}", values[name] or self._made(name))
+        values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None}
+        return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:
+        if name == "lock_id":
+            return a_lock(self.world, "A").headers["Location"].rpartition("/")[2]
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -177,6 +191,8 @@ NAMES = (
         "outcome",
         "event",
         "sign",
+        "lock",
+        "lift",
         "extract",
         "approval",
         "sign_in",

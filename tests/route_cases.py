@@ -199,6 +199,19 @@ def _content(world: World, caller: Caller, site: str) -> Response:
     return caller.get("/v1/signatures/content", participant=visit["participant"], visit=visit["id"])
 
 
+def lock_of(world: World, site: str, **changes: Any) -> dict[str, Any]:
+    """A valid freeze of a new participant."""
+    about = {"kind": "freeze", "study": world.study, "participant": world.enrolled(site)}
+    return {**about, "reason": "cleaning for the interim look", **changes}
+
+
+def a_lock(world: World, site: str) -> Response:
+    """A freeze that the monitor of the study set."""
+    answer = world.monitor.post("/v1/locks", lock_of(world, site))
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
@@ -271,6 +284,12 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/signatures/{signature_id}"): lambda world, caller, site: caller.get(
         a_signature(world, site).headers["Location"]
     ),
+    ("POST", "/v1/locks"): lambda world, caller, site: caller.post("/v1/locks", lock_of(world, site)),
+    ("GET", "/v1/locks"): lambda world, caller, site: caller.get("/v1/locks"),
+    ("GET", "/v1/locks/{lock_id}"): lambda world, caller, site: caller.get(a_lock(world, site).headers["Location"]),
+    ("POST", "/v1/locks/{lock_id}/lifting"): lambda world, caller, site: caller.post(
+        f"{a_lock(world, site).headers['Location']}/lifting", {"reason": "a late page came in"}
+    ),
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -290,7 +309,9 @@ CASES: Mapping[Route, Case] = {
 OF_A_SITE: frozenset[Route] = frozenset(
     route
     for route in CASES
-    if route[1].startswith(("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures"))
+    if route[1].startswith(
+        ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/locks")
+    )
     and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
 )
 """Routes about one record of one site: another site's is 404 there."""

@@ -11,10 +11,10 @@ from app.models.account import Account, Role, RoleGrant
 from app.models.audit import AuditChain
 from app.models.base import now
 from app.models.visit import Visit
-from tests.route_cases import a_signature, a_visit, an_event
+from tests.route_cases import a_lock, a_signature, a_visit, an_event
 from tests.world import Caller, World, madrs
 
-LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures")
+LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/locks")
 
 
 def everything(world: World) -> None:
@@ -23,6 +23,7 @@ def everything(world: World) -> None:
         a_visit(world, site)
         an_event(world, site)
         a_signature(world, site)
+        a_lock(world, site)
 
 
 def sites_seen(caller: Caller, path: str, **filters: str) -> set[str]:

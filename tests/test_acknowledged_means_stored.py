@@ -15,10 +15,12 @@ from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import (
     Route,
+    a_lock,
     a_visit,
     an_event,
     an_extract,
     an_outcome,
+    lock_of,
     signature_of,
     totp_code,
     with_password,
@@ -162,6 +164,16 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/adverse-events"): (
         lambda world: _post(world.staff_a, "/v1/adverse-events", world.event(world.enrolled())),
         {"adverse_event": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/locks"): (
+        lambda world: _post(world.monitor, "/v1/locks", lock_of(world, "A")),
+        {"data_lock": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/locks/{lock_id}/lifting"): (
+        lambda world: _post(
+            world.monitor, f"{a_lock(world, 'A').headers['Location']}/lifting", {"reason": "a late page came in"}
+        ),
+        {"audit_entry": 1},
     ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),

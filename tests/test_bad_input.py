@@ -177,6 +177,11 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("event", "/aware_at", INSTANT),
     ("amend_event", "/severity", CHOICE),
     ("amend_event", "/reason", REASON),
+    ("lock", "/kind", CHOICE),
+    ("lock", "/study", (*CODE, None)),
+    ("lock", "/participant", tuple(value for value in PID if value is not None)),
+    ("lock", "/reason", REASON),
+    ("lift", "/reason", REASON),
     ("extract", "/purpose", (*TEXT, None)),
     ("extract", "/profile", CHOICE),
     ("extract", "/study", (*CODE, None)),
@@ -241,6 +246,7 @@ LISTS = (
     "/v1/outcomes",
     "/v1/adverse-events",
     "/v1/signatures",
+    "/v1/locks",
     "/v1/extracts",
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")

@@ -19,6 +19,7 @@ EVERYBODY = frozenset(Role)
 STAFF, ADMIN = frozenset({Role.site_staff, Role.investigator}), frozenset({Role.admin})
 CLINICAL_READERS = STAFF | {Role.monitor}
 INVESTIGATOR = frozenset({Role.investigator})
+MONITOR = frozenset({Role.monitor})
 ANALYST, CUSTODIAN = frozenset({Role.analyst}), frozenset({Role.custodian})
 
 MATRIX: dict[Route, frozenset[Role]] = {
@@ -73,6 +74,10 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/signatures"): CLINICAL_READERS,
     ("GET", "/v1/signatures/content"): CLINICAL_READERS,
     ("GET", "/v1/signatures/{signature_id}"): CLINICAL_READERS,
+    ("POST", "/v1/locks"): MONITOR,
+    ("GET", "/v1/locks"): CLINICAL_READERS,
+    ("GET", "/v1/locks/{lock_id}"): CLINICAL_READERS,
+    ("POST", "/v1/locks/{lock_id}/lifting"): MONITOR,
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
     ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,
@@ -169,7 +174,12 @@ def test_another_studys_record_is_404_on_every_route(world: World, route: Route)
 
 @pytest.mark.parametrize("route", sorted(OF_A_SITE), ids=" ".join)
 def test_another_sites_record_is_404_on_every_route(world: World, route: Route) -> None:
-    own = world.staff_a if Role.site_staff in MATRIX[route] else world.investigator
+    those = {
+        Role.site_staff: world.staff_a,
+        Role.investigator: world.investigator,
+        Role.monitor: world.monitor_a,
+    }
+    own = next(caller for role, caller in those.items() if role in MATRIX[route])
     answer = CASES[route](world, own, "B")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     if Role.monitor in MATRIX[route]:

@@ -85,6 +85,13 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         operational="id visit_id meaning content_form content_sha256 signer signer_name second_factor signed_at",
     ),
+    "data_lock": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="visit_code",
+        free_text="reason lifting_reason",
+        operational="id kind scope visit_id set_by set_at lifted_by lifted_at",
+    ),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(
         system=(

@@ -28,6 +28,7 @@ from app.models.partial_date import span
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -40,6 +41,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     """Report an event; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
     person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     _require_listed(person.protocol, body)
+    require_unlocked(session, person.site_id, person.row.pid)
     at = now()
     row = AdverseEvent(
         site_id=person.site_id,
@@ -69,6 +71,7 @@ def amend_adverse_event(
         return _read(values(row), person.place)
     merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
     _require_listed(person.protocol, merged)
+    require_unlocked(session, row.site_id, row.pid)
     before = audit.snapshot(row)
     for name, value in _columns(merged, person.protocol, row.created_at).items():
         setattr(row, name, value)

@@ -27,6 +27,7 @@ from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
 from app.protocol.scoring import score
 from app.security.keys import Keyring
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 
 
@@ -118,6 +119,7 @@ def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
+    require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     row, scores, event = store(session, actor, visit, body, "")
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores), row.site_id
@@ -145,6 +147,7 @@ def amend_outcome(
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
+    require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     before = _remembered(row, scores_of(session, [row.id])[row.id])
     row.items = canonical_json(items)
     row.collected_on = collected_on

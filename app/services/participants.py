@@ -32,6 +32,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.studies import protocol_of, site_by_code
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -96,6 +97,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     assert site.id is not None
     assert version.id is not None
     _require_known_codes(protocol_of(session, version.id), body)
+    require_unlocked(session, site.id, None)
     row = Participant(
         site_id=site.id,
         pid=_fresh_pid(session),
@@ -237,6 +239,7 @@ def amend_participant(
         faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
+    require_unlocked(session, row.site_id, row.pid)
     for name in _COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
@@ -252,6 +255,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     row, before = person.row, audit.snapshot(person.row)
     if body.status not in STATUS_TRANSITIONS[ParticipantStatus(row.status)]:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
+    require_unlocked(session, row.site_id, row.pid)
     row.status, row.status_on = body.status, body.effective_on
     if body.status is ParticipantStatus.enrolled:
         row.enrolled_on = body.effective_on

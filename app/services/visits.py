@@ -32,6 +32,7 @@ from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import outcomes
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -68,6 +69,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     definition = _definition(person.protocol, body.visit_code, body.occurrence)
     window = _window(session, person, definition, body.occurrence)
+    require_unlocked(session, person.site_id, person.row.pid, visit_code=body.visit_code)
     row = Visit(
         site_id=person.site_id,
         pid=person.row.pid,
@@ -162,6 +164,7 @@ def amend_visit(
     if not differing:
         return detail(session, actor, visit_id)
     person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
+    require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = checked(VisitDates, {**{name: getattr(row, name) for name in VisitDates.model_fields}, **changes})
     _require_in_study(session, person, dates.occurred_on)
     window = _window(session, person, _definition(person.protocol, row.visit_code, row.occurrence), row.occurrence)
