@@ -29,6 +29,7 @@ from app.models.participant import Participant
 from app.models.sign_in import Revocation
 from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
+from app.models.verification import Verification
 from app.models.visit import Visit
 from app.security.jwt import TokenRefused
 from app.security.oidc import OutsideClaims, Provider
@@ -67,12 +68,22 @@ class Permission(StrEnum):
     signature_write = "signature:write"
     study_read = "study:read"
     study_write = "study:write"
+    verification_read = "verification:read"
+    verification_write = "verification:write"
     visit_read = "visit:read"
     visit_write = "visit:write"
 
 
 _P = Permission
-_READS = {_P.adverse_event_read, _P.lock_read, _P.outcome_read, _P.participant_read, _P.signature_read, _P.visit_read}
+_READS = {
+    _P.adverse_event_read,
+    _P.lock_read,
+    _P.outcome_read,
+    _P.participant_read,
+    _P.signature_read,
+    _P.verification_read,
+    _P.visit_read,
+}
 _EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
 _SITE_WORK = {
     _P.adverse_event_write,
@@ -85,7 +96,7 @@ _SITE_WORK = {
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
-    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read, _P.lock_write}),
+    Role.monitor: frozenset(_READS | _EVERYONE | {_P.audit_read, _P.lock_write, _P.verification_write}),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
     Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
@@ -316,6 +327,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "signature": _own_sites(Signature.site_id),
     "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),
     "study": _own_studies(Study.id),
+    "verification": _own_sites(Verification.site_id),
     "visit": _own_sites(Visit.site_id),
 }
 """Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""

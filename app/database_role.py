@@ -38,6 +38,8 @@ PRIVILEGES: Mapping[str, str] = {
     "throttle": _ALL,
     "totp": _ALL,
     "vault_identity": _ADD,
+    "verification": _ADD,
+    "verification_withdrawal": _ADD,
     "visit": _KEEP,
 }
 """Table -> what the server does with its rows. A table that is not here is closed to it."""

@@ -23,6 +23,7 @@ from app.routers import (
     participants,
     signatures,
     studies,
+    verifications,
     visits,
 )
 from app.schema import require_head
@@ -48,6 +49,7 @@ ROUTERS = (
     adverse_events,
     signatures,
     locks,
+    verifications,
     extracts,
     audit_entries,
 )

@@ -18,12 +18,14 @@ from tests.hostile import census
 from tests.route_cases import (
     PASSWORD,
     a_lock,
+    a_verification,
     a_visit,
     an_event,
     an_extract,
     an_outcome,
     lock_of,
     signature_of,
+    verification_of,
     with_password,
 )
 from tests.world import Caller, World, madrs, protocol_definition
@@ -109,6 +111,8 @@ class Targets:
         return {
             "lock": (world.monitor, "/v1/locks", lock_of(world, "A")),
             "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
+            "verify": (world.monitor, "/v1/verifications", verification_of(world, "A")),
+            "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
             "extract": (world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
             "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
@@ -168,6 +172,8 @@ class Targets:
     def _made(self, name: str) -> str:
         if name == "lock_id":
             return a_lock(self.world, "A").headers["Location"].rpartition("/")[2]
+        if name == "verification_id":
+            return a_verification(self.world, "A").headers["Location"].rpartition("/")[2]
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -193,6 +199,8 @@ NAMES = (
         "sign",
         "lock",
         "lift",
+        "verify",
+        "unverify",
         "extract",
         "approval",
         "sign_in",

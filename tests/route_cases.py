@@ -212,6 +212,19 @@ def a_lock(world: World, site: str) -> Response:
     return answer
 
 
+def verification_of(world: World, site: str, **changes: Any) -> dict[str, Any]:
+    """A valid verification of a new adverse event."""
+    event = an_event(world, site).json()
+    return {"subject_type": "adverse_event", "subject": event["id"], "version": 1, "result": "verified", **changes}
+
+
+def a_verification(world: World, site: str) -> Response:
+    """An adverse event that the monitor of the study verified."""
+    answer = world.monitor.post("/v1/verifications", verification_of(world, site))
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
 CASES: Mapping[Route, Case] = {
     ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
@@ -290,6 +303,19 @@ CASES: Mapping[Route, Case] = {
     ("POST", "/v1/locks/{lock_id}/lifting"): lambda world, caller, site: caller.post(
         f"{a_lock(world, site).headers['Location']}/lifting", {"reason": "a late page came in"}
     ),
+    ("POST", "/v1/verifications"): lambda world, caller, site: caller.post(
+        "/v1/verifications", verification_of(world, site)
+    ),
+    ("GET", "/v1/verifications"): lambda world, caller, site: caller.get("/v1/verifications"),
+    ("GET", "/v1/verifications/{verification_id}"): lambda world, caller, site: caller.get(
+        a_verification(world, site).headers["Location"]
+    ),
+    ("POST", "/v1/verifications/{verification_id}/withdrawal"): lambda world, caller, site: caller.post(
+        f"{a_verification(world, site).headers['Location']}/withdrawal", {"reason": "the wrong record"}
+    ),
+    ("GET", "/v1/monitoring/verification"): lambda world, caller, site: caller.get(
+        "/v1/monitoring/verification", study=world.study
+    ),
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -310,7 +336,10 @@ OF_A_SITE: frozenset[Route] = frozenset(
     route
     for route in CASES
     if route[1].startswith(
-        ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/locks")
+        (
+            *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/locks"),
+            "/v1/verifications",
+        )
     )
     and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
 )

@@ -11,10 +11,13 @@ from app.models.account import Account, Role, RoleGrant
 from app.models.audit import AuditChain
 from app.models.base import now
 from app.models.visit import Visit
-from tests.route_cases import a_lock, a_signature, a_visit, an_event
+from tests.route_cases import a_lock, a_signature, a_verification, a_visit, an_event
 from tests.world import Caller, World, madrs
 
-LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/locks")
+LISTS = (
+    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/locks"),
+    "/v1/verifications",
+)
 
 
 def everything(world: World) -> None:
@@ -24,6 +27,7 @@ def everything(world: World) -> None:
         an_event(world, site)
         a_signature(world, site)
         a_lock(world, site)
+        a_verification(world, site)
 
 
 def sites_seen(caller: Caller, path: str, **filters: str) -> set[str]:

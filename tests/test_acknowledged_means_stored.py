@@ -16,6 +16,7 @@ from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import (
     Route,
     a_lock,
+    a_verification,
     a_visit,
     an_event,
     an_extract,
@@ -23,6 +24,7 @@ from tests.route_cases import (
     lock_of,
     signature_of,
     totp_code,
+    verification_of,
     with_password,
 )
 from tests.world import Caller, Registry, World, madrs, protocol_definition
@@ -174,6 +176,18 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
             world.monitor, f"{a_lock(world, 'A').headers['Location']}/lifting", {"reason": "a late page came in"}
         ),
         {"audit_entry": 1},
+    ),
+    ("POST", "/v1/verifications"): (
+        lambda world: _post(world.monitor, "/v1/verifications", verification_of(world, "A")),
+        {"verification": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/verifications/{verification_id}/withdrawal"): (
+        lambda world: _post(
+            world.monitor,
+            f"{a_verification(world, 'A').headers['Location']}/withdrawal",
+            {"reason": "the wrong record"},
+        ),
+        {"verification_withdrawal": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),

@@ -182,6 +182,12 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("lock", "/participant", tuple(value for value in PID if value is not None)),
     ("lock", "/reason", REASON),
     ("lift", "/reason", REASON),
+    ("verify", "/subject_type", CHOICE),
+    ("verify", "/subject", (*PID, *UUID_LIKE)),
+    ("verify", "/version", (*INTEGER, 0, None)),
+    ("verify", "/result", CHOICE),
+    ("verify", "/note", TEXT),
+    ("unverify", "/reason", REASON),
     ("extract", "/purpose", (*TEXT, None)),
     ("extract", "/profile", CHOICE),
     ("extract", "/study", (*CODE, None)),
@@ -247,6 +253,7 @@ LISTS = (
     "/v1/adverse-events",
     "/v1/signatures",
     "/v1/locks",
+    "/v1/verifications",
     "/v1/extracts",
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")

@@ -12,6 +12,7 @@ from app.models import (
     sign_in,
     signature,
     study,
+    verification,
     visit,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "sign_in",
     "signature",
     "study",
+    "verification",
     "visit",
 ]
