@@ -96,8 +96,12 @@ def withdraw(
 
 
 def _same_subject(one: Any, other: Any) -> ColumnElement[bool]:
-    names = ("site_id", "subject_type", "pid", "visit_id", "outcome_id", "event_id")
-    return and_(*(one.c[name].is_not_distinct_from(other.c[name]) for name in names))
+    """Plain equality where no column is empty: only that finds rows by index."""
+    always, never_all = ("site_id", "subject_type", "pid"), ("visit_id", "outcome_id", "event_id")
+    return and_(
+        *(one.c[name] == other.c[name] for name in always),
+        *(one.c[name].is_not_distinct_from(other.c[name]) for name in never_all),
+    )
 
 
 def taken_back(made: Any) -> ColumnElement[bool]:
