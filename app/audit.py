@@ -36,6 +36,9 @@ _HASHED = (
     "reason",
     "request_id",
 )
+COLUMNS = frozenset({*_HASHED, "previous_hash", "hash"})
+"""What an exported entry holds."""
+
 _NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed"})
 """Columns whose values are secrets or identifiers: no audit entry may carry them."""
 

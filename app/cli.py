@@ -66,6 +66,7 @@ def serve(
         workers=workers,
         access_log=False,
         server_header=False,
+        http="h11",  # of the two parsers the one that bounds what it collects: 64 KiB, then 400
         timeout_graceful_shutdown=25,
         log_level="warning",
     )
@@ -98,11 +99,12 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
     from app.models.account import Account, GrantCreate, Role, UserCreate
     from app.security.passwords import Passwords
     from app.services import accounts, grants
+    from app.settings import secret
 
     with database.write() as session:
         if session.exec(select(Account.id).where(Account.login == username)).first() is not None:
             return False
-        password = os.environ.get("REGISTRY_ADMIN_PASSWORD") or typer.prompt(
+        password = secret("REGISTRY_ADMIN_PASSWORD") or typer.prompt(
             f"Password for {username} (12 characters or more)", hide_input=True, confirmation_prompt=True
         )
         body = UserCreate(username=username, display_name=username, organisation=organisation, password=password)
@@ -146,6 +148,7 @@ def test(context: typer.Context) -> None:
 def main() -> None:
     """Entry point. Known failures of a deployment end in one plain sentence, not in a traceback."""
     from pydantic import ValidationError
+    from sqlalchemy.exc import OperationalError
 
     from app.database import NotDurable, TooManyConnections
     from app.database_role import SecondWallMissing
@@ -153,6 +156,7 @@ def main() -> None:
     from app.schema import SchemaOutdated
     from app.security.keys import KeysUnusable
     from app.security.rotation import RotationRefused
+    from app.settings import SecretsFolderMissing
 
     os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
@@ -166,6 +170,13 @@ def main() -> None:
         TooManyConnections,
     ) as refused:
         typer.echo(str(refused), err=True)
+        sys.exit(2)
+    except SecretsFolderMissing as missing:
+        typer.echo(str(missing.__doc__), err=True)
+        sys.exit(2)
+    except OperationalError as unreachable:  # without its text, which names the server and the role
+        kind = type(unreachable.orig).__name__
+        typer.echo(f"The database of REGISTRY_DATABASE_URL (or of the owner's) does not answer: {kind}.", err=True)
         sys.exit(2)
     except RegistryError as refused:
         told = [refused.detail(), *(f"{fault.pointer.rpartition('/')[2]}: {fault.message}" for fault in refused.faults)]

@@ -132,6 +132,20 @@ class BodyTooLarge(RegistryError):
     title = "Content too large"
 
 
+class AddressTooLong(RegistryError):
+    """Path and query together are longer than this registry accepts."""
+
+    status = 414
+    title = "URI too long"
+
+
+class HeadersTooLarge(RegistryError):
+    """The headers together are larger than this registry accepts."""
+
+    status = 431
+    title = "Request header fields too large"
+
+
 class MethodNotAllowed(RegistryError):
     """This address does not offer that method."""
 

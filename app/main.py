@@ -1,9 +1,11 @@
 """create_app(): routers, handlers, state. Nothing else."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
 from app import __version__
@@ -35,6 +37,7 @@ from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
 from app.web import logs, oauth, problems
+from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 
 ROUTERS = (
@@ -53,6 +56,14 @@ ROUTERS = (
     extracts,
     audit_entries,
 )
+
+
+BROWSERS: Mapping[str, Any] = {
+    "allow_methods": ["GET", "PATCH", "POST"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-Id"],
+    "expose_headers": ["ETag", "Idempotent-Replayed", "Link", "Location", "Retry-After", "X-Request-Id"],
+}
+"""What pages of the allowed origins may send and read. Without credentials: no token is ever in a cookie."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -79,7 +90,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.refusals = Refusals(app.state.database)
-    app.add_middleware(RequestFrame)
+    app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds)
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **BROWSERS)
     problems.install(app)
     oauth.install(app)
     for module in ROUTERS:

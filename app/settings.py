@@ -1,11 +1,14 @@
 """Settings: read once from the environment (`REGISTRY_...`), handed down, never imported as a global."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 MAX_PRODUCTION_TOKEN_SECONDS = 900
 PREFIX = "REGISTRY_"
@@ -13,6 +16,7 @@ NOT_SETTINGS = frozenset(
     {
         "REGISTRY_ADMIN_PASSWORD",
         "REGISTRY_NEW_PASSWORD",
+        "REGISTRY_SECRETS_DIR",
         "REGISTRY_TEST_FUZZED_TOKENS",
         "REGISTRY_TEST_FUZZ_SEED",
         "REGISTRY_TEST_POSTGRES_URL",
@@ -22,18 +26,50 @@ NOT_SETTINGS = frozenset(
 """Variables of commands and tests, which are no settings of a deployment."""
 
 
+DRIVERS = frozenset({"postgresql+psycopg", "sqlite", "sqlite+pysqlite"})
+
+
+class SecretsFolderMissing(Exception):
+    """REGISTRY_SECRETS_DIR must name a folder that is there."""
+
+
+def secrets_folder() -> Path | None:
+    """The folder whose files hold settings, such as the one where containers find their secrets: a file is named like
+    its variable, in capitals or not, and holds the value. Raises SecretsFolderMissing."""
+    named = os.environ.get("REGISTRY_SECRETS_DIR")
+    if named is None:
+        return None
+    if not Path(named).is_dir():
+        raise SecretsFolderMissing
+    return Path(named)
+
+
+def secret(name: str) -> str | None:
+    """A password that is no setting: from the variable `name`, or else from its file."""
+    folder = secrets_folder()
+    files = [file for file in folder.iterdir() if file.name.upper() == name] if folder else []
+    return os.environ.get(name) or (files[0].read_text().strip() if files else None)
+
+
+def _driver(address: str) -> str | None:
+    try:
+        return make_url(address).drivername
+    except ArgumentError:
+        return None
+
+
 class Settings(BaseSettings):
     """How one deployment runs. There are no default secrets: keys come from `key_file` alone."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     environment: Literal["production", "demo"] = "production"
     """`demo` allows long-lived tokens and a demo key file."""
 
-    database_url: str = "sqlite:///registry.db"
+    database_url: Annotated[str, Field(repr=False)] = "sqlite:///registry.db"
     """SQLAlchemy URL; `postgresql+psycopg://...` in production."""
 
-    owner_database_url: str | None = None
+    owner_database_url: Annotated[str | None, Field(repr=False)] = None
     """PostgreSQL: the same database, as the role that owns the tables, for `registry` commands only. The server's own
     role, that of `database_url`, owns nothing."""
 
@@ -72,6 +108,21 @@ class Settings(BaseSettings):
 
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 1024 * 1024
     """A larger body is refused with 413."""
+
+    max_header_bytes: Annotated[int, Field(ge=4_096, le=60_000)] = 16 * 1024
+    """More bytes of headers, names and values together, are refused with 431. An access token may have 4096."""
+
+    max_target_bytes: Annotated[int, Field(ge=2_048, le=60_000)] = 4 * 1024
+    """A longer path and query are refused with 414. The longest that the registry itself makes has about 1500."""
+
+    hsts_seconds: Annotated[int, Field(ge=0, le=63_072_000)] = 0
+    """How long browsers are told to come by HTTPS only (`Strict-Transport-Security`); 0 says nothing. Set it once the
+    proxy serves HTTPS for good."""
+
+    cors_origins: str = ""
+    """Browser pages that may call the API: exact origins such as `https://desk.example.org`, separated by commas. None
+    by default; never with cookies, as there are none."""
+
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """FULL: an acknowledged write survives a power cut. NORMAL is for measurements only."""
 
@@ -91,13 +142,36 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least grave kind of log line that is written."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """A variable counts before a file of the same name in REGISTRY_SECRETS_DIR."""
+        folder = secrets_folder()
+        files = () if folder is None else (SecretsSettingsSource(settings_cls, folder),)
+        return (init_settings, env_settings, *files)
+
     @model_validator(mode="after")
     def _no_unknown_variable(self) -> Self:
         """A mistyped name must not leave a default in force that nobody chose."""
         known = {f"{PREFIX}{name}".upper() for name in type(self).model_fields} | NOT_SETTINGS
-        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        folder = secrets_folder()
+        names = [*os.environ, *(file.name for file in folder.iterdir())] if folder else list(os.environ)
+        unknown = sorted(name for name in names if name.upper().startswith(PREFIX) and name.upper() not in known)
         if unknown:
             raise ValueError(f"There is no setting {', '.join(unknown)}; docs/deployment.md lists them all")
+        return self
+
+    @model_validator(mode="after")
+    def _databases_are_ours(self) -> Self:
+        for name, address in (("DATABASE_URL", self.database_url), ("OWNER_DATABASE_URL", self.owner_database_url)):
+            if address is not None and _driver(address) not in DRIVERS:
+                raise ValueError(f"{PREFIX}{name} must be a URL that begins with sqlite:// or postgresql+psycopg://")
         return self
 
     @model_validator(mode="after")
@@ -110,6 +184,19 @@ class Settings(BaseSettings):
             if address and not address.startswith("https://") and self.environment == "production":
                 raise ValueError("REGISTRY_OIDC_ISSUER and REGISTRY_OIDC_JWKS_URL must begin with https://")
         return self
+
+    @model_validator(mode="after")
+    def _origins_are_exact(self) -> Self:
+        schemes = "https" if self.environment == "production" else "https?"
+        for origin in self.origins:
+            if not re.fullmatch(rf"{schemes}://[a-z0-9.-]+(:[0-9]{{1,5}})?", origin):
+                raise ValueError("REGISTRY_CORS_ORIGINS holds exact origins, https:// and lower case, without a path")
+        return self
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of `cors_origins`, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> Self:

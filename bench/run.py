@@ -116,10 +116,19 @@ def _served(settings: Settings) -> Iterator[tuple[str, int]]:
     port = free_port()
     environment = {
         **os.environ,
-        **{f"REGISTRY_{name.upper()}": str(value) for name, value in settings.model_dump().items()},
+        **{f"REGISTRY_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()},
         "REGISTRY_LOG_LEVEL": "error",
     }
-    command = ["uvicorn", "bench.floor:create_floor", "--factory", "--port", str(port), "--no-access-log"]
+    command = [
+        "uvicorn",
+        "bench.floor:create_floor",
+        "--factory",
+        "--port",
+        str(port),
+        "--no-access-log",
+        "--http",
+        "h11",
+    ]
     process = subprocess.Popen([sys.executable, "-m", *command, "--log-level", "error"], env=environment)
     base_url = f"http://127.0.0.1:{port}"
     try:

@@ -73,6 +73,13 @@ def test_the_pages_lines_verify_an_export_and_find_what_was_tampered_with(world:
         assert (code, f"entry {number} " in said) == (1, True)
 
 
+@pytest.mark.parametrize("line", ["", "no JSON", "5", "[]", '{"site_id": 1}', "[" * 100_000])
+def test_a_file_that_is_no_export_is_refused_in_one_sentence(world: World, shell: Shell, line: str) -> None:
+    lines = exported(world, shell)
+    file = shell.file("spoilt.jsonl", "".join([lines[0], f"{line}\n", *lines[1:]]))
+    assert shell.audit("verify", "--file", file)[0] == 2
+
+
 def test_the_csv_joins_to_the_lines_of_the_export(world: World, shell: Shell) -> None:
     lines = exported(world, shell)
     sheet = world.monitor.get("/v1/audit-entries", format="csv", study=world.study, site="A").text

@@ -254,6 +254,7 @@ LISTS = (
     "/v1/signatures",
     "/v1/locks",
     "/v1/verifications",
+    "/v1/audit-entries",
     "/v1/extracts",
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
@@ -313,7 +314,7 @@ NAMELESS = (
     "99",
     "-1",
     "9223372036854775808",
-    "x" * 5000,
+    "x" * 3000,
 )
 PLACES = (
     *(

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -28,23 +28,27 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WHY = ("--reason", "on leave")
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables of a registry that was set up with the admin `admin`."""
-    folder = tmp_path_factory.mktemp("commands")
-    shared = {
+def variables(folder: Path, database_url: str) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
         "REGISTRY_ENVIRONMENT": "demo",
         "REGISTRY_KEY_FILE": str(folder / "keys.json"),
         "REGISTRY_ADMIN_PASSWORD": "correct horse battery staple",
         "REGISTRY_NEW_PASSWORD": "another long password",
+        "REGISTRY_DATABASE_URL": database_url,
         "PYTHONPATH": str(ROOT),
     }
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of a registry that was set up with the admin `admin`."""
+    folder = tmp_path_factory.mktemp("commands")
     if request.param == "sqlite":
-        yield _set_up({**shared, "REGISTRY_DATABASE_URL": f"sqlite:///{folder / 'registry.db'}"})
+        yield _set_up(variables(folder, f"sqlite:///{folder / 'registry.db'}"))
     else:
         with new_database(request.getfixturevalue("postgres_url")) as url:
-            yield _set_up({**shared, "REGISTRY_DATABASE_URL": url})
+            yield _set_up(variables(folder, url))
 
 
 def _set_up(environment: dict[str, str]) -> dict[str, str]:
@@ -56,19 +60,19 @@ def _set_up(environment: dict[str, str]) -> dict[str, str]:
 def run(environment: dict[str, str]) -> Run:
     """`registry ...` in this process: starting a new one for each command would take most of the time."""
 
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        output, errors, mask = io.StringIO(), io.StringIO(), os.umask(0o077)
-        sent = {**environment, **variables}
-        with patch.dict(os.environ, sent, clear=True), patch.object(sys, "argv", ["registry", *arguments]):
-            try:
-                with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as end:
-                    main()
-            finally:
-                os.umask(mask)
-        code = end.value.code
-        return subprocess.CompletedProcess(arguments, int(code or 0), output.getvalue(), errors.getvalue())
+    return lambda *arguments, **variables: typed({**environment, **variables}, *arguments)
 
-    return run
+
+def typed(variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `registry ...` does and says where only these variables are set."""
+    output, errors, mask = io.StringIO(), io.StringIO(), os.umask(0o077)
+    with patch.dict(os.environ, variables, clear=True), patch.object(sys, "argv", ["registry", *arguments]):
+        try:
+            with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as end:
+                main()
+        finally:
+            os.umask(mask)
+    return subprocess.CompletedProcess(arguments, int(end.value.code or 0), output.getvalue(), errors.getvalue())
 
 
 @contextmanager
@@ -139,9 +143,19 @@ def test_a_secret_is_printed_once(run: Run, environment: dict[str, str]) -> None
     following = run("client", "secret", made["client_id"], *WHY, "--expires-in-days", "90").stdout
     assert following.startswith("client_secret: rrs_")
     assert refused(run("client", "secret", made["client_id"], *WHY), "Two secrets")
+    assert refused(run("client", "secret-revoke", made["client_id"], "5", *WHY), "a secret's id")
     plain, as_json = run("client", "show", made["client_id"]).stdout, run("client", "show", made["client_id"], "--json")
     assert plain.count("\nsecret ") == 2
-    assert len(json.loads(as_json.stdout)[0]["secrets"]) == 2
+    secrets = json.loads(as_json.stdout)[0]["secrets"]
+    assert len(secrets) == 2
+    assert run("client", "secret-revoke", made["client_id"], secrets[0]["id"], *WHY).returncode == 0
+    assert refused(run("client", "secret-revoke", made["client_id"], secrets[0]["id"], *WHY), "no such record")
+    (left,) = [
+        one
+        for one in json.loads(run("client", "show", made["client_id"], "--json").stdout)[0]["secrets"]
+        if not one["revoked"]
+    ]
+    assert left["id"] == secrets[1]["id"]
     with stored(environment) as session:
         hidden = [row.digest for row in session.exec(select(ClientSecret)).all()]
     assert not [one for one in [*hidden, "rrs_"] if one in plain + as_json.stdout]
@@ -159,8 +173,21 @@ def test_keys_cannot_rotate_where_nothing_can_be_written(run: Run, environment: 
     assert key_file.read_bytes() == before
 
 
+def test_a_rotation_is_remembered_with_the_ids_of_the_keys(run: Run, environment: dict[str, str]) -> None:
+    before = run("keys", "show").stdout
+    assert run("keys", "rotate", "--reason", "remembered", "--kind", "kek").returncode == 0
+    after = run("keys", "show").stdout
+    (added,) = {line.split()[1] for line in after.splitlines()} - {line.split()[1] for line in before.splitlines()}
+    with stored(environment) as session:
+        entry = session.exec(select(AuditEntry).where(col(AuditEntry.reason) == "remembered")).one()
+    (change,) = json.loads(entry.changes)
+    assert (change["field"], [kid for kid in change["new"] if kid not in change["old"]]) == ("kek", [added])
+
+
 @pytest.mark.parametrize("name", ["accounts", "keys"])
-def test_the_documented_commands_run(environment: dict[str, str], name: str) -> None:
+def test_the_documented_commands_run(tmp_path: Path, name: str) -> None:
+    """As pasted, a process for each; what they do on either database, the tests above show."""
+    environment = _set_up(variables(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}"))
     (script,) = [code for kind, code in FENCE.findall((ROOT / "docs/deployment.md").read_text()) if kind == name]
     command = " ".join(f"'{part}'" for part in registry_command())
     pasted = f'registry() {{ {command} "$@"; }}\n{script}'

@@ -1,7 +1,6 @@
 """The nouns of the `registry` command: they call the services that the routes call, as the actor `system`."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +33,9 @@ def writing() -> "Iterator[tuple[Session, Settings]]":
 
 def ask_password(login: str) -> str:
     """From REGISTRY_NEW_PASSWORD, or typed twice; never an argument, which others can read in the process list."""
-    given: str = os.environ.get("REGISTRY_NEW_PASSWORD") or typer.prompt(
+    from app.settings import secret
+
+    given: str = secret("REGISTRY_NEW_PASSWORD") or typer.prompt(
         f"Password for {login} (12 characters or more)", hide_input=True, confirmation_prompt=True
     )
     return given

@@ -7,6 +7,8 @@ import typer
 from app.commands import JSON, WHY, ask_password, show, writing
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlmodel import Session
 
     from app.models.account import Account
@@ -107,6 +109,21 @@ def rotate_secret(
     typer.echo(f"client_secret: {made.client_secret}")
 
 
+@client_app.command("secret-revoke")
+def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
+    """End a secret now, and every token of the site app with it."""
+    from app.models.account import AccountKind, Because
+    from app.services import accounts, client_secrets
+    from app.web.merging import checked
+
+    body = checked(Because, {"reason": reason})
+    wanted = _id(secret_id, "a secret's id, as `registry client show` shows it")
+    with writing() as (session, _):
+        account = accounts.account_by_login(session, AccountKind.client, client_id)
+        client_secrets.revoke(session, None, account, wanted, body.reason)
+    typer.echo(f"The secret of {client_id} is revoked.")
+
+
 def _shared(app: typer.Typer, kind: str) -> None:
     """What people and site apps have in common."""
 
@@ -172,14 +189,13 @@ def give(
     site: Annotated[list[str] | None, typer.Option(help="Repeat for more; without it the whole study.")] = None,
 ) -> None:
     """Give a role to a person or a site app."""
-    from app.models.account import Because, GrantCreate
+    from app.models.account import GrantCreate
     from app.services import grants
     from app.web.merging import checked
 
-    why = checked(Because, {"reason": reason}).reason
-    body = checked(GrantCreate, {"role": role, "study": study, "sites": site or None})
+    body = checked(GrantCreate, {"role": role, "study": study, "sites": site or None, "reason": reason})
     with writing() as (session, _):
-        grants.grant(session, None, _anybody(session, login), body, why)
+        grants.grant(session, None, _anybody(session, login), body)
     typer.echo(f"{login} is {role} now.")
 
 
@@ -196,20 +212,24 @@ def list_grants(login: str, as_json: JSON = False) -> None:
 @grant_app.command("revoke")
 def revoke_grant(login: str, grant_id: str, reason: WHY) -> None:
     """Take a role away."""
-    from uuid import UUID
-
     from app.models.account import Because
     from app.services import grants
     from app.web.merging import checked
 
     body = checked(Because, {"reason": reason})
-    try:
-        wanted = UUID(grant_id)
-    except ValueError:
-        raise typer.BadParameter("a grant's id, as `registry grant list` shows it") from None
+    wanted = _id(grant_id, "a grant's id, as `registry grant list` shows it")
     with writing() as (session, _):
         grants.revoke(session, None, _anybody(session, login), wanted, body.reason)
     typer.echo(f"The grant of {login} is revoked.")
+
+
+def _id(text: str, wanted: str) -> "UUID":
+    from uuid import UUID
+
+    try:
+        return UUID(text)
+    except ValueError:
+        raise typer.BadParameter(wanted) from None
 
 
 def _anybody(session: "Session", login: str) -> "Account":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -53,10 +53,25 @@ def _exported(file: Path, noted: Mapping[int, Head]) -> Iterator[Verdict]:
 
     met: set[int] = set()
     with file.open(encoding="utf-8") as lines:
-        for site_id, chain in groupby((json.loads(line) for line in lines), key=lambda entry: int(entry["site_id"])):
+        for site_id, chain in groupby(_entries(lines), key=lambda entry: int(entry["site_id"])):
             verdict = walk(site_id, chain, noted.get(site_id))
             yield verdict if site_id not in met else Verdict(site_id, verdict.entries, "the chain is torn apart")
             met.add(site_id)
+
+
+def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The entries of an export. A line that is none ends the command: nothing after it can be trusted to follow."""
+    from app.audit import COLUMNS
+
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict) or entry.keys() != COLUMNS:
+            typer.echo(f"line {number} of the file is no entry of an audit trail", err=True)
+            raise typer.Exit(2)
+        yield entry
 
 
 @app.command()

@@ -7,7 +7,7 @@ import typer
 from app.commands import WHY, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from app.security.keys import Key, KeyFile
 
@@ -54,15 +54,34 @@ def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") ->
     """Change the file and remember it. A file that cannot be replaced leaves no entry."""
     from app import audit
     from app.models.account import Because
-    from app.security.rotation import replace_key_file
+    from app.security.keys import read_key_file
+    from app.security.rotation import RotationRefused, replace_key_file
     from app.services.accounts import remember
     from app.web.merging import checked
 
     why = checked(Because, {"reason": reason}).reason
     with writing() as (session, settings):
-        remember(session, None, audit.Event(action, "key_file", "signing and kek", 1, [], why))
-        file = replace_key_file(settings, change)
-    _print(file)
+        before = read_key_file(settings)
+        after = change(before)
+
+        def change_that(file: "KeyFile") -> "KeyFile":
+            if file != before:
+                raise RotationRefused("The key file was changed meanwhile. Look at it, then run this again.")
+            return after
+
+        remember(session, None, audit.Event(action, "key_file", "signing and kek", 1, _kids(before, after), why))
+        replace_key_file(settings, change_that)
+    _print(after)
+
+
+def _kids(before: "KeyFile", after: "KeyFile") -> "list[dict[str, object]]":
+    """The ids of the keys, the active one first, where they change; ids are public."""
+    lists = [(name, _ids(getattr(before, name)), _ids(getattr(after, name))) for name in ("kek", "signing")]
+    return [{"field": name, "old": old, "new": new} for name, old, new in lists if old != new]
+
+
+def _ids(keys: "Sequence[Key]") -> list[str]:
+    return [key.kid for key in keys]
 
 
 def _print(file: "KeyFile") -> None:

@@ -148,6 +148,9 @@ class GrantCreate(Shape):
     sites: Annotated[list[Code], Bounded(max_length=500)] | None = None
     """Codes of the sites; absent means all sites of the study."""
 
+    reason: Reason | None = None
+    """Why, for the audit trail."""
+
 
 class AccountAmend(Shape):
     """A change of an account: only the fields sent change."""

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.settings import Settings
 
@@ -54,8 +54,15 @@ class Key(BaseModel):
     retired_at: AwareDatetime | None = None
 
 
+def _on_p256(pem: str) -> str:
+    key = serialization.load_pem_private_key(pem.encode(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("a signing key is a private key on P-256 (RFC 7518, section 3.4)")
+    return pem
+
+
 class SigningKey(Key):
-    private_pem: str
+    private_pem: Annotated[str, AfterValidator(_on_p256)]
 
 
 class WrappingKey(Key):
@@ -75,6 +82,13 @@ class KeyFile(BaseModel):
     signing: Annotated[list[SigningKey], Field(min_length=1)]
     kek: Annotated[list[WrappingKey], Field(min_length=1)]
     derivation: Secret
+
+    @model_validator(mode="after")
+    def _kids_differ(self) -> Self:
+        for keys in (self.signing, self.kek):
+            if len({key.kid for key in keys}) < len(keys):
+                raise ValueError("two keys of one list have the same kid")
+        return self
 
 
 class Keyring:

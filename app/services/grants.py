@@ -50,9 +50,7 @@ class LastAdmin(Conflict):
     """This would leave the registry without an admin who can sign in; make another one first."""
 
 
-def grant(
-    session: Session, actor: Actor | None, account: Account, body: GrantCreate, reason: str | None = None
-) -> None:
+def grant(session: Session, actor: Actor | None, account: Account, body: GrantCreate) -> None:
     """Give a role. Raises GrantScopeWrong, ClientRoleWrong, CustodianSeparate, AccountDisabled, and NotFound for a
     study or site that is not there."""
     _require_scope(body)
@@ -75,7 +73,7 @@ def grant(
         )
         session.add(row)
         session.flush()
-        _remember(session, actor, audit.created("grant:given", row, row.id, reason=reason))
+        _remember(session, actor, audit.created("grant:given", row, row.id, reason=body.reason))
     _raise_version(session, account)
 
 

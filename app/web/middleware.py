@@ -29,8 +29,10 @@ class RequestFrame:
     """Pure ASGI, so that a streamed answer is not held back. The last stop of an exception: nothing above may log it,
     since its text can carry values."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hsts_seconds: int = 0) -> None:
         self.app = app
+        hsts = {"Strict-Transport-Security": f"max-age={hsts_seconds}"} if hsts_seconds else {}
+        self._safe_headers = {**_SAFE_HEADERS, **hsts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +49,7 @@ class RequestFrame:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
-                for name, value in _SAFE_HEADERS.items():
+                for name, value in self._safe_headers.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -7,6 +7,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.background import BackgroundTask
@@ -22,7 +23,6 @@ _LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "expec
 _BY_STATUS: dict[int, type[RegistryError]] = {
     400: errors.MalformedRequest,
     404: errors.NotFound,
-    405: errors.MethodNotAllowed,
     413: errors.BodyTooLarge,
     415: errors.UnsupportedMediaType,
 }
@@ -112,8 +112,20 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, RegistryError):
         return _answer(request, error.__cause__)
+    if error.status_code == 405:
+        return _answer(request, errors.MethodNotAllowed(headers={"Allow": ", ".join(_methods_of(request))}))
     family = _BY_STATUS.get(error.status_code, errors.MalformedRequest)
     return _answer(request, family(headers=dict(error.headers or {})))
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Every method of this address (RFC 9110, section 15.5.6). The framework names those of one of its routes only."""
+    offered: set[str] = set()
+    for context in iter_route_contexts(request.app.routes):
+        regex = getattr(context.original_route, "path_regex", None)
+        if regex is not None and regex.match(request.scope["path"]):
+            offered |= set(context.methods or ())
+    return sorted(offered)
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:

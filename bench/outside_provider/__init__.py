@@ -1,0 +1,1 @@
+"""The registry against an OpenID Connect provider by others (docs/oidc.md)."""

@@ -1,0 +1,171 @@
+"""The headers of every answer, the bounds on those of a request, and what browsers are allowed."""
+
+import socket
+from collections.abc import Iterator, Mapping
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from pydantic import ValidationError
+
+from app.main import create_app
+from app.settings import Settings
+from tests.hostile_requests import NAMES, Targets
+from tests.route_cases import CASES, PUBLIC, Route
+from tests.server import LiveServer
+from tests.test_permissions import MATRIX, caller_of
+from tests.world import Caller, Registry, World
+
+SAFE: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+LEAKS = ("traceback", "sqlalchemy", "pydantic", "starlette", "psycopg", "sqlite3", 'file "')
+PAGE = "https://desk.example.org"
+
+
+def require_contract(answer: Response, status: int) -> None:
+    """What holds for every answer: safe headers, one request id, one shape of refusals, no word of what we run on."""
+    assert answer.status_code == status, answer.text
+    held = {name: answer.headers[name] for name in SAFE}
+    assert held == {**SAFE, "cache-control": held["cache-control"]}
+    assert "no-store" in held["cache-control"]
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    assert "server" not in answer.headers
+    if status >= 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert not [leak for leak in LEAKS if leak in answer.text.lower()]
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_success_401_and_403_keep_the_contract_on_every_route(world: World, route: Route) -> None:
+    case = CASES[route]
+    role = min(MATRIX[route])
+    good = case(world, caller_of(world, role), "A")
+    require_contract(good, good.status_code)
+    assert good.is_success
+    require_contract(case(world, Caller(world.registry.client, "not-a-token"), "A"), 401)
+    require_contract(case(world, world.nobody, "A"), 403)
+
+
+@pytest.fixture(scope="module")
+def targets(registry: Registry) -> Targets:
+    return Targets(World(registry))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refusals_of_bodies_keep_the_contract_on_every_route_that_takes_one(targets: Targets, name: str) -> None:
+    target = targets[name]
+    require_contract(target.send(b"{"), 400)
+    require_contract(target.send(b"{}", **{"Content-Type": "text/plain"}), 415)
+    require_contract(target.send(b" " * (1024 * 1024 + 1)), 413)
+    require_contract(target.send_json({"no_such_field": 1}), 422)
+    if target.method == "PATCH":
+        require_contract(target.send_json(target.body, **{"If-Match": '"stale"'}), 412)
+        require_contract(target.caller.patch(target.path, dict(target.body)), 428)
+
+
+def addresses(registry: Registry) -> dict[str, set[str]]:
+    """Every address with all its methods; parameters are filled with something."""
+    found: dict[str, set[str]] = {}
+    for context in iter_route_contexts(registry.app.routes):
+        if getattr(context.original_route, "dependant", None) is not None and context.path is not None:
+            found.setdefault(context.path, set()).update(context.methods or ())
+    return found
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "HEAD", "BREW"])
+def test_a_method_that_is_not_offered_is_told_all_that_are(registry: Registry, method: str) -> None:
+    all_addresses = addresses(registry)
+    assert max(len(methods) for methods in all_addresses.values()) > 1
+    for path, methods in all_addresses.items():
+        answer = registry.client.request(method, path.replace("{", "").replace("}", ""))
+        require_contract(answer, 405)
+        assert methods <= set(answer.headers["allow"].split(", ")), path
+    assert registry.client.request(method, "/v1/visits").headers["allow"] == "GET, POST"
+    assert registry.client.request(method, "/v1/visits/1").headers["allow"] == "GET, PATCH"
+
+
+def test_public_routes_and_unknown_addresses_keep_the_contract(registry: Registry) -> None:
+    for method, path in sorted(PUBLIC):
+        if method == "GET" and "{" not in path:
+            require_contract(registry.client.get(path), 200)
+    require_contract(registry.client.get("/v1/nothing-here"), 404)
+    require_contract(registry.client.get("/"), 404)
+
+
+def test_headers_and_addresses_are_bounded(registry: Registry, world: World) -> None:
+    limits = registry.app.state.settings
+    client = registry.client
+    for headers in ({"X-Long": "x" * limits.max_header_bytes}, {f"X-{number}": "x" * 90 for number in range(200)}):
+        require_contract(client.get("/healthz", headers=headers), 431)
+    require_contract(client.get("/healthz?" + "q" * limits.max_target_bytes), 414)
+    require_contract(client.get("/" + "p" * limits.max_target_bytes), 414)
+    assert client.get("/healthz", headers={"X-Long": "x" * (limits.max_header_bytes - 1000)}).status_code == 200
+    assert client.get("/healthz", headers={"Authorization": "Bearer " + "x" * 4096}).status_code == 200
+
+
+def test_a_server_refuses_endless_headers_and_answers_the_next(live_server: LiveServer) -> None:
+    host, port = live_server.base_url.removeprefix("http://").split(":")
+    for size, expected in ((20_000, b"431"), (200_000, b"400")):
+        with socket.create_connection((host, int(port)), timeout=10) as wire:
+            try:
+                wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * size + b"\r\n\r\n")
+                answer = wire.recv(4096)
+            except ConnectionError:  # the server may hang up while it is still sent to
+                answer = b"HTTP/1.1 400"
+        assert answer.split(b" ")[1] == expected
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = wire.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"\r\nserver:" not in answer.lower()
+
+
+@pytest.fixture(scope="module")
+def behind_https(registry: Registry) -> Iterator[TestClient]:
+    """The same registry, told that HTTPS is for good and that one page may call it."""
+    settings: Settings = registry.app.state.settings
+    changed = settings.model_copy(update={"hsts_seconds": 31_536_000, "cors_origins": PAGE})
+    with TestClient(create_app(changed)) as client:
+        yield client
+
+
+def test_https_is_demanded_where_the_operator_says_so(registry: Registry, behind_https: TestClient) -> None:
+    assert "strict-transport-security" not in registry.client.get("/healthz").headers
+    for path in ("/healthz", "/v1/me", "/nothing"):
+        assert behind_https.get(path).headers["strict-transport-security"] == "max-age=31536000"
+
+
+def asked_by(client: TestClient, origin: str, method: str = "OPTIONS") -> Response:
+    asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    return client.request(method, "/v1/me", headers={**asks, "Access-Control-Request-Headers": "idempotency-key"})
+
+
+def test_no_page_may_call_unless_its_origin_was_named(registry: Registry, behind_https: TestClient) -> None:
+    for client, origin in ((registry.client, PAGE), (behind_https, "https://evil.example"), (behind_https, "null")):
+        for method in ("OPTIONS", "GET"):
+            assert "access-control-allow-origin" not in asked_by(client, origin, method).headers
+
+
+def test_a_named_page_may_call_and_read_refusals_but_never_with_cookies(behind_https: TestClient) -> None:
+    preflight = asked_by(behind_https, PAGE)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, PAGE)
+    assert "Idempotency-Key" in preflight.headers["access-control-allow-headers"]
+    refused = asked_by(behind_https, PAGE, "GET")
+    require_contract(refused, 401)
+    assert refused.headers["access-control-allow-origin"] == PAGE
+    assert "ETag" in refused.headers["access-control-expose-headers"]
+    for answer in (preflight, refused):
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "origins", ["*", "null", "http://desk.example.org", f"{PAGE}/", f"{PAGE} https://b.example", "desk"]
+)
+def test_origins_that_are_not_exact_are_refused_at_the_start(origins: str) -> None:
+    with pytest.raises(ValidationError, match="REGISTRY_CORS_ORIGINS"):
+        Settings(cors_origins=origins)
