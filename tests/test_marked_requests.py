@@ -119,7 +119,18 @@ def test_marks_are_stored_only_where_they_were_meant(targets: Targets, registry:
     for name in NAMES:
         list(marked(targets, name))
     clinical = {"adverse_event", "visit", "idempotency_record", "sae_report", "ae_review"}
-    meant = {*clinical, "account", "study", "site", "extract", "protocol_version", "participant", "audit_entry"}
+    monitored = {"data_lock", "verification", "verification_withdrawal"}
+    meant = {
+        *clinical,
+        *monitored,
+        "account",
+        "study",
+        "site",
+        "extract",
+        "protocol_version",
+        "participant",
+        "audit_entry",
+    }
     with registry.database.engine.connect() as connection:
         for table in SQLModel.metadata.sorted_tables:
             text = "\n".join(repr(tuple(row)) for row in connection.execute(select(table)))
