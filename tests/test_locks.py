@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from fastapi.routing import iter_route_contexts
 from httpx2 import Response
-from sqlmodel import select
+from sqlmodel import col, select
 
 from app import database as sessions
 from app.models.audit import AuditEntry
@@ -198,7 +198,9 @@ def test_a_lock_says_what_it_holds_and_who_set_and_lifted_it_when_and_why(world:
     again = lift(world, lock)
     assert (again.status_code, again.json()["code"]) == (409, "lock_lifted")
     with world.registry.database.read() as session:
-        told = session.exec(select(AuditEntry).where(AuditEntry.subject_id == read["id"])).all()
+        told = session.exec(
+            select(AuditEntry).where(AuditEntry.subject_id == read["id"]).order_by(col(AuditEntry.seq))
+        ).all()
     assert [(entry.action, entry.reason) for entry in told] == [
         ("lock:set", WHY),
         ("lock:lifted", "a late page came in"),

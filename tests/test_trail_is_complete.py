@@ -12,14 +12,16 @@ from app.models.account import Account, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.base import columns, table_of
+from app.models.data_lock import DataLock
 from app.models.extract import Extract
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
 from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
+from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
 from tests.account_cases import a_person, a_site_app
-from tests.route_cases import PASSWORD, a_signature, an_extract, with_password
+from tests.route_cases import PASSWORD, a_lock, a_signature, a_verification, an_extract, with_password
 from tests.world import World, madrs
 
 STEPS = 120
@@ -49,6 +51,9 @@ KEYS: Mapping[type[Any], Callable[[Any], str]] = {
     Outcome: lambda row: str(row.id),
     AdverseEvent: lambda row: str(row.id),
     Signature: lambda row: str(row.id),
+    DataLock: lambda row: str(row.id),
+    Verification: lambda row: str(row.id),
+    VerificationWithdrawal: lambda row: str(row.verification_id),
 }
 
 
@@ -147,6 +152,9 @@ def test_the_clinical_tables_are_built_again_from_the_trail_alone(world: World) 
     for _ in range(STEPS):
         history.step()
     a_signature(world, "A")
+    why = {"reason": "as it turned out"}
+    for record, taken_back in ((a_lock(world, "A"), "lifting"), (a_verification(world, "A"), "withdrawal")):
+        assert world.monitor.post(f"{record.headers['Location']}/{taken_back}", why).is_success
     assert history.refused > 10
     site = world.site_ids["A"]
     rows, live = rebuilt(world, site), 0

@@ -7,7 +7,7 @@ import pytest
 from httpx2 import Response
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from app.models.audit import AuditEntry
 from tests.route_cases import a_verification, a_visit, an_event, an_outcome, made
@@ -94,7 +94,9 @@ def test_a_verification_is_taken_back_with_a_reason_and_the_one_before_it_stands
     again = world.monitor.post(path, {"reason": "the wrong visit"})
     assert (again.status_code, again.json()["code"]) == (409, "verification_withdrawn")
     with world.registry.database.read() as session:
-        told = session.exec(select(AuditEntry).where(AuditEntry.subject_id == second.json()["id"])).all()
+        told = session.exec(
+            select(AuditEntry).where(AuditEntry.subject_id == second.json()["id"]).order_by(col(AuditEntry.seq))
+        ).all()
     assert [(entry.action, entry.reason) for entry in told] == [
         ("verification:recorded", None),
         ("verification:withdrawn", "the wrong visit"),
