@@ -22,6 +22,7 @@ from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery, DataQueryMessage
 from app.models.dosing_session import DosingSession
 from app.models.extract import Extract
@@ -31,6 +32,7 @@ from app.models.safety_signal import SafetySignal
 from app.models.sign_in import Revocation
 from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
+from app.models.verification import Verification
 from app.models.visit import Visit
 from app.security.jwt import TokenRefused
 from app.security.oidc import OutsideClaims, Provider
@@ -62,6 +64,8 @@ class Permission(StrEnum):
     extract_download = "extract:download"
     extract_read = "extract:read"
     extract_request = "extract:request"
+    lock_read = "lock:read"
+    lock_write = "lock:write"
     me_read = "me:read"
     me_write = "me:write"
     monitoring_read = "monitoring:read"
@@ -76,6 +80,8 @@ class Permission(StrEnum):
     signature_write = "signature:write"
     study_read = "study:read"
     study_write = "study:write"
+    verification_read = "verification:read"
+    verification_write = "verification:write"
     visit_read = "visit:read"
     visit_write = "visit:write"
 
@@ -88,7 +94,11 @@ _READS = {
     _P.participant_read,
     _P.safety_signal_read,
     _P.data_query_read,
+    _P.lock_read,
     _P.signature_read,
+    _P.verification_read,
+    _P.lock_read,
+    _P.verification_read,
     _P.visit_read,
 }
 _EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
@@ -103,7 +113,14 @@ _SITE_WORK = {
     _P.safety_signal_review,
     _P.visit_write,
 }
-_MONITORING = {_P.adverse_event_review, _P.audit_read, _P.data_query_raise, _P.monitoring_read}
+_MONITORING = {
+    _P.adverse_event_review,
+    _P.audit_read,
+    _P.data_query_raise,
+    _P.lock_write,
+    _P.monitoring_read,
+    _P.verification_write,
+}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
@@ -333,6 +350,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "dosing_session": _own_sites(DosingSession.site_id),
     "data_query": _own_sites(DataQuery.site_id),
     "data_query_message": _own_sites(DataQueryMessage.site_id),
+    "data_lock": _own_sites(DataLock.site_id),
     "extract": _extracts,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),
@@ -341,6 +359,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "signature": _own_sites(Signature.site_id),
     "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),
     "study": _own_studies(Study.id),
+    "verification": _own_sites(Verification.site_id),
     "visit": _own_sites(Visit.site_id),
 }
 """Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""

@@ -25,6 +25,7 @@ PRIVILEGES: Mapping[str, str] = {
     "dosing_session": _KEEP,
     "data_query": _KEEP,
     "data_query_message": _ADD,
+    "data_lock": "SELECT, INSERT, UPDATE (lifted_by, lifted_at, lifting_reason)",
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,
@@ -47,6 +48,8 @@ PRIVILEGES: Mapping[str, str] = {
     "totp": _ALL,
     "treatment_trial": _ADD,
     "vault_identity": "SELECT, INSERT, DELETE",
+    "verification": _ADD,
+    "verification_withdrawal": _ADD,
     "visit": _KEEP,
     "withdrawal": _ADD,
     "vital_reading": _KEEP,
@@ -80,6 +83,8 @@ def grant(connection: Connection, role: str) -> None:
     connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
+    if "data_lock" in there:
+        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.locks_in_force TO {to}")
     for table, privileges in PRIVILEGES.items():
         if table in there:
             connection.exec_driver_sql(f"GRANT {privileges} ON {schema}.{quote(table)} TO {to}")

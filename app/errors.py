@@ -74,6 +74,13 @@ class Conflict(RegistryError):
     title = "Conflict"
 
 
+class Locked(RegistryError):
+    """The data are closed for changes."""
+
+    status = 423
+    title = "Locked"
+
+
 class Malformed(RegistryError):
     """The request cannot be read."""
 

@@ -23,6 +23,7 @@ from app.routers import (
     dosing_sessions,
     extracts,
     health,
+    locks,
     me,
     monitoring,
     monitoring_queries,
@@ -32,6 +33,7 @@ from app.routers import (
     safety_signals,
     signatures,
     studies,
+    verifications,
     visits,
 )
 from app.schema import require_head
@@ -65,6 +67,8 @@ ROUTERS = (
     signatures,
     data_queries,
     monitoring_queries,
+    locks,
+    verifications,
     extracts,
     audit_entries,
 )

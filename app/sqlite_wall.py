@@ -24,6 +24,10 @@ _REFUSED = frozenset(
         (sqlite3.SQLITE_DELETE, "data_query_message"),
         (sqlite3.SQLITE_UPDATE, "signature"),
         (sqlite3.SQLITE_DELETE, "signature"),
+        (sqlite3.SQLITE_UPDATE, "verification"),
+        (sqlite3.SQLITE_DELETE, "verification"),
+        (sqlite3.SQLITE_UPDATE, "verification_withdrawal"),
+        (sqlite3.SQLITE_DELETE, "verification_withdrawal"),
     }
 )
 _LOOKS = frozenset({"table_info", "table_xinfo"})

@@ -14,6 +14,7 @@ from sqlmodel import col, func, select
 
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
+from tests.closing_cases import a_lock, a_verification, lock_of, verification_of
 from tests.course_cases import (
     CONSENT,
     ELIGIBILITY,
@@ -178,6 +179,10 @@ class Targets:
         admin, grant = world.admin, {"role": "site_staff", "study": world.study, "sites": ["A"]}
         decision = {"decision": "approve", "reason": "agreed use"}
         return {
+            "lock": (world.monitor, "/v1/locks", lock_of(world, "A")),
+            "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
+            "verify": (world.monitor, "/v1/verifications", verification_of(world, "A")),
+            "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
             "extract": (world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
             "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
@@ -247,6 +252,8 @@ class Targets:
             "session_id": lambda: a_session_to_close(world).json()["id"],
             "signal_id": lambda: a_signal(world).json()["id"],
             "extract_id": lambda: an_extract(world).rpartition("/")[2],
+            "lock_id": lambda: a_lock(world, "A").headers["Location"].rpartition("/")[2],
+            "verification_id": lambda: a_verification(world, "A").headers["Location"].rpartition("/")[2],
             "query_id": lambda: a_question(world, "A").rpartition("/")[2],
             "client_id": lambda: world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).json()[
                 "client_id"
@@ -269,6 +276,10 @@ NAMES = (
         "report",
         "ae_review",
         "sign",
+        "lock",
+        "lift",
+        "verify",
+        "unverify",
         "extract",
         "approval",
         "sign_in",

@@ -1,4 +1,4 @@
-"""Writes of serious events and data queries, to be made to fail at every statement; with the rows that each makes."""
+"""What is written at a monitor's desk, to be made to fail at every statement; with the rows that each write makes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from httpx2 import Response
 
+from tests.closing_cases import a_lock, a_verification, lock_of, verification_of
 from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
 from tests.route_cases import Route
 from tests.world import Caller, World
@@ -55,5 +56,27 @@ MONITORING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
             world.monitor, f"{a_question(world, 'A')}/closure", {"decision": "cancel", "reason": "asked wrongly"}
         ),
         {"data_query_message": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/locks"): (
+        lambda world: _post(world.monitor, "/v1/locks", lock_of(world, "A")),
+        {"data_lock": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/locks/{lock_id}/lifting"): (
+        lambda world: _post(
+            world.monitor, f"{a_lock(world, 'A').headers['Location']}/lifting", {"reason": "a late page came in"}
+        ),
+        {"audit_entry": 1},
+    ),
+    ("POST", "/v1/verifications"): (
+        lambda world: _post(world.monitor, "/v1/verifications", verification_of(world, "A")),
+        {"verification": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/verifications/{verification_id}/withdrawal"): (
+        lambda world: _post(
+            world.monitor,
+            f"{a_verification(world, 'A').headers['Location']}/withdrawal",
+            {"reason": "the wrong record"},
+        ),
+        {"verification_withdrawal": 1, "audit_entry": 1},
     ),
 }

@@ -15,6 +15,7 @@ from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
+from tests.closing_cases import CLOSING_CASES
 from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
 from tests.monitor_cases import MONITOR_CASES
@@ -266,6 +267,7 @@ CASES: Mapping[Route, Case] = {
     **DOSING_CASES,
     **COURSE_CASES,
     **MONITOR_CASES,
+    **CLOSING_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
@@ -284,7 +286,7 @@ CASES: Mapping[Route, Case] = {
 
 SITE_PLACES = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety"),
-    *("/v1/signatures", "/v1/data-queries"),
+    *("/v1/signatures", "/v1/data-queries", "/v1/locks", "/v1/verifications"),
 )
 OF_A_SITE: frozenset[Route] = frozenset(
     route

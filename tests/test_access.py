@@ -11,11 +11,21 @@ from app.models.account import Account, Role, RoleGrant
 from app.models.audit import AuditChain
 from app.models.base import now
 from app.models.visit import Visit
+from tests.closing_cases import a_lock, a_verification
 from tests.monitor_cases import a_question, an_event
 from tests.route_cases import a_signature, a_visit
 from tests.world import Caller, World, madrs
 
-LISTS = ("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/signatures", "/v1/data-queries")
+LISTS = (
+    "/v1/participants",
+    "/v1/visits",
+    "/v1/outcomes",
+    "/v1/adverse-events",
+    "/v1/signatures",
+    "/v1/data-queries",
+    "/v1/locks",
+    "/v1/verifications",
+)
 
 
 def everything(world: World) -> None:
@@ -25,6 +35,8 @@ def everything(world: World) -> None:
         an_event(world, site)
         a_signature(world, site)
         a_question(world, site)
+        a_lock(world, site)
+        a_verification(world, site)
 
 
 def sites_seen(caller: Caller, path: str, **filters: str) -> set[str]:

@@ -5,6 +5,7 @@ from app.models import (
     adverse_event,
     audit,
     course,
+    data_lock,
     data_query,
     dosing_session,
     extract,
@@ -17,6 +18,7 @@ from app.models import (
     signature,
     study,
     therapy_session,
+    verification,
     visit,
 )
 
@@ -25,6 +27,7 @@ __all__ = [
     "adverse_event",
     "audit",
     "course",
+    "data_lock",
     "data_query",
     "dosing_session",
     "extract",
@@ -37,5 +40,6 @@ __all__ = [
     "signature",
     "study",
     "therapy_session",
+    "verification",
     "visit",
 ]

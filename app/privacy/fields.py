@@ -165,6 +165,22 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         ),
     ),
     "data_query_message": _table(quasi="site_id", free_text="text", operational="query_id number kind author at"),
+    "data_lock": _table(
+        direct="pid",
+        quasi="site_id",
+        clinical="visit_code",
+        free_text="reason lifting_reason",
+        operational="id kind scope visit_id set_by set_at lifted_by lifted_at",
+    ),
+    "verification": _table(
+        direct="pid",
+        quasi="site_id",
+        free_text="note",
+        operational="id subject_type visit_id outcome_id event_id subject_version result verified_by verified_at",
+    ),
+    "verification_withdrawal": _table(
+        quasi="site_id", free_text="reason", operational="verification_id withdrawn_by withdrawn_at"
+    ),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(
         system=(

@@ -17,6 +17,7 @@ from app.protocol.eligibility import Criterion
 from app.protocol.raters import RaterIndependence
 from app.protocol.rules import Band
 from app.protocol.safety import SafetyRule
+from app.protocol.verification import Verification
 from app.protocol.vitals import Measure, Vitals
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9\-]{0,63}$")]
@@ -164,6 +165,9 @@ class Protocol(Versioned):
     dosing: Dosing | None = None
     safety_rules: Annotated[tuple[SafetyRule, ...], Listed] = ()
     rater_independence: RaterIndependence | None = None
+    verification: Verification | None = None
+    """None: the study has no plan, and nothing is counted as due."""
+
     amendments: Annotated[tuple[Amendment, ...], Listed] = ()
     """How this version came about, oldest first; the last one made this version."""
 

@@ -8,6 +8,7 @@ from app.protocol.consent import ConsentScope, ConsentVersion
 from app.protocol.definition import Protocol, Threshold, VisitDefinition
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, instruments
 from app.protocol.safety_validation import safety_faults
+from app.protocol.verification import verification_faults
 
 Visits = Mapping[str, VisitDefinition]
 
@@ -33,6 +34,8 @@ def protocol_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
         yield from _threshold_faults(f"/thresholds/{position}", threshold, visits, asked)
     yield from _amendment_faults(protocol)
     yield from safety_faults(protocol)
+    if protocol.verification is not None:
+        yield from verification_faults(protocol.verification, frozenset(asked))
     yield from clinical_faults(protocol)
 
 

@@ -32,6 +32,7 @@ from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -44,6 +45,7 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     """Report an event; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
     person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
     _require_listed(person.protocol, body)
+    require_unlocked(session, person.site_id, person.row.pid)
     at = now()
     row = AdverseEvent(
         site_id=person.site_id,
@@ -79,6 +81,7 @@ def amend_adverse_event(
         return _read({**values(row), "reported_at": sent}, person.place)
     merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
     _require_listed(person.protocol, merged)
+    require_unlocked(session, row.site_id, row.pid)
     before, was_serious, at = audit.snapshot(row), row.serious, now()
     for name, value in _columns(merged).items():
         setattr(row, name, value)

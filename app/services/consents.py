@@ -25,6 +25,7 @@ from app.models.participant import Consent, ParticipantStatus
 from app.privacy import vault
 from app.protocol.consent import ConsentScope, to_reconsent
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
+from app.services.unlocked import require_unlocked
 
 
 class ConsentAlreadyRecorded(Conflict):
@@ -48,6 +49,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     known = next((one for one in person.protocol.consents if one.version == body.version), None)
     if known is None:
         raise ConsentUnknown(Fault("/version", "unknown_consent", "The protocol has no such consent version"))
+    require_unlocked(session, person.site_id, person.row.pid)
     if not set(known.required) <= set(body.scopes) <= set(known.scopes):
         raise ConsentUnknown(Fault("/scopes", "unknown_scope", "Scopes of this version, the required ones among them"))
     row = Consent(

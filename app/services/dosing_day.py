@@ -26,6 +26,7 @@ from app.protocol.dosing_checks import DischargeFacts
 from app.protocol.vitals import CountedFrom, Vitals
 from app.services import consents
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.unlocked import require_unlocked
 
 
 class NotADosingVisit(Invalid):
@@ -86,9 +87,11 @@ class DosingDay:
 
 
 def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: Hold) -> DosingDay:
-    """Raises NotFound, NotADosingVisit. The visit is read once the participant is held."""
+    """The visit is read once the participant is held. Raises NotFound, NotADosingVisit, DataLocked where it changes."""
     person = enrolled(session, actor, pid, hold=hold)
     visit = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
+    if hold is not Hold.none:
+        require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     dosing = person.protocol.dosing
     plan = dosing.dose(visit.visit_code) if dosing else None
     if dosing is None or plan is None:

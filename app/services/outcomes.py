@@ -34,6 +34,7 @@ from app.security.keys import Keyring
 from app.services import raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.studies import protocol_of
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 
 
@@ -198,6 +199,7 @@ def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
+    require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     row, scores, events = store(session, actor, visit, body, "")
     audit.append(session, str(actor.account_id), row.site_id, events)
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores), row.site_id
@@ -236,6 +238,7 @@ def amend_outcome(
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
+    require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     before = _remembered(row, stored)
     totals = body.totals
     if row.origin == Origin.historical_total and totals is None:
@@ -275,6 +278,7 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
         result.name: (result.value, result.rule) for result in results
     }:
         return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
+    require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     row.instrument_version, row.version, row.updated_at = definition.version, row.version + 1, now()
     session.flush()
     scores = _store_again(session, row, results)

@@ -35,6 +35,7 @@ from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.studies import protocol_of, site_by_code
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -108,6 +109,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     assert version.id is not None
     protocol = protocol_of(session, version.id)
     _require_known_codes(protocol, body)
+    require_unlocked(session, site.id, None)
     told = _eligibility(protocol, body)
     row = Participant(
         site_id=site.id,
@@ -278,6 +280,7 @@ def amend_participant(
         faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
+    require_unlocked(session, row.site_id, row.pid)
     for name in _COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
@@ -295,6 +298,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
+    require_unlocked(session, row.site_id, row.pid)
     row.status, row.status_on = body.status, body.effective_on
     if body.status is ParticipantStatus.enrolled:
         row.enrolled_on = body.effective_on
@@ -318,6 +322,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> Pa
     version = _protocol_version(session, session.get_one(Site, row.site_id), body.version)
     if version.id == row.protocol_version_id or version.id is None:
         raise ProtocolVersionTheSame
+    require_unlocked(session, row.site_id, row.pid)
     row.protocol_version_id = version.id
     row.version, row.updated_at = row.version + 1, now()
     session.flush()

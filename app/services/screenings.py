@@ -19,6 +19,7 @@ from app.protocol.definition import Protocol
 from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.studies import protocol_of
+from app.services.unlocked import require_unlocked
 
 
 class CriterionUnknown(Invalid):
@@ -76,6 +77,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     if ParticipantStatus(person.row.status) not in _UNDECIDED:
         raise ScreeningDecided
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
+    require_unlocked(session, person.site_id, person.row.pid)
     stood, before = audit.snapshot(person.row), audit.snapshot(row)
     answers = {**json.loads(row.answers), **body.answers}
     told = decided(protocol_of(session, row.protocol_version_id), answers)
@@ -101,6 +103,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     person = enrolled(session, actor, symbols, hold=Hold.change)
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
+    require_unlocked(session, person.site_id, person.row.pid)
     before, person.row.screened_on = audit.snapshot(person.row), body.screened_on
     told = decided(person.protocol, body.answers)
     row, event = _begin(session, actor, person.row, told, body.answers)

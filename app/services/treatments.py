@@ -9,6 +9,7 @@ from app.access import Actor
 from app.models.base import now
 from app.models.course import Outcome, TreatmentCreate, TreatmentList, TreatmentRead, TreatmentTrial
 from app.services.participants import Hold, enrolled
+from app.services.unlocked import require_unlocked
 
 RESISTANT_FROM = 2
 """Adequate trials of different substances without response (EMA/CHMP/185423/2010 rev. 3; FDA counts alike)."""
@@ -19,6 +20,7 @@ _NO_RESPONSE = frozenset({Outcome.none, Outcome.partial})
 def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> tuple[TreatmentRead, int]:
     """Record an earlier treatment; also gives the site's key. Raises NotFound."""
     person = enrolled(session, actor, symbols, hold=Hold.as_it_is)
+    require_unlocked(session, person.site_id, person.row.pid)
     row = TreatmentTrial(
         site_id=person.site_id,
         pid=person.row.pid,

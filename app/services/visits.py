@@ -34,6 +34,7 @@ from app.security.keys import Keyring
 from app.services import consents, dosing_day, outcomes, rule_queries, therapy
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.studies import protocol_of
+from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
@@ -74,6 +75,7 @@ def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[Vis
     person = enrolled(session, actor, body.participant, hold=Hold.change if body.therapy else Hold.as_it_is)
     definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
     window = _window(session, person, definition, body.occurrence)
+    require_unlocked(session, person.site_id, person.row.pid, visit_code=body.visit_code)
     row = Visit(
         site_id=person.site_id,
         pid=person.row.pid,
@@ -183,6 +185,7 @@ def amend_visit(
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return detail(session, actor, visit_id)
+    require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     _require_in_study(session, person, dates.occurred_on)
     definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)

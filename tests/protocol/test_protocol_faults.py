@@ -101,6 +101,15 @@ FULL: Plan = deepcopy(SMALL) | {
         }
     ],
     "rater_independence": {"code": "RATER", "instruments": ["MADRS"], "source": "made up"},
+    "verification": {
+        "share": 0.5,
+        "seed": "S1",
+        "critical": [
+            {"record": "outcome", "fields": ["items"], "instruments": ["MADRS"], "source": "made up"},
+            {"record": "visit", "fields": ["occurred_on"], "source": "made up"},
+        ],
+        "source": "made up",
+    },
     "amendments": [{"version": "2", "valid_from": "2026-03-01", "summary": "more", "source": "made up"}],
 }
 
@@ -147,6 +156,33 @@ CASES: list[tuple[Callable[[Plan], object], str, str]] = [
         lambda p: p["rater_independence"].update(instruments=["PHQ9"]),
         "/rater_independence/instruments/0",
         "instrument_never_asked",
+    ),
+    (lambda p: p["verification"].update(share=0), "/verification/share", "greater_than"),
+    (lambda p: p["verification"].update(critical=[]), "/verification/critical", "too_short"),
+    (
+        lambda p: p["verification"]["critical"][1].update(fields=["occurred_on", "mood"]),
+        "/verification/critical/1/fields/1",
+        "unknown_field",
+    ),
+    (
+        lambda p: p["verification"]["critical"][1].update(fields=["status", "status"]),
+        "/verification/critical/1/fields/1",
+        "duplicate_field",
+    ),
+    (
+        lambda p: p["verification"]["critical"][1].update(instruments=["MADRS"]),
+        "/verification/critical/1/instruments",
+        "instruments_of_outcomes",
+    ),
+    (
+        lambda p: p["verification"]["critical"][0].update(instruments=["PHQ9"]),
+        "/verification/critical/0/instruments/0",
+        "instrument_never_asked",
+    ),
+    (
+        lambda p: p["verification"]["critical"][1].update(record="outcome", fields=["items"]),
+        "/verification/critical/1/record",
+        "duplicate_record",
     ),
     (lambda p: p["amendments"][0].update(version="3"), "/amendments/0/version", "amendment_version"),
     (lambda p: p["amendments"][0].update(reconsent=["active"]), "/amendments/0/reconsent", "unusable_amendment"),

@@ -1,0 +1,83 @@
+"""Source data verification, and how far it has come."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlmodel import col
+
+from app.access import Actor, Permission, narrowed, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.verification import (
+    CoverageFilter,
+    CoverageRead,
+    Verification,
+    VerificationCreate,
+    VerificationFilter,
+    VerificationList,
+    VerificationRead,
+    WithdrawalCreate,
+)
+from app.pagination import Page
+from app.services import verifications
+from app.services.verification_coverage import coverage
+from app.web.once import Made, OncePerKey
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1", tags=["verifications"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.verification_read))]
+Verifier = Annotated[Actor, Depends(requires(Permission.verification_write))]
+
+
+@router.post("/verifications", status_code=201, response_model=VerificationRead)
+def record_verification(body: VerificationCreate, actor: Verifier, once: OncePerKey, session: WriteSession) -> Response:
+    """Say that a record, at the version you saw, was held against its source, and whether they agree."""
+    return once.create(session, actor, body, lambda: _made(*verifications.record(session, actor, body)))
+
+
+def _made(read: VerificationRead, site_id: int) -> Made:
+    return Made(read, f"/v1/verifications/{read.id}", site_id=site_id)
+
+
+@router.get("/verifications")
+def list_verifications(
+    query: Annotated[VerificationFilter, Query()],
+    actor: Reader,
+    request: Request,
+    response: Response,
+    session: ReadSession,
+) -> VerificationList:
+    """Verifications at your sites with their state, newest first."""
+    statement = narrowed(
+        visible(verifications.rows(), actor).where(
+            col(Verification.site_id).in_(actor.sites_at(query.study, query.site))
+        ),
+        (Verification.pid, query.participant),
+        (Verification.subject_type, query.subject_type),
+        (verifications.STATE, query.state),
+    )
+    page = Page(request, response, actor, query)
+    rows, after = page.read(session, statement, Verification.verified_at, Verification.id)
+    return VerificationList(items=[verifications.read(row, actor) for row in rows], next=after)
+
+
+@router.get("/verifications/{verification_id}")
+def read_verification(verification_id: UUID, actor: Reader, session: ReadSession) -> VerificationRead:
+    """One verification and whether it stands."""
+    return verifications.read_one(session, actor, verification_id)
+
+
+@router.post("/verifications/{verification_id}/withdrawal", status_code=201, response_model=VerificationRead)
+def withdraw_verification(
+    verification_id: UUID, body: WithdrawalCreate, actor: Verifier, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Take a verification back, with the reason."""
+    return once.create(
+        session, actor, body, lambda: _made(*verifications.withdraw(session, actor, verification_id, body))
+    )
+
+
+@router.get("/monitoring/verification")
+def read_coverage(query: Annotated[CoverageFilter, Query()], actor: Reader, session: ReadSession) -> CoverageRead:
+    """By site: who is sampled by the protocol's plan, and how many of their records are verified as they are now."""
+    return coverage(session, actor, query.study)

@@ -1,0 +1,177 @@
+"""Freezing and locking clinical data, and lifting that again. What it forbids: app/services/unlocked.py."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy import Row, func
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, Place, Rows, found, visible
+from app.errors import Conflict, Fault, Forbidden, Invalid, NotFound
+from app.models.base import columns, fields_of, now, values
+from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockRead, LockScope
+from app.models.study import ProtocolVersion, Site
+from app.models.visit import Visit
+from app.services.participants import Hold, enrolled
+from app.services.studies import protocol_of, site_by_code, study_by_code
+from app.services.unlocked import hold_gates
+
+
+class AlreadyClosed(Conflict):
+    """The same data are frozen or locked in this way already; see lock."""
+
+
+class LockLifted(Conflict):
+    """This freeze or lock was lifted already."""
+
+
+class StudyOutOfReach(Forbidden):
+    """A whole study is closed, and opened again, by somebody who monitors all its sites."""
+
+
+class VisitCodeUnknown(Invalid):
+    """No protocol version of the study has such a visit."""
+
+
+class Target(NamedTuple):
+    """What is to be closed: at which sites, and there which participant, visit or visit code."""
+
+    site_ids: list[int]
+    pid: str | None = None
+    visit_id: UUID | None = None
+    visit_code: str | None = None
+
+
+def set_lock(session: Session, actor: Actor, body: LockCreate) -> tuple[LockRead, int]:
+    """Freeze or lock; also gives the key of the (first) site. What was being written there is committed by then.
+
+    Raises NotFound, VisitCodeUnknown, StudyOutOfReach, AlreadyClosed.
+    """
+    target = _target(session, actor, body)
+    hold_gates(session, target.site_ids)
+    _require_new(session, actor, body, target)
+    locks = _locks(actor, body, target)
+    session.add_all(locks)
+    session.flush()
+    for lock in locks:
+        event = audit.created("lock:set", lock, lock.id, reason=lock.reason)
+        audit.append(session, str(actor.account_id), lock.site_id, [event])
+    return _read(values(locks[0]), actor), locks[0].site_id
+
+
+def _target(session: Session, actor: Actor, body: LockCreate) -> Target:
+    """Rows are held in the order in which writes take them, and before the gates, so that nobody waits in a ring."""
+    match body.scope:
+        case LockScope.study:
+            return Target(_all_sites(session, actor, body.study))
+        case LockScope.site | LockScope.visit_code:
+            site = site_by_code(session, actor, body.study, body.site or "")
+            assert site.id is not None
+            if body.visit_code is not None:
+                _require_known(session, site, body.visit_code)
+            return Target([site.id], visit_code=body.visit_code)
+        case LockScope.visit | LockScope.participant:
+            return _of_a_participant(session, actor, body)
+
+
+def _of_a_participant(session: Session, actor: Actor, body: LockCreate) -> Target:
+    pid = body.participant or ""
+    if body.visit is not None:
+        visit = select(Visit).where(Visit.id == body.visit).with_for_update(read=True)
+        pid = found(session.exec(visible(visit, actor)).first()).pid
+    person = enrolled(session, actor, pid, hold=Hold.as_it_is)
+    if person.place.study != body.study or body.site not in (None, person.place.site):
+        raise NotFound
+    return Target([person.site_id], pid=person.row.pid, visit_id=body.visit)
+
+
+def _all_sites(session: Session, actor: Actor, study_code: str) -> list[int]:
+    study = study_by_code(session, actor, study_code)
+    site_ids = [site_id for site_id in session.exec(select(Site.id).where(Site.study_id == study.id)) if site_id]
+    if not set(site_ids) <= set(actor.site_ids):
+        raise StudyOutOfReach
+    if not site_ids:
+        raise NotFound
+    return sorted(site_ids)
+
+
+def _require_known(session: Session, site: Site, visit_code: str) -> None:
+    versions = session.exec(select(ProtocolVersion.id).where(ProtocolVersion.study_id == site.study_id)).all()
+    protocols = [protocol_of(session, version) for version in versions if version is not None]
+    if not any(visit.code == visit_code for protocol in protocols for visit in protocol.visits):
+        raise VisitCodeUnknown(Fault("/visit_code", "unknown_visit", "No protocol version of the study has it"))
+
+
+def _require_new(session: Session, actor: Actor, body: LockCreate, target: Target) -> None:
+    """Asked behind the gates, so that two monitors cannot close the same data at the same moment."""
+    equal = visible(select(DataLock), actor).where(
+        DataLock.kind == body.kind,
+        DataLock.scope == body.scope,
+        col(DataLock.lifted_at).is_(None),
+        col(DataLock.site_id) == target.site_ids[0],
+        col(DataLock.pid).is_not_distinct_from(target.pid),
+        col(DataLock.visit_id).is_not_distinct_from(target.visit_id),
+        col(DataLock.visit_code).is_not_distinct_from(target.visit_code),
+    )
+    there = session.exec(equal).first()
+    if there is not None:
+        raise AlreadyClosed(lock={"id": str(there.id), "kind": there.kind, "scope": there.scope})
+
+
+def _locks(actor: Actor, body: LockCreate, target: Target) -> list[DataLock]:
+    """One for each site, all with the same id."""
+    shared: dict[str, Any] = {"id": uuid4(), "set_by": actor.account_id, "set_at": now(), **target._asdict()}
+    asked = body.model_dump(include={"kind", "reason"})
+    return [DataLock(scope=body.scope, site_id=site_id, **asked, **shared) for site_id in shared.pop("site_ids")]
+
+
+def lift(session: Session, actor: Actor, lock_id: UUID, body: LiftingCreate) -> tuple[LockRead, int]:
+    """Open what was closed; also gives the key of the (first) site. Raises NotFound, LockLifted, StudyOutOfReach."""
+    wanted = visible(select(DataLock).where(DataLock.id == lock_id), actor).order_by(col(DataLock.site_id))
+    locks = session.exec(wanted.with_for_update()).all()
+    first = found(locks[0] if locks else None)
+    if first.scope == LockScope.study:
+        _all_sites(session, actor, actor.places[first.site_id].study)
+    if first.lifted_at is not None:
+        raise LockLifted
+    at, before = now(), audit.snapshot(first)
+    for lock in locks:
+        lock.lifted_by, lock.lifted_at, lock.lifting_reason = actor.account_id, at, body.reason
+    session.flush()
+    for lock in locks:
+        event = audit.changed("lock:lifted", lock, lock.id, 2, before, audit.snapshot(lock), body.reason)
+        audit.append(session, str(actor.account_id), lock.site_id, [event])
+    return _read(values(first), actor), first.site_id
+
+
+def rows() -> Rows:
+    """Locks, that of a study once and not for each of its sites; narrow it with `visible`."""
+    shared = [column for column in columns(DataLock) if column.key != "site_id"]
+    return sa.select(func.min(col(DataLock.site_id)).label("site_id"), *shared).group_by(*shared)
+
+
+def read_one(session: Session, actor: Actor, lock_id: UUID) -> LockRead:
+    """One freeze or lock. Raises NotFound."""
+    return read(found(session.execute(visible(rows().where(col(DataLock.id) == lock_id), actor)).first()), actor)
+
+
+def read(lock: Row[Any], actor: Actor) -> LockRead:
+    return _read(fields_of(lock), actor)
+
+
+def _read(values: Mapping[str, Any], actor: Actor) -> LockRead:
+    place: Place = actor.places[values["site_id"]]
+    return LockRead(
+        study=place.study,
+        site=None if values["scope"] == LockScope.study else place.site,
+        participant=values["pid"],
+        visit=values["visit_id"],
+        in_force=values["lifted_at"] is None,
+        **{name: values[name] for name in _SHOWN},
+    )
+
+
+_SHOWN = ("id", "kind", "scope", "visit_code", "reason", "set_by", "set_at", "lifted_by", "lifted_at", "lifting_reason")

@@ -1,0 +1,69 @@
+"""The gate that every write of clinical data passes: closed data do not change, however closely the two race.
+
+Whoever writes holds the site's gate as one of many until the commit; whoever closes data holds it alone. So a write
+that began before a lock is committed before the lock is acknowledged, and one that comes after it finds it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row, func, or_
+from sqlmodel import Session
+
+from app.errors import Locked
+from app.models.base import table_of
+from app.models.data_lock import DataLock, LockKind, LockScope
+
+_LOCKS = table_of(DataLock)
+_GATE = 11
+"""The first key of the advisory locks on PostgreSQL, as in the function `locks_in_force`; the second is the site."""
+
+
+class DataLocked(Locked):
+    """These data are frozen or locked; `locks` names what holds them. A monitor can lift it, with a reason."""
+
+
+def require_unlocked(
+    session: Session, site_id: int, pid: str | None, visit_id: UUID | None = None, visit_code: str | None = None
+) -> None:
+    """Raises DataLocked when a freeze or lock covers what is about to be written. Call it in the transaction of the
+    write, once its records are loaded and before the first change. `pid` is None for somebody not enrolled yet."""
+    holding = [row for row in _in_force(session, site_id, pid) if _covers(row, visit_id, visit_code)]
+    if holding:
+        raise DataLocked(locks=[{"id": str(row.id), "kind": row.kind, "scope": row.scope} for row in _ordered(holding)])
+
+
+def _in_force(session: Session, site_id: int, pid: str | None) -> Sequence[Row[Any]]:
+    """The locks of the site as a whole and of this participant. On PostgreSQL one function takes the gate and then
+    looks: a plain SELECT that had to wait for the gate would still see what was there before it waited."""
+    if session.get_bind().dialect.name == "postgresql":
+        named = (sa.column(column.name, column.type) for column in _LOCKS.c)
+        locks = func.locks_in_force(site_id, pid).table_valued(*named)
+        return session.execute(sa.select(locks)).all()
+    theirs = or_(_LOCKS.c.pid.is_(None), _LOCKS.c.pid == pid)
+    return session.execute(
+        sa.select(_LOCKS).where(_LOCKS.c.site_id == site_id, _LOCKS.c.lifted_at.is_(None), theirs)
+    ).all()
+
+
+def _covers(lock: Row[Any], visit_id: UUID | None, visit_code: str | None) -> bool:
+    match LockScope(lock.scope):
+        case LockScope.visit:
+            return bool(lock.visit_id == visit_id)
+        case LockScope.visit_code:
+            return bool(lock.visit_code == visit_code)
+        case LockScope.participant | LockScope.site | LockScope.study:
+            return True
+
+
+def _ordered(locks: Iterable[Row[Any]]) -> list[Row[Any]]:
+    return sorted(locks, key=lambda lock: (lock.kind != LockKind.lock, lock.set_at, lock.id))
+
+
+def hold_gates(session: Session, site_ids: Iterable[int]) -> None:
+    """Wait until nobody writes at these sites, and let nobody begin before the commit. SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        for site_id in sorted(site_ids):  # always in the same order: two studies' locks never wait for each other
+            session.execute(sa.select(func.pg_advisory_xact_lock(_GATE, site_id)))

@@ -1,0 +1,94 @@
+"""How far the protocol's verification plan is carried out, site by site."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Row, and_
+from sqlmodel import Session
+
+from app.access import Actor
+from app.errors import NotFound
+from app.models.base import table_of
+from app.models.participant import Participant
+from app.models.verification import CoverageRead, Result, SiteCoverage, Verification
+from app.protocol.verification import RecordKind
+from app.services.studies import protocol_of
+from app.services.verifications import SUBJECTS, overtaken, taken_back
+
+_MADE = table_of(Verification)
+
+
+def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
+    """For each site in reach: who is sampled by the plan of their own protocol version, and how many of their covered
+    records are verified as they are now. Raises NotFound."""
+    site_ids = actor.sites_at(study, None)
+    if not site_ids:
+        raise NotFound
+    people = table_of(Participant)
+    wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
+    enrolled = session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()
+    plans = {row.pid: protocol_of(session, row.protocol_version_id).verification for row in enrolled}
+    sampled = {pid: plan for pid, plan in plans.items() if plan is not None and plan.sampled(study, pid)}
+    counts: dict[int, Counter[str]] = {site_id: Counter() for site_id in site_ids}
+    for kind in RecordKind:
+        for group in _counted(session, kind, site_ids):
+            plan = sampled.get(group.pid)
+            critical = plan.of(kind) if plan else None
+            if critical is not None and (not critical.instruments or group.instrument in critical.instruments):
+                counts[group.site_id].update({name: int(group._mapping[name]) for name in _COUNTS})
+    sites = [
+        _site(
+            actor.places[site_id].site, [row for row in enrolled if row.site_id == site_id], [*sampled], counts[site_id]
+        )
+        for site_id in site_ids
+    ]
+    return CoverageRead(study=study, sites=sorted(sites, key=lambda site: site.site))
+
+
+_COUNTS = ("records", "verified", "discrepant", "needs_reverification")
+
+
+def _counted(session: Session, kind: RecordKind, site_ids: list[int]) -> Iterator[Row[Any]]:
+    """The records of one kind by participant (and instrument), counted by the verification that stands."""
+    subject = SUBJECTS[kind]
+    stored = table_of(subject.table)
+    standing = and_(
+        _MADE.c.site_id == stored.c.site_id,
+        _MADE.c.subject_type == kind,
+        _MADE.c.pid == stored.c.pid,
+        _MADE.c[subject.named_by] == stored.c[subject.key],
+        ~taken_back(_MADE),
+        ~overtaken(_MADE),
+    )
+    current = _MADE.c.subject_version == stored.c.version
+    by = [stored.c.site_id, stored.c.pid]
+    instrument = stored.c.instrument if kind is RecordKind.outcome else sa.null()
+    counted = [
+        sa.func.count().label("records"),
+        _number(and_(current, _MADE.c.result == Result.verified)).label("verified"),
+        _number(and_(current, _MADE.c.result == Result.discrepant)).label("discrepant"),
+        _number(~current).label("needs_reverification"),
+    ]
+    grouped = [*by, instrument] if kind is RecordKind.outcome else by
+    statement = sa.select(*by, instrument.label("instrument"), *counted).select_from(stored.outerjoin(_MADE, standing))
+    yield from session.execute(statement.where(stored.c.site_id.in_(site_ids)).group_by(*grouped))
+
+
+def _number(rule: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.sum(sa.case((rule, 1), else_=0))
+
+
+def _site(code: str, enrolled: list[Row[Any]], sampled: list[str], counts: Counter[str]) -> SiteCoverage:
+    known = {name: counts[name] for name in _COUNTS}
+    seen = counts["verified"] + counts["discrepant"] + counts["needs_reverification"]
+    records = counts["records"]
+    return SiteCoverage(
+        site=code,
+        participants=len(enrolled),
+        sampled=sorted({row.pid for row in enrolled} & set(sampled)),
+        unverified=records - seen,
+        coverage_percent=round(100 * counts["verified"] / records, 1) if records else None,
+        **known,
+    )

@@ -1,0 +1,200 @@
+"""Source data verification: of a version, stale when the record moves, taken back with a reason; and its plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session, col, select
+
+from app.models.audit import AuditEntry
+from tests.closing_cases import a_verification
+from tests.monitor_cases import an_event
+from tests.route_cases import a_visit, an_outcome
+from tests.world import World, made, madrs, protocol_definition
+
+
+def a_participant(world: World, site: str) -> Response:
+    return made(world, site, "/v1/participants", world.enrolment(site))
+
+
+RECORDS: Mapping[str, Any] = {
+    "visit": (a_visit, {"occurred_on": "2025-01-26"}),
+    "outcome": (an_outcome, {"items": {"MADRS_01": 4}}),
+    "adverse_event": (an_event, {"severity": "severe"}),
+    "participant": (a_participant, {"age_at_consent": 52}),
+}
+
+
+def path_of(kind: str, record: Response) -> str:
+    read = record.json()
+    return f"/v1/{kind.replace('_', '-')}s/{read['pid'] if kind == 'participant' else read['id']}"
+
+
+def verify(world: World, kind: str, record: Response, **changes: Any) -> Response:
+    read = record.json()
+    subject = read["pid"] if kind == "participant" else read["id"]
+    body = {"subject_type": kind, "subject": subject, "version": read["version"], "result": "verified", **changes}
+    return world.monitor.post("/v1/verifications", body)
+
+
+def state(world: World, verification: Response) -> str:
+    """As reading it alone says, and as the list says, with and without the filter."""
+    alone = world.monitor.get(verification.headers["Location"]).json()
+    told: str = alone["state"]
+    for filters in ({}, {"state": told}):
+        listed = world.staff_a.get("/v1/verifications", participant=alone["participant"], **filters).json()["items"]
+        assert alone in listed
+    return told
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_verified_record_needs_it_again_once_it_changes(world: World, kind: str) -> None:
+    make, change = RECORDS[kind]
+    record = make(world, "A")
+    first = verify(world, kind, record, note="held against page 3 of the source")
+    read = first.json()
+    assert (first.status_code, read["state"], read["version"], read["present_version"]) == (201, "verified", 1, 1)
+    assert (read["subject_type"], read["site"], read["study"]) == (kind, "A", world.study)
+    assert read["subject"] == path_of(kind, record).rpartition("/")[2]
+    assert read["verified_by"] == world.monitor.get("/v1/me").json()["id"]
+    assert state(world, first) == "verified"
+
+    seen = record.headers["ETag"]
+    amended = world.staff_a.patch(path_of(kind, record), {"reason": "typed wrongly", **change}, seen)
+    assert state(world, first) == "needs_reverification"
+    stale = verify(world, kind, record)
+    assert (stale.status_code, stale.json()["code"]) == (409, "record_moved")
+
+    second = verify(world, kind, amended)
+    assert (state(world, second), state(world, first)) == ("verified", "superseded")
+
+
+def test_what_differs_from_its_source_is_told_so_until_it_is_corrected(world: World) -> None:
+    visit = a_visit(world, "A")
+    verification = verify(world, "visit", visit, result="discrepant", note="the source says the 26th")
+    assert state(world, verification) == "discrepant"
+    change = {"occurred_on": "2025-01-26", "reason": "as the source says"}
+    world.staff_a.patch(path_of("visit", visit), change, visit.headers["ETag"])
+    assert state(world, verification) == "needs_reverification"
+
+
+def test_a_verification_is_taken_back_with_a_reason_and_the_one_before_it_stands_again(world: World) -> None:
+    visit = a_visit(world, "A")
+    first, second = (verify(world, "visit", visit) for _ in range(2))
+    assert (state(world, first), state(world, second)) == ("superseded", "verified")
+    path = f"{second.headers['Location']}/withdrawal"
+    assert world.monitor.post(path, {}).status_code == 422
+    assert world.staff_a.post(path, {"reason": "we disagree"}).status_code == 403
+    answer = world.monitor_a.post(path, {"reason": "the wrong visit"})
+    assert (answer.status_code, answer.json()["state"]) == (201, "withdrawn")
+    assert answer.json()["withdrawal_reason"] == "the wrong visit"
+    assert answer.json()["withdrawn_by"] == world.monitor_a.get("/v1/me").json()["id"]
+    assert (state(world, first), state(world, second)) == ("verified", "withdrawn")
+    again = world.monitor.post(path, {"reason": "the wrong visit"})
+    assert (again.status_code, again.json()["code"]) == (409, "verification_withdrawn")
+    with world.registry.database.read() as session:
+        told = session.exec(
+            select(AuditEntry).where(AuditEntry.subject_id == second.json()["id"]).order_by(col(AuditEntry.seq))
+        ).all()
+    assert [(entry.action, entry.reason) for entry in told] == [
+        ("verification:recorded", None),
+        ("verification:withdrawn", "the wrong visit"),
+    ]
+
+
+def test_locked_data_can_still_be_verified(world: World) -> None:
+    visit = a_visit(world, "A")
+    world.monitor.post("/v1/locks", {"kind": "lock", "study": world.study, "site": "A", "reason": "cleaning now"})
+    assert verify(world, "visit", visit).status_code == 201
+
+
+def test_an_identifier_of_another_kind_or_site_is_refused(world: World) -> None:
+    visit, person = a_visit(world, "B"), a_participant(world, "B")
+    assert verify(world, "outcome", visit).status_code == 404
+    for kind, record in (("visit", person), ("participant", visit)):
+        subject = record.json().get("pid") or record.json()["id"]
+        body = {"subject_type": kind, "subject": subject, "version": 1, "result": "verified"}
+        assert world.monitor.post("/v1/verifications", body).status_code == 422
+        assert world.monitor_a.post("/v1/verifications", body).status_code == 422
+    body = {"subject_type": "visit", "subject": visit.json()["id"], "version": 1, "result": "verified"}
+    assert world.monitor_a.post("/v1/verifications", body).status_code == 404
+
+
+ATTACKS = (
+    "UPDATE verification SET result = 'verified'",
+    "DELETE FROM verification_withdrawal",
+    "UPDATE verification_withdrawal SET reason = 'none'",
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_verifications_cannot_be_changed_by_sql(world: World, attack: str) -> None:
+    path = a_verification(world, "A").headers["Location"]
+    assert world.monitor.post(f"{path}/withdrawal", {"reason": "the wrong visit"}).status_code == 201
+    with pytest.raises(DBAPIError, match="append-only"), world.registry.database.write() as session:
+        session.execute(text(attack))
+    with pytest.raises(DBAPIError), Session(world.registry.served.engine) as session:
+        session.execute(text(attack))
+
+
+def with_plan(world: World, version: str, **plan: Any) -> None:
+    """Another protocol version, with this plan of verification."""
+    definition = protocol_definition()
+    definition["verification"].update(plan)
+    answer = world.admin.post(f"/v1/studies/{world.study}/protocols", {**definition, "version": version})
+    assert answer.status_code == 201, answer.text
+
+
+def coverage(world: World) -> dict[str, dict[str, Any]]:
+    read = world.monitor.get("/v1/monitoring/verification", study=world.study)
+    assert read.status_code == 200, read.text
+    assert [site["site"] for site in read.json()["sites"]] == ["A", "B"]
+    return {site["site"]: site for site in read.json()["sites"]}
+
+
+def test_coverage_counts_the_critical_records_of_sampled_participants_as_they_are_now(world: World) -> None:
+    with_plan(world, "all", share=1.0)
+    with_plan(world, "none", share=1e-12)
+    person = made(world, "A", "/v1/participants", world.enrolment(protocol_version="all"))
+    other = world.enrolled("A", protocol_version="none")
+    pid = person.json()["pid"]
+    visit = made(world, "A", "/v1/visits", world.visit(pid, outcomes=[madrs(2)]))
+    made(world, "A", "/v1/visits", world.visit(other, outcomes=[madrs(2)]))
+    events = [made(world, "A", "/v1/adverse-events", world.event(pid)) for _ in range(3)]
+    before = coverage(world)
+    assert before["B"] == {
+        "site": "B",
+        "participants": 0,
+        "sampled": [],
+        "coverage_percent": None,
+        **dict.fromkeys(("records", "verified", "discrepant", "needs_reverification", "unverified"), 0),
+    }
+    assert before["A"]["sampled"] == [pid]
+    assert (before["A"]["participants"], before["A"]["records"], before["A"]["unverified"]) == (2, 5, 5)
+    assert before["A"]["coverage_percent"] == 0
+
+    verify(world, "participant", person)
+    outcome = world.staff_a.get(f"/v1/outcomes/{visit.json()['outcomes'][0]['id']}")
+    verify(world, "outcome", outcome)
+    verify(world, "outcome", outcome)  # once more counts once
+    verify(world, "visit", visit)  # not in the plan
+    verify(world, "adverse_event", events[0], result="discrepant")
+    verify(world, "adverse_event", events[1])
+    change = {"severity": "severe", "reason": "typed wrongly"}
+    world.staff_a.patch(path_of("adverse_event", events[1]), change, events[1].headers["ETag"])
+    now = coverage(world)["A"]
+    counted = [now[name] for name in ("records", "verified", "discrepant", "needs_reverification", "unverified")]
+    assert counted == [5, 2, 1, 1, 1]
+    assert now["coverage_percent"] == 40.0
+
+
+def test_coverage_is_of_the_sites_in_reach(world: World) -> None:
+    path = "/v1/monitoring/verification"
+    for caller in (world.monitor_a, world.staff_a):
+        assert [site["site"] for site in caller.get(path, study=world.study).json()["sites"]] == ["A"]
+    elsewhere = World(world.registry)
+    assert elsewhere.monitor.get(path, study=world.study).status_code == 404
+    assert world.monitor.get(path).status_code == 422
