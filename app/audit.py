@@ -36,10 +36,13 @@ _HASHED = (
     "reason",
     "request_id",
 )
-_NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed"})
-"""Columns whose values are secrets or identifiers: no audit entry may carry them."""
+_NEVER = frozenset(
+    {"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed", "address"}
+)
+"""Columns whose values are secrets or identifiers (an address of a webhook may hold a key): no audit entry may carry
+them."""
 
-_JSON_TEXT = frozenset({"codings", "definition", "findings", "items", "scopes", "unmet_criteria"})
+_JSON_TEXT = frozenset({"codings", "definition", "event_types", "findings", "items", "scopes", "unmet_criteria"})
 _BOOKKEEPING = frozenset({"created_at", "updated_at", "created_by", "version", "site_id"})
 
 

@@ -20,10 +20,12 @@ PRIVILEGES: Mapping[str, str] = {
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
     "client_secret": _KEEP,
     "consent": _ADD,
+    "delivery": _KEEP,
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,
     "idempotency_record": _KEEP,
+    "notification": _ADD,
     "outcome": _KEEP,
     "outcome_score": _CHANGE,
     "participant": _KEEP,
@@ -34,6 +36,7 @@ PRIVILEGES: Mapping[str, str] = {
     "signature": _ADD,
     "site": _ADD,
     "study": _ADD,
+    "subscription": _KEEP,
     "throttle": _ALL,
     "totp": _ALL,
     "vault_identity": _ADD,
@@ -43,9 +46,12 @@ PRIVILEGES: Mapping[str, str] = {
 
 
 OF_A_SITE = frozenset(
-    table.name for table in SQLModel.metadata.sorted_tables if "site_id" in table.c and table.name != "role_grant"
+    table.name
+    for table in SQLModel.metadata.sorted_tables
+    if "site_id" in table.c and table.name not in {"role_grant", "subscription"}
 )
-"""The tables whose rows belong to sites: row-level security holds them all. Grants are asked for before any actor."""
+"""The tables whose rows belong to sites: row-level security holds them all. Grants are asked for before any actor, and
+subscriptions are an admin's, who sees no site's rows."""
 
 
 class SecondWallMissing(Exception):

@@ -22,6 +22,7 @@ from app.routers import (
     participants,
     signatures,
     studies,
+    subscriptions,
     visits,
 )
 from app.schema import require_head
@@ -47,6 +48,7 @@ ROUTERS = (
     adverse_events,
     signatures,
     extracts,
+    subscriptions,
     audit_entries,
 )
 

@@ -15,11 +15,22 @@ from sqlmodel import col, func, select
 from app.models.audit import AuditEntry
 from tests.account_cases import WHY, Make, a_person, a_site_app
 from tests.hostile import census
-from tests.route_cases import PASSWORD, a_visit, an_event, an_extract, an_outcome, signature_of, with_password
+from tests.route_cases import (
+    PASSWORD,
+    a_dead_delivery,
+    a_subscription,
+    a_visit,
+    an_event,
+    an_extract,
+    an_outcome,
+    signature_of,
+    with_password,
+)
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
 PERSON = "/v1/participants/{pid}"
+TOLD = {"kind": "webhook", "address": "https://r.example.org/", "event_types": ["extract.ready"]}
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class Targets:
         visit, outcome, event = a_visit(world, "A"), an_outcome(world, "A"), an_event(world, "A")
         person = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
         self.pid = world.enrolled()
+        subscription = world.admin.get(a_subscription(world)["path"])
         self.visit_id = world.staff_a.post("/v1/visits", world.visit(self.pid)).json()["id"]
         self.routes = {
             **self._of_staff(world),
@@ -68,6 +80,7 @@ class Targets:
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
             "amend_user": ("PATCH", self._account(a_person), "/v1/users/{user_id}", {"display_name": "Q"}),
             "amend_client": ("PATCH", self._account(a_site_app), "/v1/clients/{client_id}", {"display_name": "Q"}),
+            "amend_subscription": ("PATCH", subscription, "/v1/subscriptions/{subscription_id}", {"disabled": True}),
             "amend_event": ("PATCH", event, "/v1/adverse-events/{event_id}", {"severity": "severe"}),
         }
 
@@ -103,6 +116,9 @@ class Targets:
             "own_password": (world.custodian, "/v1/me/password", {"current": PASSWORD, "new": "another pass phrase"}),
             "own_totp": (world.monitor, "/v1/me/totp", {"password": PASSWORD}),
             "own_code": (admin, "/v1/me/totp/confirmation", {"code": "123456"}),
+            "subscribe": (admin, "/v1/subscriptions", {**TOLD, "study": world.study, "site": "A"}),
+            "renew_webhook": (admin, "/v1/subscriptions/{subscription_id}/secret", WHY),
+            "replay": (admin, "/v1/deliveries/{delivery_id}/replay", WHY),
             "study": (admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
             "protocol": (admin, "/v1/studies/{study}/protocols", {**protocol_definition(), "version": uuid4().hex}),
             "site": (admin, "/v1/studies/{study}/sites", {"code": "C", "name": "New", "timezone": "Europe/Berlin"}),
@@ -132,7 +148,7 @@ class Targets:
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
             path = template.partition("{")[0] + name
             body = {"reason": "typed wrongly", **change}
-            caller = self.world.admin if "login" in shown else self.world.staff_a
+            caller = self.world.admin if "login" in shown or "event_types" in shown else self.world.staff_a
             return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})
         caller, template, body = route
         return Target(caller, "POST", self._filled(template), body, {})
@@ -151,9 +167,13 @@ class Targets:
             )
         name = template.partition("{")[2].partition("}")[0]
         values = {"pid": self.pid, "study": self.world.study, "user_id": None, "client_id": None, "extract_id": None}
-        return template.replace(f"{{{name}}}", values[name] or self._made(name))
+        return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
 
     def _made(self, name: str) -> str:
+        if name == "subscription_id":
+            return str(a_subscription(self.world)["id"])
+        if name == "delivery_id":
+            return a_dead_delivery(self.world).rpartition("/")[2]
         if name == "extract_id":
             return an_extract(self.world).rpartition("/")[2]
         if name == "client_id":
@@ -187,6 +207,7 @@ NAMES = (
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
+    *("subscribe", "renew_webhook", "replay", "amend_subscription"),
 )
 
 

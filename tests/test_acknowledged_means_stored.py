@@ -15,6 +15,8 @@ from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import (
     Route,
+    a_dead_delivery,
+    a_subscription,
     a_visit,
     an_event,
     an_extract,
@@ -148,6 +150,22 @@ def _signed(world: World) -> Send:
     return _post(world.investigator, "/v1/signatures", signature_of(world, a_visit(world, "A").json()))
 
 
+def _serious(world: World) -> Send:
+    a_subscription(world)
+    body = world.event(world.enrolled(), criteria={"hospitalisation": True})
+    return _post(world.staff_a, "/v1/adverse-events", body)
+
+
+def _subscribed(world: World) -> Send:
+    body = {"kind": "webhook", "address": "https://r.example.org/", "study": world.study}
+    return _post(world.admin, "/v1/subscriptions", {**body, "event_types": ["extract.ready"]})
+
+
+def _subscription_amended(world: World) -> Send:
+    made = a_subscription(world)
+    return lambda: world.admin.patch(made["path"], {"disabled": True, "reason": "receiver moved"}, made["tag"])
+
+
 ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/participants"): (
         lambda world: _post(world.staff_a, "/v1/participants", world.enrolment()),
@@ -163,6 +181,10 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(world.staff_a, "/v1/adverse-events", world.event(world.enrolled())),
         {"adverse_event": 1, "audit_entry": 1},
     ),
+    ("POST", "/v1/adverse-events "): (
+        _serious,
+        {"adverse_event": 1, "notification": 1, "delivery": 1, "audit_entry": 1},
+    ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
         {"extract": 1, "audit_entry": 1},
@@ -171,7 +193,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(
             world.custodian, f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
         ),
-        {"extract_subject": 1, "extract_file": 6, "audit_entry": 1},
+        {"extract_subject": 1, "extract_file": 6, "notification": 1, "audit_entry": 1},
     ),
 }
 """Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""
@@ -182,6 +204,20 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("PATCH", "/v1/outcomes/{outcome_id}"): (_amended("outcomes", an_outcome, {"items": {"MADRS_01": 4}}), AMENDED),
     ("PATCH", "/v1/adverse-events/{event_id}"): (
         _amended("adverse-events", an_event, {"severity": "severe"}),
+        AMENDED,
+    ),
+    ("POST", "/v1/subscriptions"): (_subscribed, {"subscription": 1, "audit_entry": 1}),
+    ("PATCH", "/v1/subscriptions/{subscription_id}"): (_subscription_amended, AMENDED),
+    ("POST", "/v1/subscriptions/{subscription_id}/secret"): (
+        lambda world: _post(world.admin, f"{a_subscription(world)['path']}/secret", {"reason": "yearly"}),
+        AMENDED,
+    ),
+    ("POST", "/v1/subscriptions/{subscription_id}/test"): (
+        lambda world: _post(world.admin, f"{a_subscription(world)['path']}/test", {}),
+        {"notification": 1, "delivery": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/deliveries/{delivery_id}/replay"): (
+        lambda world: _post(world.admin, f"{a_dead_delivery(world)}/replay", {"reason": "receiver is back"}),
         AMENDED,
     ),
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),

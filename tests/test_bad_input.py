@@ -199,6 +199,13 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("identity", "/subject", ("", "with space", "x" * 256, 5, [MARK], f"{MARK}\0", "\u00e9")),
     ("identity", "/reason", REASON),
     ("client", "/name", (*TEXT, None)),
+    ("subscribe", "/kind", CHOICE),
+    ("subscribe", "/address", ("", "ab", f"https://{MARK}\0", f"https://{MARK}\ud800", "x" * 501, 5, None, [MARK])),
+    ("subscribe", "/study", (*CODE, None)),
+    ("subscribe", "/site", (*CODE, "NO_SUCH_SITE")),
+    ("subscribe", "/event_types", ([], None, MARK, {}, [MARK], [5], ["subscription.test"], ["extract.ready"] * 21)),
+    ("amend_subscription", "/event_types", ([], MARK, {}, [MARK], ["subscription.test"])),
+    ("amend_subscription", "/reason", REASON),
     ("grant_user", "/role", CHOICE),
     ("grant_user", "/sites", (MARK, {}, [], [f"{MARK}\0"], [5], ["NO_SUCH_SITE"], [f"S{n}" for n in range(100_000)])),
     ("grant_client", "/study", (*CODE, None)),
@@ -242,6 +249,7 @@ LISTS = (
     "/v1/adverse-events",
     "/v1/signatures",
     "/v1/extracts",
+    "/v1/subscriptions",
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
 QUERIES = (

@@ -24,9 +24,12 @@ from app.models.adverse_event_shapes import (
 )
 from app.models.base import canonical_json, columns, fields_of, from_json, now, values
 from app.models.finding import Finding, findings_text
+from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
+from app.models.study import Site
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
+from app.services.outbox import tell
 from app.services.participants import Enrolled, Hold, enrolled
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -51,6 +54,8 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     )
     session.add(row)
     session.flush()
+    if row.serious:
+        _tell_of_serious(session, row)
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
     return _read(values(row), person.place), row.site_id
 
@@ -70,14 +75,22 @@ def amend_adverse_event(
     merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
     _require_listed(person.protocol, merged)
     before = audit.snapshot(row)
+    was_serious = row.serious
     for name, value in _columns(merged, person.protocol, row.created_at).items():
         setattr(row, name, value)
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
+    if row.serious and not was_serious:
+        _tell_of_serious(session, row)
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return _read(values(row), person.place)
+
+
+def _tell_of_serious(session: Session, row: AdverseEvent) -> None:
+    study_id = session.get_one(Site, row.site_id).study_id
+    tell(session, EventType.adverse_event_serious, row.site_id, study_id, SubjectType.adverse_event, row.id)
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
