@@ -21,7 +21,8 @@ from app.settings import Settings
 
 SECRET_BYTES = 32
 _PREFIX = "whsec_"
-_NAT64 = IPv6Network("64:ff9b::/96")
+_NAT64, _GLOBAL_UNICAST = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
+"""RFC 6052, and RFC 4291, section 2.4: outside the latter lie networks of old that no list of private ones names."""
 
 
 class Undelivered(Exception):
@@ -113,7 +114,9 @@ def may_connect(settings: Settings, address: IPv4Address | IPv6Address) -> bool:
     meant = _meant(address)
     if any(meant in network for network in settings.allowed_private_networks):
         return True
-    return meant.is_global and not (meant.is_multicast or meant.is_reserved or meant.is_unspecified)
+    if isinstance(meant, IPv6Address) and meant not in _GLOBAL_UNICAST:
+        return False
+    return meant.is_global and not (meant.is_multicast or meant.is_reserved)
 
 
 def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
