@@ -58,8 +58,8 @@ def verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
 def test_a_message_says_what_happened_and_nothing_else(office: Office, receiver: Receiver) -> None:
     subscribed(office, receiver)
     world = office.world
-    pid = world.enrolled(site_local_id="Zq-canary-79")
-    serious = {"criteria": {"death": True}, "outcome": "fatal", "end": "2025-02-04", "term": "Zq-canary-80"}
+    pid = world.enrolled(site_local_id="Zq-marker-79")
+    serious = {"criteria": {"death": True}, "outcome": "fatal", "end": "2025-02-04", "term": "Zq-marker-80"}
     reported = world.staff_a.post("/v1/adverse-events", world.event(pid, **serious))
     assert reported.status_code == 201, reported.text
     event = reported.json()
@@ -74,9 +74,9 @@ def test_a_message_says_what_happened_and_nothing_else(office: Office, receiver:
         "occurred_at": told["occurred_at"],
     }
     assert abs(datetime.fromisoformat(told["occurred_at"]) - now()) < timedelta(minutes=1)
-    assert world.staff_a.get(told["link"]).json()["term"] == "Zq-canary-80"
+    assert world.staff_a.get(told["link"]).json()["term"] == "Zq-marker-80"
     everything = got.body.decode() + json.dumps(got.headers)
-    assert not any(word in everything for word in (pid, "canary", world.study, "fatal", "death"))
+    assert not any(word in everything for word in (pid, "marker", world.study, "fatal", "death"))
     assert got.headers.keys() == {
         *("host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"),
         *("webhook-id", "webhook-timestamp", "webhook-signature"),
@@ -313,9 +313,9 @@ def environment(office: Office) -> dict[str, str]:
 
 
 def worker(office: Office, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        registry_command("deliver", *arguments), env=environment(office), cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    line = registry_command("deliver", *arguments)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(line, env=environment(office), cwd=ROOT, stdout=quiet, stderr=quiet)
 
 
 def test_the_messages_of_a_killed_worker_come_back(office: Office, receiver: Receiver) -> None:
@@ -353,6 +353,19 @@ def test_the_command_sends_what_is_due_once(office: Office, receiver: Receiver) 
         office.tell(uuid4())
     assert worker(office, "--once").wait(30) == 0
     assert len(set(receiver.ids)) == BATCH + 1
+
+
+def test_the_workers_log_names_the_delivery_and_neither_address_nor_subject(office: Office, receiver: Receiver) -> None:
+    subscribed(office, receiver)
+    receiver.act = lambda _id, _number: 500
+    subject = uuid4()
+    office.tell(subject)
+    command = registry_command("deliver", "--once")
+    done = subprocess.run(command, env=environment(office), cwd=ROOT, capture_output=True, text=True, check=True)
+    output = done.stdout + done.stderr
+    line = json.loads(output)
+    assert (line["event"], line["kind"], line["delivery"]) == ("delivery_failed", "http_500", receiver.ids[0])
+    assert not any(word in output for word in (receiver.url, "127.0.0.1", str(subject), office.world.study))
 
 
 def test_a_worker_outlives_a_database_that_is_away() -> None:
