@@ -82,6 +82,8 @@ class Permission(StrEnum):
     study_write = "study:write"
     verification_read = "verification:read"
     verification_write = "verification:write"
+    subscription_read = "subscription:read"
+    subscription_write = "subscription:write"
     visit_read = "visit:read"
     visit_write = "visit:write"
 
@@ -121,13 +123,14 @@ _MONITORING = {
     _P.monitoring_read,
     _P.verification_write,
 }
+_RUNNING = {_P.subscription_read, _P.subscription_write}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
     Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
     Role.monitor: frozenset(_READS | _EVERYONE | _MONITORING),
     Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
     Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
-    Role.admin: frozenset(_EVERYONE | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
+    Role.admin: frozenset(_EVERYONE | _RUNNING | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
 }
 
 
@@ -343,15 +346,22 @@ def _extracts(actor: Actor) -> ColumnElement[bool]:
     return and_(in_study, col(Extract.requested_by) == actor.account_id)
 
 
+def _of_the_deployment(actor: Actor) -> ColumnElement[bool]:
+    """What only an admin runs."""
+    return true() if actor.everywhere else false()
+
+
 SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
-    "account": lambda actor: true() if actor.everywhere else false(),
+    "account": _of_the_deployment,
     "adverse_event": _own_sites(AdverseEvent.site_id),
     "audit_entry": _audit_entries,
     "dosing_session": _own_sites(DosingSession.site_id),
     "data_query": _own_sites(DataQuery.site_id),
     "data_query_message": _own_sites(DataQueryMessage.site_id),
     "data_lock": _own_sites(DataLock.site_id),
+    "delivery": _of_the_deployment,
     "extract": _extracts,
+    "notification": _of_the_deployment,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),
     "protocol_version": _own_studies(ProtocolVersion.study_id),
@@ -360,6 +370,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),
     "study": _own_studies(Study.id),
     "verification": _own_sites(Verification.site_id),
+    "subscription": _of_the_deployment,
     "visit": _own_sites(Visit.site_id),
 }
 """Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""

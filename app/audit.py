@@ -40,12 +40,26 @@ _HASHED = (
 COLUMNS = frozenset({*_HASHED, "previous_hash", "hash"})
 """What an exported entry holds."""
 
-_NEVER = frozenset({"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed"})
-"""Columns whose values are secrets or identifiers: no audit entry may carry them."""
+_NEVER = frozenset(
+    {"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed", "address"}
+)
+"""Columns whose values are secrets or identifiers (an address of a webhook may hold a key): no audit entry may carry
+them."""
 
 _JSON_TEXT = frozenset(
     {
-        *("answers", "because", "codings", "confirmations", "definition", "discharge", "findings", "items", "measured"),
+        *(
+            "answers",
+            "because",
+            "codings",
+            "confirmations",
+            "definition",
+            "discharge",
+            "event_types",
+            "findings",
+            "items",
+            "measured",
+        ),
         *("medications", "scopes", "staff", "unmet", "unmet_criteria"),
     }
 )

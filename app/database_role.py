@@ -26,10 +26,12 @@ PRIVILEGES: Mapping[str, str] = {
     "data_query": _KEEP,
     "data_query_message": _ADD,
     "data_lock": "SELECT, INSERT, UPDATE (lifted_by, lifted_at, lifting_reason)",
+    "delivery": _KEEP,
     "extract": _KEEP,
     "extract_file": _ADD,
     "extract_subject": _ADD,
     "idempotency_record": _KEEP,
+    "notification": _ADD,
     "outcome": _KEEP,
     "outcome_score": _CHANGE,
     "participant": _KEEP,
@@ -44,6 +46,7 @@ PRIVILEGES: Mapping[str, str] = {
     "site": _ADD,
     "study": _ADD,
     "therapy_session": _ALL,
+    "subscription": _KEEP,
     "throttle": _ALL,
     "totp": _ALL,
     "treatment_trial": _ADD,
@@ -58,9 +61,12 @@ PRIVILEGES: Mapping[str, str] = {
 
 
 OF_A_SITE = frozenset(
-    table.name for table in SQLModel.metadata.sorted_tables if "site_id" in table.c and table.name != "role_grant"
+    table.name
+    for table in SQLModel.metadata.sorted_tables
+    if "site_id" in table.c and table.name not in {"role_grant", "subscription"}
 )
-"""The tables whose rows belong to sites: row-level security holds them all. Grants are asked for before any actor."""
+"""The tables whose rows belong to sites: row-level security holds them all. Grants are asked for before any actor, and
+subscriptions are an admin's, who sees no site's rows."""
 
 
 class SecondWallMissing(Exception):

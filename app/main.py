@@ -33,6 +33,7 @@ from app.routers import (
     safety_signals,
     signatures,
     studies,
+    subscriptions,
     verifications,
     visits,
 )
@@ -70,6 +71,7 @@ ROUTERS = (
     locks,
     verifications,
     extracts,
+    subscriptions,
     audit_entries,
 )
 

@@ -2,10 +2,11 @@
 
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -139,6 +140,40 @@ class Settings(BaseSettings):
     argon2_memory_kib: Annotated[int, Field(ge=8)] = 19_456
     """Memory of one password hash, KiB; OWASP's floor for Argon2id with t=2, p=1."""
 
+    webhook_private_networks: str = ""
+    """Private networks where webhooks may be delivered, such as `10.20.0.0/16, fd00:1::/64`. Without them only public
+    addresses: an address that somebody typed must not reach the machines behind the registry's own firewall."""
+
+    smtp_host: str | None = None
+    """The mail server that takes notifications; none turns e-mail off."""
+
+    smtp_port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    """Its port; 587 is that of submission with STARTTLS."""
+
+    smtp_security: Literal["starttls", "none"] = "starttls"
+    """`none` is for a relay on the same machine, without a password."""
+
+    smtp_user: str | None = None
+    """Who signs in to the mail server; none signs in nobody."""
+
+    smtp_password: SecretStr | None = None
+    """The password of `smtp_user`."""
+
+    smtp_from: str | None = None
+    """The sender's mail address; required with a mail server."""
+
+    delivery_attempts: Annotated[int, Field(ge=1, le=100)] = 24
+    """How often a message is tried before it is dead. With the default pauses that takes about two days."""
+
+    delivery_pause_seconds: Annotated[int, Field(ge=1, le=3_600)] = 5
+    """The pause after the first failure; it doubles each time, less up to a half at random."""
+
+    delivery_longest_pause_seconds: Annotated[int, Field(ge=1, le=86_400)] = 14_400
+    """The longest pause between two attempts."""
+
+    delivery_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """How long a receiver may take to answer a webhook, and a mail server for each step."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least grave kind of log line that is written."""
 
@@ -183,6 +218,25 @@ class Settings(BaseSettings):
         for address in (self.oidc_issuer, self.oidc_jwks_url):
             if address and not address.startswith("https://") and self.environment == "production":
                 raise ValueError("REGISTRY_OIDC_ISSUER and REGISTRY_OIDC_JWKS_URL must begin with https://")
+        return self
+
+    @property
+    def allowed_private_networks(self) -> list[IPv4Network | IPv6Network]:
+        """`webhook_private_networks`, read."""
+        return [ip_network(text.strip()) for text in self.webhook_private_networks.split(",") if text.strip()]
+
+    @model_validator(mode="after")
+    def _messages_can_leave(self) -> Self:
+        try:
+            self.allowed_private_networks  # noqa: B018 - read once, to see that it can be
+        except ValueError:
+            raise ValueError("REGISTRY_WEBHOOK_PRIVATE_NETWORKS must be networks such as 10.20.0.0/16") from None
+        if (self.smtp_host is None) != (self.smtp_from is None):
+            raise ValueError("REGISTRY_SMTP_HOST and REGISTRY_SMTP_FROM go together")
+        if (self.smtp_user is None) != (self.smtp_password is None):
+            raise ValueError("REGISTRY_SMTP_USER and REGISTRY_SMTP_PASSWORD go together")
+        if self.smtp_user is not None and self.smtp_security == "none":
+            raise ValueError("REGISTRY_SMTP_SECURITY must be starttls: a password is not sent in clear")
         return self
 
     @model_validator(mode="after")

@@ -67,7 +67,7 @@ A_SESSION = f"{SESSIONS}/{{session_id}}"
 DOSING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/visits "): (
         lambda world: _post(world, "/v1/visits", world.visit(world.enrolled(), outcomes=[suicidal()])),
-        {"visit": 1, "outcome": 1, "outcome_score": 1, "safety_signal": 1, "audit_entry": 3},
+        {"visit": 1, "outcome": 1, "outcome_score": 1, "safety_signal": 1, "notification": 1, "audit_entry": 3},
     ),
     ("POST", "/v1/visits  "): (
         lambda world: _post(
@@ -77,7 +77,10 @@ DOSING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         ),
         {"visit": 1, "therapy_session": 1, "audit_entry": 1},
     ),
-    ("POST", "/v1/outcomes "): (_triggered, {"outcome": 1, "outcome_score": 1, "safety_signal": 1, "audit_entry": 2}),
+    ("POST", "/v1/outcomes "): (
+        _triggered,
+        {"outcome": 1, "outcome_score": 1, "safety_signal": 1, "notification": 1, "audit_entry": 2},
+    ),
     ("POST", SESSIONS): (
         lambda world: _post(world, SESSIONS, start(prepared(world.staff_a, world.enrolled())["id"])),
         {"dosing_session": 1, "vital_reading": 1, "audit_entry": 2},
@@ -85,7 +88,7 @@ DOSING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", f"{A_SESSION}/doses"): (_in_session("/doses", dose()), {"dose": 1, "audit_entry": 1}),
     ("POST", f"{A_SESSION}/vitals"): (
         _in_session("/vitals", vitals("M60", "10:15", SYSBP=170)),
-        {"vital_reading": 1, "safety_signal": 1, "audit_entry": 2},
+        {"vital_reading": 1, "safety_signal": 1, "notification": 1, "audit_entry": 2},
     ),
     ("POST", f"{A_SESSION}/close"): (_in_session("/close", closing(), a_session_to_close), AMENDED),
     ("POST", f"{SIGNALS}/{{signal_id}}/review"): (
@@ -96,7 +99,10 @@ DOSING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
 """Of dosing sessions and safety signals; spaces at the end tell several requests of one route apart."""
 
 CORRECTIONS: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
-    ("PATCH", "/v1/outcomes/{outcome_id} "): (_trigger_corrected, {"safety_signal": 1, "audit_entry": 2}),
+    ("PATCH", "/v1/outcomes/{outcome_id} "): (
+        _trigger_corrected,
+        {"safety_signal": 1, "notification": 1, "audit_entry": 2},
+    ),
     **{("PATCH", A_SESSION + below): (_session_amended(below), AMENDED) for below in AMENDMENTS},
 }
 """Writes without a key."""

@@ -43,6 +43,7 @@ from tests.dosing_cases import (
 )
 from tests.hostile import census
 from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
+from tests.outbox_cases import a_dead_delivery, a_subscription
 from tests.route_cases import PASSWORD, a_visit, an_extract, an_outcome, signature_of, with_password
 from tests.world import Caller, World, madrs, protocol_definition
 
@@ -54,6 +55,7 @@ PEOPLE: Mapping[str, Callable[[World], str]] = {
     "eligibility": open_screening,
 }
 """Participants who are ready for what is posted below their address."""
+TOLD = {"kind": "webhook", "address": "https://r.example.org/", "event_types": ["extract.ready"]}
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Targets:
         visit, outcome, event = a_visit(world, "A"), an_outcome(world, "A"), an_event(world, "A")
         person = world.staff_a.get(f"/v1/participants/{world.enrolled()}")
         self.pid = world.enrolled()
+        subscription = world.admin.get(a_subscription(world)["path"])
         self.visit_id = world.staff_a.post("/v1/visits", world.visit(self.pid)).json()["id"]
         self.routes = {
             **self._of_staff(world),
@@ -110,6 +113,7 @@ class Targets:
             "amend_outcome": ("PATCH", outcome, "/v1/outcomes/{outcome_id}", {"items": {"MADRS_01": 4}}),
             "amend_user": ("PATCH", self._account(a_person), "/v1/users/{user_id}", {"display_name": "Q"}),
             "amend_client": ("PATCH", self._account(a_site_app), "/v1/clients/{client_id}", {"display_name": "Q"}),
+            "amend_subscription": ("PATCH", subscription, "/v1/subscriptions/{subscription_id}", {"disabled": True}),
             "amend_event": ("PATCH", event, "/v1/adverse-events/{event_id}", {"severity": "severe"}),
         }
 
@@ -189,6 +193,9 @@ class Targets:
             "own_password": (world.custodian, "/v1/me/password", {"current": PASSWORD, "new": "another pass phrase"}),
             "own_totp": (world.monitor, "/v1/me/totp", {"password": PASSWORD}),
             "own_code": (admin, "/v1/me/totp/confirmation", {"code": "123456"}),
+            "subscribe": (admin, "/v1/subscriptions", {**TOLD, "study": world.study, "site": "A"}),
+            "renew_webhook": (admin, "/v1/subscriptions/{subscription_id}/secret", WHY),
+            "replay": (admin, "/v1/deliveries/{delivery_id}/replay", WHY),
             "study": (admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
             "protocol": (admin, "/v1/studies/{study}/protocols", {**protocol_definition(), "version": uuid4().hex}),
             "site": (admin, "/v1/studies/{study}/sites", {"code": "C", "name": "New", "timezone": "Europe/Berlin"}),
@@ -219,7 +226,7 @@ class Targets:
             path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}")) if "doses" in shown else None
             path = path or template.partition("{")[0] + name
             body = {"reason": "typed wrongly", **change}
-            caller = self.world.admin if "login" in shown else self.world.staff_a
+            caller = self.world.admin if "login" in shown or "event_types" in shown else self.world.staff_a
             return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})
         caller, template, body = route
         return Target(caller, "POST", self._filled(template), body, {})
@@ -254,6 +261,8 @@ class Targets:
             "extract_id": lambda: an_extract(world).rpartition("/")[2],
             "lock_id": lambda: a_lock(world, "A").headers["Location"].rpartition("/")[2],
             "verification_id": lambda: a_verification(world, "A").headers["Location"].rpartition("/")[2],
+            "subscription_id": lambda: a_subscription(world)["id"],
+            "delivery_id": lambda: a_dead_delivery(world).rpartition("/")[2],
             "query_id": lambda: a_question(world, "A").rpartition("/")[2],
             "client_id": lambda: world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).json()[
                 "client_id"
@@ -292,6 +301,7 @@ NAMES = (
     *("question", "questions", "answer", "closure"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
     *("start", "dose", "vitals", "close", "review", "amend_session", "amend_dose", "amend_vitals"),
+    *("subscribe", "renew_webhook", "replay", "amend_subscription"),
 )
 
 

@@ -37,7 +37,7 @@ MONITORING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ),
     ("POST", "/v1/data-queries"): (
         lambda world: _post(world.monitor, "/v1/data-queries", question_about(an_event(world, "A").json())),
-        {"data_query": 1, "data_query_message": 1, "audit_entry": 1},
+        {"data_query": 1, "data_query_message": 1, "notification": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/data-queries/bulk"): (
         lambda world: _post(
@@ -45,11 +45,11 @@ MONITORING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
             "/v1/data-queries/bulk",
             [question_about(an_event(world, site).json()) for site in ("A", "B", "A")],
         ),
-        {"data_query": 3, "data_query_message": 3, "audit_entry": 3},
+        {"data_query": 3, "data_query_message": 3, "notification": 3, "audit_entry": 3},
     ),
     ("POST", "/v1/data-queries/{query_id}/answers"): (
         lambda world: _post(world.staff_a, f"{a_question(world, 'A')}/answers", {"text": "Checked"}),
-        {"data_query_message": 1, "audit_entry": 1},
+        {"data_query_message": 1, "notification": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/data-queries/{query_id}/closure"): (
         lambda world: _post(

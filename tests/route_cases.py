@@ -19,6 +19,7 @@ from tests.closing_cases import CLOSING_CASES
 from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
 from tests.monitor_cases import MONITOR_CASES
+from tests.outbox_cases import OUTBOX_CASES
 from tests.world import Caller, World, made, madrs, protocol_definition, staff
 
 Case = Callable[[World, Caller, str], Response]
@@ -268,6 +269,7 @@ CASES: Mapping[Route, Case] = {
     **COURSE_CASES,
     **MONITOR_CASES,
     **CLOSING_CASES,
+    **OUTBOX_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),

@@ -16,6 +16,7 @@ from tests.dosing_writes import CORRECTIONS, DOSING
 from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.monitor_cases import an_event
 from tests.monitor_writes import MONITORING
+from tests.outbox_writes import TOLD, TOLD_ONCE
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import Route, a_visit, an_extract, an_outcome, signature_of, totp_code, with_password
 from tests.world import Caller, Registry, World, madrs, protocol_definition
@@ -204,14 +205,16 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(
             world.custodian, f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
         ),
-        {"extract_subject": 1, "extract_file": 6, "audit_entry": 1},
+        {"extract_subject": 1, "extract_file": 6, "notification": 1, "audit_entry": 1},
     ),
     **DOSING,
     **MONITORING,
+    **TOLD_ONCE,
 }
 """Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""
 
 OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
+    **TOLD,
     ("PATCH", "/v1/participants/{pid}"): (_person, AMENDED),
     ("PATCH", "/v1/visits/{visit_id}"): (_amended("visits", a_visit, {"occurred_on": "2025-01-26"}), AMENDED),
     ("PATCH", "/v1/outcomes/{outcome_id}"): (_amended("outcomes", an_outcome, {"items": {"MADRS_01": 4}}), AMENDED),

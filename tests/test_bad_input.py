@@ -182,6 +182,13 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("identity", "/subject", ("", "with space", "x" * 256, 5, [MARK], f"{MARK}\0", "\u00e9")),
     ("identity", "/reason", REASON),
     ("client", "/name", (*TEXT, None)),
+    ("subscribe", "/kind", CHOICE),
+    ("subscribe", "/address", ("", "ab", f"https://{MARK}\0", f"https://{MARK}\ud800", "x" * 501, 5, None, [MARK])),
+    ("subscribe", "/study", (*CODE, None)),
+    ("subscribe", "/site", (*CODE, "NO_SUCH_SITE")),
+    ("subscribe", "/event_types", ([], None, MARK, {}, [MARK], [5], ["subscription.test"], ["extract.ready"] * 21)),
+    ("amend_subscription", "/event_types", ([], MARK, {}, [MARK], ["subscription.test"])),
+    ("amend_subscription", "/reason", REASON),
     ("grant_user", "/role", CHOICE),
     ("grant_user", "/sites", (MARK, {}, [], [f"{MARK}\0"], [5], ["NO_SUCH_SITE"], [f"S{n}" for n in range(100_000)])),
     ("grant_client", "/study", (*CODE, None)),
@@ -221,7 +228,7 @@ def test_an_impossible_value_is_refused_at_its_field(
 LISTS = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts"),
     *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/data-queries", "/v1/audit-entries"),
-    *("/v1/locks", "/v1/verifications"),
+    *("/v1/locks", "/v1/verifications", "/v1/subscriptions", "/v1/deliveries"),
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
 QUERIES = (

@@ -207,7 +207,7 @@ def test_compose_names_only_settings_that_exist_and_no_secret() -> None:
 def test_compose_starts_what_the_command_offers() -> None:
     offered: Any = typer.main.get_command(cli.app)
     own = [service for service in compose()["services"].values() if service.get("build")]
-    assert [service["command"][0] for service in own] == ["init", "migrate", "serve"]
+    assert [service["command"][0] for service in own] == ["init", "migrate", "serve", "deliver"]
     for service in own:
         name, *arguments = service["command"]
         offered.commands[name].make_context(name, list(arguments))

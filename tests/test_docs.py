@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 import httpx
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import SecretStr
 from sqlalchemy import text
 
 import app.main  # noqa: F401 - loads every module that defines a refusal
@@ -79,7 +80,14 @@ def bound(item: Any) -> list[str]:
 def choices(annotation: Any, bounds: list[str]) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
-    words = {str: "text", str | None: "text", int: "whole number", float: "number", Path: "path"}
+    words = {
+        str: "text",
+        str | None: "text",
+        SecretStr | None: "text",
+        int: "whole number",
+        float: "number",
+        Path: "path",
+    }
     return ", ".join([words[annotation], *bounds])
 
 

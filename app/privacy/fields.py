@@ -181,6 +181,21 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "verification_withdrawal": _table(
         quasi="site_id", free_text="reason", operational="verification_id withdrawn_by withdrawn_at"
     ),
+    "subscription": _table(
+        quasi="site_id",
+        operational=(
+            "id kind address study_id event_types sealed version disabled_at created_by created_at updated_at"
+        ),
+    ),
+    "notification": _table(
+        quasi="site_id", date="due_at", operational="id type study_id subject_type subject_id occurred_at"
+    ),
+    "delivery": _table(
+        operational=(
+            "id notification_id subscription_id state attempts next_attempt_at claimed_until last_error created_at "
+            "delivered_at"
+        )
+    ),
     "audit_chain": _table(system="site_id seq hash"),
     "audit_entry": _table(
         system=(

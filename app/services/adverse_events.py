@@ -25,12 +25,14 @@ from app.models.adverse_event_shapes import (
 )
 from app.models.base import canonical_json, columns, fields_of, from_json, now, table_of, values
 from app.models.finding import Finding, findings_text
+from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
 from app.models.safety_report import SaeReport
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
+from app.services.outbox import tell_at
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -59,6 +61,8 @@ def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreat
     session.add(row)
     session.flush()
     rule_queries.follow(session, row)
+    if row.serious:
+        tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
     return _read({**values(row), "reported_at": None}, person.place), row.site_id
 
@@ -93,6 +97,8 @@ def amend_adverse_event(
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
     session.flush()
+    if row.serious and not was_serious:
+        tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     rule_queries.follow(session, row, before["findings"])

@@ -33,12 +33,14 @@ from app.models.extract import (
     ExtractStatus,
     ExtractSubject,
 )
+from app.models.notification import EventType, SubjectType
 from app.models.participant import Consent, Participant
 from app.models.study import Site, Study
 from app.models.visit import Visit
 from app.privacy.profile import FILES, PROFILE_VERSION, cell, codebook
 from app.privacy.subjects import subject_ids
 from app.services.extract_rows import rows_of
+from app.services.outbox import tell
 from app.services.studies import protocol_of, study_by_code
 
 
@@ -84,6 +86,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
         row.status = ExtractStatus.ready
         with within(session, _sites_of(session, study)):
             row.manifest = canonical_json(_build(session, row, study))
+        tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
     else:
         row.status = ExtractStatus.refused
     session.flush()

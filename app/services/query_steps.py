@@ -10,13 +10,20 @@ from sqlmodel import Session
 from app import audit
 from app.models.base import now
 from app.models.data_query import DataQuery, DataQueryMessage, MessageKind, QueryState
+from app.models.notification import EventType, SubjectType
+from app.services.outbox import tell_at
 
 _ENDED = frozenset({QueryState.closed, QueryState.cancelled})
+_TOLD: Mapping[MessageKind, EventType] = {
+    MessageKind.answered: EventType.data_query_answered,
+    MessageKind.reopened: EventType.data_query_opened,
+}
 
 
 def opened(session: Session, row: DataQuery) -> audit.Event:
     """The question itself, as the first message. The row is stored already."""
     _say(session, row, MessageKind.opened, row.text, row.opened_by)
+    tell_at(session, EventType.data_query_opened, row.site_id, SubjectType.data_query, row.id)
     return audit.created("data-query:opened", row, row.id)
 
 
@@ -38,6 +45,8 @@ def step(
     row.state, row.closed_at = state, at if state in _ENDED else None
     row.version, row.updated_at = row.version + 1, at
     _say(session, row, kind, text, author)
+    if kind in _TOLD:
+        tell_at(session, _TOLD[kind], row.site_id, SubjectType.data_query, row.id)
     event = audit.changed(f"data-query:{kind}", row, row.id, row.version, before, audit.snapshot(row), None)
     return replace(event, changes=[*event.changes, {"field": "message", "old": None, "new": text}])
 

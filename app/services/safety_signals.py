@@ -19,6 +19,7 @@ from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict
 from app.models.base import canonical_json, columns, fields_of, from_json, now, values
 from app.models.dosing_session import VitalReading
+from app.models.notification import EventType, SubjectType
 from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.safety_signal import (
@@ -31,6 +32,7 @@ from app.models.safety_signal import (
 )
 from app.models.study import ProtocolVersion, Site
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
+from app.services.outbox import tell_at
 from app.services.studies import protocol_of
 
 
@@ -118,6 +120,7 @@ def _raised(
     setattr(row, _column(source).key, source.id)
     session.add(row)
     session.flush()
+    tell_at(session, EventType.safety_signal_raised, row.site_id, SubjectType.safety_signal, row.id)
     return audit.created("safety-signal:raised", row, row.id)
 
 

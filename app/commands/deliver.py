@@ -1,0 +1,72 @@
+"""`registry deliver`: the worker that sends notifications."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.services.delivering import Courier
+
+OVERDUE_SECONDS = 60
+"""How often it looks for what has become overdue."""
+
+
+def deliver(
+    once: Annotated[bool, typer.Option("--once", help="Send what is due, and stop.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Send notifications until stopped. On PostgreSQL any number of these may run, on SQLite one."""
+    from app import schema
+    from app.database import Database
+    from app.database_role import require_second_wall
+    from app.security.keys import load_keyring
+    from app.services.delivering import Courier
+    from app.settings import Settings
+    from app.web import logs
+
+    settings = Settings()
+    logs.configure(settings)
+    keyring = load_keyring(settings)
+    with Database(settings, for_server=True) as database:
+        schema.require_head(database)
+        require_second_wall(database, settings)
+        courier = Courier(database, keyring, settings)
+        if once:
+            courier.look_for_overdue()
+            while courier.deliver():
+                pass
+            return
+        stopped = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stopped.set())
+        typer.echo("Delivering; stop with Ctrl-C.")
+        run(courier, stopped, every)
+
+
+def run(courier: "Courier", stopped: threading.Event, every: float) -> None:
+    """Look, send, wait, until stopped; a batch that was begun is finished. A database that is away is waited for."""
+    look_at = 0.0
+    while not stopped.is_set():
+        if time.monotonic() >= look_at and _surviving(courier.look_for_overdue) is not None:
+            look_at = time.monotonic() + OVERDUE_SECONDS
+        if not _surviving(courier.deliver):
+            stopped.wait(every)
+
+
+def _surviving(step: Callable[[], int]) -> int | None:
+    """What a step gives, or None when the database is not to be had."""
+    import structlog
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.errors import DatabaseUnavailable
+
+    log: Any = structlog.get_logger()
+    try:
+        return step()
+    except (SQLAlchemyError, DatabaseUnavailable) as failed:
+        log.error("delivering_failed", kind=type(failed).__name__)
+        return None
