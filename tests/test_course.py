@@ -109,6 +109,16 @@ def test_no_data_are_taken_after_their_collection_was_taken_back_but_harm_is_sti
     assert world.staff_a.post("/v1/adverse-events", world.event(pid, onset="2025-02-03")).status_code == 201
 
 
+def test_a_visit_of_before_takes_no_outcome_of_after_the_withdrawal(world: World) -> None:
+    pid = world.enrolled()
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-01-31")).json()
+    withdraw(world, pid, "collection", "2025-02-01")
+    outcome = {"participant": pid, "visit": visit["id"], **madrs(1)}
+    after = world.staff_a.post("/v1/outcomes", {**outcome, "collected_on": "2025-02-01"})
+    assert (after.status_code, after.json()["code"]) == (409, "collection_withdrawn")
+    assert world.staff_a.post("/v1/outcomes", outcome).status_code == 201
+
+
 @pytest.mark.parametrize("scope", ["dosing", "collection"])
 def test_no_dose_is_given_after_dosing_was_taken_back(world: World, scope: str) -> None:
     pid = world.enrolled()

@@ -185,7 +185,7 @@ def test_each_account_sees_its_own_sites(demo: Running) -> None:
 
 def test_every_line_of_the_tour_runs_as_printed(demo: Running, tmp_path: Path) -> None:
     requests = [line for line in demo.tour.splitlines() if line.startswith("curl ")]
-    assert len(requests) == 7
+    assert len(requests) == 13
     variables = re.findall(r"^[A-Z]+=\S+$", demo.tour, re.MULTILINE)
     answers = []
     for request in requests:
@@ -193,12 +193,21 @@ def test_every_line_of_the_tour_runs_as_printed(demo: Running, tmp_path: Path) -
         done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{request}\n{done.stdout}{done.stderr}"
         answers.append(done.stdout)
-    person, visit, serious, moderate, extract, _, another = (
-        json.loads(text) if text.strip() else {} for text in answers
-    )
+    read = [json.loads(text) if text.strip() else {} for text in answers]
+    person, visit, morning, serious, running, report, reports, review, met, moderate, extract, _, another = read
     assert person["pid"] == visit["participant"]
     assert [score["value"] for score in visit["outcomes"][0]["scores"]] == [9]
     assert [event["term"] for event in serious["items"]] == ["Fast heartbeat"]
+    (urgent,) = morning["overdue"]
+    assert (urgent["code"], urgent["term"], urgent["site"]) == ("SAE-REPORT", "Fast heartbeat", "S02")
+    assert urgent["adverse_event"] == serious["items"][0]["id"]
+    waiting = {site["site"]: site for site in morning["sites"]}
+    assert (waiting["S02"]["overdue"], waiting["S02"]["unreviewed_serious"]) == (1, 1)
+    assert len(morning["safety_signals"]) == sum(site["safety_signals_open"] for site in waiting.values()) > 0
+    assert [clock["state"] for clock in running["items"]] == ["overdue"]
+    assert (report["number"], reports["items"]) == (1, [report])
+    assert review["kind"] == "acknowledged"
+    assert [clock["state"] for clock in met["items"]] == ["late"]
     assert len(moderate["items"]) == 2
     assert extract["status"] == "ready"
     assert another["status"] == "requested"

@@ -155,7 +155,6 @@ NOW = int(time.time())
         {"typ": "ID"},
         {"typ": "Refresh"},
     ],
-    ids=str,
 )
 def test_a_well_signed_token_with_other_claims_is_refused(
     ours: Provider, outside: OutsideProvider, claims: dict[str, Any]

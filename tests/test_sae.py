@@ -10,7 +10,8 @@ from httpx2 import Response
 import app.models.base
 from app.protocol.clocks import Clock, SusarKind
 from app.protocol.expedited import ClockState, EventFacts, clocks
-from tests.monitor_cases import shown
+from tests.dosing_cases import REVIEW, a_signal
+from tests.monitor_cases import a_question, shown
 from tests.world import World
 
 NOON = datetime(2026, 3, 27, 12, tzinfo=UTC)
@@ -249,6 +250,20 @@ def test_the_summary_counts_each_assigned_site(world: World, clock: Clockwork) -
     assert (at_a["unreviewed"], at_a["unreviewed_serious"], at_a["due_soon"]) == (2, 1, 1)
     (only,) = world.monitor_a.get("/v1/monitoring/summary", study=world.study).json()["sites"]
     assert only["site"] == "A"
+
+
+def test_the_summary_shows_signals_and_data_queries_that_wait(world: World) -> None:
+    signal = a_signal(world).json()
+    a_question(world, "A"), a_question(world, "A", answered=True)
+    read = world.monitor.get("/v1/monitoring/summary", study=world.study).json()
+    assert [item["safety_signal"] for item in read["safety_signals"]] == [signal["id"]]
+    at_a, at_b = read["sites"]
+    names = ("safety_signals_open", "safety_signals_overdue", "data_queries_open", "data_queries_answered")
+    assert [at_a[name] for name in names] == [1, 0, 1, 1]
+    assert [at_b[name] for name in names] == [0, 0, 0, 0]
+    assert world.staff_a.post(f"/v1/safety-signals/{signal['id']}/review", REVIEW).status_code == 201
+    read = world.monitor.get("/v1/monitoring/summary", study=world.study).json()
+    assert (read["safety_signals"], read["sites"][0]["safety_signals_open"]) == ([], 0)
 
 
 AE_SUSAR = Clock(

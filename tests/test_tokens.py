@@ -95,7 +95,7 @@ BAD_CLAIMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("change", BAD_CLAIMS, ids=str)
+@pytest.mark.parametrize("change", BAD_CLAIMS, ids=lambda change: ",".join(map(str, change)))
 def test_a_signed_token_with_wrong_claims_is_refused(change: dict[str, Any]) -> None:
     assert refused(signed(claims(**change)))
 
@@ -114,7 +114,7 @@ BAD_HEADERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("header", BAD_HEADERS, ids=str)
+@pytest.mark.parametrize("header", BAD_HEADERS, ids=lambda header: ",".join(map(str, header)))
 def test_a_header_with_more_less_or_other_than_ours_is_refused(header: dict[str, Any]) -> None:
     assert refused(signed(claims(), header))
 

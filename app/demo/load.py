@@ -47,6 +47,13 @@ def first_pid(demo: Demo) -> str:
         return str(staff.post("/v1/participants/lookup", label)["pid"])
 
 
+def serious_event(demo: Demo) -> dict[str, str]:
+    """The id and site of the serious adverse event, found as its monitor finds it."""
+    with Caller(demo.base_url, demo.first("monitor").token) as monitor:
+        (event,) = monitor.get("/v1/adverse-events", serious="true")["items"]
+        return {name: str(event[name]) for name in ("id", "site")}
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 

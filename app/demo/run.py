@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from app.demo.caller import Refused
 from app.demo.demo_file import Demo
-from app.demo.load import first_pid, load, say, sign_everybody_in
+from app.demo.load import first_pid, load, say, serious_event, sign_everybody_in
 from app.demo.server import Server, ServerFailed, free_port, init
 from app.demo.setup import new_password
 from app.demo.tour import tour
@@ -78,7 +78,7 @@ def _demo(folder: Path, port: int, leave: bool) -> int:
         if leave:
             say(f"Loaded, and stopped. Accounts: {folder / FILE}\nServe it: ./registry demo --data {folder}")
             return 0
-        say(tour(demo, first_pid(demo), folder / FILE, proxied="http" in getproxies()))
+        say(tour(demo, first_pid(demo), serious_event(demo), folder / FILE, proxied="http" in getproxies()))
         say("\nStop with Ctrl-C.")
         raise server.death()
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -9,19 +10,23 @@ from uuid import UUID, uuid5
 from app.demo.demo_file import Demo
 
 
-def tour(demo: Demo, pid: str, file: Path, proxied: bool) -> str:
-    """The tour of the three users. `pid` is the participant of the first site; `proxied` when a proxy is set."""
+def tour(demo: Demo, pid: str, serious: Mapping[str, str], file: Path, proxied: bool) -> str:
+    """The tour of the three users. `pid` is the participant of the first site, `serious` the adverse event that is;
+    `proxied` when a proxy is set."""
     site = demo.sites[0]
     staff, monitor, analyst = (demo.first(role).token for role in ("site_staff", "monitor", "analyst"))
     label = {"study": demo.study, "site": site, "site_local_id": f"{site}-001"}
     phq9 = {"instrument": "PHQ9", "items": {f"PHQ9_{number:02d}": number % 3 for number in range(1, 10)}}
     visit = {"participant": pid, "visit_code": "UNS", "occurred_on": "2025-06-02", "status": "completed"}
     wish = {"study": demo.study, "profile": "deidentified", "purpose": "Course of MADRS (demo)"}
+    event, other = f"adverse-events/{serious['id']}", serious["site"]
+    report = {"kind": "initial", "late_reason": "The hospital told us weeks later"}
     lines = [
         "# ---- paste from here into another shell ----",
         *(["export no_proxy=127.0.0.1"] if proxied else []),
         f"API={demo.base_url}/v1",
         f"STAFF={staff}",
+        f"OTHER={demo.first('site_staff', other).token}",
         f"MONITOR={monitor}",
         f"ANALYST={analyst}",
         "",
@@ -30,8 +35,16 @@ def tour(demo: Demo, pid: str, file: Path, proxied: bool) -> str:
         _post("STAFF", "participants/lookup", label),
         _post("STAFF", "visits", {**visit, "outcomes": [phq9]}, _key(demo, "visit")),
         "",
-        "# Monitor of two sites: the serious adverse events, and the first page of the moderate ones.",
+        "# Monitor of two sites: what is urgent this morning, the serious event behind it, and its clock.",
+        _get("MONITOR", f"monitoring/summary?study={demo.study}"),
         _get("MONITOR", f"adverse-events?study={demo.study}&serious=true"),
+        _get("MONITOR", f"{event}/clocks"),
+        f"# Site staff of {other}: the report that was missing. It is late, so it says why.",
+        _post("OTHER", f"{event}/reports", report, _key(demo, "report")),
+        "# Monitor: read the report, acknowledge it, and see the clock met. Then the first page of moderate events.",
+        _get("MONITOR", f"{event}/reports"),
+        _post("MONITOR", f"{event}/reviews", {"kind": "acknowledged", "version": 1}, _key(demo, "review")),
+        _get("MONITOR", f"{event}/clocks"),
         _get("MONITOR", f"adverse-events?study={demo.study}&severity=moderate&limit=2"),
         "",
         "# Analyst: an extract that a custodian has approved, its outcomes, and a request for another one.",

@@ -7,6 +7,7 @@ from pydantic import Field as Bounded
 
 from app.models.base import Answer, Code, Filter, InstantShown, QueryCount
 from app.models.identifiers import PidShown
+from app.models.safety_signal import SignalSeverity
 from app.protocol.expedited import ClockState
 
 
@@ -47,6 +48,20 @@ class Downgraded(Answer):
     downgraded_at: InstantShown
 
 
+class OpenSignal(Answer):
+    """A safety signal that nobody has reviewed."""
+
+    safety_signal: UUID
+    participant: PidShown
+    study: str
+    site: str
+    rule: str
+    severity: SignalSeverity
+    holds_dosing: bool
+    raised_at: InstantShown
+    due_at: InstantShown
+
+
 class SiteCounts(Answer):
     """How much of each kind is waiting at one site."""
 
@@ -62,6 +77,11 @@ class SiteCounts(Answer):
     overdue: int
     due_soon: int
     downgraded: int
+    safety_signals_open: int
+    safety_signals_overdue: int
+    data_queries_open: int
+    data_queries_answered: int
+    """Answered by the site, and waiting for the monitor."""
 
 
 class MonitoringSummary(Answer):
@@ -71,6 +91,7 @@ class MonitoringSummary(Answer):
     overdue: list[UrgentClock]
     due_soon: list[UrgentClock]
     downgraded: list[Downgraded]
+    safety_signals: list[OpenSignal]
     sites: list[SiteCounts]
 
 

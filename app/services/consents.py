@@ -32,6 +32,10 @@ class ConsentAlreadyRecorded(Conflict):
     """This consent version was recorded for the participant already; versions are given once."""
 
 
+class CollectionWithdrawn(Conflict):
+    """The participant had taken back the collection of data before that day; adverse events are still reported."""
+
+
 class ConsentUnknown(Invalid):
     """The participant's protocol version has no such consent version or scope; see errors."""
 
@@ -118,6 +122,12 @@ def withdrawn_on(session: Session, person: Enrolled, on: date) -> frozenset[With
         for one in _withdrawals(session, person)
         if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity)
     )
+
+
+def require_collection(session: Session, person: Enrolled, on: date) -> None:
+    """Raises CollectionWithdrawn."""
+    if WithdrawalScope.collection in withdrawn_on(session, person, on):
+        raise CollectionWithdrawn
 
 
 def reconsents(session: Session, person: Enrolled, on: date) -> list[str]:

@@ -1,28 +1,32 @@
 """What is urgent across the sites of a monitor, in a handful of queries however many sites there are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, func, select
+from sqlalchemy import ColumnElement, Row, Table, case, func, select, true
 from sqlmodel import Session
 
 from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
 from app.models.base import columns, now, table_of
+from app.models.data_query import DataQuery, QueryState
 from app.models.monitoring import (
     Downgraded,
     MonitoringQuery,
     MonitoringSummary,
+    OpenSignal,
     SiteCounts,
     UrgentClock,
 )
 from app.models.participant import Participant
 from app.models.safety_report import AeReview
+from app.models.safety_signal import SafetySignal, SignalState
 from app.protocol.expedited import ClockState
 from app.services.sae_clocks import clocks_of, with_open_clocks
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
+_QUERY, _SIGNAL = table_of(DataQuery), table_of(SafetySignal)
 
 
 def summary(session: Session, actor: Actor, query: MonitoringQuery) -> MonitoringSummary:
@@ -38,6 +42,7 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
         overdue=overdue[: query.limit],
         due_soon=due_soon[: query.limit],
         downgraded=downgraded[: query.limit],
+        safety_signals=_signals(session, actor, sites, query.limit),
         sites=_counts(session, actor, sites, overdue, due_soon, downgraded),
     )
 
@@ -76,6 +81,24 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> list[Do
     return [Downgraded(**_about(row, actor), downgraded_at=row.downgraded_at) for row in rows]
 
 
+def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -> list[OpenSignal]:
+    """Those that no clinician at the site has reviewed."""
+    waiting = visible(select(*columns(SafetySignal)), actor).where(
+        _SIGNAL.c.site_id.in_(sites), _SIGNAL.c.state == SignalState.open
+    )
+    shown = ("rule", "severity", "holds_dosing", "raised_at", "due_at")
+    return [
+        OpenSignal(
+            safety_signal=row.id,
+            participant=row.pid,
+            study=actor.places[row.site_id].study,
+            site=actor.places[row.site_id].site,
+            **{name: row._mapping[name] for name in shown},
+        )
+        for row in session.execute(waiting.order_by(_SIGNAL.c.due_at, _SIGNAL.c.id).limit(limit))
+    ]
+
+
 def unreviewed_by(actor: Actor) -> ColumnElement[bool]:
     """Events that this account has not reviewed at their present version."""
     own = (
@@ -95,39 +118,48 @@ def _counts(
     due_soon: Sequence[UrgentClock],
     downgraded: Sequence[Downgraded],
 ) -> list[SiteCounts]:
-    unreviewed = unreviewed_by(actor)
-    wanted = select(
-        _EVENT.c.site_id,
-        func.count().label("adverse_events"),
-        _sum(_EVENT.c.serious).label("serious"),
-        _sum(unreviewed).label("unreviewed"),
-        _sum(unreviewed & _EVENT.c.serious).label("unreviewed_serious"),
-    )
-    events = {row.site_id: row._asdict() for row in session.execute(_per_site(wanted, _EVENT, sites))}
-    counted = select(_PERSON.c.site_id, func.count().label("participants"))
-    people = {row.site_id: row.participants for row in session.execute(_per_site(counted, _PERSON, sites))}
-    none = {"adverse_events": 0, "serious": 0, "unreviewed": 0, "unreviewed_serious": 0}
-    rows = []
-    for site_id in sorted(sites, key=lambda site: actor.places[site]):
-        place = actor.places[site_id]
-        rows.append(
-            SiteCounts(
-                study=place.study,
-                site=place.site,
-                participants=people.get(site_id, 0),
-                **{name: events.get(site_id, none)[name] for name in none},
-                **{
-                    name: sum((item.study, item.site) == place for item in items)
-                    for name, items in (("overdue", overdue), ("due_soon", due_soon), ("downgraded", downgraded))
-                },
-            )
+    counted = [_per_site(session, table, sites, conditions) for table, conditions in _counted(actor, now())]
+    listed = (("overdue", overdue), ("due_soon", due_soon), ("downgraded", downgraded))
+    return [
+        SiteCounts(
+            study=actor.places[site_id].study,
+            site=actor.places[site_id].site,
+            **{name: count for rows in counted for name, count in rows[site_id].items()},
+            **{name: sum((item.study, item.site) == actor.places[site_id] for item in items) for name, items in listed},
         )
-    return rows
+        for site_id in sorted(sites, key=lambda site: actor.places[site])
+    ]
 
 
-def _per_site(statement: Any, table: Any, sites: Sequence[int]) -> Any:
-    return statement.where(table.c.site_id.in_(sites)).group_by(table.c.site_id)
+def _counted(actor: Actor, at: datetime) -> list[tuple[Table, Mapping[str, ColumnElement[bool]]]]:
+    """Each table that is counted by site, once for each condition."""
+    unreviewed, waits = unreviewed_by(actor), _SIGNAL.c.state == SignalState.open
+    return [
+        (_PERSON, {"participants": true()}),
+        (
+            _EVENT,
+            {
+                "adverse_events": true(),
+                "serious": _EVENT.c.serious,
+                "unreviewed": unreviewed,
+                "unreviewed_serious": unreviewed & _EVENT.c.serious,
+            },
+        ),
+        (_SIGNAL, {"safety_signals_open": waits, "safety_signals_overdue": waits & (_SIGNAL.c.due_at < at)}),
+        (
+            _QUERY,
+            {
+                "data_queries_open": _QUERY.c.state == QueryState.open,
+                "data_queries_answered": _QUERY.c.state == QueryState.answered,
+            },
+        ),
+    ]
 
 
-def _sum(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.sum(case((condition, 1), else_=0))
+def _per_site(
+    session: Session, table: Table, sites: Sequence[int], conditions: Mapping[str, ColumnElement[bool]]
+) -> Mapping[int, Mapping[str, int]]:
+    sums = [func.sum(case((condition, 1), else_=0)).label(name) for name, condition in conditions.items()]
+    statement = select(table.c.site_id, *sums).where(table.c.site_id.in_(sites)).group_by(table.c.site_id)
+    found = {row.site_id: {name: row._mapping[name] for name in conditions} for row in session.execute(statement)}
+    return {site_id: found.get(site_id, dict.fromkeys(conditions, 0)) for site_id in sites}

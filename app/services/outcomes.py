@@ -31,7 +31,7 @@ from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
 from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
-from app.services import raters, safety_signals
+from app.services import consents, raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
@@ -192,13 +192,16 @@ def _remembered(row: Outcome, scores: Sequence[Mapping[str, Any]]) -> dict[str, 
 def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple[OutcomeRead, int]:
     """Record one administration of an instrument at a visit; also gives the site's key.
 
-    Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange.
+    Raises NotFound, VisitNotHeld, CollectionWithdrawn, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange.
     """
     visit = _visit(session, actor, body.visit)
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
+    person, on = enrolled(session, actor, visit.pid, hold=Hold.as_it_is), body.collected_on or visit.occurred_on
+    if on is not None:
+        consents.require_collection(session, person, on)
     require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     row, scores, events = store(session, actor, visit, body, "")
     audit.append(session, str(actor.account_id), row.site_id, events)

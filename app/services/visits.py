@@ -14,7 +14,6 @@ from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, now, values
-from app.models.course import WithdrawalScope
 from app.models.finding import Finding, findings_text
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.participant import ParticipantStatus
@@ -53,10 +52,6 @@ class VisitOutsideWindow(Conflict):
 
 class ConsentMissing(Conflict):
     """No consent of the participant was in force on that day."""
-
-
-class CollectionWithdrawn(Conflict):
-    """The participant had taken back the collection of data before that day; adverse events are still reported."""
 
 
 class ParticipantLeft(Conflict):
@@ -130,8 +125,7 @@ def _require_in_study(session: Session, person: Enrolled, on: date | None) -> No
         raise ParticipantLeft
     if consents.newest_consent(session, person, on) is None:
         raise ConsentMissing
-    if WithdrawalScope.collection in consents.withdrawn_on(session, person, on):
-        raise CollectionWithdrawn
+    consents.require_collection(session, person, on)
 
 
 def _window(session: Session, person: Enrolled, definition: VisitDefinition, occurrence: int) -> Window | None:
