@@ -146,7 +146,9 @@ def test(context: typer.Context) -> None:
     """Run the tests, on SQLite and on PostgreSQL. Further arguments go to pytest."""
     from app.schema import ROOT
 
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *context.args], cwd=ROOT))  # noqa: S603
+    side_by_side = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+    command = [sys.executable, "-m", "pytest", *side_by_side, *context.args]
+    raise typer.Exit(subprocess.call(command, cwd=ROOT))  # noqa: S603
 
 
 def main() -> None:

@@ -21,7 +21,12 @@ SECRET = frozenset(
 )
 """Fields that come out nowhere, however welcome the request was."""
 
-ALIASES = {"username": ["login"], "name": ["display_name"], "term": ["pt", "soc"], "reason": ["decision_reason"]}
+ALIASES = {
+    "username": ["login"],
+    "name": ["display_name"],
+    "term": ["pt", "soc"],
+    "reason": ["decision_reason", "lifting_reason", "text"],
+}
 """Fields of requests whose values answers show under other names."""
 
 

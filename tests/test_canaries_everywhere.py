@@ -50,8 +50,8 @@ def require_none(canaries: Canaries) -> None:
 
 
 def field_of(name: str, pointer: str) -> str:
-    last = [step for step in pointer.split("/") if step and not step.isdigit()][-1]
-    return "code of a person" if name == "own_code" else last
+    steps = [step for step in pointer.split("/") if step and not step.isdigit()]
+    return "code of a person" if name == "own_code" else steps[-1] if steps else name
 
 
 def say_every_field(canaries: Canaries, name: str, target: Target) -> int:
@@ -72,7 +72,7 @@ def say_every_field(canaries: Canaries, name: str, target: Target) -> int:
             canaries.answered(target.send_json(target.with_value(pointer, shape(mark))), mark)
     for pointer in ("", *pointers(target.body)):
         mark = canaries.mark("unknown", f"{name}{pointer}")
-        value = {**target.body} if not pointer else target.body
+        value: Any = target.body
         for step in pointer.strip("/").split("/") if pointer else ():
             value = value[int(step) if isinstance(value, list) else step]
         if isinstance(value, dict):
@@ -102,8 +102,8 @@ def say_twice(canaries: Canaries, name: str, target: Target) -> None:
     for key in (mark, mark, f"{mark}-other"):
         canaries.answered(target.send_json(target.body, **{"Idempotency-Key": key}))
     other = canaries.mark("reason", name)
-    body = {**target.body, **({"reason": other} if "reason" in target.body else {})}
-    canaries.answered(target.send_json({**body}, **{"Idempotency-Key": mark}), other)
+    body = {**target.body, "reason": other} if "reason" in target.body else target.body
+    canaries.answered(target.send_json(body, **{"Idempotency-Key": mark}), other)
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -16,15 +16,24 @@ from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import columns, table_of
 from app.models.course import Screening
+from app.models.data_lock import DataLock
+from app.models.data_query import DataQuery
 from app.models.extract import Extract
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
 from app.models.safety_signal import SafetySignal
 from app.models.study import ProtocolVersion, Site, Study
+from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
+from tests.closing_cases import a_lock, a_verification
+from tests.monitor_cases import a_question
 from tests.world import Caller, World, madrs, protocol_definition
 
 STEPS, SEED = 260, 20261123
+OF_SITES: tuple[type[SQLModel], ...] = (
+    *(Participant, Consent, Screening, Visit, Outcome, AdverseEvent, SafetySignal),
+    *(DataQuery, DataLock, Verification, VerificationWithdrawal),
+)
 PASSWORD = "correct horse battery"
 NOT_CARRIED: Mapping[str, str] = {
     "password_hash": "a secret",
@@ -61,6 +70,8 @@ class History:
         self.extract()
         for _ in range(STEPS):
             self.random.choice(acts)()
+        for site in "AB":
+            self.desk(site)
 
     def _post(self, caller: Caller, path: str, body: Any) -> Any:
         """Sent again with the same key now and then, as a client does that heard no answer."""
@@ -152,6 +163,14 @@ class History:
             path = f"{asked.headers['Location']}/approval"
             self._post(self.world.custodian, path, {"decision": decision, "reason": "agreed upon"})
 
+    def desk(self, site: str) -> None:
+        """What a monitor does to records, and takes back."""
+        why = {"reason": "as it turned out"}
+        for made, taken_back in ((a_lock, "lifting"), (a_verification, "withdrawal")):
+            self._post(self.world.monitor, f"{made(self.world, site).headers['Location']}/{taken_back}", why)
+        question = a_question(self.world, site, answered=True)
+        self._post(self.world.monitor, f"{question}/closure", {"decision": "reopen", **why})
+
     def account(self) -> None:
         admin, why = self.world.admin, {"reason": "left the team"}
         kind = self.random.choice(["users", "clients"])
@@ -218,6 +237,8 @@ def subject_of(world: World, row: Any) -> str:
         with world.registry.database.read() as session:
             code = session.exec(select(Study.code).where(Study.id == row.study_id)).one()
         return f"{code}/{row.code if isinstance(row, Site) else row.version}"
+    if isinstance(row, VerificationWithdrawal):
+        return str(row.verification_id)
     return str(row.pid if isinstance(row, Participant) else row.id)
 
 
@@ -251,7 +272,7 @@ def own(world: World, history: History) -> dict[type[SQLModel], Callable[[Any], 
                 for _, path in history.made[kind]}  # fmt: skip
     return {
         **dict.fromkeys(
-            (Participant, Consent, Screening, Visit, Outcome, AdverseEvent, SafetySignal),
+            OF_SITES,
             lambda row: row.site_id in sites,
         ),
         Account: lambda row: str(row.id) in accounts,
@@ -291,10 +312,9 @@ def test_every_column_comes_back_from_the_trail_alone(world: World, history: His
 def test_the_trail_tells_of_no_record_that_is_not_there(world: World, history: History) -> None:
     sites = set(world.site_ids.values())
     told = {key for key, record in replayed(world).items() if record.get("site_id") in sites and key[0] != "role_grant"}
-    models = (Participant, Consent, Screening, Visit, Outcome, AdverseEvent, SafetySignal)
     there = {
         (table_of(model).name, subject_of(world, row))
-        for model in models
+        for model in OF_SITES
         for row in stored(world, model)
         if row.site_id in sites
     }

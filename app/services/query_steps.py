@@ -48,7 +48,7 @@ def step(
     if kind in _TOLD:
         tell_at(session, _TOLD[kind], row.site_id, SubjectType.data_query, row.id)
     event = audit.changed(f"data-query:{kind}", row, row.id, row.version, before, audit.snapshot(row), None)
-    return replace(event, changes=[*event.changes, {"field": "message", "old": None, "new": text}])
+    return replace(event, changes=[*event.changes, {"field": f"messages.{row.version}", "old": None, "new": text}])
 
 
 def _say(session: Session, row: DataQuery, kind: MessageKind, text: str, author: UUID | None) -> None:
