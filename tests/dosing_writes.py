@@ -88,7 +88,10 @@ DOSING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", f"{A_SESSION}/doses"): (_in_session("/doses", dose()), {"dose": 1, "audit_entry": 1}),
     ("POST", f"{A_SESSION}/vitals"): (
         _in_session("/vitals", vitals("M60", "10:15", SYSBP=170)),
-        {"vital_reading": 1, "safety_signal": 1, "notification": 1, "audit_entry": 2},
+        {
+            **{"vital_reading": 1, "safety_signal": 1, "notification": 2, "audit_entry": 3},
+            **{"data_query": 1, "data_query_message": 1},
+        },
     ),
     ("POST", f"{A_SESSION}/close"): (_in_session("/close", closing(), a_session_to_close), AMENDED),
     ("POST", f"{SIGNALS}/{{signal_id}}/review"): (

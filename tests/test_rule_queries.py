@@ -13,6 +13,7 @@ from app.database import within
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryState
 from app.services import rules_over_time
+from tests.dosing_cases import a_session, path_of, vitals
 from tests.monitor_cases import an_event
 from tests.world import World, madrs
 
@@ -70,6 +71,24 @@ def test_findings_of_visits_and_participants_raise_queries_too(world: World) -> 
     found = {(query["rule"], query["subject_type"], query["field"]) for query in queries(world)}
     assert ("consent_date_missing", "participant", "/consent/given_on") in found
     assert ("visit_outside_window", "visit", "/occurred_on") in found
+
+
+def test_an_unlikely_vital_sign_raises_a_query_that_a_correction_closes(world: World) -> None:
+    session = a_session(world)
+    entered = world.staff_a.post(path_of(session, "/vitals"), vitals("M60", "10:15", SYSBP=175, DIABP=100))
+    [query] = queries(world, subject_type="dosing_session")
+    assert (query["subject"], query["field"]) == (session.json()["id"], "/vitals")
+    refresh_site(world, date(2025, 3, 4))
+    assert queries(world, subject_type="dosing_session") == [query]
+    reading = next(one for one in entered.json()["vitals"] if one["timepoint"] == "M60")
+    change = {"reason": "typed wrongly", "values": {**reading["values"], "SYSBP": 145}}
+    path = path_of(session, f"/vitals/{reading['id']}")
+    assert world.staff_a.patch(path, change, entered.headers["ETag"]).status_code == 200
+    [closed] = queries(world, subject_type="dosing_session")
+    assert (closed["id"], closed["state"]) == (query["id"], "closed")
+    asked = {"subject_type": "dosing_session", "subject": session.json()["id"], "field": "/vitals/0"}
+    question = {"participant": session.json()["participant"], **asked, "text": "Which cuff?"}
+    assert world.monitor.post("/v1/data-queries", question).status_code == 201
 
 
 def test_a_retried_report_raises_nothing_twice(world: World) -> None:

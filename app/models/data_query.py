@@ -15,13 +15,14 @@ class SubjectType(StrEnum):
     """What a data query is about. `missing_visit`: a visit of the protocol of which nothing is recorded."""
 
     adverse_event = "adverse_event"
+    dosing_session = "dosing_session"
     missing_visit = "missing_visit"
     outcome = "outcome"
     participant = "participant"
     visit = "visit"
 
 
-RECORDS = frozenset({SubjectType.adverse_event, SubjectType.outcome, SubjectType.visit})
+RECORDS = frozenset({SubjectType.adverse_event, SubjectType.dosing_session, SubjectType.outcome, SubjectType.visit})
 """Subjects with an id of their own; a participant is known by the pid, a missing visit by code and occurrence."""
 
 
@@ -89,7 +90,8 @@ class DataQuery(SQLModel, table=True):
         CheckConstraint("(origin = 'monitor') = (opened_by IS NOT NULL)", name="opener_known"),
         CheckConstraint("(state IN ('closed', 'cancelled')) = (closed_at IS NOT NULL)", name="end_known"),
         CheckConstraint(
-            "(subject_type IN ('adverse_event', 'outcome', 'visit')) = (subject_id IS NOT NULL)", name="subject_known"
+            "(subject_type IN ('adverse_event', 'dosing_session', 'outcome', 'visit')) = (subject_id IS NOT NULL)",
+            name="subject_known",
         ),
         CheckConstraint(
             "(subject_type = 'missing_visit') = (visit_code IS NOT NULL AND occurrence IS NOT NULL)", name="visit_known"

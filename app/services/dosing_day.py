@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from app.access import Actor, found, visible
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import now
+from app.models.base import from_json, now
 from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome
@@ -24,7 +24,7 @@ from app.protocol.consent import current_consent
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import DischargeFacts
 from app.protocol.vitals import CountedFrom, Vitals
-from app.services import consents
+from app.services import consents, rule_queries
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.unlocked import require_unlocked
 
@@ -131,6 +131,16 @@ def touch(session: Session, row: DosingSession) -> None:
     """Something of the session changed: its version moves on, and with it the ETag."""
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
+    follow_findings(session, row)
+
+
+def follow_findings(session: Session, row: DosingSession) -> None:
+    """Raise and close the data queries on doses and vital signs. Call it just before the audit entry."""
+    parts = [
+        *(("/doses", dose.id, from_json(dose.findings)) for dose in doses_of(session, row)),
+        *(("/vitals", reading.id, from_json(reading.findings)) for reading in readings_of(session, row)),
+    ]
+    rule_queries.follow_session(session, row, parts)
 
 
 def zone_of(session: Session, site_id: int) -> ZoneInfo:

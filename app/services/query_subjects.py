@@ -13,7 +13,7 @@ from app.models.data_query import SubjectType
 from app.models.data_query_shapes import DataQueryCreate
 from app.models.outcome import Outcome
 from app.models.visit import Visit
-from app.services import adverse_events, outcomes, visits
+from app.services import adverse_events, dosing_reads, outcomes, visits
 from app.services.participants import Enrolled, enrolled, read_one
 
 
@@ -75,6 +75,8 @@ def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subj
         return visits.read(one(visits.rows(), Visit.id), actor)
     if subject_type is SubjectType.adverse_event:
         return adverse_events.read(one(adverse_events.rows(), AdverseEvent.id), actor)
+    if subject_type is SubjectType.dosing_session:
+        return dosing_reads.detail(session, actor, subject)
     return outcomes.read_all(session, actor, [one(outcomes.rows(), Outcome.id)])[0]
 
 

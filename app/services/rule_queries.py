@@ -15,6 +15,7 @@ from app import audit
 from app.models.adverse_event import AdverseEvent
 from app.models.base import from_json, table_of, values
 from app.models.data_query import PENDING, DataQuery, MessageKind, QueryOrigin, QueryState, SubjectType
+from app.models.dosing_session import DosingSession
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.services.query_steps import opened, step
@@ -55,6 +56,41 @@ def doubts_of(subject: SubjectType, pid: str, subject_id: UUID | None, findings:
         Doubt(finding["code"], finding["message"], pid, subject, subject_id, field=finding["field"])
         for finding in findings
     ]
+
+
+def doubts_of_session(pid: str, session_id: UUID, parts: Iterable[tuple[str, UUID, Iterable[Any]]]) -> list[Doubt]:
+    """The findings of a dosing session; its parts are where one is, its id, and what was found in it."""
+    return [
+        Doubt(
+            finding["code"],
+            finding["message"],
+            pid,
+            SubjectType.dosing_session,
+            session_id,
+            field=place,
+            detail=f"{part}{finding['field']}",
+        )
+        for place, part, findings in parts
+        for finding in findings
+    ]
+
+
+def follow_session(session: Session, row: DosingSession, parts: Iterable[tuple[str, UUID, Iterable[Any]]]) -> None:
+    """`follow` for all doses and vital signs of a dosing session at once."""
+    has = doubts_of_session(row.pid, row.id, parts)
+    holding = select(DataQuery.rule_key).where(
+        DataQuery.site_id == row.site_id,
+        DataQuery.subject_type == SubjectType.dosing_session,
+        DataQuery.subject_id == row.id,
+        _QUERIES.c.rule_holds,
+    )
+    had = {key for key in session.exec(holding) if key is not None}
+    settle(
+        session,
+        row.site_id,
+        came=[doubt for doubt in has if doubt.key not in had],
+        gone=had - {doubt.key for doubt in has},
+    )
 
 
 def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Sequence[Any] = ()) -> None:

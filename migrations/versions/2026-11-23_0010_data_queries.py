@@ -59,7 +59,7 @@ def _create_queries() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "subject_type IN ('adverse_event', 'missing_visit', 'outcome', 'participant', 'visit')",
+            "subject_type IN ('adverse_event', 'dosing_session', 'missing_visit', 'outcome', 'participant', 'visit')",
             name="subject_type_known",
         ),
         sa.CheckConstraint("origin IN ('monitor', 'rule')", name="origin_known"),
@@ -71,7 +71,8 @@ def _create_queries() -> None:
         sa.CheckConstraint("(origin = 'monitor') = (opened_by IS NOT NULL)", name="opener_known"),
         sa.CheckConstraint("(state IN ('closed', 'cancelled')) = (closed_at IS NOT NULL)", name="end_known"),
         sa.CheckConstraint(
-            "(subject_type IN ('adverse_event', 'outcome', 'visit')) = (subject_id IS NOT NULL)", name="subject_known"
+            "(subject_type IN ('adverse_event', 'dosing_session', 'outcome', 'visit')) = (subject_id IS NOT NULL)",
+            name="subject_known",
         ),
         sa.CheckConstraint(
             "(subject_type = 'missing_visit') = (visit_code IS NOT NULL AND occurrence IS NOT NULL)", name="visit_known"
