@@ -89,8 +89,12 @@ DOSING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", f"{A_SESSION}/vitals"): (
         _in_session("/vitals", vitals("M60", "10:15", SYSBP=170)),
         {
-            **{"vital_reading": 1, "safety_signal": 1, "notification": 2, "audit_entry": 3},
-            **{"data_query": 1, "data_query_message": 1},
+            "vital_reading": 1,
+            "safety_signal": 1,
+            "notification": 2,
+            "audit_entry": 3,
+            "data_query": 1,
+            "data_query_message": 1,
         },
     ),
     ("POST", f"{A_SESSION}/close"): (_in_session("/close", closing(), a_session_to_close), AMENDED),
