@@ -60,7 +60,8 @@ def an_older_outcome(world: World, site: str) -> Response:
 def an_extract(world: World, approved: bool = False) -> str:
     """The path of an extract that the world's analyst asked for."""
     world.enrolled("A")
-    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"})
+    agreed = {"profile": "pseudonymised", "agreement": "DUA-2026-014"}
+    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question", **agreed})
     assert answer.status_code == 202, answer.text
     path: str = answer.headers["Location"]
     if approved:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from app.models.base import Answer
-from app.privacy.profile import FILES
+from app.privacy.profile import PROFILES
 
 COMMITTED = Path(__file__).parent / "data" / "outgoing_fields.json"
 
@@ -23,7 +23,11 @@ def shapes(root: type[Answer] = Answer) -> dict[str, list[str]]:
 def test_outgoing_fields_equal_the_committed_list() -> None:
     outgoing = {
         "answers": shapes(),
-        "extracts": {file: [column.name for column in columns] for file, columns in FILES.items()},
+        "extracts": {
+            f"{name}/{file}": [column.name for column in columns]
+            for name, profile in PROFILES.items()
+            for file, columns in profile.files.items()
+        },
     }
     if os.environ.get("REGISTRY_UPDATE_DOCS"):
         COMMITTED.write_text(json.dumps(outgoing, indent=1, sort_keys=True) + "\n")

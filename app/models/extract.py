@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
-from pydantic import Strict
+from pydantic import Strict, model_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import CheckConstraint, Column, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
@@ -15,6 +16,8 @@ from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText,
 
 class ExtractProfile(StrEnum):
     deidentified = "deidentified"
+    pseudonymised = "pseudonymised"
+    """For a named project under an agreement: study days and exact ages."""
 
 
 class ExtractStatus(StrEnum):
@@ -36,6 +39,9 @@ class Extract(SQLModel, table=True):
     study_id: int = Field(foreign_key="study.id")
     profile: ExtractProfile = Field(sa_type=String(16))
     purpose: str = Field(sa_column=Column(Text, nullable=False))
+    agreement: str | None = Field(default=None, sa_column=Column(Text))
+    """Reference of the agreement under which pseudonymised data go out."""
+
     status: ExtractStatus = Field(default=ExtractStatus.requested, sa_type=String(16))
     requested_by: UUID = Field(foreign_key="account.id")
     decided_by: UUID | None = Field(default=None, foreign_key="account.id")
@@ -58,6 +64,17 @@ class ExtractSubject(SQLModel, table=True):
     anchor_on: date | None = None
     """Study day 1 of this participant."""
 
+    site_group: str | None = Field(default=None, max_length=16)
+    age_group: str | None = Field(default=None, max_length=16)
+    sex: str | None = Field(default=None, max_length=64)
+    race: str | None = Field(default=None, max_length=64)
+    country: str | None = Field(default=None, max_length=16)
+    status: str | None = Field(default=None, max_length=32)
+    """This and those above: as the profile shows them."""
+
+    serious_shown: bool = True
+    """False where everybody of this participant's class had a serious event."""
+
 
 class ExtractFile(SQLModel, table=True):
     """One finished file. In the database, so that any worker can serve it."""
@@ -76,6 +93,14 @@ class ExtractCreate(Shape):
     study: Code
     profile: Annotated[ExtractProfile, Strict(False)] = ExtractProfile.deidentified
     purpose: LongText
+    agreement: Reason | None = None
+    """Of pseudonymised extracts: the reference of the agreement with the recipient."""
+
+    @model_validator(mode="after")
+    def _agreement_by_profile(self) -> "ExtractCreate":
+        if (self.agreement is None) == (self.profile is ExtractProfile.pseudonymised):
+            raise PydanticCustomError("agreement_by_profile", "pseudonymised needs agreement, deidentified has none")
+        return self
 
 
 class Decision(StrEnum):
@@ -86,6 +111,9 @@ class Decision(StrEnum):
 class ApprovalCreate(Shape):
     decision: Annotated[Decision, Strict(False)]
     reason: Reason
+    accept_difference: bool = False
+    """Release it although it differs from what the same organisation holds by fewer people than one can hide among. The
+    reason has to say why; the risk report tells that it was accepted."""
 
 
 class ExtractFileRead(Answer):
@@ -101,6 +129,7 @@ class ExtractRead(Answer):
     study: str
     profile: ExtractProfile
     purpose: str
+    agreement: str | None
     status: ExtractStatus
     decision_reason: str | None
     manifest: dict[str, Any] | None
@@ -119,6 +148,10 @@ class ExtractFilter(Filter):
     study: Code | None = None
     limit: Limit = 50
     cursor: str | None = Bounded(default=None, max_length=1000)
+
+
+class CodebookQuery(Filter):
+    profile: ExtractProfile = ExtractProfile.deidentified
 
 
 class CodebookColumn(Answer):

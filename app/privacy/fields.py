@@ -208,11 +208,16 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     ),
     "extract": _table(
         operational=(
-            "id study_id profile purpose status requested_by decided_by decision_reason manifest version "
+            "id study_id profile purpose agreement status requested_by decided_by decision_reason manifest version "
             "created_at updated_at"
         )
     ),
-    "extract_subject": _table(direct="pid subject", quasi="site_id", date="anchor_on", operational="extract_id"),
+    "extract_subject": _table(
+        direct="pid subject",
+        quasi="site_id site_group age_group sex race country status",
+        date="anchor_on",
+        operational="extract_id serious_shown",
+    ),
     "extract_file": _table(operational="extract_id name media_type rows sha256 content"),
 }
 """Table -> column -> class."""

@@ -1,8 +1,9 @@
-"""The `deidentified` profile, version 0.1: which columns leave, under which treatment. Pure data and checks.
+"""The profiles: which columns leave, under which treatment. Pure data and checks.
 
-Released are coded clinical content and study days. Dates, quasi-identifiers (age, sex, race, ethnicity, country,
-site), item values, criteria and every free text stay. A dictionary term leaves only when at least RARE_TERM_PERSONS
-participants of the extract have it; otherwise it reads OTHER. Full k-anonymity is not part of it yet.
+`deidentified` holds coded clinical content at nominal visits, quasi-identifiers coarsened until nobody stands in a
+class under k, and no day of any kind. `pseudonymised` is for a named project under an agreement: study days, exact ages
+and every scored instrument, still under ids of the one extract. Calendar dates, item values, single seriousness
+criteria and every free text stay in both.
 """
 
 import re
@@ -11,21 +12,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from app.models.extract import ExtractProfile
 from app.privacy.fields import FIELDS, FieldClass
+from app.privacy.lattice import K
+from app.privacy.quasi import OTHER
 
-PROFILE_VERSION = "0.1"
-RARE_TERM_PERSONS = 12
-"""A released term is shared by at least this many participants: 1/12 is under the 0.09 of EMA Policy 0070."""
+RARE_TERM_PERSONS = K
+"""A code that is released under `common_term` is shared by at least this many participants of the extract."""
 
-OTHER = "OTHER"
 RELEASED_INSTRUMENTS = frozenset(
     {
         *("MADRS", "HAMA", "HAMD17", "PHQ9", "GAD7", "QIDS_SR16", "CGI_I", "CGI_S", "SHEEHAN_SDS", "ISI", "PSQI"),
         *("WHO5", "EQ5D5L", "SCS_SF", "MEQ30", "SEVAS_DOSE", "SEVAS_SUPP", "SEVAS_END", "MMSE", "MHIS", "DAD"),
     }
 )
-"""Whose scores leave. Trauma, dissociation and suicidality (ACE, CTQ_SF, PCL5, ITQ, DES_II, CSSRS) do not: an answer
-there can be known of one person (GDPR article 9; design of de-identification). What is not named here stays."""
+"""Whose scores leave de-identified. Trauma, dissociation and suicidality (ACE, CTQ_SF, PCL5, ITQ, DES_II, CSSRS) do
+not: an answer there can be known of one person (GDPR article 9; design of de-identification). What is not named here
+stays."""
 
 SAFE_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*", re.ASCII)
 """Text that may stand in a CSV cell: it can never begin a spreadsheet formula."""
@@ -33,17 +36,29 @@ SAFE_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*", re.ASCII)
 
 class Treatment(StrEnum):
     as_stored = "as stored"
+    coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
+    common_term = f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
+    serious = "as stored; not released where everybody of a class has it"
+    since_dose = "class of days since the last dosing visit: BEFORE, D0, D1, D2-7, D8-28, GT28"
     study_day = "study day: day 1 is the first dosing visit that took place, else baseline; there is no day 0"
-    common_term = f"dictionary term shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
     subject = "random identifier of this extract only"
+    timing = "early, in_window or late against the window of the protocol; empty where there is none"
+    under_agreement = "as stored, for a named project under an agreement"
 
 
 _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.as_stored: frozenset({FieldClass.clinical}),
-    Treatment.study_day: frozenset({FieldClass.date}),
+    Treatment.coarsened: frozenset({FieldClass.quasi}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
+    Treatment.serious: frozenset({FieldClass.clinical}),
+    Treatment.since_dose: frozenset({FieldClass.date}),
+    Treatment.study_day: frozenset({FieldClass.date}),
     Treatment.subject: frozenset({FieldClass.direct}),
+    Treatment.timing: frozenset({FieldClass.date}),
+    Treatment.under_agreement: frozenset({FieldClass.clinical, FieldClass.quasi}),
 }
+_FOR_AGREEMENTS = frozenset({Treatment.study_day, Treatment.under_agreement})
+"""Never in a profile that is released without an agreement."""
 
 
 class NotReleasable(Exception):
@@ -66,53 +81,131 @@ class Column:
             raise NotReleasable(self.source)
 
 
+@dataclass(frozen=True)
+class Profile:
+    """A named set of files. Raises NotReleasable for a treatment that needs an agreement where none is asked for."""
+
+    name: ExtractProfile
+    version: str
+    files: Mapping[str, Sequence[Column]]
+    """File -> columns, in order. The only way into an extract."""
+
+    @property
+    def under_agreement(self) -> bool:
+        return self.name is ExtractProfile.pseudonymised
+
+    def __post_init__(self) -> None:
+        for columns in self.files.values():
+            for column in columns:
+                if column.treatment in _FOR_AGREEMENTS and not self.under_agreement:
+                    raise NotReleasable(column.source)
+
+
 _SUBJECT = Column("subject", "Participant in this extract", "extract_subject.subject", treatment=Treatment.subject)
-_VISIT = (
+_ARMS = tuple(
+    Column(name, label, f"participant.{name}", treatment=Treatment.common_term)
+    for name, label in (("planned_arm", "Planned arm"), ("actual_arm", "Actual arm"))
+)
+_NAMED = (
     Column("visit_code", "Visit of the protocol", "visit.visit_code"),
     Column("occurrence", "Occurrence of the visit", "visit.occurrence", "integer"),
-    Column("study_day", "Day of the visit", "visit.occurred_on", "integer", Treatment.study_day),
 )
-FILES: Mapping[str, Sequence[Column]] = {
-    "participants.csv": (
+_TIMING = Column("timing", "Whether the visit lay in its window", "visit.occurred_on", treatment=Treatment.timing)
+_DAY = Column("study_day", "Day of the visit", "visit.occurred_on", "integer", Treatment.study_day)
+_VISIT_STATUS = Column("status", "Whether the visit took place", "visit.status")
+_SCORE = (
+    Column("instrument", "Instrument", "outcome.instrument"),
+    Column("instrument_version", "Version of the instrument and its scoring rule", "outcome.instrument_version"),
+    Column("score", "Name of the score", "outcome_score.name"),
+    Column("value", "Score computed from the items", "outcome_score.value", "number"),
+    Column("band", "Severity band of the instrument", "outcome_score.band"),
+    Column("origin", "items, or historical_total: imported without items", "outcome.origin"),
+)
+
+
+def _event(name: str, label: str, treatment: Treatment, type_: str = "text") -> Column:
+    return Column(name, label, f"adverse_event.{name}", type_, treatment)
+
+
+def _events(code: Treatment, onset: Column, serious: Treatment) -> tuple[Column, ...]:
+    return (
         _SUBJECT,
-        Column("protocol_version", "Protocol version", "protocol_version.version"),
-        Column("status", "Status in the study", "participant.status"),
-        Column("eligible", "Eligible at screening", "participant.eligible", "boolean"),
-        Column("planned_arm", "Planned arm", "participant.planned_arm"),
-        Column("actual_arm", "Actual arm", "participant.actual_arm"),
-        Column("enrolled_day", "Day of enrolment", "participant.enrolled_on", "integer", Treatment.study_day),
+        _event("soc", "System organ class", Treatment.common_term),
+        _event("pt", "Preferred term", Treatment.common_term),
+        onset,
+        _event("severity", "Severity", Treatment.as_stored),
+        _event("serious", "Meets a seriousness criterion", serious, "boolean"),
+        _event("relatedness_drug", "Relatedness to the drug", Treatment.as_stored),
+        _event("relatedness_therapy", "Relatedness to the therapy", Treatment.as_stored),
+        _event("action_taken", "Action taken with the drug", code),
+        _event("outcome", "Outcome of the event", code),
+        _event("expected", "Expected by the reference safety information", Treatment.as_stored, "boolean"),
+        _event("special_interest", "Event of special interest", code),
+    )
+
+
+_PERSON = (
+    ("age_group", "Age at consent in years"),
+    ("sex", "Sex at birth"),
+    ("race", "Race"),
+    ("country", "Country of the site"),
+    ("status", "Status in the study"),
+)
+
+
+def _person(treatment: Treatment) -> tuple[Column, ...]:
+    return tuple(Column(name, label, f"extract_subject.{name}", treatment=treatment) for name, label in _PERSON)
+
+
+PROFILES: Mapping[ExtractProfile, Profile] = {
+    ExtractProfile.deidentified: Profile(
+        ExtractProfile.deidentified,
+        "1",
+        {
+            "participants.csv": (_SUBJECT, *_person(Treatment.coarsened), *_ARMS),
+            "visits.csv": (_SUBJECT, *_NAMED, _TIMING, _VISIT_STATUS),
+            "outcomes.csv": (_SUBJECT, *_NAMED, _TIMING, *_SCORE),
+            "adverse_events.csv": _events(
+                Treatment.common_term,
+                Column("onset", "Onset", "adverse_event.onset", treatment=Treatment.since_dose),
+                Treatment.serious,
+            ),
+        },
     ),
-    "visits.csv": (_SUBJECT, *_VISIT, Column("status", "Whether the visit took place", "visit.status")),
-    "outcomes.csv": (
-        _SUBJECT,
-        *_VISIT,
-        Column("instrument", "Instrument", "outcome.instrument"),
-        Column("instrument_version", "Version of the instrument and its scoring rule", "outcome.instrument_version"),
-        Column("score", "Name of the score", "outcome_score.name"),
-        Column("value", "Score computed from the items", "outcome_score.value", "number"),
-        Column("band", "Severity band of the instrument", "outcome_score.band"),
-        Column("origin", "items, or historical_total: imported without items", "outcome.origin"),
-    ),
-    "adverse_events.csv": (
-        _SUBJECT,
-        Column("soc", "System organ class", "adverse_event.soc", treatment=Treatment.common_term),
-        Column("pt", "Preferred term", "adverse_event.pt", treatment=Treatment.common_term),
-        Column("onset_day", "Day of onset", "adverse_event.onset", "integer", Treatment.study_day),
-        Column("severity", "Severity", "adverse_event.severity"),
-        Column("serious", "Meets a seriousness criterion", "adverse_event.serious", "boolean"),
-        Column("relatedness_drug", "Relatedness to the drug", "adverse_event.relatedness_drug"),
-        Column("relatedness_therapy", "Relatedness to the therapy", "adverse_event.relatedness_therapy"),
-        Column("action_taken", "Action taken with the drug", "adverse_event.action_taken"),
-        Column("outcome", "Outcome of the event", "adverse_event.outcome"),
-        Column("expected", "Expected by the reference safety information", "adverse_event.expected", "boolean"),
-        Column("special_interest", "Event of special interest", "adverse_event.special_interest"),
+    ExtractProfile.pseudonymised: Profile(
+        ExtractProfile.pseudonymised,
+        "1",
+        {
+            "participants.csv": (
+                _SUBJECT,
+                Column(
+                    "site",
+                    "Site, under a code of this extract",
+                    "extract_subject.site_group",
+                    treatment=Treatment.under_agreement,
+                ),
+                *_person(Treatment.under_agreement),
+                Column("ethnicity", "Ethnicity", "participant.ethnicity", treatment=Treatment.under_agreement),
+                Column("protocol_version", "Protocol version", "protocol_version.version"),
+                Column("eligible", "Eligible at screening", "participant.eligible", "boolean"),
+                Column("planned_arm", "Planned arm", "participant.planned_arm"),
+                Column("actual_arm", "Actual arm", "participant.actual_arm"),
+                Column("enrolled_day", "Day of enrolment", "participant.enrolled_on", "integer", Treatment.study_day),
+            ),
+            "visits.csv": (_SUBJECT, *_NAMED, _DAY, _VISIT_STATUS),
+            "outcomes.csv": (_SUBJECT, *_NAMED, _DAY, *_SCORE),
+            "adverse_events.csv": _events(
+                Treatment.under_agreement,
+                Column("onset_day", "Day of onset", "adverse_event.onset", "integer", Treatment.study_day),
+                Treatment.as_stored,
+            ),
+        },
     ),
 }
-"""File -> columns, in order. The only way into an extract."""
 
 
-def codebook() -> list[dict[str, Any]]:
-    """Every column of every file: what it means, where it comes from, what was done to it."""
+def codebook(profile: ExtractProfile) -> list[dict[str, Any]]:
+    """Every column of every file of a profile: what it means, where it comes from, what was done to it."""
     return [
         {
             "file": file,
@@ -123,7 +216,7 @@ def codebook() -> list[dict[str, Any]]:
             "treatment": column.treatment.value,
             "null_means": "not given, not known or not released",
         }
-        for file, columns in FILES.items()
+        for file, columns in PROFILES[profile].files.items()
         for column in columns
     ]
 

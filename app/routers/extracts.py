@@ -9,17 +9,17 @@ from app.access import Actor, Permission, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.extract import (
     ApprovalCreate,
+    CodebookQuery,
     CodebookRead,
     Extract,
     ExtractCreate,
     ExtractFilter,
     ExtractList,
-    ExtractProfile,
     ExtractRead,
 )
 from app.models.study import Study
 from app.pagination import Page
-from app.privacy.profile import PROFILE_VERSION, codebook
+from app.privacy.profile import PROFILES, codebook
 from app.services import extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
@@ -34,12 +34,12 @@ Recipient = Annotated[Actor, Depends(requires(Permission.extract_download))]
 
 
 @router.get("/codebook")
-def read_codebook(_actor: CodebookReader) -> CodebookRead:
+def read_codebook(_actor: CodebookReader, query: Annotated[CodebookQuery, Query()]) -> CodebookRead:
     """What extracts contain: every file and column with its source and treatment."""
     return CodebookRead(
-        profile=ExtractProfile.deidentified,
-        profile_version=PROFILE_VERSION,
-        columns=codebook(),
+        profile=query.profile,
+        profile_version=PROFILES[query.profile].version,
+        columns=codebook(query.profile),
     )
 
 

@@ -1,159 +1,130 @@
 """The rows of an extract, as SQL over the extract's own subject table: no date and no pid ever leaves the database."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, case, distinct, func, select
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy import case
 from sqlmodel import Session, col
 
 from app.access import Rows
 from app.models.adverse_event import AdverseEvent
-from app.models.extract import ExtractSubject
+from app.models.extract import ExtractProfile, ExtractSubject
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
-from app.privacy.profile import FILES, OTHER, RARE_TERM_PERSONS, RELEASED_INSTRUMENTS
+from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS
+from app.privacy.quasi import ETHNICITIES, OTHER
+from app.protocol.definition import Protocol
+from app.services.extract_sql import Timing, common, full_onset, of_subject, selected, since_dose, study_day
+
+_SUBJECT = ExtractSubject
+_SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
 
 
-class days_between(GenericFunction[int]):  # noqa: N801 - a SQL function
-    """Whole days from the second date to the first, on both databases."""
+class ExtractRows:
+    """The statements of one extract, whose people go by `protocols` (by the id of the version)."""
 
-    type = Integer()
-    inherit_cache = True
+    def __init__(self, extract_id: UUID, profile: ExtractProfile, protocols: Mapping[int, Protocol]) -> None:
+        self._id, self._profile, self._protocols = extract_id, PROFILES[profile], protocols
+        self._timing = Timing(protocols)
 
+    def of(self, session: Session, file: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of one file, in a fixed order, its columns exactly as the profile declares them."""
+        statement = _STATEMENTS[file](self)
+        names = [column.name for column in self._profile.files[file]]
+        assert [column.name for column in statement.selected_columns] == names
+        yield from (tuple(row) for row in session.execute(statement.execution_options(yield_per=1000)))
 
-@compiles(days_between, "postgresql")
-def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({later} - {earlier})"
+    @property
+    def _open(self) -> bool:
+        return self._profile.under_agreement
 
-
-@compiles(days_between, "sqlite")
-def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"CAST(julianday({later}) - julianday({earlier}) AS INTEGER)"
-
-
-def _select(*wanted: Any) -> Rows:
-    return select(*wanted)
-
-
-def _study_day(on: Any) -> ColumnElement[Any]:
-    """CDISC SDTM IG 3.2, section 4.1.4.4: day 1 is the reference day, the day before is -1."""
-    days = days_between(on, col(ExtractSubject.anchor_on))
-    return case((days >= 0, days + 1), else_=days)
-
-
-def _of(extract_id: UUID, table: Any) -> ColumnElement[bool]:
-    subject = ExtractSubject
-    same = (col(subject.site_id) == col(table.site_id)) & (col(subject.pid) == col(table.pid))
-    return (col(subject.extract_id) == extract_id) & same
-
-
-def participants(extract_id: UUID) -> Rows:
-    return (
-        _select(
-            ExtractSubject.subject,
-            col(ProtocolVersion.version).label("protocol_version"),
-            Participant.status,
-            Participant.eligible,
-            Participant.planned_arm,
-            Participant.actual_arm,
-            _study_day(col(Participant.enrolled_on)).label("enrolled_day"),
+    def participants(self) -> Rows:
+        person = Participant
+        if self._open:
+            wanted: tuple[Any, ...] = (
+                *(_SUBJECT.subject, col(_SUBJECT.site_group).label("site"), *_SHOWN, _ethnicity()),
+                col(ProtocolVersion.version).label("protocol_version"),
+                *(person.eligible, person.planned_arm, person.actual_arm),
+                study_day(col(person.enrolled_on)).label("enrolled_day"),
+            )
+        else:
+            named = {"planned_arm": person.planned_arm, "actual_arm": person.actual_arm}
+            arms = [common(self._id, person, arm).label(name) for name, arm in named.items()]
+            wanted = (_SUBJECT.subject, *_SHOWN, *arms)
+        return (
+            selected(*wanted)
+            .join(person, of_subject(self._id, person))
+            .join(ProtocolVersion, col(ProtocolVersion.id) == col(person.protocol_version_id))
+            .order_by(col(_SUBJECT.subject))
         )
-        .join(Participant, _of(extract_id, Participant))
-        .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
-        .order_by(col(ExtractSubject.subject))
-    )
 
-
-def _visit_columns() -> tuple[Any, ...]:
-    return Visit.visit_code, Visit.occurrence, _study_day(col(Visit.occurred_on)).label("study_day")
-
-
-def visits(extract_id: UUID) -> Rows:
-    return (
-        _select(ExtractSubject.subject, *_visit_columns(), Visit.status)
-        .join(Visit, _of(extract_id, Visit))
-        .order_by(col(ExtractSubject.subject), col(Visit.visit_code), col(Visit.occurrence))
-    )
-
-
-def outcomes(extract_id: UUID) -> Rows:
-    """A row for each score; an outer join, since an instrument without a score was administered all the same (and since
-    SQLite then reads the scores by their key)."""
-    score = OutcomeScore
-    return (
-        _select(
-            ExtractSubject.subject,
-            *_visit_columns(),
-            Outcome.instrument,
-            Outcome.instrument_version,
-            col(score.name).label("score"),
-            score.value,
-            score.band,
-            Outcome.origin,
+    def _when(self) -> Any:
+        return (
+            study_day(col(Visit.occurred_on)).label("study_day") if self._open else self._timing.column.label("timing")
         )
-        .join(Outcome, _of(extract_id, Outcome))
-        .join(Visit, (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id)))
-        .where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
-        .outerjoin(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
-        .order_by(
-            col(ExtractSubject.subject),
-            col(Visit.visit_code),
-            col(Visit.occurrence),
-            col(Outcome.instrument),
-            col(score.name),
+
+    def _timed(self, statement: Rows) -> Rows:
+        return statement if self._open else self._timing.joined(statement)
+
+    def visits(self) -> Rows:
+        wanted = (_SUBJECT.subject, Visit.visit_code, Visit.occurrence, self._when(), Visit.status)
+        statement = self._timed(selected(*wanted).join(Visit, of_subject(self._id, Visit)))
+        return statement.order_by(col(_SUBJECT.subject), col(Visit.visit_code), col(Visit.occurrence))
+
+    def outcomes(self) -> Rows:
+        """A row for each score; an outer join, since an instrument without a score was administered all the same (and
+        since SQLite then reads the scores by their key)."""
+        score = OutcomeScore
+        statement = (
+            selected(
+                *(_SUBJECT.subject, Visit.visit_code, Visit.occurrence, self._when()),
+                *(Outcome.instrument, Outcome.instrument_version),
+                *(col(score.name).label("score"), score.value, score.band, Outcome.origin),
+            )
+            .join(Outcome, of_subject(self._id, Outcome))
+            .join(Visit, (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id)))
         )
-    )
+        if not self._open:
+            statement = statement.where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
+        of_outcome = (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id))
+        order = (_SUBJECT.subject, Visit.visit_code, Visit.occurrence, Outcome.instrument, score.name)
+        return self._timed(statement.outerjoin(score, of_outcome)).order_by(*(col(one) for one in order))
+
+    def adverse_events(self) -> Rows:
+        event = AdverseEvent
+        dosing = frozenset(code for protocol in self._protocols.values() for code in protocol.exposure)
+        onset = study_day(full_onset()).label("onset_day") if self._open else since_dose(dosing).label("onset")
+        statement = selected(
+            *(_SUBJECT.subject, self._term(event.soc), self._term(event.pt), onset, event.severity, self._serious()),
+            *(event.relatedness_drug, event.relatedness_therapy),
+            *(self._code(event.action_taken), self._code(event.outcome), event.expected),
+            self._code(event.special_interest),
+        ).join(event, of_subject(self._id, event))
+        return statement.order_by(*(column.nulls_first() for column in statement.selected_columns))
+
+    def _term(self, term: Any) -> Any:
+        return common(self._id, AdverseEvent, term).label(term.key)
+
+    def _code(self, code: Any) -> Any:
+        return code if self._open else self._term(code)
+
+    def _serious(self) -> Any:
+        serious = col(AdverseEvent.serious)
+        return serious if self._open else case((col(_SUBJECT.serious_shown), serious)).label("serious")
 
 
-def _common(extract_id: UUID, term: Any) -> ColumnElement[Any]:
-    """The term where enough participants of the extract share it, else OTHER."""
-    shared = (
-        select(term)
-        .join(ExtractSubject, _of(extract_id, AdverseEvent))
-        .group_by(term)
-        .having(func.count(distinct(col(ExtractSubject.subject))) >= RARE_TERM_PERSONS)
-    )
-    return case((col(term).is_(None), None), (col(term).in_(shared), term), else_=OTHER)
+def _ethnicity() -> Any:
+    given = col(Participant.ethnicity)
+    typed = case((given.in_(sorted(ETHNICITIES)), given), (given.is_not(None), OTHER))
+    return typed.label("ethnicity")
 
 
-def adverse_events(extract_id: UUID) -> Rows:
-    event = AdverseEvent
-    full_date = case((func.length(event.onset) == len("2024-03-05"), col(event.onset_earliest)))
-    statement = _select(
-        ExtractSubject.subject,
-        _common(extract_id, event.soc).label("soc"),
-        _common(extract_id, event.pt).label("pt"),
-        _study_day(full_date).label("onset_day"),
-        event.severity,
-        event.serious,
-        event.relatedness_drug,
-        event.relatedness_therapy,
-        event.action_taken,
-        event.outcome,
-        event.expected,
-        event.special_interest,
-    ).join(event, _of(extract_id, event))
-    return statement.order_by(*(column.nulls_first() for column in statement.selected_columns))
-
-
-STATEMENTS = {
-    "participants.csv": participants,
-    "visits.csv": visits,
-    "outcomes.csv": outcomes,
-    "adverse_events.csv": adverse_events,
+_STATEMENTS: Mapping[str, Callable[[ExtractRows], Rows]] = {
+    "participants.csv": ExtractRows.participants,
+    "visits.csv": ExtractRows.visits,
+    "outcomes.csv": ExtractRows.outcomes,
+    "adverse_events.csv": ExtractRows.adverse_events,
 }
-
-
-def rows_of(session: Session, extract_id: UUID, file: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of one file, in a fixed order, its columns exactly as the profile declares them."""
-    statement = STATEMENTS[file](extract_id)
-    names = [column.name for column in FILES[file]]
-    assert [column.name for column in statement.selected_columns] == names
-    yield from (tuple(row) for row in session.execute(statement.execution_options(yield_per=1000)))

@@ -5,22 +5,19 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import func
-from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from app import __version__, audit
 from app.access import Actor, Rows, found, visible
 from app.database import within
-from app.errors import Conflict, Invalid
+from app.errors import Conflict
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, now, utc_text, values
-from app.models.course import Withdrawal, WithdrawalScope
 from app.models.extract import (
     ApprovalCreate,
     Decision,
@@ -31,17 +28,15 @@ from app.models.extract import (
     ExtractProfile,
     ExtractRead,
     ExtractStatus,
-    ExtractSubject,
 )
 from app.models.notification import EventType, SubjectType
-from app.models.participant import Consent, Participant
 from app.models.study import Site, Study
-from app.models.visit import Visit
-from app.privacy.profile import FILES, PROFILE_VERSION, cell, codebook
-from app.privacy.subjects import subject_ids
-from app.services.extract_rows import rows_of
+from app.privacy.profile import PROFILES, Profile, cell, codebook
+from app.privacy.risk import readable
+from app.services import release
+from app.services.extract_rows import ExtractRows
 from app.services.outbox import tell
-from app.services.studies import protocol_of, study_by_code
+from app.services.studies import study_by_code
 
 
 class ExtractDecided(Conflict):
@@ -52,15 +47,12 @@ class SecondPersonNeeded(Conflict):
     """Who asked for an extract cannot decide on it."""
 
 
-class CohortEmpty(Invalid):
-    """Nobody in this study consented to data sharing."""
-
-
 def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> ExtractRead:
     """Ask for an extract of a study. Nothing is built before a custodian approves."""
     study = study_by_code(session, actor, body.study)
     assert study.id is not None
-    row = Extract(study_id=study.id, profile=body.profile, purpose=body.purpose, requested_by=actor.account_id)
+    asked = body.model_dump(include={"profile", "purpose", "agreement"})
+    row = Extract(study_id=study.id, requested_by=actor.account_id, **asked)
     session.add(row)
     session.flush()
     _remember(session, actor, audit.created("extract:requested", row, row.id))
@@ -70,7 +62,7 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
 def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate) -> ExtractRead:
     """Approve, which builds the extract, or refuse it.
 
-    Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty.
+    Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty, CohortTooSmall, DifferencingRisk, KNotMet.
     """
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
     row = found(session.exec(statement).first())
@@ -85,7 +77,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     if body.decision is Decision.approve:
         row.status = ExtractStatus.ready
         with within(session, _sites_of(session, study)):
-            row.manifest = canonical_json(_build(session, row, study))
+            row.manifest = canonical_json(_build(session, row, study, body.accept_difference))
         tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
     else:
         row.status = ExtractStatus.refused
@@ -102,22 +94,28 @@ def _sites_of(session: Session, study: Study) -> list[int]:
     ]
 
 
-def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:
+def _build(session: Session, row: Extract, study: Study, accept_difference: bool) -> dict[str, Any]:
     """Write the files and give the manifest. One transaction, so all files show one state of the data."""
-    anchors = _choose_subjects(session, row)
-    files = [_store(session, row.id, file, _csv(session, row.id, file)) for file in FILES]
-    book = {"profile": row.profile, "profile_version": PROFILE_VERSION, "columns": codebook()}
+    cohort = release.choose(session, row, accept_difference)
+    profile, rows = PROFILES[row.profile], ExtractRows(row.id, row.profile, cohort.protocols)
+    files = [_store(session, row.id, file, _csv(session, rows, profile, file)) for file in profile.files]
+    book = {"profile": row.profile, "profile_version": profile.version, "columns": codebook(row.profile)}
     files.append(_store(session, row.id, "codebook.json", (canonical_json(book).encode(), None)))
+    if cohort.risk is not None:
+        files.append(_store(session, row.id, "risk-report.json", (canonical_json(cohort.risk).encode(), None)))
+        files.append(_store(session, row.id, "risk-report.md", (readable(cohort.risk).encode(), None)))
     manifest = {
-        "schema": "research-registry/extract/1",
+        "schema": "research-registry/extract/2",
         "extract": str(row.id),
         "study": study.code,
         "profile": ExtractProfile(row.profile).value,
-        "profile_version": PROFILE_VERSION,
+        "profile_version": profile.version,
+        "agreement": row.agreement,
         "created_at": utc_text(now()),
-        "subjects": len(anchors),
-        "dates": "study days only",
-        "statement": "De-identified by the rules of this profile; not anonymous. No attempt at re-identification.",
+        "subjects": cohort.subjects,
+        "levels": cohort.levels,
+        "dates": "study days" if profile.under_agreement else "none; visits by name, and whether in their window",
+        "statement": _UNDER_AGREEMENT if profile.under_agreement else _STATEMENT,
         "software": f"research-registry {__version__}",
         "files": [file.model_dump(mode="json") for file in files],
     }
@@ -125,79 +123,26 @@ def _build(session: Session, row: Extract, study: Study) -> dict[str, Any]:
     return manifest
 
 
-def _sharing(on: date) -> Any:
-    """Consents to sharing that hold on a day: the newest one given, and not taken back since."""
-    newer, taken = aliased(Consent), Withdrawal
-    later = select(newer.pid).where(
-        newer.site_id == Consent.site_id, newer.pid == Consent.pid, col(newer.given_on) > col(Consent.given_on)
-    )
-    since = sa.or_(col(Consent.given_on).is_(None), col(taken.effective_on) >= col(Consent.given_on))
-    withdrawn = select(taken.pid).where(
-        taken.site_id == Consent.site_id,
-        taken.pid == Consent.pid,
-        taken.scope == WithdrawalScope.sharing,
-        col(taken.effective_on) <= on,
-        since,
-    )
-    return select(Consent.pid).where(
-        Consent.site_id == Participant.site_id,
-        Consent.pid == Participant.pid,
-        col(Consent.data_sharing).is_(True),
-        ~later.exists(),
-        ~withdrawn.exists(),
-    )
+_STATEMENT = "De-identified by the rules of this profile; not anonymous. No attempt at re-identification."
+_UNDER_AGREEMENT = "Pseudonymised personal data under the agreement named here. No attempt at re-identification."
 
 
-def _choose_subjects(session: Session, row: Extract) -> dict[str, date | None]:
-    """Everybody who consented to data sharing, under a fresh subject id, with their study day 1."""
-    chosen = select(Participant.site_id, Participant.pid, Participant.protocol_version_id).join(
-        Site, col(Site.id) == col(Participant.site_id)
-    )
-    consented = _sharing(now().date())
-    people = session.exec(chosen.where(Site.study_id == row.study_id, consented.exists())).all()
-    if not people:
-        raise CohortEmpty
-    anchors = _anchors(session, row.study_id, people)
-    subjects = subject_ids(symbols for _, symbols, _ in people)
-    session.add_all(
-        ExtractSubject(
-            extract_id=row.id, site_id=site_id, pid=symbols, subject=subjects[symbols], anchor_on=anchors[symbols]
-        )
-        for site_id, symbols, _ in people
-    )
-    session.flush()
-    return anchors
-
-
-def _anchors(session: Session, study_id: int, people: Sequence[Any]) -> dict[str, date | None]:
-    """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
-    protocols = {version: protocol_of(session, version) for *_, version in people}
-    wanted = {code for protocol in protocols.values() for code in protocol.study_day_anchors}
-    held = session.exec(
-        select(Visit.pid, Visit.visit_code, col(Visit.occurred_on))
-        .join(Site, col(Site.id) == col(Visit.site_id))
-        .where(Site.study_id == study_id, col(Visit.visit_code).in_(wanted), Visit.occurrence == 1)
-    ).all()
-    dates: dict[str, dict[str, date]] = {}
-    for symbols, code, on in held:
-        if on is not None:
-            dates.setdefault(symbols, {})[code] = on
-    return {symbols: protocols[version].day_one(dates.get(symbols, {})) for _, symbols, version in people}
-
-
-def _csv(session: Session, extract_id: UUID, file: str) -> tuple[bytes, int]:
+def _csv(session: Session, rows: ExtractRows, profile: Profile, file: str) -> tuple[bytes, int]:
     text, count = io.StringIO(newline=""), 0
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in FILES[file]])
-    for row in rows_of(session, extract_id, file):
+    writer.writerow([column.name for column in profile.files[file]])
+    for row in rows.of(session, file):
         writer.writerow([cell(value) for value in row])
         count += 1
     return text.getvalue().encode(), count
 
 
+_MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json", "md": "text/markdown; charset=utf-8"}
+
+
 def _store(session: Session, extract_id: UUID, name: str, content: tuple[bytes, int | None]) -> ExtractFileRead:
     raw, rows = content
-    media_type = "text/csv; charset=utf-8" if name.endswith(".csv") else "application/json"
+    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
     digest = hashlib.sha256(raw).hexdigest()
     session.add(
         ExtractFile(extract_id=extract_id, name=name, media_type=media_type, rows=rows, sha256=digest, content=raw)
@@ -256,4 +201,4 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead]) -
     )
 
 
-_SHOWN = ("id", "profile", "purpose", "status", "decision_reason", "version", "created_at", "updated_at")
+_SHOWN = ("id", "profile", "purpose", "agreement", "status", "decision_reason", "version", "created_at", "updated_at")

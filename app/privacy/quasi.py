@@ -1,0 +1,77 @@
+"""The quasi-identifiers of the `deidentified` profile and how they are coarsened.
+
+Ages come in bands that are open above, so that nobody's rare old age stands alone (45 CFR 164.514(b)(2)(i)(C) asks for
+this from 90 on; bands of so few people as in a trial have to begin earlier). Labels never begin like a formula.
+"""
+
+from app.privacy.lattice import Level, Quasi, Value
+
+
+def _bands(width: int, top: int) -> Level:
+    def of(value: Value) -> str | None:
+        if not isinstance(value, int):
+            return None
+        low = value - value % width
+        return f"GE{top}" if value >= top else f"{low}-{low + width - 1}"
+
+    return Level(f"{width}-year bands, open from {top}", of)
+
+
+def _cuts(*edges: int) -> Level:
+    def of(value: Value) -> str | None:
+        if not isinstance(value, int):
+            return None
+        low = max((edge for edge in edges if edge <= value), default=None)
+        high = min((edge for edge in edges if edge > value), default=None)
+        if low is None:
+            return f"LT{high}"
+        return f"GE{low}" if high is None else f"{low}-{high - 1}"
+
+    return Level(f"{len(edges) + 1} bands", of)
+
+
+def _grouped(name: str, own: str, other: str) -> Level:
+    """One value, and all others together."""
+    return Level(name, lambda value: None if value is None else own if value == own else other)
+
+
+OTHER = "OTHER"
+RACES = frozenset(
+    {
+        *("AMERICAN INDIAN OR ALASKA NATIVE", "ASIAN", "BLACK OR AFRICAN AMERICAN", "MULTIPLE", "NOT REPORTED"),
+        *("NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "OTHER", "UNKNOWN", "WHITE"),
+    }
+)
+"""CDISC controlled terminology, codelist C74457. What is not in it was typed, and reads OTHER."""
+
+ETHNICITIES = frozenset({"HISPANIC OR LATINO", "NOT HISPANIC OR LATINO", "NOT REPORTED", "UNKNOWN"})
+"""CDISC controlled terminology, codelist C66790."""
+
+
+def coded(value: Value, codes: frozenset[str]) -> str | None:
+    return None if value is None else str(value) if value in codes else OTHER
+
+
+AS_STORED = Level("as stored", lambda value: None if value is None else str(value))
+NOTHING = Level("not released", lambda _: None)
+
+QUASI_IDENTIFIERS = (
+    Quasi("age_group", "Age at consent", (_bands(5, 75), _bands(10, 70), _cuts(35, 55), _cuts(45), NOTHING)),
+    Quasi("sex", "Sex at birth", (AS_STORED, NOTHING)),
+    Quasi(
+        "race",
+        "Race",
+        (
+            Level("codes of CDISC", lambda value: coded(value, RACES)),
+            _grouped("WHITE, and all others", "WHITE", OTHER),
+            NOTHING,
+        ),
+    ),
+    Quasi("country", "Country of the site", (AS_STORED, NOTHING), weight=0.5),
+    Quasi(
+        *("status", "Status in the study"),
+        (AS_STORED, _grouped("completed, and all others", "completed", "not_completed"), NOTHING),
+        weight=0.5,
+    ),
+)
+"""In the order in which the extract's own table holds them."""

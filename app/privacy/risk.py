@@ -1,0 +1,103 @@
+"""The risk report of an extract: what was hidden, how, and what remains. It is released with the extract, so it shows
+no small number itself: counts of 1 to 10 read `1-10`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.privacy.lattice import MAX_SUPPRESSED, Generalised, K, Quasi, Value
+
+SMALL = 10
+"""The largest count that is not shown: cells of 1 to 10 are suppressed in CMS's and OpenSAFELY's output rules."""
+
+THRESHOLD = 0.09
+"""The risk under which EMA Policy 0070 and Health Canada's PRCI take a release for low risk."""
+
+
+def banded(count: int) -> int | str:
+    return "1-10" if 0 < count <= SMALL else count
+
+
+def class_risk(classes: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """Of the classes of people who look alike: the smallest, the risk of the most and of the average person to be found
+    by somebody who knows that they are in it (prosecutor risk), and how large the classes are."""
+    sizes = Counter(classes)
+    people = sum(sizes.values())
+    smallest = min(sizes.values())
+    histogram = Counter(
+        "12-19" if size < 20 else "20-49" if size < 50 else "50+" for size in sizes.values() if size >= K
+    )
+    return {
+        "k_min": smallest if smallest > SMALL else "1-10",
+        "classes": len(sizes),
+        "max_risk": round(1 / smallest, 4) if smallest > SMALL else "above 0.09",
+        "avg_risk": round(len(sizes) / people, 4),
+        "class_sizes": dict(sorted(histogram.items())),
+    }
+
+
+def risk_report(
+    people: Sequence[tuple[Value, ...]],
+    quasis: Sequence[Quasi],
+    chosen: Generalised,
+    blanked_classes: int,
+    ledger: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The report as data; `people` are the exact values of everybody who was considered."""
+    released = [one for one, kept in zip(chosen.classes, chosen.kept, strict=True) if kept]
+    return {
+        "schema": "research-registry/risk-report/1",
+        "decision": "pass",
+        "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
+        "population": {
+            "considered": banded(len(people)),
+            "released": banded(len(released)),
+            "suppressed": banded(len(people) - len(released)),
+        },
+        "quasi_identifiers": [
+            {"name": one.name, "label": one.label, "released": one.levels[chosen.levels[one.name]].name}
+            for one in quasis
+        ],
+        "exact": class_risk(people),
+        "released": class_risk(released),
+        "sensitive": [{"name": "serious", "blanked_classes": blanked_classes}],
+        "ledger": ledger,
+        "three_tests": {
+            "singling_out": f"By age, sex, race, country and status nobody stands in a class of fewer than {K}.",
+            "linkability": "Subject ids are of this extract alone. The scores of one person are a fingerprint: "
+            "who holds two extracts, or knows somebody's scores, can join on them. The ledger limits what one "
+            "organisation learns from the difference of two extracts; the agreement forbids the rest.",
+            "inference": "A serious adverse event is not shown where everybody in a class had one.",
+        },
+        "not_covered": [
+            "somebody who knows scores or events of a person",
+            "the pattern of visits and events of a person",
+            "recipients who pool what they hold",
+        ],
+        "wording": "De-identified by these rules; not anonymous, and no legal determination.",
+    }
+
+
+def readable(report: Mapping[str, Any]) -> str:
+    """The same as a page for the person who decides."""
+    before, after, people = report["exact"], report["released"], report["population"]
+    lines = [
+        "# Risk report",
+        "",
+        f"{people['released']} of {people['considered']} people are released; {people['suppressed']} are left out.",
+        f"The smallest class has {after['k_min']} people (before: {before['k_min']}), so the highest risk is "
+        f"{after['max_risk']} (before: {before['max_risk']}); the threshold is {report['threshold']['max_risk']}.",
+        "",
+        "| quasi-identifier | released |",
+        "|---|---|",
+        *(f"| {one['label']} | {one['released']} |" for one in report["quasi_identifiers"]),
+        "",
+        *(f"**{name.replace('_', ' ').capitalize()}.** {text}" for name, text in report["three_tests"].items()),
+        "",
+        "Not covered: " + "; ".join(report["not_covered"]) + ".",
+        "",
+        report["wording"],
+        "",
+    ]
+    return "\n".join(lines)

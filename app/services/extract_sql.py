@@ -1,0 +1,145 @@
+"""What the rows of extracts are made of, as SQL: days, windows and rare codes, so that no date leaves the database."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Integer, Subquery, case, distinct, func, literal, select, union_all
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.functions import GenericFunction
+from sqlmodel import col
+
+from app.access import Rows
+from app.models.adverse_event import AdverseEvent
+from app.models.extract import ExtractSubject
+from app.models.participant import Participant
+from app.models.visit import HELD, Visit
+from app.privacy.profile import RARE_TERM_PERSONS
+from app.privacy.quasi import OTHER
+from app.protocol.definition import Protocol
+
+
+class days_between(GenericFunction[int]):  # noqa: N801 - a SQL function
+    """Whole days from the second date to the first, on both databases."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(days_between, "postgresql")
+def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({later} - {earlier})"
+
+
+@compiles(days_between, "sqlite")
+def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"CAST(julianday({later}) - julianday({earlier}) AS INTEGER)"
+
+
+def selected(*wanted: Any) -> Rows:
+    return select(*wanted)
+
+
+def of_subject(extract_id: UUID, table: Any) -> ColumnElement[bool]:
+    """The rows of a table that belong to a subject of the extract."""
+    subject = ExtractSubject
+    same = (col(subject.site_id) == col(table.site_id)) & (col(subject.pid) == col(table.pid))
+    return (col(subject.extract_id) == extract_id) & same
+
+
+def study_day(on: Any) -> ColumnElement[Any]:
+    """CDISC SDTM IG 3.2, section 4.1.4.4: day 1 is the reference day, the day before is -1."""
+    days = days_between(on, col(ExtractSubject.anchor_on))
+    return case((days >= 0, days + 1), else_=days)
+
+
+def full_onset() -> ColumnElement[Any]:
+    """The day of onset where it is known to the day."""
+    return case((func.length(AdverseEvent.onset) == len("2024-03-05"), col(AdverseEvent.onset_earliest)))
+
+
+def common(extract_id: UUID, table: Any, term: Any) -> ColumnElement[Any]:
+    """The code where enough participants of the extract share it, else OTHER."""
+    shared = (
+        select(term)
+        .join(ExtractSubject, of_subject(extract_id, table))
+        .group_by(term)
+        .having(func.count(distinct(col(ExtractSubject.subject))) >= RARE_TERM_PERSONS)
+    )
+    return case((col(term).is_(None), None), (col(term).in_(shared), term), else_=OTHER)
+
+
+class Timing:
+    """Early, in window or late, of each visit, by the protocol version under which it was recorded."""
+
+    def __init__(self, protocols: Mapping[int, Protocol]) -> None:
+        self._plan = _windows(protocols)
+        self._anchor, self._person = aliased(Visit), aliased(Participant)
+
+    def joined(self, statement: Rows) -> Rows:
+        """With the window of the visit and the visit that it hangs on."""
+        plan, anchor, person = self._plan.c, self._anchor, self._person
+        version = func.coalesce(col(Visit.protocol_version_id), col(person.protocol_version_id))
+        of_person = (col(person.site_id) == col(Visit.site_id)) & (col(person.pid) == col(Visit.pid))
+        before = (
+            (col(anchor.site_id) == col(Visit.site_id))
+            & (col(anchor.pid) == col(Visit.pid))
+            & (col(anchor.visit_code) == plan.anchor)
+            & (col(anchor.occurrence) == 1)
+        )
+        return (
+            statement.join(person, of_person)
+            .outerjoin(self._plan, (plan.version == version) & (plan.code == col(Visit.visit_code)))
+            .outerjoin(anchor, before)
+        )
+
+    @property
+    def column(self) -> ColumnElement[Any]:
+        plan = self._plan.c
+        days = days_between(col(Visit.occurred_on), col(self._anchor.occurred_on))
+        within = days - (col(Visit.occurrence) - 1) * plan.repeat
+        return case((within < plan.first, "early"), (within > plan.last, "late"), (within.is_not(None), "in_window"))
+
+
+def _windows(protocols: Mapping[int, Protocol]) -> Subquery:
+    """Each visit that has a window: its first and last day, counted from its anchor."""
+    names = ("version", "code", "anchor", "first", "last", "repeat")
+    rows = [
+        (
+            *(version, visit.code, visit.anchor),
+            *(visit.offset_days - visit.window_before, visit.offset_days + visit.window_after),
+            visit.repeat_every_days or 0,
+        )
+        for version, protocol in protocols.items()
+        for visit in protocol.visits
+        if visit.has_window
+    ]
+    none = (0, "", "", 0, 0, 0)  # matches no visit: a protocol may have no window at all
+    plan = (
+        select(*(literal(value).label(name) for name, value in zip(names, row, strict=True))) for row in [none, *rows]
+    )
+    return union_all(*plan).subquery("plan")
+
+
+def since_dose(dosing: frozenset[str]) -> ColumnElement[Any]:
+    """The class of days from the last dosing visit to the onset of an adverse event."""
+    dosed = aliased(Visit)
+    onset = full_onset()
+    last = (
+        select(func.max(dosed.occurred_on))
+        .where(
+            col(dosed.site_id) == col(AdverseEvent.site_id),
+            col(dosed.pid) == col(AdverseEvent.pid),
+            col(dosed.visit_code).in_(sorted(dosing)),
+            col(dosed.status).in_(sorted(HELD)),
+            col(dosed.occurred_on) <= onset,
+        )
+        .correlate(AdverseEvent)
+        .scalar_subquery()
+    )
+    days = days_between(onset, last)
+    classes = ((days == 0, "D0"), (days == 1, "D1"), (days <= 7, "D2-7"), (days <= 28, "D8-28"), (days > 28, "GT28"))
+    return case((onset.is_(None), None), *classes, else_="BEFORE")

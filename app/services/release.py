@@ -1,0 +1,238 @@
+"""Who is in an extract, and as whom: consent to sharing, classes of k, and the ledger of what a recipient holds."""
+
+import json
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Row, func
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, col, select
+
+from app.errors import Conflict, Invalid
+from app.models.account import Account
+from app.models.adverse_event import AdverseEvent
+from app.models.base import now, table_of
+from app.models.course import Withdrawal, WithdrawalScope
+from app.models.extract import Extract, ExtractStatus, ExtractSubject
+from app.models.participant import Consent, Participant
+from app.models.study import Site
+from app.models.visit import Visit
+from app.privacy.lattice import Generalised, K, generalise
+from app.privacy.profile import PROFILES
+from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
+from app.privacy.risk import risk_report
+from app.privacy.subjects import subject_ids
+from app.protocol.definition import Protocol
+from app.services.studies import protocol_of
+
+OLDEST = 90
+"""Ages from here on are one group, even under an agreement (45 CFR 164.514(b)(2)(i)(C))."""
+
+_SUBJECTS = table_of(ExtractSubject)
+_CLASS = ("age_group", "sex", "race", "country", "status")
+
+
+class CohortTooSmall(Invalid):
+    """Fewer people share their data than each needs to hide among; ask for pseudonymised data, under an agreement."""
+
+
+class CohortEmpty(Invalid):
+    """Nobody in this study consented to data sharing."""
+
+
+class DifferencingRisk(Conflict):
+    """An earlier extract of the same organisation has almost the same people, so the few in which they differ could be
+    read from the two. Wait for more, or accept it with a reason."""
+
+
+class KNotMet(Conflict):
+    """The finished rows failed the check that nobody stands in a class under k. Nothing was released; report it."""
+
+
+class Cohort(NamedTuple):
+    """Who was chosen; `risk` and `levels` of profiles that are released without an agreement."""
+
+    subjects: int
+    protocols: Mapping[int, Protocol]
+    risk: Mapping[str, Any] | None
+    levels: Mapping[str, int] | None
+
+
+def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
+    """Store who is in the extract, under a fresh subject id, as the profile shows them.
+
+    Raises CohortEmpty, CohortTooSmall, DifferencingRisk, KNotMet.
+    """
+    people = _sharing(session, row.study_id)
+    if not people:
+        raise CohortEmpty
+    protocols = {
+        version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
+    }
+    if PROFILES[row.profile].under_agreement:
+        _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        return Cohort(len(people), protocols, None, None)
+    if len(people) < K:
+        raise CohortTooSmall
+    earlier = _held_by_same_organisation(session, row)
+    raw = [_raw(person) for person in people]
+    chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(earlier))
+    kept = [index for index, stays in enumerate(chosen.kept) if stays]
+    ledger = _ledger(session, earlier, {people[index].pid for index in kept}, accept_difference)
+    blanked = _all_serious(session, row.study_id, people, chosen)
+    shown = [dict(zip(_CLASS, chosen.classes[index], strict=True)) for index in kept]
+    _store(session, row, [people[index] for index in kept], protocols, shown, blanked)
+    _require_k(session, row)
+    report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger)
+    return Cohort(len(kept), protocols, report, chosen.levels)
+
+
+def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
+    """Everybody whose newest consent shares data, and who has not taken that back since, in no telling order."""
+    newer, taken = aliased(Consent), Withdrawal
+    later = select(newer.pid).where(
+        newer.site_id == Consent.site_id, newer.pid == Consent.pid, col(newer.given_on) > col(Consent.given_on)
+    )
+    since = sa.or_(col(Consent.given_on).is_(None), col(taken.effective_on) >= col(Consent.given_on))
+    withdrawn = select(taken.pid).where(
+        taken.site_id == Consent.site_id,
+        taken.pid == Consent.pid,
+        taken.scope == WithdrawalScope.sharing,
+        col(taken.effective_on) <= now().date(),
+        since,
+    )
+    consented = select(Consent.pid).where(
+        Consent.site_id == Participant.site_id,
+        Consent.pid == Participant.pid,
+        col(Consent.data_sharing).is_(True),
+        ~later.exists(),
+        ~withdrawn.exists(),
+    )
+    person = table_of(Participant).c
+    wanted = (person.site_id, person.pid, person.protocol_version_id, person.age_at_consent, person.sex, person.race)
+    statement = sa.select(*wanted, person.status, col(Site.country)).join(Site, col(Site.id) == person.site_id)
+    return session.execute(
+        statement.where(col(Site.study_id) == study_id, consented.exists()).order_by(person.pid)
+    ).all()
+
+
+def _raw(person: Row[Any]) -> tuple[Any, ...]:
+    return person.age_at_consent, person.sex, person.race, person.country, person.status
+
+
+def _exact(person: Row[Any]) -> dict[str, str | None]:
+    age = person.age_at_consent
+    shown = None if age is None else f"GE{OLDEST}" if age >= OLDEST else str(age)
+    return dict(zip(_CLASS, (shown, person.sex, coded(person.race, RACES), person.country, person.status), strict=True))
+
+
+def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
+    """Extracts of the same study and profile that people of the requester's organisation hold."""
+    own = session.get_one(Account, row.requested_by).organisation
+    statement = (
+        select(Extract)
+        .join(Account, col(Account.id) == col(Extract.requested_by))
+        .where(col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile, Account.organisation == own)
+        .where(col(Extract.status) == ExtractStatus.ready, col(Extract.id) != row.id)
+    )
+    return session.exec(statement.order_by(col(Extract.created_at))).all()
+
+
+def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
+    """The coarsest level of each quasi-identifier that was released to the organisation before."""
+    pinned: dict[str, int] = {}
+    for extract in earlier:
+        for name, level in json.loads(extract.manifest or "{}").get("levels", {}).items():
+            pinned[name] = max(level, pinned.get(name, 0))
+    return pinned
+
+
+def _ledger(session: Session, earlier: Sequence[Extract], new: set[str], accepted: bool) -> dict[str, Any]:
+    """Each earlier extract holds the same people, or differs by K or more on either side. Raises DifferencingRisk."""
+    close = 0
+    for extract in earlier:
+        held = set(session.exec(select(ExtractSubject.pid).where(ExtractSubject.extract_id == extract.id)))
+        close += any(0 < len(difference) < K for difference in (new - held, held - new))
+    if close and not accepted:
+        raise DifferencingRisk
+    verdict = "accepted with a reason" if close else "ok"
+    return {"earlier_extracts": len(earlier), "smallest_difference": K, "verdict": verdict}
+
+
+def _all_serious(
+    session: Session, study_id: int, people: Sequence[Row[Any]], chosen: Generalised
+) -> frozenset[tuple[str | None, ...]]:
+    """Classes in which everybody had a serious event: to be in one would tell it."""
+    event = table_of(AdverseEvent).c
+    statement = sa.select(event.pid).join(Site, col(Site.id) == event.site_id).where(col(Site.study_id) == study_id)
+    serious = set(session.execute(statement.where(event.serious)).scalars())
+    members: dict[tuple[str | None, ...], list[bool]] = defaultdict(list)
+    for person, its_class, kept in zip(people, chosen.classes, chosen.kept, strict=True):
+        if kept:
+            members[its_class].append(person.pid in serious)
+    return frozenset(one for one, all_of in members.items() if all(all_of))
+
+
+def _store(
+    session: Session,
+    row: Extract,
+    people: Sequence[Row[Any]],
+    protocols: Mapping[int, Protocol],
+    shown: Sequence[Mapping[str, str | None]],
+    blanked: frozenset[tuple[str | None, ...]],
+) -> None:
+    anchors = _anchors(session, row.study_id, people, protocols)
+    subjects = subject_ids(person.pid for person in people)
+    groups = _site_groups(Counter(person.site_id for person in people))
+    rows = [
+        {
+            "extract_id": row.id,
+            "site_id": person.site_id,
+            "pid": person.pid,
+            "subject": subjects[person.pid],
+            "anchor_on": anchors[person.pid],
+            "site_group": groups[person.site_id],
+            **traits,
+            "serious_shown": tuple(traits.values()) not in blanked,
+        }
+        for person, traits in zip(people, shown, strict=True)
+    ]
+    session.flush()
+    session.execute(sa.insert(_SUBJECTS), rows)
+
+
+def _site_groups(sizes: Mapping[int, int]) -> dict[int, str]:
+    """A random code for each site of K people or more; the others share one."""
+    large = [site_id for site_id, size in sorted(sizes.items()) if size >= K]
+    secrets.SystemRandom().shuffle(large)
+    return {**dict.fromkeys(sizes, "POOL"), **{site_id: f"SITE{number:03d}" for number, site_id in enumerate(large, 1)}}
+
+
+def _anchors(
+    session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol]
+) -> dict[str, date | None]:
+    """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
+    wanted = {code for protocol in protocols.values() for code in protocol.study_day_anchors}
+    held = session.exec(
+        select(Visit.pid, Visit.visit_code, col(Visit.occurred_on))
+        .join(Site, col(Site.id) == col(Visit.site_id))
+        .where(Site.study_id == study_id, col(Visit.visit_code).in_(wanted), Visit.occurrence == 1)
+    ).all()
+    dates: dict[str, dict[str, date]] = defaultdict(dict)
+    for symbols, code, on in held:
+        if on is not None:
+            dates[symbols][code] = on
+    return {one.pid: protocols[one.protocol_version_id].day_one(dates[one.pid]) for one in people}
+
+
+def _require_k(session: Session, row: Extract) -> None:
+    """The stored rows once more, counted by the database. Raises KNotMet."""
+    sizes = sa.select(func.count().label("size")).where(_SUBJECTS.c.extract_id == row.id)
+    grouped = sizes.group_by(*(_SUBJECTS.c[name] for name in _CLASS)).subquery()
+    smallest = session.execute(sa.select(func.min(grouped.c.size))).scalar()
+    if smallest is None or smallest < K:
+        raise KNotMet
