@@ -44,7 +44,7 @@ from tests.dosing_cases import (
 from tests.hostile import census
 from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
 from tests.outbox_cases import a_dead_delivery, a_subscription
-from tests.route_cases import PASSWORD, a_visit, an_extract, an_outcome, signature_of, with_password
+from tests.route_cases import PASSWORD, UNDER_AGREEMENT, a_visit, an_extract, an_outcome, signature_of, with_password
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -187,7 +187,7 @@ class Targets:
             "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
             "verify": (world.monitor, "/v1/verifications", verification_of(world, "A")),
             "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
-            "extract": (world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
+            "extract": (world.analyst, "/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
             "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
             "own_password": (world.custodian, "/v1/me/password", {"current": PASSWORD, "new": "another pass phrase"}),

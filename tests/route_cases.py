@@ -25,6 +25,8 @@ from tests.world import Caller, World, made, madrs, protocol_definition, staff
 Case = Callable[[World, Caller, str], Response]
 Route = tuple[str, str]
 PASSWORD = "a pass phrase for tests"
+UNDER_AGREEMENT = {"purpose": "A question", "profile": "pseudonymised", "agreement": "DUA-2026-014"}
+"""An extract that takes no twelve people."""
 
 PUBLIC: frozenset[Route] = frozenset(
     {
@@ -60,8 +62,7 @@ def an_older_outcome(world: World, site: str) -> Response:
 def an_extract(world: World, approved: bool = False) -> str:
     """The path of an extract that the world's analyst asked for."""
     world.enrolled("A")
-    agreed = {"profile": "pseudonymised", "agreement": "DUA-2026-014"}
-    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question", **agreed})
+    answer = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study})
     assert answer.status_code == 202, answer.text
     path: str = answer.headers["Location"]
     if approved:

@@ -134,3 +134,12 @@ def test_a_summary_that_means_nothing_is_refused(world: World, query: str) -> No
     answer = world.monitor.raw("GET", f"/v1/adverse-events/summary?study={world.study}&{query}", b"")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"].startswith("/query/")
+
+
+def test_events_with_the_same_term_and_onset_are_listed_as_possible_duplicates(world: World) -> None:
+    pid, other = world.enrolled(), world.enrolled()
+    twins = {report(world, pid, onset, term=term) for onset, term in (("2025-03", "Nausea"), ("2025-03", "NAUSEA"))}
+    unknown = {report(world, pid, None) for _ in range(2)}
+    single = {report(world, pid, "2025-03-04", term="Nausea"), report(world, other, "2025-03", term="Nausea")}
+    assert set(ids(world, possible_duplicate="true")) == twins | unknown
+    assert set(ids(world, possible_duplicate="false")) == single

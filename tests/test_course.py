@@ -9,6 +9,7 @@ from httpx2 import Response
 from app.models.study import Site
 from tests.course_cases import TREATMENT, open_screening, screen_failed, under_amendment
 from tests.dosing_cases import SESSIONS, prepared, start
+from tests.route_cases import UNDER_AGREEMENT
 from tests.world import World, madrs, protocol_definition
 
 
@@ -130,7 +131,7 @@ def test_no_dose_is_given_after_dosing_was_taken_back(world: World, scope: str) 
 
 
 def subjects(world: World) -> int:
-    asked = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"})
+    asked = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study})
     path = asked.headers["Location"]
     decided = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
     if not decided.is_success:

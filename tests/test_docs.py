@@ -290,5 +290,5 @@ def test_the_readmes_tours_work_when_pasted_and_when_pasted_again(demo: Path) ->
     for _ in range(2):
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", pasted], cwd=demo, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        for shown in (b'"name":"total","value":21', b'"serious":true', b"subject,visit_code,occurrence,study_day,"):
+        for shown in (b'"name":"total","value":21', b'"serious":true', b"subject,visit_code,occurrence,timing,"):
             assert shown in done.stdout

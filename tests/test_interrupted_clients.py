@@ -20,6 +20,7 @@ from app.models.idempotency import IdempotencyRecord
 from app.models.visit import Visit
 from app.pid import normalise
 from tests.hostile import LiveStudy, abandon, connected, exchange, live_study, request_text
+from tests.route_cases import UNDER_AGREEMENT
 from tests.server import LiveServer
 from tests.world import Caller
 
@@ -191,7 +192,7 @@ def extract_of(live: LiveStudy) -> tuple[Caller, str]:
     """An approved extract of the study, and its recipient."""
     live.enrolled()
     analyst, custodian = live.caller("analyst"), live.caller("custodian")
-    asked = analyst.post("/v1/extracts", {"study": live.study, "purpose": "A question"})
+    asked = analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": live.study})
     path: str = asked.headers["Location"]
     assert custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).status_code == 201
     return analyst, path

@@ -143,7 +143,7 @@ def test_a_summary_of_what_there_is_not_is_refused(world: World, query: dict[str
 
 def test_trauma_and_suicidality_scores_are_in_no_extract(world: World) -> None:
     """Even a lone score could be known of one person."""
-    pid = world.enrolled()
+    pid, *_ = (world.enrolled() for _ in range(12))
     pcl5 = {"instrument": "PCL5", "items": {f"PCL5_{number:02d}": 2 for number in range(1, 21)}}
     slv = {"instrument": "CSSRS_SLV", "items": {f"CSSRS_SLV_{number:02d}": 0 for number in range(1, 11)}}
     body = world.visit(pid, "BL", "2025-01-25", outcomes=[pcl5, slv, totals(30)])

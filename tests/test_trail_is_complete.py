@@ -27,6 +27,7 @@ from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
 from tests.closing_cases import a_lock, a_verification
 from tests.monitor_cases import a_question
+from tests.route_cases import UNDER_AGREEMENT
 from tests.world import Caller, World, madrs, protocol_definition
 
 STEPS, SEED = 260, 20261123
@@ -159,7 +160,7 @@ class History:
     def extract(self) -> None:
         self.enrol()
         for decision in ("approve", "refuse"):
-            asked = self._post(self.world.analyst, "/v1/extracts", {"study": self.world.study, "purpose": "A question"})
+            asked = self._post(self.world.analyst, "/v1/extracts", {**UNDER_AGREEMENT, "study": self.world.study})
             path = f"{asked.headers['Location']}/approval"
             self._post(self.world.custodian, path, {"decision": decision, "reason": "agreed upon"})
 

@@ -198,6 +198,9 @@ class AdverseEventFilter(Filter):
     unreviewed: QueryBool | None = None
     """True: what you have not reviewed at its present version."""
 
+    possible_duplicate: QueryBool | None = None
+    """True: another event of the participant has the same term and the same onset."""
+
     sort: AdverseEventSort = AdverseEventSort.reported
     format: AdverseEventFormat = AdverseEventFormat.json
     limit: Limit = 50

@@ -87,7 +87,7 @@ def decide_on_extract(
 @router.get("/extracts/{extract_id}/files/{name}", response_class=Response)
 def download_file(
     extract_id: UUID,
-    name: Annotated[str, Path(pattern=r"^[a-z_]{1,40}\.(csv|json)$")],
+    name: Annotated[str, Path(pattern=r"^[a-z_]{1,40}\.(csv|json|md)$")],
     actor: Recipient,
     session: WriteSession,
 ) -> Response:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, func, literal, or_
+from sqlalchemy import ColumnElement, Date, func, literal, or_, select
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from app.access import Actor, Rows, visible
@@ -70,7 +71,31 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
         conditions.append(late & ~sent if query.overdue else or_(col(ae.due_at).is_(None), ~late, sent))
     if query.unreviewed is not None:
         conditions.append(unreviewed_by(actor) if query.unreviewed else ~unreviewed_by(actor))
+    if query.possible_duplicate is not None:
+        conditions.append(_has_twin() if query.possible_duplicate else ~_has_twin())
     return conditions
+
+
+def _has_twin() -> ColumnElement[bool]:
+    """Same participant, same preferred (else verbatim) term whatever the case, same onset as it was given."""
+    twin: Any = aliased(AdverseEvent)
+    ae = AdverseEvent
+    return (
+        select(twin.id)
+        .where(
+            col(twin.site_id) == col(ae.site_id),
+            col(twin.pid) == col(ae.pid),
+            col(twin.id) != col(ae.id),
+            _named(twin) == _named(ae),
+            col(twin.onset).is_not_distinct_from(col(ae.onset)),
+        )
+        .correlate(ae)
+        .exists()
+    )
+
+
+def _named(event: Any) -> ColumnElement[str]:
+    return func.lower(func.coalesce(event.pt, event.term))
 
 
 COLUMNS = tuple(AdverseEventRead.model_fields)

@@ -102,8 +102,8 @@ def _build(session: Session, row: Extract, study: Study, accept_difference: bool
     book = {"profile": row.profile, "profile_version": profile.version, "columns": codebook(row.profile)}
     files.append(_store(session, row.id, "codebook.json", (canonical_json(book).encode(), None)))
     if cohort.risk is not None:
-        files.append(_store(session, row.id, "risk-report.json", (canonical_json(cohort.risk).encode(), None)))
-        files.append(_store(session, row.id, "risk-report.md", (readable(cohort.risk).encode(), None)))
+        files.append(_store(session, row.id, "risk_report.json", (canonical_json(cohort.risk).encode(), None)))
+        files.append(_store(session, row.id, "risk_report.md", (readable(cohort.risk).encode(), None)))
     manifest = {
         "schema": "research-registry/extract/2",
         "extract": str(row.id),

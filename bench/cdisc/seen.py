@@ -50,7 +50,7 @@ NOT_RELEASED = frozenset(
         "visits outside their window by name",
     }
 )
-"""Sections of figures that the de-identified extract cannot give, since it does not carry what they count."""
+"""Sections of figures that are not taken from the extract, or that it cannot give."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,13 @@ def _event(event: Mapping[str, Any]) -> list[Any]:
 
 
 def extract_files(people: People, study: str) -> dict[str, Rows]:
-    """Ask for an extract as analyst, have the custodian approve it, and download its tables, checksums compared."""
-    asked = {"study": study, "profile": "deidentified", "purpose": "Check of the pilot replay"}
+    """Ask for a pseudonymised extract, have the custodian approve it, and download its tables, checksums compared."""
+    asked = {
+        "study": study,
+        "profile": "pseudonymised",
+        "agreement": "none: public data",
+        "purpose": "Check of the replay",
+    }
     path = people.analyst.post("/v1/extracts", asked).raise_for_status().headers["Location"]
     decision = {"decision": "approve", "reason": "Check of the pilot replay"}
     people.custodian.post(f"{path}/approval", decision).raise_for_status()

@@ -1,0 +1,177 @@
+"""The `deidentified` profile over HTTP: classes of twelve, no days, and what two extracts tell of one person."""
+
+import csv
+import io
+import json
+from collections import Counter
+from typing import Any
+
+from httpx2 import Response
+
+from app.privacy.lattice import K
+from tests.world import World, madrs
+
+Row = dict[str, str]
+CLASS = ("age_group", "sex", "race", "country", "status")
+
+
+def people(world: World, count: int, **changes: Any) -> list[str]:
+    return [world.enrolled(**changes) for _ in range(count)]
+
+
+def asked(world: World) -> str:
+    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"})
+    assert answer.status_code == 202, answer.text
+    path: str = answer.headers["Location"]
+    return path
+
+
+def approved(world: World, path: str, **more: Any) -> Response:
+    return world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use", **more})
+
+
+def files(world: World, **more: Any) -> dict[str, str]:
+    path = asked(world)
+    answer = approved(world, path, **more)
+    assert answer.status_code == 201, answer.text
+    names = [file["name"] for file in answer.json()["files"]]
+    return {name: world.analyst.get(f"{path}/files/{name}").text for name in names}
+
+
+def table(text: str) -> list[Row]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def classes(text: str) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(row[name] for name in CLASS) for row in table(text))
+
+
+def test_eleven_people_get_no_extract(world: World) -> None:
+    people(world, K - 1)
+    path = asked(world)
+    refused = approved(world, path)
+    assert (refused.status_code, refused.json()["code"]) == (422, "cohort_too_small")
+    assert world.analyst.get(path).json()["status"] == "requested"
+
+
+def test_everybody_in_the_files_looks_like_eleven_others(world: World) -> None:
+    for number in range(30):
+        world.enrolled(age_at_consent=20 + number, sex="FM"[number % 2], race="ASIAN" if number == 7 else "WHITE")
+    got = files(world)
+    sizes = classes(got["participants.csv"])
+    assert min(sizes.values()) >= K
+    assert sizes.total() >= 30 * 0.95
+    report = json.loads(got["risk_report.json"])
+    assert report["released"]["k_min"] == min(sizes.values())
+    assert report["released"]["max_risk"] == round(1 / min(sizes.values()), 4) <= 0.09
+    assert str(report["released"]["k_min"]) in got["risk_report.md"]
+    levels = json.loads(got["manifest.json"])["levels"]
+    assert set(levels) == set(CLASS)
+    assert "ASIAN" not in got["participants.csv"]
+
+
+def test_whoever_is_left_out_is_in_no_file(world: World) -> None:
+    people(world, 40, age_at_consent=40, sex="F")
+    alone = world.enrolled(age_at_consent=40, sex="M")
+    world.staff_a.post("/v1/visits", world.visit(alone, outcomes=[madrs(2)]))
+    world.staff_a.post("/v1/adverse-events", world.event(alone))
+    got = files(world)
+    assert (len(table(got["participants.csv"])), {row["sex"] for row in table(got["participants.csv"])}) == (40, {"F"})
+    assert [table(got[f"{name}.csv"]) for name in ("visits", "outcomes", "adverse_events")] == [[], [], []]
+
+
+def test_visits_tell_whether_they_lay_in_their_window_and_no_day(world: World) -> None:
+    pid = people(world, K)[0]
+    days = [("BL", "2025-01-25", {}), ("DOS1", "2025-02-01", {}), ("INT1A", "2025-02-02", {})]
+    late = {"deviation_reason": "Illness"}
+    for code, day, why in [*days, ("INT1B", "2025-03-20", late), ("UNS", "2025-03-21", {})]:
+        answer = world.staff_a.post("/v1/visits", world.visit(pid, code, day, **why))
+        assert answer.status_code == 201, answer.text
+    got = files(world)
+    timing = {row["visit_code"]: row["timing"] for row in table(got["visits.csv"])}
+    assert (timing["INT1A"], timing["INT1B"], timing["UNS"]) == ("in_window", "late", "")
+    assert "2025" not in "".join(text for name, text in got.items() if name.endswith(".csv"))
+    assert not any("day" in name for text in got.values() if text.startswith("subject") for name in text.split("\n")[0])
+
+
+def test_onsets_are_classes_of_days_since_the_last_dose(world: World) -> None:
+    pid = people(world, K)[0]
+    for code, day in (("BL", "2025-01-25"), ("DOS1", "2025-02-01")):
+        assert world.staff_a.post("/v1/visits", world.visit(pid, code, day)).status_code == 201
+    onsets = (
+        "2025-01-31",
+        "2025-02-01",
+        "2025-02-02",
+        "2025-02-08",
+        "2025-02-09",
+        "2025-03-01",
+        "2025-03-02",
+        "2025-02",
+    )
+    for onset in onsets:
+        assert world.staff_a.post("/v1/adverse-events", world.event(pid, onset=onset)).status_code == 201
+    shown = Counter(row["onset"] for row in table(files(world)["adverse_events.csv"]))
+    assert shown == Counter(["BEFORE", "D0", "D1", "D2-7", "D8-28", "D8-28", "GT28", ""])
+
+
+def test_a_serious_event_is_not_shown_where_everybody_had_one(world: World) -> None:
+    grave = {"criteria": {"hospitalisation": True}, "aware_at": "2025-02-04T09:00:00Z"}
+    pids = people(world, K)
+    for pid in pids[1:]:
+        assert world.staff_a.post("/v1/adverse-events", world.event(pid, **grave)).status_code == 201
+    assert {row["serious"] for row in table(files(world)["adverse_events.csv"])} == {"Y"}
+    assert world.staff_a.post("/v1/adverse-events", world.event(pids[0], **grave)).status_code == 201
+    got = files(world)
+    assert {row["serious"] for row in table(got["adverse_events.csv"])} == {""}
+    assert json.loads(got["risk_report.json"])["sensitive"] == [{"name": "serious", "blanked_classes": 1}]
+
+
+def test_an_organisation_cannot_read_one_newcomer_from_two_extracts(world: World) -> None:
+    people(world, K)
+    files(world)
+    world.enrolled()
+    path = asked(world)
+    refused = approved(world, path)
+    assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
+    accepted = approved(world, path, accept_difference=True)
+    assert accepted.status_code == 201
+    report = json.loads(world.analyst.get(f"{path}/files/risk_report.json").text)
+    assert report["ledger"] == {"earlier_extracts": 1, "smallest_difference": K, "verdict": "accepted with a reason"}
+
+
+def test_the_same_people_or_twelve_more_are_fine(world: World) -> None:
+    people(world, K)
+    first, again = (table(files(world)["participants.csv"]) for _ in range(2))
+    assert {row["subject"] for row in first}.isdisjoint({row["subject"] for row in again})
+    people(world, K)
+    assert len(table(files(world)["participants.csv"])) == 2 * K
+
+
+def test_what_was_coarse_for_an_organisation_stays_coarse(world: World) -> None:
+    people(world, 6, sex="M", age_at_consent=30)
+    people(world, 6, sex="F", age_at_consent=60)
+    assert json.loads(files(world)["manifest.json"])["levels"]["sex"] == 1
+    people(world, 30, sex="M", age_at_consent=30)
+    people(world, 30, sex="F", age_at_consent=60)
+    got = files(world)
+    assert json.loads(got["manifest.json"])["levels"]["sex"] == 1
+    assert {row["sex"] for row in table(got["participants.csv"])} == {""}
+
+
+def test_pseudonymised_data_go_out_under_an_agreement_only(world: World) -> None:
+    body = {"study": world.study, "purpose": "A question", "profile": "pseudonymised"}
+    assert world.analyst.post("/v1/extracts", body).status_code == 422
+    assert world.analyst.post("/v1/extracts", {**body, "agreement": "DUA-7"}).status_code == 202
+    assert world.analyst.post("/v1/extracts", {**body, "profile": "deidentified", "agreement": "D"}).status_code == 422
+
+
+def test_small_sites_are_pooled_and_old_ages_too_even_under_an_agreement(world: World) -> None:
+    people(world, K, age_at_consent=41)
+    assert world.staff_b.post("/v1/participants", world.enrolment("B", age_at_consent=93)).status_code == 201
+    agreed = {"profile": "pseudonymised", "agreement": "DUA-7"}
+    path = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question", **agreed}).headers[
+        "Location"
+    ]
+    assert approved(world, path).status_code == 201
+    rows = table(world.analyst.get(f"{path}/files/participants.csv").text)
+    assert Counter((row["site"], row["age_group"]) for row in rows) == {("SITE001", "41"): K, ("POOL", "GE90"): 1}
