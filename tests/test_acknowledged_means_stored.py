@@ -205,7 +205,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(
             world.custodian, f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
         ),
-        {"extract_subject": 1, "extract_file": 6, "notification": 1, "audit_entry": 1},
+        {"extract_subject": 1, "extract_file": 14, "notification": 1, "audit_entry": 1},
     ),
     **DOSING,
     **MONITORING,

@@ -23,6 +23,7 @@ from app.privacy.profile import PROFILES, codebook
 from app.services import extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
+from app.web.ranges import part_of
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1", tags=["extracts"], route_class=StrictRoute)
@@ -87,14 +88,12 @@ def decide_on_extract(
 @router.get("/extracts/{extract_id}/files/{name}", response_class=Response)
 def download_file(
     extract_id: UUID,
-    name: Annotated[str, Path(pattern=r"^[a-z_]{1,40}\.(csv|json|md)$")],
+    name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,40}\.(csv|json|md|ndjson|txt|zip)$")],
     actor: Recipient,
+    request: Request,
     session: WriteSession,
 ) -> Response:
-    """One file of your own extract. Each download is in the audit trail."""
+    """One file of your own extract, or a part of it (`Range`). Each download is in the audit trail."""
     file = extracts.download(session, actor, extract_id, name)
-    headers = {
-        "Content-Disposition": f'attachment; filename="{file.name}"',
-        "ETag": f'"{file.sha256}"',
-    }
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
+    return part_of(request, file.content, file.sha256, file.media_type, headers)

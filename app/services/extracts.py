@@ -1,8 +1,6 @@
 """Extracts: asked for by an analyst, approved by somebody else, built at once, downloaded on the record."""
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,13 +23,13 @@ from app.models.extract import (
     ExtractCreate,
     ExtractFile,
     ExtractFileRead,
-    ExtractProfile,
     ExtractRead,
     ExtractStatus,
 )
 from app.models.notification import EventType, SubjectType
 from app.models.study import Site, Study
-from app.privacy.profile import PROFILES, Profile, cell, codebook
+from app.privacy import bundle
+from app.privacy.profile import PROFILES, codebook
 from app.privacy.risk import readable
 from app.services import release
 from app.services.extract_rows import ExtractRows
@@ -98,28 +96,45 @@ def _build(session: Session, row: Extract, study: Study, accept_difference: bool
     """Write the files and give the manifest. One transaction, so all files show one state of the data."""
     cohort = release.choose(session, row, accept_difference)
     profile, rows = PROFILES[row.profile], ExtractRows(row.id, row.profile, cohort.protocols)
-    files = [_store(session, row.id, file, _csv(session, rows, profile, file)) for file in profile.files]
-    book = {"profile": row.profile, "profile_version": profile.version, "columns": codebook(row.profile)}
-    files.append(_store(session, row.id, "codebook.json", (canonical_json(book).encode(), None)))
+    origin = bundle.Origin(study.code, str(row.id), utc_text(now()), __version__)
+    tables = {
+        file: bundle.table(file.removesuffix(".csv"), columns, rows.of(session, file), origin)
+        for file, columns in profile.files.items()
+    }
+    about, book = {"profile": row.profile, "profile_version": profile.version}, codebook(row.profile)
+    files = {file: table.csv for file, table in tables.items()}
+    files |= {f"{file.removesuffix('.csv')}.ndjson": table.ndjson for file, table in tables.items()}
+    files["codebook.json"] = canonical_json({**about, "columns": book}).encode()
+    files["codebook.csv"] = bundle.codebook_csv(book)
     if cohort.risk is not None:
-        files.append(_store(session, row.id, "risk_report.json", (canonical_json(cohort.risk).encode(), None)))
-        files.append(_store(session, row.id, "risk_report.md", (readable(cohort.risk).encode(), None)))
+        files["risk_report.json"] = canonical_json(cohort.risk).encode()
+        files["risk_report.md"] = readable(cohort.risk).encode()
+    counts = {
+        name: table.rows for file, table in tables.items() for name in (file, f"{file.removesuffix('.csv')}.ndjson")
+    }
     manifest = {
         "schema": "research-registry/extract/2",
         "extract": str(row.id),
         "study": study.code,
-        "profile": ExtractProfile(row.profile).value,
-        "profile_version": profile.version,
+        **about,
         "agreement": row.agreement,
-        "created_at": utc_text(now()),
+        "created_at": origin.created_at,
         "subjects": cohort.subjects,
         "levels": cohort.levels,
         "dates": "study days" if profile.under_agreement else "none; visits by name, and whether in their window",
         "statement": _UNDER_AGREEMENT if profile.under_agreement else _STATEMENT,
         "software": f"research-registry {__version__}",
-        "files": [file.model_dump(mode="json") for file in files],
+        "row_content_sha256": bundle.content_digest(tables),
+        "files": [
+            _described(name, raw, counts.get(name)).model_dump(mode="json") for name, raw in sorted(files.items())
+        ],
     }
-    _store(session, row.id, "manifest.json", (canonical_json(manifest).encode(), None))
+    files["README.txt"] = bundle.readme(manifest)
+    files["manifest.json"] = canonical_json(manifest).encode()
+    files["sha256sums.txt"] = bundle.sums(files)
+    for name, raw in {**files, "bundle.zip": bundle.zipped(files)}.items():
+        described = _described(name, raw, counts.get(name)).model_dump(exclude={"bytes"})
+        session.add(ExtractFile(extract_id=row.id, content=raw, **described))
     return manifest
 
 
@@ -127,26 +142,8 @@ _STATEMENT = "De-identified by the rules of this profile; not anonymous. No atte
 _UNDER_AGREEMENT = "Pseudonymised personal data under the agreement named here. No attempt at re-identification."
 
 
-def _csv(session: Session, rows: ExtractRows, profile: Profile, file: str) -> tuple[bytes, int]:
-    text, count = io.StringIO(newline=""), 0
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in profile.files[file]])
-    for row in rows.of(session, file):
-        writer.writerow([cell(value) for value in row])
-        count += 1
-    return text.getvalue().encode(), count
-
-
-_MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json", "md": "text/markdown; charset=utf-8"}
-
-
-def _store(session: Session, extract_id: UUID, name: str, content: tuple[bytes, int | None]) -> ExtractFileRead:
-    raw, rows = content
-    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
-    digest = hashlib.sha256(raw).hexdigest()
-    session.add(
-        ExtractFile(extract_id=extract_id, name=name, media_type=media_type, rows=rows, sha256=digest, content=raw)
-    )
+def _described(name: str, raw: bytes, rows: int | None) -> ExtractFileRead:
+    media_type, digest = bundle.MEDIA_TYPES[name.rpartition(".")[2]], hashlib.sha256(raw).hexdigest()
     return ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=len(raw), sha256=digest)
 
 
