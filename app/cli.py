@@ -13,6 +13,7 @@ import typer
 from app.commands import audit as audit_commands
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.deliver import deliver
+from app.commands.extracts import app as extracts_app
 from app.commands.keys import keys_app
 from app.commands.protocol import app as protocol_app
 from app.commands.queries import app as queries_app
@@ -34,6 +35,7 @@ app.add_typer(grant_app, name="grant")
 app.add_typer(keys_app, name="keys")
 app.add_typer(protocol_app, name="protocol")
 app.add_typer(queries_app, name="queries")
+app.add_typer(extracts_app, name="extracts")
 app.command()(deliver)
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

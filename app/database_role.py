@@ -28,7 +28,7 @@ PRIVILEGES: Mapping[str, str] = {
     "data_lock": "SELECT, INSERT, UPDATE (lifted_by, lifted_at, lifting_reason)",
     "delivery": _KEEP,
     "extract": _KEEP,
-    "extract_file": _ADD,
+    "extract_file": "SELECT, INSERT, DELETE",
     "extract_subject": _ADD,
     "idempotency_record": _KEEP,
     "notification": _ADD,

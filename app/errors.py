@@ -81,6 +81,13 @@ class Locked(RegistryError):
     title = "Locked"
 
 
+class Gone(RegistryError):
+    """It was there, and is not any more."""
+
+    status = 410
+    title = "Gone"
+
+
 class Malformed(RegistryError):
     """The request cannot be read."""
 

@@ -162,6 +162,9 @@ class Settings(BaseSettings):
     smtp_from: str | None = None
     """The sender's mail address; required with a mail server."""
 
+    extract_days: Annotated[int, Field(ge=1, le=3_650)] = 7
+    """How long the files of an approved extract can be downloaded; `registry extracts expire` then deletes them."""
+
     delivery_attempts: Annotated[int, Field(ge=1, le=100)] = 24
     """How often a message is tried before it is dead. With the default pauses that takes about two days."""
 

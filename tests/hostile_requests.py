@@ -189,6 +189,7 @@ class Targets:
             "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
             "extract": (world.analyst, "/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
+            "take_back": (world.custodian, "/v1/extracts/{extract_id}/revocation", WHY),
             "sign_in": (admin, "/v1/auth/sessions", {"username": "nobody", "password": "long enough 12"}),
             "own_password": (world.custodian, "/v1/me/password", {"current": PASSWORD, "new": "another pass phrase"}),
             "own_totp": (world.monitor, "/v1/me/totp", {"password": PASSWORD}),
@@ -247,10 +248,10 @@ class Targets:
         below = template.rpartition("/")[2]
         pid = PEOPLE[below](self.world) if below in PEOPLE else self.pid
         values = {"pid": pid, "study": self.world.study}
-        return template.replace(f"{{{name}}}", values.get(name) or self._made(name))
+        return template.replace(f"{{{name}}}", values.get(name) or self._made(name, below))
 
-    def _made(self, name: str) -> str:
-        """The id of a new record, as the template names it."""
+    def _made(self, name: str, below: str) -> str:
+        """The id of a new record, as the template names it, ready for what is posted below it."""
         world = self.world
         user = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test"}
         makers: dict[str, Callable[[], Any]] = {
@@ -258,7 +259,7 @@ class Targets:
             "event_id": lambda: a_serious_event(world, "A").json()["id"],
             "session_id": lambda: a_session_to_close(world).json()["id"],
             "signal_id": lambda: a_signal(world).json()["id"],
-            "extract_id": lambda: an_extract(world).rpartition("/")[2],
+            "extract_id": lambda: an_extract(world, approved=below == "revocation").rpartition("/")[2],
             "lock_id": lambda: a_lock(world, "A").headers["Location"].rpartition("/")[2],
             "verification_id": lambda: a_verification(world, "A").headers["Location"].rpartition("/")[2],
             "subscription_id": lambda: a_subscription(world)["id"],
@@ -291,6 +292,7 @@ NAMES = (
         "unverify",
         "extract",
         "approval",
+        "take_back",
         "sign_in",
         "study",
         "protocol",

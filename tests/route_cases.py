@@ -282,6 +282,9 @@ CASES: Mapping[Route, Case] = {
     ("POST", "/v1/extracts/{extract_id}/approval"): lambda world, caller, site: caller.post(
         f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
     ),
+    ("POST", "/v1/extracts/{extract_id}/revocation"): lambda world, caller, site: caller.post(
+        f"{an_extract(world, approved=True)}/revocation", {"reason": "misuse"}
+    ),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): lambda world, caller, site: caller.get(
         f"{an_extract(world, approved=True)}/files/visits.csv"
     ),

@@ -207,6 +207,10 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         ),
         {"extract_subject": 1, "extract_file": 14, "notification": 1, "audit_entry": 1},
     ),
+    ("POST", "/v1/extracts/{extract_id}/revocation"): (
+        lambda world: _post(world.custodian, f"{an_extract(world, approved=True)}/revocation", {"reason": "misuse"}),
+        {"extract_file": -14, "audit_entry": 1},
+    ),
     **DOSING,
     **MONITORING,
     **TOLD_ONCE,

@@ -4,13 +4,17 @@ import csv
 import hashlib
 import io
 import json
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from app.models.account import Role
-from app.models.extract import ExtractProfile
+from app.models.base import now
+from app.models.extract import Extract, ExtractProfile
 from app.privacy.profile import PROFILES, Column, NotReleasable, Treatment, cell
+from app.services import extract_ends
 from tests.route_cases import an_extract
 from tests.world import World, madrs
 
@@ -203,3 +207,29 @@ def test_no_cell_can_begin_a_formula(text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(30.0, "30"), (12.5, "12.5"), (True, "Y"), (None, ""), (-3, "-3")])
 def test_numbers_are_written_alike_on_both_databases(value: Any, text: str) -> None:
     assert cell(value) == text
+
+
+def test_files_are_given_out_until_their_day_and_then_deleted(world: World) -> None:
+    path = an_extract(world, approved=True)
+    days = world.analyst.get(path).json()
+    assert days["expires_at"] > days["updated_at"]
+    with world.registry.database.write() as session:
+        session.get_one(Extract, UUID(days["id"])).expires_at = now() - timedelta(seconds=1)
+    refused = world.analyst.get(f"{path}/files/visits.csv")
+    assert (refused.status_code, refused.json()["code"]) == (410, "extract_expired")
+    assert extract_ends.expire(world.registry.served) == 1
+    assert extract_ends.expire(world.registry.served) == 0
+    read = world.analyst.get(path).json()
+    assert (read["status"], read["files"]) == ("expired", [])
+    assert read["manifest"] is not None
+    assert world.analyst.get(f"{path}/files/visits.csv").status_code == 410
+
+
+def test_a_custodian_takes_an_extract_back_for_good(world: World) -> None:
+    path = an_extract(world, approved=True)
+    taken = world.custodian.post(f"{path}/revocation", {"reason": "shared with others"})
+    assert (taken.status_code, taken.json()["status"], taken.json()["files"]) == (201, "revoked", [])
+    refused = world.analyst.get(f"{path}/files/visits.csv")
+    assert (refused.status_code, refused.json()["code"]) == (410, "extract_revoked")
+    again = world.custodian.post(f"{path}/revocation", {"reason": "shared with others"})
+    assert (again.status_code, again.json()["code"]) == (409, "extract_not_ready")

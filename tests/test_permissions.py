@@ -137,6 +137,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/extracts"): ANALYST,
     ("GET", "/v1/extracts/{extract_id}"): ANALYST | CUSTODIAN,
     ("POST", "/v1/extracts/{extract_id}/approval"): CUSTODIAN,
+    ("POST", "/v1/extracts/{extract_id}/revocation"): CUSTODIAN,
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): ANALYST,
 }
 """Written by hand, apart from access.GRANTS: the two must agree."""

@@ -24,6 +24,9 @@ class ExtractStatus(StrEnum):
     requested = "requested"
     refused = "refused"
     ready = "ready"
+    expired = "expired"
+    revoked = "revoked"
+    """Of these two the files are deleted; who was in the extract stays in the ledger."""
 
 
 class Extract(SQLModel, table=True):
@@ -47,6 +50,9 @@ class Extract(SQLModel, table=True):
     decided_by: UUID | None = Field(default=None, foreign_key="account.id")
     decision_reason: str | None = Field(default=None, sa_column=Column(Text))
     manifest: str | None = Field(default=None, sa_column=Column(Text))
+    expires_at: datetime | None = None
+    """From then on the files are not given out any more."""
+
     version: int = 1
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
@@ -116,6 +122,10 @@ class ApprovalCreate(Shape):
     reason has to say why; the risk report tells that it was accepted."""
 
 
+class RevocationCreate(Shape):
+    reason: Reason
+
+
 class ExtractFileRead(Answer):
     name: str
     media_type: str
@@ -132,6 +142,7 @@ class ExtractRead(Answer):
     agreement: str | None
     status: ExtractStatus
     decision_reason: str | None
+    expires_at: InstantShown | None
     manifest: dict[str, Any] | None
     files: list[ExtractFileRead]
     version: int

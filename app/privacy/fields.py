@@ -208,8 +208,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     ),
     "extract": _table(
         operational=(
-            "id study_id profile purpose agreement status requested_by decided_by decision_reason manifest version "
-            "created_at updated_at"
+            "id study_id profile purpose agreement status requested_by decided_by decision_reason manifest expires_at "
+            "version created_at updated_at"
         )
     ),
     "extract_subject": _table(

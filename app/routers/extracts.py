@@ -16,11 +16,12 @@ from app.models.extract import (
     ExtractFilter,
     ExtractList,
     ExtractRead,
+    RevocationCreate,
 )
 from app.models.study import Study
 from app.pagination import Page
 from app.privacy.profile import PROFILES, codebook
-from app.services import extracts
+from app.services import extract_ends, extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.ranges import part_of
@@ -82,7 +83,25 @@ def decide_on_extract(
     extract_id: UUID, body: ApprovalCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Approve or refuse; by somebody other than who asked. Approval builds the files."""
-    return once.create(session, actor, body, lambda: _made(request, extracts.decide(session, actor, extract_id, body)))
+    days = request.app.state.settings.extract_days
+
+    def decided() -> Made:
+        return _made(request, extracts.decide(session, actor, extract_id, body, days))
+
+    return once.create(session, actor, body, decided)
+
+
+@router.post("/extracts/{extract_id}/revocation", status_code=201, response_model=ExtractRead)
+def revoke_extract(
+    extract_id: UUID, body: RevocationCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Take an extract back: its files are deleted."""
+
+    def revoked() -> Made:
+        extract_ends.revoke(session, actor, extract_id, body.reason)
+        return _made(request, extracts.read_one(session, actor, extract_id))
+
+    return once.create(session, actor, body, revoked)
 
 
 @router.get("/extracts/{extract_id}/files/{name}", response_class=Response)

@@ -32,6 +32,7 @@ from app.privacy import bundle
 from app.privacy.profile import PROFILES, codebook
 from app.privacy.risk import readable
 from app.services import release
+from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_rows import ExtractRows
 from app.services.outbox import tell
 from app.services.studies import study_by_code
@@ -57,8 +58,8 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
     return _read(values(row), study.code, [])
 
 
-def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate) -> ExtractRead:
-    """Approve, which builds the extract, or refuse it.
+def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate, days: int) -> ExtractRead:
+    """Approve, which builds the extract to be downloaded within `days`, or refuse it.
 
     Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty, CohortTooSmall, DifferencingRisk, KNotMet.
     """
@@ -74,6 +75,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     study = session.get_one(Study, row.study_id)
     if body.decision is Decision.approve:
         row.status = ExtractStatus.ready
+        expiry(row, days)
         with within(session, _sites_of(session, study)):
             row.manifest = canonical_json(_build(session, row, study, body.accept_difference))
         tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
@@ -164,8 +166,12 @@ def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
 
 
 def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
-    """One file of an own extract; the download is remembered before the first byte leaves. Raises NotFound."""
+    """One file of an own extract; the download is remembered before the first byte leaves.
+
+    Raises NotFound, ExtractExpired, ExtractRevoked.
+    """
     row = found(session.exec(visible(select(Extract).where(Extract.id == extract_id), actor)).first())
+    require_downloadable(row)
     file = found(
         session.exec(select(ExtractFile).where(ExtractFile.extract_id == row.id, ExtractFile.name == name)).first()
     )
@@ -198,4 +204,7 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead]) -
     )
 
 
-_SHOWN = ("id", "profile", "purpose", "agreement", "status", "decision_reason", "version", "created_at", "updated_at")
+_SHOWN = (
+    *("id", "profile", "purpose", "agreement", "status", "decision_reason", "expires_at"),
+    *("version", "created_at", "updated_at"),
+)

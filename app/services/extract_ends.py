@@ -1,0 +1,71 @@
+"""The end of an extract: its files go, on a day or when a custodian takes them back. Who was in it stays known."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import delete
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, found, visible
+from app.database import Database
+from app.errors import Conflict, Gone
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import now
+from app.models.extract import Extract, ExtractFile, ExtractStatus
+
+
+class ExtractExpired(Gone):
+    """The time in which the files of this extract could be downloaded is over; ask for it anew."""
+
+
+class ExtractRevoked(Gone):
+    """A custodian has taken this extract back."""
+
+
+class ExtractNotReady(Conflict):
+    """Only an extract whose files are there can be taken back."""
+
+
+def expiry(row: Extract, days: int) -> None:
+    """Set until when the files of an extract that is approved now can be downloaded."""
+    row.expires_at = now() + timedelta(days=days)
+
+
+def require_downloadable(row: Extract) -> None:
+    """Raises ExtractExpired, ExtractRevoked."""
+    if row.status == ExtractStatus.revoked:
+        raise ExtractRevoked
+    if row.status == ExtractStatus.expired or (row.expires_at is not None and row.expires_at <= now()):
+        raise ExtractExpired
+
+
+def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> None:
+    """Take an extract back. Raises NotFound, ExtractNotReady."""
+    statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
+    row = found(session.exec(statement).first())
+    if row.status != ExtractStatus.ready:
+        raise ExtractNotReady
+    _end(session, row, ExtractStatus.revoked, str(actor.account_id), reason)
+
+
+def expire(database: Database) -> int:
+    """Delete the files of every extract whose time is over, each in its own transaction; gives how many."""
+    over = (Extract.status == ExtractStatus.ready, col(Extract.expires_at) <= now())
+    with database.read() as session:
+        ended = session.exec(select(Extract.id).where(*over)).all()
+    for extract_id in ended:
+        with database.write() as session:
+            row = session.exec(select(Extract).where(Extract.id == extract_id, *over).with_for_update()).first()
+            if row is not None:
+                _end(session, row, ExtractStatus.expired, audit.SYSTEM, None)
+    return len(ended)
+
+
+def _end(session: Session, row: Extract, status: ExtractStatus, who: str, reason: str | None) -> None:
+    before = audit.snapshot(row)
+    row.status, row.version, row.updated_at = status, row.version + 1, now()
+    session.execute(delete(ExtractFile).where(col(ExtractFile.extract_id) == row.id))
+    session.flush()
+    event = audit.changed(f"extract:{status}", row, row.id, row.version, before, audit.snapshot(row), reason)
+    audit.append(session, who, REGISTRY_CHAIN, [event])
