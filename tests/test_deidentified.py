@@ -139,6 +139,16 @@ def test_an_organisation_cannot_read_one_newcomer_from_two_extracts(world: World
     assert report["ledger"] == {"earlier_extracts": 1, "smallest_difference": K, "verdict": "accepted with a reason"}
 
 
+def test_what_was_taken_back_or_has_expired_is_still_held_by_who_received_it(world: World) -> None:
+    people(world, K)
+    first = asked(world)
+    assert approved(world, first).status_code == 201
+    assert world.custodian.post(f"{first}/revocation", {"reason": "misuse"}).status_code == 201
+    world.enrolled()
+    refused = approved(world, asked(world))
+    assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
+
+
 def test_the_same_people_or_twelve_more_are_fine(world: World) -> None:
     people(world, K)
     first, again = (table(files(world)["participants.csv"]) for _ in range(2))

@@ -29,6 +29,10 @@ class ExtractStatus(StrEnum):
     """Of these two the files are deleted; who was in the extract stays in the ledger."""
 
 
+RELEASED = frozenset({ExtractStatus.ready, ExtractStatus.expired, ExtractStatus.revoked})
+"""Of these, files have gone out."""
+
+
 class Extract(SQLModel, table=True):
     """One request for data and what became of it."""
 

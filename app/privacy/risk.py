@@ -50,16 +50,12 @@ def risk_report(
         "schema": "research-registry/risk-report/1",
         "decision": "pass",
         "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
-        "population": {
-            "considered": banded(len(people)),
-            "released": banded(len(released)),
-            "suppressed": banded(len(people) - len(released)),
-        },
+        "population": _population(len(people), len(released)),
         "quasi_identifiers": [
             {"name": one.name, "label": one.label, "released": one.levels[chosen.levels[one.name]].name}
             for one in quasis
         ],
-        "exact": class_risk(people),
+        "exact": {**class_risk(people), "avg_risk": round(len(set(people)) / len(people), 2)},
         "released": class_risk(released),
         "sensitive": [{"name": "serious", "blanked_classes": blanked_classes}],
         "ledger": ledger,
@@ -79,13 +75,19 @@ def risk_report(
     }
 
 
+def _population(considered: int, released: int) -> dict[str, int | str]:
+    """The number considered is not told where the number of those left out is not: one would give the other."""
+    left_out = banded(considered - released)
+    return {"considered": considered if isinstance(left_out, int) else "", "released": released, "suppressed": left_out}
+
+
 def readable(report: Mapping[str, Any]) -> str:
     """The same as a page for the person who decides."""
     before, after, people = report["exact"], report["released"], report["population"]
     lines = [
         "# Risk report",
         "",
-        f"{people['released']} of {people['considered']} people are released; {people['suppressed']} are left out.",
+        f"{people['released']} people are released; {people['suppressed']} are left out.",
         f"The smallest class has {after['k_min']} people (before: {before['k_min']}), so the highest risk is "
         f"{after['max_risk']} (before: {before['max_risk']}); the threshold is {report['threshold']['max_risk']}.",
         "",

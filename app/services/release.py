@@ -17,7 +17,7 @@ from app.models.account import Account
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now, table_of
 from app.models.course import Withdrawal, WithdrawalScope
-from app.models.extract import Extract, ExtractStatus, ExtractSubject
+from app.models.extract import RELEASED, Extract, ExtractSubject
 from app.models.participant import Consent, Participant
 from app.models.study import Site
 from app.models.visit import Visit
@@ -131,13 +131,14 @@ def _exact(person: Row[Any]) -> dict[str, str | None]:
 
 
 def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
-    """Extracts of the same study and profile that people of the requester's organisation hold."""
+    """Extracts of the same study and profile that people of the requester's organisation have received. Whoever received
+    one may still hold it, though its files are gone here."""
     own = session.get_one(Account, row.requested_by).organisation
     statement = (
         select(Extract)
         .join(Account, col(Account.id) == col(Extract.requested_by))
         .where(col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile, Account.organisation == own)
-        .where(col(Extract.status) == ExtractStatus.ready, col(Extract.id) != row.id)
+        .where(col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
     )
     return session.exec(statement.order_by(col(Extract.created_at))).all()
 
