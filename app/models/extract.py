@@ -15,6 +15,9 @@ from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText,
 
 
 class ExtractProfile(StrEnum):
+    aggregate = "aggregate"
+    """Declared tables of rounded counts and means; no row of anybody."""
+
     deidentified = "deidentified"
     pseudonymised = "pseudonymised"
     """For a named project under an agreement: study days and exact ages."""
@@ -109,7 +112,7 @@ class ExtractCreate(Shape):
     @model_validator(mode="after")
     def _agreement_by_profile(self) -> "ExtractCreate":
         if (self.agreement is None) == (self.profile is ExtractProfile.pseudonymised):
-            raise PydanticCustomError("agreement_by_profile", "pseudonymised needs agreement, deidentified has none")
+            raise PydanticCustomError("agreement_by_profile", "pseudonymised needs agreement, the others have none")
         return self
 
 

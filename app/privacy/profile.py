@@ -36,6 +36,8 @@ SAFE_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*", re.ASCII)
 
 class Treatment(StrEnum):
     as_stored = "as stored"
+    counted = "counts rounded to 5, of 1 to 10 hidden; means and SD of 12 people or more"
+    declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
     common_term = f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
     serious = "as stored; not released where everybody of a class has it"
@@ -49,6 +51,8 @@ class Treatment(StrEnum):
 _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.as_stored: frozenset({FieldClass.clinical}),
     Treatment.coarsened: frozenset({FieldClass.quasi}),
+    Treatment.counted: frozenset({FieldClass.clinical}),
+    Treatment.declared: frozenset({FieldClass.operational}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
     Treatment.serious: frozenset({FieldClass.clinical}),
     Treatment.since_dose: frozenset({FieldClass.date}),
@@ -157,7 +161,25 @@ def _person(treatment: Treatment) -> tuple[Column, ...]:
     return tuple(Column(name, label, f"extract_subject.{name}", treatment=treatment) for name, label in _PERSON)
 
 
+def _declared(name: str, label: str) -> Column:
+    return Column(name, label, "extract_file.name", treatment=Treatment.declared)
+
+
 PROFILES: Mapping[ExtractProfile, Profile] = {
+    ExtractProfile.aggregate: Profile(
+        ExtractProfile.aggregate,
+        "1",
+        {
+            "tables.csv": (
+                _declared("table", "Table"),
+                _declared("row", "Row of the table; all: its margin"),
+                _declared("column", "Column of the table; all: its margin"),
+                _declared("statistic", "people, mean or sd"),
+                Column("value", "Figure", "outcome_score.value", "number", Treatment.counted),
+                Column("suppressed", "Hidden because few people", "outcome_score.value", "boolean", Treatment.counted),
+            )
+        },
+    ),
     ExtractProfile.deidentified: Profile(
         ExtractProfile.deidentified,
         "1",

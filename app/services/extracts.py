@@ -23,6 +23,7 @@ from app.models.extract import (
     ExtractCreate,
     ExtractFile,
     ExtractFileRead,
+    ExtractProfile,
     ExtractRead,
     ExtractStatus,
 )
@@ -32,6 +33,7 @@ from app.privacy import bundle
 from app.privacy.profile import PROFILES, codebook
 from app.privacy.risk import readable
 from app.services import release
+from app.services.aggregate import AggregateRows
 from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_rows import ExtractRows
 from app.services.outbox import tell
@@ -97,7 +99,12 @@ def _sites_of(session: Session, study: Study) -> list[int]:
 def _build(session: Session, row: Extract, study: Study, accept_difference: bool) -> dict[str, Any]:
     """Write the files and give the manifest. One transaction, so all files show one state of the data."""
     cohort = release.choose(session, row, accept_difference)
-    profile, rows = PROFILES[row.profile], ExtractRows(row.id, row.profile, cohort.protocols)
+    profile = PROFILES[row.profile]
+    rows = (
+        AggregateRows(row.id)
+        if profile.name is ExtractProfile.aggregate
+        else ExtractRows(row.id, row.profile, cohort.protocols)
+    )
     origin = bundle.Origin(study.code, str(row.id), utc_text(now()), __version__)
     tables = {
         file: bundle.table(file.removesuffix(".csv"), columns, rows.of(session, file), origin)
@@ -123,7 +130,7 @@ def _build(session: Session, row: Extract, study: Study, accept_difference: bool
         "created_at": origin.created_at,
         "subjects": cohort.subjects,
         "levels": cohort.levels,
-        "dates": "study days" if profile.under_agreement else "none; visits by name, and whether in their window",
+        "dates": "study days" if profile.under_agreement else "none; visits by name",
         "statement": _UNDER_AGREEMENT if profile.under_agreement else _STATEMENT,
         "software": f"research-registry {__version__}",
         "row_content_sha256": bundle.content_digest(tables),

@@ -4,7 +4,7 @@ import json
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from app.models.account import Account
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now, table_of
 from app.models.course import Withdrawal, WithdrawalScope
-from app.models.extract import RELEASED, Extract, ExtractSubject
+from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractSubject
 from app.models.participant import Consent, Participant
 from app.models.study import Site
 from app.models.visit import Visit
@@ -26,11 +26,15 @@ from app.privacy.profile import PROFILES
 from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
 from app.privacy.risk import risk_report
 from app.privacy.subjects import subject_ids
+from app.privacy.tables import BASE
 from app.protocol.definition import Protocol
 from app.services.studies import protocol_of
 
 OLDEST = 90
 """Ages from here on are one group, even under an agreement (45 CFR 164.514(b)(2)(i)(C))."""
+
+APART = timedelta(days=90)
+"""Between tables of different people, so that no single arrival can be read from their difference."""
 
 _SUBJECTS = table_of(ExtractSubject)
 _CLASS = ("age_group", "sex", "race", "country", "status")
@@ -78,6 +82,10 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         return Cohort(len(people), protocols, None, None)
     if len(people) < K:
         raise CohortTooSmall
+    if row.profile == ExtractProfile.aggregate:
+        _require_apart(session, row, {person.pid for person in people})
+        _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        return Cohort(BASE * (len(people) // BASE), protocols, None, None)
     earlier = _held_by_same_organisation(session, row)
     raw = [_raw(person) for person in people]
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(earlier))
@@ -131,8 +139,8 @@ def _exact(person: Row[Any]) -> dict[str, str | None]:
 
 
 def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
-    """Extracts of the same study and profile that people of the requester's organisation have received. Whoever received
-    one may still hold it, though its files are gone here."""
+    """Extracts of the same study and profile that people of the requester's organisation have received. Whoever
+    received one may still hold it, though its files are gone here."""
     own = session.get_one(Account, row.requested_by).organisation
     statement = (
         select(Extract)
@@ -141,6 +149,18 @@ def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extra
         .where(col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
     )
     return session.exec(statement.order_by(col(Extract.created_at))).all()
+
+
+def _require_apart(session: Session, row: Extract, new: set[str]) -> None:
+    """Two sets of tables, whoever holds them, are of the same people, or lie APART and differ by K people or more on
+    either side. Raises DifferencingRisk."""
+    same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
+    others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
+    for extract in session.exec(select(Extract).where(*same, *others)):
+        held = set(session.exec(select(ExtractSubject.pid).where(ExtractSubject.extract_id == extract.id)))
+        few = any(0 < len(difference) < K for difference in (new - held, held - new))
+        if few or (new != held and extract.updated_at > now() - APART):
+            raise DifferencingRisk
 
 
 def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:

@@ -13,7 +13,7 @@ branch_labels = None
 depends_on = None
 
 _SHOWN = (("site_group", 16), ("age_group", 16), ("sex", 64), ("race", 64), ("country", 16), ("status", 32))
-_PROFILES = ("deidentified",), ("deidentified", "pseudonymised")
+_PROFILES = ("deidentified",), ("aggregate", "deidentified", "pseudonymised")
 _STATUSES = ("requested", "refused", "ready"), ("requested", "refused", "ready", "expired", "revoked")
 
 

@@ -1,0 +1,107 @@
+"""The `aggregate` profile: tables that are declared here, never asked for by a filter.
+
+Cells of 1 to 10 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
+so that no cell follows from the others. Means and standard deviations stand on twelve people at least.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from math import sqrt
+from typing import NamedTuple
+
+from app.privacy.lattice import K
+from app.privacy.risk import SMALL
+
+BASE = 5
+ALL, NOT_GIVEN = "all", "not given"
+_BANDS = ((35, "LT35"), (55, "35-54"))
+
+
+class Declared(NamedTuple):
+    """A table of people by one or two of their traits."""
+
+    name: str
+    row: str
+    column: str | None = None
+
+
+COUNTS = (
+    Declared("people_by_status_and_arm", "status", "planned_arm"),
+    Declared("people_by_sex_and_age", "sex", "age"),
+    Declared("people_by_race", "race"),
+    Declared("people_by_country", "country"),
+    Declared("people_by_serious_event_and_arm", "serious_event", "planned_arm"),
+    Declared("people_by_worst_event_and_arm", "worst_event", "planned_arm"),
+)
+EVENTS, SCORES = "people_with_events_by_organ_class", "scores_by_visit"
+
+
+class Cell(NamedTuple):
+    """One figure; `value` None: hidden, or not to be computed."""
+
+    table: str
+    row: str
+    column: str
+    statistic: str
+    value: float | None
+    suppressed: bool
+
+
+def rounded(count: int) -> int | None:
+    """To the nearest five; None for 1 to 10."""
+    if 0 < count <= SMALL:
+        return None
+    return BASE * ((count + BASE // 2) // BASE)
+
+
+def age_band(age: str | None) -> str:
+    """`age` as an extract has it: a number, or GE90."""
+    if age is None:
+        return NOT_GIVEN
+    known = 90 if age.startswith("GE") else int(age)
+    return next((name for edge, name in _BANDS if known < edge), "GE55")
+
+
+def counts(table: Declared, people: Iterable[tuple[str, str]]) -> Iterator[Cell]:
+    """Every cell, also the empty ones, and every margin; `people` are (row, column) of each person."""
+    there = Counter(people)
+    rows, columns = (sorted({pair[side] for pair in there}) for side in (0, 1))
+    margins: Counter[tuple[str, str]] = Counter()
+    for (row, column), number in there.items():
+        for pair in {(row, ALL), (ALL, column), (ALL, ALL)}:
+            margins[pair] += number
+    for row in (*rows, ALL):
+        for column in (*columns, ALL) if table.column else (ALL,):
+            yield _counted(table.name, row, column, (margins if ALL in (row, column) else there)[row, column])
+
+
+def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
+    """People with an event of each organ class. A class of few is not even named."""
+    for name, people in sorted(people_of):
+        if people > SMALL:
+            yield _counted(EVENTS, name, ALL, people)
+
+
+def _counted(table: str, row: str, column: str, number: int) -> Cell:
+    value = rounded(number)
+    return Cell(table, row, column, "people", value, value is None)
+
+
+def scores(visit: str, instrument: str, number: int, total: float, squares: float) -> Iterator[Cell]:
+    """People, mean and standard deviation (n - 1) of a score at a visit, from their number, sum and sum of squares."""
+    value = rounded(number)
+    yield Cell(SCORES, visit, instrument, "people", value, value is None)
+    enough = number >= K
+    mean = total / number if number else 0.0
+    spread = sqrt(max(squares - number * mean * mean, 0.0) / (number - 1)) if number > 1 else 0.0
+    for name, figure in (("mean", mean), ("sd", spread)):
+        yield Cell(SCORES, visit, instrument, name, round(figure, 1) if enough else None, not enough)
+
+
+def worst(severities: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The worst severity of each person's events."""
+    order = ("mild", "moderate", "severe")
+    found: dict[str, int] = defaultdict(int)
+    for person, severity in severities:
+        found[person] = max(found[person], order.index(severity))
+    return {person: order[rank] for person, rank in found.items()}

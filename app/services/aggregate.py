@@ -1,0 +1,79 @@
+"""The rows of an aggregate extract: the declared tables, counted over the extract's own subject table."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import distinct, func
+from sqlmodel import Session, col
+
+from app.models.adverse_event import AdverseEvent
+from app.models.extract import ExtractSubject
+from app.models.outcome import Outcome, OutcomeScore
+from app.models.participant import Participant
+from app.models.visit import Visit
+from app.privacy import tables
+from app.privacy.profile import RELEASED_INSTRUMENTS
+from app.privacy.tables import NOT_GIVEN, Cell
+from app.services.extract_sql import of_subject, selected
+
+NONE = "none"
+_TRAITS = ("sex", "race", "country", "status", "planned_arm")
+
+
+class AggregateRows:
+    def __init__(self, extract_id: UUID) -> None:
+        self._id = extract_id
+
+    def of(self, session: Session, _file: str) -> Iterator[tuple[Any, ...]]:
+        """All tables, one figure a row."""
+        people = self._people(session)
+        for table in tables.COUNTS:
+            column = table.column or table.row
+            yield from tables.counts(table, [(one[table.row], one[column]) for one in people])
+        yield from self._events(session)
+        yield from self._scores(session)
+
+    def _people(self, session: Session) -> list[dict[str, str]]:
+        """The traits of each person that the tables count by."""
+        event, subject = AdverseEvent, ExtractSubject
+        told = selected(subject.subject, event.severity, event.serious).join(event, of_subject(self._id, event))
+        events = session.execute(told).all()
+        serious = {row.subject for row in events if row.serious}
+        worst = tables.worst((row.subject, row.severity) for row in events if row.severity)
+        shown = (subject.subject, subject.age_group, subject.sex, subject.race, subject.country, subject.status)
+        wanted = selected(*shown, Participant.planned_arm).join(Participant, of_subject(self._id, Participant))
+        return [
+            {
+                **{
+                    name: row._mapping[name] or NOT_GIVEN
+                    for name in ("sex", "race", "country", "status", "planned_arm")
+                },
+                "age": tables.age_band(row.age_group),
+                "serious_event": "yes" if row.subject in serious else "no",
+                "worst_event": worst.get(row.subject, NONE),
+            }
+            for row in session.execute(wanted)
+        ]
+
+    def _events(self, session: Session) -> Iterator[Cell]:
+        soc, subject = col(AdverseEvent.soc), col(ExtractSubject.subject)
+        statement = selected(soc, func.count(distinct(subject))).join(AdverseEvent, of_subject(self._id, AdverseEvent))
+        found = session.execute(statement.where(soc.is_not(None)).group_by(soc)).all()
+        return tables.with_events((name, people) for name, people in found)
+
+    def _scores(self, session: Session) -> Iterator[Cell]:
+        score, of_visit = OutcomeScore, (col(Visit.site_id) == col(Outcome.site_id))
+        value = col(score.value)
+        statement = (
+            selected(Visit.visit_code, Outcome.instrument, func.count(), func.sum(value), func.sum(value * value))
+            .select_from(ExtractSubject)
+            .join(Outcome, of_subject(self._id, Outcome))
+            .join(Visit, of_visit & (col(Visit.id) == col(Outcome.visit_id)))
+            .join(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
+            .where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)), col(score.name) == "total")
+            .where(value.is_not(None), col(Visit.occurrence) == 1)
+        )
+        grouped = statement.group_by(Visit.visit_code, Outcome.instrument)
+        for row in session.execute(grouped.order_by(col(Visit.visit_code), col(Outcome.instrument))):
+            yield from tables.scores(*row)

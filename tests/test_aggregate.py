@@ -1,0 +1,139 @@
+"""The `aggregate` profile: declared tables whose small cells are hidden and whose other figures are rounded."""
+
+import csv
+import io
+import json
+from collections import Counter
+from datetime import timedelta
+from itertools import product
+from statistics import mean, stdev
+from typing import Any
+from uuid import UUID
+
+import pytest
+from httpx2 import Response
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.models.base import now
+from app.models.extract import Extract
+from app.privacy import tables
+from app.privacy.lattice import K
+from app.privacy.tables import ALL, Declared
+from tests.world import World, madrs
+
+Row = dict[str, str]
+TABLE = Declared("t", "row", "column")
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, 0), (1, None), (10, None), (11, 10), (12, 10), (13, 15), (17, 15), (18, 20), (1002, 1000)]
+)
+def test_small_counts_are_hidden_and_others_rounded_to_five(count: int, shown: int | None) -> None:
+    assert tables.rounded(count) == shown
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), max_size=200))
+def test_every_cell_and_margin_is_rounded_for_itself(people: list[tuple[str, str]]) -> None:
+    cells = {(cell.row, cell.column): cell for cell in tables.counts(TABLE, people)}
+    rows, columns = ({pair[side] for pair in people} for side in (0, 1))
+    assert set(cells) == set(product({*rows, ALL}, {*columns, ALL}))
+    for (row, column), cell in cells.items():
+        true = sum(row in (one, ALL) and column in (other, ALL) for one, other in people)
+        assert (cell.value, cell.suppressed) == (tables.rounded(true), 0 < true <= 10)
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=60))
+def test_means_and_spreads_stand_on_twelve_people(values: list[int]) -> None:
+    squares = float(sum(value * value for value in values))
+    cells = {cell.statistic: cell for cell in tables.scores("BL", "MADRS", len(values), float(sum(values)), squares)}
+    if len(values) < K:
+        assert [cells[name].value for name in ("mean", "sd")] == [None, None]
+    else:
+        assert cells["mean"].value == pytest.approx(mean(values), abs=0.051)
+        assert cells["sd"].value == pytest.approx(stdev(values), abs=0.051)
+
+
+def asked(world: World) -> str:
+    body = {"study": world.study, "purpose": "A public page", "profile": "aggregate"}
+    return str(world.analyst.post("/v1/extracts", body).headers["Location"])
+
+
+def approved(world: World, path: str) -> Response:
+    return world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
+
+
+def published(world: World) -> list[Row]:
+    path = asked(world)
+    answer = approved(world, path)
+    assert answer.status_code == 201, answer.text
+    return list(csv.DictReader(io.StringIO(world.analyst.get(f"{path}/files/tables.csv").text)))
+
+
+def figure(rows: list[Row], table: str, row: str, column: str = ALL, statistic: str = "people") -> tuple[str, str]:
+    named = {"table": table, "row": row, "column": column, "statistic": statistic}
+    (found,) = [one for one in rows if named.items() <= one.items()]
+    return found["value"], found["suppressed"]
+
+
+def test_the_tables_of_a_study(world: World) -> None:
+    coding = [{"system": "own", "term": "Head", "level": "soc"}]
+    for number in range(14):
+        pid = world.enrolled(sex="F" if number < 13 else "M", age_at_consent=30 + number)
+        visit = world.visit(pid, "BL", "2025-01-25", outcomes=[madrs(2)] if number else [])
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+        if number < 11:
+            assert world.staff_a.post("/v1/adverse-events", world.event(pid, codings=coding)).status_code == 201
+    rows = published(world)
+    assert figure(rows, "people_by_sex_and_age", "F") == ("15", "N")
+    assert figure(rows, "people_by_sex_and_age", "M") == ("", "Y")
+    assert figure(rows, "people_by_sex_and_age", ALL) == ("15", "N")
+    assert figure(rows, "people_by_sex_and_age", "F", "LT35") == ("", "Y")
+    assert figure(rows, "people_with_events_by_organ_class", "Head") == ("10", "N")
+    assert figure(rows, "scores_by_visit", "BL", "MADRS", "mean") == ("20", "N")
+    assert figure(rows, "scores_by_visit", "BL", "MADRS", "sd") == ("0", "N")
+
+
+def test_an_organ_class_of_few_is_not_named(world: World) -> None:
+    people = [world.enrolled() for _ in range(K)]
+    coding = [{"system": "own", "term": "Rare", "level": "soc"}]
+    assert world.staff_a.post("/v1/adverse-events", world.event(people[0], codings=coding)).status_code == 201
+    assert "Rare" not in json.dumps(published(world))
+
+
+def test_no_row_of_anybody_leaves(world: World) -> None:
+    for _ in range(K):
+        world.enrolled()
+    path = asked(world)
+    names = {file["name"] for file in approved(world, path).json()["files"]}
+    assert {name for name in names if name.endswith((".csv", ".ndjson"))} == {
+        "tables.csv",
+        "tables.ndjson",
+        "codebook.csv",
+    }
+    manifest = world.analyst.get(f"{path}/files/manifest.json").json()
+    assert manifest["subjects"] == 10
+
+
+def test_two_publications_are_apart_in_people_and_in_time(world: World) -> None:
+    first = [world.enrolled() for _ in range(K)]
+    path = asked(world)
+    assert approved(world, path).status_code == 201
+    assert Counter(row["table"] for row in published(world))["people_by_race"] > 0
+    for _ in first:
+        world.enrolled()
+    refused = approved(world, asked(world))
+    assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
+    moved: Any = now() - timedelta(days=91)
+    with world.registry.database.write() as session:
+        for extract in world.analyst.get("/v1/extracts", study=world.study).json()["items"]:
+            session.get_one(Extract, UUID(extract["id"])).updated_at = moved
+    assert approved(world, asked(world)).status_code == 201
+    world.enrolled()
+    assert approved(world, asked(world)).json()["code"] == "differencing_risk"
+
+
+def test_eleven_people_are_no_table(world: World) -> None:
+    for _ in range(K - 1):
+        world.enrolled()
+    assert approved(world, asked(world)).json()["code"] == "cohort_too_small"
