@@ -17,6 +17,7 @@ from app.commands.extracts import app as extracts_app
 from app.commands.keys import keys_app
 from app.commands.protocol import app as protocol_app
 from app.commands.queries import app as queries_app
+from app.commands.retries import app as retries_app
 
 if TYPE_CHECKING:
     from app.database import Database
@@ -36,6 +37,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(protocol_app, name="protocol")
 app.add_typer(queries_app, name="queries")
 app.add_typer(extracts_app, name="extracts")
+app.add_typer(retries_app, name="retries")
 app.command()(deliver)
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -30,7 +30,7 @@ PRIVILEGES: Mapping[str, str] = {
     "extract": _KEEP,
     "extract_file": "SELECT, INSERT, DELETE",
     "extract_subject": _ADD,
-    "idempotency_record": _KEEP,
+    "idempotency_record": _ALL,
     "notification": _ADD,
     "outcome": _KEEP,
     "outcome_score": _CHANGE,

@@ -162,6 +162,9 @@ class Settings(BaseSettings):
     smtp_from: str | None = None
     """The sender's mail address; required with a mail server."""
 
+    retry_days: Annotated[int, Field(ge=30, le=3_650)] = 90
+    """How long a retry under the same Idempotency-Key gets the first answer; longer than any tablet is offline."""
+
     extract_days: Annotated[int, Field(ge=1, le=3_650)] = 7
     """How long the files of an approved extract can be downloaded; `registry extracts expire` then deletes them."""
 

@@ -206,3 +206,10 @@ def test_the_documented_commands_run(tmp_path: Path, name: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"accounts": "client_secret: rrs_", "keys": "retired"}[name] in done.stdout
+
+
+@pytest.mark.parametrize("command", ["queries refresh", "extracts expire", "retries forget"])
+def test_what_is_run_daily_can_be_run_again(run: Run, command: str) -> None:
+    for _ in range(2):
+        done = run(*command.split())
+        assert (done.returncode, done.stdout[:2]) == (0, "0 "), done.stderr

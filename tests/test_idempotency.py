@@ -3,6 +3,7 @@ they may see it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from app.models.base import now
 from app.models.idempotency import IdempotencyRecord
 from app.models.participant import Participant
 from app.pid import normalise
+from app.services import retries
 from tests.hostile import LiveStudy, census, live_study
 from tests.server import LiveServer
 from tests.world import Caller, World, grants_version
@@ -149,3 +151,18 @@ def test_twenty_equal_enrolments_at_once_make_one_person(live: LiveStudy) -> Non
         assert connection.scalar(known) == 1
     engine.dispose()
     assert len(live.staff.get("/v1/participants", study=live.study).json()["items"]) == 1
+
+
+def test_an_answer_is_kept_for_ninety_days_and_its_record_is_never_doubled(world: World) -> None:
+    pid, key, late = world.enrolled(), str(uuid4()), str(uuid4())
+    body = world.visit(pid)
+    assert world.staff_a.post("/v1/visits", body, key).status_code == 201
+    assert world.staff_a.post("/v1/adverse-events", world.event(pid), late).status_code == 201
+    assert retries.forget(world.registry.served, 90) == 0
+    moved = update(IdempotencyRecord).where(col(IdempotencyRecord.created_at) > now() - timedelta(minutes=1))
+    with world.registry.database.write() as session:
+        session.execute(moved.values(created_at=now() - timedelta(days=91)))
+    assert retries.forget(world.registry.served, 92) == 0
+    assert retries.forget(world.registry.served, 90) >= 2
+    again = world.staff_a.post("/v1/visits", body, key)
+    assert (again.status_code, again.json()["code"]) == (409, "visit_already_recorded")

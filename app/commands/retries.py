@@ -1,0 +1,27 @@
+"""`registry retries`: the first answers that are kept for retries."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(help="Answers kept for retries.", no_args_is_help=True)
+
+
+@app.callback()
+def retries() -> None:
+    """A noun of its own, also while there is one verb."""
+
+
+@app.command()
+def forget() -> None:
+    """Delete the answers that are older than REGISTRY_RETRY_DAYS. Run it daily."""
+    from app import schema
+    from app.database import Database
+    from app.services import retries
+    from app.settings import Settings
+
+    settings = Settings()
+    with Database(settings) as database:
+        schema.require_head(database)
+        forgotten = retries.forget(database, settings.retry_days)
+    typer.echo(f"{forgotten} answers forgotten.")

@@ -1,0 +1,27 @@
+"""How long a retry finds its first answer: records of Idempotency-Keys hold answers, so they do not stay for ever."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, select, tuple_
+
+from app.database import Database, within
+from app.models.base import now, table_of
+from app.models.idempotency import IdempotencyRecord
+from app.services.outbox import every_site
+
+_RECORDS = table_of(IdempotencyRecord)
+_AT_ONCE = 5_000
+"""So few a transaction that nobody who writes waits long."""
+
+
+def forget(database: Database, days: int) -> int:
+    """Delete what is older than so many days; gives how many records."""
+    before, forgotten = now() - timedelta(days=days), 0
+    key = (_RECORDS.c.account_id, _RECORDS.c.key_digest)
+    old = select(*key).where(_RECORDS.c.created_at < before).limit(_AT_ONCE)
+    while True:
+        with database.write() as session, within(session, every_site(session)):
+            gone = session.execute(delete(_RECORDS).where(tuple_(*key).in_(old)).returning(_RECORDS.c.key_digest)).all()
+        forgotten += len(gone)
+        if len(gone) < _AT_ONCE:
+            return forgotten
