@@ -136,6 +136,18 @@ def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
     _show(session.connection(), _own_sites(session) or {NO_SITE})
 
 
+@contextmanager
+def one_moment(session: Session) -> Iterator[Session]:
+    """A session whose statements all see one moment of the data. SQLite's writer is alone anyway. On PostgreSQL it is a
+    second connection, and never committed: what is written in it helps its own statements and is gone."""
+    engine = session.get_bind()
+    if engine.dialect.name == "sqlite":
+        yield session
+        return
+    with Session(engine.execution_options(isolation_level="REPEATABLE READ")) as other:
+        yield other
+
+
 def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool) -> Engine:
     options: dict[str, Any] = {
         "hide_parameters": True,

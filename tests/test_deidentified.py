@@ -4,11 +4,15 @@ import csv
 import io
 import json
 from collections import Counter
+from threading import Thread
 from typing import Any
 
+import pytest
 from httpx2 import Response
 
+from app.privacy import bundle
 from app.privacy.lattice import K
+from app.services import release
 from tests.world import World, madrs
 
 Row = dict[str, str]
@@ -185,3 +189,49 @@ def test_small_sites_are_pooled_and_old_ages_too_even_under_an_agreement(world: 
     assert approved(world, path).status_code == 201
     rows = table(world.analyst.get(f"{path}/files/participants.csv").text)
     assert Counter((row["site"], row["age_group"]) for row in rows) == {("SITE001", "41"): K, ("POOL", "GE90"): 1}
+
+
+def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visit that arrives while the files are built is in all of them or in none."""
+    pid, threads = people(world, K)[0], []
+    visit = world.visit(pid, "UNS", "2025-02-01", outcomes=[madrs(2)])
+    built = bundle.table
+
+    def interrupted(name: str, *rest: Any) -> bundle.Table:
+        table = built(name, *rest)
+        if name == "visits":
+            threads.append(Thread(target=world.staff_a.post, args=("/v1/visits", visit)))
+            threads[0].start()
+            threads[0].join(1)  # on SQLite it waits for the extract
+        return table
+
+    monkeypatch.setattr(bundle, "table", interrupted)
+    got = files(world)
+    threads[0].join()
+    assert world.monitor.get("/v1/visits", participant=pid).json()["items"] != []
+    assert (table(got["visits.csv"]), table(got["outcomes.csv"])) == ([], [])
+
+
+def test_of_two_approvals_at_once_the_second_sees_the_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    people(world, K)
+    first, second = asked(world), asked(world)
+    chosen, answers = release.choose, []
+
+    def interrupted(session: Any, row: Any, *rest: Any) -> release.Cohort:
+        cohort = chosen(session, row, *rest)
+        if str(row.id) == first.rpartition("/")[2]:
+            thread.start()
+            thread.join(1)  # it waits: for the lock of the study, or for SQLite's one writer
+        return cohort
+
+    def enrol_and_approve() -> None:
+        world.enrolled()
+        answers.append(approved(world, second))
+
+    thread = Thread(target=enrol_and_approve)
+    monkeypatch.setattr(release, "choose", interrupted)
+    assert approved(world, first).status_code == 201
+    thread.join()
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(409, "differencing_risk")]

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from app import __version__, audit
 from app.access import Actor, Rows, found, visible
-from app.database import within
+from app.database import one_moment, within
 from app.errors import Conflict
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, now, utc_text, values
@@ -65,7 +65,8 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
 
     Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty, CohortTooSmall, DifferencingRisk, KNotMet.
     """
-    statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
+    # not FOR UPDATE: the rows of who is in it refer to it from the connection that reads one moment
+    statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update(key_share=True)
     row = found(session.exec(statement).first())
     if row.status != ExtractStatus.requested:
         raise ExtractDecided
@@ -78,8 +79,8 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     if body.decision is Decision.approve:
         row.status = ExtractStatus.ready
         expiry(row, days)
-        with within(session, _sites_of(session, study)):
-            row.manifest = canonical_json(_build(session, row, study, body.accept_difference))
+        release.alone(session, row.study_id)
+        row.manifest = canonical_json(_build(session, row, study, body.accept_difference))
         tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
     else:
         row.status = ExtractStatus.refused
@@ -97,19 +98,19 @@ def _sites_of(session: Session, study: Study) -> list[int]:
 
 
 def _build(session: Session, row: Extract, study: Study, accept_difference: bool) -> dict[str, Any]:
-    """Write the files and give the manifest. One transaction, so all files show one state of the data."""
-    cohort = release.choose(session, row, accept_difference)
-    profile = PROFILES[row.profile]
-    rows = (
-        AggregateRows(row.id)
-        if profile.name is ExtractProfile.aggregate
-        else ExtractRows(row.id, row.profile, cohort.protocols)
-    )
+    """Write the files, all of one moment of the data, and give the manifest."""
+    profile, sites = PROFILES[row.profile], _sites_of(session, study)
     origin = bundle.Origin(study.code, str(row.id), utc_text(now()), __version__)
-    tables = {
-        file: bundle.table(file.removesuffix(".csv"), columns, rows.of(session, file), origin)
-        for file, columns in profile.files.items()
-    }
+    with one_moment(session) as reading, within(reading, sites):
+        cohort = release.choose(reading, row, accept_difference)
+        rows = _rows(row, cohort)
+        tables = {
+            file: bundle.table(file.removesuffix(".csv"), columns, rows.of(reading, file), origin)
+            for file, columns in profile.files.items()
+        }
+    if reading is not session:  # its rows are gone with it
+        with within(session, sites):
+            release.keep(session, cohort.rows)
     about, book = {"profile": row.profile, "profile_version": profile.version}, codebook(row.profile)
     files = {file: table.csv for file, table in tables.items()}
     files |= {f"{file.removesuffix('.csv')}.ndjson": table.ndjson for file, table in tables.items()}
@@ -145,6 +146,12 @@ def _build(session: Session, row: Extract, study: Study, accept_difference: bool
         described = _described(name, raw, counts.get(name)).model_dump(exclude={"bytes"})
         session.add(ExtractFile(extract_id=row.id, content=raw, **described))
     return manifest
+
+
+def _rows(row: Extract, cohort: release.Cohort) -> AggregateRows | ExtractRows:
+    if row.profile == ExtractProfile.aggregate:
+        return AggregateRows(row.id)
+    return ExtractRows(row.id, row.profile, cohort.protocols)
 
 
 _STATEMENT = "De-identified by the rules of this profile; not anonymous. No attempt at re-identification."

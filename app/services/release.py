@@ -64,6 +64,18 @@ class Cohort(NamedTuple):
     protocols: Mapping[int, Protocol]
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
+    rows: list[dict[str, Any]]
+    """As they are stored."""
+
+
+_ALONE = 12
+"""The first key of the advisory lock on PostgreSQL; the second is the study."""
+
+
+def alone(session: Session, study_id: int) -> None:
+    """One approval of a study at a time: of two at once neither would see the other in the ledger."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.select(func.pg_advisory_xact_lock(_ALONE, study_id)))
 
 
 def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
@@ -78,14 +90,14 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
-        return Cohort(len(people), protocols, None, None)
+        rows = _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
     if row.profile == ExtractProfile.aggregate:
         _require_apart(session, row, {person.pid for person in people})
-        _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
-        return Cohort(BASE * (len(people) // BASE), protocols, None, None)
+        rows = _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        return Cohort(BASE * (len(people) // BASE), protocols, None, None, rows)
     earlier = _held_by_same_organisation(session, row)
     raw = [_raw(person) for person in people]
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(earlier))
@@ -93,10 +105,10 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     ledger = _ledger(session, earlier, {people[index].pid for index in kept}, accept_difference)
     blanked = _all_serious(session, row.study_id, people, chosen)
     shown = [dict(zip(_CLASS, chosen.classes[index], strict=True)) for index in kept]
-    _store(session, row, [people[index] for index in kept], protocols, shown, blanked)
+    rows = _store(session, row, [people[index] for index in kept], protocols, shown, blanked)
     _require_k(session, row)
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger)
-    return Cohort(len(kept), protocols, report, chosen.levels)
+    return Cohort(len(kept), protocols, report, chosen.levels, rows)
 
 
 def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
@@ -205,7 +217,7 @@ def _store(
     protocols: Mapping[int, Protocol],
     shown: Sequence[Mapping[str, str | None]],
     blanked: frozenset[tuple[str | None, ...]],
-) -> None:
+) -> list[dict[str, Any]]:
     anchors = _anchors(session, row.study_id, people, protocols)
     subjects = subject_ids(person.pid for person in people)
     groups = _site_groups(Counter(person.site_id for person in people))
@@ -222,6 +234,12 @@ def _store(
         }
         for person, traits in zip(people, shown, strict=True)
     ]
+    keep(session, rows)
+    return rows
+
+
+def keep(session: Session, rows: list[dict[str, Any]]) -> None:
+    """Store who is in an extract."""
     session.flush()
     session.execute(sa.insert(_SUBJECTS), rows)
 
