@@ -13,7 +13,7 @@ from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.world import Caller, madrs
 
-ROUNDS = 200
+ROUNDS = 80
 OF_A_VISIT = frozenset({"visit", "outcome"})
 EVERYTHING = OF_A_VISIT | {"participant", "adverse_event"}
 Write = Callable[[int], Response]

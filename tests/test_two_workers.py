@@ -84,8 +84,10 @@ def test_access_ends_on_every_worker_within_the_bound(
     ended = time.monotonic()
     refused = 403 if ending is grant_revoked else 401
     for each in everywhere:
+        begun = time.monotonic()
         while each.get("/v1/visits").status_code == 200:
-            assert time.monotonic() - ended < BOUND_SECONDS + 0.2
+            assert begun - ended < BOUND_SECONDS  # when it was asked, however long a busy machine took to answer
+            begun = time.monotonic()
     time.sleep(max(0.0, ended + BOUND_SECONDS - time.monotonic()))
     assert [each.get("/v1/visits").status_code for each in everywhere] == [refused, refused]
 
