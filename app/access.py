@@ -8,7 +8,6 @@ No grant means no permission and no rows. A row outside the reach does not exist
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.data_cut import DataCut
 from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery, DataQueryMessage
 from app.models.dosing_session import DosingSession
@@ -34,6 +34,7 @@ from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
 from app.models.verification import Verification
 from app.models.visit import Visit
+from app.permissions import CLINICAL_READS, GRANTS, Permission
 from app.security.jwt import TokenRefused
 from app.security.oidc import OutsideClaims, Provider
 from app.security.tokens import Claims, TokenAuthority
@@ -43,95 +44,6 @@ Rows = Select[*tuple[Any, ...]]
 
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 T = TypeVar("T")
-
-
-class Permission(StrEnum):
-    """`resource:action`, sorted. A route states exactly one."""
-
-    account_read = "account:read"
-    account_write = "account:write"
-    adverse_event_read = "adverse-event:read"
-    adverse_event_review = "adverse-event:review"
-    adverse_event_write = "adverse-event:write"
-    audit_read = "audit:read"
-    codebook_read = "codebook:read"
-    dosing_session_read = "dosing-session:read"
-    dosing_session_write = "dosing-session:write"
-    data_query_answer = "data-query:answer"
-    data_query_raise = "data-query:raise"
-    data_query_read = "data-query:read"
-    extract_approve = "extract:approve"
-    extract_download = "extract:download"
-    extract_read = "extract:read"
-    extract_request = "extract:request"
-    lock_read = "lock:read"
-    lock_write = "lock:write"
-    me_read = "me:read"
-    me_write = "me:write"
-    monitoring_read = "monitoring:read"
-    outcome_read = "outcome:read"
-    outcome_write = "outcome:write"
-    participant_lookup = "participant:lookup"
-    participant_read = "participant:read"
-    participant_write = "participant:write"
-    safety_signal_read = "safety-signal:read"
-    safety_signal_review = "safety-signal:review"
-    signature_read = "signature:read"
-    signature_write = "signature:write"
-    study_read = "study:read"
-    study_write = "study:write"
-    verification_read = "verification:read"
-    verification_write = "verification:write"
-    subscription_read = "subscription:read"
-    subscription_write = "subscription:write"
-    visit_read = "visit:read"
-    visit_write = "visit:write"
-
-
-_P = Permission
-_READS = {
-    _P.adverse_event_read,
-    _P.dosing_session_read,
-    _P.outcome_read,
-    _P.participant_read,
-    _P.safety_signal_read,
-    _P.data_query_read,
-    _P.lock_read,
-    _P.signature_read,
-    _P.verification_read,
-    _P.lock_read,
-    _P.verification_read,
-    _P.visit_read,
-}
-_EVERYONE = {_P.me_read, _P.me_write, _P.study_read, _P.codebook_read}
-_SITE_WORK = {
-    _P.adverse_event_write,
-    _P.audit_read,
-    _P.dosing_session_write,
-    _P.data_query_answer,
-    _P.outcome_write,
-    _P.participant_lookup,
-    _P.participant_write,
-    _P.safety_signal_review,
-    _P.visit_write,
-}
-_MONITORING = {
-    _P.adverse_event_review,
-    _P.audit_read,
-    _P.data_query_raise,
-    _P.lock_write,
-    _P.monitoring_read,
-    _P.verification_write,
-}
-_RUNNING = {_P.subscription_read, _P.subscription_write}
-GRANTS: Mapping[Role, frozenset[Permission]] = {
-    Role.site_staff: frozenset(_READS | _EVERYONE | _SITE_WORK),
-    Role.investigator: frozenset(_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
-    Role.monitor: frozenset(_READS | _EVERYONE | _MONITORING),
-    Role.analyst: frozenset(_EVERYONE | {_P.extract_download, _P.extract_read, _P.extract_request}),
-    Role.custodian: frozenset(_EVERYONE | {_P.extract_approve, _P.extract_read}),
-    Role.admin: frozenset(_EVERYONE | _RUNNING | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
-}
 
 
 class GrantsChanged(Unauthenticated):
@@ -315,7 +227,7 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
         places={row.site_id: Place(row.study, row.site) for row in reach if row.site_id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
         clinical_sites=frozenset(
-            row.site_id for row in reach if row.site_id is not None and GRANTS[Role(row.role)] & _READS
+            row.site_id for row in reach if row.site_id is not None and GRANTS[Role(row.role)] & CLINICAL_READS
         ),
         everywhere=any(row.role == Role.admin for row in reach),
         session_id=claims.session,
@@ -356,6 +268,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "adverse_event": _own_sites(AdverseEvent.site_id),
     "audit_entry": _audit_entries,
     "dosing_session": _own_sites(DosingSession.site_id),
+    "data_cut": _own_studies(DataCut.study_id),
     "data_query": _own_sites(DataQuery.site_id),
     "data_query_message": _own_sites(DataQueryMessage.site_id),
     "data_lock": _own_sites(DataLock.site_id),

@@ -46,7 +46,7 @@ _NEVER = frozenset(
 """Columns whose values are secrets or identifiers (an address of a webhook may hold a key): no audit entry may carry
 them."""
 
-_JSON_TEXT = frozenset(
+JSON_TEXT = frozenset(
     {
         *(
             "answers",
@@ -57,6 +57,8 @@ _JSON_TEXT = frozenset(
             "discharge",
             "event_types",
             "findings",
+            "formats",
+            "heads",
             "items",
             "measured",
         ),
@@ -117,7 +119,7 @@ def snapshot(row: SQLModel) -> dict[str, Any]:
     """The remembered fields of a row as plain JSON values."""
     table = table_of(type(row)).name
     return {
-        name: json.loads(value) if name in _JSON_TEXT else plain(value)
+        name: json.loads(value) if name in JSON_TEXT and value is not None else plain(value)
         for name, value in values(row).items()
         if name not in _NEVER and (name not in _BOOKKEEPING or f"{table}.{name}" in _FACTS)
     }

@@ -20,6 +20,9 @@ from app.errors import DatabaseUnavailable, RegistryError
 from app.settings import Settings
 
 NO_SITE = -1
+BUILDERS = 2
+"""Connections of a worker's extract builder, beside its pool."""
+
 _WRITES = "registry_writes"
 _REQUEST = "registry_request"
 
@@ -87,10 +90,11 @@ class Database:
         with self.engine.connect() as connection:
             allowed = int(connection.exec_driver_sql("SHOW max_connections").scalar() or 0)
             reserved = int(connection.exec_driver_sql("SHOW superuser_reserved_connections").scalar() or 0)
-        wanted = workers * self._pool_size
+        wanted = workers * (self._pool_size + BUILDERS)
         if wanted > allowed - reserved:
             raise TooManyConnections(
-                f"{workers} workers with REGISTRY_POOL_SIZE={self._pool_size} need {wanted} connections; "
+                f"{workers} workers with REGISTRY_POOL_SIZE={self._pool_size} and {BUILDERS} more for extracts need "
+                f"{wanted} connections; "
                 f"PostgreSQL has {allowed - reserved} to give."
             )
 

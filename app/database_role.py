@@ -27,8 +27,11 @@ PRIVILEGES: Mapping[str, str] = {
     "data_query_message": _ADD,
     "data_lock": "SELECT, INSERT, UPDATE (lifted_by, lifted_at, lifting_reason)",
     "delivery": _KEEP,
+    "data_cut": _ADD,
     "extract": _KEEP,
-    "extract_file": "SELECT, INSERT, DELETE",
+    "extract_build": _ALL,
+    "extract_chunk": _CHANGE,
+    "extract_file": _CHANGE,
     "extract_subject": _ADD,
     "idempotency_record": _ALL,
     "notification": _ADD,
@@ -86,7 +89,7 @@ def grant(connection: Connection, role: str) -> None:
         connection.exec_driver_sql(f"REVOKE ALL ON ALL {kind} IN SCHEMA {schema} FROM PUBLIC, {to}")
     connection.exec_driver_sql(f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {to}")
     connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {to}")
-    connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {to}")
+    connection.exec_driver_sql(f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
     if "data_lock" in there:

@@ -19,6 +19,7 @@ from app.routers import (
     audit_entries,
     auth,
     course,
+    data_cuts,
     data_queries,
     dosing_sessions,
     extracts,
@@ -42,6 +43,7 @@ from app.security.keys import load_keyring
 from app.security.oidc import Provider
 from app.security.passwords import Passwords
 from app.security.tokens import TokenAuthority
+from app.services.builder import Builder
 from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
@@ -70,6 +72,7 @@ ROUTERS = (
     monitoring_queries,
     locks,
     verifications,
+    data_cuts,
     extracts,
     subscriptions,
     audit_entries,
@@ -108,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.refusals = Refusals(app.state.database)
+    app.state.builder = Builder(settings)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds)
     if settings.origins:
@@ -125,7 +129,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     require_head(app.state.database)
     app.state.database.require_durable()
     require_second_wall(app.state.database, app.state.settings)
+    app.state.builder.start()
     yield
+    app.state.builder.stop()
     app.state.database.dispose()
 
 

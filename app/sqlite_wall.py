@@ -1,4 +1,5 @@
-"""What the server's SQLite connections may do: read and change rows. Everything else is refused, by default.
+"""What the server's SQLite connections may do: read and change rows, and put temporary views of earlier moments in
+front of some tables (app/services/as_at.py). Everything else is refused, by default.
 
 SQLite has no roles, so the wall stands in the connection: it asks before it compiles a statement.
 """
@@ -30,16 +31,27 @@ _REFUSED = frozenset(
         (sqlite3.SQLITE_DELETE, "verification_withdrawal"),
     }
 )
+_TEMPORARY = frozenset(
+    {
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+        sqlite3.SQLITE_DROP_TEMP_TABLE,
+        sqlite3.SQLITE_DROP_TEMP_VIEW,
+    }
+)
+_REWOUND = frozenset({"participant", "visit", "outcome", "outcome_score", "adverse_event"})
 _LOOKS = frozenset({"table_info", "table_xinfo"})
 """Pragmas that only describe a table."""
 
 
-def allowed(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+def allowed(action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None) -> int:
     """SQLITE_OK or SQLITE_DENY for one action of a statement; for the meaning of the arguments by action see
     https://www.sqlite.org/c3ref/c_alter_table.html."""
-    if action in _ROWS:
+    if action in _ROWS or (database == "temp" and first == "sqlite_temp_master"):
         return sqlite3.SQLITE_OK
-    if action in _CHANGES:
+    if action in _TEMPORARY:
+        fine = (first or "").removeprefix("was_") in _REWOUND
+    elif action in _CHANGES:
         fine = (action, first) not in _REFUSED and not (first or "").startswith("sqlite_")
     elif action == sqlite3.SQLITE_FUNCTION:
         fine = second != "load_extension"

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, create_engine, select
 
 from app import audit
-from app.access import Actor, Permission, _claims, requires
+from app.access import Actor, _claims, requires
 from app.main import create_app
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventList, AdverseEventRead, Criteria
@@ -25,6 +25,7 @@ from app.models.idempotency import IdempotencyRecord
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitCreate, VisitRead
+from app.permissions import Permission
 from app.services.adverse_events import _SHOWN
 from app.web.route import StrictRoute
 

@@ -14,6 +14,8 @@ from app import schema
 from app.database import Database
 from app.main import create_app
 from app.security.keys import new_key_file, write_key_file
+from app.services.builder import Builder
+from app.services.building import build_next
 from app.settings import Settings
 from tests.postgres import as_server, new_database, postgres_server
 from tests.server import LiveServer, running_server
@@ -48,6 +50,24 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class BuildsAtOnce(Builder):
+    """Builds within the request that approves an extract: no test waits. Served registries have the real one."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._database = Database(settings, for_server=True)
+
+    def start(self) -> None:
+        """No thread."""
+
+    def stop(self) -> None:
+        self._database.dispose()
+
+    def wake(self) -> None:
+        while build_next(self._database):
+            pass
+
+
 @pytest.fixture(scope="session")
 def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
@@ -67,6 +87,7 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     with Database(settings) as database:
         schema.upgrade(database)
         app = create_app(settings)
+        app.state.builder = BuildsAtOnce(settings)
         with TestClient(app) as client:
             yield Registry(app, client, database)
 

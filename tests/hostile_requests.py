@@ -44,7 +44,16 @@ from tests.dosing_cases import (
 from tests.hostile import census
 from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
 from tests.outbox_cases import a_dead_delivery, a_subscription
-from tests.route_cases import PASSWORD, UNDER_AGREEMENT, a_visit, an_extract, an_outcome, signature_of, with_password
+from tests.route_cases import (
+    PASSWORD,
+    UNDER_AGREEMENT,
+    a_cut,
+    a_visit,
+    an_extract,
+    an_outcome,
+    signature_of,
+    with_password,
+)
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -187,6 +196,7 @@ class Targets:
             "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
             "verify": (world.monitor, "/v1/verifications", verification_of(world, "A")),
             "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
+            "cut": (world.custodian, "/v1/data-cuts", a_cut(world)),
             "extract": (world.analyst, "/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
             "take_back": (world.custodian, "/v1/extracts/{extract_id}/revocation", WHY),
@@ -290,6 +300,7 @@ NAMES = (
         "lift",
         "verify",
         "unverify",
+        "cut",
         "extract",
         "approval",
         "take_back",

@@ -59,10 +59,15 @@ def an_older_outcome(world: World, site: str) -> Response:
     return made(world, site, "/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **older})
 
 
-def an_extract(world: World, approved: bool = False) -> str:
+def a_cut(world: World) -> dict[str, str]:
+    """The body of a data cut of a new name."""
+    return {"study": world.study, "name": f"cut-{uuid4().hex[:8]}", "purpose": "Interim analysis"}
+
+
+def an_extract(world: World, approved: bool = False, **more: Any) -> str:
     """The path of an extract that the world's analyst asked for."""
     world.enrolled("A")
-    answer = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study})
+    answer = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, **more, "study": world.study})
     assert answer.status_code == 202, answer.text
     path: str = answer.headers["Location"]
     if approved:
@@ -274,6 +279,8 @@ CASES: Mapping[Route, Case] = {
     **OUTBOX_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
+    ("GET", "/v1/data-cuts"): lambda world, caller, site: caller.get("/v1/data-cuts"),
+    ("POST", "/v1/data-cuts"): lambda world, caller, site: caller.post("/v1/data-cuts", a_cut(world)),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
     ("POST", "/v1/extracts"): lambda world, caller, site: caller.post(
         "/v1/extracts", {"study": world.study, "purpose": "A question"}
@@ -306,7 +313,10 @@ OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
     route
     for route in CASES
     if (route[1].startswith("/v1/monitoring/") and route[1] != "/v1/monitoring/summary")
-    or (route[1].startswith(("/v1/studies/{study}", "/v1/extracts")) and ("{" in route[1] or route[0] == "POST"))
+    or (
+        route[1].startswith(("/v1/studies/{study}", "/v1/extracts", "/v1/data-cuts"))
+        and ("{" in route[1] or route[0] == "POST")
+    )
     or route[1] in {"/v1/adverse-events/summary", "/v1/outcomes/summary"}
 )
 """Routes about one study or something in it: 404 for somebody whose grants are in another study."""

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from sqlmodel import func, select
 
-from app.access import KnownActors, Permission, ScopeMissing, load_actor, visible
+from app.access import KnownActors, ScopeMissing, load_actor, visible
 from app.models.account import Account, Role, RoleGrant
 from app.models.audit import AuditChain
 from app.models.base import now
 from app.models.visit import Visit
+from app.permissions import Permission
 from tests.closing_cases import a_lock, a_verification
 from tests.monitor_cases import a_question, an_event
 from tests.route_cases import a_signature, a_visit

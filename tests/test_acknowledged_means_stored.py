@@ -18,7 +18,7 @@ from tests.monitor_cases import an_event
 from tests.monitor_writes import MONITORING
 from tests.outbox_writes import TOLD, TOLD_ONCE
 from tests.route_cases import PASSWORD as OWN_PASSWORD
-from tests.route_cases import Route, a_visit, an_extract, an_outcome, signature_of, totp_code, with_password
+from tests.route_cases import Route, a_cut, a_visit, an_extract, an_outcome, signature_of, totp_code, with_password
 from tests.world import Caller, Registry, World, madrs, protocol_definition
 
 Send = Callable[[], Response]
@@ -197,6 +197,10 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _of_person("treatments", course.TREATMENT, World.enrolled),
         {"treatment_trial": 1, "audit_entry": 1},
     ),
+    ("POST", "/v1/data-cuts"): (
+        lambda world: _post(world.custodian, "/v1/data-cuts", a_cut(world)),
+        {"data_cut": 1, "audit_entry": 1},
+    ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
         {"extract": 1, "audit_entry": 1},
@@ -205,11 +209,11 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(
             world.custodian, f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}
         ),
-        {"extract_subject": 1, "extract_file": 14, "notification": 1, "audit_entry": 1},
+        {"extract_subject": 1, "extract_file": 14, "extract_chunk": 14, "notification": 1, "audit_entry": 2},
     ),
     ("POST", "/v1/extracts/{extract_id}/revocation"): (
         lambda world: _post(world.custodian, f"{an_extract(world, approved=True)}/revocation", {"reason": "misuse"}),
-        {"extract_file": -14, "audit_entry": 1},
+        {"extract_file": -14, "extract_chunk": -14, "audit_entry": 1},
     ),
     **DOSING,
     **MONITORING,

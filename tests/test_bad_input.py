@@ -153,6 +153,11 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("extract", "/purpose", (*TEXT, None)),
     ("extract", "/profile", CHOICE),
     ("extract", "/study", (*CODE, None)),
+    ("extract", "/formats", (MARK, 5, [MARK], [5], ["csv"] * 4, None, {})),
+    ("extract", "/cut", CODE),
+    ("cut", "/study", (*CODE, None)),
+    ("cut", "/name", (*CODE, None)),
+    ("cut", "/purpose", (*TEXT, None)),
     ("approval", "/decision", CHOICE),
     ("approval", "/reason", REASON),
     ("sign_in", "/username", (5, True, None, [MARK], MARK * 200, f"{MARK}\0", f"{MARK}\ud800")),
@@ -226,7 +231,7 @@ def test_an_impossible_value_is_refused_at_its_field(
 
 
 LISTS = (
-    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts"),
+    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts", "/v1/data-cuts"),
     *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/data-queries", "/v1/audit-entries"),
     *("/v1/locks", "/v1/verifications", "/v1/subscriptions", "/v1/deliveries"),
 )
@@ -267,7 +272,7 @@ EVENT_QUERIES = (
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_that_means_nothing_is_refused_by_every_list(targets: Targets, query: str) -> None:
     for path in LISTS:
-        caller = targets.world.analyst if path.endswith("extracts") else targets.world.monitor
+        caller = targets.world.analyst if path.endswith(("extracts", "data-cuts")) else targets.world.monitor
         require_problem(caller.raw("GET", f"{path}?{query}", b""), MARK, "9" * 50)
 
 

@@ -7,15 +7,18 @@ import io
 import json
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from httpx2 import Response
+from pyarrow import parquet
 
 from app.models.extract import ExtractProfile
 from app.privacy import bundle
-from app.privacy.profile import PROFILES, Column
+from app.privacy.profile import PROFILES, Column, cell
 from tests.route_cases import an_extract
 from tests.world import World, madrs
 
@@ -59,10 +62,14 @@ def test_each_table_is_there_as_csv_and_as_dataset_json_with_the_same_rows(world
         assert [dict(zip(names, line, strict=True)) for line in as_text] == rows
 
 
+def as_dataset_json(name: str, columns: Sequence[Column], *rows: tuple[Any, ...]) -> list[bytes]:
+    parts = [bundle.header(columns), *bundle.csv_parts(columns, rows)]
+    return b"".join(bundle.dataset_json(name, columns, parts, len(rows), ORIGIN)).splitlines()
+
+
 def test_dataset_json_has_what_its_version_1_1_asks_for() -> None:
     """CDISC Dataset-JSON 1.1, section on NDJSON: the attributes that are required, and the types that are known."""
-    table = bundle.table("outcomes", COLUMNS, [ROW], ORIGIN)
-    head, row = (json.loads(line) for line in table.ndjson.splitlines())
+    head, row = (json.loads(line) for line in as_dataset_json("outcomes", COLUMNS, ROW))
     assert {"datasetJSONCreationDateTime", "datasetJSONVersion", "itemGroupOID", "records", "name"} <= head.keys()
     assert {"label", "columns"} <= head.keys()
     assert head["datasetJSONVersion"] == "1.1.0"
@@ -88,22 +95,43 @@ def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, p
     assert manifest["row_content_sha256"] in (tmp_path / "README.txt").read_text()
 
 
-def test_the_same_rows_give_the_same_bytes() -> None:
-    first, again = ({"outcomes.csv": bundle.table("outcomes", COLUMNS, [ROW], ORIGIN)} for _ in range(2))
-    assert first == again
-    assert bundle.zipped({"a": first["outcomes.csv"].csv}) == bundle.zipped({"a": again["outcomes.csv"].csv})
-    next_year = ORIGIN._replace(created_at="2027-01-01T00:00:00Z")
-    later = {"outcomes.csv": bundle.table("outcomes", COLUMNS, [ROW], next_year)}
-    assert bundle.content_digest(later) == bundle.content_digest(first)
-    other = {"outcomes.csv": bundle.table("outcomes", COLUMNS, [(*ROW[:7], 31.0, *ROW[8:])], ORIGIN)}
-    assert bundle.content_digest(other) != bundle.content_digest(first)
+def test_the_same_files_give_the_same_zip_whatever_pieces_they_come_in() -> None:
+    whole, torn = io.BytesIO(), io.BytesIO()
+    bundle.zipped(whole, {"a.csv": lambda: [b"x,y\n1,2\n"], "b.csv": lambda: [b""]})
+    bundle.zipped(torn, {"b.csv": list, "a.csv": lambda: [b"x,", b"y\n1", b",2\n"]})
+    assert whole.getvalue() == torn.getvalue()
 
 
 def test_text_that_is_no_code_is_in_neither_form() -> None:
-    column = Column("pt", "Preferred term", "adverse_event.severity")
-    table = bundle.table("adverse_events", [column], [("=1+1",), ("Headache",)], ORIGIN)
-    assert table.csv == b"pt\nOTHER\nHeadache\n"
-    assert table.ndjson.splitlines()[1:] == [b'["OTHER"]', b'["Headache"]']
+    columns = [Column("pt", "Preferred term", "adverse_event.severity")]
+    assert b"".join(bundle.csv_parts(columns, [("=1+1",), ("Headache",)])) == b"OTHER\nHeadache\n"
+    assert as_dataset_json("adverse_events", columns, ("=1+1",), ("Headache",))[1:] == [b'["OTHER"]', b'["Headache"]']
+
+
+def test_a_table_is_read_back_from_its_csv_however_it_is_cut() -> None:
+    columns = PROFILES[ExtractProfile.pseudonymised].files["adverse_events.csv"]
+    row = ("9ABC", "Gut, other", None, -3, "mild", True, None, "x", None, "y", False, None)
+    text = b"".join([bundle.header(columns), *bundle.csv_parts(columns, [row] * 3)])
+    pieces = [text[start : start + 7] for start in range(0, len(text), 7)]
+    _, *lines = b"".join(bundle.dataset_json("adverse_events", columns, pieces, 3, ORIGIN)).splitlines()
+    assert [tuple(json.loads(line)) for line in lines] == [row] * 3
+
+
+def test_parquet_holds_the_same_rows_under_the_types_of_the_codebook(world: World) -> None:
+    pid = world.enrolled()
+    body = world.visit(pid, "BL", "2025-01-25", outcomes=[madrs(3), {**madrs(1), "instrument": "PHQ9", "items": {}}])
+    assert world.staff_a.post("/v1/visits", body).is_success
+    path = an_extract(world, approved=True, formats=["parquet"])
+    assert not [file for file in world.analyst.get(path).json()["files"] if file["name"].endswith(".ndjson")]
+    table = parquet.read_table(pa.BufferReader(content(world, path, "outcomes.parquet")))
+    types = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64(), "text": pa.string()}
+    declared = PROFILES[ExtractProfile.pseudonymised].files["outcomes.csv"]
+    assert {field.name: field.type for field in table.schema} == {one.name: types[one.type] for one in declared}
+    rows = list(csv.DictReader(io.StringIO(content(world, path, "outcomes.csv").decode())))
+    shown = [{name: cell(value) for name, value in row.items()} for row in table.to_pylist()]
+    assert shown == rows
+    assert {row["value"] for row in rows} == {"30", ""}
+    assert table.schema.metadata is None
 
 
 def test_a_download_goes_on_where_it_stopped(world: World, path: str) -> None:

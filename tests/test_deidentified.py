@@ -4,15 +4,16 @@ import csv
 import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from threading import Thread
 from typing import Any
 
 import pytest
 from httpx2 import Response
+from sqlmodel import Session
 
-from app.privacy import bundle
 from app.privacy.lattice import K
-from app.services import release
+from app.services import extract_csv, release
 from tests.world import World, madrs
 
 Row = dict[str, str]
@@ -38,7 +39,7 @@ def files(world: World, **more: Any) -> dict[str, str]:
     path = asked(world)
     answer = approved(world, path, **more)
     assert answer.status_code == 201, answer.text
-    names = [file["name"] for file in answer.json()["files"]]
+    names = [file["name"] for file in world.analyst.get(path).json()["files"]]
     return {name: world.analyst.get(f"{path}/files/{name}").text for name in names}
 
 
@@ -197,19 +198,17 @@ def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
     """A visit that arrives while the files are built is in all of them or in none."""
     pid, threads = people(world, K)[0], []
     visit = world.visit(pid, "UNS", "2025-02-01", outcomes=[madrs(2)])
-    built = bundle.table
+    written = extract_csv.parts
 
-    def interrupted(name: str, *rest: Any) -> bundle.Table:
-        table = built(name, *rest)
-        if name == "visits":
+    def interrupted(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
+        yield from written(session, columns, statement)
+        if not threads:
             threads.append(Thread(target=world.staff_a.post, args=("/v1/visits", visit)))
             threads[0].start()
-            threads[0].join(1)  # on SQLite it waits for the extract
-        return table
+            threads[0].join()
 
-    monkeypatch.setattr(bundle, "table", interrupted)
+    monkeypatch.setattr(extract_csv, "parts", interrupted)
     got = files(world)
-    threads[0].join()
     assert world.monitor.get("/v1/visits", participant=pid).json()["items"] != []
     assert (table(got["visits.csv"]), table(got["outcomes.csv"])) == ([], [])
 

@@ -8,8 +8,9 @@ from unittest.mock import patch
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from app.access import Permission, requires
+from app.access import requires
 from app.models.account import Account, Role
+from app.permissions import Permission
 from app.services.grants import SITE_ROLES
 from tests.monitor_cases import an_event
 from tests.route_cases import CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit
@@ -133,6 +134,8 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/deliveries/{delivery_id}/replay"): ADMIN,
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
+    ("GET", "/v1/data-cuts"): ANALYST | CUSTODIAN,
+    ("POST", "/v1/data-cuts"): CUSTODIAN,
     ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,
     ("POST", "/v1/extracts"): ANALYST,
     ("GET", "/v1/extracts/{extract_id}"): ANALYST | CUSTODIAN,

@@ -16,11 +16,12 @@ from httpx2 import Response
 from sqlalchemy import update
 from sqlmodel import col, select
 
-from app.access import Permission, load_actor
+from app.access import load_actor
 from app.database import Database
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.base import canonical_json, now
 from app.models.study import ProtocolVersion, Site, Study
+from app.permissions import Permission
 
 PROTOCOL = files("app.protocol") / "definitions" / "protocols" / "mdma-mdd-generic-1.toml"
 

@@ -7,11 +7,6 @@ import typer
 app = typer.Typer(help="Extracts.", no_args_is_help=True)
 
 
-@app.callback()
-def extracts() -> None:
-    """A noun of its own, also while there is one verb."""
-
-
 @app.command()
 def expire() -> None:
     """Delete the files of extracts whose time is over. Run it daily."""
@@ -24,3 +19,42 @@ def expire() -> None:
         schema.require_head(database)
         ended = extract_ends.expire(database)
     typer.echo(f"{ended} extracts expired.")
+
+
+@app.command()
+def build() -> None:
+    """Build what waits, as every server does by itself."""
+    from app import schema
+    from app.database import Database
+    from app.services.building import build_next
+    from app.settings import Settings
+
+    with Database(Settings()) as database:
+        schema.require_head(database)
+        built = 0
+        while build_next(database):
+            built += 1
+    typer.echo(f"{built} extracts built.")
+
+
+@app.command()
+def verify() -> None:
+    """Build the rows of every extract anew, from today's data and trail, and hold them against its manifest."""
+    from sqlmodel import col, select
+
+    from app import schema
+    from app.database import Database
+    from app.models.extract import Extract
+    from app.services.building import SAME, differing
+    from app.settings import Settings
+
+    with Database(Settings()) as database:
+        schema.require_head(database)
+        with database.read() as session:
+            extracts = session.exec(select(Extract).order_by(col(Extract.created_at))).all()
+        verdicts = {str(row.id): differing(database, row) for row in extracts}
+    for name, verdict in verdicts.items():
+        if verdict is not None:
+            typer.echo(f"{name}: {verdict}")
+    faults = [verdict for verdict in verdicts.values() if verdict not in {None, SAME}]
+    raise typer.Exit(1 if faults else 0)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import CheckConstraint, Column, LargeBinary, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Reason, Shape, now, one_of
@@ -26,14 +26,30 @@ class ExtractProfile(StrEnum):
 class ExtractStatus(StrEnum):
     requested = "requested"
     refused = "refused"
+    building = "building"
+    """Approved; who is in it is fixed, and a worker writes the files."""
+
+    failed = "failed"
+    """The files could not be written; nothing has gone out."""
+
     ready = "ready"
     expired = "expired"
     revoked = "revoked"
     """Of these two the files are deleted; who was in the extract stays in the ledger."""
 
 
-RELEASED = frozenset({ExtractStatus.ready, ExtractStatus.expired, ExtractStatus.revoked})
-"""Of these, files have gone out."""
+RELEASED = frozenset({ExtractStatus.building, ExtractStatus.ready, ExtractStatus.expired, ExtractStatus.revoked})
+"""Of these, files have gone out or are about to."""
+
+
+class ExtractFormat(StrEnum):
+    """In which forms each table is in the bundle."""
+
+    csv = "csv"
+    ndjson = "ndjson"
+    """CDISC Dataset-JSON 1.1."""
+
+    parquet = "parquet"
 
 
 class Extract(SQLModel, table=True):
@@ -53,6 +69,18 @@ class Extract(SQLModel, table=True):
     """Reference of the agreement under which pseudonymised data go out."""
 
     status: ExtractStatus = Field(default=ExtractStatus.requested, sa_type=String(16))
+    formats: str = Field(sa_column=Column(Text, nullable=False))
+    """Canonical JSON list of ExtractFormat; csv is always among them."""
+
+    organisation: str = Field(max_length=200)
+    """The requester's, as it was called then: the ledger goes by it."""
+
+    cut: str | None = Field(default=None, max_length=64)
+    """The named data cut that was asked for; else the extract is of the moment of its approval."""
+
+    heads: str | None = Field(default=None, sa_column=Column(Text))
+    """Of which moment it is: see DataCut."""
+
     requested_by: UUID = Field(foreign_key="account.id")
     decided_by: UUID | None = Field(default=None, foreign_key="account.id")
     decision_reason: str | None = Field(default=None, sa_column=Column(Text))
@@ -89,8 +117,36 @@ class ExtractSubject(SQLModel, table=True):
     """False where everybody of this participant's class had a serious event."""
 
 
+class ExtractBuild(SQLModel, table=True):
+    """The work that an approved extract waits for. Whoever holds the lease writes; the files of a build that lost it
+    are never shown."""
+
+    __tablename__ = "extract_build"
+
+    extract_id: UUID = Field(primary_key=True, foreign_key="extract.id")
+    build: UUID | None = None
+    leased_until: datetime | None = None
+    attempts: int = 0
+    rows: int = Field(default=0, sa_type=BigInteger)
+    """Written so far."""
+
+
+class ExtractChunk(SQLModel, table=True):
+    """A part of a file. In the database, so that any worker can serve it."""
+
+    __tablename__ = "extract_chunk"
+
+    extract_id: UUID = Field(primary_key=True, foreign_key="extract.id")
+    build: UUID = Field(primary_key=True)
+    name: str = Field(primary_key=True, max_length=64)
+    start: int = Field(primary_key=True, sa_type=BigInteger)
+    """Of its first byte in the file."""
+
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
 class ExtractFile(SQLModel, table=True):
-    """One finished file. In the database, so that any worker can serve it."""
+    """One finished file, whose content is in the chunks of its build."""
 
     __tablename__ = "extract_file"
 
@@ -99,7 +155,8 @@ class ExtractFile(SQLModel, table=True):
     media_type: str = Field(max_length=64)
     rows: int | None = None
     sha256: str = Field(max_length=64)
-    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    bytes: int = Field(sa_type=BigInteger)
+    build: UUID
 
 
 class ExtractCreate(Shape):
@@ -108,6 +165,15 @@ class ExtractCreate(Shape):
     purpose: LongText
     agreement: Reason | None = None
     """Of pseudonymised extracts: the reference of the agreement with the recipient."""
+
+    formats: Annotated[list[Annotated[ExtractFormat, Strict(False)]], Bounded(max_length=3)] = [
+        ExtractFormat.csv,
+        ExtractFormat.ndjson,
+    ]
+    """CSV is always there, and what cites an extract. Parquet where the server has it."""
+
+    cut: Code | None = None
+    """The name of a data cut; absent: the extract is of the moment of its approval."""
 
     @model_validator(mode="after")
     def _agreement_by_profile(self) -> "ExtractCreate":
@@ -148,8 +214,13 @@ class ExtractRead(Answer):
     purpose: str
     agreement: str | None
     status: ExtractStatus
+    formats: list[ExtractFormat]
+    cut: str | None
     decision_reason: str | None
     expires_at: InstantShown | None
+    built_rows: int | None
+    """While the files are being written: how far it is."""
+
     manifest: dict[str, Any] | None
     files: list[ExtractFileRead]
     version: int

@@ -5,11 +5,10 @@ CDISC Dataset-JSON 1.1 in its NDJSON form: the first line tells the columns, eac
 """
 
 import csv
-import hashlib
 import io
-import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from app.models.base import canonical_json
@@ -20,21 +19,13 @@ MEDIA_TYPES: Mapping[str, str] = {
     "json": "application/json",
     "md": "text/markdown; charset=utf-8",
     "ndjson": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
     "txt": "text/plain; charset=utf-8",
     "zip": "application/zip",
 }
 _TYPES = {"boolean": "boolean", "integer": "integer", "number": "double", "text": "string"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest moment a zip knows; the true one would change the bytes."""
-
-
-class Table(NamedTuple):
-    """One table, written twice; `digest` is over its rows alone, whatever writes them."""
-
-    csv: bytes
-    ndjson: bytes
-    rows: int
-    digest: str
 
 
 class Origin(NamedTuple):
@@ -46,26 +37,75 @@ class Origin(NamedTuple):
     software: str
 
 
-def table(name: str, columns: Sequence[Column], rows: Iterable[tuple[Any, ...]], origin: Origin) -> Table:
-    """`rows` are read once. The metadata line comes first and counts the rows, so it is written last."""
-    text, lines, digest, count = io.StringIO(newline=""), io.BytesIO(), hashlib.sha256(), 0
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in columns])
-    for row in rows:
-        writer.writerow([cell(value) for value in row])
-        line = canonical_json([_value(value) for value in row]).encode() + b"\n"
-        lines.write(line)
-        digest.update(line)
-        count += 1
-    head = canonical_json(_head(name, columns, count, origin)).encode() + b"\n"
-    return Table(text.getvalue().encode(), head + lines.getvalue(), count, digest.hexdigest())
+BATCH = 1000
 
 
-def _value(value: Any) -> Any:
-    """As JSON: the numbers as they are, a whole number without a point, text as a CSV cell would hold it."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if value is None or isinstance(value, bool | int | float) else cell(value)
+def header(columns: Sequence[Column]) -> bytes:
+    """The first line of a CSV file."""
+    return (",".join(column.name for column in columns) + "\n").encode()
+
+
+def csv_parts(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    """A table as CSV, without its header. The texts of a column are few, so each is checked once."""
+    writers = [_Cells(column.type).__getitem__ if column.type in {"text", "boolean"} else cell for column in columns]
+    waiting = iter(rows)
+    while batch := list(islice(waiting, BATCH)):
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(
+            [write(value) for write, value in zip(writers, row, strict=True)] for row in batch
+        )
+        yield text.getvalue().encode()
+
+
+class _Cells(dict[Any, str]):
+    """What was written for each value so far, up to a bound."""
+
+    def __init__(self, type_: str) -> None:
+        super().__init__()
+        self._is_boolean = type_ == "boolean"
+
+    def __missing__(self, value: Any) -> str:
+        if len(self) >= 10_000:
+            self.clear()
+        written = self[value] = cell(bool(value) if self._is_boolean and value is not None else value)
+        return written
+
+
+def dataset_json(
+    name: str, columns: Sequence[Column], table: Iterable[bytes], rows: int, origin: Origin
+) -> Iterator[bytes]:
+    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row."""
+    yield canonical_json(_head(name, columns, rows, origin)).encode() + b"\n"
+    readers = [_READERS[column.type] for column in columns]
+    lines = csv.reader(_text_lines(table))
+    next(lines)
+    while batch := list(islice(lines, BATCH)):
+        yield b"".join(
+            canonical_json([read(text) if text else None for read, text in zip(readers, line, strict=True)]).encode()
+            + b"\n"
+            for line in batch
+        )
+
+
+def _text_lines(parts: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a CSV file, which has no line feed within a cell."""
+    rest = b""
+    for part in parts:
+        whole, _, rest = (rest + part).rpartition(b"\n")
+        yield from whole.decode().split("\n") if whole else ()
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "boolean": lambda text: text == "Y",
+    "integer": int,
+    "number": _number,
+    "text": str,
+}
 
 
 def _head(name: str, columns: Sequence[Column], count: int, origin: Origin) -> dict[str, Any]:
@@ -103,9 +143,11 @@ def codebook_csv(book: Sequence[Mapping[str, Any]]) -> bytes:
 
 def readme(manifest: Mapping[str, Any]) -> bytes:
     """What the recipient reads first."""
+    cut = manifest["cut"]
     lines = [
         f"Extract {manifest['extract']} of the study {manifest['study']}",
         f"Profile {manifest['profile']}, version {manifest['profile_version']}; made {manifest['created_at']}",
+        f"Data cut: {cut}" if cut else "Data as of that moment",
         "",
         manifest["statement"],
         "Use it for the purpose that was approved, do not pass it on, and do not try to find out who anybody is.",
@@ -113,30 +155,29 @@ def readme(manifest: Mapping[str, Any]) -> bytes:
         f"Cite it as: Research Registry, study {manifest['study']}, extract {manifest['extract']},",
         f"rows sha256:{manifest['row_content_sha256']}",
         "",
-        "codebook.csv and codebook.json say what each column means and what was done to it. Each table is there as",
-        ".csv and as .ndjson (CDISC Dataset-JSON 1.1). Check the files: sha256sum --check sha256sums.txt",
+        "codebook.csv and codebook.json say what each column means and what was done to it. The tables are there as",
+        ".csv; if .ndjson (CDISC Dataset-JSON 1.1) or .parquet were asked for, these hold the same rows.",
+        "Check the files: sha256sum --check sha256sums.txt",
         "",
     ]
     return "\n".join(lines).encode()
 
 
-def sums(files: Mapping[str, bytes]) -> bytes:
+def sums(digests: Mapping[str, str]) -> bytes:
     """As `sha256sum --check` reads it."""
-    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
-def zipped(files: Mapping[str, bytes]) -> bytes:
-    """All of them in one file, in the order of their names."""
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+def zipped(target: Any, files: Mapping[str, Callable[[], Iterable[bytes]]]) -> None:
+    """All of them in one file, in the order of their names, written to a stream that need not be seekable."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=_FAST) as archive:
         for name in sorted(files):
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(info, files[name])
-    return whole.getvalue()
+            with archive.open(info, "w", force_zip64=True) as entry:
+                for part in files[name]():
+                    entry.write(part)
 
 
-def content_digest(tables: Mapping[str, Table]) -> str:
-    """Over the rows of all tables: equal for equal data, whatever the writers' versions."""
-    told = {name: one.digest for name, one in tables.items()}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+_FAST = 1
+"""Of zlib: tables of codes shrink to a tenth at any level."""

@@ -208,8 +208,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     ),
     "extract": _table(
         operational=(
-            "id study_id profile purpose agreement status requested_by decided_by decision_reason manifest expires_at "
-            "version created_at updated_at"
+            "id study_id profile purpose agreement status formats organisation cut heads requested_by decided_by "
+            "decision_reason manifest expires_at version created_at updated_at"
         )
     ),
     "extract_subject": _table(
@@ -218,6 +218,9 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         date="anchor_on",
         operational="extract_id serious_shown",
     ),
-    "extract_file": _table(operational="extract_id name media_type rows sha256 content"),
+    "extract_file": _table(operational="extract_id name media_type rows sha256 bytes build"),
+    "extract_build": _table(operational="extract_id build leased_until attempts rows"),
+    "extract_chunk": _table(operational="extract_id build name start content"),
+    "data_cut": _table(operational="id study_id name purpose heads created_by created_at"),
 }
 """Table -> column -> class."""

@@ -30,8 +30,12 @@ RELEASED_INSTRUMENTS = frozenset(
 not: an answer there can be known of one person (GDPR article 9; design of de-identification). What is not named here
 stays."""
 
-SAFE_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*", re.ASCII)
+_SAFE = r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*"
+SAFE_TEXT = re.compile(_SAFE, re.ASCII)
 """Text that may stand in a CSV cell: it can never begin a spreadsheet formula."""
+
+SAFE_PATTERN = f"^{_SAFE}$"
+"""The same for PostgreSQL, whose `$` is the end of the text and not of a line."""
 
 
 class Treatment(StrEnum):

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import Session
 
-from app.access import Actor, Permission, requires, visible
+from app.access import Actor, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.account import (
     Account,
@@ -28,6 +28,7 @@ from app.models.account import (
 )
 from app.models.base import Code
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import accounts, client_secrets, grants
 from app.web.conditional import IfMatch
 from app.web.route import StrictRoute

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlmodel import col
 
-from app.access import Actor, Permission, found, requires, visible
+from app.access import Actor, found, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import (
@@ -21,6 +21,7 @@ from app.models.adverse_event_shapes import (
 )
 from app.models.audit import HistoryList
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import adverse_events, ae_lists
 from app.services.history import history_of
 from app.web.conditional import IfMatch, etag

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from app.access import Actor, Permission, requires
+from app.access import Actor, requires
 from app.database import ReadSession
 from app.models.ae_summary import AeSummary, AeSummaryQuery
+from app.permissions import Permission
 from app.services import ae_summary
 from app.web.route import StrictRoute
 

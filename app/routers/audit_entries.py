@@ -5,10 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.access import Actor, Permission, requires
+from app.access import Actor, requires
 from app.database import ReadSession
 from app.models.audit import AuditEntry, AuditFilter, AuditFormat, AuditList
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import audit_trail
 from app.web.route import StrictRoute
 

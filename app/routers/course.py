@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from app.access import Actor, Permission, requires
+from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.audit import HistoryList
 from app.models.base import now
@@ -25,6 +25,7 @@ from app.models.course import (
 from app.models.identifiers import Pid
 from app.models.participant import ParticipantRead
 from app.models.schedule import DueList, DueQuery, ScheduleRead
+from app.permissions import Permission
 from app.pid import display
 from app.services import consents, participants, schedules, screenings, treatments
 from app.services.history import history_of

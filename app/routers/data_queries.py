@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.base import now
 from app.models.data_query import PENDING, DataQuery
@@ -22,6 +22,7 @@ from app.models.data_query_shapes import (
     DataQueryList,
 )
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import data_queries
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.dosing_session import DosingSession
 from app.models.dosing_shapes import (
@@ -23,6 +23,7 @@ from app.models.dosing_shapes import (
 )
 from app.models.visit import Visit
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import doses, dosing_reads, dosing_sessions, vital_readings
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey

@@ -1,11 +1,13 @@
 """Extracts and the codebook: all that an analyst can reach."""
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from starlette.background import BackgroundTask
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.extract import (
     ApprovalCreate,
@@ -16,12 +18,14 @@ from app.models.extract import (
     ExtractFilter,
     ExtractList,
     ExtractRead,
+    ExtractStatus,
     RevocationCreate,
 )
 from app.models.study import Study
 from app.pagination import Page
+from app.permissions import Permission
 from app.privacy.profile import PROFILES, codebook
-from app.services import extract_ends, extracts
+from app.services import chunks, extract_ends, extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.ranges import part_of
@@ -75,6 +79,8 @@ def read_extract(
 ) -> ExtractRead:
     read = extracts.read_one(session, actor, extract_id)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    if read.status is ExtractStatus.building:
+        response.headers["Retry-After"] = "2"
     return read
 
 
@@ -82,13 +88,16 @@ def read_extract(
 def decide_on_extract(
     extract_id: UUID, body: ApprovalCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Approve or refuse; by somebody other than who asked. Approval builds the files."""
+    """Approve or refuse; by somebody other than who asked. After an approval a worker builds the files: the extract is
+    `building`, and then `ready`."""
     days = request.app.state.settings.extract_days
 
     def decided() -> Made:
         return _made(request, extracts.decide(session, actor, extract_id, body, days))
 
-    return once.create(session, actor, body, decided)
+    answer = once.create(session, actor, body, decided)
+    answer.background = BackgroundTask(request.app.state.builder.wake)  # after the commit
+    return answer
 
 
 @router.post("/extracts/{extract_id}/revocation", status_code=201, response_model=ExtractRead)
@@ -107,7 +116,7 @@ def revoke_extract(
 @router.get("/extracts/{extract_id}/files/{name}", response_class=Response)
 def download_file(
     extract_id: UUID,
-    name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,40}\.(csv|json|md|ndjson|txt|zip)$")],
+    name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,40}\.(csv|json|md|ndjson|parquet|txt|zip)$")],
     actor: Recipient,
     request: Request,
     session: WriteSession,
@@ -115,4 +124,5 @@ def download_file(
     """One file of your own extract, or a part of it (`Range`). Each download is in the audit trail."""
     file = extracts.download(session, actor, extract_id, name)
     headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
-    return part_of(request, file.content, file.sha256, file.media_type, headers)
+    read = partial(chunks.read, request.app.state.database, extract_id, file.build, file.name)
+    return part_of(request, read, file.bytes, file.sha256, file.media_type, headers)

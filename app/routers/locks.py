@@ -6,10 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockFilter, LockList, LockRead
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import locks
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.access import Actor, Permission, requires
+from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.account import Account, AccountKind, MeRead
 from app.models.sign_in import PasswordAgain, PasswordChange, TotpConfirmation, TotpOffer
+from app.permissions import Permission
 from app.routers.auth import client_address, sign_in
 from app.services.grants import grants_of
 from app.services.own_account import OwnAccount

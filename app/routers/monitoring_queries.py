@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from app.access import Actor, Permission, requires
+from app.access import Actor, requires
 from app.database import ReadSession
 from app.models.data_query_shapes import MonitoringQueries, MonitoringQuery
 from app.models.site_performance import MonitoringSites
+from app.permissions import Permission
 from app.services.query_ages import monitoring_queries
 from app.services.site_performance import monitoring_sites
 from app.web.route import StrictRoute

@@ -6,12 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, found, narrowed, requires, visible
+from app.access import Actor, found, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead, Rescoring
 from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
 from app.models.visit import Visit
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey

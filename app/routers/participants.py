@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.identifiers import Pid
 from app.models.outcome_summary import ResponseFilter, ResponseList
@@ -20,6 +20,7 @@ from app.models.participant import (
     StatusChange,
 )
 from app.pagination import Page
+from app.permissions import Permission
 from app.pid import display
 from app.services import outcome_summary, participants
 from app.web.conditional import IfMatch, etag

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from sqlalchemy import Row
 from sqlmodel import Session, col
 
-from app.access import Actor, Permission, found, requires, visible
+from app.access import Actor, found, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
@@ -20,6 +20,7 @@ from app.models.safety_report import (
     SaeReportList,
     SaeReportRead,
 )
+from app.permissions import Permission
 from app.services import adverse_events, ae_reviews, sae_clocks, sae_reports
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import ColumnElement, and_, not_
 from sqlmodel import col
 
-from app.access import Actor, Permission, found, narrowed, requires, visible
+from app.access import Actor, found, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.base import now
 from app.models.safety_signal import (
@@ -19,6 +19,7 @@ from app.models.safety_signal import (
     SignalState,
 )
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import safety_signals
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.signature import (
     ContentQuery,
@@ -18,6 +18,7 @@ from app.models.signature import (
     SignatureRead,
 )
 from app.pagination import Page
+from app.permissions import Permission
 from app.routers.auth import client_address, sign_in
 from app.services import signatures
 from app.services.signed_content import Subject

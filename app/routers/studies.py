@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends
 from sqlmodel import col, select
 
-from app.access import Actor, Permission, found, requires, visible
+from app.access import Actor, found, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.base import Code
 from app.models.study import (
@@ -23,6 +23,7 @@ from app.models.study import (
     StudyList,
     StudyRead,
 )
+from app.permissions import Permission
 from app.services import studies
 from app.web.route import StrictRoute
 

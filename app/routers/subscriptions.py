@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession, within
 from app.models.account import Because
 from app.models.base import fields_of
@@ -24,6 +24,7 @@ from app.models.notification import (
 )
 from app.models.study import Study
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import outbox, subscriptions
 from app.web.conditional import IfMatch, etag
 from app.web.route import StrictRoute

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.verification import (
     CoverageFilter,
@@ -19,6 +19,7 @@ from app.models.verification import (
     WithdrawalCreate,
 )
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import verifications
 from app.services.verification_coverage import coverage
 from app.web.once import Made, OncePerKey

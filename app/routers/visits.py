@@ -6,10 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col
 
-from app.access import Actor, Permission, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitFilter, VisitList
 from app.pagination import Page
+from app.permissions import Permission
 from app.services import visits
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey

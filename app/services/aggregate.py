@@ -1,7 +1,6 @@
 """The rows of an aggregate extract: the declared tables, counted over the extract's own subject table."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from sqlalchemy import distinct, func
@@ -12,8 +11,8 @@ from app.models.extract import ExtractSubject
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
-from app.privacy import tables
-from app.privacy.profile import RELEASED_INSTRUMENTS
+from app.privacy import bundle, tables
+from app.privacy.profile import RELEASED_INSTRUMENTS, Column
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.services.extract_sql import of_subject, selected
 
@@ -25,8 +24,12 @@ class AggregateRows:
     def __init__(self, extract_id: UUID) -> None:
         self._id = extract_id
 
-    def of(self, session: Session, _file: str) -> Iterator[tuple[Any, ...]]:
+    def csv(self, session: Session, _file: str, columns: Sequence[Column]) -> Iterator[bytes]:
         """All tables, one figure a row."""
+        yield bundle.header(columns)
+        yield from bundle.csv_parts(columns, self._figures(session))
+
+    def _figures(self, session: Session) -> Iterator[Cell]:
         people = self._people(session)
         for table in tables.COUNTS:
             column = table.column or table.row

@@ -12,7 +12,7 @@ from app.database import Database
 from app.errors import Conflict, Gone
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
-from app.models.extract import Extract, ExtractFile, ExtractStatus
+from app.models.extract import Extract, ExtractChunk, ExtractFile, ExtractStatus
 
 
 class ExtractExpired(Gone):
@@ -65,7 +65,8 @@ def expire(database: Database) -> int:
 def _end(session: Session, row: Extract, status: ExtractStatus, who: str, reason: str | None) -> None:
     before = audit.snapshot(row)
     row.status, row.version, row.updated_at = status, row.version + 1, now()
-    session.execute(delete(ExtractFile).where(col(ExtractFile.extract_id) == row.id))
+    for table in (ExtractFile, ExtractChunk):
+        session.execute(delete(table).where(col(table.extract_id) == row.id))
     session.flush()
     event = audit.changed(f"extract:{status}", row, row.id, row.version, before, audit.snapshot(row), reason)
     audit.append(session, who, REGISTRY_CHAIN, [event])

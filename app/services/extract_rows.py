@@ -1,10 +1,10 @@
 """The rows of an extract, as SQL over the extract's own subject table: no date and no pid ever leaves the database."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case
+from sqlalchemy import String, case
 from sqlmodel import Session, col
 
 from app.access import Rows
@@ -14,10 +14,11 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
-from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS
+from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.protocol.definition import Protocol
-from app.services.extract_sql import Timing, common, full_onset, of_subject, selected, since_dose, study_day
+from app.services import extract_csv
+from app.services.extract_sql import Timing, bytewise, common, full_onset, of_subject, selected, since_dose, study_day
 
 _SUBJECT = ExtractSubject
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
@@ -30,12 +31,9 @@ class ExtractRows:
         self._id, self._profile, self._protocols = extract_id, PROFILES[profile], protocols
         self._timing = Timing(protocols)
 
-    def of(self, session: Session, file: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of one file, in a fixed order, its columns exactly as the profile declares them."""
-        statement = _STATEMENTS[file](self)
-        names = [column.name for column in self._profile.files[file]]
-        assert [column.name for column in statement.selected_columns] == names
-        yield from (tuple(row) for row in session.execute(statement.execution_options(yield_per=1000)))
+    def csv(self, session: Session, file: str, columns: Sequence[Column]) -> Iterator[bytes]:
+        """One file, in a fixed order, its columns exactly as the profile declares them."""
+        return extract_csv.parts(session, columns, _STATEMENTS[file](self))
 
     @property
     def _open(self) -> bool:
@@ -58,7 +56,7 @@ class ExtractRows:
             selected(*wanted)
             .join(person, of_subject(self._id, person))
             .join(ProtocolVersion, col(ProtocolVersion.id) == col(person.protocol_version_id))
-            .order_by(col(_SUBJECT.subject))
+            .order_by(bytewise(_SUBJECT.subject))
         )
 
     def _when(self) -> Any:
@@ -72,7 +70,7 @@ class ExtractRows:
     def visits(self) -> Rows:
         wanted = (_SUBJECT.subject, Visit.visit_code, Visit.occurrence, self._when(), Visit.status)
         statement = self._timed(selected(*wanted).join(Visit, of_subject(self._id, Visit)))
-        return statement.order_by(col(_SUBJECT.subject), col(Visit.visit_code), col(Visit.occurrence))
+        return statement.order_by(bytewise(_SUBJECT.subject), bytewise(Visit.visit_code), col(Visit.occurrence))
 
     def outcomes(self) -> Rows:
         """A row for each score; an outer join, since an instrument without a score was administered all the same (and
@@ -90,8 +88,10 @@ class ExtractRows:
         if not self._open:
             statement = statement.where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
         of_outcome = (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id))
-        order = (_SUBJECT.subject, Visit.visit_code, Visit.occurrence, Outcome.instrument, score.name)
-        return self._timed(statement.outerjoin(score, of_outcome)).order_by(*(col(one) for one in order))
+        return self._timed(statement.outerjoin(score, of_outcome)).order_by(
+            *(bytewise(_SUBJECT.subject), bytewise(Visit.visit_code), col(Visit.occurrence)),
+            *(bytewise(Outcome.instrument), bytewise(score.name)),
+        )
 
     def adverse_events(self) -> Rows:
         event = AdverseEvent
@@ -103,7 +103,8 @@ class ExtractRows:
             *(self._code(event.action_taken), self._code(event.outcome), event.expected),
             self._code(event.special_interest),
         ).join(event, of_subject(self._id, event))
-        return statement.order_by(*(column.nulls_first() for column in statement.selected_columns))
+        ordered = (bytewise(one) if isinstance(one.type, String) else one for one in statement.selected_columns)
+        return statement.order_by(*(one.nulls_first() for one in ordered))
 
     def _term(self, term: Any) -> Any:
         return common(self._id, AdverseEvent, term).label(term.key)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Subquery, case, distinct, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Integer, Subquery, Text, case, distinct, func, literal, select, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import GenericFunction
@@ -37,6 +37,23 @@ def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
 def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
     return f"CAST(julianday({later}) - julianday({earlier}) AS INTEGER)"
+
+
+class bytewise(GenericFunction[str]):  # noqa: N801 - a SQL function
+    """Text in the order of its bytes, on both databases, whatever the language of this one."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(bytewise, "postgresql")
+def _in_c(element: Any, compiler: Any, **options: Any) -> str:
+    return f'{compiler.process(element.clauses, **options)} COLLATE "C"'
+
+
+@compiles(bytewise, "sqlite")
+def _as_always(element: Any, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
 
 
 def selected(*wanted: Any) -> Rows:

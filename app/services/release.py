@@ -13,7 +13,6 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from app.errors import Conflict, Invalid
-from app.models.account import Account
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now, table_of
 from app.models.course import Withdrawal, WithdrawalScope
@@ -153,11 +152,10 @@ def _exact(person: Row[Any]) -> dict[str, str | None]:
 def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
     """Extracts of the same study and profile that people of the requester's organisation have received. Whoever
     received one may still hold it, though its files are gone here."""
-    own = session.get_one(Account, row.requested_by).organisation
+    same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
     statement = (
         select(Extract)
-        .join(Account, col(Account.id) == col(Extract.requested_by))
-        .where(col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile, Account.organisation == own)
+        .where(*same, Extract.organisation == row.organisation)
         .where(col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
     )
     return session.exec(statement.order_by(col(Extract.created_at))).all()

@@ -47,6 +47,12 @@ def study_by_code(session: Session, actor: Actor, code: str) -> Study:
     return found(session.exec(visible(select(Study).where(Study.code == code), actor)).first())
 
 
+def sites_of(session: Session, study_id: int) -> list[int]:
+    """The keys of all sites of a study."""
+    statement = select(Site.id).where(Site.study_id == study_id).order_by(col(Site.id))
+    return [site_id for site_id in session.exec(statement) if site_id is not None]
+
+
 def site_by_code(session: Session, actor: Actor, study: str, site: str) -> Site:
     """The site with this code in a study, if it exists for the actor. Raises NotFound."""
     statement = (

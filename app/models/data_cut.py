@@ -1,0 +1,55 @@
+"""Data cuts: one moment of a study's data, by name, to which extracts can return."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from pydantic import Field as Bounded
+from sqlalchemy import Column, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Shape, now
+
+
+class DataCut(SQLModel, table=True):
+    """A named moment. It copies no row: where the audit chain of each site stood says which changes belong to it, and
+    what was changed since is undone from the trail (app/services/as_at.py)."""
+
+    __tablename__ = "data_cut"
+    __table_args__ = (UniqueConstraint("study_id", "name"),)
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    study_id: int = Field(foreign_key="study.id")
+    name: str = Field(max_length=64)
+    purpose: str = Field(sa_column=Column(Text, nullable=False))
+    heads: str = Field(sa_column=Column(Text, nullable=False))
+    """Canonical JSON {site key: number of the last entry of its chain}."""
+
+    created_by: UUID = Field(foreign_key="account.id")
+    created_at: datetime = Field(default_factory=now)
+
+
+class DataCutCreate(Shape):
+    study: Code
+    name: Code
+    """What papers cite: 2026-interim, database-lock."""
+
+    purpose: LongText
+
+
+class DataCutRead(Answer):
+    id: UUID
+    study: str
+    name: str
+    purpose: str
+    created_at: InstantShown
+
+
+class DataCutList(Answer):
+    items: list[DataCutRead]
+    next: str | None
+
+
+class DataCutFilter(Filter):
+    study: Code | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)

@@ -1,0 +1,43 @@
+"""Data cuts: named moments of a study, made by custodians."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.access import Actor, narrowed, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.data_cut import DataCut, DataCutCreate, DataCutFilter, DataCutList, DataCutRead
+from app.models.study import Study
+from app.pagination import Page
+from app.permissions import Permission
+from app.services import data_cuts
+from app.web.conditional import etag
+from app.web.once import Made, OncePerKey
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1", tags=["extracts"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.cut_read))]
+Maker = Annotated[Actor, Depends(requires(Permission.cut_make))]
+
+
+@router.get("/data-cuts")
+def list_data_cuts(
+    query: Annotated[DataCutFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
+) -> DataCutList:
+    """The data cuts of your studies, newest first."""
+    statement = narrowed(visible(data_cuts.rows(), actor), (Study.code, query.study))
+    rows, after = Page(request, response, actor, query).read(session, statement, DataCut.created_at, DataCut.id)
+    return DataCutList(items=data_cuts.read_all(rows), next=after)
+
+
+@router.post("/data-cuts", status_code=201, response_model=DataCutRead)
+def make_data_cut(
+    body: DataCutCreate, actor: Maker, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Give the present state of a study a name. Extracts can return to it, also after corrections and withdrawals."""
+
+    def made() -> Made:
+        read = data_cuts.cut(session, actor, body)
+        return Made(read, "/v1/data-cuts", etag(request.app.state.keyring, read.id, 1))
+
+    return once.create(session, actor, body, made)

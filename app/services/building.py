@@ -1,0 +1,232 @@
+"""Building the files of approved extracts: one worker at a time holds the lease, and any other takes over when it ends.
+
+What is built is fixed by the approval: who is in it, as whom, and of which moment. So a second attempt writes the same
+bytes, and a build that was left half done is forgotten.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import or_
+from sqlmodel import Session, col, delete, select
+
+from app import audit
+from app.database import Database, one_moment, within
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import canonical_json, now, table_of
+from app.models.extract import (
+    Extract,
+    ExtractBuild,
+    ExtractChunk,
+    ExtractFile,
+    ExtractProfile,
+    ExtractStatus,
+    ExtractSubject,
+)
+from app.models.notification import EventType, SubjectType
+from app.models.participant import Participant
+from app.models.study import Study
+from app.models.visit import Visit
+from app.privacy.profile import PROFILES
+from app.services import as_at
+from app.services.aggregate import AggregateRows
+from app.services.bundling import SCHEMA, Files, content_digest
+from app.services.extract_rows import ExtractRows
+from app.services.extract_sql import of_subject, selected
+from app.services.outbox import tell
+from app.services.studies import protocol_of, sites_of
+
+log = structlog.get_logger()
+LEASE = timedelta(seconds=60)
+ATTEMPTS = 5
+"""After which an extract is given up: it is not the worker that fails."""
+
+
+class BuildLost(Exception):
+    """The lease ran out and somebody else builds, or the extract was taken back, or the worker is to stop."""
+
+
+class Claim(NamedTuple):
+    """One extract to be built, and the name of this attempt."""
+
+    extract_id: UUID
+    build: UUID
+    attempts: int
+
+
+def build_next(database: Database, stopping: Callable[[], bool] = lambda: False) -> bool:
+    """Build one extract that waits, if there is one. False: nothing waits."""
+    claim = _claimed(database, now())
+    if claim is None:
+        return False
+    try:
+        _build(database, claim, stopping)
+    except BuildLost:
+        _released(database, claim)
+    except Exception as fault:
+        log.error("extract.build_failed", extract=str(claim.extract_id), fault=type(fault).__name__)
+        _released(database, claim)
+        if claim.attempts >= ATTEMPTS:
+            _given_up(database, claim)
+    return True
+
+
+def _claimed(database: Database, at: datetime) -> Claim | None:
+    """Take the oldest extract that nobody builds, and forget what an earlier attempt wrote."""
+    free = or_(col(ExtractBuild.leased_until).is_(None), col(ExtractBuild.leased_until) <= at)
+    waiting = (
+        select(ExtractBuild)
+        .join(Extract, col(Extract.id) == col(ExtractBuild.extract_id))
+        .where(Extract.status == ExtractStatus.building, free)
+        .order_by(col(Extract.updated_at))
+        .limit(1)
+    )
+    with database.read() as session:
+        if session.exec(waiting).first() is None:  # nothing to write, and on SQLite no turn to wait for
+            return None
+    with database.write() as session:
+        row = session.exec(waiting.with_for_update(skip_locked=True, of=ExtractBuild)).first()
+        if row is None:
+            return None
+        row.build, row.leased_until, row.attempts, row.rows = uuid4(), at + LEASE, row.attempts + 1, 0
+        session.execute(delete(ExtractChunk).where(col(ExtractChunk.extract_id) == row.extract_id))
+        session.flush()
+        return Claim(row.extract_id, row.build, row.attempts)
+
+
+def _released(database: Database, claim: Claim) -> None:
+    """Let the next one begin at once."""
+    mine = (col(ExtractBuild.extract_id) == claim.extract_id, col(ExtractBuild.build) == claim.build)
+    with database.write() as session:
+        session.execute(sa.update(ExtractBuild).where(*mine).values(build=None, leased_until=None))
+
+
+def _build(database: Database, claim: Claim, stopping: Callable[[], bool]) -> None:
+    progress = _Progress(claim, stopping)
+    with database.read() as session:
+        extract = session.get_one(Extract, claim.extract_id)
+        study = session.get_one(Study, extract.study_id)
+    manifest = json.loads(extract.manifest or "{}")
+    files = Files(database, claim.extract_id, claim.build, progress.kept)
+    digests: dict[str, str] = {}
+    with _moment(database, extract) as tables:
+        for file, parts in tables:
+            progress.rows += files.write(file, parts, counted=True).rows or 0
+            digests[file] = files[file].sha256
+    files.complete(extract, study.code, manifest, content_digest(digests))
+    with database.write() as session:
+        progress.kept(session)
+        _finish(session, extract.id, claim, files)
+
+
+class _Progress:
+    """Renews the lease with each chunk that is written. Raises BuildLost."""
+
+    def __init__(self, claim: Claim, stopping: Callable[[], bool]) -> None:
+        self._claim, self._stopping, self.rows = claim, stopping, 0
+
+    def kept(self, session: Session) -> None:
+        mine = (
+            col(ExtractBuild.extract_id) == self._claim.extract_id,
+            col(ExtractBuild.build) == self._claim.build,
+        )
+        renewed = sa.update(ExtractBuild).where(*mine).values(leased_until=now() + LEASE, rows=self.rows)
+        if self._stopping() or session.execute(renewed).rowcount != 1:  # type: ignore[attr-defined]
+            raise BuildLost
+
+
+@contextmanager
+def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str, Iterator[bytes]]]]:
+    """The tables of an extract as CSV, all of its moment, whatever was written since."""
+    profile = PROFILES[extract.profile]
+    with database.read() as outer, one_moment(outer) as session:
+        sites = sites_of(session, extract.study_id)
+        with within(session, sites):
+            _unhurried(session)
+            heads = as_at.read(extract.heads or "{}")
+            with as_at.as_at(session, {site_id: heads.get(site_id, 0) for site_id in sites}):
+                rows = _rows(session, extract)
+                yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
+
+
+def _unhurried(session: Session) -> None:
+    """The limits of requests are not those of a build."""
+    if session.get_bind().dialect.name == "postgresql":
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            session.connection().exec_driver_sql(f"SET LOCAL {limit} = 0")
+
+
+def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:
+    if extract.profile == ExtractProfile.aggregate:
+        return AggregateRows(extract.id)
+    versions = {
+        version
+        for table in (Participant, Visit)
+        for version in session.execute(
+            selected(table.protocol_version_id).join(ExtractSubject, of_subject(extract.id, table)).distinct()
+        ).scalars()
+    }
+    protocols = {version: protocol_of(session, version) for version in sorted(versions - {None})}
+    return ExtractRows(extract.id, extract.profile, protocols)
+
+
+SAME = "the same rows"
+
+
+def differing(database: Database, extract: Extract) -> str | None:
+    """What building the rows of an extract anew finds, from the data and the trail as they are now. None: it never had
+    any, or says nothing of its moment."""
+    manifest = json.loads(extract.manifest or "{}")
+    if "row_content_sha256" not in manifest or extract.heads is None:
+        return None
+    if manifest["schema"] != SCHEMA or manifest["profile_version"] != PROFILES[extract.profile].version:
+        return "cannot be compared: it was written by another version of the registry"
+    digests = {}
+    with _moment(database, extract) as tables:
+        for file, parts in tables:
+            digest = hashlib.sha256()
+            for part in parts:
+                digest.update(part)
+            digests[file] = digest.hexdigest()
+    return SAME if content_digest(digests) == manifest["row_content_sha256"] else "OTHER ROWS than those cited"
+
+
+def _finish(session: Session, extract_id: UUID, claim: Claim, files: Files) -> None:
+    row = session.exec(select(Extract).where(Extract.id == extract_id).with_for_update(key_share=True)).one()
+    if row.status != ExtractStatus.building:
+        raise BuildLost
+    session.execute(
+        sa.insert(table_of(ExtractFile)),
+        [{"extract_id": extract_id, "build": claim.build, **one.model_dump()} for one in files.described()],
+    )
+    session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == extract_id))
+    before = audit.snapshot(row)
+    row.status, row.manifest = ExtractStatus.ready, canonical_json(files.manifest)
+    _remember(session, row, "extract:built", before)
+    tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
+
+
+def _given_up(database: Database, claim: Claim) -> None:
+    with database.write() as session:
+        row = session.exec(select(Extract).where(Extract.id == claim.extract_id).with_for_update(key_share=True)).one()
+        if row.status != ExtractStatus.building:
+            return
+        for table in (ExtractChunk, ExtractBuild):
+            session.execute(delete(table).where(col(table.extract_id) == row.id))
+        before = audit.snapshot(row)
+        row.status = ExtractStatus.failed
+        _remember(session, row, "extract:failed", before)
+
+
+def _remember(session: Session, row: Extract, action: str, before: dict[str, Any]) -> None:
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
+    audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])

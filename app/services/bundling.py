@@ -1,0 +1,110 @@
+"""The files of one build: tables, codebook, risk report, README, manifest, checksums and the zip of them all."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from app import __version__
+from app.database import Database
+from app.models.base import canonical_json, from_json
+from app.models.extract import Extract, ExtractFileRead, ExtractFormat
+from app.privacy import bundle
+from app.privacy.profile import PROFILES, codebook
+from app.privacy.risk import readable
+from app.services import chunks, parquet
+
+SCHEMA = "research-registry/extract/3"
+STATEMENT = "De-identified by the rules of this profile; not anonymous. No attempt at re-identification."
+UNDER_AGREEMENT = "Pseudonymised personal data under the agreement named here. No attempt at re-identification."
+
+
+class Files(Mapping[str, ExtractFileRead]):
+    """What has been written so far, by name."""
+
+    def __init__(self, database: Database, extract_id: UUID, build: UUID, kept: Callable[[Session], None]) -> None:
+        self._database, self._extract_id, self._build, self._kept = database, extract_id, build, kept
+        self._written: dict[str, ExtractFileRead] = {}
+        self.manifest: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> ExtractFileRead:
+        return self._written[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._written)
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    def read(self, name: str) -> Iterator[bytes]:
+        return chunks.read(self._database, self._extract_id, self._build, name)
+
+    def write(self, name: str, parts: Iterable[bytes], *, counted: bool = False) -> ExtractFileRead:
+        """A whole file. A table's lines are counted, without its header."""
+        target, lines = self._writer(name), -1
+        for part in parts:
+            lines += part.count(b"\n")
+            target.write(part)
+        return self._described(name, target, lines if counted else None)
+
+    def _writer(self, name: str) -> chunks.Writer:
+        return chunks.Writer(self._database, self._extract_id, self._build, name, self._kept)
+
+    def _described(self, name: str, target: chunks.Writer, rows: int | None) -> ExtractFileRead:
+        length, sha256 = target.finish()
+        media_type = bundle.MEDIA_TYPES[name.rpartition(".")[2]]
+        described = ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=length, sha256=sha256)
+        self._written[name] = described
+        return described
+
+    def complete(self, extract: Extract, study: str, approved: Mapping[str, Any], content_sha256: str) -> None:
+        """Write all that goes with the tables. `approved` is what the approval fixed of the manifest."""
+        profile = PROFILES[extract.profile]
+        origin = bundle.Origin(study, str(extract.id), approved["created_at"], __version__)
+        formats = set(from_json(extract.formats))
+        for file, columns in profile.files.items():
+            name, rows = file.removesuffix(".csv"), self[file].rows
+            if ExtractFormat.ndjson in formats:
+                lines = bundle.dataset_json(name, columns, self.read(file), rows or 0, origin)
+                self._written[f"{name}.ndjson"] = self.write(f"{name}.ndjson", lines).model_copy(update={"rows": rows})
+            if ExtractFormat.parquet in formats:
+                target = self._writer(f"{name}.parquet")
+                parquet.write(target, columns, self.read(file))
+                self._described(f"{name}.parquet", target, rows)
+        about, book = {"profile": extract.profile, "profile_version": profile.version}, codebook(extract.profile)
+        self.write("codebook.json", [canonical_json({**about, "columns": book}).encode()])
+        self.write("codebook.csv", [bundle.codebook_csv(book)])
+        if approved["risk"] is not None:
+            self.write("risk_report.json", [canonical_json(approved["risk"]).encode()])
+            self.write("risk_report.md", [readable(approved["risk"]).encode()])
+        self.manifest = {
+            "schema": SCHEMA,
+            "extract": str(extract.id),
+            "study": study,
+            **about,
+            "agreement": extract.agreement,
+            "cut": extract.cut,
+            **{name: approved[name] for name in ("created_at", "subjects", "levels")},
+            "dates": "study days" if profile.under_agreement else "none; visits by name",
+            "statement": UNDER_AGREEMENT if profile.under_agreement else STATEMENT,
+            "software": f"research-registry {__version__}",
+            "row_content_sha256": content_sha256,
+            "files": [one.model_dump(mode="json") for one in self.described()],
+        }
+        self.write("README.txt", [bundle.readme(self.manifest)])
+        self.write("manifest.json", [canonical_json(self.manifest).encode()])
+        self.write("sha256sums.txt", [bundle.sums({name: one.sha256 for name, one in self.items()})])
+        archive = self._writer("bundle.zip")
+        bundle.zipped(archive, {name: lambda name=name: self.read(name) for name in self})  # type: ignore[misc]
+        self._described("bundle.zip", archive, None)
+
+    def described(self) -> list[ExtractFileRead]:
+        return [self._written[name] for name in sorted(self._written)]
+
+
+def content_digest(digests: Mapping[str, str]) -> str:
+    """Over the rows of all tables: the SHA-256 of the canonical JSON of each CSV file's own. What an extract is cited
+    by."""
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
