@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import uuid4
@@ -78,4 +79,6 @@ def extract(seeded: Seeded, ask: Callable[..., dict[str, str]]) -> bytes:
     made = ask("POST", "/v1/extracts", seeded.tokens[Role.analyst], {"study": seeded.study, "purpose": "Measuring"})
     path = f"/v1/extracts/{made['id']}"
     ask("POST", f"{path}/approval", seeded.tokens[Role.custodian], {"decision": "approve", "reason": "measuring"})
+    while ask("GET", path, seeded.tokens[Role.analyst])["status"] == "building":
+        time.sleep(0.02)
     return path.encode()

@@ -25,7 +25,7 @@ from app.settings import Settings
 from bench.cases import Case, cases, extract
 from bench.load import run_slice
 from bench.machine import all_cpu_seconds, cpu_seconds, describe, family_of
-from bench.seed import Seeded, seed
+from bench.seed import Seeded, Volume, seed
 from tests.server import free_port
 
 BUSY_SHARE, FLOOR_SPREAD = 0.05, 0.15
@@ -39,7 +39,7 @@ class Disagreement(Exception):
 def main() -> None:
     options = _options()
     machine = describe()
-    with tempfile.TemporaryDirectory() as folder, _database(options, Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, database_of(options, Path(folder)) as url:
         settings = Settings(
             environment="demo",
             database_url=url,
@@ -47,7 +47,7 @@ def main() -> None:
             access_token_seconds=43_200,
             sqlite_synchronous=options.synchronous,
         )
-        seeded = seed(settings, options.people)
+        seeded = seed(settings, Volume(options.people))
         with _served(settings) as (base_url, pid):
             measured = _measure(cases(seeded), base_url, pid, settings, options)
             measured |= _measure_extract(seeded, base_url)
@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _database(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+def database_of(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     if options.engine == "sqlite":
         yield f"sqlite:///{folder / 'bench.db'}"
         return

@@ -26,7 +26,8 @@ from app.security.tokens import TokenAuthority
 from app.settings import Settings
 
 SITES = 4
-EVENTS_PER_PERSON, OUTCOMES_PER_PERSON = 3, 3
+INSTRUMENTS = ("MADRS", "ISI", "GAD7")
+VISITS = ("BL", "PREP1", "DOS1", "INT1A", "DOS2", "INT2A", "FU1")
 BLOCK = 5_000
 
 
@@ -40,15 +41,24 @@ class Seeded:
     tokens: dict[Role, str]
 
 
-def seed(settings: Settings, people: int) -> Seeded:
-    """Migrate, and fill with `people` participants, three adverse events and three outcomes each."""
+@dataclass(frozen=True)
+class Volume:
+    """How much there is of each person. Each visit has three outcomes."""
+
+    people: int
+    visits: int = 1
+    events: int = 3
+
+
+def seed(settings: Settings, volume: Volume) -> Seeded:
+    """Migrate, and fill with this volume."""
     write_key_file(settings.key_file, new_key_file(demo=True))
     with Database(settings) as database:
         schema.upgrade(database)
         with database.write() as session:
             study, sites = _study(session)
             accounts = {role: _account(session, role, study) for role in (*Role,)}
-            pids = _people(session, sites, study, people, accounts[Role.site_staff].id)
+            pids = _people(session, sites, study, volume, accounts[Role.site_staff].id)
             if not database.is_sqlite:
                 session.execute(text("ANALYZE"))  # what autovacuum does a minute later
     tokens = TokenAuthority(load_keyring(settings), settings)
@@ -80,11 +90,12 @@ def _account(session: Session, role: Role, study: Study) -> Account:
     return account
 
 
-def _people(session: Session, sites: list[Site], study: Study, people: int, author: UUID) -> list[str]:
-    pids = list({pid.draw() for _ in range(people)})
+def _people(session: Session, sites: list[Site], study: Study, volume: Volume, author: UUID) -> list[str]:
+    pids = list({pid.draw() for _ in range(volume.people)})
     kept = {"version": 1, "created_by": author, "findings": "[]"}
     at = now() - timedelta(days=1)
-    rows = _rows(pids, [site.id for site in sites if site.id is not None], study, kept, at)
+    kept |= {"protocol_version_id": study.id}
+    rows = _rows(pids, [site.id for site in sites if site.id is not None], volume, kept, at)
     while block := list(islice(rows, BLOCK)):
         for model in (Participant, Consent, Visit, Outcome, OutcomeScore, AdverseEvent):
             chosen = [row for kind, row in block if kind is model]
@@ -93,49 +104,40 @@ def _people(session: Session, sites: list[Site], study: Study, people: int, auth
     return pids
 
 
-def _rows(pids: list[str], sites: list[int], study: Study, kept: dict[str, Any], at: Any) -> Iterator[tuple[Any, Any]]:
+def _rows(
+    pids: list[str], sites: list[int], volume: Volume, kept: dict[str, Any], at: Any
+) -> Iterator[tuple[Any, Any]]:
     day = date(2025, 1, 2)
+    person = {"status": "enrolled", "age_at_consent": 40, "sex": "F", "eligible": True, "unmet_criteria": "[]"}
     for number, one in enumerate(pids):
         when = at + timedelta(milliseconds=number)
         key = {"site_id": sites[number % len(sites)], "pid": one, "created_at": when}
-        yield (
-            Participant,
-            key
-            | kept
-            | {
-                "protocol_version_id": study.id,
-                "status": "enrolled",
-                "age_at_consent": 40,
-                "sex": "F",
-                "eligible": True,
-                "unmet_criteria": "[]",
-                "updated_at": when,
-            },
-        )
+        whole = key | kept | {"updated_at": when}
+        yield Participant, whole | person
         yield Consent, key | {"version": "1", "given_on": day, "scopes": '["main"]', "data_sharing": True}
-        visit = uuid4()
-        yield (
-            Visit,
-            key
-            | kept
-            | {
-                "id": visit,
-                "visit_code": "BL",
-                "occurrence": 1,
-                "occurred_on": day,
-                "status": "completed",
-                "updated_at": when,
-            },
-        )
-        for name in ("MADRS", "ISI", "GAD7")[:OUTCOMES_PER_PERSON]:
-            outcome = uuid4()
-            row = {"id": outcome, "visit_id": visit, "instrument": name, "instrument_version": "1", "items": "{}"}
-            whole = key | kept | row | {"updated_at": when}
-            yield Outcome, {field: value for field, value in whole.items() if field != "findings"}
-            score = {"name": "total", "value": float(number % 40), "band": "mild", "rule": f"{name}/1 sum/1"}
-            yield OutcomeScore, {"site_id": key["site_id"], "outcome_id": outcome, **score}
-        for event in range(EVENTS_PER_PERSON):
-            yield AdverseEvent, key | kept | _event(event, when + timedelta(microseconds=event))
+        for code in VISITS[: volume.visits]:
+            visit = uuid4()
+            held = {"id": visit, "visit_code": code, "occurrence": 1, "occurred_on": day, "status": "completed"}
+            yield Visit, whole | held
+            yield from _outcomes(key["site_id"], visit, _without(whole, "findings", "protocol_version_id"), number % 40)
+        for event in range(volume.events):
+            yield (
+                AdverseEvent,
+                _without(key | kept, "protocol_version_id") | _event(event, when + timedelta(microseconds=event)),
+            )
+
+
+def _outcomes(site_id: int, visit: UUID, whole: dict[str, Any], value: int) -> Iterator[tuple[Any, Any]]:
+    for name in INSTRUMENTS:
+        outcome = uuid4()
+        row = {"id": outcome, "visit_id": visit, "instrument": name, "instrument_version": "1", "items": "{}"}
+        yield Outcome, whole | row
+        score = {"name": "total", "value": float(value), "band": "mild", "rule": f"{name}/1 sum/1"}
+        yield OutcomeScore, {"site_id": site_id, "outcome_id": outcome, **score}
+
+
+def _without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {field: value for field, value in row.items() if field not in names}
 
 
 def _event(number: int, when: Any) -> dict[str, Any]:

@@ -195,6 +195,8 @@ def extract_of(live: LiveStudy) -> tuple[Caller, str]:
     asked = analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": live.study})
     path: str = asked.headers["Location"]
     assert custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).status_code == 201
+    while analyst.get(path).json()["status"] == "building":
+        time.sleep(0.05)
     return analyst, path
 
 

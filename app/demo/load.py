@@ -1,5 +1,6 @@
 """Loading the demo: the admin sets up, three site apps post, an analyst gets an extract. All of it over HTTP."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
@@ -90,4 +91,6 @@ def _extract(demo: Demo) -> str:
     with Caller(demo.base_url, demo.first("custodian").token) as custodian:
         verdict = {"decision": "approve", "reason": "Synthetic data"}
         custodian.post(f"/v1/extracts/{asked['id']}/approval", verdict)
+        while custodian.get(f"/v1/extracts/{asked['id']}")["status"] == "building":
+            time.sleep(0.1)
     return str(asked["id"])

@@ -6,6 +6,7 @@ The words are turned back by tables of their own, so that a wrong one in what wa
 import csv
 import hashlib
 import io
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,9 @@ def extract_files(people: People, study: str) -> dict[str, Rows]:
     path = people.analyst.post("/v1/extracts", asked).raise_for_status().headers["Location"]
     decision = {"decision": "approve", "reason": "Check of the pilot replay"}
     people.custodian.post(f"{path}/approval", decision).raise_for_status()
-    manifest = people.analyst.get(path).raise_for_status().json()["manifest"]
+    while (read := people.analyst.get(path).raise_for_status().json())["status"] == "building":
+        time.sleep(0.1)
+    manifest = read["manifest"]
     found: dict[str, Rows] = {}
     for file in manifest["files"]:
         content = people.analyst.get(f"{path}/files/{file['name']}").raise_for_status().content

@@ -1,0 +1,201 @@
+"""Builds of extracts: one at a time, taken over when a worker dies, never half there for anybody."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlmodel import Session, col, select, update
+
+from app.models.base import now
+from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile
+from app.services import building, chunks, extract_csv
+from app.services.builder import Builder
+from tests.conftest import BuildsAtOnce
+from tests.route_cases import UNDER_AGREEMENT
+from tests.world import World
+
+
+class Killed(BaseException):
+    """The worker is gone, without a chance to say so."""
+
+
+@pytest.fixture
+def waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of an approved extract that nobody builds yet."""
+    monkeypatch.setattr(BuildsAtOnce, "wake", lambda self: None)
+    world.enrolled()
+    path: str = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}).headers["Location"]
+    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).is_success
+    return path
+
+
+def key(path: str) -> UUID:
+    return UUID(path.rpartition("/")[2])
+
+
+def status(world: World, path: str) -> str:
+    found: str = world.analyst.get(path).json()["status"]
+    return found
+
+
+def lapse(world: World) -> None:
+    with world.registry.database.write() as session:
+        session.execute(update(ExtractBuild).values(leased_until=now() - timedelta(seconds=1)))
+
+
+def dies_after(monkeypatch: pytest.MonkeyPatch, tables: int, fault: type[BaseException] = Killed) -> None:
+    """The worker ends when it has written so many tables."""
+    written, count = extract_csv.parts, iter(range(tables))
+
+    def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
+        yield from written(session, columns, statement)
+        if next(count, None) is None:
+            raise fault
+
+    monkeypatch.setattr(extract_csv, "parts", parts)
+
+
+def test_while_it_is_built_it_says_so_and_shows_nothing(world: World, waiting: str) -> None:
+    answer = world.analyst.get(waiting)
+    read = answer.json()
+    assert (read["status"], read["files"], read["manifest"], read["built_rows"]) == ("building", [], None, 0)
+    assert answer.headers["Retry-After"] == "2"
+    assert world.analyst.get(f"{waiting}/files/visits.csv").status_code == 404
+    assert building.build_next(world.registry.served)
+    assert (status(world, waiting), world.analyst.get(waiting).json()["built_rows"]) == ("ready", None)
+    assert "Retry-After" not in world.analyst.get(waiting).headers
+
+
+def test_a_build_whose_worker_was_killed_is_taken_over_and_leaves_nothing(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        dies_after(patch, 2)
+        with pytest.raises(Killed):
+            building.build_next(world.registry.served)
+    assert status(world, waiting) == "building"
+    assert not building.build_next(world.registry.served), "the lease still holds"
+    lapse(world)
+    assert building.build_next(world.registry.served)
+    assert status(world, waiting) == "ready"
+    with world.registry.database.read() as session:
+        builds = session.exec(
+            select(ExtractChunk.build).where(ExtractChunk.extract_id == key(waiting)).distinct()
+        ).all()
+        files = session.exec(select(ExtractFile.build).where(ExtractFile.extract_id == key(waiting)).distinct()).all()
+        assert session.exec(select(ExtractBuild).where(ExtractBuild.extract_id == key(waiting))).all() == []
+    assert builds == files
+    assert len(files) == 1
+
+
+def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> None:
+    """All but the manifest's own names: whoever began a download goes on with what another worker wrote."""
+    database = world.registry.served
+    assert building.build_next(database)
+    first = {file["name"]: file["sha256"] for file in world.analyst.get(waiting).json()["files"]}
+    with world.registry.database.write() as session:
+        row = session.get_one(Extract, key(waiting))
+        row.status = building.ExtractStatus.building
+        approved = {"created_at": None, "subjects": None, "levels": None, **building.json.loads(row.manifest or "")}
+        row.manifest = building.canonical_json({**approved, "risk": None})
+        for table in (ExtractFile, ExtractChunk):
+            session.execute(building.delete(table).where(col(table.extract_id) == row.id))
+        session.add(ExtractBuild(extract_id=row.id))
+    assert building.build_next(database)
+    again = {file["name"]: file["sha256"] for file in world.analyst.get(waiting).json()["files"]}
+    assert again == first
+
+
+def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, written, taken = world.registry.served, extract_csv.parts, []
+
+    def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
+        yield from written(session, columns, statement)
+        if not taken:
+            taken.append(True)
+            lapse(world)
+            assert building.build_next(database), "another worker builds it meanwhile"
+
+    monkeypatch.setattr(extract_csv, "parts", parts)
+    assert building.build_next(database)
+    read = world.analyst.get(waiting).json()
+    assert read["status"] == "ready"
+    sizes = {file["name"]: file["bytes"] for file in read["files"]}
+    for name, size in sizes.items():
+        assert len(world.analyst.get(f"{waiting}/files/{name}").content) == size
+
+
+def test_many_workers_build_an_extract_once(world: World, waiting: str) -> None:
+    claims: list[Any] = []
+    threads = [Thread(target=lambda: claims.append(building._claimed(world.registry.served, now()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    mine = [claim for claim in claims if claim is not None and claim.extract_id == key(waiting)]
+    assert len(mine) == 1
+
+
+def test_an_extract_that_cannot_be_built_is_given_up_and_nothing_left(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies_after(monkeypatch, 0, ValueError)
+    for _ in range(building.ATTEMPTS):
+        assert status(world, waiting) == "building"
+        assert building.build_next(world.registry.served)
+    assert status(world, waiting) == "failed"
+    assert not building.build_next(world.registry.served)
+    with world.registry.database.read() as session:
+        assert session.exec(select(ExtractChunk).where(ExtractChunk.extract_id == key(waiting))).all() == []
+
+
+def test_a_worker_that_stops_hands_over_at_once(world: World, waiting: str) -> None:
+    assert building.build_next(world.registry.served, lambda: True)
+    assert status(world, waiting) == "building"
+    assert building.build_next(world.registry.served)
+    assert status(world, waiting) == "ready"
+
+
+def test_the_thread_of_a_worker_builds_what_it_is_woken_for(world: World, waiting: str) -> None:
+    builder = Builder(world.registry.app.state.settings)
+    builder.start()
+    try:
+        deadline = now() + timedelta(seconds=20)
+        while status(world, waiting) == "building" and now() < deadline:
+            builder.wake()
+    finally:
+        builder.stop()
+    assert status(world, waiting) == "ready"
+
+
+def test_a_file_of_many_chunks_is_read_from_any_byte(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "SIZE", 100)
+    assert building.build_next(world.registry.served)
+    path = f"{waiting}/files/codebook.json"
+    whole = world.analyst.get(path).content
+    assert len(whole) > 1000
+    for start, end in ((0, 99), (99, 100), (100, 100), (250, 731), (len(whole) - 150, len(whole) - 1)):
+        part = world.analyst.raw("GET", path, b"", Range=f"bytes={start}-{end}")
+        assert (part.status_code, part.content) == (206, whole[start : end + 1])
+
+
+def test_a_download_breaks_off_when_the_extract_is_taken_back(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "SIZE", 100)
+    assert building.build_next(world.registry.served)
+    with world.registry.served.read() as session:
+        file = session.exec(select(ExtractFile).where(ExtractFile.extract_id == key(waiting))).first()
+    assert file is not None
+    parts = chunks.read(world.registry.served, key(waiting), file.build, file.name, 0, file.bytes)
+    next(parts)
+    assert world.custodian.post(f"{waiting}/revocation", {"reason": "shared with others"}).is_success
+    with pytest.raises(chunks.ChunkGone):
+        list(parts)
