@@ -180,6 +180,7 @@ def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> Non
         cursor.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA recursive_triggers=ON")
+        cursor.execute("SELECT key FROM json_each('[]')")  # declared once, while a declaration is still allowed
         cursor.close()
         if for_server:
             connection.set_authorizer(sqlite_wall.allowed)

@@ -89,7 +89,7 @@ def grant(connection: Connection, role: str) -> None:
         connection.exec_driver_sql(f"REVOKE ALL ON ALL {kind} IN SCHEMA {schema} FROM PUBLIC, {to}")
     connection.exec_driver_sql(f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {to}")
     connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {to}")
-    connection.exec_driver_sql(f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {to}")
+    connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
     if "data_lock" in there:

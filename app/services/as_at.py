@@ -2,35 +2,61 @@
 
 A moment is a vector of chain heads: for each site the number of the last entry of its audit chain. Chains are in commit
 order, so whatever lies behind a head was done later, however long its transaction had been open. `as_at` undoes just
-that: it puts views in front of the tables, for one connection and one transaction, that show untouched rows as they are
-and touched ones as the trail has them. docs/decisions/0016 says why nothing is copied.
+that: it gives every SELECT of a session common table expressions that are called like the tables, and so stand in front
+of them. They show untouched rows as they are and touched ones as the trail has them. docs/decisions/0016 says why
+nothing is copied.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import Boolean, Column, Connection, MetaData, Row, Table, and_, exists, select, union_all
-from sqlalchemy.schema import CreateTable
+from sqlalchemy import (
+    CTE,
+    Boolean,
+    Column,
+    Dialect,
+    FromClause,
+    MetaData,
+    Row,
+    Select,
+    Table,
+    and_,
+    cast,
+    column,
+    event,
+    exists,
+    func,
+    literal,
+    select,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session, SQLModel, col
 
-from app.audit import JSON_TEXT
+from app.audit import JSON_TEXT, plain
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import canonical_json, table_of
 from app.models.outcome import Origin, Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
+from app.privacy.fields import FIELDS, FieldClass
 from app.protocol.instruments import instrument
 
 Heads = Mapping[int, int]
 _KEYS: Mapping[type[SQLModel], str] = {Participant: "pid", Visit: "id", Outcome: "id", AdverseEvent: "id"}
-_SITE = ("site_id",)
+_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id"})
+_NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.operational})
 _ITEM, _SCORE = "items.", "scores."
+_FRONT = "registry_as_at"
+S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 
 
 class Touched(NamedTuple):
@@ -62,22 +88,23 @@ def read(text: str) -> dict[int, int]:
 def as_at(session: Session, heads: Heads) -> Iterator[None]:
     """In this block the four clinical tables and the scores show these sites as they were at this moment."""
     later = _later(session, heads)
-    if not later:
+    if later:
+        session.info[_FRONT] = list(_fronts(session, later))
+    try:
         yield
-        return
-    connection = session.connection()
-    is_sqlite = connection.dialect.name == "sqlite"
-    schema = "main" if is_sqlite else str(connection.exec_driver_sql("SELECT current_schema()").scalar())
-    temporary = "temp" if is_sqlite else "pg_temp"
-    touched = {model: _undone(session, model, later.get(table_of(model).name, {})) for model in _KEYS}
-    for model in _KEYS:
-        _shadow(connection, schema, model, touched[model])
-    _shadow_scores(connection, schema, touched[Outcome])
-    yield
-    for table in (*map(table_of, _KEYS), table_of(OutcomeScore)):
-        name = connection.dialect.identifier_preparer.quote(table.name)
-        connection.exec_driver_sql(f"DROP VIEW {temporary}.{name}")
-        connection.exec_driver_sql(f"DROP TABLE {temporary}.was_{table.name}")
+    finally:
+        session.info.pop(_FRONT, None)
+
+
+def rewound(session: Session, statement: S) -> S:
+    """A statement that is not executed by the session itself, with what stands in front of its tables."""
+    return statement.add_cte(*session.info.get(_FRONT, ()))
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _rewind(state: ORMExecuteState) -> None:
+    if state.is_select and _FRONT in state.session.info and isinstance(state.statement, Select):
+        state.statement = rewound(state.session, state.statement)  # type: ignore[arg-type]
 
 
 _Later = dict[str, dict[tuple[int, str], list[dict[str, Any]]]]
@@ -120,21 +147,16 @@ def _restored(
 ) -> Touched:
     """A record with its old values put back, entry by entry. The entry that made it tells its key."""
     values, key = dict(row._mapping), _KEYS[model]
-    items, scores = {}, {}
+    scores = {}
     for old in undo:
         if key in old:
             return Touched(*one, None, [])
         for field, value in old.items():
-            if field.startswith(_ITEM):
-                items[field.removeprefix(_ITEM)] = value
-            elif field.startswith(_SCORE):
+            if field.startswith(_SCORE):
                 scores[field.removeprefix(_SCORE)] = value
             elif field in values:
                 values[field] = _typed(model, field, value)
-    if model is Outcome:
-        values["items"] = canonical_json({**json.loads(values["items"]), **items})
-        return Touched(*one, values, _scores(session, values, scores))
-    return Touched(*one, values, [])
+    return Touched(*one, values, _scores(session, values, scores) if model is Outcome else [])
 
 
 def _typed(model: type[SQLModel], field: str, value: Any) -> Any:
@@ -167,7 +189,6 @@ def _scores(session: Session, outcome: Mapping[str, Any], old: Mapping[str, floa
             "name": name,
             "value": values.get(name),
             "band": _band(definition, name, values.get(name)),
-            "rule": definition.key,
         }
         for name in names
     ]
@@ -178,41 +199,60 @@ def _band(definition: Any, name: str, value: float | None) -> str | None:
     return band
 
 
-def _shadow(connection: Connection, schema: str, model: type[SQLModel], touched: Sequence[Touched]) -> None:
-    key = _KEYS[model]
-    rows = [
-        one.row or {"site_id": one.site_id, key: _typed(model, key, one.key)} | {"was_there": False} for one in touched
-    ]
-    rows = [{"was_there": True, **row} for row in rows]
-    _view(connection, schema, table_of(model), (*_SITE, key), rows)
+def _fronts(session: Session, later: _Later) -> Iterator[CTE]:
+    """For each table what was touched, and what stands in front of it."""
+    dialect = session.get_bind().dialect
+    schema = "main" if dialect.name == "sqlite" else session.execute(select(func.current_schema())).scalar_one()
+    touched = {model: _undone(session, model, later.get(table_of(model).name, {})) for model in _KEYS}
+    for model, key in _KEYS.items():
+        rows = [{"site_id": one.site_id, key: _typed(model, key, one.key), **(one.row or {})} for one in touched[model]]
+        there = [one.row is not None for one in touched[model]]
+        yield from _front(dialect, schema, table_of(model), ("site_id", key), zip(rows, there, strict=True))
+    scores = [(row, True) for one in touched[Outcome] for row in one.scores]
+    gone = [({"site_id": one.site_id, "outcome_id": _typed(Outcome, "id", one.key)}, False) for one in touched[Outcome]]
+    yield from _front(dialect, schema, table_of(OutcomeScore), ("site_id", "outcome_id"), [*gone, *scores])
 
 
-def _shadow_scores(connection: Connection, schema: str, touched: Sequence[Touched]) -> None:
-    table = table_of(OutcomeScore)
-    rows: list[dict[str, Any]] = []
-    for one in touched:
-        gone = {"site_id": one.site_id, "outcome_id": _typed(Outcome, "id", one.key), "was_there": False}
-        rows += [gone, *({"was_there": True, **score} for score in one.scores)]
-    _view(connection, schema, table, (*_SITE, "outcome_id"), rows)
-
-
-def _view(
-    connection: Connection, schema: str, table: Table, key: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """A temporary view under the table's own name, which statements find first: rows whose key is among `rows` come
-    from there, all others from the table."""
-    copied = [Column(column.name, column.type) for column in table.columns]
-    was = Table(f"was_{table.name}", MetaData(), *copied, Column("was_there", Boolean))
-    create = str(CreateTable(was).compile(dialect=connection.dialect))
-    connection.exec_driver_sql(create.replace("CREATE TABLE", "CREATE TEMPORARY TABLE"))
-    if rows:
-        names = [column.name for column in was.columns]
-        connection.execute(was.insert(), [{name: row.get(name) for name in names} for row in rows])
-    live = Table(table.name, MetaData(), *(Column(one.name, one.type) for one in table.columns), schema=schema)
-    replaced = exists().where(and_(*(was.c[name] == live.c[name] for name in key)))
-    shown = union_all(
-        select(live).where(~replaced), select(*(was.c[column.name] for column in table.columns)).where(was.c.was_there)
+def _front(
+    dialect: Dialect, schema: str, table: Table, key: Sequence[str], rows: Iterable[tuple[Mapping[str, Any], bool]]
+) -> Iterator[CTE]:
+    """The old rows of a table, and under its own name: these, and all rows of the table with other keys."""
+    shown = [one for one in table.columns if FIELDS[table.name][one.name] not in _NEVER_READ or one.name in _REFERENCES]
+    carried = [*(Column(one.name, one.type) for one in shown), Column("was_there", Boolean)]
+    text = json.dumps(
+        [
+            {one.name: _stored(dialect, one, {**row, "was_there": there}.get(one.name)) for one in carried}
+            for row, there in rows
+        ]
     )
-    text = shown.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    name = connection.dialect.identifier_preparer.quote(table.name)
-    connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {name} AS {text}")
+    was = select(*_unpacked(dialect, text, carried)).cte(f"was_{table.name}")
+    live = Table(table.name, MetaData(), *(Column(one.name, one.type) for one in shown), schema=schema)
+    replaced = exists().where(and_(*(was.c[name] == live.c[name] for name in key)))
+    again = select(*(was.c[one.name] for one in shown)).where(was.c.was_there)
+    yield was
+    yield (
+        union_all(select(live).where(~replaced), again)
+        .cte(table.name)
+        .prefix_with("NOT MATERIALIZED", dialect="postgresql")
+    )
+
+
+def _unpacked(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
+    """The columns of rows that go as one JSON text, however many they are."""
+    if dialect.name == "postgresql":
+        told: FromClause = (
+            func.jsonb_to_recordset(cast(literal(text), JSONB))
+            .table_valued(*(column(one.name, one.type) for one in carried))
+            .render_derived(with_types=True)
+        )
+        return list(told.c)
+    rows = func.json_each(literal(text)).table_valued("value")
+    return [type_coerce(func.json_extract(rows.c.value, f"$.{one.name}"), one.type).label(one.name) for one in carried]
+
+
+def _stored(dialect: Dialect, one: Column[Any], value: Any) -> Any:
+    """A value as JSON, from which the database makes what it stores."""
+    if dialect.name == "postgresql" or value is None:
+        return plain(value)
+    processor = one.type.dialect_impl(dialect).bind_processor(dialect)
+    return processor(value) if processor is not None else value

@@ -4,13 +4,14 @@ become Python objects. SQLite's rows do, one by one."""
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case
+from sqlalchemy import ColumnElement, case
 from sqlmodel import Session
 
 from app.access import Rows
 from app.privacy import bundle
 from app.privacy.profile import SAFE_PATTERN, Column, Treatment
 from app.privacy.quasi import OTHER
+from app.services import as_at
 
 _PART = 1 << 18
 
@@ -20,15 +21,16 @@ def parts(session: Session, columns: Sequence[Column], statement: Rows) -> Itera
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
     yield bundle.header(columns)
     if session.get_bind().dialect.name == "postgresql":
-        yield from _copied(session.connection(), columns, statement)
+        yield from _copied(session, columns, statement)
         return
     rows = session.execute(statement.execution_options(yield_per=bundle.BATCH))
     yield from bundle.csv_parts(columns, rows)
 
 
-def _copied(connection: Connection, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
+def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
     shown = [_shown(one, column) for one, column in zip(statement.selected_columns, columns, strict=True)]
-    query = statement.with_only_columns(*shown, maintain_column_froms=True)
+    query = as_at.rewound(session, statement.with_only_columns(*shown, maintain_column_froms=True))
+    connection = session.connection()
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
     waiting = bytearray()
