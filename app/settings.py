@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 1024 * 1024
     """A larger body is refused with 413."""
 
+    max_bulk_lines: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+    """Lines of one bulk request; of all-or-nothing ones too."""
+
     max_header_bytes: Annotated[int, Field(ge=4_096, le=60_000)] = 16 * 1024
     """More bytes of headers, names and values together, are refused with 431. An access token may have 4096."""
 

@@ -298,13 +298,38 @@ CASES: Mapping[Route, Case] = {
 }
 """What each protected route is asked in the guards. `site` is whose record it is about."""
 
+BULK: frozenset[Route] = frozenset(
+    ("POST", f"/v1/{noun}/bulk") for noun in ("participants", "visits", "outcomes", "adverse-events")
+)
+"""Routes that answer for each line by itself: tests/test_bulk.py."""
+
+
+def _one_line(world: World, caller: Caller, site: str, path: str) -> Response:
+    records = {
+        "/v1/participants/bulk": lambda: world.enrolment(site),
+        "/v1/visits/bulk": lambda: world.visit(world.enrolled(site)),
+        "/v1/outcomes/bulk": lambda: _new_outcome_of(world, site),
+        "/v1/adverse-events/bulk": lambda: world.event(world.enrolled(site)),
+    }
+    return caller.post(path, [{"key": str(uuid4()), "record": records[path]()}])
+
+
+def _new_outcome_of(world: World, site: str) -> dict[str, Any]:
+    visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site))).json()
+    return {"participant": visit["participant"], "visit": visit["id"], **madrs(2)}
+
+
+CASES |= {
+    route: lambda world, caller, site, path=route[1]: _one_line(world, caller, site, path) for route in sorted(BULK)
+}
+
 SITE_PLACES = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety"),
     *("/v1/signatures", "/v1/data-queries", "/v1/locks", "/v1/verifications"),
 )
 OF_A_SITE: frozenset[Route] = frozenset(
     route
-    for route in CASES
+    for route in CASES.keys() - BULK
     if route[1].startswith(SITE_PLACES) and ("{" in route[1] or route[0] == "POST" or route[1].endswith("/content"))
 )
 """Routes about one record of one site: another site's is 404 there."""

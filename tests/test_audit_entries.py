@@ -216,4 +216,6 @@ def test_an_extract_download_and_a_sign_in_are_access_events_for_the_admin(world
     path = an_extract(world, approved=True)
     assert world.analyst.get(f"{path}/files/visits.csv").is_success
     found = rows(world.admin, subject_type="extract", subject_id=path.rsplit("/", 1)[1])
-    assert {"extract:requested", "extract:approved", "extract:downloaded"} == {row["action"] for row in found}
+    assert {"extract:requested", "extract:approved", "extract:built", "extract:downloaded"} == {
+        row["action"] for row in found
+    }

@@ -13,7 +13,7 @@ from app.models.account import Account, Role
 from app.permissions import Permission
 from app.services.grants import SITE_ROLES
 from tests.monitor_cases import an_event
-from tests.route_cases import CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit
+from tests.route_cases import BULK, CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit
 from tests.world import Caller, Registry, World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "permissions.md"
@@ -134,6 +134,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/deliveries/{delivery_id}/replay"): ADMIN,
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
+    **dict.fromkeys(sorted(BULK), STAFF),
     ("GET", "/v1/data-cuts"): ANALYST | CUSTODIAN,
     ("POST", "/v1/data-cuts"): CUSTODIAN,
     ("GET", "/v1/extracts"): ANALYST | CUSTODIAN,

@@ -69,6 +69,11 @@ class Caller:
         return {"Authorization": f"Bearer {self.token}", **more}
 
 
+def label() -> str:
+    """A site's label that no other person has, and that looks like nobody's number."""
+    return "L" + uuid4().hex[:14].translate(str.maketrans("0123456789", "ghijkmnpqr"))
+
+
 class World:
     """One study with the sites A and B, and callers for every role."""
 
@@ -179,7 +184,7 @@ class World:
         return {
             "study": self.study,
             "site": site,
-            "site_local_id": f"L{uuid4().int % 10**7}",
+            "site_local_id": label(),
             "age_at_consent": 41,
             "sex": "F",
             "screened_on": "2025-01-02",

@@ -39,11 +39,11 @@ def report_adverse_event(
 ) -> Response:
     """Report an event. Seriousness follows from the criteria; contradictions that cannot be true are refused."""
     return once.create(
-        session, actor, body, lambda: _made(request, *adverse_events.report_adverse_event(session, actor, body))
+        session, actor, body, lambda: made(request, *adverse_events.report_adverse_event(session, actor, body))
     )
 
 
-def _made(request: Request, read: AdverseEventRead, site_id: int) -> Made:
+def made(request: Request, read: AdverseEventRead, site_id: int) -> Made:
     return Made(read, f"/v1/adverse-events/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 

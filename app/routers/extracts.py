@@ -124,5 +124,6 @@ def download_file(
     """One file of your own extract, or a part of it (`Range`). Each download is in the audit trail."""
     file = extracts.download(session, actor, extract_id, name)
     headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
+    first = partial(chunks.part_at, session, extract_id, file.build, file.name)
     read = partial(chunks.read, request.app.state.database, extract_id, file.build, file.name)
-    return part_of(request, read, file.bytes, file.sha256, file.media_type, headers)
+    return part_of(request, first, read, file.bytes, file.sha256, file.media_type, headers)

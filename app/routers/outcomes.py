@@ -28,10 +28,10 @@ def record_outcome(
     body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record one administration of an instrument at a visit; the answer carries the server's scores."""
-    return once.create(session, actor, body, lambda: _made(request, *outcomes.record_outcome(session, actor, body)))
+    return once.create(session, actor, body, lambda: made(request, *outcomes.record_outcome(session, actor, body)))
 
 
-def _made(request: Request, read: OutcomeRead, site_id: int) -> Made:
+def made(request: Request, read: OutcomeRead, site_id: int) -> Made:
     return Made(read, f"/v1/outcomes/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 

@@ -43,11 +43,11 @@ def enrol(
         session,
         actor,
         body,
-        lambda: _made(request, *participants.enrol(session, actor, request.app.state.keyring, body)),
+        lambda: made(request, *participants.enrol(session, actor, request.app.state.keyring, body)),
     )
 
 
-def _made(request: Request, read: ParticipantRead, site_id: int) -> Made:
+def made(request: Request, read: ParticipantRead, site_id: int) -> Made:
     tag = etag(request.app.state.keyring, read.pid, read.version)
     return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id)
 
@@ -120,5 +120,5 @@ def change_status(
 ) -> Response:
     """Move a participant along the status model, with the effective day and the reason."""
     return once.create(
-        session, actor, body, lambda: _made(request, *participants.change_status(session, actor, pid, body))
+        session, actor, body, lambda: made(request, *participants.change_status(session, actor, pid, body))
     )

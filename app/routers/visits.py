@@ -26,10 +26,10 @@ def record_visit(
     body: VisitCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record a visit with its outcomes, all or nothing. Answers only after everything is stored."""
-    return once.create(session, actor, body, lambda: _made(request, *visits.record_visit(session, actor, body)))
+    return once.create(session, actor, body, lambda: made(request, *visits.record_visit(session, actor, body)))
 
 
-def _made(request: Request, read: VisitDetail, site_id: int) -> Made:
+def made(request: Request, read: VisitDetail, site_id: int) -> Made:
     return Made(read, f"/v1/visits/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 

@@ -65,19 +65,27 @@ def read(
 ) -> Iterator[bytes]:
     """The bytes from `start` up to `end`, the end not included. Each chunk is read for itself: nothing is held open
     while a client is slow. Raises ChunkGone."""
-    mine = (_CHUNKS.c.extract_id == extract_id, _CHUNKS.c.build == build, _CHUNKS.c.name == name)
     at = start
     while end is None or at < end:
-        found = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(*mine, _CHUNKS.c.start <= at)
         with database.read() as session:
-            row = session.execute(found.order_by(_CHUNKS.c.start.desc()).limit(1)).first()
-        part = row.content[at - row.start : None if end is None else end - row.start] if row is not None else b""
+            part = part_at(session, extract_id, build, name, at, end)
         if not part:
             if end is None:
                 return
             raise ChunkGone
         yield part
         at += len(part)
+
+
+def part_at(session: Session, extract_id: UUID, build: UUID, name: str, at: int, end: int | None) -> bytes:
+    """From one byte to the end of its chunk, or to `end`; nothing behind the last byte."""
+    mine = (_CHUNKS.c.extract_id == extract_id, _CHUNKS.c.build == build, _CHUNKS.c.name == name)
+    found = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(*mine, _CHUNKS.c.start <= at)
+    row = session.execute(found.order_by(_CHUNKS.c.start.desc()).limit(1)).first()
+    if row is None:
+        return b""
+    content: bytes = row.content
+    return content[at - row.start : None if end is None else end - row.start]
 
 
 class Reader(io.RawIOBase):

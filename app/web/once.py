@@ -7,9 +7,9 @@ primary key: the second waits for the first one's commit and then reads the answ
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,6 +19,7 @@ from app.access import Actor
 from app.errors import Invalid, Malformed, NotFound
 from app.models.base import canonical_json, now, table_of
 from app.models.idempotency import IdempotencyRecord
+from app.security.keys import Keyring
 
 _RECORDS = table_of(IdempotencyRecord)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -42,11 +43,22 @@ class Made:
     site_id: int | None = None
 
 
-class Once:
-    """The promise of one request to happen once."""
+class Told(NamedTuple):
+    """What a client is told of what it asked for."""
 
-    def __init__(self, request: Request, key: str) -> None:
-        self._request, self._key = request, key
+    text: str
+    status: int
+    location: str | None
+    etag: str | None
+    replayed: bool = False
+
+
+class Once:
+    """The promise of one request to happen once. A dry run does all of it and stores nothing."""
+
+    def __init__(self, keyring: Keyring, place: str, key: str, *, dry_run: bool = False) -> None:
+        """`place` is the method and the path: a key is for one of them."""
+        self._keyring, self._place, self._key, self._dry_run = keyring, place, key, dry_run
 
     def create(
         self,
@@ -57,6 +69,20 @@ class Once:
         status: int = 201,
     ) -> Response:
         """Answer with what `make` creates, or with what an equal request was told."""
+        if self._dry_run:
+            would = make().answer
+            session.rollback()
+            text = canonical_json({"dry_run": True, "answer": would.model_dump(mode="json")})
+            return Response(text, 200, media_type="application/json")
+        told = self.tell(session, actor, body, make, status)
+        named = {"Location": told.location, "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
+        headers = {name: value for name, value in named.items() if value is not None}
+        return Response(told.text, told.status, headers, media_type="application/json")
+
+    def tell(
+        self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
+    ) -> Told:
+        """The same, for whoever writes the answer in a form of their own."""
         record = self._claim(session, actor, body)
         if record is not None:
             return self._replayed(actor, record)
@@ -67,7 +93,7 @@ class Once:
             .where(*self._where(actor))
             .values(status=status, location=made.location, etag=made.etag, body=text, site_id=made.site_id)
         )
-        return _response(text, status, made.location, made.etag)
+        return Told(text, status, made.location, made.etag)
 
     def _claim(self, session: Session, actor: Actor, body: BaseModel) -> IdempotencyRecord | None:
         """None when this request is the first; else the record of the first."""
@@ -95,13 +121,11 @@ class Once:
             raise IdempotencyKeyReused
         return record
 
-    def _replayed(self, actor: Actor, record: IdempotencyRecord) -> Response:
+    def _replayed(self, actor: Actor, record: IdempotencyRecord) -> Told:
         """The first answer again, if the actor may still see the site it was about."""
         if record.site_id is not None and record.site_id not in actor.site_ids:
             raise NotFound
-        response = _response(record.body, record.status, record.location, record.etag)
-        response.headers["Idempotent-Replayed"] = "true"
-        return response
+        return Told(record.body, record.status, record.location, record.etag, replayed=True)
 
     def _where(self, actor: Actor) -> tuple[Any, ...]:
         return (
@@ -110,28 +134,28 @@ class Once:
         )
 
     def _digest(self) -> str:
-        digest: str = self._request.app.state.keyring.digest("idempotency", self._key.encode())
-        return digest
+        return self._keyring.digest("idempotency", self._key.encode())
 
     def _request_digest(self, body: BaseModel) -> str:
         """Keyed, as the body may hold a label that could be guessed."""
-        asked = [self._request.method, self._request.url.path, body.model_dump(mode="json")]
-        digest: str = self._request.app.state.keyring.digest("idempotency", canonical_json(asked).encode())
-        return digest
+        asked = [*self._place.split(" ", 1), body.model_dump(mode="json")]
+        return self._keyring.digest("idempotency", canonical_json(asked).encode())
 
 
-def _response(text: str, status: int, location: str | None, tag: str | None) -> Response:
-    headers = {name: value for name, value in (("Location", location), ("ETag", tag)) if value is not None}
-    return Response(text, status, headers, media_type="application/json")
+def require_key(key: object) -> str:
+    """A key as clients may choose them. Raises IdempotencyKeyMissing."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise IdempotencyKeyMissing
+    return key
 
 
 def _once(
     request: Request,
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own")] = None,
+    dry_run: Annotated[bool, Query(description="Check everything, tell what would be answered, store nothing")] = False,
 ) -> Once:
-    if key is None or not _KEY.fullmatch(key):
-        raise IdempotencyKeyMissing
-    return Once(request, key)
+    place = f"{request.method} {request.url.path}"
+    return Once(request.app.state.keyring, place, require_key(key), dry_run=dry_run)
 
 
 OncePerKey = Annotated[Once, Depends(_once)]

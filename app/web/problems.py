@@ -41,9 +41,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SQLAlchemyError, _database_error)
 
 
-def problem(error: RegistryError, instance: str) -> JSONResponse:
+def document(error: RegistryError, instance: str) -> dict[str, Any]:
     """The problem document of a refusal. `instance` is the path only: query strings may carry what must not echo."""
-    body: dict[str, Any] = {
+    return {
         "type": f"/v1/problems/{error.code()}",
         "title": error.title,
         "status": error.status,
@@ -54,7 +54,13 @@ def problem(error: RegistryError, instance: str) -> JSONResponse:
         "errors": [{"pointer": fault.pointer, "code": fault.code, "message": fault.message} for fault in error.faults],
         **error.facts,
     }
-    return JSONResponse(body, error.status, headers=error.headers, media_type="application/problem+json")
+
+
+def problem(error: RegistryError, instance: str) -> JSONResponse:
+    """The answer that carries it."""
+    return JSONResponse(
+        document(error, instance), error.status, headers=error.headers, media_type="application/problem+json"
+    )
 
 
 def _answer(request: Request, error: RegistryError) -> JSONResponse:

@@ -21,6 +21,7 @@ class RangeUnsatisfiable(Malformed):
 
 def part_of(
     request: Request,
+    first: Callable[[int, int], bytes],
     read: Callable[[int, int], Iterator[bytes]],
     length: int,
     sha256: str,
@@ -28,27 +29,23 @@ def part_of(
     headers: dict[str, str],
 ) -> Response:
     """The whole, or the one part that is asked for while `If-Range` still names this file; `read` gives the bytes
-    from a start up to an end. Several parts at once, or a header that cannot be read, get the whole, as section 14.2
-    allows.
-    Raises RangeUnsatisfiable."""
+    from a start up to an end, `first` some of them, while the handler still has its connection: so most failures are
+    told, and only a later one ends the connection before the length that was promised. Several parts at once, or a
+    header that cannot be read, get the whole, as section 14.2 allows. Raises RangeUnsatisfiable."""
     tag = f'"{sha256}"'
     digest = base64.b64encode(bytes.fromhex(sha256)).decode()
     common = {**headers, "ETag": tag, "Accept-Ranges": "bytes", "Repr-Digest": f"sha-256=:{digest}:"}
     found = _ONE.fullmatch(request.headers.get("range", ""))
     if found is None or not (found[1] or found[2]) or request.headers.get("if-range", tag) != tag:
-        return _streamed(read(0, length), 200, {**common, "Content-Length": str(length)}, media_type)
-    start, end = _bounds(found[1], found[2], length)
-    if start >= end:
-        raise RangeUnsatisfiable
-    place = {"Content-Range": f"bytes {start}-{end - 1}/{length}", "Content-Length": str(end - start)}
-    return _streamed(read(start, end), 206, {**common, **place}, media_type)
-
-
-def _streamed(parts: Iterator[bytes], status: int, headers: dict[str, str], media_type: str) -> Response:
-    """The first part is read before anything is answered, so that most failures are told; a later one ends the
-    connection before the length that was promised."""
-    first = next(parts, b"")
-    return StreamingResponse(chain([first], parts), status, headers, media_type)
+        start, end, status, place = 0, length, 200, {}
+    else:
+        start, end = _bounds(found[1], found[2], length)
+        if start >= end:
+            raise RangeUnsatisfiable
+        status, place = 206, {"Content-Range": f"bytes {start}-{end - 1}/{length}"}
+    begun = first(start, end)
+    parts = chain([begun], read(start + len(begun), end))
+    return StreamingResponse(parts, status, {**common, **place, "Content-Length": str(end - start)}, media_type)
 
 
 def _bounds(first: str, last: str, length: int) -> tuple[int, int]:

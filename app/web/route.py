@@ -17,7 +17,7 @@ _WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 
 
 class StrictRoute(APIRoute):
-    """JSON only, unless the endpoint takes a form (the OAuth ones).
+    """JSON only, unless the endpoint takes a form (the OAuth ones), or reads its body itself, line by line (bulk).
 
     An answer is written out in the handler's own thread. FastAPI would do it in another one while the database
     connection is still held: with all threads waiting for a connection, and all connections for a thread, nobody moves.
@@ -28,12 +28,12 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
-        takes_form = bool(self.openapi_extra and self.openapi_extra.get("x-form"))
+        takes_form, streams = ((self.openapi_extra or {}).get(name) for name in ("x-form", "x-stream"))
 
         async def strict(request: Request) -> Response:
             strict_request = StrictRequest(request.scope, request.receive)
             _require_single(request)
-            if request.method in _WITH_BODY:
+            if request.method in _WITH_BODY and not streams:
                 await strict_request.read_whole(request.app.state.settings.max_body_bytes)
                 if not takes_form and await strict_request.body():
                     _require_json(request)

@@ -1,0 +1,150 @@
+"""Many records in one request: NDJSON in, one result a line out, each line under the rules of its single post."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.access import Actor, requires
+from app.errors import BodyTooLarge
+from app.models.adverse_event_shapes import AdverseEventCreate
+from app.models.base import Filter
+from app.models.outcome import OutcomeCreate
+from app.models.participant import ParticipantCreate
+from app.models.visit import VisitCreate
+from app.permissions import Permission
+from app.routers import adverse_events as events
+from app.routers import outcomes, participants, visits
+from app.services import adverse_events, bulk
+from app.services import outcomes as outcome_service
+from app.services import participants as participant_service
+from app.services import visits as visit_service
+from app.services.bulk import Noun, Upload
+from app.web.lines import NDJSON, Line, batches
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1", tags=["bulk"], route_class=StrictRoute)
+
+
+class TooManyLines(BodyTooLarge):
+    """One request takes only so many lines (REGISTRY_MAX_BULK_LINES): this one and all after it were not tried."""
+
+
+class BulkQuery(Filter):
+    atomic: bool = False
+    """All lines or none."""
+
+    dry_run: bool = False
+    """Check every line, store none."""
+
+
+NOUNS = {
+    Permission.participant_write: Noun(
+        "/v1/participants",
+        ParticipantCreate,
+        lambda request, session, actor, body: participants.made(
+            request, *participant_service.enrol(session, actor, request.app.state.keyring, body)
+        ),
+    ),
+    Permission.visit_write: Noun(
+        "/v1/visits",
+        VisitCreate,
+        lambda request, session, actor, body: visits.made(request, *visit_service.record_visit(session, actor, body)),
+    ),
+    Permission.outcome_write: Noun(
+        "/v1/outcomes",
+        OutcomeCreate,
+        lambda request, session, actor, body: outcomes.made(
+            request, *outcome_service.record_outcome(session, actor, body)
+        ),
+    ),
+    Permission.adverse_event_write: Noun(
+        "/v1/adverse-events",
+        AdverseEventCreate,
+        lambda request, session, actor, body: events.made(
+            request, *adverse_events.report_adverse_event(session, actor, body)
+        ),
+    ),
+}
+
+
+async def _upload(request: Request, permission: Permission, query: BulkQuery) -> Response:
+    upload = Upload(request, NOUNS[permission], dry_run=query.dry_run)
+    settings, stored = request.app.state.settings, True
+    results: list[dict[str, Any]] = []
+    lines: list[Line] = []
+    async for batch in batches(request, bulk.BATCH, settings.max_body_bytes):
+        room = settings.max_bulk_lines - len(results) - len(lines)
+        if query.atomic:
+            if len(batch) > room:
+                raise BodyTooLarge(headers={"Connection": "close"})
+            lines += batch
+            continue
+        await requires(permission)(request)  # again: a grant may have ended since
+        results += await run_in_threadpool(_stored, upload, batch[:room])
+        if len(batch) > room:
+            results.append(upload.refused(batch[room], TooManyLines()))
+        if upload.broken or len(batch) > room:
+            break
+    if query.atomic:
+        results, stored = await run_in_threadpool(_stored_all, upload, lines)
+    whole = all("problem" not in result for result in results)
+    status = 422 if not stored else 200 if whole else 207
+    headers = {"Retry-After": "1"} if upload.broken else {}
+    return Response(b"".join(map(_written, results)), status, headers, media_type=NDJSON)
+
+
+def _stored(upload: Upload, batch: list[Line]) -> list[dict[str, Any]]:
+    results = upload.store(batch)
+    upload.remember_refusals()
+    return results
+
+
+def _stored_all(upload: Upload, lines: list[Line]) -> tuple[list[dict[str, Any]], bool]:
+    told = upload.store_all(lines)
+    upload.remember_refusals()
+    return told
+
+
+def _written(result: dict[str, Any]) -> bytes:
+    return json.dumps(result, separators=(",", ":")).encode() + b"\n"
+
+
+def _body(noun: Noun) -> dict[str, Any]:
+    """What the route takes and gives, for its description: the body is never declared, as it is read line by line."""
+    record = {"$ref": f"#/components/schemas/{noun.shape.__name__}"}
+    line = {
+        "type": "object",
+        "required": ["key", "record"],
+        "properties": {"key": {"type": "string"}, "record": record},
+    }
+    content = {NDJSON: {"schema": line}, "application/json": {"schema": {"type": "array", "items": line}}}
+    return {"x-stream": True, "requestBody": {"required": True, "content": content}}
+
+
+def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
+    """The same for each noun, but for what it asks of the actor."""
+
+    async def upload(
+        request: Request,
+        query: Annotated[BulkQuery, Query()],
+        _actor: Annotated[Actor, Depends(requires(permission))],
+    ) -> Response:
+        return await _upload(request, permission, query)
+
+    return upload
+
+
+for _permission, _noun in NOUNS.items():
+    _told = {code: {"content": {NDJSON: {"schema": {"type": "object"}}}} for code in (200, 207, 422)}
+    router.add_api_route(
+        f"{_noun.path.removeprefix('/v1')}/bulk",
+        _endpoint(_permission),
+        methods=["POST"],
+        name=f"upload_{_noun.path.removeprefix('/v1/').replace('-', '_')}",
+        responses=_told,  # type: ignore[arg-type]
+        openapi_extra=_body(_noun),
+        response_class=Response,
+    )

@@ -1,0 +1,68 @@
+"""A body of many records, read piece by piece: NDJSON, or a JSON array that is small enough to be read whole."""
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from fastapi import Request
+
+from app.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
+from app.web.strict_json import StrictRequest, parse_json
+
+NDJSON = "application/x-ndjson"
+
+
+class Line(NamedTuple):
+    """One record as it was sent: its bytes, or its value when it came in an array. `raw` None: longer than allowed."""
+
+    number: int
+    raw: bytes | None
+    value: Any = None
+
+
+async def batches(request: Request, size: int, longest: int) -> AsyncIterator[list[Line]]:
+    """The lines of a request, so many at a time; empty ones are counted and left out. What a client had not sent to
+    its end when the connection broke is no line. Raises UnsupportedMediaType, BodyTooLarge, MalformedJson."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in {NDJSON, "application/json"}:
+        raise UnsupportedMediaType
+    source = _of_ndjson(request, longest) if media_type == NDJSON else _of_array(request, longest)
+    batch: list[Line] = []
+    async for line in source:
+        batch.append(line)
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _of_ndjson(request: Request, longest: int) -> AsyncIterator[Line]:
+    waiting, number, overlong = b"", 0, False
+    async for chunk in request.stream():
+        *whole, waiting = (waiting + chunk).split(b"\n")
+        for text in whole:
+            number += 1
+            if overlong or text.strip():
+                yield Line(number, None if overlong or len(text) > longest else text)
+            overlong = False
+        if len(waiting) > longest:
+            overlong, waiting = True, b""
+    if overlong or waiting.strip():
+        yield Line(number + 1, None if overlong else waiting)
+
+
+async def _of_array(request: Request, longest: int) -> AsyncIterator[Line]:
+    whole = StrictRequest(request.scope, request.receive)
+    await whole.read_whole(longest)
+    values = parse_json(await whole.body())
+    if not isinstance(values, list):
+        raise MalformedJson
+    for number, value in enumerate(values, 1):
+        yield Line(number, b"", value)
+
+
+def value_of(line: Line) -> Any:
+    """The record. Raises BodyTooLarge, MalformedJson."""
+    if line.raw is None:
+        raise BodyTooLarge
+    return parse_json(line.raw) if line.raw else line.value
