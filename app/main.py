@@ -19,6 +19,7 @@ from app.routers import (
     audit_entries,
     auth,
     bulk,
+    changes,
     course,
     data_cuts,
     data_queries,
@@ -78,6 +79,7 @@ ROUTERS = (
     extracts,
     subscriptions,
     audit_entries,
+    changes,
 )
 
 

@@ -15,6 +15,7 @@ class Permission(StrEnum):
     adverse_event_review = "adverse-event:review"
     adverse_event_write = "adverse-event:write"
     audit_read = "audit:read"
+    change_read = "change:read"
     codebook_read = "codebook:read"
     cut_make = "cut:make"
     cut_read = "cut:read"
@@ -54,6 +55,7 @@ class Permission(StrEnum):
 _P = Permission
 CLINICAL_READS = {
     _P.adverse_event_read,
+    _P.change_read,
     _P.dosing_session_read,
     _P.outcome_read,
     _P.participant_read,

@@ -279,6 +279,7 @@ CASES: Mapping[Route, Case] = {
     **OUTBOX_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
+    ("GET", "/v1/changes"): lambda world, caller, site: caller.get("/v1/changes"),
     ("GET", "/v1/data-cuts"): lambda world, caller, site: caller.get("/v1/data-cuts"),
     ("POST", "/v1/data-cuts"): lambda world, caller, site: caller.post("/v1/data-cuts", a_cut(world)),
     ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),

@@ -132,6 +132,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/subscriptions/{subscription_id}/test"): ADMIN,
     ("GET", "/v1/deliveries"): ADMIN,
     ("POST", "/v1/deliveries/{delivery_id}/replay"): ADMIN,
+    ("GET", "/v1/changes"): CLINICAL_READERS,
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
     **dict.fromkeys(sorted(BULK), STAFF),

@@ -1,0 +1,85 @@
+"""The change feed: asked for, waited for, or kept open as server-sent events."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from app.access import Actor, requires
+from app.errors import RegistryError
+from app.models.change import ChangeFilter, ChangeList
+from app.permissions import Permission
+from app.services.changes import Places, Told, after
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/changes", tags=["changes"], route_class=StrictRoute)
+known = requires(Permission.change_read)
+Reader = Annotated[Actor, Depends(known)]
+EVENTS = "text/event-stream"
+LOOK_SECONDS, BEAT_SECONDS = 0.5, 15.0
+"""Between two looks of somebody who waits; between two signs of life, which keep proxies from closing the stream."""
+
+
+@router.get("", response_model=ChangeList, responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}})
+async def list_changes(
+    query: Annotated[ChangeFilter, Query()],
+    actor: Reader,
+    request: Request,
+    last_event: Annotated[str | None, Header(alias="Last-Event-ID", max_length=4000)] = None,
+) -> Any:
+    """Every committed change at your sites, once and in order. With `Accept: text/event-stream` the stream stays open;
+    each event's id is a place to go on from."""
+    places = Places(request.app.state.keyring, actor, query)
+    if EVENTS in request.headers.get("accept", ""):
+        place = places.read(query.after or last_event)
+        return StreamingResponse(_events(request, query, places, place), media_type=EVENTS)
+    told = await _awaited(request, query, places.read(query.after))
+    items = [change for change, _ in told.changes]
+    answer = ChangeList(items=items, next=places.written(told.place), more=told.more)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int]) -> Told:
+    until = time.monotonic() + query.wait
+    while True:
+        told = await _look(request, query, place)
+        if told.changes or told.more or time.monotonic() >= until or await request.is_disconnected():
+            return told
+        place = told.place
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> Told:
+    """Each look asks anew who this is: a token that ran out or a grant that ended ends the waiting, too. Nobody who
+    waits holds a connection."""
+    actor = await known(request)
+
+    def look() -> Told:
+        with request.app.state.database.read(request) as session:
+            return after(session, actor, query, place)
+
+    return await run_in_threadpool(look)
+
+
+async def _events(request: Request, query: ChangeFilter, places: Places, place: dict[int, int]) -> AsyncIterator[bytes]:
+    beat = time.monotonic()
+    yield b"retry: 3000\n\n"
+    while True:
+        try:
+            told = await _look(request, query, place)
+        except RegistryError:  # it can only be heard when the client comes again
+            return
+        for change, behind in told.changes:
+            yield f"id: {places.written(behind)}\nevent: change\ndata: {change.model_dump_json()}\n\n".encode()
+        place = told.place
+        if told.changes:
+            beat = time.monotonic()
+        elif time.monotonic() - beat >= BEAT_SECONDS:
+            beat = time.monotonic()
+            yield b": still here\n\n"
+        if not told.more:
+            await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,108 @@
+"""The change feed, read from the audit chains.
+
+A chain's head is locked to the end of the transaction that lengthens it, so the numbers of a chain are in the order of
+commits and without gaps: who has seen a number has seen all before it, however long others' transactions are. A place
+in the feed is therefore one number for each site.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+from sqlmodel import Session
+
+from app.access import Actor
+from app.errors import Malformed
+from app.models.audit import AuditChain, AuditEntry
+from app.models.base import table_of
+from app.models.change import ChangeFilter, ChangeRead
+from app.security.keys import Keyring
+from app.security.sealing import SealBroken, seal, unseal
+
+_ENTRIES, _CHAINS = table_of(AuditEntry), table_of(AuditChain)
+_COLUMNS = ("site_id", "seq", "at", "action", "subject_type", "subject_id", "subject_version", "changes", "request_id")
+
+
+class PlaceInvalid(Malformed):
+    """`after` was not given to you by this feed; start again without it, and skip what you have."""
+
+
+class Places:
+    """Places in the feed of one account, as clients keep them: sealed, and for these filters only."""
+
+    def __init__(self, keyring: Keyring, actor: Actor, query: ChangeFilter) -> None:
+        self._key = keyring.derived("cursor")
+        self._context = json.dumps(["changes", str(actor.account_id), query.study, query.site]).encode()
+
+    def read(self, text: str | None) -> dict[int, int]:
+        """Raises PlaceInvalid."""
+        if text is None:
+            return {}
+        try:
+            return {int(site_id): seq for site_id, seq in json.loads(unseal(self._key, text, self._context)).items()}
+        except SealBroken:
+            raise PlaceInvalid from None
+
+    def written(self, place: Mapping[int, int]) -> str:
+        return seal(self._key, json.dumps(place).encode(), self._context)
+
+
+class Told(NamedTuple):
+    """Each change with the place behind it; the place behind all that was looked at; whether there is more."""
+
+    changes: list[tuple[ChangeRead, dict[int, int]]]
+    place: dict[int, int]
+    more: bool
+
+
+def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> Told:
+    """What was committed behind a place. Sites that are out of reach by now are silent, those that came into reach are
+    told from their beginning."""
+    heads = session.execute(
+        sa.select(_CHAINS.c.site_id, _CHAINS.c.seq).where(
+            _CHAINS.c.site_id.in_(actor.sites_at(query.study, query.site))
+        )
+    )
+    behind = [row.site_id for row in heads if row.seq > place.get(row.site_id, 0)]
+    here, told = dict(place), []
+    if not behind:
+        return Told([], here, False)
+    rows = session.execute(_entries(behind, place, query.limit + 1)).all()
+    for row in rows[: query.limit]:
+        here[row.site_id] = row.seq
+        if row.changes != "[]":  # a look at something is no change
+            told.append((_read(row, actor), dict(here)))
+    return Told(told, here, len(rows) > query.limit)
+
+
+def _entries(site_ids: list[int], place: Mapping[int, int], limit: int) -> sa.Select[Any]:
+    """A site after another, each in order; of each no more than is asked for, so that a long chain costs no more."""
+    each = [
+        sa.select(*(_ENTRIES.c[name] for name in _COLUMNS))
+        .where(_ENTRIES.c.site_id == site_id, _ENTRIES.c.seq > place.get(site_id, 0))
+        .order_by(_ENTRIES.c.seq)
+        .limit(limit)
+        .subquery()
+        for site_id in sorted(site_ids)
+    ]
+    found = sa.union_all(*(sa.select(one) for one in each)).subquery()
+    return sa.select(found).order_by(found.c.site_id, found.c.seq).limit(limit)
+
+
+def _read(row: Row[Any], actor: Actor) -> ChangeRead:
+    at = actor.places[row.site_id]
+    return ChangeRead(
+        study=at.study,
+        site=at.site,
+        seq=row.seq,
+        at=row.at,
+        action=row.action,
+        subject_type=row.subject_type,
+        subject_id=row.subject_id,
+        version=row.subject_version,
+        fields=[change["field"] for change in json.loads(row.changes)],
+        request_id=UUID(row.request_id) if row.request_id else None,
+    )

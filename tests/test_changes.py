@@ -1,0 +1,221 @@
+"""The change feed: every committed change of one's sites, once, in order, and nothing of others."""
+
+import json
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import pytest
+from sqlmodel import col, select
+
+from app.models.account import Role
+from app.models.audit import AuditEntry
+from tests.course_cases import CONSENT, under_amendment
+from tests.hostile import live_study
+from tests.server import LiveServer
+from tests.world import Caller, World
+
+Change = dict[str, Any]
+
+
+def feed(caller: Caller, place: str | None = None, **query: Any) -> tuple[list[Change], str]:
+    """All that is behind a place, and the place behind it."""
+    found: list[Change] = []
+    while True:
+        asked = {**query, **({"after": place} if place else {})}
+        answer = caller.get("/v1/changes", **asked)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["items"]
+        place = str(page["next"])
+        if not page["more"]:
+            return found, place
+
+
+def committed(world: World, *sites: str) -> list[tuple[int, int]]:
+    """Site and number of every entry of these sites that changed something."""
+    wanted = [world.site_ids[site] for site in sites]
+    statement = select(AuditEntry.site_id, AuditEntry.seq).where(
+        col(AuditEntry.site_id).in_(wanted), AuditEntry.changes != "[]"
+    )
+    with world.registry.database.read() as session:
+        return sorted((site, seq) for site, seq in session.exec(statement))
+
+
+def told(world: World, changes: list[Change]) -> list[tuple[int, int]]:
+    return [(world.site_ids[change["site"]], change["seq"]) for change in changes]
+
+
+def test_what_was_done_is_told_in_order_without_a_value(world: World) -> None:
+    pid = world.enrolled()
+    visit = world.staff_a.post("/v1/visits", world.visit(pid)).headers["Location"]
+    seen = world.staff_a.get(visit).headers["ETag"]
+    world.staff_a.patch(visit, {"occurred_on": "2025-01-26", "reason": "misread"}, seen)
+    changes, place = feed(world.staff_a)
+    assert [change["action"] for change in changes][-2:] == ["visit:recorded", "visit:amended"]
+    last = changes[-1]
+    assert (last["subject_type"], last["subject_id"], last["version"]) == ("visit", visit.rpartition("/")[2], 2)
+    assert last["fields"] == ["occurred_on"]
+    assert "2025-01-26" not in json.dumps(changes)
+    assert feed(world.staff_a, place)[0] == []
+
+
+def test_withdrawals_and_consents_are_changes(world: World) -> None:
+    pid = under_amendment(world, "A")
+    _, place = feed(world.staff_a)
+    assert world.staff_a.post(f"/v1/participants/{pid}/consents", CONSENT).is_success
+    withdrawal = {"scope": "sharing", "effective_on": "2025-03-01", "reason": "changed their mind"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", withdrawal).is_success
+    changes, _ = feed(world.staff_a, place)
+    assert {"consent", "withdrawal"} <= {change["subject_type"] for change in changes}
+
+
+def test_a_look_up_is_no_change_and_is_passed_over(world: World) -> None:
+    body = world.enrolment()
+    assert world.staff_a.post("/v1/participants", body).is_success
+    changes, place = feed(world.staff_a)
+    looked = {name: body[name] for name in ("study", "site", "site_local_id")}
+    assert world.staff_a.post("/v1/participants/lookup", looked).is_success
+    assert feed(world.staff_a, place)[0] == []
+    assert feed(world.staff_a)[0] == changes
+
+
+def test_one_sees_ones_own_sites_alone(world: World) -> None:
+    world.enrolled("A")
+    world.enrolled("B")
+    assert {change["site"] for change in feed(world.staff_a)[0]} == {"A"}
+    assert {change["site"] for change in feed(world.monitor)[0]} == {"A", "B"}
+    assert {change["site"] for change in feed(world.monitor, site="B", study=world.study)[0]} == {"B"}
+    assert feed(world.monitor, site="NO_SUCH")[0] == []
+    assert feed(World(world.registry).monitor)[0] == []
+
+
+def test_a_site_that_comes_into_reach_is_told_from_its_beginning(world: World) -> None:
+    world.enrolled("A")
+    world.enrolled("B")
+    account = world.account((Role.monitor, "A"))
+    changes, place = feed(Caller(world.registry.client, world.token(account)))
+    assert {change["site"] for change in changes} == {"A"}
+    grant = {"role": "monitor", "study": world.study, "sites": ["B"]}
+    assert world.admin.post(f"/v1/users/{account.id}/grants", grant).is_success
+    account.grants_version += 1
+    later, _ = feed(Caller(world.registry.client, world.token(account)), place)
+    assert {change["site"] for change in later} == {"B"}
+
+
+def test_small_pages_tell_the_same(world: World) -> None:
+    for site in "ABAB":
+        world.enrolled(site)
+    whole, _ = feed(world.monitor)
+    assert feed(world.monitor, limit=1)[0] == feed(world.monitor, limit=3)[0] == whole
+    assert sorted(told(world, whole)) == committed(world, "A", "B")
+
+
+@pytest.mark.parametrize("place", ["x", "AAAA", "A" * 3000, "\u00e9"])
+def test_a_place_of_nobody_is_refused(world: World, place: str) -> None:
+    answer = world.staff_a.get("/v1/changes", after=place)
+    assert (answer.status_code, answer.json()["code"]) == (400, "place_invalid")
+
+
+def test_a_place_is_its_owners_and_for_its_filters(world: World) -> None:
+    world.enrolled()
+    _, place = feed(world.staff_a)
+    assert world.monitor.get("/v1/changes", after=place).json()["code"] == "place_invalid"
+    assert world.staff_a.get("/v1/changes", after=place, site="A").json()["code"] == "place_invalid"
+
+
+def test_no_gap_and_nothing_twice_while_fifty_write(world: World) -> None:
+    people = {site: [world.enrolled(site) for _ in range(5)] for site in "AB"}
+    seen, ended = [], Event()
+
+    def follow() -> None:
+        place = None
+        while not ended.is_set():
+            changes, place = feed(world.monitor, place, limit=7)
+            seen.extend(changes)
+        seen.extend(feed(world.monitor, place, limit=7)[0])
+
+    def write(number: int) -> None:
+        site = "AB"[number % 2]
+        staff = world.staff_a if site == "A" else world.staff_b
+        for _ in range(2):
+            assert staff.post("/v1/adverse-events", world.event(people[site][number % 5])).is_success
+
+    assert world.staff_a
+    assert world.monitor
+    follower = Thread(target=follow)
+    follower.start()
+    with ThreadPoolExecutor(50) as threads:
+        list(threads.map(write, range(50)))
+    ended.set()
+    follower.join()
+    assert sorted(told(world, seen)) == committed(world, "A", "B")
+    by_site = defaultdict(list)
+    for change in seen:
+        by_site[change["site"]].append(change["seq"])
+    assert all(numbers == sorted(numbers) for numbers in by_site.values())
+
+
+def test_a_change_of_a_long_transaction_is_told_when_it_is_committed(world: World) -> None:
+    """Begun before the others, committed after them: its number comes later, so a reader who was past them meets it."""
+    from app import audit
+
+    pid = world.enrolled()
+    place = feed(world.monitor)[1]
+    site = world.site_ids["A"]
+    with world.registry.database.write() as session:
+        event = audit.Event("visit:recorded", "visit", pid, 1, [{"field": "x", "old": None, "new": 1}])
+        if not world.registry.database.is_sqlite:  # SQLite has one writer anyway
+            with ThreadPoolExecutor(1) as thread:
+                session.exec(select(AuditEntry).limit(1)).all()
+                assert thread.submit(world.enrolled, "A").result(10)
+            changes, place = feed(world.monitor, place)
+            assert "participant" in {change["subject_type"] for change in changes}
+        audit.append(session, "system", site, [event])
+    assert [change["subject_id"] for change in feed(world.monitor, place)[0]] == [pid]
+
+
+def test_who_waits_hears_at_once_and_who_waits_in_vain_gets_a_place(world: World) -> None:
+    pid = world.enrolled()
+    _, place = feed(world.staff_a)
+    started = time.monotonic()
+    answer = world.staff_a.get("/v1/changes", after=place, wait=1).json()
+    assert (answer["items"], answer["more"]) == ([], False)
+    assert time.monotonic() - started >= 1
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(world.staff_a.get, "/v1/changes", after=place, wait=30)
+        time.sleep(0.2)
+        assert world.staff_a.post("/v1/adverse-events", world.event(pid)).is_success
+        assert len(waiting.result(20).json()["items"]) == 1
+
+
+def test_a_stream_tells_what_happens_and_goes_on_where_it_broke(live_server: LiveServer) -> None:
+    with live_study(live_server) as live:
+        live.enrolled()
+        headers = {"Authorization": f"Bearer {live.staff.token}", "Accept": "text/event-stream"}
+
+        def first(count: int, last: str | None) -> list[dict[str, str]]:
+            sent = {**headers, **({"Last-Event-ID": last} if last else {})}
+            events: list[dict[str, str]] = [{}]
+            with httpx.stream("GET", f"{live.server.base_url}/v1/changes", headers=sent, timeout=20) as stream:
+                assert stream.headers["Content-Type"].startswith("text/event-stream")
+                for text in stream.iter_lines():
+                    if text:
+                        name, _, value = text.partition(": ")
+                        events[-1][name] = value
+                    elif "data" in events[-1]:
+                        events.append({})
+                    if len(events) > count:
+                        break
+            return events[:count]
+
+        begun = first(2, None)
+        with ThreadPoolExecutor(1) as thread:
+            later = thread.submit(first, 1, begun[-1]["id"])
+            time.sleep(0.5)
+            live.enrolled()
+            (event,) = later.result(20)
+        assert json.loads(event["data"])["seq"] == json.loads(begun[-1]["data"])["seq"] + 1
