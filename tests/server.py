@@ -52,17 +52,25 @@ def running_server(folder: Path, database_url: str, **settings: str) -> Iterator
     subprocess.run(registry_command("init"), env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     port = free_port()
     log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            registry_command("serve", "--port", str(port)), env=environment, cwd=ROOT, stdout=output, stderr=output
-        )
+    server = LiveServer(f"http://127.0.0.1:{port}", database_url, environment, _started(port, environment, log), log)
     try:
-        server = LiveServer(f"http://127.0.0.1:{port}", database_url, environment, process, log)
         _wait(server)
         yield server
     finally:
-        process.terminate()
-        process.wait(30)
+        server.process.terminate()
+        server.process.wait(30)
+
+
+def restart(server: LiveServer) -> None:
+    """Serve again where a server was killed."""
+    server.process = _started(int(server.base_url.rpartition(":")[2]), server.environment, server.log)
+    _wait(server)
+
+
+def _started(port: int, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    command = registry_command("serve", "--port", str(port))
+    with log.open("ab") as output:
+        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
 
 
 def _wait(server: LiveServer) -> None:
