@@ -1,0 +1,126 @@
+"""`registry-site`: what a site does from a command line. Address and credentials come from SITE_APP_URL,
+SITE_APP_CLIENT_ID and SITE_APP_CLIENT_SECRET."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import NAMESPACE_URL, uuid5
+
+import typer
+
+from app.client.credentials import ClientCredentials
+from app.client.errors import RegistryFailure
+from app.client.outbox import Outbox
+from app.client.registry import Registry
+
+app = typer.Typer(help="A site's side of the research registry.", no_args_is_help=True, add_completion=False)
+NOUNS = ("participants", "visits", "outcomes", "adverse-events")
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, a record a row")]
+
+
+def _registry() -> Registry:
+    try:
+        url, name, secret = (os.environ[f"SITE_APP_{one}"] for one in ("URL", "CLIENT_ID", "CLIENT_SECRET"))
+    except KeyError as missing:
+        raise typer.BadParameter(f"Set {missing.args[0]}") from None
+    return Registry(url, ClientCredentials(name, secret))
+
+
+@app.command()
+def enrol(record: Annotated[str, typer.Argument(help="The body of POST /v1/participants as JSON; - reads it")]) -> None:
+    """Enrol one person; prints the pid."""
+    with _registry() as registry:
+        text = sys.stdin.read() if record == "-" else record
+        typer.echo(registry.post("/v1/participants", json.loads(text)).body["pid"])
+
+
+@app.command()
+def upload(noun: str, file: File, dry_run: Annotated[bool, typer.Option(help="Check only")] = False) -> None:
+    """Post every row of a CSV. Run it again after a failure, as the same app: a row that is stored is not stored twice.
+
+    A column is a field of the record; `consent.version` is a field within one. A cell that is JSON (numbers, true,
+    lists) is read as such, an empty one is left out.
+    """
+    if noun not in NOUNS:
+        raise typer.BadParameter(f"one of {', '.join(NOUNS)}")
+    records = list(_records(noun, file))
+    failed = 0
+    with _registry() as registry, typer.progressbar(length=len(records), label=noun, file=sys.stderr) as bar:
+        for row, line in enumerate(registry.bulk(noun, records, dry_run=dry_run), 2):
+            bar.update(1)
+            if line.problem is not None:
+                failed += 1
+                places = "; ".join(f"{one['pointer']} {one['message']}" for one in line.problem.get("errors", []))
+                typer.echo(f"\nrow {row}: {line.problem['code']}: {places or line.problem['detail']}")
+    typer.echo(f"{len(records) - failed} of {len(records)} rows are {'valid' if dry_run else 'stored'}.")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _records(noun: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with a key made from its content and its place among equal rows, so that it is the same next time."""
+    seen: dict[str, int] = {}
+    with file.open(newline="", encoding="utf-8-sig") as source:
+        for row in csv.DictReader(source):
+            record: dict[str, Any] = {}
+            for name, cell in row.items():
+                if cell:
+                    *outer, last = name.split(".")
+                    place = record
+                    for one in outer:
+                        place = place.setdefault(one, {})
+                    place[last] = _value(cell)
+            text = json.dumps([noun, record], sort_keys=True)
+            seen[text] = seen.get(text, 0) + 1
+            yield str(uuid5(NAMESPACE_URL, f"{text}{seen[text]}")), record
+
+
+def _value(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
+
+
+@app.command()
+def watch(
+    after: Annotated[str | None, typer.Option(help="A place that was printed before")] = None,
+    once: Annotated[bool, typer.Option(help="Stop when nothing is new")] = False,
+) -> None:
+    """Print what changes at the site, one JSON object a line, each with the place to go on from."""
+    with _registry() as registry:
+        place = after
+        while True:
+            page = registry.get("/v1/changes", after=place, wait=0 if once else 30).body
+            place = page["next"]
+            for change in page["items"]:
+                typer.echo(json.dumps({**change, "place": place}))
+            if once and not page["more"]:
+                return
+
+
+@app.command()
+def outbox(
+    file: Annotated[Path, typer.Argument(help="The app's outbox")],
+    send: Annotated[bool, typer.Option(help="Send what waits")] = False,
+) -> None:
+    """What an app's outbox holds, without its contents; with --send, send it first."""
+    with Outbox(file) as box:
+        if send:
+            with _registry() as registry:
+                typer.echo(f"{box.send(registry)} stored now.")
+        for act in box.acts():
+            reason = f"  {act.problem.get('code')}" if act.problem else ""
+            typer.echo(f"{act.state:8} @{act.key}  {act.path}{reason}")
+
+
+def main() -> None:
+    """Known failures end in one sentence."""
+    try:
+        app()
+    except RegistryFailure as failure:
+        typer.echo(str(failure), err=True)
+        sys.exit(2)
