@@ -4,19 +4,20 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 
-from app.client.calls import Answer, Call, Pause, Steps, already_so, amending, answered, creating, meant, new_key
+from app.client.calls import Answer, Call, Pause, already_so, amending, answered, creating, meant, new_key
 from app.client.credentials import Credentials
 from app.client.errors import Damaged, Stale, Unreachable
 
 BULK_LINES = 500
 Record = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class Line(NamedTuple):
@@ -44,7 +45,7 @@ class Registry:
     def _call(self, call: Call) -> httpx.Response:
         return self._driven(answered(self._credentials, self._base, call, self._patience))
 
-    def _driven(self, steps: Steps) -> httpx.Response:
+    def _driven(self, steps: Generator[httpx.Request | Pause, httpx.Response, T]) -> T:
         try:
             step = next(steps)
             while True:
@@ -59,8 +60,15 @@ class Registry:
                 else:
                     step = steps.send(answer)
         except StopIteration as ended:
-            found: httpx.Response = ended.value
+            found: T = ended.value
             return found
+
+    def token(self) -> str:
+        """The access token that calls carry just now. Raises NotSignedIn, Unreachable."""
+        try:
+            return self._driven(self._credentials.token(self._base))
+        except httpx.TransportError as error:
+            raise Unreachable(f"Signing in: {type(error).__name__}") from error
 
     def get(self, path: str, **query: Any) -> Answer:
         """Raises Refused, Unreachable, like every call here."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from threading import Lock
 
-from app.demo.caller import Caller
+from app.demo.caller import Caller, token_of
 from app.demo.course import courses
 from app.demo.demo_file import Demo, DemoAccount
 from app.demo.server import ADMIN
@@ -14,7 +14,7 @@ from app.demo.site_app import post_all
 
 
 def load(base_url: str, password: str) -> Demo:
-    """Everything that makes the demo of a fresh registry. Raises Refused."""
+    """Everything that makes the demo of a fresh registry. Raises RegistryFailure."""
     admin = DemoAccount(role="admin", organisation="Registry office", username=ADMIN, password=password)
     with Caller.signed_in(base_url, admin) as caller:
         say(f"Admin: study {STUDY} with protocol mdma-mdd-generic/1 and the sites {', '.join(SITES)} ...")
@@ -34,11 +34,10 @@ def load(base_url: str, password: str) -> Demo:
 
 
 def sign_everybody_in(demo: Demo) -> None:
-    """Put a fresh token into every account. Raises Refused."""
+    """Put a fresh token into every account. Raises RegistryFailure."""
     say(f"Signing in {len(demo.accounts)} accounts ...")
-    with Caller(demo.base_url) as stranger:
-        for account in demo.accounts:
-            account.token = stranger.token_of(account)
+    for account in demo.accounts:
+        account.token = token_of(demo.base_url, account)
 
 
 def first_pid(demo: Demo) -> str:

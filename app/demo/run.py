@@ -10,7 +10,7 @@ from urllib.request import getproxies
 
 from pydantic import ValidationError
 
-from app.demo.caller import Refused
+from app.client import RegistryFailure
 from app.demo.demo_file import Demo
 from app.demo.load import first_pid, load, say, serious_event, sign_everybody_in
 from app.demo.server import Server, ServerFailed, free_port, init
@@ -41,7 +41,7 @@ def run(data: Path, port: int, leave: bool) -> int:
         return 0 if (folder / FILE).exists() else INTERRUPTED
     except FolderOccupied:
         reason = f"{folder} is not empty and holds no complete demo. Remove it, or choose another with --data."
-    except (ServerFailed, Refused) as failure:
+    except (ServerFailed, RegistryFailure) as failure:
         reason = f"The demo failed. {failure}"
     print(reason, file=sys.stderr, flush=True)
     return 1

@@ -18,7 +18,7 @@ def new_password() -> str:
 
 
 def make_study(admin: Caller) -> None:
-    """The study with the shipped generic protocol and three sites. Raises Refused."""
+    """The study with the shipped generic protocol and three sites. Raises RegistryFailure."""
     admin.post("/v1/studies", {"code": STUDY, "title": "MDMA-assisted therapy for depression (demo, synthetic data)"})
     admin.post(f"/v1/studies/{STUDY}/protocols", tomllib.loads(PROTOCOL.read_text()))
     for site in SITES:
@@ -26,7 +26,7 @@ def make_study(admin: Caller) -> None:
 
 
 def make_accounts(admin: Caller) -> list[DemoAccount]:
-    """Everybody but the admin, with passwords and secrets of this demo only. Raises Refused."""
+    """Everybody but the admin, with passwords and secrets of this demo only. Raises RegistryFailure."""
     everybody = [*_people()]
     for person in everybody:
         _make_person(admin, person)

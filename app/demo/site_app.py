@@ -13,7 +13,7 @@ Say = Callable[[str], None]
 
 
 def post_all(base_url: str, apps: Sequence[DemoAccount], courses: Sequence[Course], say: Say) -> Counter[str]:
-    """Every site's courses through its own app, all sites at once; gives what was stored. Raises Refused."""
+    """Every site's courses through its own app, all sites at once; gives what was stored. Raises RegistryFailure."""
     stop = Event()
     with ThreadPoolExecutor(len(apps), thread_name_prefix="site-app") as threads:
         running = [threads.submit(_post_site, base_url, app, courses, say, stop) for app in apps]
