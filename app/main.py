@@ -49,7 +49,7 @@ from app.services.builder import Builder
 from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
-from app.web import logs, oauth, problems
+from app.web import contract, logs, oauth, problems
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 
@@ -125,6 +125,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     app.include_router(course.of_study)
+    contract.describe(app)
     return app
 
 

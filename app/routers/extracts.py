@@ -1,7 +1,7 @@
 """Extracts and the codebook: all that an analyst can reach."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -24,6 +24,7 @@ from app.models.extract import (
 from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
+from app.privacy.bundle import MEDIA_TYPES
 from app.privacy.profile import PROFILES, codebook
 from app.services import chunks, extract_ends, extracts
 from app.web.conditional import etag
@@ -113,7 +114,12 @@ def revoke_extract(
     return once.create(session, actor, body, revoked)
 
 
-@router.get("/extracts/{extract_id}/files/{name}", response_class=Response)
+_FILE: dict[str, Any] = {
+    "content": {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}
+}
+
+
+@router.get("/extracts/{extract_id}/files/{name}", response_class=Response, responses={200: _FILE, 206: _FILE})
 def download_file(
     extract_id: UUID,
     name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,40}\.(csv|json|md|ndjson|parquet|txt|zip)$")],

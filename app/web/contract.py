@@ -1,0 +1,98 @@
+"""The OpenAPI description as it is published: the framework's, with what it cannot know of refusals and sign-in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from app.access import requires
+
+PROBLEM = "#/components/schemas/Problem"
+_REFUSALS = {
+    "401": "No access token, or one that is not valid here",
+    "403": "The role does not include the permission, which the document names",
+    "404": "There is no such record for you",
+    "412": "The record has changed since; the answer has its present ETag and the fields that differ",
+    "428": "If-Match is missing",
+    "default": "Any other refusal; `code` says which, and GET /v1/problems/{code} what it means",
+}
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "siteApp": {
+        "type": "oauth2",
+        "flows": {"clientCredentials": {"tokenUrl": "/v1/auth/token", "scopes": {}}},
+    },
+}
+_FIELD = {
+    "type": "object",
+    "required": ["pointer", "code", "message"],
+    "properties": {
+        "pointer": {"type": "string", "description": "JSON Pointer (RFC 6901) to the field"},
+        "code": {"type": "string"},
+        "message": {"type": "string"},
+    },
+}
+_PROBLEM = {
+    "type": "object",
+    "description": "A refusal (RFC 9457). Some kinds have members of their own.",
+    "required": ["type", "title", "status", "code", "detail", "instance", "request_id", "errors"],
+    "properties": {
+        **{name: {"type": "string"} for name in ("type", "title", "code", "detail", "instance")},
+        "status": {"type": "integer"},
+        "request_id": {"type": ["string", "null"]},
+        "errors": {"type": "array", "items": _FIELD},
+        "differing_fields": {"type": "array", "items": {"type": "string"}},
+    },
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Publish the description with every refusal, the permission that each route asks for, and how to sign in."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(plain(), dict(_permissions(app)))
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _permissions(app: FastAPI) -> Iterator[tuple[tuple[str, str], str]]:
+    for context in iter_route_contexts(app.routes):
+        dependant = getattr(context.original_route, "dependant", None)
+        for part in dependant.dependencies if dependant is not None else ():
+            if isinstance(part.call, requires):
+                yield from (
+                    ((str(context.path), method.lower()), part.call.permission) for method in context.methods or ()
+                )
+
+
+def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]) -> dict[str, Any]:
+    components = document["components"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(name, None)
+    components["schemas"]["Problem"] = _PROBLEM
+    components["securitySchemes"] = _SCHEMES
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _complete(operation, path, permissions.get((path, method)))
+    return document
+
+
+def _complete(operation: dict[str, Any], path: str, permission: str | None) -> None:
+    statuses = {"default"}
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in {"Idempotency-Key", "If-Match"}:
+            parameter["required"], parameter["schema"] = True, {"type": "string"}
+        if parameter["name"] == "If-Match":
+            statuses |= {"412", "428"}
+    if permission is not None:
+        operation["security"], operation["x-permission"] = [{"bearer": []}, {"siteApp": []}], permission
+        statuses |= {"401", "403", *({"404"} if "{" in path or "requestBody" in operation else ())}
+    answers = operation["responses"]
+    if "application/x-ndjson" not in answers.get("422", {}).get("content", {}):
+        answers.pop("422", None)
+    content = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
+    answers |= {status: {"description": _REFUSALS[status], "content": content} for status in sorted(statuses)}

@@ -1,0 +1,72 @@
+"""The published description is a reviewed file, and what the registry answers is what it says."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.models.account import Role
+from tests.route_cases import CASES, PUBLIC, Route
+from tests.test_permissions import MATRIX, caller_of
+from tests.world import Registry, World
+
+FILE = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def document(registry: Registry) -> Document:
+    published: Document = registry.client.get("/v1/openapi.json").json()
+    return published
+
+
+def operations(document: Document) -> dict[Route, Document]:
+    return {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_the_committed_description_is_the_published_one(document: Document) -> None:
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    if os.environ.get("REGISTRY_UPDATE_DOCS"):
+        FILE.write_text(text)
+    assert FILE.read_text() == text, "run the tests once with REGISTRY_UPDATE_DOCS=1"
+
+
+def test_every_operation_has_a_name_of_its_own_and_tells_its_refusals(document: Document) -> None:
+    found = operations(document)
+    names = [operation["operationId"] for operation in found.values()]
+    assert len(names) == len(set(names))
+    for route, operation in found.items():
+        assert operation["responses"]["default"]["content"].keys() == {"application/problem+json"}, route
+        assert ("security" in operation) == (route not in PUBLIC), route
+        if route not in PUBLIC:
+            assert {"401", "403"} <= operation["responses"].keys(), route
+
+
+def test_no_reference_leads_nowhere(document: Document) -> None:
+    text = json.dumps(document)
+    for part in text.split('"$ref": "')[1:]:
+        place: Any = document
+        for name in part.partition('"')[0].removeprefix("#/").split("/"):
+            place = place[name]
+
+
+@pytest.mark.parametrize("route", CASES, ids=" ".join)
+def test_an_answer_is_one_of_those_described(world: World, route: Route, document: Document) -> None:
+    """Asked by somebody who may, and by somebody who may not."""
+    described = operations(document)[route]["responses"]
+    allowed = next(iter(sorted(MATRIX[route])))
+    refused = next(iter(sorted(set(Role) - MATRIX[route])), None)
+    for role in filter(None, (allowed, refused)):
+        answer = CASES[route](world, caller_of(world, role), "A")
+        told = described.get(str(answer.status_code), described["default"])
+        assert answer.is_success or "application/problem+json" in told["content"]
+        if answer.content:
+            assert answer.headers["Content-Type"].partition(";")[0] in told["content"], (route, answer.status_code)
+        if answer.is_success:
+            assert str(answer.status_code) in described, (route, answer.status_code)
