@@ -32,6 +32,7 @@ from app.models.safety_signal import SafetySignal
 from app.models.sign_in import Revocation
 from app.models.signature import Signature
 from app.models.study import ProtocolVersion, Site, Study
+from app.models.sync import SyncOperation
 from app.models.verification import Verification
 from app.models.visit import Visit
 from app.permissions import CLINICAL_READS, GRANTS, Permission
@@ -284,6 +285,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "study": _own_studies(Study.id),
     "verification": _own_sites(Verification.site_id),
     "subscription": _of_the_deployment,
+    "sync_operation": lambda actor: col(SyncOperation.account_id) == actor.account_id,
     "visit": _own_sites(Visit.site_id),
 }
 """Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""

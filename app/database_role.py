@@ -50,6 +50,7 @@ PRIVILEGES: Mapping[str, str] = {
     "study": _ADD,
     "therapy_session": _ALL,
     "subscription": _KEEP,
+    "sync_operation": _ALL,
     "throttle": _ALL,
     "totp": _ALL,
     "treatment_trial": _ADD,

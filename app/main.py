@@ -37,6 +37,7 @@ from app.routers import (
     signatures,
     studies,
     subscriptions,
+    sync,
     verifications,
     visits,
 )
@@ -80,6 +81,7 @@ ROUTERS = (
     subscriptions,
     audit_entries,
     changes,
+    sync,
 )
 
 

@@ -46,6 +46,7 @@ class Permission(StrEnum):
     study_write = "study:write"
     verification_read = "verification:read"
     verification_write = "verification:write"
+    sync_use = "sync:use"
     subscription_read = "subscription:read"
     subscription_write = "subscription:write"
     visit_read = "visit:read"
@@ -76,6 +77,7 @@ _SITE_WORK = {
     _P.participant_lookup,
     _P.participant_write,
     _P.safety_signal_review,
+    _P.sync_use,
     _P.visit_write,
 }
 _MONITORING = {

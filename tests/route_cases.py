@@ -59,6 +59,18 @@ def an_older_outcome(world: World, site: str) -> Response:
     return made(world, site, "/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **older})
 
 
+def an_act(world: World, site: str) -> dict[str, Any]:
+    """What an app that was offline did."""
+    return {"id": str(uuid4()), "path": "/v1/participants", "body": world.enrolment(site)}
+
+
+def a_refused_act(caller: Caller) -> str:
+    """The id of one that breaks a rule, if the caller may send any."""
+    wrong = {"id": str(uuid4()), "path": "/v1/participants", "body": {}}
+    caller.post("/v1/sync", {"operations": [wrong]})
+    return str(wrong["id"])
+
+
 def a_cut(world: World) -> dict[str, str]:
     """The body of a data cut of a new name."""
     return {"study": world.study, "name": f"cut-{uuid4().hex[:8]}", "purpose": "Interim analysis"}
@@ -279,6 +291,11 @@ CASES: Mapping[Route, Case] = {
     **OUTBOX_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
+    ("POST", "/v1/sync"): lambda world, caller, site: caller.post("/v1/sync", {"operations": [an_act(world, site)]}),
+    ("GET", "/v1/sync"): lambda world, caller, site: caller.get("/v1/sync"),
+    ("POST", "/v1/sync/{operation_id}/resolution"): lambda world, caller, site: caller.post(
+        f"/v1/sync/{a_refused_act(caller)}/resolution", {"decision": "discard", "reason": "entered twice"}
+    ),
     ("GET", "/v1/changes"): lambda world, caller, site: caller.get("/v1/changes"),
     ("GET", "/v1/data-cuts"): lambda world, caller, site: caller.get("/v1/data-cuts"),
     ("POST", "/v1/data-cuts"): lambda world, caller, site: caller.post("/v1/data-cuts", a_cut(world)),

@@ -155,6 +155,12 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("extract", "/study", (*CODE, None)),
     ("extract", "/formats", (MARK, 5, [MARK], [5], ["csv"] * 4, None, {})),
     ("extract", "/cut", CODE),
+    ("sync", "/operations/0/id", tuple(value for value in UUID_LIKE if value is not None)),
+    ("sync", "/operations/0/path", (*CODE, "/v1/users", "/v1/visits/../users", None)),
+    ("sync", "/operations/0/method", ("GET", MARK, 5, None)),
+    ("sync", "/operations/0/if_match", ("x", MARK, 5, '"', "@1")),
+    ("resolve", "/decision", CHOICE),
+    ("resolve", "/reason", REASON),
     ("cut", "/study", (*CODE, None)),
     ("cut", "/name", (*CODE, None)),
     ("cut", "/purpose", (*TEXT, None)),
@@ -231,7 +237,15 @@ def test_an_impossible_value_is_refused_at_its_field(
 
 
 LISTS = (
-    *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/extracts", "/v1/data-cuts"),
+    *(
+        "/v1/participants",
+        "/v1/visits",
+        "/v1/outcomes",
+        "/v1/adverse-events",
+        "/v1/extracts",
+        "/v1/data-cuts",
+        "/v1/sync",
+    ),
     *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/data-queries", "/v1/audit-entries"),
     *("/v1/locks", "/v1/verifications", "/v1/subscriptions", "/v1/deliveries"),
 )
@@ -272,7 +286,10 @@ EVENT_QUERIES = (
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_that_means_nothing_is_refused_by_every_list(targets: Targets, query: str) -> None:
     for path in LISTS:
-        caller = targets.world.analyst if path.endswith(("extracts", "data-cuts")) else targets.world.monitor
+        world = targets.world
+        caller = {"/v1/extracts": world.analyst, "/v1/data-cuts": world.analyst, "/v1/sync": world.staff_a}.get(
+            path, world.monitor
+        )
         require_problem(caller.raw("GET", f"{path}?{query}", b""), MARK, "9" * 50)
 
 

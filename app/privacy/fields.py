@@ -206,6 +206,9 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "idempotency_record": _table(
         system="account_id key_digest request_digest site_id status location etag body created_at"
     ),
+    "sync_operation": _table(
+        direct="sealed", system="account_id id digest state location etag problem created_at updated_at"
+    ),
     "extract": _table(
         operational=(
             "id study_id profile purpose agreement status formats organisation cut heads requested_by decided_by "

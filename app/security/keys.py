@@ -25,7 +25,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.settings import Settings
 
-Purpose = Literal["blind-index", "cursor", "idempotency", "secret-digest", "etag", "throttle", "totp", "webhook-secret"]
+Purpose = Literal[
+    "blind-index", "cursor", "idempotency", "secret-digest", "etag", "sync", "throttle", "totp", "webhook-secret"
+]
 KEY_BYTES = 32
 RELOAD_SECONDS = 2.0
 """How long a worker goes on with its keys before it looks whether the key file was replaced."""

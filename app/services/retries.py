@@ -3,10 +3,12 @@
 from datetime import timedelta
 
 from sqlalchemy import delete, select, tuple_
+from sqlmodel import col
 
 from app.database import Database, within
 from app.models.base import now, table_of
 from app.models.idempotency import IdempotencyRecord
+from app.models.sync import SyncOperation, SyncState
 from app.services.outbox import every_site
 
 _RECORDS = table_of(IdempotencyRecord)
@@ -15,8 +17,11 @@ _AT_ONCE = 5_000
 
 
 def forget(database: Database, days: int) -> int:
-    """Delete what is older than so many days; gives how many records."""
+    """Delete what is older than so many days; gives how many records. Acts of apps that wait or were refused stay."""
     before, forgotten = now() - timedelta(days=days), 0
+    done = col(SyncOperation.state).in_([SyncState.stored, SyncState.discarded])
+    with database.write() as session:
+        session.execute(delete(SyncOperation).where(done, col(SyncOperation.updated_at) < before))
     key = (_RECORDS.c.account_id, _RECORDS.c.key_digest)
     old = select(*key).where(_RECORDS.c.created_at < before).limit(_AT_ONCE)
     while True:

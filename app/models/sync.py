@@ -1,0 +1,114 @@
+"""Sync: the acts of an app that was offline, in any order, each under an id that the app made."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field as Bounded
+from pydantic import StringConstraints
+from sqlalchemy import Column, String, Text
+from sqlmodel import Field, SQLModel
+
+from app.models.base import Answer, Filter, InstantShown, Limit, Reason, Shape, now, one_of
+
+
+class SyncState(StrEnum):
+    waiting = "waiting"
+    """For something that it refers to."""
+
+    stored = "stored"
+    refused = "refused"
+    """Kept as it was sent, until somebody mends or discards it."""
+
+    discarded = "discarded"
+
+
+class SyncOperation(SQLModel, table=True):
+    """One act of one account. What was sent is sealed, and forgotten when the act is stored or discarded."""
+
+    __tablename__ = "sync_operation"
+    __table_args__ = (one_of("state", SyncState),)
+
+    account_id: UUID = Field(primary_key=True, foreign_key="account.id")
+    id: UUID = Field(primary_key=True)
+    digest: str = Field(max_length=64)
+    """Keyed, of what was sent: an id is for one act."""
+
+    sealed: str | None = Field(default=None, sa_column=Column(Text))
+    state: SyncState = Field(default=SyncState.waiting, sa_type=String(16))
+    location: str | None = Field(default=None, max_length=200)
+    etag: str | None = Field(default=None, max_length=64)
+    problem: str | None = Field(default=None, sa_column=Column(Text))
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now)
+
+
+_PATH = (
+    r"^/v1/(participants|visits|outcomes|adverse-events|dosing-sessions)"
+    r"(/(@[0-9a-f-]{36}|[0-9A-Za-z-]{1,36}))?(/[a-z-]{1,32}(/(@[0-9a-f-]{36}|[0-9A-Za-z-]{1,36}))?)?$"
+)
+
+
+class Operation(Shape):
+    id: UUID = Bounded(strict=False)
+    """Made by the app when the person acted: the act's idempotency key."""
+
+    method: Literal["POST", "PATCH"] = "POST"
+    path: Annotated[str, StringConstraints(pattern=_PATH, max_length=200)]
+    """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made."""
+
+    body: dict[str, Any]
+    if_match: Annotated[str, StringConstraints(pattern=r'^(@[0-9a-f-]{36}|"[\x21\x23-\x7e]{1,64}")$')] | None = None
+    """Of a correction: the ETag that was seen, or `@` and the operation whose record it corrects."""
+
+
+class SyncCreate(Shape):
+    operations: Annotated[list[Operation], Bounded(min_length=1, max_length=200)]
+
+
+class SyncResult(Answer):
+    id: UUID
+    result: Literal["created", "replayed", "conflict", "invalid", "blocked"]
+    waits_for: list[UUID]
+    """What it refers to and is not stored yet; it is kept, and done as soon as that is."""
+
+    location: str | None
+    etag: str | None
+    problem: dict[str, Any] | None
+
+
+class SyncRead(Answer):
+    results: list[SyncResult]
+    """In the order sent; then what had waited and is done now."""
+
+
+class SyncItem(Answer):
+    id: UUID
+    state: SyncState
+    method: str | None
+    path: str | None
+    body: dict[str, Any] | None
+    location: str | None
+    problem: dict[str, Any] | None
+    created_at: InstantShown
+
+
+class SyncList(Answer):
+    items: list[SyncItem]
+    next: str | None
+
+
+class SyncFilter(Filter):
+    state: SyncState | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)
+
+
+class Resolution(Shape):
+    decision: Literal["send", "discard"]
+    reason: Reason
+    body: dict[str, Any] | None = None
+    """Of `send`: what is sent instead; absent: the same again."""
+
+    if_match: Annotated[str, StringConstraints(pattern=r'^"[\x21\x23-\x7e]{1,64}"$')] | None = None

@@ -1,0 +1,72 @@
+"""Sync for apps that were offline: any order, any batching; what is refused is kept until somebody decides."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.access import Actor, narrowed, requires, visible
+from app.database import ReadSession
+from app.models.sync import (
+    Resolution,
+    SyncCreate,
+    SyncFilter,
+    SyncList,
+    SyncOperation,
+    SyncRead,
+    SyncState,
+)
+from app.pagination import Page
+from app.permissions import Permission
+from app.services import sync
+from app.services.sync import Courier, Shelf
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/sync", tags=["sync"], route_class=StrictRoute)
+User = Annotated[Actor, Depends(requires(Permission.sync_use))]
+
+
+@router.post("", response_model=SyncRead)
+async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
+    """Keep all operations, then do each as the request that it names, in whatever order they can be done."""
+    courier = Courier(request, actor)
+    before = await run_in_threadpool(courier.shelf.keep, body.operations)
+    return await _told(courier, before)
+
+
+async def _told(courier: Courier, before: dict[UUID, SyncState | None]) -> Response:
+    tried = await courier.deliver()
+    waiting, made = await run_in_threadpool(courier.shelf.waiting)
+    missing = {one.id: sync.unknown(one, made) for one in waiting}
+    ids = list(dict.fromkeys([*before, *tried]))
+    rows = await run_in_threadpool(courier.shelf.rows, ids)
+    results = [sync.result(rows[one], before.get(one), one in courier.replayed, missing.get(one, [])) for one in ids]
+    return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
+
+
+@router.get("")
+def list_operations(
+    query: Annotated[SyncFilter, Query()], actor: User, request: Request, response: Response, session: ReadSession
+) -> SyncList:
+    """Your operations, newest first; of those that wait or were refused with what was sent."""
+    statement = narrowed(visible(sync.rows(), actor), (SyncOperation.state, query.state))
+    rows, after = Page(request, response, actor, query).read(
+        session, statement, SyncOperation.created_at, SyncOperation.id
+    )
+    shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
+    kept = [SyncOperation(**row._asdict()) for row in rows]
+    return SyncList(items=[sync.item(row, shelf.opened(row)) for row in kept], next=after)
+
+
+@router.post("/{operation_id}/resolution", response_model=SyncRead)
+async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, request: Request) -> Response:
+    """Send a refused operation again, changed or not, or discard it."""
+    courier = Courier(request, actor)
+
+    def decided() -> None:
+        with request.app.state.database.write(request) as session:
+            sync.resolve(session, courier.shelf, actor, operation_id, body)
+
+    await run_in_threadpool(decided)
+    return await _told(courier, {operation_id: SyncState.refused})

@@ -1,0 +1,262 @@
+"""Sync: acts of an app that was offline, done in whatever order they can be.
+
+Each act is sent through the very route that it names, as the caller, under its id as idempotency key: every rule,
+refusal and audit entry is that of the single request. Here is only what a courier has to know: what refers to what, and
+what is kept until it can be delivered, or until somebody decides.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import httpx
+import sqlalchemy as sa
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor, Rows, found
+from app.database import Database
+from app.errors import Conflict
+from app.models.audit import REGISTRY_CHAIN
+from app.models.base import canonical_json, columns, now
+from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
+from app.request_id import current_request_id
+from app.security.keys import Keyring
+from app.security.sealing import seal, unseal
+
+_NAME_LENGTH = 37
+_LATER = frozenset({401, 429, 500, 502, 503, 504})
+"""Answers that say nothing about the act: it waits on."""
+
+_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423})
+
+
+class OperationIdReused(Conflict):
+    """This id was used for another act."""
+
+
+class NotRefused(Conflict):
+    """Only an act that was refused is sent again or discarded."""
+
+
+class Made(NamedTuple):
+    """What an act made."""
+
+    location: str
+    etag: str | None
+
+
+class Shelf:
+    """The acts of one account, as they are kept."""
+
+    def __init__(self, database: Database, keyring: Keyring, account_id: UUID) -> None:
+        self._database, self._keyring, self._account_id = database, keyring, account_id
+
+    def keep(self, operations: Sequence[Operation]) -> dict[UUID, SyncState | None]:
+        """Store what is new, before anything is tried; gives how each stood before. Raises OperationIdReused."""
+        before: dict[UUID, SyncState | None] = {}
+        with self._database.write() as session:
+            for one in operations:
+                digest = self._digest(one)
+                row = session.get(SyncOperation, (self._account_id, one.id))
+                if row is not None and row.digest != digest:
+                    raise OperationIdReused
+                before[one.id] = row.state if row is not None else None
+                if row is None:
+                    kept = SyncOperation(account_id=self._account_id, id=one.id, digest=digest, sealed=self.sealed(one))
+                    session.add(kept)
+                    session.flush()
+        return before
+
+    def _digest(self, one: Operation) -> str:
+        return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
+
+    def sealed(self, one: Operation) -> str:
+        text = canonical_json(one.model_dump(mode="json")).encode()
+        return seal(self._keyring.derived("sync"), text, self._context(one.id))
+
+    def opened(self, row: SyncOperation) -> Operation | None:
+        if row.sealed is None:
+            return None
+        text = unseal(self._keyring.derived("sync"), row.sealed, self._context(row.id))
+        return Operation.model_validate_json(text)
+
+    def _context(self, operation_id: UUID) -> bytes:
+        return self._account_id.bytes + operation_id.bytes
+
+    def waiting(self) -> tuple[list[Operation], dict[str, Made]]:
+        """What is to be done, oldest first, and what has been made so far, by name."""
+        mine = select(SyncOperation).where(SyncOperation.account_id == self._account_id)
+        with self._database.read() as session:
+            rows = session.exec(
+                mine.where(col(SyncOperation.state).in_([SyncState.waiting, SyncState.stored])).order_by(
+                    col(SyncOperation.created_at)
+                )
+            ).all()
+        made = {f"@{row.id}": Made(row.location, row.etag) for row in rows if row.location is not None}
+        return [one for row in rows if row.state == SyncState.waiting and (one := self.opened(row))], made
+
+    def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
+        """What became of an act."""
+        with self._database.write() as session:
+            row = session.get_one(SyncOperation, (self._account_id, operation_id))
+            row.updated_at = now()
+            if made is not None:
+                row.state, row.location, row.etag, row.sealed = SyncState.stored, made.location, made.etag, None
+            else:
+                row.state, row.problem = SyncState.refused, json.dumps(problem)
+
+    def rows(self, ids: Iterable[UUID]) -> dict[UUID, SyncOperation]:
+        mine = select(SyncOperation).where(
+            SyncOperation.account_id == self._account_id, col(SyncOperation.id).in_(list(ids))
+        )
+        with self._database.read() as session:
+            return {row.id: row for row in session.exec(mine)}
+
+
+class Courier:
+    """Delivers what waits for one caller."""
+
+    def __init__(self, request: Request, actor: Actor) -> None:
+        self._authorization = request.headers["authorization"]
+        self.shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
+        client = (request.client.host if request.client else "unknown", 0)
+        transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False, client=client)
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
+        self.replayed: set[UUID] = set()
+
+    async def deliver(self) -> list[UUID]:
+        """Do whatever can be done, until nothing more can; gives what was tried, in that order."""
+        waiting, made = await run_in_threadpool(self.shelf.waiting)
+        tried: list[UUID] = []
+        async with self._http:
+            while ready := [one for one in waiting if not unknown(one, made)]:
+                for one in ready:
+                    answer = await self._sent(one, made)
+                    if answer.status_code in _LATER:
+                        return tried
+                    tried.append(one.id)
+                    there, problem = _read(one, answer, made)
+                    await run_in_threadpool(self.shelf.note, one.id, there, problem)
+                    if there is not None:
+                        made[f"@{one.id}"] = there
+                    if answer.headers.get("Idempotent-Replayed") == "true":
+                        self.replayed.add(one.id)
+                waiting = [one for one in waiting if one not in ready]
+        return tried
+
+    async def _sent(self, one: Operation, made: Mapping[str, Made]) -> httpx.Response:
+        headers = {"Authorization": self._authorization, "Idempotency-Key": str(one.id)}
+        headers["X-Request-Id"] = current_request_id() or str(one.id)  # in the trail it is one request
+        if one.if_match is not None:
+            headers["If-Match"] = (made[one.if_match].etag or "") if _is_name(one.if_match) else one.if_match
+        body = _filled(one.body, made)
+        return await self._http.request(one.method, _path(one.path, made), json=body, headers=headers)
+
+
+def unknown(one: Operation, made: Mapping[str, Made]) -> list[str]:
+    """The names that an act refers to and that nothing was made under yet."""
+    named = {part for part in one.path.split("/") if _is_name(part)} | set(_names(one.body))
+    if one.if_match is not None and _is_name(one.if_match):
+        named.add(one.if_match)
+    return sorted(named - made.keys())
+
+
+def _names(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _names(one)
+    elif isinstance(value, str) and _is_name(value):
+        yield value
+
+
+def _filled(value: Any, made: Mapping[str, Made]) -> Any:
+    """With ids in place of names."""
+    if isinstance(value, Mapping):
+        return {name: _filled(one, made) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, made) for one in value]
+    if isinstance(value, str) and _is_name(value):
+        return made[value].location.rpartition("/")[2]
+    return value
+
+
+def _path(path: str, made: Mapping[str, Made]) -> str:
+    return "/".join(_filled(part, made) for part in path.split("/"))
+
+
+def _is_name(text: str) -> bool:
+    if len(text) != _NAME_LENGTH or text[0] != "@":
+        return False
+    try:
+        return str(UUID(text[1:])) == text[1:]
+    except ValueError:
+        return False
+
+
+def _read(
+    one: Operation, answer: httpx.Response, made: Mapping[str, Made]
+) -> tuple[Made | None, dict[str, Any] | None]:
+    """What was made, or the problem. A correction that differs in nothing from what is there was done before."""
+    told = answer.json()
+    done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
+    if answer.is_success or done:
+        location = answer.headers.get("Location") or _path(one.path, made)
+        return Made(location, answer.headers.get("ETag")), None
+    return None, told
+
+
+def result(row: SyncOperation, before: SyncState | None, replayed: bool, waits_for: list[str]) -> SyncResult:
+    """How an act stands now, as its app is told."""
+    problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
+    if row.state == SyncState.stored:
+        kind = "replayed" if replayed or before == SyncState.stored else "created"
+    elif problem is None:
+        kind = "blocked"
+    else:
+        status = problem["status"]
+        kind = "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
+    names = [UUID(name[1:]) for name in waits_for]
+    return SyncResult(id=row.id, result=kind, waits_for=names, location=row.location, etag=row.etag, problem=problem)
+
+
+def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, body: Resolution) -> None:
+    """Send a refused act again, or give it up. Raises NotFound, NotRefused."""
+    row = found(session.get(SyncOperation, (actor.account_id, operation_id)))
+    if row.state != SyncState.refused:
+        raise NotRefused
+    was = shelf.opened(row)
+    assert was is not None
+    row.updated_at = now()
+    if body.decision == "discard":
+        row.state, row.sealed = SyncState.discarded, None
+    else:
+        changed = {name: value for name in ("body", "if_match") if (value := getattr(body, name)) is not None}
+        row.sealed, row.state, row.problem = shelf.sealed(was.model_copy(update=changed)), SyncState.waiting, None
+    session.flush()
+    noted = [{"field": "state", "old": SyncState.refused, "new": row.state}]
+    event = audit.Event(f"sync:{body.decision}", "sync_operation", str(operation_id), 1, noted, body.reason)
+    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
+
+
+def rows() -> Rows:
+    """Operations; narrow it with `visible`."""
+    return sa.select(*columns(SyncOperation))
+
+
+def item(row: SyncOperation, one: Operation | None) -> SyncItem:
+    return SyncItem(
+        id=row.id,
+        state=row.state,
+        method=one.method if one else None,
+        path=one.path if one else None,
+        body=one.body if one else None,
+        location=row.location,
+        problem=json.loads(row.problem) if row.problem else None,
+        created_at=row.created_at,
+    )

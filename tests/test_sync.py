@@ -1,0 +1,168 @@
+"""Sync: whatever the order and the batches, the registry ends in the state that the people meant."""
+
+import os
+from itertools import permutations
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx2 import Response
+from sqlmodel import col, select
+
+from app.models.sync import SyncOperation
+from tests.hostile import census
+from tests.world import Caller, World, madrs
+
+Row = dict[str, Any]
+SIX = list(permutations(range(6)))
+ORDERS = SIX if os.environ.get("REGISTRY_ALL_ORDERS") else SIX[:: len(SIX) // 18]
+"""All 720 with REGISTRY_ALL_ORDERS=1."""
+
+
+def act(path: str, body: Row, **more: Any) -> Row:
+    return {"id": str(uuid4()), "path": path, "body": body, **more}
+
+
+def six(world: World) -> list[Row]:
+    """A morning without network: a person, a visit, an outcome, an event, and two corrections on each other."""
+    person = act("/v1/participants", world.enrolment())
+    visit = act("/v1/visits", world.visit(f"@{person['id']}"))
+    outcome = act("/v1/outcomes", {"participant": f"@{person['id']}", "visit": f"@{visit['id']}", **madrs(2)})
+    event = act("/v1/adverse-events", world.event(f"@{person['id']}"))
+    first = correction(visit, "2025-01-26", f"@{visit['id']}")
+    second = correction(visit, "2025-01-27", f"@{first['id']}")
+    return [person, visit, outcome, event, first, second]
+
+
+def correction(visit: Row, day: str, seen: str) -> Row:
+    body = {"occurred_on": day, "reason": "misread"}
+    return act(f"/v1/visits/@{visit['id']}", body, method="PATCH", if_match=seen)
+
+
+def sync(caller: Caller, *acts: Row) -> dict[str, Row]:
+    answer = caller.post("/v1/sync", {"operations": list(acts)})
+    assert answer.status_code == 200, answer.text
+    return {one["id"]: one for one in answer.json()["results"]}
+
+
+def state(world: World, person: Row, told: dict[str, Row]) -> list[Any]:
+    """What the registry holds of one person, without ids."""
+    staff, pid = world.staff_a, told[person["id"]]["location"].rpartition("/")[2]
+    (visit,) = staff.get("/v1/visits", participant=pid).json()["items"]
+    (outcome,) = staff.get("/v1/outcomes", participant=pid).json()["items"]
+    (event,) = staff.get("/v1/adverse-events", participant=pid).json()["items"]
+    return [visit["occurred_on"], visit["version"], outcome["scores"][0]["value"], event["severity"]]
+
+
+@pytest.mark.parametrize("batches", [6, 1], ids=["at once", "one by one"])
+def test_every_order_ends_in_the_same_state(world: World, batches: int) -> None:
+    for order in ORDERS if batches == 6 else ORDERS[::3]:
+        acts = six(world)
+        sent, told = [acts[place] for place in order], {}
+        for start in range(0, 6, batches):
+            told |= sync(world.staff_a, *sent[start : start + batches])
+        assert {one["result"] for one in told.values()} == {"created"}, order
+        assert state(world, acts[0], told) == ["2025-01-27", 3, 20, "mild"], order
+
+
+def test_what_waits_says_for_what_and_is_done_when_that_is_there(world: World) -> None:
+    person, visit, *_ = six(world)
+    told = sync(world.staff_a, visit)
+    assert told[visit["id"]] == {
+        **told[visit["id"]],
+        "result": "blocked",
+        "waits_for": [person["id"]],
+        "problem": None,
+    }
+    (kept,) = world.staff_a.get("/v1/sync", state="waiting").json()["items"]
+    assert (kept["id"], kept["body"]) == (visit["id"], visit["body"])
+    told = sync(world.staff_a, person)
+    assert {one["result"] for one in told.values()} == {"created"}
+    assert told.keys() == {person["id"], visit["id"]}
+    assert world.staff_a.get("/v1/sync", state="waiting").json()["items"] == []
+
+
+def test_sending_all_of_it_again_changes_nothing(world: World) -> None:
+    acts = six(world)
+    sync(world.staff_a, *acts)
+    before = census(world.registry.database.engine)
+    again = sync(world.staff_a, *reversed(acts))
+    assert {one["result"] for one in again.values()} == {"replayed"}
+    assert census(world.registry.database.engine) == before
+
+
+def test_a_conflict_keeps_what_was_sent_until_somebody_decides(world: World) -> None:
+    acts = six(world)
+    told = sync(world.staff_a, *acts[:2])
+    there = told[acts[1]["id"]]["location"]
+    seen = world.staff_a.get(there).headers["ETag"]
+    elsewhere = {"occurred_on": "2025-01-24", "reason": "by somebody else"}
+    assert world.staff_a.patch(there, elsewhere, seen).status_code == 200
+    mine = correction(acts[1], "2025-01-26", seen)
+    told = sync(world.staff_a, mine)
+    assert (told[mine["id"]]["result"], told[mine["id"]]["problem"]["code"]) == ("conflict", "version_stale")
+    assert told[mine["id"]]["problem"]["differing_fields"] == ["occurred_on"]
+    (kept,) = world.staff_a.get("/v1/sync", state="refused").json()["items"]
+    assert (kept["body"], kept["path"]) == (mine["body"], mine["path"])
+    decision = {"decision": "send", "reason": "ours is right", "if_match": world.staff_a.get(there).headers["ETag"]}
+    done = world.staff_a.post(f"/v1/sync/{mine['id']}/resolution", decision)
+    assert (done.status_code, done.json()["results"][0]["result"]) == (200, "created")
+    assert world.staff_a.get(there).json()["occurred_on"] == "2025-01-26"
+
+
+def test_what_is_wrong_costs_itself_and_what_hangs_on_it_waits(world: World) -> None:
+    person, visit, outcome, event, *_ = six(world)
+    visit["body"]["occurred_on"] = "2025-13-45"
+    told = sync(world.staff_a, outcome, event, visit, person)
+    kinds = {one["id"]: told[one["id"]]["result"] for one in (person, visit, outcome, event)}
+    assert list(kinds.values()) == ["created", "invalid", "blocked", "created"]
+    mended = {**visit["body"], "occurred_on": "2025-01-25"}
+    decision = {"decision": "send", "reason": "a slip of the finger", "body": mended}
+    done = world.staff_a.post(f"/v1/sync/{visit['id']}/resolution", decision).json()["results"]
+    assert {one["id"]: one["result"] for one in done} == {visit["id"]: "created", outcome["id"]: "created"}
+
+
+def test_a_discarded_act_is_gone_and_remembered(world: World) -> None:
+    wrong = act("/v1/participants", world.enrolment(age_at_consent=-1, site_local_id="CANARY7"))
+    assert sync(world.staff_a, wrong)[wrong["id"]]["result"] == "invalid"
+    place, decision = f"/v1/sync/{wrong['id']}/resolution", {"decision": "discard", "reason": "entered twice"}
+    assert world.staff_a.post(place, decision).json()["results"][0]["result"] == "blocked"
+    again = world.staff_a.post(place, decision)
+    assert (again.status_code, again.json()["code"]) == (409, "not_refused")
+    with world.registry.database.read() as session:
+        rows = session.exec(select(SyncOperation).where(col(SyncOperation.state) == "discarded")).all()
+    assert {row.sealed for row in rows} == {None}
+
+
+def test_what_is_kept_is_sealed(world: World) -> None:
+    wrong = act("/v1/participants", world.enrolment(age_at_consent=-1, site_local_id="CANARY7"))
+    sync(world.staff_a, wrong)
+    with world.registry.database.read() as session:
+        texts = [str(vars(row)) for row in session.exec(select(SyncOperation))]
+    assert texts
+    assert not any("CANARY7" in text for text in texts)
+
+
+def test_everybody_has_their_own(world: World) -> None:
+    wrong = act("/v1/visits", {})
+    sync(world.staff_a, wrong)
+    assert world.staff_b.get("/v1/sync").json()["items"] == []
+    decision = {"decision": "discard", "reason": "not mine"}
+    assert world.staff_b.post(f"/v1/sync/{wrong['id']}/resolution", decision).status_code == 404
+    assert sync(world.staff_b, {**wrong})[wrong["id"]]["result"] == "invalid"
+
+
+def test_an_act_is_done_as_its_caller_and_nothing_else_is_reached(world: World) -> None:
+    other = act("/v1/adverse-events", world.event(world.enrolled("B")))
+    told = sync(world.staff_a, other)[other["id"]]
+    assert (told["result"], told["problem"]["code"]) == ("invalid", "not_found")
+    for path in ("/v1/users", "/v1/extracts", "/v1/sync", "/v1/visits/../users", "//x", "http://x/v1/visits"):
+        refused = world.staff_a.post("/v1/sync", {"operations": [act(path, {})]})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/operations/0/path")
+
+
+def test_an_id_is_for_one_act(world: World) -> None:
+    first = act("/v1/visits", {})
+    sync(world.staff_a, first)
+    refused: Response = world.staff_a.post("/v1/sync", {"operations": [{**first, "body": {"a": 1}}]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "operation_id_reused")
