@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select, update
 
 from app.models.base import now
@@ -152,6 +153,24 @@ def test_an_extract_that_cannot_be_built_is_given_up_and_nothing_left(
     assert not building.build_next(world.registry.served)
     with world.registry.database.read() as session:
         assert session.exec(select(ExtractChunk).where(ExtractChunk.extract_id == key(waiting))).all() == []
+
+
+def test_a_database_that_goes_away_is_not_the_extracts_fault(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(OperationalError):
+        def __init__(self) -> None:
+            super().__init__("", {}, Exception())
+
+    with monkeypatch.context() as patch:
+        dies_after(patch, 1, Away)
+        for _ in range(building.ATTEMPTS + 1):
+            with pytest.raises(Away):
+                building.build_next(world.registry.served)
+            lapse(world)
+    assert status(world, waiting) == "building"
+    assert building.build_next(world.registry.served)
+    assert status(world, waiting) == "ready"
 
 
 def test_a_worker_that_stops_hands_over_at_once(world: World, waiting: str) -> None:

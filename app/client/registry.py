@@ -234,12 +234,18 @@ def _uploading(noun: str, part: list[tuple[str, Record]], dry_run: bool) -> Call
 
 
 def _lines(answer: httpx.Response, part: list[tuple[str, Record]]) -> list[Line]:
-    """The lines that were tried; a line that the database could not take just now is sent again. Raises Refused."""
+    """The lines that were tried. What the database could not take just now, or what was one line too many, was not.
+    Raises Refused."""
     if not answer.headers.get("Content-Type", "").startswith("application/x-ndjson"):
         meant(answer)
     told = [json.loads(text) for text in answer.text.splitlines()]
     return [
         Line(key, one["result"], one.get("location"), one.get("problem"))
         for (key, _), one in zip(part, told, strict=False)
-        if one.get("status") != httpx.codes.SERVICE_UNAVAILABLE
+        if one.get("status") != httpx.codes.SERVICE_UNAVAILABLE and _code(one) != "too_many_lines"
     ]
+
+
+def _code(line: Record) -> str | None:
+    code: str | None = (line.get("problem") or {}).get("code")
+    return code

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.access import Actor, requires
 from app.errors import RegistryError
@@ -71,7 +72,7 @@ async def _events(request: Request, query: ChangeFilter, places: Places, place: 
     while True:
         try:
             told = await _look(request, query, place)
-        except RegistryError:  # it can only be heard when the client comes again
+        except (RegistryError, SQLAlchemyError):  # it can only be heard when the client comes again
             return
         for change, behind in told.changes:
             yield f"id: {places.written(behind)}\nevent: change\ndata: {change.model_dump_json()}\n\n".encode()

@@ -15,10 +15,13 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import or_
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, col, delete, select
 
 from app import audit
 from app.database import Database, one_moment, within
+from app.errors import DatabaseUnavailable
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, now, table_of
 from app.models.extract import (
@@ -62,7 +65,7 @@ class Claim(NamedTuple):
 
 
 def build_next(database: Database, stopping: Callable[[], bool] = lambda: False) -> bool:
-    """Build one extract that waits, if there is one. False: nothing waits."""
+    """Build one extract that waits, if there is one. False: nothing waits. Raises OperationalError and its like."""
     claim = _claimed(database, now())
     if claim is None:
         return False
@@ -70,6 +73,8 @@ def build_next(database: Database, stopping: Callable[[], bool] = lambda: False)
         _build(database, claim, stopping)
     except BuildLost:
         _released(database, claim)
+    except (OperationalError, PoolTimeout, DatabaseUnavailable):
+        raise  # the database is away, which is not the extract's fault: the lease runs out, and somebody begins anew
     except Exception as fault:
         log.error("extract.build_failed", extract=str(claim.extract_id), fault=type(fault).__name__)
         _released(database, claim)
