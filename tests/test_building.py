@@ -42,9 +42,11 @@ def status(world: World, path: str) -> str:
     return found
 
 
-def lapse(world: World) -> None:
+def lapse(world: World, path: str) -> None:
+    """The lease of this extract runs out; those that other tests left hold on."""
+    mine = update(ExtractBuild).where(col(ExtractBuild.extract_id) == key(path))
     with world.registry.database.write() as session:
-        session.execute(update(ExtractBuild).values(leased_until=now() - timedelta(seconds=1)))
+        session.execute(mine.values(leased_until=now() - timedelta(seconds=1)))
 
 
 def dies_after(monkeypatch: pytest.MonkeyPatch, tables: int, fault: type[BaseException] = Killed) -> None:
@@ -79,7 +81,7 @@ def test_a_build_whose_worker_was_killed_is_taken_over_and_leaves_nothing(
             building.build_next(world.registry.served)
     assert status(world, waiting) == "building"
     assert not building.build_next(world.registry.served), "the lease still holds"
-    lapse(world)
+    lapse(world, waiting)
     assert building.build_next(world.registry.served)
     assert status(world, waiting) == "ready"
     with world.registry.database.read() as session:
@@ -119,7 +121,7 @@ def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
         yield from written(session, columns, statement)
         if not taken:
             taken.append(True)
-            lapse(world)
+            lapse(world, waiting)
             assert building.build_next(database), "another worker builds it meanwhile"
 
     monkeypatch.setattr(extract_csv, "parts", parts)
@@ -167,7 +169,7 @@ def test_a_database_that_goes_away_is_not_the_extracts_fault(
         for _ in range(building.ATTEMPTS + 1):
             with pytest.raises(Away):
                 building.build_next(world.registry.served)
-            lapse(world)
+            lapse(world, waiting)
     assert status(world, waiting) == "building"
     assert building.build_next(world.registry.served)
     assert status(world, waiting) == "ready"
