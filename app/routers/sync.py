@@ -36,12 +36,10 @@ async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
 
 
 async def _told(courier: Courier, before: dict[UUID, SyncState | None]) -> Response:
-    tried = await courier.deliver()
-    waiting, made = await run_in_threadpool(courier.shelf.waiting)
-    missing = {one.id: sync.unknown(one, made) for one in waiting}
+    tried, lacking = await courier.deliver()
     ids = list(dict.fromkeys([*before, *tried]))
     rows = await run_in_threadpool(courier.shelf.rows, ids)
-    results = [sync.result(rows[one], before.get(one), one in courier.replayed, missing.get(one, [])) for one in ids]
+    results = [sync.result(rows[one], before.get(one), one in courier.replayed, lacking.get(one, [])) for one in ids]
     return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
 
 

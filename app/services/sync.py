@@ -6,6 +6,7 @@ what is kept until it can be delivered, or until somebody decides.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -27,7 +28,7 @@ from app.request_id import current_request_id
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 
-_NAME_LENGTH = 37
+_NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _LATER = frozenset({401, 429, 500, 502, 503, 504})
 """Answers that say nothing about the act: it waits on."""
 
@@ -88,16 +89,16 @@ class Shelf:
         return self._account_id.bytes + operation_id.bytes
 
     def waiting(self) -> tuple[list[Operation], dict[str, Made]]:
-        """What is to be done, oldest first, and what has been made so far, by name."""
-        mine = select(SyncOperation).where(SyncOperation.account_id == self._account_id)
+        """What is to be done, oldest first, and what it refers to and has been made, by name."""
+        mine = select(SyncOperation).where(
+            SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
+        )
         with self._database.read() as session:
-            rows = session.exec(
-                mine.where(col(SyncOperation.state).in_([SyncState.waiting, SyncState.stored])).order_by(
-                    col(SyncOperation.created_at)
-                )
-            ).all()
-        made = {f"@{row.id}": Made(row.location, row.etag) for row in rows if row.location is not None}
-        return [one for row in rows if row.state == SyncState.waiting and (one := self.opened(row))], made
+            rows = session.exec(mine.order_by(col(SyncOperation.created_at))).all()
+        waiting = [one for row in rows if (one := self.opened(row))]
+        named = self.rows({UUID(name[1:]) for one in waiting for name in _named(one)})
+        made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
+        return waiting, made
 
     def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
         """What became of an act."""
@@ -128,16 +129,17 @@ class Courier:
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
 
-    async def deliver(self) -> list[UUID]:
-        """Do whatever can be done, until nothing more can; gives what was tried, in that order."""
+    async def deliver(self) -> tuple[list[UUID], dict[UUID, list[str]]]:
+        """Do whatever can be done, until nothing more can; gives what was tried, in that order, and the names that each
+        act that still waits lacks."""
         waiting, made = await run_in_threadpool(self.shelf.waiting)
         tried: list[UUID] = []
         async with self._http:
-            while ready := [one for one in waiting if not unknown(one, made)]:
+            while ready := [one for one in waiting if not _unknown(one, made)]:
                 for one in ready:
                     answer = await self._sent(one, made)
                     if answer.status_code in _LATER:
-                        return tried
+                        return tried, _lacking(waiting, made)
                     tried.append(one.id)
                     there, problem = _read(one, answer, made)
                     await run_in_threadpool(self.shelf.note, one.id, there, problem)
@@ -146,7 +148,7 @@ class Courier:
                     if answer.headers.get("Idempotent-Replayed") == "true":
                         self.replayed.add(one.id)
                 waiting = [one for one in waiting if one not in ready]
-        return tried
+        return tried, _lacking(waiting, made)
 
     async def _sent(self, one: Operation, made: Mapping[str, Made]) -> httpx.Response:
         headers = {"Authorization": self._authorization, "Idempotency-Key": str(one.id)}
@@ -157,12 +159,18 @@ class Courier:
         return await self._http.request(one.method, _path(one.path, made), json=body, headers=headers)
 
 
-def unknown(one: Operation, made: Mapping[str, Made]) -> list[str]:
+def _lacking(waiting: Iterable[Operation], made: Mapping[str, Made]) -> dict[UUID, list[str]]:
+    return {one.id: _unknown(one, made) for one in waiting}
+
+
+def _unknown(one: Operation, made: Mapping[str, Made]) -> list[str]:
     """The names that an act refers to and that nothing was made under yet."""
-    named = {part for part in one.path.split("/") if _is_name(part)} | set(_names(one.body))
-    if one.if_match is not None and _is_name(one.if_match):
-        named.add(one.if_match)
-    return sorted(named - made.keys())
+    return sorted(_named(one) - made.keys())
+
+
+def _named(one: Operation) -> set[str]:
+    """The names that an act refers to."""
+    return set(_names([one.path.split("/"), one.body, one.if_match]))
 
 
 def _names(value: Any) -> Iterable[str]:
@@ -191,12 +199,7 @@ def _path(path: str, made: Mapping[str, Made]) -> str:
 
 
 def _is_name(text: str) -> bool:
-    if len(text) != _NAME_LENGTH or text[0] != "@":
-        return False
-    try:
-        return str(UUID(text[1:])) == text[1:]
-    except ValueError:
-        return False
+    return _NAME.fullmatch(text) is not None
 
 
 def _read(
