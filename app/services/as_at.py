@@ -85,15 +85,20 @@ def read(text: str) -> dict[int, int]:
 
 
 @contextmanager
-def as_at(session: Session, heads: Heads) -> Iterator[None]:
-    """In this block the four clinical tables and the scores show these sites as they were at this moment."""
-    later = _later(session, heads)
-    if later:
-        session.info[_FRONT] = list(_fronts(session, later))
+def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[None]:
+    """In this block the four clinical tables and the scores show these sites as they were at this moment: those that
+    joined later, as empty. Other sessions pay nothing for it."""
+    later = _later(session, {site_id: heads.get(site_id, 0) for site_id in site_ids})
+    if not later:
+        yield
+        return
+    session.info[_FRONT] = list(_fronts(session, later))
+    event.listen(session, "do_orm_execute", _rewind)
     try:
         yield
     finally:
-        session.info.pop(_FRONT, None)
+        event.remove(session, "do_orm_execute", _rewind)
+        del session.info[_FRONT]
 
 
 def rewound(session: Session, statement: S) -> S:
@@ -101,9 +106,8 @@ def rewound(session: Session, statement: S) -> S:
     return statement.add_cte(*session.info.get(_FRONT, ()))
 
 
-@event.listens_for(Session, "do_orm_execute")
 def _rewind(state: ORMExecuteState) -> None:
-    if state.is_select and _FRONT in state.session.info and isinstance(state.statement, Select):
+    if isinstance(state.statement, Select):
         state.statement = rewound(state.session, state.statement)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -41,6 +41,7 @@ from app.privacy.profile import PROFILES
 from app.services import as_at
 from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
+from app.services.extract_ends import end
 from app.services.extract_rows import ExtractRows
 from app.services.extract_sql import of_subject, selected
 from app.services.outbox import tell
@@ -62,6 +63,11 @@ class Claim(NamedTuple):
     extract_id: UUID
     build: UUID
     attempts: int
+
+    @property
+    def held(self) -> sa.ColumnElement[bool]:
+        """The row of the lease, while it is this attempt's."""
+        return (col(ExtractBuild.extract_id) == self.extract_id) & (col(ExtractBuild.build) == self.build)
 
 
 def build_next(database: Database, stopping: Callable[[], bool] = lambda: False) -> bool:
@@ -108,9 +114,8 @@ def _claimed(database: Database, at: datetime) -> Claim | None:
 
 def _released(database: Database, claim: Claim) -> None:
     """Let the next one begin at once."""
-    mine = (col(ExtractBuild.extract_id) == claim.extract_id, col(ExtractBuild.build) == claim.build)
     with database.write() as session:
-        session.execute(sa.update(ExtractBuild).where(*mine).values(build=None, leased_until=None))
+        session.execute(sa.update(ExtractBuild).where(claim.held).values(build=None, leased_until=None))
 
 
 def _build(database: Database, claim: Claim, stopping: Callable[[], bool]) -> None:
@@ -118,14 +123,11 @@ def _build(database: Database, claim: Claim, stopping: Callable[[], bool]) -> No
     with database.read() as session:
         extract = session.get_one(Extract, claim.extract_id)
         study = session.get_one(Study, extract.study_id)
-    manifest = json.loads(extract.manifest or "{}")
     files = Files(database, claim.extract_id, claim.build, progress.kept)
-    digests: dict[str, str] = {}
     with _moment(database, extract) as tables:
         for file, parts in tables:
             progress.rows += files.write(file, parts, counted=True).rows or 0
-            digests[file] = files[file].sha256
-    files.complete(extract, study.code, manifest, content_digest(digests))
+    files.complete(extract, study.code, json.loads(extract.manifest or "{}"))
     with database.write() as session:
         progress.kept(session)
         _finish(session, extract.id, claim, files)
@@ -138,11 +140,7 @@ class _Progress:
         self._claim, self._stopping, self.rows = claim, stopping, 0
 
     def kept(self, session: Session) -> None:
-        mine = (
-            col(ExtractBuild.extract_id) == self._claim.extract_id,
-            col(ExtractBuild.build) == self._claim.build,
-        )
-        renewed = sa.update(ExtractBuild).where(*mine).values(leased_until=now() + LEASE, rows=self.rows)
+        renewed = sa.update(ExtractBuild).where(self._claim.held).values(leased_until=now() + LEASE, rows=self.rows)
         if self._stopping() or session.execute(renewed).rowcount != 1:  # type: ignore[attr-defined]
             raise BuildLost
 
@@ -155,8 +153,7 @@ def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str
         sites = sites_of(session, extract.study_id)
         with within(session, sites):
             _unhurried(session)
-            heads = as_at.read(extract.heads or "{}")
-            with as_at.as_at(session, {site_id: heads.get(site_id, 0) for site_id in sites}):
+            with as_at.as_at(session, as_at.read(extract.heads or "{}"), sites):
                 rows = _rows(session, extract)
                 yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
 
@@ -218,24 +215,15 @@ def _finish(session: Session, extract_id: UUID, claim: Claim, files: Files) -> N
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == extract_id))
     before = audit.snapshot(row)
     row.status, row.manifest = ExtractStatus.ready, canonical_json(files.manifest)
-    _remember(session, row, "extract:built", before)
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    event = audit.changed("extract:built", row, row.id, row.version, before, audit.snapshot(row), None)
+    audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
 
 
 def _given_up(database: Database, claim: Claim) -> None:
     with database.write() as session:
         row = session.exec(select(Extract).where(Extract.id == claim.extract_id).with_for_update(key_share=True)).one()
-        if row.status != ExtractStatus.building:
-            return
-        for table in (ExtractChunk, ExtractBuild):
-            session.execute(delete(table).where(col(table.extract_id) == row.id))
-        before = audit.snapshot(row)
-        row.status = ExtractStatus.failed
-        _remember(session, row, "extract:failed", before)
-
-
-def _remember(session: Session, row: Extract, action: str, before: dict[str, Any]) -> None:
-    row.version, row.updated_at = row.version + 1, now()
-    session.flush()
-    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
-    audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
+        if row.status == ExtractStatus.building:
+            end(session, row, ExtractStatus.failed, audit.SYSTEM)

@@ -42,7 +42,7 @@ class Files(Mapping[str, ExtractFileRead]):
         return chunks.read(self._database, self._extract_id, self._build, name)
 
     def write(self, name: str, parts: Iterable[bytes], *, counted: bool = False) -> ExtractFileRead:
-        """A whole file. A table's lines are counted, without its header."""
+        """A whole file. A table's lines are counted, without the first, which is its header in each form."""
         target, lines = self._writer(name), -1
         for part in parts:
             lines += part.count(b"\n")
@@ -59,7 +59,7 @@ class Files(Mapping[str, ExtractFileRead]):
         self._written[name] = described
         return described
 
-    def complete(self, extract: Extract, study: str, approved: Mapping[str, Any], content_sha256: str) -> None:
+    def complete(self, extract: Extract, study: str, approved: Mapping[str, Any]) -> None:
         """Write all that goes with the tables. `approved` is what the approval fixed of the manifest."""
         profile = PROFILES[extract.profile]
         origin = bundle.Origin(study, str(extract.id), approved["created_at"], __version__)
@@ -68,7 +68,7 @@ class Files(Mapping[str, ExtractFileRead]):
             name, rows = file.removesuffix(".csv"), self[file].rows
             if ExtractFormat.ndjson in formats:
                 lines = bundle.dataset_json(name, columns, self.read(file), rows or 0, origin)
-                self._written[f"{name}.ndjson"] = self.write(f"{name}.ndjson", lines).model_copy(update={"rows": rows})
+                self.write(f"{name}.ndjson", lines, counted=True)
             if ExtractFormat.parquet in formats:
                 target = self._writer(f"{name}.parquet")
                 parquet.write(target, columns, self.read(file))
@@ -90,7 +90,7 @@ class Files(Mapping[str, ExtractFileRead]):
             "dates": "study days" if profile.under_agreement else "none; visits by name",
             "statement": UNDER_AGREEMENT if profile.under_agreement else STATEMENT,
             "software": f"research-registry {__version__}",
-            "row_content_sha256": content_sha256,
+            "row_content_sha256": content_digest({file: self[file].sha256 for file in profile.files}),
             "files": [one.model_dump(mode="json") for one in self.described()],
         }
         self.write("README.txt", [bundle.readme(self.manifest)])

@@ -12,7 +12,7 @@ from app.database import Database
 from app.errors import Conflict, Gone
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
-from app.models.extract import Extract, ExtractChunk, ExtractFile, ExtractStatus
+from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
 
 
 class ExtractExpired(Gone):
@@ -46,7 +46,7 @@ def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> Non
     row = found(session.exec(statement).first())
     if row.status != ExtractStatus.ready:
         raise ExtractNotReady
-    _end(session, row, ExtractStatus.revoked, str(actor.account_id), reason)
+    end(session, row, ExtractStatus.revoked, str(actor.account_id), reason)
 
 
 def expire(database: Database) -> int:
@@ -58,14 +58,15 @@ def expire(database: Database) -> int:
         with database.write() as session:
             row = session.exec(select(Extract).where(Extract.id == extract_id, *over).with_for_update()).first()
             if row is not None:
-                _end(session, row, ExtractStatus.expired, audit.SYSTEM, None)
+                end(session, row, ExtractStatus.expired, audit.SYSTEM)
     return len(ended)
 
 
-def _end(session: Session, row: Extract, status: ExtractStatus, who: str, reason: str | None) -> None:
+def end(session: Session, row: Extract, status: ExtractStatus, who: str, reason: str | None = None) -> None:
+    """Delete what there is of its files and of its build, and remember it."""
     before = audit.snapshot(row)
     row.status, row.version, row.updated_at = status, row.version + 1, now()
-    for table in (ExtractFile, ExtractChunk):
+    for table in (ExtractFile, ExtractChunk, ExtractBuild):
         session.execute(delete(table).where(col(table.extract_id) == row.id))
     session.flush()
     event = audit.changed(f"extract:{status}", row, row.id, row.version, before, audit.snapshot(row), reason)

@@ -106,7 +106,7 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
     sites = sites_of(session, row.study_id)
     with one_moment(session) as reading, within(reading, sites):
         heads = as_at.read(row.heads) if row.heads else as_at.heads_of(reading, sites)
-        with as_at.as_at(reading, {site_id: heads.get(site_id, 0) for site_id in sites}):
+        with as_at.as_at(reading, heads, sites):
             cohort = release.choose(reading, row, accept_difference)
     if reading is not session:  # its rows are gone with it
         with within(session, sites):
@@ -123,14 +123,9 @@ def files_of(session: Session, extract_id: UUID) -> list[ExtractFileRead]:
     return [ExtractFileRead(**file.model_dump(include=set(names))) for file in session.exec(statement)]
 
 
-def _built_rows(session: Session, extract_id: UUID) -> int | None:
-    return session.exec(select(ExtractBuild.rows).where(ExtractBuild.extract_id == extract_id)).first()
-
-
 def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
-    row = found(session.exec(visible(select(Extract).where(Extract.id == extract_id), actor)).first())
-    study = session.get_one(Study, row.study_id).code
-    return _read(values(row), study, files_of(session, row.id), _built_rows(session, row.id))
+    row = found(session.execute(visible(rows().where(col(Extract.id) == extract_id), actor)).first())
+    return read_all(session, [row])[0]
 
 
 def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
@@ -153,13 +148,14 @@ def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
 
 
 def rows() -> Rows:
-    """Extracts with the code of their study; narrow it with `visible`."""
-    wanted = sa.select(*columns(Extract), col(Study.code).label("study"))
+    """Extracts with the code of their study, and how far they are built; narrow it with `visible`."""
+    built = sa.select(col(ExtractBuild.rows)).where(col(ExtractBuild.extract_id) == col(Extract.id)).scalar_subquery()
+    wanted = sa.select(*columns(Extract), col(Study.code).label("study"), built.label("built_rows"))
     return wanted.select_from(Extract).join(Study, col(Study.id) == col(Extract.study_id))
 
 
 def read_all(session: Session, page: Sequence[Any]) -> list[ExtractRead]:
-    return [_read(row._asdict(), row.study, files_of(session, row.id), _built_rows(session, row.id)) for row in page]
+    return [_read(row._asdict(), row.study, files_of(session, row.id), row.built_rows) for row in page]
 
 
 def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], built_rows: int | None) -> ExtractRead:
