@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from httpx2 import Response
 
+from app.models.account import Role
 from app.services import bulk
 from tests.closing_cases import lock_of
 from tests.hostile import census
@@ -187,8 +188,6 @@ def test_too_many_lines_are_not_tried_and_the_others_are_stored(world: World, mo
 
 
 def test_a_grant_that_ends_meanwhile_ends_the_upload(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.models.account import Role
-
     account = world.account((Role.site_staff, "A"))
     caller = Caller(world.registry.client, world.token(account))
     pid, stored = world.enrolled(), bulk.Upload.store

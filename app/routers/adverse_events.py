@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from app.access import Actor, found, requires, visible
 from app.database import ReadSession, WriteSession
@@ -38,12 +38,15 @@ def report_adverse_event(
     body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Report an event. Seriousness follows from the criteria; contradictions that cannot be true are refused."""
-    return once.create(
-        session, actor, body, lambda: made(request, *adverse_events.report_adverse_event(session, actor, body))
-    )
+    return once.create(session, actor, body, lambda: record(request, session, actor, body))
 
 
-def made(request: Request, read: AdverseEventRead, site_id: int) -> Made:
+def record(request: Request, session: Session, actor: Actor, body: AdverseEventCreate) -> Made:
+    """What the single post does, and each line of a bulk upload."""
+    return _made(request, *adverse_events.report_adverse_event(session, actor, body))
+
+
+def _made(request: Request, read: AdverseEventRead, site_id: int) -> Made:
     return Made(read, f"/v1/adverse-events/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 

@@ -15,12 +15,8 @@ from app.models.outcome import OutcomeCreate
 from app.models.participant import ParticipantCreate
 from app.models.visit import VisitCreate
 from app.permissions import Permission
-from app.routers import adverse_events as events
-from app.routers import outcomes, participants, visits
-from app.services import adverse_events, bulk
-from app.services import outcomes as outcome_service
-from app.services import participants as participant_service
-from app.services import visits as visit_service
+from app.routers import adverse_events, outcomes, participants, visits
+from app.services import bulk
 from app.services.bulk import Noun, Upload
 from app.web.lines import NDJSON, Line, batches
 from app.web.route import StrictRoute
@@ -41,32 +37,10 @@ class BulkQuery(Filter):
 
 
 NOUNS = {
-    Permission.participant_write: Noun(
-        "/v1/participants",
-        ParticipantCreate,
-        lambda request, session, actor, body: participants.made(
-            request, *participant_service.enrol(session, actor, request.app.state.keyring, body)
-        ),
-    ),
-    Permission.visit_write: Noun(
-        "/v1/visits",
-        VisitCreate,
-        lambda request, session, actor, body: visits.made(request, *visit_service.record_visit(session, actor, body)),
-    ),
-    Permission.outcome_write: Noun(
-        "/v1/outcomes",
-        OutcomeCreate,
-        lambda request, session, actor, body: outcomes.made(
-            request, *outcome_service.record_outcome(session, actor, body)
-        ),
-    ),
-    Permission.adverse_event_write: Noun(
-        "/v1/adverse-events",
-        AdverseEventCreate,
-        lambda request, session, actor, body: events.made(
-            request, *adverse_events.report_adverse_event(session, actor, body)
-        ),
-    ),
+    Permission.participant_write: Noun("/v1/participants", ParticipantCreate, participants.record),
+    Permission.visit_write: Noun("/v1/visits", VisitCreate, visits.record),
+    Permission.outcome_write: Noun("/v1/outcomes", OutcomeCreate, outcomes.record),
+    Permission.adverse_event_write: Noun("/v1/adverse-events", AdverseEventCreate, adverse_events.record),
 }
 
 
@@ -83,29 +57,17 @@ async def _upload(request: Request, permission: Permission, query: BulkQuery) ->
             lines += batch
             continue
         await requires(permission)(request)  # again: a grant may have ended since
-        results += await run_in_threadpool(_stored, upload, batch[:room])
+        results += await run_in_threadpool(upload.store, batch[:room])
         if len(batch) > room:
             results.append(upload.refused(batch[room], TooManyLines()))
         if upload.broken or len(batch) > room:
             break
     if query.atomic:
-        results, stored = await run_in_threadpool(_stored_all, upload, lines)
+        results, stored = await run_in_threadpool(upload.store_all, lines)
     whole = all("problem" not in result for result in results)
     status = 422 if not stored else 200 if whole else 207
     headers = {"Retry-After": "1"} if upload.broken else {}
     return Response(b"".join(map(_written, results)), status, headers, media_type=NDJSON)
-
-
-def _stored(upload: Upload, batch: list[Line]) -> list[dict[str, Any]]:
-    results = upload.store(batch)
-    upload.remember_refusals()
-    return results
-
-
-def _stored_all(upload: Upload, lines: list[Line]) -> tuple[list[dict[str, Any]], bool]:
-    told = upload.store_all(lines)
-    upload.remember_refusals()
-    return told
 
 
 def _written(result: dict[str, Any]) -> bytes:

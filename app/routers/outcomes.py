@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from app.access import Actor, found, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
@@ -28,10 +28,15 @@ def record_outcome(
     body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record one administration of an instrument at a visit; the answer carries the server's scores."""
-    return once.create(session, actor, body, lambda: made(request, *outcomes.record_outcome(session, actor, body)))
+    return once.create(session, actor, body, lambda: record(request, session, actor, body))
 
 
-def made(request: Request, read: OutcomeRead, site_id: int) -> Made:
+def record(request: Request, session: Session, actor: Actor, body: OutcomeCreate) -> Made:
+    """What the single post does, and each line of a bulk upload."""
+    return _made(request, *outcomes.record_outcome(session, actor, body))
+
+
+def _made(request: Request, read: OutcomeRead, site_id: int) -> Made:
     return Made(read, f"/v1/outcomes/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 

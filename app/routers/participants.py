@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
@@ -39,15 +39,15 @@ def enrol(
     body: ParticipantCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Register a person; the answer carries the new pid. The site's own label goes into the vault."""
-    return once.create(
-        session,
-        actor,
-        body,
-        lambda: made(request, *participants.enrol(session, actor, request.app.state.keyring, body)),
-    )
+    return once.create(session, actor, body, lambda: record(request, session, actor, body))
 
 
-def made(request: Request, read: ParticipantRead, site_id: int) -> Made:
+def record(request: Request, session: Session, actor: Actor, body: ParticipantCreate) -> Made:
+    """What the single post does, and each line of a bulk upload."""
+    return _made(request, *participants.enrol(session, actor, request.app.state.keyring, body))
+
+
+def _made(request: Request, read: ParticipantRead, site_id: int) -> Made:
     tag = etag(request.app.state.keyring, read.pid, read.version)
     return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id)
 
@@ -120,5 +120,5 @@ def change_status(
 ) -> Response:
     """Move a participant along the status model, with the effective day and the reason."""
     return once.create(
-        session, actor, body, lambda: made(request, *participants.change_status(session, actor, pid, body))
+        session, actor, body, lambda: _made(request, *participants.change_status(session, actor, pid, body))
     )

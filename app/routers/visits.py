@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
@@ -26,10 +26,15 @@ def record_visit(
     body: VisitCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record a visit with its outcomes, all or nothing. Answers only after everything is stored."""
-    return once.create(session, actor, body, lambda: made(request, *visits.record_visit(session, actor, body)))
+    return once.create(session, actor, body, lambda: record(request, session, actor, body))
 
 
-def made(request: Request, read: VisitDetail, site_id: int) -> Made:
+def record(request: Request, session: Session, actor: Actor, body: VisitCreate) -> Made:
+    """What the single post does, and each line of a bulk upload."""
+    return _made(request, *visits.record_visit(session, actor, body))
+
+
+def _made(request: Request, read: VisitDetail, site_id: int) -> Made:
     return Made(read, f"/v1/visits/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
 
 

@@ -43,10 +43,6 @@ class Noun:
     make: Callable[[Request, Session, Actor, Any], Made]
 
 
-class Undone(Exception):
-    """Leaves a transaction without storing anything."""
-
-
 class Upload:
     """The lines of one request."""
 
@@ -66,11 +62,12 @@ class Upload:
                 results = [self._one(session, line) for line in lines]
                 if self._dry_run:
                     session.rollback()
-            return results
         except (SQLAlchemyError, DatabaseUnavailable):
-            return self._one_by_one(lines)
+            results = self._one_by_one(lines)
+        self._remember_refusals()
+        return results
 
-    def remember_refusals(self) -> None:
+    def _remember_refusals(self) -> None:
         """Refused attempts go into the trail after the transaction, as those of single posts do."""
         for error in self._noted:
             self._request.app.state.refusals(self._request, error)
@@ -89,24 +86,22 @@ class Upload:
 
     def store_all(self, lines: Sequence[Line]) -> tuple[list[dict[str, Any]], bool]:
         """All lines or none; whether they are stored. Raises DatabaseUnavailable and what the database raises."""
-        results: list[dict[str, Any]] = []
-        try:
-            with self._database.write(self._request) as session:
-                results = [self._one(session, line) for line in lines]
-                if self._dry_run or any("problem" in result for result in results):
-                    raise Undone
-        except Undone:
-            if self._dry_run:
-                return results, True
-            others = [self.refused(line, BatchRefused()) for line in lines]
-            return [one if "problem" in one else other for one, other in zip(results, others, strict=True)], False
-        return results, True
+        with self._database.write(self._request) as session:
+            results = [self._one(session, line) for line in lines]
+            whole = not any("problem" in result for result in results)
+            if self._dry_run or not whole:
+                session.rollback()
+        self._remember_refusals()
+        if whole or self._dry_run:
+            return results, True
+        told = zip(lines, results, strict=True)
+        return [one if "problem" in one else self.refused(line, BatchRefused()) for line, one in told], False
 
     def _one(self, session: Session, line: Line) -> dict[str, Any]:
         try:
             with session.begin_nested():
                 key, body = self._read(line)
-                once = Once(self._request.app.state.keyring, f"POST {self._noun.path}", key)
+                once = Once(self._request.app.state.keyring, ("POST", self._noun.path), key)
                 actor: Actor = self._request.state.actor
                 told = once.tell(session, actor, body, lambda: self._noun.make(self._request, session, actor, body))
         except IntegrityError:

@@ -56,7 +56,7 @@ class Told(NamedTuple):
 class Once:
     """The promise of one request to happen once. A dry run does all of it and stores nothing."""
 
-    def __init__(self, keyring: Keyring, place: str, key: str, *, dry_run: bool = False) -> None:
+    def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
         """`place` is the method and the path: a key is for one of them."""
         self._keyring, self._place, self._key, self._dry_run = keyring, place, key, dry_run
 
@@ -138,7 +138,7 @@ class Once:
 
     def _request_digest(self, body: BaseModel) -> str:
         """Keyed, as the body may hold a label that could be guessed."""
-        asked = [*self._place.split(" ", 1), body.model_dump(mode="json")]
+        asked = [*self._place, body.model_dump(mode="json")]
         return self._keyring.digest("idempotency", canonical_json(asked).encode())
 
 
@@ -154,7 +154,7 @@ def _once(
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own")] = None,
     dry_run: Annotated[bool, Query(description="Check everything, tell what would be answered, store nothing")] = False,
 ) -> Once:
-    place = f"{request.method} {request.url.path}"
+    place = (request.method, request.url.path)
     return Once(request.app.state.keyring, place, require_key(key), dry_run=dry_run)
 
 
