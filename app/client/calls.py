@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -27,6 +27,17 @@ class Pause(NamedTuple):
 
 
 Steps = Generator[httpx.Request | Pause, httpx.Response, httpx.Response]
+T = TypeVar("T")
+
+
+def step_after(
+    steps: Generator[httpx.Request | Pause, httpx.Response, T], outcome: httpx.Response | httpx.TransportError | None
+) -> httpx.Request | Pause:
+    """The next step, once the last one ended in an answer or a broken connection; None begins, or follows a pause.
+    Raises StopIteration with what the call came to."""
+    if isinstance(outcome, httpx.TransportError):
+        return steps.throw(outcome)
+    return next(steps) if outcome is None else steps.send(outcome)
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,8 @@ class Outbox:
     def send(self, registry: Registry) -> int:
         """Send what waits; how much was stored. What hangs on something refused goes on waiting. Stops without a word
         when the registry cannot be reached: nothing is lost, and what may have arrived has its key."""
-        stored = 0
+        stored, made = 0, self._made()
         for act in self.acts("waiting"):
-            made = self._made()
             try:
                 path, body = _filled(act.path, made), _filled(act.body, made)
             except KeyError:
@@ -84,6 +83,8 @@ class Outbox:
                 continue
             self._keep(act.key, "stored", answer.location, None)
             stored += 1
+            if answer.location is not None:
+                made[f"@{act.key}"] = _id_in(answer.location)
         return stored
 
     def mend(self, name: str, body: Mapping[str, Any]) -> None:
@@ -103,12 +104,16 @@ class Outbox:
 
     def _made(self) -> dict[str, str]:
         rows = self._file.execute("SELECT key, location FROM act WHERE state = 'stored' AND location IS NOT NULL")
-        return {f"@{key}": location.rpartition("/")[2] for key, location in rows.fetchall()}
+        return {f"@{key}": _id_in(location) for key, location in rows.fetchall()}
 
     def _keep(self, key: str, state: str, location: str | None, problem: Mapping[str, Any] | None) -> None:
         told = json.dumps(problem) if problem is not None else None
         changed = "UPDATE act SET state = ?, location = ?, problem = ? WHERE key = ?"
         self._file.execute(changed, (state, location, told, key))
+
+
+def _id_in(location: str) -> str:
+    return location.rpartition("/")[2]
 
 
 def _filled(value: Any, made: Mapping[str, str]) -> Any:

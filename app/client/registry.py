@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 
-from app.client.calls import Answer, Call, Pause, already_so, amending, answered, creating, meant, new_key
+from app.client.calls import Answer, Call, Pause, already_so, amending, answered, creating, meant, new_key, step_after
 from app.client.credentials import Credentials
 from app.client.errors import Damaged, Stale, Unreachable
 
@@ -46,22 +46,22 @@ class Registry:
         return self._driven(answered(self._credentials, self._base, call, self._patience))
 
     def _driven(self, steps: Generator[httpx.Request | Pause, httpx.Response, T]) -> T:
+        outcome: httpx.Response | httpx.TransportError | None = None
         try:
-            step = next(steps)
             while True:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    step = next(steps)
-                    continue
-                try:
-                    answer = self._http.send(step)
-                except httpx.TransportError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
+                outcome = self._done(step_after(steps, outcome))
         except StopIteration as ended:
             found: T = ended.value
             return found
+
+    def _done(self, step: httpx.Request | Pause) -> httpx.Response | httpx.TransportError | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            return self._http.send(step)
+        except httpx.TransportError as error:
+            return error
 
     def token(self) -> str:
         """The access token that calls carry just now. Raises NotSignedIn, Unreachable."""
@@ -175,22 +175,22 @@ class AsyncRegistry:
 
     async def _call(self, call: Call) -> httpx.Response:
         steps = answered(self._credentials, self._base, call, self._patience)
+        outcome: httpx.Response | httpx.TransportError | None = None
         try:
-            step = next(steps)
             while True:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    step = next(steps)
-                    continue
-                try:
-                    answer = await self._http.send(step)
-                except httpx.TransportError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
+                outcome = await self._done(step_after(steps, outcome))
         except StopIteration as ended:
             found: httpx.Response = ended.value
             return found
+
+    async def _done(self, step: httpx.Request | Pause) -> httpx.Response | httpx.TransportError | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            return await self._http.send(step)
+        except httpx.TransportError as error:
+            return error
 
     async def get(self, path: str, **query: Any) -> Answer:
         return meant(await self._call(Call("GET", path, query)))
