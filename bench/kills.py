@@ -30,8 +30,8 @@ from app.models.participant import Consent, Participant, VaultIdentity
 from app.models.visit import Visit
 from app.settings import Settings
 from tests.hostile import LiveStudy, live_study
-from tests.postgres import as_server, new_database, postgres_server
-from tests.server import LiveServer, restart, running_server
+from tests.postgres import postgres_server
+from tests.server import LiveServer, restart, served
 from tests.world import madrs
 
 CLIENTS, BULK_LINES = 6, 10
@@ -171,15 +171,12 @@ def _faults(database: Database, load: Load) -> Iterator[str]:
 
 
 @contextmanager
-def _served(engine: str, folder: Path) -> Iterator[LiveServer]:
+def _server_url(engine: str) -> Iterator[str | None]:
     if engine == "sqlite":
-        with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
-            yield server
+        yield None
         return
-    with postgres_server() as url, new_database(url) as owner:
-        roles = {"REGISTRY_OWNER_DATABASE_URL": owner, "REGISTRY_DATABASE_URL": as_server(owner)}
-        with running_server(folder, owner, **roles) as server:
-            yield server
+    with postgres_server() as url:
+        yield url
 
 
 def main() -> None:
@@ -188,7 +185,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, _served(options.engine, Path(name)) as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _server_url(options.engine) as url,
+        served(Path(name), url) as server,
+    ):
         report = disturb(server, options.kills, options.seed)
     print(
         f"{options.engine}: {report.kills} kills, {report.acknowledged} records acknowledged, {report.sent_again} "

@@ -18,7 +18,7 @@ from app.services.builder import Builder
 from app.services.building import build_next
 from app.settings import Settings
 from tests.postgres import as_server, new_database, postgres_server
-from tests.server import LiveServer, running_server
+from tests.server import LiveServer, served
 from tests.world import Registry, World
 
 ENGINES = ("sqlite", "postgresql")
@@ -101,15 +101,9 @@ def world(registry: Registry) -> World:
 @pytest.fixture(scope="session", params=ENGINES)
 def live_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A served registry in a process of its own, with an admin."""
-    folder = tmp_path_factory.mktemp("served")
-    if request.param == "sqlite":
-        with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
-            yield server
-    else:
-        with new_database(request.getfixturevalue("postgres_url")) as url:
-            roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
-            with running_server(folder, url, **roles) as server:
-                yield server
+    postgres = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with served(tmp_path_factory.mktemp("served"), postgres) as server:
+        yield server
 
 
 def pytest_report_header() -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.postgres import as_server, new_database
+
 ROOT = Path(__file__).resolve().parent.parent
 ADMIN, PASSWORD = "admin", "correct horse battery staple"
 
@@ -59,6 +61,19 @@ def running_server(folder: Path, database_url: str, **settings: str) -> Iterator
     finally:
         server.process.terminate()
         server.process.wait(30)
+
+
+@contextmanager
+def served(folder: Path, server_url: str | None) -> Iterator[LiveServer]:
+    """A registry of its own: on SQLite, or in a new database of a PostgreSQL server, as a role that owns nothing."""
+    if server_url is None:
+        with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
+            yield server
+        return
+    with new_database(server_url) as url:
+        roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
+        with running_server(folder, url, **roles) as server:
+            yield server
 
 
 def restart(server: LiveServer) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlmodel import col, select
 
+from app import audit
 from app.models.account import Role
 from app.models.audit import AuditEntry
 from tests.course_cases import CONSENT, under_amendment
@@ -161,8 +162,6 @@ def test_no_gap_and_nothing_twice_while_fifty_write(world: World) -> None:
 
 def test_a_change_of_a_long_transaction_is_told_when_it_is_committed(world: World) -> None:
     """Begun before the others, committed after them: its number comes later, so a reader who was past them meets it."""
-    from app import audit
-
     pid = world.enrolled()
     place = feed(world.monitor)[1]
     site = world.site_ids["A"]

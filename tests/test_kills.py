@@ -7,21 +7,15 @@ import pytest
 
 from bench.kills import disturb
 from tests.conftest import ENGINES
-from tests.postgres import as_server, new_database
-from tests.server import LiveServer, running_server
+from tests.server import LiveServer, served
 
 
 @pytest.fixture(params=ENGINES)
 def alone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LiveServer]:
     """A served registry that nobody else uses."""
-    if request.param == "sqlite":
-        with running_server(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}") as server:
-            yield server
-    else:
-        with new_database(request.getfixturevalue("postgres_url")) as url:
-            roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
-            with running_server(tmp_path, url, **roles) as server:
-                yield server
+    postgres = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with served(tmp_path, postgres) as server:
+        yield server
 
 
 def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed(alone: LiveServer) -> None:
