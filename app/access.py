@@ -26,6 +26,7 @@ from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery, DataQueryMessage
 from app.models.dosing_session import DosingSession
 from app.models.extract import Extract
+from app.models.label_disclosure import LabelDisclosure
 from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.safety_signal import SafetySignal
@@ -259,6 +260,13 @@ def _extracts(actor: Actor) -> ColumnElement[bool]:
     return and_(in_study, col(Extract.requested_by) == actor.account_id)
 
 
+def _label_disclosures(actor: Actor) -> ColumnElement[bool]:
+    in_study = col(LabelDisclosure.study_id).in_(sorted(actor.study_ids))
+    if Permission.label_approve in actor.held:
+        return in_study
+    return and_(in_study, col(LabelDisclosure.requested_by) == actor.account_id)
+
+
 def _of_the_deployment(actor: Actor) -> ColumnElement[bool]:
     """What only an admin runs."""
     return true() if actor.everywhere else false()
@@ -275,6 +283,7 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "data_lock": _own_sites(DataLock.site_id),
     "delivery": _of_the_deployment,
     "extract": _extracts,
+    "label_disclosure": _label_disclosures,
     "notification": _of_the_deployment,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),

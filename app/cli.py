@@ -18,6 +18,7 @@ from app.commands.keys import keys_app
 from app.commands.protocol import app as protocol_app
 from app.commands.queries import app as queries_app
 from app.commands.retries import app as retries_app
+from app.commands.vault import app as vault_app
 
 if TYPE_CHECKING:
     from app.database import Database
@@ -38,6 +39,7 @@ app.add_typer(protocol_app, name="protocol")
 app.add_typer(queries_app, name="queries")
 app.add_typer(extracts_app, name="extracts")
 app.add_typer(retries_app, name="retries")
+app.add_typer(vault_app, name="vault")
 app.command()(deliver)
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -62,6 +64,7 @@ def serve(
     load_keyring(settings)
     with Database(settings, for_server=True) as database:
         schema.require_head(database)
+        schema.require_vault_head(database)
         database.require_durable()
         require_second_wall(database, settings)
         database.require_room(workers)

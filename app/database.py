@@ -5,7 +5,7 @@ scope "function". So a 2xx means durably stored. Nobody else commits.
 """
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Self
 
@@ -25,6 +25,9 @@ BUILDERS = 2
 
 _WRITES = "registry_writes"
 _REQUEST = "registry_request"
+_VAULT = "registry_vault"
+_COMPANION = "registry_companion"
+_LAST = "registry_last"
 
 
 class NotDurable(Exception):
@@ -42,10 +45,15 @@ class Database:
     PostgreSQL a role of its own, on SQLite a connection that may change rows and nothing else.
     """
 
-    def __init__(self, settings: Settings, *, for_server: bool = False) -> None:
-        owner = settings.owner_database_url
-        self.url = make_url(settings.database_url if for_server or owner is None else owner)
-        self.server_role = make_url(settings.database_url).username if owner is not None else None
+    vault: "Database | None"
+    """Where the vault's rows are, when that is a database of its own. Nothing connects to it before it is needed."""
+
+    def __init__(self, settings: Settings, *, for_server: bool = False, of_vault: bool = False) -> None:
+        served, owner = settings.vault_addresses if of_vault else (settings.database_url, settings.owner_database_url)
+        apart = settings.vault_url is not None and not of_vault
+        self.vault = Database(settings, for_server=for_server, of_vault=True) if apart else None
+        self.url = make_url(served if for_server or owner is None else owner)
+        self.server_role = make_url(served).username if owner is not None else None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _engine(settings, self.url, self.is_sqlite, for_server)
         self._pool_size = settings.pool_size
@@ -59,14 +67,20 @@ class Database:
 
     @contextmanager
     def write(self, request: Request | None = None) -> Iterator[Session]:
-        """A session whose work is committed as a whole when the block ends well, and rolled back otherwise."""
-        with Session(self._writing, expire_on_commit=False, info={_REQUEST: request}) as session:
-            yield session
+        """A session whose work is committed as a whole when the block ends well, and rolled back otherwise. What it
+        wrote to a vault of its own is committed just before."""
+        info = {_REQUEST: request, _VAULT: self.vault}
+        with Session(self._writing, expire_on_commit=False, info=info) as session:
             try:
-                session.commit()
-            except BaseException:
-                session.invalidate()  # a failed COMMIT may leave the transaction open: never hand it to the next one
-                raise
+                yield session
+                for act in session.info.get(_LAST, ()):
+                    act()
+                if _COMPANION in session.info:
+                    _commit(session.info[_COMPANION])
+                _commit(session)
+            finally:
+                if _COMPANION in session.info:
+                    session.info.pop(_COMPANION).close()
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
@@ -101,12 +115,49 @@ class Database:
     def dispose(self) -> None:
         """Close the pool's connections."""
         self.engine.dispose()
+        if self.vault is not None:
+            self.vault.dispose()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.dispose()
+
+
+def _commit(session: Session) -> None:
+    try:
+        session.commit()
+    except BaseException:
+        session.invalidate()  # a failed COMMIT may leave the transaction open: never hand it to the next one
+        raise
+
+
+def vault_session(session: Session) -> Session:
+    """The session for the vault's rows, in a write: the same one, or its companion where the vault is a database of its
+    own. The companion is committed first: a label without a participant is only a reservation, which the next attempt
+    takes up; a participant without a label could not be found again."""
+    vault: Database | None = session.info.get(_VAULT)
+    if vault is None:
+        return session
+    if _COMPANION not in session.info:
+        info = {_REQUEST: session.info[_REQUEST], _VAULT: None}
+        session.info[_COMPANION] = Session(vault._writing, expire_on_commit=False, info=info)
+    companion: Session = session.info[_COMPANION]
+    return companion
+
+
+def before_commit(session: Session, act: Callable[[], None]) -> None:
+    """Do this when all else of the write has been done, and only if it is then committed: not in a dry run."""
+    session.info.setdefault(_LAST, []).append(act)
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _both_or_none(session: Session, ended: SessionTransaction) -> None:
+    if ended.parent is None:  # not the savepoint of one line
+        session.info.pop(_LAST, None)
+        if _COMPANION in session.info:
+            session.info[_COMPANION].rollback()
 
 
 @event.listens_for(Session, "after_begin")

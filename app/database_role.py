@@ -34,6 +34,7 @@ PRIVILEGES: Mapping[str, str] = {
     "extract_file": _CHANGE,
     "extract_subject": _ADD,
     "idempotency_record": _ALL,
+    "label_disclosure": _KEEP,
     "notification": _ADD,
     "outcome": _KEEP,
     "outcome_score": _CHANGE,

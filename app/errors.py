@@ -81,6 +81,10 @@ class Locked(RegistryError):
     title = "Locked"
 
 
+class SecondPersonNeeded(Conflict):
+    """Who asked cannot decide: it takes a second person."""
+
+
 class Gone(RegistryError):
     """It was there, and is not any more."""
 

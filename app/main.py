@@ -12,6 +12,7 @@ from app import __version__
 from app.access import KnownActors
 from app.database import Database
 from app.database_role import require_second_wall
+from app.privacy.erasure_journal import ErasureJournal
 from app.routers import (
     accounts,
     adverse_events,
@@ -26,6 +27,7 @@ from app.routers import (
     dosing_sessions,
     extracts,
     health,
+    label_disclosures,
     locks,
     me,
     monitoring,
@@ -78,6 +80,7 @@ ROUTERS = (
     verifications,
     data_cuts,
     extracts,
+    label_disclosures,
     subscriptions,
     audit_entries,
     changes,
@@ -111,6 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings, for_server=True)
     app.state.keyring = load_keyring(settings)
+    app.state.erasures = ErasureJournal(settings.erasures, app.state.keyring)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
     app.state.provider = Provider(settings) if settings.oidc_issuer else None
     app.state.passwords = Passwords(settings)

@@ -28,6 +28,9 @@ class Permission(StrEnum):
     extract_download = "extract:download"
     extract_read = "extract:read"
     extract_request = "extract:request"
+    label_approve = "label:approve"
+    label_open = "label:open"
+    label_read = "label:read"
     lock_read = "lock:read"
     lock_write = "lock:write"
     me_read = "me:read"
@@ -84,9 +87,20 @@ _MONITORING = {
     _P.adverse_event_review,
     _P.audit_read,
     _P.data_query_raise,
+    _P.label_open,
+    _P.label_read,
     _P.lock_write,
     _P.monitoring_read,
     _P.verification_write,
+}
+_RELEASING = {
+    _P.cut_make,
+    _P.cut_read,
+    _P.extract_approve,
+    _P.extract_read,
+    _P.label_approve,
+    _P.label_open,
+    _P.label_read,
 }
 _RUNNING = {_P.subscription_read, _P.subscription_write}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
@@ -94,6 +108,6 @@ GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.investigator: frozenset(CLINICAL_READS | _EVERYONE | _SITE_WORK | {_P.signature_write}),
     Role.monitor: frozenset(CLINICAL_READS | _EVERYONE | _MONITORING),
     Role.analyst: frozenset(_EVERYONE | {_P.cut_read, _P.extract_download, _P.extract_read, _P.extract_request}),
-    Role.custodian: frozenset(_EVERYONE | {_P.cut_make, _P.cut_read, _P.extract_approve, _P.extract_read}),
+    Role.custodian: frozenset(_EVERYONE | _RELEASING),
     Role.admin: frozenset(_EVERYONE | _RUNNING | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
 }

@@ -29,6 +29,8 @@ def upgrade(database: Database, revision: str = "head") -> None:
         command.upgrade(config, revision)
         if not database.is_sqlite and database.server_role is not None:
             grant(connection, database.server_role)
+    if database.vault is not None:  # of the same schema, though only its own table is used
+        upgrade(database.vault, revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
@@ -45,3 +47,9 @@ def require_head(database: Database) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
     if current != head:
         raise SchemaOutdated(f"The database is at revision {current}, this version needs {head}. Run: registry migrate")
+
+
+def require_vault_head(database: Database) -> None:
+    """The same of a vault of its own. Raises SchemaOutdated."""
+    if database.vault is not None:
+        require_head(database.vault)

@@ -74,6 +74,17 @@ class Settings(BaseSettings):
     """PostgreSQL: the same database, as the role that owns the tables, for `registry` commands only. The server's own
     role, that of `database_url`, owns nothing."""
 
+    vault_url: Annotated[str | None, Field(repr=False)] = None
+    """A database of its own for the sites' labels of participants; none keeps them with the rest. Extracts are built
+    without it."""
+
+    owner_vault_url: Annotated[str | None, Field(repr=False)] = None
+    """PostgreSQL: the vault's database as the role that owns its tables."""
+
+    erasure_journal: Path | None = None
+    """File that notes which labels were erased, so that a restored backup does not bring them back; on storage that all
+    workers share, apart from the databases. None: `registry-erasures.jsonl` beside the key file."""
+
     key_file: Path = Path("registry-keys.json")
     """JSON file with signing, encryption and derivation keys; made by `registry init`, mode 0600."""
 
@@ -213,10 +224,27 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _databases_are_ours(self) -> Self:
-        for name, address in (("DATABASE_URL", self.database_url), ("OWNER_DATABASE_URL", self.owner_database_url)):
+        for field in ("database_url", "owner_database_url", "vault_url", "owner_vault_url"):
+            address = getattr(self, field)
             if address is not None and _driver(address) not in DRIVERS:
-                raise ValueError(f"{PREFIX}{name} must be a URL that begins with sqlite:// or postgresql+psycopg://")
+                name = f"{PREFIX}{field.upper()}"
+                raise ValueError(f"{name} must be a URL that begins with sqlite:// or postgresql+psycopg://")
+        if self.vault_url is None and self.owner_vault_url is not None:
+            raise ValueError("REGISTRY_OWNER_VAULT_URL needs REGISTRY_VAULT_URL")
+        if self.vault_url == self.database_url:
+            raise ValueError("REGISTRY_VAULT_URL must be another database than REGISTRY_DATABASE_URL, or unset")
         return self
+
+    @property
+    def erasures(self) -> Path:
+        """The file of the erasure journal."""
+        return self.erasure_journal or self.key_file.with_name("registry-erasures.jsonl")
+
+    @property
+    def vault_addresses(self) -> tuple[str, str | None]:
+        """The vault's database, for the server and for its owner."""
+        assert self.vault_url is not None
+        return self.vault_url, self.owner_vault_url
 
     @model_validator(mode="after")
     def _provider_is_whole_and_safe(self) -> Self:

@@ -42,6 +42,7 @@ from tests.dosing_cases import (
     vitals,
 )
 from tests.hostile import census
+from tests.label_cases import a_disclosure, asking
 from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
 from tests.outbox_cases import a_dead_delivery, a_subscription
 from tests.route_cases import (
@@ -200,6 +201,8 @@ class Targets:
             "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
             "sync": (world.staff_a, "/v1/sync", {"operations": [an_act(world, "A")]}),
             "resolve": (world.staff_a, "/v1/sync/{operation_id}/resolution", {"decision": "discard", **WHY}),
+            "ask": (world.monitor, "/v1/label-disclosures", asking(self.pid)),
+            "decide": (world.custodian, "/v1/label-disclosures/{disclosure_id}/decision", decision),
             "cut": (world.custodian, "/v1/data-cuts", a_cut(world)),
             "extract": (world.analyst, "/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}),
             "approval": (world.custodian, "/v1/extracts/{extract_id}/approval", decision),
@@ -275,6 +278,7 @@ class Targets:
             "signal_id": lambda: a_signal(world).json()["id"],
             "operation_id": lambda: a_refused_act(world.staff_a),
             "extract_id": lambda: an_extract(world, approved=below == "revocation").rpartition("/")[2],
+            "disclosure_id": lambda: a_disclosure(world).rpartition("/")[2],
             "lock_id": lambda: a_lock(world, "A").headers["Location"].rpartition("/")[2],
             "verification_id": lambda: a_verification(world, "A").headers["Location"].rpartition("/")[2],
             "subscription_id": lambda: a_subscription(world)["id"],
@@ -307,6 +311,8 @@ NAMES = (
         "unverify",
         "sync",
         "resolve",
+        "ask",
+        "decide",
         "cut",
         "extract",
         "approval",

@@ -18,6 +18,7 @@ from tests.account_cases import ACCOUNT_CASES
 from tests.closing_cases import CLOSING_CASES
 from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
+from tests.label_cases import LABEL_CASES
 from tests.monitor_cases import MONITOR_CASES
 from tests.outbox_cases import OUTBOX_CASES
 from tests.world import Caller, World, made, madrs, protocol_definition, staff
@@ -289,6 +290,7 @@ CASES: Mapping[Route, Case] = {
     **MONITOR_CASES,
     **CLOSING_CASES,
     **OUTBOX_CASES,
+    **LABEL_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
     ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("POST", "/v1/sync"): lambda world, caller, site: caller.post("/v1/sync", {"operations": [an_act(world, site)]}),
@@ -357,7 +359,7 @@ OF_A_STUDY: frozenset[Route] = OF_A_SITE | frozenset(
     for route in CASES
     if (route[1].startswith("/v1/monitoring/") and route[1] != "/v1/monitoring/summary")
     or (
-        route[1].startswith(("/v1/studies/{study}", "/v1/extracts", "/v1/data-cuts"))
+        route[1].startswith(("/v1/studies/{study}", "/v1/extracts", "/v1/data-cuts", "/v1/label-disclosures"))
         and ("{" in route[1] or route[0] == "POST")
     )
     or route[1] in {"/v1/adverse-events/summary", "/v1/outcomes/summary"}

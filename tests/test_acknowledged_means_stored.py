@@ -14,6 +14,7 @@ from tests import course_cases as course
 from tests.account_cases import a_person, a_site_app, tag
 from tests.dosing_writes import CORRECTIONS, DOSING
 from tests.hostile import census, failing_commit, failing_statement, grown
+from tests.label_cases import APPROVED, a_disclosure, approved, asking
 from tests.monitor_cases import an_event
 from tests.monitor_writes import MONITORING
 from tests.outbox_writes import TOLD, TOLD_ONCE
@@ -201,6 +202,14 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(world.custodian, "/v1/data-cuts", a_cut(world)),
         {"data_cut": 1, "audit_entry": 1},
     ),
+    ("POST", "/v1/label-disclosures"): (
+        lambda world: _post(world.monitor, "/v1/label-disclosures", asking(world.enrolled())),
+        {"label_disclosure": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/label-disclosures/{disclosure_id}/decision"): (
+        lambda world: _post(world.custodian, f"{a_disclosure(world)}/decision", APPROVED),
+        {"audit_entry": 1},
+    ),
     ("POST", "/v1/extracts"): (
         lambda world: _post(world.analyst, "/v1/extracts", {"study": world.study, "purpose": "A question"}),
         {"extract": 1, "audit_entry": 1},
@@ -235,6 +244,10 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
     **CORRECTIONS,
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
+    ("POST", "/v1/label-disclosures/{disclosure_id}/reading"): (
+        lambda world: _post(world.monitor, f"{approved(world, a_disclosure(world))}/reading", {}),
+        {"audit_entry": 1},
+    ),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
     ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),
     ("POST", "/v1/auth/token"): (_token, {"audit_entry": 1}),

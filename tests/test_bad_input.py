@@ -244,6 +244,7 @@ LISTS = (
         "/v1/adverse-events",
         "/v1/extracts",
         "/v1/data-cuts",
+        "/v1/label-disclosures",
         "/v1/sync",
     ),
     *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/data-queries", "/v1/audit-entries"),

@@ -87,6 +87,7 @@ def choices(annotation: Any, bounds: list[str]) -> str:
         int: "whole number",
         float: "number",
         Path: "path",
+        Path | None: "path",
     }
     return ", ".join([words[annotation], *bounds])
 

@@ -40,14 +40,31 @@ def retire(
     kid: str,
     reason: WHY,
     now: Annotated[bool, typer.Option("--now", help="At once: valid tokens of this key are refused.")] = False,
+    kind: Annotated[Literal["signing", "kek"], typer.Option(help="Which keys.")] = "signing",
 ) -> None:
-    """Remove a signing key that no valid token needs any more."""
+    """Remove a signing key that no valid token needs any more, or a wrapping key that no label needs."""
     from app.models.base import now as clock
-    from app.security.rotation import retired
+    from app.security.rotation import retired, without_kek
     from app.settings import Settings
 
+    if kind == "kek":
+        _require_unused(kid)
+        _change("keys:retired", reason, lambda file: without_kek(file, kid))
+        return
     lifetime = Settings().access_token_seconds
     _change("keys:retired", reason, lambda file: retired(file, kid, clock(), lifetime, now))
+
+
+def _require_unused(kek_id: str) -> None:
+    """Raises RotationRefused while a label needs the key: without it nobody could open the label again."""
+    from app.database import Database
+    from app.security.rotation import RotationRefused
+    from app.services import vault_care
+    from app.settings import Settings
+
+    with Database(Settings()) as database:
+        if vault_care.needs(database, kek_id):
+            raise RotationRefused("Labels need this key still. Run: registry vault rewrap")
 
 
 def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") -> None:

@@ -51,6 +51,12 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "vault_identity": _table(
         direct="pid blind_index ciphertext wrapped_key", quasi="site_id", operational="kek_id created_at"
     ),
+    "label_disclosure": _table(
+        direct="pid",
+        clinical="ground",
+        free_text="reason decision_reason",
+        operational="id study_id status requested_by decided_by open_until read_at version created_at updated_at",
+    ),
     "visit": _table(
         direct="pid",
         quasi="site_id",

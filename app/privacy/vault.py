@@ -3,17 +3,21 @@
 Each label has a fresh data key (AES-256-GCM) wrapped by a key-encryption key that the database never sees, both bound
 to the row and its site. It is found again through a keyed blind index scoped to the site: equal labels at two sites
 neither collide nor reveal each other. Deleting the row destroys the label for good.
+
+The vault may be a database of its own (`REGISTRY_VAULT_URL`); a session is always that of the main database.
 """
 
 import base64
 import os
 import unicodedata
+from collections.abc import Callable
+from contextlib import nullcontext
 
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
-from app.database import unique_or
+from app.database import unique_or, vault_session
 from app.errors import Conflict
-from app.models.participant import VaultIdentity
+from app.models.participant import Participant, VaultIdentity
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 
@@ -22,44 +26,89 @@ class LabelAlreadyEnrolled(Conflict):
     """This site has already enrolled a participant under this label."""
 
 
+def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
+    """The pid under which to enrol the person with this label: a fresh one; or that of an attempt whose participant was
+    never committed, as can happen where the vault is a database of its own. Raises LabelAlreadyEnrolled."""
+    earlier = find_pid(session, keyring, site_id, label)
+    if earlier is None:
+        pid = draw()
+        store_label(session, keyring, site_id, pid, label)
+        return pid
+    if session.get(Participant, (site_id, earlier)) is not None:
+        raise LabelAlreadyEnrolled
+    return earlier
+
+
 def store_label(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:
     """Keep a participant's label. Raises LabelAlreadyEnrolled when the site used it before."""
     data_key = os.urandom(32)
-    context = _context(site_id, pid)
-    session.add(
+    vault = vault_session(session)
+    vault.add(
         VaultIdentity(
             site_id=site_id,
             pid=pid,
             blind_index=blind_index(keyring, site_id, label),
             kek_id=keyring.active_kek,
-            wrapped_key=seal(keyring.kek[keyring.active_kek], data_key, b"key|" + context),
-            ciphertext=seal(data_key, label.encode(), b"label|" + context),
+            wrapped_key=_wrapped(keyring, site_id, pid, data_key),
+            ciphertext=seal(data_key, label.encode(), b"label|" + _context(site_id, pid)),
         )
     )
-    with unique_or(LabelAlreadyEnrolled):
-        session.flush()
+    with nullcontext() if vault is session else vault.begin_nested(), unique_or(LabelAlreadyEnrolled):
+        vault.flush()
 
 
 def find_pid(session: Session, keyring: Keyring, site_id: int, label: str) -> str | None:
     """The pid behind a label of this site, if any."""
     index = blind_index(keyring, site_id, label)
     statement = select(VaultIdentity.pid).where(VaultIdentity.site_id == site_id, VaultIdentity.blind_index == index)
-    return session.exec(statement).first()
+    return vault_session(session).exec(statement).first()
+
+
+def find(session: Session, site_id: int, pid: str) -> VaultIdentity | None:
+    """What the vault has of a participant; None after an erasure."""
+    return vault_session(session).get(VaultIdentity, (site_id, pid))
 
 
 def erase(session: Session, site_id: int, pid: str) -> None:
     """Destroy a participant's label for good: the wrapped key and the ciphertext go together."""
-    row = session.get(VaultIdentity, (site_id, pid))
+    row = find(session, site_id, pid)
     if row is not None:
-        session.delete(row)
-        session.flush()
+        vault = vault_session(session)
+        vault.delete(row)
+        vault.flush()
 
 
 def reveal_label(keyring: Keyring, row: VaultIdentity) -> str:
-    """The label of a vault row, for tests and break-glass. Raises SealBroken when the row was moved or changed."""
+    """The label of a vault row, for break-glass. Raises SealBroken when the row was moved or changed."""
     context = _context(row.site_id, row.pid)
-    data_key = unseal(keyring.kek[row.kek_id], row.wrapped_key, b"key|" + context)
-    return unseal(data_key, row.ciphertext, b"label|" + context).decode()
+    return unseal(_data_key(keyring, row), row.ciphertext, b"label|" + context).decode()
+
+
+def rewrap(session: Session, keyring: Keyring, batch: int) -> int:
+    """Wrap up to `batch` data keys that an older key wraps with the active one; how many there were. The labels' own
+    encryption does not change. Raises SealBroken."""
+    vault = vault_session(session)
+    old = select(VaultIdentity).where(VaultIdentity.kek_id != keyring.active_kek).limit(batch).with_for_update()
+    rows = vault.exec(old.order_by(col(VaultIdentity.site_id), col(VaultIdentity.pid))).all()
+    for row in rows:
+        data_key = _data_key(keyring, row)
+        row.kek_id, row.wrapped_key = keyring.active_kek, _wrapped(keyring, row.site_id, row.pid, data_key)
+    vault.flush()
+    return len(rows)
+
+
+def uses(session: Session, kek_id: str) -> bool:
+    """Whether any data key is still wrapped by this key."""
+    used = select(VaultIdentity.pid).where(VaultIdentity.kek_id == kek_id).limit(1)
+    return vault_session(session).exec(used).first() is not None
+
+
+def _data_key(keyring: Keyring, row: VaultIdentity) -> bytes:
+    return unseal(keyring.kek[row.kek_id], row.wrapped_key, b"key|" + _context(row.site_id, row.pid))
+
+
+def _wrapped(keyring: Keyring, site_id: int, pid: str, data_key: bytes) -> str:
+    return seal(keyring.kek[keyring.active_kek], data_key, b"key|" + _context(site_id, pid))
 
 
 def blind_index(keyring: Keyring, site_id: int, label: str) -> str:

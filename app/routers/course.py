@@ -78,12 +78,15 @@ def give_consent(pid: Pid, body: ConsentCreate, actor: Writer, once: OncePerKey,
 
 @router.post("/withdrawals", status_code=201, response_model=ConsentState)
 def withdraw_consent(
-    pid: Pid, body: WithdrawalCreate, actor: Writer, once: OncePerKey, session: WriteSession
+    pid: Pid, body: WithdrawalCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record what a participant takes back. `identity` erases the site's label for good."""
-    return once.create(
-        session, actor, body, lambda: _made(pid, "consents", consents.withdraw(session, actor, pid, body))
-    )
+    journal = request.app.state.erasures
+
+    def withdrawn() -> Made:
+        return _made(pid, "consents", consents.withdraw(session, actor, journal, pid, body))
+
+    return once.create(session, actor, body, withdrawn)
 
 
 @router.get("/screenings")

@@ -26,7 +26,16 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from app.settings import Settings
 
 Purpose = Literal[
-    "blind-index", "cursor", "idempotency", "secret-digest", "etag", "sync", "throttle", "totp", "webhook-secret"
+    "blind-index",
+    "cursor",
+    "erasure",
+    "idempotency",
+    "secret-digest",
+    "etag",
+    "sync",
+    "throttle",
+    "totp",
+    "webhook-secret",
 ]
 KEY_BYTES = 32
 RELOAD_SECONDS = 2.0

@@ -50,6 +50,16 @@ def _step(keys: list[K], new: Callable[[datetime], K], at: datetime) -> list[K]:
     return [following, retired, *(key for key in others if key is not following)]
 
 
+def without_kek(file: KeyFile, kid: str) -> KeyFile:
+    """Without a wrapping key that no label needs any more: ask that first. Raises RotationRefused."""
+    key = next((key for key in file.kek if key.kid == kid), None)
+    if key is None:
+        raise RotationRefused("There is no wrapping key with this id. `registry keys show` lists them.")
+    if key.retired_at is None:
+        raise RotationRefused("This key is active or next. Run `registry keys rotate --kind kek` until it is retired.")
+    return file.model_copy(update={"kek": [one for one in file.kek if one is not key]})
+
+
 def retired(file: KeyFile, kid: str, at: datetime, token_seconds: int, now: bool = False) -> KeyFile:
     """Without a signing key that is no longer needed. `now` drops one whose tokens are still valid: they are refused.
 

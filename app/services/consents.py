@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor
-from app.database import unique_or
+from app.database import before_commit, unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, now
 from app.models.course import (
@@ -23,6 +23,7 @@ from app.models.course import (
 )
 from app.models.participant import Consent, ParticipantStatus
 from app.privacy import vault
+from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.consent import ConsentScope, to_reconsent
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
 from app.services.unlocked import require_unlocked
@@ -73,9 +74,11 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     return state(session, person, body.given_on), row.site_id
 
 
-def withdraw(session: Session, actor: Actor, symbols: str, body: WithdrawalCreate) -> tuple[ConsentState, int]:
+def withdraw(
+    session: Session, actor: Actor, journal: ErasureJournal, symbols: str, body: WithdrawalCreate
+) -> tuple[ConsentState, int]:
     """Record what a participant takes back, from a day on; also gives the site's key. Taking back the identity erases
-    the site's label for good. Raises NotFound."""
+    the site's label for good. Raises NotFound, ErasureJournalUnavailable."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row = Withdrawal(
         site_id=person.site_id,
@@ -90,6 +93,7 @@ def withdraw(session: Session, actor: Actor, symbols: str, body: WithdrawalCreat
     events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
     if body.scope is WithdrawalScope.identity:
         vault.erase(session, person.site_id, person.row.pid)
+        before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
     audit.append(session, str(actor.account_id), row.site_id, events)
     return state(session, person, body.effective_on), row.site_id

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from app import audit
 from app.access import Actor, Rows, found, visible
 from app.database import one_moment, within
-from app.errors import Conflict, Fault, Invalid
+from app.errors import Conflict, Fault, Invalid, SecondPersonNeeded
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, from_json, now, utc_text, values
 from app.models.extract import (
@@ -36,10 +36,6 @@ from app.services.studies import sites_of, study_by_code
 
 class ExtractDecided(Conflict):
     """This extract was already approved or refused."""
-
-
-class SecondPersonNeeded(Conflict):
-    """Who asked for an extract cannot decide on it."""
 
 
 class ParquetUnavailable(Invalid):

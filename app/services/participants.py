@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 
 from app import audit, pid
 from app.access import Actor, Place, Rows, found, visible
-from app.database import within
+from app.database import unique_or, within
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, columns, fields_of, from_json, now, values
 from app.models.course import ProtocolMove, Screening
@@ -113,7 +113,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     told = _eligibility(protocol, body)
     row = Participant(
         site_id=site.id,
-        pid=_fresh_pid(session),
+        pid=vault.reserve(session, keyring, site.id, body.site_local_id, lambda: _fresh_pid(session)),
         protocol_version_id=version.id,
         status=_first_status(body, told),
         status_on=body.enrolled_on or body.screened_on,
@@ -124,8 +124,8 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
         **body.model_dump(include=_COPIED),
     )
     session.add(row)
-    session.flush()
-    vault.store_label(session, keyring, site.id, row.pid, body.site_local_id)
+    with unique_or(vault.LabelAlreadyEnrolled):  # by another attempt at the same moment
+        session.flush()
     consent = _consent(row, body)
     session.add(consent)
     session.flush()

@@ -1,0 +1,83 @@
+"""`registry vault`: care of the sites' labels of participants. No command shows a label."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.database import Database
+    from app.settings import Settings
+
+app = typer.Typer(help="The sites' labels of participants.", no_args_is_help=True)
+
+
+@contextmanager
+def _opened() -> "Iterator[tuple[Database, Settings]]":
+    from app import schema
+    from app.database import Database
+    from app.settings import Settings
+
+    settings = Settings()
+    with Database(settings) as database:
+        schema.require_head(database)
+        schema.require_vault_head(database)
+        yield database, settings
+
+
+@app.command()
+def rewrap() -> None:
+    """After a rotation of wrapping keys: wrap every label's key with the active one."""
+    from app.security.keys import load_keyring
+    from app.services import vault_care
+
+    with _opened() as (database, settings):
+        wrapped = vault_care.rewrap(database, load_keyring(settings))
+    typer.echo(f"{wrapped} labels wrapped anew.")
+
+
+@app.command()
+def check(
+    sweep: Annotated[bool, typer.Option("--sweep", help="Delete reservations that nobody took up.")] = False,
+) -> None:
+    """See that labels and participants fit together."""
+    from app.services import vault_care
+
+    with _opened() as (database, _):
+        found = vault_care.check(database, sweep=sweep)
+    typer.echo(
+        f"{found.labels} labels, {found.reservations} of them reservations over an hour old"
+        f"{', now deleted' if sweep else ''}; {found.nameless} participants without a label that was not erased."
+    )
+    raise typer.Exit(1 if found.nameless else 0)
+
+
+@app.command()
+def move() -> None:
+    """Bring the labels into the database of REGISTRY_VAULT_URL. Stop the servers first."""
+    from app.services import vault_care
+
+    with _opened() as (database, _):
+        if database.vault is None:
+            typer.echo("REGISTRY_VAULT_URL is not set: the labels stay with the rest.", err=True)
+            raise typer.Exit(2)
+        moved = vault_care.move(database)
+    typer.echo(f"{moved} labels moved.")
+
+
+@app.command()
+def replay() -> None:
+    """After a restore: erase again whose erasure REGISTRY_ERASURE_JOURNAL names."""
+    from app.privacy.erasure_journal import ErasureJournal
+    from app.security.keys import load_keyring
+    from app.services import erasure
+
+    with _opened() as (database, settings):
+        journal = ErasureJournal(settings.erasures, load_keyring(settings))
+        try:
+            erased = erasure.replay(database, journal)
+        except (OSError, ValueError):
+            typer.echo("The file of REGISTRY_ERASURE_JOURNAL cannot be read, or is no journal.", err=True)
+            raise typer.Exit(2) from None
+    typer.echo(f"{erased} labels erased again.")

@@ -1,0 +1,90 @@
+"""Break-glass: reading the site's own label of a participant, with a reason and a second person's approval."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.access import Actor, narrowed, requires, visible
+from app.database import ReadSession, WriteSession
+from app.models.label_disclosure import (
+    DisclosureCreate,
+    DisclosureDecision,
+    DisclosureFilter,
+    DisclosureList,
+    DisclosureRead,
+    LabelDisclosure,
+    LabelRead,
+)
+from app.models.study import Study
+from app.pagination import Page
+from app.permissions import Permission
+from app.services import label_disclosures
+from app.web.conditional import etag
+from app.web.once import Made, OncePerKey
+from app.web.route import StrictRoute
+
+router = APIRouter(prefix="/v1/label-disclosures", tags=["label disclosures"], route_class=StrictRoute)
+Reader = Annotated[Actor, Depends(requires(Permission.label_read))]
+Opener = Annotated[Actor, Depends(requires(Permission.label_open))]
+Approver = Annotated[Actor, Depends(requires(Permission.label_approve))]
+
+
+@router.get("")
+def list_label_disclosures(
+    query: Annotated[DisclosureFilter, Query()],
+    actor: Reader,
+    request: Request,
+    response: Response,
+    session: ReadSession,
+) -> DisclosureList:
+    """Your own requests; for custodians those of their studies. Newest first."""
+    asked = ((Study.code, query.study), (LabelDisclosure.status, query.status))
+    statement = narrowed(visible(label_disclosures.rows(), actor), *asked)
+    page = Page(request, response, actor, query)
+    rows, after = page.read(session, statement, LabelDisclosure.created_at, LabelDisclosure.id)
+    return DisclosureList(items=label_disclosures.read_all(rows), next=after)
+
+
+@router.post("", status_code=201, response_model=DisclosureRead)
+def ask_for_label(
+    body: DisclosureCreate, actor: Opener, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Ask to read the label under which a site knows a participant. A custodian who is somebody else decides."""
+    return once.create(session, actor, body, lambda: _made(request, label_disclosures.ask(session, actor, body)))
+
+
+@router.get("/{disclosure_id}")
+def read_label_disclosure(
+    disclosure_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> DisclosureRead:
+    read = label_disclosures.read_one(session, actor, disclosure_id)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read
+
+
+@router.post("/{disclosure_id}/decision", status_code=201, response_model=DisclosureRead)
+def decide_on_label_disclosure(
+    disclosure_id: UUID,
+    body: DisclosureDecision,
+    actor: Approver,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Approve, for 24 hours and one reading, or refuse."""
+    return once.create(
+        session, actor, body, lambda: _made(request, label_disclosures.decide(session, actor, disclosure_id, body))
+    )
+
+
+@router.post("/{disclosure_id}/reading")
+def open_label(disclosure_id: UUID, actor: Opener, request: Request, session: WriteSession) -> LabelRead:
+    """Read the label; who asked, and once. No answer is kept for a retry, as the label stays in the vault alone: when
+    it was lost on the way, ask again."""
+    return label_disclosures.open_label(session, actor, request.app.state.keyring, disclosure_id)
+
+
+def _made(request: Request, read: DisclosureRead) -> Made:
+    place = f"/v1/label-disclosures/{read.id}"
+    return Made(read, place, etag(request.app.state.keyring, read.id, read.version))

@@ -1,0 +1,101 @@
+"""What an operator does with the vault: wrap keys anew, move it to a database of its own, see that it is whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlmodel import Session, select
+
+from app.database import Database, vault_session, within
+from app.models.audit import AuditEntry
+from app.models.base import now, table_of
+from app.models.participant import Participant, VaultIdentity
+from app.privacy import vault
+from app.security.keys import Keyring
+from app.services.outbox import every_site
+
+_LABELS = table_of(VaultIdentity)
+_WHOSE = (_LABELS.c.site_id, _LABELS.c.pid)
+RESERVED_FOR = timedelta(hours=1)
+"""How long a label may wait for the participant that it is of."""
+
+_AT_ONCE = 500
+"""Rows of one transaction: short, as sites enrol meanwhile."""
+
+
+class Check(NamedTuple):
+    """How many there are of each."""
+
+    labels: int
+    reservations: int
+    """Labels of attempts that were never committed."""
+
+    nameless: int
+    """Participants without a label whose label nobody erased: their site cannot find them any more."""
+
+
+@contextmanager
+def whole_vault(session: Session) -> Iterator[Session]:
+    """The session of the vault, in which every site's rows exist here and there."""
+    sites, own = every_site(session), vault_session(session)
+    with within(own, sites):
+        if own is session:
+            yield own
+        else:
+            with within(session, sites):
+                yield own
+
+
+def rewrap(database: Database, keyring: Keyring) -> int:
+    """Wrap every data key with the active key; how many were wrapped by another. Can be stopped and run again."""
+    wrapped = 0
+    while True:
+        with database.write() as session, whole_vault(session):
+            count = vault.rewrap(session, keyring, _AT_ONCE)
+        wrapped += count
+        if count < _AT_ONCE:
+            return wrapped
+
+
+def needs(database: Database, kek_id: str) -> bool:
+    """Whether any label needs this wrapping key."""
+    with database.write() as session, whole_vault(session):
+        return vault.uses(session, kek_id)
+
+
+def check(database: Database, *, sweep: bool) -> Check:
+    """See that labels and participants fit together; with `sweep`, delete old reservations."""
+    with database.write() as session, whole_vault(session) as own:
+        people = set(session.exec(select(Participant.site_id, Participant.pid)).all())
+        erased = set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
+        labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
+        kept = {(row.site_id, row.pid) for row in labels}
+        before = now() - RESERVED_FOR
+        waiting = [(row.site_id, row.pid) for row in labels if row.created_at < before and row[:2] not in people]
+        for site_id, pid in waiting if sweep else ():
+            vault.erase(session, site_id, pid)
+    nameless = [pid for site_id, pid in people - kept if pid not in erased]
+    return Check(len(labels), len(waiting), len(nameless))
+
+
+def move(database: Database) -> int:
+    """Bring labels that are still with the rest into the vault's own database; how many there were. It may be stopped
+    and run again: a label is deleted here once it is stored there."""
+    assert database.vault is not None
+    moved = 0
+    while True:
+        with database.write() as session, whole_vault(session) as own:
+            rows = session.execute(sa.select(_LABELS).order_by(*_WHOSE).limit(_AT_ONCE)).mappings().all()
+            there = set(own.exec(select(VaultIdentity.site_id, VaultIdentity.pid)).all()) if rows else set()
+            new = [dict(row) for row in rows if (row["site_id"], row["pid"]) not in there]
+            if new:
+                own.execute(sa.insert(_LABELS), new)
+            own.flush()
+            for row in rows:
+                mine = (_LABELS.c.site_id == row["site_id"], _LABELS.c.pid == row["pid"])
+                session.execute(sa.delete(_LABELS).where(*mine))
+        moved += len(rows)
+        if len(rows) < _AT_ONCE:
+            return moved

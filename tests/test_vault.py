@@ -1,0 +1,255 @@
+"""The vault: a database of its own, rotation of its keys, erasures that outlive a restore."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import delete, func, update
+from sqlmodel import col, select
+
+from app import schema
+from app.database import Database
+from app.main import create_app
+from app.models.base import now
+from app.models.participant import Participant, VaultIdentity
+from app.privacy.erasure_journal import ErasureJournal
+from app.privacy.vault import reveal_label
+from app.security.keys import KeyFile, Keyring, new_key_file, write_key_file
+from app.security.rotation import RotationRefused, rotated, without_kek
+from app.services import erasure, vault_care
+from app.settings import Settings
+from tests.conftest import BuildsAtOnce
+from tests.course_cases import WITHDRAWAL
+from tests.hostile import failing_commit
+from tests.label_cases import PATH, approved, asking
+from tests.postgres import as_server, new_database
+from tests.test_key_rotation import LATER, START
+from tests.world import Registry, World, label
+
+KEYS = new_key_file(demo=True)
+
+
+def settings_of(folder: Path, main: str, vault: str) -> Settings:
+    on_postgres = main.startswith("postgresql")
+    return Settings(
+        environment="demo",
+        database_url=as_server(main) if on_postgres else main,
+        owner_database_url=main if on_postgres else None,
+        vault_url=as_server(vault) if on_postgres else vault,
+        owner_vault_url=vault if on_postgres else None,
+        key_file=folder / "keys.json",
+        argon2_memory_kib=64,
+        grants_cache_seconds=0,
+        log_level="error",
+    )
+
+
+@pytest.fixture(scope="module", params=("sqlite", "postgresql"))
+def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a registry whose vault is a database of its own; both are migrated."""
+    folder = tmp_path_factory.mktemp("apart")
+    write_key_file(folder / "keys.json", KEYS)
+    if request.param == "sqlite":
+        settings = settings_of(folder, f"sqlite:///{folder / 'main.db'}", f"sqlite:///{folder / 'vault.db'}")
+        with Database(settings) as database:
+            schema.upgrade(database)
+        yield settings
+        return
+    server = request.getfixturevalue("postgres_url")
+    with new_database(server) as main, new_database(server) as vault:
+        settings = settings_of(folder, main, vault)
+        with Database(settings) as database:
+            schema.upgrade(database)
+        yield settings
+
+
+@pytest.fixture
+def world(apart: Settings) -> Iterator[World]:
+    app = create_app(apart)
+    app.state.builder = BuildsAtOnce(apart)
+    with Database(apart) as database, TestClient(app) as client:
+        yield World(Registry(app, client, database))
+
+
+def labels(database: Database | None) -> dict[str, VaultIdentity]:
+    """The labels in one database."""
+    assert database is not None
+    with database.write() as session, vault_care.whole_vault(session):
+        return {row.pid: row for row in session.exec(select(VaultIdentity))}
+
+
+def erased(world: World, pid: str) -> None:
+    body = {**WITHDRAWAL, "scope": "identity"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", body).status_code == 201
+
+
+def journal_of(settings: Settings) -> ErasureJournal:
+    return ErasureJournal(settings.erasures, Keyring(KEYS))
+
+
+def without_hyphens(pid: str) -> str:
+    return pid.replace("-", "")
+
+
+def test_a_label_goes_to_the_vaults_own_database_and_nowhere_else(world: World) -> None:
+    main, theirs = world.registry.database, label()
+    pid = world.enrolled(site_local_id=theirs)
+    asked = {"study": world.study, "site": "A", "site_local_id": theirs}
+    assert world.staff_a.post("/v1/participants/lookup", asked).json()["pid"] == pid
+    assert world.staff_a.post("/v1/participants", world.enrolment(site_local_id=theirs)).status_code == 409
+    assert labels(main) == {}
+    assert without_hyphens(pid) in labels_apart(world)
+    path = approved(world, world.monitor.post(PATH, asking(pid)).headers["Location"])
+    assert world.monitor.post(f"{path}/reading", {}).json()["site_local_id"] == theirs
+
+
+def labels_apart(world: World) -> dict[str, VaultIdentity]:
+    with world.registry.database.write() as session, vault_care.whole_vault(session) as own:
+        return {row.pid: row for row in own.exec(select(VaultIdentity))}
+
+
+def test_an_extract_is_built_without_the_vault(apart: Settings, world: World) -> None:
+    world.enrolled()
+    away = (
+        "sqlite:////nowhere/vault.db"
+        if apart.database_url.startswith("sqlite")
+        else "postgresql+psycopg://x@127.0.0.1:9/x"
+    )
+    blind = apart.model_copy(update={"vault_url": away, "owner_vault_url": None})
+    app = create_app(blind)
+    app.state.builder = BuildsAtOnce(blind)
+    with Database(blind) as database, TestClient(app) as client:
+        there = World(Registry(app, client, database))
+        refused = there.staff_a.post("/v1/participants", there.enrolment())
+        assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+        there.study, there.study_id, there.site_ids = world.study, world.study_id, world.site_ids
+        there._callers.clear()
+        path = an_extract_of(there)
+        assert there.analyst.get(path).json()["status"] == "ready"
+
+
+def an_extract_of(world: World) -> str:
+    """The path of an extract of those who are enrolled already."""
+    body = {"study": world.study, "purpose": "A question", "profile": "pseudonymised", "agreement": "DUA-2026-014"}
+    path: str = world.analyst.post("/v1/extracts", body).headers["Location"]
+    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed"}).status_code == 201
+    return path
+
+
+def test_an_enrolment_whose_commit_failed_is_taken_up_by_the_next_attempt(world: World) -> None:
+    body = world.enrolment()
+    with failing_commit(world.registry.served.engine, done=False) as hits:
+        assert world.staff_a.post("/v1/participants", body).status_code == 503
+    assert hits.count == 1
+    reserved = labels_apart(world).keys()
+    with world.registry.database.write() as session, vault_care.whole_vault(session):
+        assert session.exec(select(func.count()).where(col(Participant.pid).in_(reserved))).one() == len(reserved) - 1
+    pid = world.staff_a.post("/v1/participants", body).json()["pid"]
+    assert without_hyphens(pid) in reserved
+    assert labels_apart(world).keys() == reserved
+
+
+def test_an_old_reservation_is_swept_and_a_participant_without_a_label_is_told(world: World) -> None:
+    database, nobody = world.registry.database, world.enrolled()
+    with failing_commit(world.registry.served.engine, done=False):
+        world.staff_a.post("/v1/participants", world.enrolment())
+    before = vault_care.check(database, sweep=True)
+    assert before.reservations == 0, "it is an attempt of this hour"
+    with database.write() as session, vault_care.whole_vault(session) as own:
+        own.execute(update(VaultIdentity).values(created_at=now() - timedelta(hours=2)))
+    assert vault_care.check(database, sweep=True).reservations == 1
+    erased(world, world.enrolled())
+    with database.write() as session, vault_care.whole_vault(session) as own:
+        own.execute(delete(VaultIdentity).where(col(VaultIdentity.pid) == without_hyphens(nobody)))
+    after = vault_care.check(database, sweep=False)
+    assert (after.labels, after.reservations, after.nameless) == (before.labels - 2, 0, 1)
+
+
+def test_a_dry_run_and_a_refused_batch_leave_nothing_in_the_vault(world: World) -> None:
+    before = labels_apart(world).keys()
+    assert world.staff_a.post("/v1/participants?dry_run=true", world.enrolment()).status_code == 200
+    lines = [{"key": f"k{number}", "record": world.enrolment()} for number in range(2)]
+    lines[1]["record"]["sex"] = "?"  # type: ignore[index]
+    answer = world.staff_a.post("/v1/participants/bulk?atomic=true", lines)
+    assert "created" not in answer.text
+    assert labels_apart(world).keys() == before
+
+
+def test_an_erasure_outlives_a_restore_of_the_database(apart: Settings, world: World) -> None:
+    pid, other = world.enrolled(), world.enrolled()
+    backup = labels_apart(world)[without_hyphens(pid)].model_dump()
+    erased(world, pid)
+    assert pid not in apart.erasures.read_text()
+    with world.registry.database.write() as session, vault_care.whole_vault(session) as own:
+        own.add(VaultIdentity(**backup))
+    assert erasure.replay(world.registry.database, journal_of(apart)) == 1
+    assert without_hyphens(pid) not in labels_apart(world)
+    assert without_hyphens(other) in labels_apart(world)
+    assert erasure.replay(world.registry.database, journal_of(apart)) == 0
+    entries = world.monitor.get("/v1/audit-entries", action="vault:erased").json()["items"]
+    assert [entry["actor"] for entry in entries if entry["reason"] == erasure.WHY] == ["system"]
+
+
+def test_a_dry_run_of_an_erasure_is_not_in_the_journal(apart: Settings, world: World) -> None:
+    pid = world.enrolled()
+    body = {**WITHDRAWAL, "scope": "identity"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals?dry_run=true", body).status_code == 200
+    assert journal_of(apart).person(without_hyphens(pid)) not in journal_of(apart).persons()
+
+
+def test_nothing_is_erased_where_the_journal_cannot_be_written(apart: Settings, world: World) -> None:
+    pid = world.enrolled()
+    world.registry.app.state.erasures = ErasureJournal(apart.key_file / "no-folder", Keyring(KEYS))
+    body = {**WITHDRAWAL, "scope": "identity"}
+    refused = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", body)
+    assert (refused.status_code, refused.json()["code"]) == (503, "erasure_journal_unavailable")
+    assert without_hyphens(pid) in labels_apart(world)
+    assert world.staff_a.get(f"/v1/participants/{pid}/consents").json()["withdrawals"] == []
+
+
+def test_a_cut_off_line_of_the_journal_is_no_erasure(tmp_path: Path) -> None:
+    journal = ErasureJournal(tmp_path / "journal", Keyring(KEYS))
+    assert journal.persons() == frozenset()
+    journal.note("AAAAAAAAAAAA", now())
+    journal.note("BBBBBBBBBBBB", now())
+    journal.path.write_text(journal.path.read_text()[:-9])
+    assert journal.persons() == {journal.person("AAAAAAAAAAAA")}
+    journal.path.write_text("no journal\n")
+    with pytest.raises(ValueError, match="Expecting"):
+        journal.persons()
+
+
+def test_labels_are_wrapped_anew_before_their_old_key_goes(world: World) -> None:
+    theirs, database = label(), world.registry.database
+    pid = world.enrolled(site_local_id=theirs)
+    before = labels_apart(world)[without_hyphens(pid)]
+    file: KeyFile = rotated(rotated(KEYS, "kek", START), "kek", LATER)
+    keyring = Keyring(file)
+    assert vault_care.needs(database, before.kek_id)
+    assert vault_care.rewrap(database, keyring) == len(labels_apart(world))
+    after = labels_apart(world)[without_hyphens(pid)]
+    assert (after.kek_id, after.ciphertext) == (keyring.active_kek, before.ciphertext)
+    assert not vault_care.needs(database, before.kek_id)
+    assert reveal_label(Keyring(without_kek(file, before.kek_id)), after) == theirs
+    assert vault_care.rewrap(database, keyring) == 0
+    with pytest.raises(RotationRefused, match="active or next"):
+        without_kek(file, keyring.active_kek)
+    with pytest.raises(RotationRefused, match="no wrapping key"):
+        without_kek(file, "unknown")
+    assert vault_care.rewrap(database, Keyring(file.model_copy(update={"kek": file.kek[::-1]}))) > 0, "for the others"
+
+
+def test_labels_move_into_a_vault_of_its_own(apart: Settings, world: World) -> None:
+    together = apart.model_copy(update={"vault_url": None, "owner_vault_url": None})
+    theirs, app = label(), create_app(together)
+    app.state.builder = BuildsAtOnce(together)
+    with Database(together) as database, TestClient(app) as client:
+        old = World(Registry(app, client, database))
+        pid = without_hyphens(old.enrolled(site_local_id=theirs))
+        assert labels(database).keys() == {pid}
+        assert vault_care.move(world.registry.database) == 1
+        assert reveal_label(Keyring(KEYS), labels_apart(world)[pid]) == theirs
+        assert labels(database) == {}
+    assert vault_care.move(world.registry.database) == 0
