@@ -189,11 +189,19 @@ def test_a_rotation_is_remembered_with_the_ids_of_the_keys(run: Run, environment
     assert (change["field"], [kid for kid in change["new"] if kid not in change["old"]]) == ("kek", [added])
 
 
-@pytest.mark.parametrize("name", ["accounts", "keys"])
+DOCUMENTED = {
+    "accounts": ("docs/deployment.md", "client_secret: rrs_"),
+    "keys": ("docs/deployment.md", "retired"),
+    "vault": ("docs/vault.md", "0 participants without a label"),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_the_documented_commands_run(tmp_path: Path, name: str) -> None:
     """As pasted, a process for each; what they do on either database, the tests above show."""
     environment = _set_up(variables(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}"))
-    (script,) = [code for kind, code in FENCE.findall((ROOT / "docs/deployment.md").read_text()) if kind == name]
+    page, told = DOCUMENTED[name]
+    script = "".join(code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == name)
     command = " ".join(f"'{part}'" for part in registry_command())
     pasted = f'registry() {{ {command} "$@"; }}\n{script}'
     done = subprocess.run(
@@ -205,10 +213,12 @@ def test_the_documented_commands_run(tmp_path: Path, name: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"accounts": "client_secret: rrs_", "keys": "retired"}[name] in done.stdout
+    assert told in done.stdout
 
 
-@pytest.mark.parametrize("command", ["queries refresh", "extracts expire", "retries forget"])
+@pytest.mark.parametrize(
+    "command", ["queries refresh", "extracts expire", "retries forget", "vault rewrap", "vault replay"]
+)
 def test_what_is_run_daily_can_be_run_again(run: Run, command: str) -> None:
     for _ in range(2):
         done = run(*command.split())
