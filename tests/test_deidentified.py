@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from threading import Thread
@@ -189,7 +190,48 @@ def test_small_sites_are_pooled_and_old_ages_too_even_under_an_agreement(world: 
     ]
     assert approved(world, path).status_code == 201
     rows = table(world.analyst.get(f"{path}/files/participants.csv").text)
-    assert Counter((row["site"], row["age_group"]) for row in rows) == {("SITE001", "41"): K, ("POOL", "GE90"): 1}
+    (large,) = {row["site"] for row in rows} - {"POOL"}
+    assert re.fullmatch(r"SITE[1-9][0-9]{3}", large)
+    assert Counter((row["site"], row["age_group"]) for row in rows) == {(large, "41"): K, ("POOL", "GE90"): 1}
+
+
+def test_a_project_can_join_its_extracts_and_no_other_can(world: World) -> None:
+    people(world, K)
+    world.enrolled("B")
+    first = under(world, "DUA-7")
+    people(world, 2)
+    people_of_b = [world.staff_b.post("/v1/participants", world.enrolment("B")) for _ in range(K)]
+    assert {answer.status_code for answer in people_of_b} == {201}
+    second, other = under(world, "DUA-7"), under(world, "DUA-8")
+    assert first.items() <= second.items(), "the small site stays in the pool, which would show otherwise"
+    assert len(second) == len(other) == 2 * K + 3
+    assert set(second).isdisjoint(other)
+    assert set(second.values()) & set(other.values()) <= {"POOL"}
+
+
+def under(world: World, agreement: str) -> dict[str, str]:
+    """The subjects of a pseudonymised extract with their sites."""
+    body = {"study": world.study, "purpose": "A question", "profile": "pseudonymised", "agreement": agreement}
+    path = world.analyst.post("/v1/extracts", body).headers["Location"]
+    assert approved(world, path).status_code == 201
+    rows = table(world.analyst.get(f"{path}/files/participants.csv").text)
+    return {row["subject"]: row["site"] for row in rows}
+
+
+def test_a_custodian_sees_the_risk_report_before_deciding(world: World) -> None:
+    people(world, K)
+    path = asked(world)
+    decision = {"decision": "approve", "reason": "agreed use"}
+    told = world.custodian.post(f"{path}/approval?dry_run=true", decision)
+    assert (told.status_code, told.json()["dry_run"]) == (200, True)
+    risk = told.json()["answer"]["risk"]
+    assert risk["ledger"]["verdict"] == "ok"
+    assert world.analyst.get(path).json()["status"] == "requested"
+    assert approved(world, path).json()["risk"] == risk == world.analyst.get(path).json()["risk"]
+    people(world, 1)
+    again = asked(world)
+    refused = world.custodian.post(f"{again}/approval?dry_run=true", decision)
+    assert refused.json()["code"] == "differencing_risk"
 
 
 def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(

@@ -21,9 +21,9 @@ from tests.world import World, madrs
 CANARY = "Canary7731"
 
 
-def files(world: World) -> dict[str, str]:
+def files(world: World, **more: Any) -> dict[str, str]:
     """Every file of a fresh, approved extract."""
-    path = an_extract(world, approved=True)
+    path = an_extract(world, approved=True, **more)
     names = [file["name"] for file in world.analyst.get(path).json()["files"]]
     return {name: world.analyst.get(f"{path}/files/{name}").text for name in names}
 
@@ -77,7 +77,7 @@ def test_one_subject_id_joins_the_files_and_no_pid_or_label_leaves(world: World)
 
 def test_two_extracts_share_no_subject_id(world: World) -> None:
     course(world)
-    first, second = files(world)["participants.csv"], files(world)["participants.csv"]
+    first, second = (files(world, agreement=f"DUA-{number}")["participants.csv"] for number in (1, 2))
     ids = [{row["subject"] for row in table(text)} for text in (first, second)]
     assert ids[0].isdisjoint(ids[1])
 

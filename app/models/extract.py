@@ -221,6 +221,9 @@ class ExtractRead(Answer):
     built_rows: int | None
     """While the files are being written: how far it is."""
 
+    risk: dict[str, Any] | None
+    """The risk report of a deidentified extract, from its approval on; a dry run of the approval shows it before."""
+
     manifest: dict[str, Any] | None
     files: list[ExtractFileRead]
     version: int

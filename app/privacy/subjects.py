@@ -3,20 +3,35 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from app import pid
 
+POOL = "POOL"
+"""What all small sites are called."""
 
-def subject_ids(pids: Iterable[str]) -> dict[str, str]:
-    """A fresh subject id for each pid. The key is drawn here and forgotten, so two extracts share nothing and nobody,
-    the registry included, can compute one id from the other (45 CFR 164.514(c))."""
+
+def subject_ids(pids: Iterable[str], held: Mapping[str, str]) -> dict[str, str]:
+    """A subject id for each pid: the one that its project holds, else a fresh one. The key is drawn here and forgotten,
+    so two projects share nothing and nobody, the registry included, can compute one id from the other (45 CFR
+    164.514(c))."""
     wanted = list(pids)
+    new = [one for one in wanted if one not in held]
     while True:
         key = secrets.token_bytes(32)
-        named = {one: _subject(key, one) for one in wanted}
-        if len(set(named.values())) == len(wanted):
-            return named
+        named = {**held, **{one: _subject(key, one) for one in new}}
+        if len(set(named.values())) == len(named):
+            return {one: named[one] for one in wanted}
+
+
+def site_groups(sizes: Mapping[int, int], held: Mapping[int, str], smallest: int) -> dict[int, str]:
+    """A random code for each site of `smallest` people or more; the others are pooled. A site that its project knows
+    stays what it was: who was in the pool must not show when one leaves it."""
+    large = [site_id for site_id, size in sizes.items() if size >= smallest and site_id not in held]
+    free = sorted({f"SITE{number}" for number in range(1_000, 10_000)} - set(held.values()))
+    drawn = secrets.SystemRandom().sample(free, len(large))
+    fresh = {**dict.fromkeys(sizes, POOL), **dict(zip(large, drawn, strict=True))}
+    return {site_id: held.get(site_id, fresh[site_id]) for site_id in sizes}
 
 
 def _subject(key: bytes, one: str) -> str:

@@ -86,7 +86,7 @@ class Files(Mapping[str, ExtractFileRead]):
             **about,
             "agreement": extract.agreement,
             "cut": extract.cut,
-            **{name: approved[name] for name in ("created_at", "subjects", "levels")},
+            **{name: approved[name] for name in ("created_at", "subjects", "levels", "risk")},
             "dates": "study days" if profile.under_agreement else "none; visits by name",
             "statement": UNDER_AGREEMENT if profile.under_agreement else STATEMENT,
             "software": f"research-registry {__version__}",

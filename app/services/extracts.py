@@ -155,10 +155,11 @@ def read_all(session: Session, page: Sequence[Any]) -> list[ExtractRead]:
 
 
 def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], built_rows: int | None) -> ExtractRead:
-    manifest = values["manifest"] if values["status"] in RELEASED - {ExtractStatus.building} else None
+    fixed = json.loads(values["manifest"] or "{}")
     return ExtractRead(
         study=study,
-        manifest=json.loads(manifest) if manifest else None,
+        risk=fixed.get("risk"),
+        manifest=fixed if values["status"] in RELEASED - {ExtractStatus.building} else None,
         files=files,
         formats=from_json(values["formats"]),
         built_rows=built_rows,

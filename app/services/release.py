@@ -1,7 +1,6 @@
 """Who is in an extract, and as whom: consent to sharing, classes of k, and the ledger of what a recipient holds."""
 
 import json
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -24,7 +23,7 @@ from app.privacy.lattice import Generalised, K, generalise
 from app.privacy.profile import PROFILES
 from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
 from app.privacy.risk import risk_report
-from app.privacy.subjects import subject_ids
+from app.privacy.subjects import site_groups, subject_ids
 from app.privacy.tables import BASE
 from app.protocol.definition import Protocol
 from app.services.studies import protocol_of
@@ -217,8 +216,9 @@ def _store(
     blanked: frozenset[tuple[str | None, ...]],
 ) -> list[dict[str, Any]]:
     anchors = _anchors(session, row.study_id, people, protocols)
-    subjects = subject_ids(person.pid for person in people)
-    groups = _site_groups(Counter(person.site_id for person in people))
+    names, places = _held_by_project(session, row)
+    subjects = subject_ids((person.pid for person in people), names)
+    groups = site_groups(Counter(person.site_id for person in people), places, K)
     rows = [
         {
             "extract_id": row.id,
@@ -242,11 +242,19 @@ def keep(session: Session, rows: list[dict[str, Any]]) -> None:
     session.execute(sa.insert(_SUBJECTS), rows)
 
 
-def _site_groups(sizes: Mapping[int, int]) -> dict[int, str]:
-    """A random code for each site of K people or more; the others share one."""
-    large = [site_id for site_id, size in sorted(sizes.items()) if size >= K]
-    secrets.SystemRandom().shuffle(large)
-    return {**dict.fromkeys(sizes, "POOL"), **{site_id: f"SITE{number:03d}" for number, site_id in enumerate(large, 1)}}
+def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], dict[int, str]]:
+    """The subject ids and the codes of sites that an organisation holds under the same agreement: data of one project
+    can be joined over time, data of two cannot."""
+    if row.agreement is None:
+        return {}, {}
+    same = [
+        getattr(Extract, name) == getattr(row, name) for name in ("study_id", "profile", "agreement", "organisation")
+    ]
+    of_extract = sa.select(*(_SUBJECTS.c[name] for name in ("pid", "subject", "site_id", "site_group"))).distinct()
+    released = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
+    join = of_extract.join(Extract, col(Extract.id) == _SUBJECTS.c.extract_id)
+    held = session.execute(join.where(*same, *released)).all()
+    return {one.pid: one.subject for one in held}, {one.site_id: one.site_group for one in held}
 
 
 def _anchors(
