@@ -12,6 +12,7 @@ import typer
 
 from app.commands import audit as audit_commands
 from app.commands.accounts import client_app, grant_app, user_app
+from app.commands.backup import app as backup_app
 from app.commands.deliver import deliver
 from app.commands.extracts import app as extracts_app
 from app.commands.keys import keys_app
@@ -39,6 +40,7 @@ app.add_typer(protocol_app, name="protocol")
 app.add_typer(queries_app, name="queries")
 app.add_typer(extracts_app, name="extracts")
 app.add_typer(retries_app, name="retries")
+app.add_typer(backup_app, name="backup")
 app.add_typer(vault_app, name="vault")
 app.command()(deliver)
 
@@ -169,12 +171,14 @@ def main() -> None:
     from app.schema import SchemaOutdated
     from app.security.keys import KeysUnusable
     from app.security.rotation import RotationRefused
+    from app.services.backups import BackupRefused
     from app.settings import SecretsFolderMissing
 
     os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
         app()
     except (
+        BackupRefused,
         KeysUnusable,
         NotDurable,
         RotationRefused,

@@ -193,6 +193,7 @@ DOCUMENTED = {
     "accounts": ("docs/deployment.md", "client_secret: rrs_"),
     "keys": ("docs/deployment.md", "retired"),
     "vault": ("docs/vault.md", "0 participants without a label"),
+    "backup": ("docs/backup.md", "Restored elsewhere, and whole"),
 }
 
 
@@ -207,7 +208,7 @@ def test_the_documented_commands_run(tmp_path: Path, name: str) -> None:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", pasted],
         env=environment,
-        cwd=ROOT,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ from pydantic import Strict
 from sqlalchemy import CheckConstraint, Column, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
 from app.models.extract import Decision
 from app.models.identifiers import Pid, PidShown
 
@@ -74,7 +74,7 @@ class LabelDisclosure(SQLModel, table=True):
 class DisclosureCreate(Shape):
     participant: Pid
     ground: Annotated[DisclosureGround, Strict(False)]
-    reason: LongText
+    reason: LongReason
 
 
 class DisclosureDecision(Shape):

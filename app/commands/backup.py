@@ -1,0 +1,107 @@
+"""`registry backup`: make, verify and restore backups of the database; the key file is kept apart."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.database import Database
+    from app.services.backups import Manifest
+    from app.settings import Settings
+
+app = typer.Typer(help="Backups of the database. The key file is kept apart.", no_args_is_help=True)
+FOLDER = Annotated[Path, typer.Argument(help="The backup's folder.")]
+OF_VAULT = Annotated[bool, typer.Option("--vault", help="Of the vault's own database (REGISTRY_VAULT_URL).")]
+
+
+@app.command()
+def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
+    """Copy the database into a new folder, while sites go on writing."""
+    from app.models.base import now
+    from app.services import backups
+
+    database, _ = _chosen(vault)
+    with database:
+        _told("Backed up", backups.make(database, folder, now()))
+
+
+@app.command()
+def verify(
+    folder: FOLDER,
+    scratch: Annotated[
+        str | None, typer.Option(help="PostgreSQL: an empty database of the same server to restore into.")
+    ] = None,
+) -> None:
+    """See that a backup is what was backed up, by restoring it elsewhere: rows, revision and every audit chain."""
+    from app.services import backups
+
+    manifest = backups.read(folder)
+    if manifest.engine == "postgresql" and scratch is None:
+        _told("The file is whole; name an empty database with --scratch to see that it can be restored", manifest)
+        return
+    with tempfile.TemporaryDirectory(prefix="registry-backup-") as place:
+        database = _elsewhere(Path(place) / "scratch.db" if manifest.engine == "sqlite" else None, scratch)
+        with database:
+            _told("Restored elsewhere, and whole", backups.restore(database, folder))
+
+
+@app.command()
+def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
+    """Fill the empty database from a backup, check it, and erase again what was erased since."""
+    from app.schema import SchemaOutdated
+    from app.services import backups
+
+    database, settings = _chosen(vault)
+    with database:
+        _told("Restored", backups.restore(database, folder))
+    try:
+        typer.echo(f"{_replayed(settings)} labels erased again, from the erasure journal.")
+    except SchemaOutdated:
+        typer.echo("It is of an older version. Run: registry migrate, then: registry vault replay")
+
+
+def _replayed(settings: "Settings") -> int:
+    from app import schema
+    from app.database import Database
+    from app.privacy.erasure_journal import ErasureJournal
+    from app.security.keys import load_keyring
+    from app.services import erasure
+
+    with Database(settings) as database:
+        schema.require_head(database)
+        schema.require_vault_head(database)
+        return erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
+
+
+def _chosen(vault: bool) -> "tuple[Database, Settings]":
+    from app.database import Database
+    from app.settings import Settings
+
+    settings = Settings()
+    if vault and settings.vault_url is None:
+        raise typer.BadParameter("REGISTRY_VAULT_URL is not set", param_hint="--vault")
+    return Database(settings, of_vault=vault), settings
+
+
+def _elsewhere(file: Path | None, name: str | None) -> "Database":
+    """An empty database: a new file, or another one of the same server."""
+    from sqlalchemy import make_url
+
+    from app.database import Database
+    from app.settings import Settings
+
+    settings = Settings()
+    if file is not None:
+        url = f"sqlite:///{file}"
+    else:
+        ours = make_url(settings.owner_database_url or settings.database_url)
+        url = ours.set(database=name).render_as_string(hide_password=False)
+    return Database(settings.model_copy(update={"database_url": url, "owner_database_url": None, "vault_url": None}))
+
+
+def _told(what: str, manifest: "Manifest") -> None:
+    rows = sum(manifest.rows.values())
+    typer.echo(f"{what}: {rows} rows in {len(manifest.rows)} tables, {len(manifest.chains)} audit chains.")
+    typer.echo(f"Made at {manifest.made_at:%Y-%m-%d %H:%M:%S} UTC, revision {manifest.revision}, {manifest.engine}.")

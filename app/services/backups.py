@@ -1,0 +1,218 @@
+"""Backups: a copy of one moment of a database, with a manifest that a restore is held against.
+
+SQLite is copied by its online backup, PostgreSQL by pg_dump, both while sites go on writing. The key file is in no
+backup: whoever finds one without the other reads no label.
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from psycopg import conninfo
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from sqlalchemy.orm import Session
+
+from app import __version__, audit
+from app.database import Database
+from app.database_role import grant
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+class BackupRefused(Exception):
+    """The backup cannot be made, trusted or restored; the message says why, and what to do."""
+
+
+class Chain(BaseModel):
+    """Where the audit chain of a site stood."""
+
+    site_id: int
+    seq: int
+    hash: str
+
+
+class Manifest(BaseModel):
+    """What a backup holds. It is written last: a folder without one is no backup."""
+
+    model_config = ConfigDict(extra="forbid")
+    form: Literal["research-registry/backup/1"] = "research-registry/backup/1"
+    made_at: AwareDatetime
+    software: str
+    engine: Literal["sqlite", "postgresql"]
+    revision: str
+    file: str
+    bytes: int
+    sha256: str
+    rows: dict[str, int]
+    """Of each table."""
+
+    chains: list[Chain]
+
+
+def make(database: Database, folder: Path, at: datetime) -> Manifest:
+    """Copy the database into a new folder. Raises BackupRefused."""
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise BackupRefused(f"{folder} is there already. A backup is never written over another.") from None
+    if database.is_sqlite:
+        file, state = folder / "registry.db", _copied(database, folder / "registry.db")
+    else:
+        file, state = folder / "registry.dump", _dumped(database, folder / "registry.dump")
+    engine: Literal["sqlite", "postgresql"] = "sqlite" if database.is_sqlite else "postgresql"
+    manifest = Manifest(
+        made_at=at,
+        software=__version__,
+        engine=engine,
+        file=file.name,
+        bytes=file.stat().st_size,
+        sha256=_sha256(file),
+        **state,
+    )
+    beside = folder / f".{MANIFEST}"
+    beside.write_text(manifest.model_dump_json(indent=2) + "\n")
+    _on_disk(file, beside)
+    beside.rename(folder / MANIFEST)
+    _on_disk(folder)
+    return manifest
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a backup whose file is as it was written. Raises BackupRefused."""
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise BackupRefused(f"{folder} has no {MANIFEST}: it is no backup, or one that was interrupted.") from None
+    except (ValidationError, UnicodeDecodeError):
+        raise BackupRefused(f"{MANIFEST} of {folder} is damaged. Take another backup.") from None
+    file = folder / manifest.file
+    if not file.is_file() or file.stat().st_size != manifest.bytes or _sha256(file) != manifest.sha256:
+        raise BackupRefused(f"{manifest.file} of {folder} is damaged: not what was backed up. Take another backup.")
+    return manifest
+
+
+def restore(database: Database, folder: Path) -> Manifest:
+    """Fill an empty database from a backup, and hold it against the manifest. Raises BackupRefused."""
+    manifest = read(folder)
+    if (manifest.engine == "sqlite") != database.is_sqlite:
+        raise BackupRefused(f"This is a backup of {manifest.engine}; REGISTRY_DATABASE_URL names another engine.")
+    if sa.inspect(database.engine).get_table_names():
+        raise BackupRefused("The database is not empty. A restore never writes over data: give it an empty one.")
+    file = folder / manifest.file
+    if database.is_sqlite:
+        _copy(f"{file.resolve().as_uri()}?mode=ro&immutable=1", str(database.url.database))
+    else:
+        with database.engine.connect() as connection:
+            _tool("pg_restore", connection, "--single-transaction", "--no-owner", "--no-privileges", str(file))
+        if database.server_role is not None:
+            with database.migrating() as connection:
+                grant(connection, database.server_role)
+    for fault in differences(database, manifest):
+        raise BackupRefused(f"What was restored is not what was backed up: {fault}. Do not serve it.")
+    return manifest
+
+
+def differences(database: Database, manifest: Manifest) -> Iterator[str]:
+    """Where a database is not what the manifest says, and where an audit chain is broken."""
+    with database.read() as session:
+        state = _state(session)
+        for name in ("revision", "rows", "chains"):
+            if state[name] != manifest.model_dump()[name]:
+                yield f"other {name}"
+        yield from (f"audit chain {one.site_id}: {one.fault}" for one in audit.verify(session) if one.fault)
+        if database.is_sqlite and session.execute(sa.text("PRAGMA integrity_check")).scalar() != "ok":
+            yield "damaged pages"
+
+
+def _state(session: Session) -> dict[str, Any]:
+    """Revision, rows of each table and heads of the chains, as the session sees them."""
+    names = [name for name in sa.inspect(session.connection()).get_table_names() if name != "alembic_version"]
+    counts = {name: sa.select(sa.func.count()).select_from(sa.table(name)) for name in sorted(names)}
+    heads = sa.text("SELECT site_id, seq, hash FROM audit_chain ORDER BY site_id")
+    return {
+        "revision": session.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one(),
+        "rows": {name: session.execute(count).scalar_one() for name, count in counts.items()},
+        "chains": [dict(row) for row in session.execute(heads).mappings()],
+    }
+
+
+def _copied(database: Database, file: Path) -> dict[str, Any]:
+    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    _copy(Path(str(database.url.database)).resolve().as_uri(), str(file))
+    engine = sa.create_engine(f"sqlite:///{file}", hide_parameters=True)
+    try:
+        with Session(engine) as session:
+            session.execute(sa.text("PRAGMA journal_mode=DELETE"))  # one file, without a log beside it
+            return _state(session)
+    finally:
+        engine.dispose()
+
+
+def _copy(source: str, target: str) -> None:
+    """SQLite's online backup, which is of one moment."""
+    with closing(sqlite3.connect(source, uri=True)) as there, closing(sqlite3.connect(target)) as here:
+        there.backup(here)
+
+
+def _dumped(database: Database, file: Path) -> dict[str, Any]:
+    with _one_moment(database) as connection:
+        snapshot = connection.execute(sa.text("SELECT pg_export_snapshot()")).scalar_one()
+        target = f"--file={file}"
+        _tool(
+            "pg_dump", connection, "--format=custom", f"--snapshot={snapshot}", "--no-owner", "--no-privileges", target
+        )
+        file.chmod(0o600)
+        with Session(connection) as session:
+            return _state(session)
+
+
+@contextmanager
+def _one_moment(database: Database) -> Iterator[sa.Connection]:
+    """A transaction that sees one moment, however long pg_dump takes."""
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.connect() as connection:
+        for timeout in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(sa.text(f"SET LOCAL {timeout} = 0"))
+        yield connection
+
+
+def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
+    """Run a tool of PostgreSQL against the database of a connection. Raises BackupRefused."""
+    path = shutil.which(name)
+    if path is None:
+        raise BackupRefused(f"{name} is not installed. It comes with PostgreSQL's client programs.")
+    info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+    address = {key: value for key, value in info.get_parameters().items() if key != "options"}
+    command = [path, f"--dbname={conninfo.make_conninfo(**address)}", *arguments]
+    environment = {**os.environ, "PGPASSWORD": info.password or ""}  # never an argument, which others can read
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode and "version mismatch" in done.stderr:
+        raise BackupRefused(f"{name} is older than the server. Install the client programs of the server's version.")
+    if done.returncode:
+        raise BackupRefused(f"{name} failed (exit {done.returncode}); the server's log says why.")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _on_disk(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

