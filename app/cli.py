@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,8 @@ def serve(
         require_second_wall(database, settings)
         database.require_room(workers)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
+    if settings.metrics_token is not None:  # before any worker imports the library: where they add up their figures
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="registry-metrics-")
     uvicorn.run(
         "app.main:create_app",
         factory=True,

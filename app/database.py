@@ -252,6 +252,12 @@ def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> Non
             gate.release()
 
 
+def watch(engine: Engine, taken: Callable[[], None], given_back: Callable[[], None]) -> None:
+    """Be told of each connection that is taken from the pool and given back."""
+    event.listen(engine, "checkout", lambda *_: taken())
+    event.listen(engine, "checkin", lambda *_: given_back())
+
+
 @contextmanager
 def unique_or(refusal: type[RegistryError]) -> Iterator[None]:
     """Turn the database's "already there" into the refusal named for the fact. Other errors pass."""

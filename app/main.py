@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from app import __version__
 from app.access import KnownActors
-from app.database import Database
+from app.database import Database, watch
 from app.database_role import require_second_wall
 from app.privacy.erasure_journal import ErasureJournal
 from app.routers import (
@@ -52,7 +52,7 @@ from app.services.builder import Builder
 from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
-from app.web import contract, logs, oauth, problems
+from app.web import contract, logs, metrics, oauth, problems
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 
@@ -113,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = Database(settings, for_server=True)
+    watch(app.state.database.engine, metrics.CONNECTIONS.inc, metrics.CONNECTIONS.dec)
     app.state.keyring = load_keyring(settings)
     app.state.erasures = ErasureJournal(settings.erasures, app.state.keyring)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)
@@ -144,6 +145,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.builder.stop()
     app.state.database.dispose()
+    metrics.leave()
 
 
 def _operation_id(route: APIRoute) -> str:

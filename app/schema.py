@@ -1,5 +1,6 @@
 """The database's schema: bring it to the newest revision, and refuse to work on another one."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -40,13 +41,20 @@ def downgrade(database: Database, revision: str) -> None:
         command.downgrade(config, revision)
 
 
+@cache
+def head() -> str | None:
+    """The newest revision."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
 def require_head(database: Database) -> None:
     """Raises SchemaOutdated unless the database is at the newest revision."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
     with database.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-    if current != head:
-        raise SchemaOutdated(f"The database is at revision {current}, this version needs {head}. Run: registry migrate")
+    if current != head():
+        raise SchemaOutdated(
+            f"The database is at revision {current}, this version needs {head()}. Run: registry migrate"
+        )
 
 
 def require_vault_head(database: Database) -> None:

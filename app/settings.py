@@ -194,6 +194,9 @@ class Settings(BaseSettings):
     delivery_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
     """How long a receiver may take to answer a webhook, and a mail server for each step."""
 
+    metrics_token: Annotated[SecretStr | None, Field(min_length=16)] = None
+    """The bearer secret with which a monitoring system reads `/metrics`; none closes it."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least grave kind of log line that is written."""
 

@@ -33,6 +33,7 @@ PUBLIC: frozenset[Route] = frozenset(
     {
         ("GET", "/healthz"),
         ("GET", "/readyz"),
+        ("GET", "/metrics"),
         ("GET", "/.well-known/jwks.json"),
         ("GET", "/v1/problems/{code}"),
         ("POST", "/v1/auth/sessions"),

@@ -1,21 +1,26 @@
 """Whether the process lives, whether it can work, and the public keys."""
 
+import hmac
 from typing import Any
 
-from fastapi import APIRouter, Request
-from sqlmodel import col, select
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import SecretStr
 
 from app.database import ReadSession
 from app.errors import NotFound, every_refusal
 from app.models.base import Answer
-from app.models.study import Study
+from app.services.gauges import State
+from app.services.readiness import NotReady, readiness
+from app.web import metrics
 from app.web.route import StrictRoute
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 
-class Status(Answer):
+class Readiness(Answer):
     status: str
+    checks: dict[str, str]
 
 
 @router.get("/healthz")
@@ -25,10 +30,23 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def readyz(session: ReadSession) -> Status:
-    """The database answers and its tables are there."""
-    session.exec(select(col(Study.id)).limit(1)).first()
-    return Status(status="ready")
+def readyz(request: Request, session: ReadSession) -> Readiness:
+    """Whether this worker can do its work: 503 `not_ready` names what it lacks."""
+    checks = readiness(session, request.app.state.settings)
+    lacking = sorted(name for name, well in checks.items() if not well)
+    if lacking:
+        raise NotReady(lacking=lacking)
+    return Readiness(status="ready", checks=dict.fromkeys(checks, "ok"))
+
+
+@router.get("/metrics", include_in_schema=False)
+def read_metrics(request: Request, session: ReadSession) -> Response:
+    """For a monitoring system with the secret of `REGISTRY_METRICS_TOKEN`; for everybody else it is not there."""
+    secret: SecretStr | None = request.app.state.settings.metrics_token
+    sent = request.headers.get("authorization", "").encode()
+    if secret is None or not hmac.compare_digest(sent, f"Bearer {secret.get_secret_value()}".encode()):
+        raise NotFound
+    return Response(metrics.exposition(State(session)), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/problems/{code}")

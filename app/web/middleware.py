@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.request_id import set_request_id
+from app.web import metrics
 from app.web.problems import failure
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class RequestFrame:
         request_id = sent if _ACCEPTED_ID.fullmatch(sent) else str(uuid4())
         set_request_id(request_id)
         started, status = time.perf_counter(), 0
+        metrics.IN_FLIGHT.inc()
 
         async def framed(message: Message) -> None:
             nonlocal status
@@ -66,13 +68,15 @@ class RequestFrame:
             if status == 0:
                 await answer(scope, receive, framed)
         finally:
-            route = scope.get("route")
+            route, seconds = getattr(scope.get("route"), "path", None), time.perf_counter() - started
+            metrics.IN_FLIGHT.dec()
+            metrics.count(scope["method"], route, status, seconds)
             log.info(
                 "request",
                 request_id=request_id,
                 method=scope["method"],
-                route=getattr(route, "path", None),
+                route=route,
                 status=status,
-                milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                milliseconds=round(seconds * 1000, 1),
                 actor=str(actor.account_id) if (actor := scope.get("state", {}).get("actor")) else None,
             )

@@ -1,0 +1,47 @@
+"""Whether a worker can do its work: database, tables, keys, room on the disk."""
+
+import shutil
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from sqlmodel import Session
+
+from app import schema
+from app.errors import Unavailable
+from app.security.keys import KeysUnusable, read_key_file
+from app.settings import Settings
+
+ROOM = 200 * 1024 * 1024
+"""Bytes that SQLite's disk has to have left: a day of a busy site with its log, several times over."""
+
+
+class NotReady(Unavailable):
+    """This worker cannot do its work just now; `lacking` names what it lacks."""
+
+
+def readiness(session: Session, settings: Settings) -> Mapping[str, bool]:
+    """Each thing that is needed, and whether it is well. A database that does not answer raises."""
+    revision = session.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return {
+        "database": True,
+        "revision": revision == schema.head(),
+        "keys": _keys_readable(settings),
+        "disk": _room(session),
+    }
+
+
+def _keys_readable(settings: Settings) -> bool:
+    """A worker goes on with the keys it has, but could not start again."""
+    try:
+        read_key_file(settings)
+    except KeysUnusable:
+        return False
+    return True
+
+
+def _room(session: Session) -> bool:
+    """Of PostgreSQL's disk its own monitoring knows."""
+    url = session.get_bind().engine.url
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return True
+    return shutil.disk_usage(url.database).free >= ROOM

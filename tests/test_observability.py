@@ -1,0 +1,127 @@
+"""What an operator's monitoring sees: readiness by part, figures of requests and state, and nothing of anybody."""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from app.services import readiness
+from tests.server import ROOT, free_port, registry_command, running_server
+from tests.world import World, label
+
+SECRET = "a secret for tests only"
+SENT = {"Authorization": f"Bearer {SECRET}"}
+NAME = re.compile(r"registry_[a-z_]+")
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[TestClient]:
+    """The world's registry with metrics open."""
+    state = world.registry.app.state
+    before = state.settings
+    state.settings = before.model_copy(update={"metrics_token": SecretStr(SECRET)})
+    yield world.registry.client
+    state.settings = before
+
+
+def figures(text: str) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_metrics_are_closed_without_their_secret(world: World, client: TestClient) -> None:
+    for sent in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {world.admin.token}"}):
+        assert client.get("/metrics", headers=sent).json()["code"] == "not_found"
+    assert client.get("/metrics", headers=SENT).status_code == 200
+    world.registry.app.state.settings = client.app.state.settings.model_copy(update={"metrics_token": None})  # type: ignore[attr-defined]
+    assert client.get("/metrics", headers=SENT).status_code == 404
+
+
+def test_requests_are_counted_by_route_and_never_by_what_was_sent(world: World, client: TestClient) -> None:
+    mark, pid = label(), world.enrolled()
+    counted = 'registry_requests_total{method="GET",route="/v1/participants/{pid}",status="200"}'
+    before = figures(client.get("/metrics", headers=SENT).text).get(counted, 0)
+    world.staff_a.get(f"/v1/participants/{pid}")
+    client.request(f"X{mark}".upper(), f"/{mark}")
+    client.get(f"/v1/{mark}?{mark}={mark}", headers={"X-Request-Id": mark, "User-Agent": mark})
+    text = client.get("/metrics", headers=SENT).text
+    assert figures(text)[counted] == before + 1
+    assert 'method="other",route="unmatched"' in text
+    for hidden in (mark, mark.upper(), pid, pid.replace("-", ""), world.study):
+        assert hidden not in text
+
+
+def test_an_overdue_serious_event_raises_its_figure_until_it_is_reported(world: World, client: TestClient) -> None:
+    def overdue() -> float:
+        return figures(client.get("/metrics", headers=SENT).text)["registry_serious_events_overdue"]
+
+    before = overdue()
+    body = world.event(world.enrolled(), criteria={"hospitalisation": True}, aware_at="2025-02-04T09:00:00Z")
+    event = world.staff_a.post("/v1/adverse-events", body)
+    assert overdue() == before + 1
+    report = {"kind": "initial", "narrative": "As told", "late_reason": "entered after the fact"}
+    told = world.staff_a.post(f"{event.headers['Location']}/reports", report)
+    assert told.status_code == 201, told.text
+    assert overdue() == before
+
+
+@pytest.mark.parametrize("file", ["alerts.yaml", "grafana-dashboard.json"])
+def test_the_dashboard_and_the_alerts_ask_for_what_there_is(client: TestClient, file: str) -> None:
+    told = set(NAME.findall(client.get("/metrics", headers=SENT).text))
+    asked = set(NAME.findall((ROOT / "deploy" / file).read_text()))
+    assert len(asked) >= 6
+    assert asked <= told
+
+
+def test_readiness_names_what_is_lacking(world: World) -> None:
+    client, file = world.registry.client, world.registry.app.state.settings.key_file
+    well = {"database": "ok", "revision": "ok", "keys": "ok", "disk": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready", "checks": well}
+    with patch.object(readiness, "ROOM", 1 << 80):
+        told = client.get("/readyz")
+        on_sqlite = world.registry.database.is_sqlite
+        assert (told.status_code, told.json().get("lacking")) == ((503, ["disk"]) if on_sqlite else (200, None))
+    with patch.object(readiness.schema, "head", lambda: "9999"):
+        assert client.get("/readyz").json()["lacking"] == ["revision"]
+    file.chmod(0o644)
+    told = client.get("/readyz")
+    file.chmod(0o600)
+    assert (told.json()["code"], told.json()["lacking"]) == ("not_ready", ["keys"])
+    assert client.get("/readyz").status_code == 200
+
+
+def test_the_workers_figures_are_added_up(tmp_path: Path) -> None:
+    with running_server(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}", REGISTRY_METRICS_TOKEN=SECRET) as server:
+        port = free_port()
+        command = registry_command("serve", "--port", str(port), "--workers", "2")
+        environment = {**server.environment, "PYTHONUNBUFFERED": "1"}
+        with (tmp_path / "two.log").open("wb") as log:
+            two = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(url)
+            for _ in range(20):
+                httpx.get(f"{url}/healthz")
+            text = httpx.get(f"{url}/metrics", headers=SENT).text
+        finally:
+            two.terminate()
+            two.wait(30)
+    assert figures(text)['registry_requests_total{method="GET",route="/healthz",status="200"}'] == 20
+
+
+def wait_for(url: str) -> None:
+    """Until both workers have had time to answer: one that does is enough."""
+    for _ in range(300):
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("it never became ready")
