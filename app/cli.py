@@ -171,7 +171,7 @@ def main() -> None:
     from app.database import NotDurable, TooManyConnections
     from app.database_role import SecondWallMissing
     from app.errors import RegistryError
-    from app.schema import SchemaOutdated
+    from app.schema import MigrationBlocked, SchemaOutdated
     from app.security.keys import KeysUnusable
     from app.security.rotation import RotationRefused
     from app.services.backups import BackupRefused
@@ -183,6 +183,7 @@ def main() -> None:
     except (
         BackupRefused,
         KeysUnusable,
+        MigrationBlocked,
         NotDurable,
         RotationRefused,
         SchemaOutdated,

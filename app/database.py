@@ -20,6 +20,9 @@ from app.errors import DatabaseUnavailable, RegistryError
 from app.settings import Settings
 
 NO_SITE = -1
+LOCK_MILLISECONDS = 3_000
+"""How long a migration waits for a lock, and with it everybody behind it."""
+
 BUILDERS = 2
 """Connections of a worker's extract builder, beside its pool."""
 
@@ -84,8 +87,12 @@ class Database:
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
-        """A connection for schema changes, committed as a whole."""
+        """A connection for schema changes, committed as a whole. On PostgreSQL it takes the time that it needs, but
+        waits for a lock only shortly: who waits for one holds up everybody who comes later."""
         with self._writing.begin() as connection:
+            if not self.is_sqlite:
+                for timeout, value in (("statement_timeout", "0"), ("lock_timeout", f"{LOCK_MILLISECONDS}")):
+                    connection.exec_driver_sql(f"SET LOCAL {timeout} = {value}")
             yield connection
 
     def require_durable(self) -> None:

@@ -7,15 +7,25 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
 
 from app.database import Database
 from app.database_role import grant
 
 ROOT = Path(__file__).resolve().parent.parent
+TRIES = 10
+"""With the pause that each wait for a lock is, half a minute."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE of PostgreSQL for a lock that did not come in time."""
 
 
 class SchemaOutdated(Exception):
     """The database is not at the revision that this version works with; the message says what to do."""
+
+
+class MigrationBlocked(Exception):
+    """Somebody else's transaction kept the tables; the message says what to do."""
 
 
 def _config() -> Config:
@@ -23,15 +33,31 @@ def _config() -> Config:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrate, in one transaction, and give the server's role what it needs of the tables that are now there."""
+    """Migrate, in one transaction, and give the server's role what it needs of the tables that are now there. A lock
+    that somebody holds is asked for again; sites can write in between. Raises MigrationBlocked."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            _upgrade(database, revision)
+            break
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+        if attempt == TRIES:
+            raise MigrationBlocked(
+                "Another transaction holds a table that has to change. Nothing was changed. Let it end "
+                "(pg_stat_activity shows it, and registry backup is one), then run this again: registry migrate"
+            )
+    if database.vault is not None:  # of the same schema, though only its own table is used
+        upgrade(database.vault, revision)
+
+
+def _upgrade(database: Database, revision: str) -> None:
     config = _config()
     with database.migrating() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         if not database.is_sqlite and database.server_role is not None:
             grant(connection, database.server_role)
-    if database.vault is not None:  # of the same schema, though only its own table is used
-        upgrade(database.vault, revision)
 
 
 def downgrade(database: Database, revision: str) -> None:

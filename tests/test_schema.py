@@ -67,6 +67,23 @@ def test_the_schema_goes_up_down_and_up_again(empty: Database) -> None:
     schema.require_head(empty)
 
 
+def test_a_migration_gives_way_to_a_long_transaction_and_changes_nothing(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if empty.is_sqlite:
+        pytest.skip("SQLite has one writer, who is waited for")
+    schema.upgrade(empty, "0015")
+    monkeypatch.setattr("app.database.LOCK_MILLISECONDS", 50)
+    monkeypatch.setattr(schema, "TRIES", 2)
+    with empty.engine.connect() as busy:
+        busy.execute(text("LOCK TABLE study IN ROW EXCLUSIVE MODE"))
+        with pytest.raises(schema.MigrationBlocked, match="Nothing was changed"):
+            schema.upgrade(empty)
+        assert "label_disclosure" not in tables(empty)
+    schema.upgrade(empty)
+    assert "label_disclosure" in tables(empty)
+
+
 def test_a_database_without_tables_is_refused_at_start(empty: Database) -> None:
     with pytest.raises(schema.SchemaOutdated, match="registry migrate"):
         schema.require_head(empty)
