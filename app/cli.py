@@ -15,6 +15,7 @@ from app.commands import audit as audit_commands
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.backup import app as backup_app
 from app.commands.deliver import deliver
+from app.commands.doctor import doctor
 from app.commands.extracts import app as extracts_app
 from app.commands.keys import keys_app
 from app.commands.protocol import app as protocol_app
@@ -44,6 +45,7 @@ app.add_typer(retries_app, name="retries")
 app.add_typer(backup_app, name="backup")
 app.add_typer(vault_app, name="vault")
 app.command()(deliver)
+app.command()(doctor)
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -1,0 +1,133 @@
+"""`registry doctor`: what is wrong with a deployment, in plain words, a line for each thing that is looked at."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from app.commands import JSON
+
+if TYPE_CHECKING:
+    from app.database import Database
+    from app.settings import Settings
+
+OLDEST_POSTGRESQL = 15
+SKEW_SECONDS = 2.0
+"""More difference between two clocks than this, and instants of different machines cannot be put in order."""
+
+
+class Finding(NamedTuple):
+    check: str
+    well: bool
+    told: str
+
+
+def doctor(as_json: JSON = False) -> None:
+    """Look at this deployment and say what is wrong; exit 1 when something is. It changes nothing."""
+    found = list(_findings())
+    if as_json:
+        typer.echo(json.dumps([one._asdict() for one in found], indent=2))
+    else:
+        for one in found:
+            typer.echo(f"{'ok   ' if one.well else 'WRONG'}  {one.check}: {one.told}")
+    raise typer.Exit(0 if all(one.well for one in found) else 1)
+
+
+def _findings() -> "Iterator[Finding]":
+    """Settings that cannot be read end the command with their own sentence, as with every other command."""
+    from app.database import Database
+    from app.security.keys import load_keyring
+    from app.settings import Settings
+
+    settings = Settings()
+    yield Finding("settings", True, f"environment {settings.environment}")
+    yield _tried("keys", lambda: load_keyring(settings), "the key file is whole, and its owner's alone")
+    yield _journal(settings)
+    with Database(settings, for_server=True) as database:
+        reached = _tried("database", lambda: _version(database), "it answers")
+        yield reached
+        if reached.well:
+            yield from _of_database(database, settings)
+
+
+def _of_database(database: "Database", settings: "Settings") -> "Iterator[Finding]":
+    from app import schema
+    from app.database_role import require_second_wall
+
+    yield _tried("tables", lambda: schema.require_head(database), "at the revision of this version")
+    yield _tried("vault", lambda: schema.require_vault_head(database), "its tables too, where it is apart")
+    yield _tried("durable", database.require_durable, "a commit outlives a power cut")
+    yield _tried(
+        "second wall", lambda: require_second_wall(database, settings), "the server's role is held to its sites"
+    )
+    yield _tried("connections", lambda: database.require_room(1), "there is room for a worker")
+    if database.is_sqlite:
+        yield _disk(database)
+        return
+    major = _version(database) // 10_000
+    told = f"PostgreSQL {major}" + ("" if major >= OLDEST_POSTGRESQL else f"; {OLDEST_POSTGRESQL} or newer is needed")
+    yield Finding("version", major >= OLDEST_POSTGRESQL, told)
+    yield _clock(database)
+
+
+def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
+    """What stops the server from starting, said in the same words."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.database import NotDurable, TooManyConnections
+    from app.database_role import SecondWallMissing
+    from app.schema import SchemaOutdated
+    from app.security.keys import KeysUnusable
+
+    try:
+        look()
+    except (KeysUnusable, NotDurable, SchemaOutdated, SecondWallMissing, TooManyConnections) as refused:
+        return Finding(check, False, str(refused))
+    except SQLAlchemyError as error:  # without its text, which names the server and the role
+        kind = type(getattr(error, "orig", None) or error).__name__
+        return Finding(check, False, f"the database does not answer as it should ({kind}); look at its address and log")
+    return Finding(check, True, well)
+
+
+def _version(database: "Database") -> int:
+    """As a number: 150018 is 15.18. SQLite's is not asked for."""
+    with database.engine.connect() as connection:
+        statement = "SELECT 0" if database.is_sqlite else "SHOW server_version_num"
+        return int(connection.exec_driver_sql(statement).scalar() or 0)
+
+
+def _journal(settings: "Settings") -> Finding:
+    file = settings.erasures
+    target = file if file.exists() else file.parent
+    well = os.access(target, os.W_OK)
+    told = (
+        "erasures can be noted"
+        if well
+        else f"{file} cannot be written, so no label can be erased; let the server write it"
+    )
+    return Finding("erasure journal", well, told)
+
+
+def _disk(database: "Database") -> Finding:
+    from app.services.readiness import ROOM
+
+    free = shutil.disk_usage(str(database.url.database)).free
+    told = f"{free // 2**20} MiB free" + (
+        "" if free >= ROOM else f"; under {ROOM // 2**20} MiB the server is not ready"
+    )
+    return Finding("disk", free >= ROOM, told)
+
+
+def _clock(database: "Database") -> Finding:
+    from app.models.base import now
+
+    with database.engine.connect() as connection:
+        theirs = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    skew = abs((theirs - now()).total_seconds())
+    told = f"{skew:.1f} s from the database's" + (
+        "" if skew <= SKEW_SECONDS else "; let both follow the same time server"
+    )
+    return Finding("clock", skew <= SKEW_SECONDS, told)

@@ -1,0 +1,91 @@
+"""`registry doctor`: a healthy deployment passes, and each thing that is wrong is named with what to do."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from app import schema
+from app.database import Database
+from app.security.keys import new_key_file, write_key_file
+from app.settings import Settings
+from tests.postgres import as_server, new_database
+from tests.server import ROOT, registry_command
+
+Look = Mapping[str, tuple[bool, str]]
+
+
+@pytest.fixture(params=("sqlite", "postgresql"))
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The variables of a healthy deployment."""
+    write_key_file(tmp_path / "keys.json", new_key_file())
+    given = {"REGISTRY_KEY_FILE": str(tmp_path / "keys.json")}
+    if request.param == "sqlite":
+        yield migrated(given, f"sqlite:///{tmp_path / 'registry.db'}", None)
+        return
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield migrated(given, as_server(url), url)
+
+
+def migrated(given: dict[str, str], url: str, owner: str | None) -> dict[str, str]:
+    settings = Settings(environment="demo", database_url=url, owner_database_url=owner)
+    with Database(settings) as database:
+        schema.upgrade(database)
+    return {**given, "REGISTRY_DATABASE_URL": url, **({"REGISTRY_OWNER_DATABASE_URL": owner} if owner else {})}
+
+
+def look(environment: Mapping[str, str], **changes: str) -> tuple[int, Look]:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    command = registry_command("doctor", "--json")
+    given = {**outside, **environment, **changes}
+    done = subprocess.run(command, env=given, cwd=ROOT, capture_output=True, text=True, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return done.returncode, {one["check"]: (one["well"], one["told"]) for one in found}
+
+
+def wrong(found: Look) -> dict[str, str]:
+    return {check: told for check, (well, told) in found.items() if not well}
+
+
+def test_a_healthy_deployment_passes(environment: dict[str, str]) -> None:
+    code, found = look(environment)
+    assert (code, wrong(found)) == (0, {})
+    assert len(found) >= 10
+
+
+def test_open_or_missing_keys_and_a_journal_nobody_can_write_are_named(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "keys.json").chmod(0o644)
+    nowhere = str(tmp_path / "no-folder" / "journal")
+    code, found = look(environment, REGISTRY_ERASURE_JOURNAL=nowhere)
+    assert code == 1
+    assert wrong(found).keys() == {"keys", "erasure journal"}
+    assert "chmod 600" in wrong(found)["keys"]
+
+
+def test_tables_of_another_version_are_named_with_the_command(environment: dict[str, str]) -> None:
+    owner = environment.get("REGISTRY_OWNER_DATABASE_URL", environment["REGISTRY_DATABASE_URL"])
+    engine = create_engine(owner)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+    code, found = look(environment)
+    assert (code, "registry migrate" in wrong(found)["tables"]) == (1, True)
+
+
+def test_a_mighty_role_and_a_database_that_is_away_are_named_without_any_secret(environment: dict[str, str]) -> None:
+    if "REGISTRY_OWNER_DATABASE_URL" not in environment:
+        pytest.skip("SQLite has no roles and is not away")
+    owner = environment["REGISTRY_OWNER_DATABASE_URL"]
+    _, found = look(environment, REGISTRY_DATABASE_URL=owner)
+    assert wrong(found).keys() == {"second wall"}
+    away = "postgresql+psycopg://somebody:a-secret-word@127.0.0.1:9/registry"
+    code, found = look(environment, REGISTRY_DATABASE_URL=away)
+    assert (code, wrong(found).keys()) == (1, {"database"})
+    assert "a-secret-word" not in str(found)
