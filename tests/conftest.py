@@ -17,7 +17,7 @@ from app.security.keys import new_key_file, write_key_file
 from app.services.builder import Builder
 from app.services.building import build_next
 from app.settings import Settings
-from tests.postgres import as_server, new_database, postgres_server
+from tests.postgres import new_database, postgres_server, settings_of
 from tests.server import LiveServer, served
 from tests.world import Registry, World
 
@@ -71,16 +71,10 @@ class BuildsAtOnce(Builder):
 @pytest.fixture(scope="session")
 def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
-    postgresql = database_url.startswith("postgresql")
-    settings = Settings(
-        environment="demo",
-        database_url=as_server(database_url) if postgresql else database_url,
-        owner_database_url=database_url if postgresql else None,
-        key_file=key_file,
-        argon2_memory_kib=64,
-        grants_cache_seconds=0,
+    settings = settings_of(
+        database_url,
+        key_file,
         throttle_address_failures=1_000_000,
-        log_level="error",
         oidc_issuer=OUTSIDE_ISSUER,
         oidc_audience="registry",
     )

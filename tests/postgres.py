@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
+
+from app.settings import Settings
 
 
 @contextmanager
@@ -65,3 +68,18 @@ def as_server(owner_url: str) -> str:
         engine.dispose()
     url = make_url(owner_url).set(username=SERVER_ROLE, password=SERVER_ROLE)
     return url.render_as_string(hide_password=False)
+
+
+def settings_of(url: str, key_file: Path, **more: Any) -> Settings:
+    """Of a registry called in the process; on PostgreSQL the server is a role that owns nothing."""
+    on_postgres = url.startswith("postgresql")
+    return Settings(
+        environment="demo",
+        database_url=as_server(url) if on_postgres else url,
+        owner_database_url=url if on_postgres else None,
+        key_file=key_file,
+        argon2_memory_kib=64,
+        grants_cache_seconds=0,
+        log_level="error",
+        **more,
+    )

@@ -41,7 +41,7 @@ def registry_command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def running_server(folder: Path, database_url: str, **settings: str) -> Iterator[LiveServer]:
+def running_server(folder: Path, database_url: str, workers: int = 1, **settings: str) -> Iterator[LiveServer]:
     """`registry init` and `registry serve`, as an operator runs them."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
@@ -54,7 +54,8 @@ def running_server(folder: Path, database_url: str, **settings: str) -> Iterator
     subprocess.run(registry_command("init"), env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     port = free_port()
     log = folder / "server.log"
-    server = LiveServer(f"http://127.0.0.1:{port}", database_url, environment, _started(port, environment, log), log)
+    process = _started(port, environment, log, workers)
+    server = LiveServer(f"http://127.0.0.1:{port}", database_url, environment, process, log)
     try:
         _wait(server)
         yield server
@@ -82,8 +83,8 @@ def restart(server: LiveServer) -> None:
     _wait(server)
 
 
-def _started(port: int, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    command = registry_command("serve", "--port", str(port))
+def _started(port: int, environment: Mapping[str, str], log: Path, workers: int = 1) -> subprocess.Popen[bytes]:
+    command = registry_command("serve", "--port", str(port), "--workers", str(workers))
     with log.open("ab") as output:
         return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
 

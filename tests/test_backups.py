@@ -21,11 +21,11 @@ from app.services import backups
 from app.services.backups import BackupRefused
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
-from tests.postgres import as_server, new_database
+from tests.postgres import new_database, settings_of
 from tests.server import registry_command
 from tests.world import Registry, World
 
-Empty = Callable[[], Settings]
+JOURNAL = "erasures.jsonl"
 
 
 @pytest.fixture(autouse=True)
@@ -39,37 +39,23 @@ def client_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
 
 
-def settings_of(folder: Path, url: str, key_file: Path) -> Settings:
-    on_postgres = url.startswith("postgresql")
-    return Settings(
-        environment="demo",
-        database_url=as_server(url) if on_postgres else url,
-        owner_database_url=url if on_postgres else None,
-        key_file=key_file,
-        erasure_journal=folder / "erasures.jsonl",
-        argon2_memory_kib=64,
-        grants_cache_seconds=0,
-        log_level="error",
-    )
-
-
 @pytest.fixture(params=("sqlite", "postgresql"))
 def source(request: pytest.FixtureRequest, tmp_path: Path, key_file: Path) -> Iterator[Settings]:
     if request.param == "sqlite":
-        yield settings_of(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}", key_file)
+        yield settings_of(f"sqlite:///{tmp_path / 'registry.db'}", key_file, erasure_journal=tmp_path / JOURNAL)
         return
     with new_database(request.getfixturevalue("postgres_url")) as url:
-        yield settings_of(tmp_path, url, key_file)
+        yield settings_of(url, key_file, erasure_journal=tmp_path / JOURNAL)
 
 
 @pytest.fixture
 def empty(source: Settings, request: pytest.FixtureRequest, tmp_path: Path, key_file: Path) -> Iterator[Settings]:
     """Settings of a machine with an empty database, the same keys and the same journal."""
     if source.database_url.startswith("sqlite"):
-        yield settings_of(tmp_path, f"sqlite:///{tmp_path / 'restored.db'}", key_file)
+        yield settings_of(f"sqlite:///{tmp_path / 'restored.db'}", key_file, erasure_journal=tmp_path / JOURNAL)
         return
     with new_database(request.getfixturevalue("postgres_url")) as url:
-        yield settings_of(tmp_path, url, key_file)
+        yield settings_of(url, key_file, erasure_journal=tmp_path / JOURNAL)
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """What an operator's monitoring sees: readiness by part, figures of requests and state, and nothing of anybody."""
 
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -13,7 +11,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.services import readiness
-from tests.server import ROOT, free_port, registry_command, running_server
+from tests.server import ROOT, running_server
 from tests.world import World, label
 
 SECRET = "a secret for tests only"
@@ -98,30 +96,9 @@ def test_readiness_names_what_is_lacking(world: World) -> None:
 
 
 def test_the_workers_figures_are_added_up(tmp_path: Path) -> None:
-    with running_server(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}", REGISTRY_METRICS_TOKEN=SECRET) as server:
-        port = free_port()
-        command = registry_command("serve", "--port", str(port), "--workers", "2")
-        environment = {**server.environment, "PYTHONUNBUFFERED": "1"}
-        with (tmp_path / "two.log").open("wb") as log:
-            two = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(url)
-            for _ in range(20):
-                httpx.get(f"{url}/healthz")
-            text = httpx.get(f"{url}/metrics", headers=SENT).text
-        finally:
-            two.terminate()
-            two.wait(30)
+    database = f"sqlite:///{tmp_path / 'registry.db'}"
+    with running_server(tmp_path, database, workers=2, REGISTRY_METRICS_TOKEN=SECRET) as server:
+        for _ in range(20):
+            httpx.get(f"{server.base_url}/healthz")
+        text = httpx.get(f"{server.base_url}/metrics", headers=SENT).text
     assert figures(text)['registry_requests_total{method="GET",route="/healthz",status="200"}'] == 20
-
-
-def wait_for(url: str) -> None:
-    """Until both workers have had time to answer: one that does is enough."""
-    for _ in range(300):
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("it never became ready")

@@ -24,26 +24,17 @@ from tests.conftest import BuildsAtOnce
 from tests.course_cases import WITHDRAWAL
 from tests.hostile import failing_commit
 from tests.label_cases import PATH, approved, asking
-from tests.postgres import as_server, new_database
+from tests.postgres import as_server, new_database, settings_of
 from tests.test_key_rotation import LATER, START
 from tests.world import Registry, World, label
 
 KEYS = new_key_file(demo=True)
 
 
-def settings_of(folder: Path, main: str, vault: str) -> Settings:
-    on_postgres = main.startswith("postgresql")
-    return Settings(
-        environment="demo",
-        database_url=as_server(main) if on_postgres else main,
-        owner_database_url=main if on_postgres else None,
-        vault_url=as_server(vault) if on_postgres else vault,
-        owner_vault_url=vault if on_postgres else None,
-        key_file=folder / "keys.json",
-        argon2_memory_kib=64,
-        grants_cache_seconds=0,
-        log_level="error",
-    )
+def with_vault(folder: Path, main: str, vault: str) -> Settings:
+    on_postgres = vault.startswith("postgresql")
+    places = {"vault_url": as_server(vault), "owner_vault_url": vault} if on_postgres else {"vault_url": vault}
+    return settings_of(main, folder / "keys.json", **places)
 
 
 @pytest.fixture(scope="module", params=("sqlite", "postgresql"))
@@ -52,14 +43,14 @@ def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("apart")
     write_key_file(folder / "keys.json", KEYS)
     if request.param == "sqlite":
-        settings = settings_of(folder, f"sqlite:///{folder / 'main.db'}", f"sqlite:///{folder / 'vault.db'}")
+        settings = with_vault(folder, f"sqlite:///{folder / 'main.db'}", f"sqlite:///{folder / 'vault.db'}")
         with Database(settings) as database:
             schema.upgrade(database)
         yield settings
         return
     server = request.getfixturevalue("postgres_url")
     with new_database(server) as main, new_database(server) as vault:
-        settings = settings_of(folder, main, vault)
+        settings = with_vault(folder, main, vault)
         with Database(settings) as database:
             schema.upgrade(database)
         yield settings
