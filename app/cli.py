@@ -170,29 +170,13 @@ def main() -> None:
     from pydantic import ValidationError
     from sqlalchemy.exc import OperationalError
 
-    from app.database import NotDurable, TooManyConnections
-    from app.database_role import SecondWallMissing
-    from app.errors import RegistryError
-    from app.schema import MigrationBlocked, SchemaOutdated
-    from app.security.keys import KeysUnusable
-    from app.security.rotation import RotationRefused
-    from app.services.backups import BackupRefused
+    from app.errors import CannotGoOn, RegistryError
     from app.settings import SecretsFolderMissing
 
     os.umask(0o077)  # keys and an embedded database are for their owner only
     try:
         app()
-    except (
-        BackupRefused,
-        KeysUnusable,
-        MigrationBlocked,
-        NotDurable,
-        RotationRefused,
-        SchemaOutdated,
-        SecondWallMissing,
-        SecretsFolderMissing,
-        TooManyConnections,
-    ) as refused:
+    except (CannotGoOn, SecretsFolderMissing) as refused:
         typer.echo(str(refused), err=True)
         sys.exit(2)
     except OperationalError as unreachable:  # without its text, which names the server and the role

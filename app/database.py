@@ -16,7 +16,7 @@ from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
 from app import sqlite_wall
-from app.errors import DatabaseUnavailable, RegistryError
+from app.errors import CannotGoOn, DatabaseUnavailable, RegistryError
 from app.settings import Settings
 
 NO_SITE = -1
@@ -33,11 +33,11 @@ _COMPANION = "registry_companion"
 _LAST = "registry_last"
 
 
-class NotDurable(Exception):
+class NotDurable(CannotGoOn):
     """The database may forget what it acknowledged; the message says which setting to change."""
 
 
-class TooManyConnections(Exception):
+class TooManyConnections(CannotGoOn):
     """The workers together would ask for more connections than the database gives."""
 
 

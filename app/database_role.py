@@ -7,6 +7,7 @@ from sqlmodel import SQLModel
 
 import app.models  # noqa: F401 - fills the metadata
 from app.database import Database
+from app.errors import CannotGoOn
 from app.settings import Settings
 
 _ADD, _KEEP, _CHANGE = "SELECT, INSERT", "SELECT, INSERT, UPDATE", "SELECT, INSERT, DELETE"
@@ -74,7 +75,7 @@ OF_A_SITE = frozenset(
 subscriptions are an admin's, who sees no site's rows."""
 
 
-class SecondWallMissing(Exception):
+class SecondWallMissing(CannotGoOn):
     """The server would connect with a role that row-level security does not bind; the message says what to do."""
 
 

@@ -18,6 +18,10 @@ class Fault:
     message: str
 
 
+class CannotGoOn(Exception):
+    """What stops a command, or the server from starting; the message says why, and what to do."""
+
+
 class RegistryError(Exception):
     """A refusal. Subclass a family below, never this."""
 

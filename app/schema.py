@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.database import Database
 from app.database_role import grant
+from app.errors import CannotGoOn
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIES = 10
@@ -20,11 +21,11 @@ LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE of PostgreSQL for a lock that did not come in time."""
 
 
-class SchemaOutdated(Exception):
+class SchemaOutdated(CannotGoOn):
     """The database is not at the revision that this version works with; the message says what to do."""
 
 
-class MigrationBlocked(Exception):
+class MigrationBlocked(CannotGoOn):
     """Somebody else's transaction kept the tables; the message says what to do."""
 
 
@@ -35,18 +36,18 @@ def _config() -> Config:
 def upgrade(database: Database, revision: str = "head") -> None:
     """Migrate, in one transaction, and give the server's role what it needs of the tables that are now there. A lock
     that somebody holds is asked for again; sites can write in between. Raises MigrationBlocked."""
-    for attempt in range(1, TRIES + 1):
+    for _ in range(TRIES):
         try:
             _upgrade(database, revision)
             break
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                 raise
-        if attempt == TRIES:
-            raise MigrationBlocked(
-                "Another transaction holds a table that has to change. Nothing was changed. Let it end "
-                "(pg_stat_activity shows it, and registry backup is one), then run this again: registry migrate"
-            )
+    else:
+        raise MigrationBlocked(
+            "Another transaction holds a table that has to change. Nothing was changed. Let it end "
+            "(pg_stat_activity shows it, and registry backup is one), then run this again: registry migrate"
+        )
     if database.vault is not None:  # of the same schema, though only its own table is used
         upgrade(database.vault, revision)
 

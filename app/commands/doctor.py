@@ -77,14 +77,11 @@ def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
     """What stops the server from starting, said in the same words."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from app.database import NotDurable, TooManyConnections
-    from app.database_role import SecondWallMissing
-    from app.schema import SchemaOutdated
-    from app.security.keys import KeysUnusable
+    from app.errors import CannotGoOn
 
     try:
         look()
-    except (KeysUnusable, NotDurable, SchemaOutdated, SecondWallMissing, TooManyConnections) as refused:
+    except CannotGoOn as refused:
         return Finding(check, False, str(refused))
     except SQLAlchemyError as error:  # without its text, which names the server and the role
         kind = type(getattr(error, "orig", None) or error).__name__

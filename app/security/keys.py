@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.errors import CannotGoOn
 from app.settings import Settings
 
 Purpose = Literal[
@@ -42,7 +43,7 @@ RELOAD_SECONDS = 2.0
 """How long a worker goes on with its keys before it looks whether the key file was replaced."""
 
 
-class KeysUnusable(Exception):
+class KeysUnusable(CannotGoOn):
     """The key file is missing, open to others, weak or not for this environment; the message says what to do."""
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from app.errors import CannotGoOn
 from app.security.keys import (
     RELOAD_SECONDS,
     Key,
@@ -27,7 +28,7 @@ SPREAD_SECONDS = 5 * RELOAD_SECONDS
 """How old a next key must be before it is used, so that the slowest worker knows it."""
 
 
-class RotationRefused(Exception):
+class RotationRefused(CannotGoOn):
     """The step cannot be taken now; the message says why and when."""
 
 

@@ -23,12 +23,12 @@ from sqlalchemy.orm import Session
 from app import __version__, audit
 from app.database import Database
 from app.database_role import grant
+from app.errors import CannotGoOn
 
 MANIFEST = "manifest.json"
-_BLOCK = 1 << 20
 
 
-class BackupRefused(Exception):
+class BackupRefused(CannotGoOn):
     """The backup cannot be made, trusted or restored; the message says why, and what to do."""
 
 
@@ -202,11 +202,8 @@ def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as content:
-        while block := content.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _on_disk(*paths: Path) -> None:
