@@ -253,18 +253,16 @@ def _audit_entries(actor: Actor) -> ColumnElement[bool]:
     return or_(chain.in_(whole), own)
 
 
-def _extracts(actor: Actor) -> ColumnElement[bool]:
-    in_study = col(Extract.study_id).in_(sorted(actor.study_ids))
-    if Permission.extract_approve in actor.held:
-        return in_study
-    return and_(in_study, col(Extract.requested_by) == actor.account_id)
+def _asked_for(
+    table: type[Extract] | type[LabelDisclosure], decides: Permission
+) -> Callable[[Actor], ColumnElement[bool]]:
+    """One's own requests; for those who decide on them, all of their studies."""
 
+    def scope(actor: Actor) -> ColumnElement[bool]:
+        in_study = col(table.study_id).in_(sorted(actor.study_ids))
+        return in_study if decides in actor.held else and_(in_study, col(table.requested_by) == actor.account_id)
 
-def _label_disclosures(actor: Actor) -> ColumnElement[bool]:
-    in_study = col(LabelDisclosure.study_id).in_(sorted(actor.study_ids))
-    if Permission.label_approve in actor.held:
-        return in_study
-    return and_(in_study, col(LabelDisclosure.requested_by) == actor.account_id)
+    return scope
 
 
 def _of_the_deployment(actor: Actor) -> ColumnElement[bool]:
@@ -282,8 +280,8 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "data_query_message": _own_sites(DataQueryMessage.site_id),
     "data_lock": _own_sites(DataLock.site_id),
     "delivery": _of_the_deployment,
-    "extract": _extracts,
-    "label_disclosure": _label_disclosures,
+    "extract": _asked_for(Extract, Permission.extract_approve),
+    "label_disclosure": _asked_for(LabelDisclosure, Permission.label_approve),
     "notification": _of_the_deployment,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.commands.vault import replay
+
 if TYPE_CHECKING:
     from app.database import Database
     from app.services.backups import Manifest
-    from app.settings import Settings
 
 app = typer.Typer(help="Backups of the database. The key file is kept apart.", no_args_is_help=True)
 FOLDER = Annotated[Path, typer.Argument(help="The backup's folder.")]
@@ -22,8 +23,7 @@ def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
     from app.models.base import now
     from app.services import backups
 
-    database, _ = _chosen(vault)
-    with database:
+    with _chosen(vault) as database:
         _told("Backed up", backups.make(database, folder, now()))
 
 
@@ -53,36 +53,22 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
     from app.schema import SchemaOutdated
     from app.services import backups
 
-    database, settings = _chosen(vault)
-    with database:
+    with _chosen(vault) as database:
         _told("Restored", backups.restore(database, folder))
     try:
-        typer.echo(f"{_replayed(settings)} labels erased again, from the erasure journal.")
+        replay()
     except SchemaOutdated:
         typer.echo("It is of an older version. Run: registry migrate, then: registry vault replay")
 
 
-def _replayed(settings: "Settings") -> int:
-    from app import schema
-    from app.database import Database
-    from app.privacy.erasure_journal import ErasureJournal
-    from app.security.keys import load_keyring
-    from app.services import erasure
-
-    with Database(settings) as database:
-        schema.require_head(database)
-        schema.require_vault_head(database)
-        return erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
-
-
-def _chosen(vault: bool) -> "tuple[Database, Settings]":
+def _chosen(vault: bool) -> "Database":
     from app.database import Database
     from app.settings import Settings
 
     settings = Settings()
     if vault and settings.vault_url is None:
         raise typer.BadParameter("REGISTRY_VAULT_URL is not set", param_hint="--vault")
-    return Database(settings, of_vault=vault), settings
+    return Database(settings, of_vault=vault)
 
 
 def _elsewhere(file: Path | None, name: str | None) -> "Database":

@@ -95,11 +95,11 @@ def open_label(session: Session, actor: Actor, keyring: Keyring, disclosure_id: 
         raise DisclosureNotApproved
     if row.status == DisclosureStatus.read or row.open_until is None or row.open_until <= now():
         raise DisclosureSpent
-    with _site_of(session, row) as site, within(vault_session(session), [site.id or 0]):
-        kept = vault.find(session, site.id or 0, row.pid)
+    with _site_of(session, row) as (site_id, code), within(vault_session(session), [site_id]):
+        kept = vault.find(session, site_id, row.pid)
         if kept is None:
             raise LabelErased
-        label = LabelRead(site=site.code, site_local_id=vault.reveal_label(keyring, kept))
+        label = LabelRead(site=code, site_local_id=vault.reveal_label(keyring, kept))
     before = audit.snapshot(row)
     row.status, row.read_at = DisclosureStatus.read, now()
     _stepped(session, actor, row, "label:read", before, row.reason)
@@ -137,15 +137,15 @@ def _stepped(
 
 
 def _remember(session: Session, actor: Actor, row: LabelDisclosure, event: audit.Event) -> None:
-    with _site_of(session, row) as site:
-        audit.append(session, str(actor.account_id), site.id or 0, [event])
+    with _site_of(session, row) as (site_id, _):
+        audit.append(session, str(actor.account_id), site_id, [event])
 
 
 @contextmanager
-def _site_of(session: Session, row: LabelDisclosure) -> Iterator[Site]:
-    """The person's site, whose rows exist in this block: a custodian sees no site's otherwise."""
+def _site_of(session: Session, row: LabelDisclosure) -> Iterator[tuple[int, str]]:
+    """Key and code of the person's site, whose rows exist in this block: a custodian sees no site's otherwise."""
     with within(session, sites_of(session, row.study_id)):
-        of_person = select(Site).join(Participant, col(Participant.site_id) == col(Site.id))
+        of_person = select(Participant.site_id, Site.code).join(Site, col(Site.id) == col(Participant.site_id))
         yield session.exec(of_person.where(Participant.pid == row.pid)).one()
 
 

@@ -247,13 +247,9 @@ def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], di
     can be joined over time, data of two cannot."""
     if row.agreement is None:
         return {}, {}
-    same = [
-        getattr(Extract, name) == getattr(row, name) for name in ("study_id", "profile", "agreement", "organisation")
-    ]
-    of_extract = sa.select(*(_SUBJECTS.c[name] for name in ("pid", "subject", "site_id", "site_group"))).distinct()
-    released = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
-    join = of_extract.join(Extract, col(Extract.id) == _SUBJECTS.c.extract_id)
-    held = session.execute(join.where(*same, *released)).all()
+    earlier = [one.id for one in _held_by_same_organisation(session, row) if one.agreement == row.agreement]
+    names = sa.select(*(_SUBJECTS.c[name] for name in ("pid", "subject", "site_id", "site_group"))).distinct()
+    held = session.execute(names.where(_SUBJECTS.c.extract_id.in_(earlier))).all()
     return {one.pid: one.subject for one in held}, {one.site_id: one.site_group for one in held}
 
 
