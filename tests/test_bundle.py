@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import subprocess
 import zipfile
 from collections.abc import Sequence
@@ -67,17 +68,51 @@ def as_dataset_json(name: str, columns: Sequence[Column], *rows: tuple[Any, ...]
     return b"".join(bundle.dataset_json(name, columns, parts, len(rows), ORIGIN)).splitlines()
 
 
-def test_dataset_json_has_what_its_version_1_1_asks_for() -> None:
-    """CDISC Dataset-JSON 1.1, section on NDJSON: the attributes that are required, and the types that are known."""
-    head, row = (json.loads(line) for line in as_dataset_json("outcomes", COLUMNS, ROW))
-    assert {"datasetJSONCreationDateTime", "datasetJSONVersion", "itemGroupOID", "records", "name"} <= head.keys()
-    assert {"label", "columns"} <= head.keys()
-    assert head["datasetJSONVersion"] == "1.1.0"
-    known = {"string", "integer", "decimal", "float", "double", "boolean", "datetime", "date", "time", "URI"}
-    for column in head["columns"]:
-        assert {"itemOID", "name", "label", "dataType"} <= column.keys()
-        assert column["dataType"] in known
-    assert len({column["itemOID"] for column in head["columns"]}) == len(head["columns"]) == len(row)
+_MOMENT = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?([+-]\d\d:\d\d|Z)?"
+_ATTRIBUTES = {
+    "datasetJSONCreationDateTime": (_MOMENT, True),
+    "datasetJSONVersion": (r"1\.1(\.(0|[1-9]\d*))?", True),
+    "fileOID": (".+", False),
+    "dbLastModifiedDateTime": (_MOMENT, False),
+    "originator": (".+", False),
+    "sourceSystem": (None, False),
+    "studyOID": (".+", False),
+    "metaDataVersionOID": (".+", False),
+    "metaDataRef": (".+", False),
+    "itemGroupOID": (".+", True),
+    "isReferenceData": ("true|false", False),
+    "records": (r"\d+", True),
+    "name": (".+", True),
+    "label": (".+", True),
+    "columns": (None, True),
+}
+"""CDISC Dataset-JSON 1.1, schema of the NDJSON form (cdisc-org/DataExchange-DatasetJson, schema/dataset-ndjson.yaml):
+each attribute of the first line, what it looks like, whether it must be there. Nothing else may be."""
+_JSON_TYPES = {"boolean": bool, "double": (int, float), "integer": int, "string": str}
+
+
+@pytest.mark.parametrize("profile", list(ExtractProfile))
+def test_every_table_is_dataset_json_1_1(profile: ExtractProfile) -> None:
+    value = {"boolean": True, "integer": 2, "number": 2.5, "text": "x"}
+    for file, columns in PROFILES[profile].files.items():
+        name = file.removesuffix(".csv")
+        row = tuple(value[column.type] for column in columns)
+        head, *rows = (json.loads(line) for line in as_dataset_json(name, columns, row, (None,) * len(columns)))
+        assert head.keys() <= _ATTRIBUTES.keys()
+        assert {attribute for attribute, (_, required) in _ATTRIBUTES.items() if required} <= head.keys()
+        for attribute, told in head.items():
+            shape, _ = _ATTRIBUTES[attribute]
+            assert shape is None or re.fullmatch(shape, str(told)), attribute
+        assert head["sourceSystem"].keys() == {"name", "version"}
+        types = [column["dataType"] for column in head["columns"]]
+        for column in head["columns"]:
+            assert column.keys() == {"itemOID", "name", "label", "dataType"}
+        assert len({column["itemOID"] for column in head["columns"]}) == len(columns)
+        assert head["records"] == len(rows) == 2
+        for line in rows:
+            assert all(
+                cell is None or isinstance(cell, _JSON_TYPES[type_]) for cell, type_ in zip(line, types, strict=True)
+            )
 
 
 def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, path: str, tmp_path: Path) -> None:

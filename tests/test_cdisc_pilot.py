@@ -4,6 +4,7 @@ Offline: what is sent accounts for every source row. Online: three sites, with a
 """
 
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import polars as pl
@@ -17,6 +18,7 @@ from bench.cdisc.compare import compare, differences
 from bench.cdisc.replay import replay
 from bench.cdisc.setup import Admin
 from bench.cdisc.source import Subject, Tables, read_tables, sample, subjects
+from tests.examples import printed
 from tests.server import LiveServer
 
 PLAN = shipped_protocols()["cdisc-pilot/1"]
@@ -170,7 +172,9 @@ def _signed_in(_: httpx.Client) -> httpx.Response:
     return httpx.Response(200, json={"access_token": "made-up"}, request=request)
 
 
-def test_three_sites_send_their_part_and_the_registry_shows_it_all(tables: Tables, live_server: LiveServer) -> None:
+def test_three_sites_send_their_part_and_the_registry_shows_it_all(
+    tables: Tables, live_server: LiveServer, tmp_path: Path
+) -> None:
     chosen = sample(tables, sites=SITES)
     with Admin(live_server.base_url, live_server.admin_username, live_server.admin_password, "CDISCPILOT01") as admin:
         first = replay(admin, tables, chosen, lose=0.1)
@@ -178,7 +182,12 @@ def test_three_sites_send_their_part_and_the_registry_shows_it_all(tables: Table
         assert all(count.accounted == count.posted for count in first.tally.counts.values())
         assert sum(count.replayed for count in first.tally.counts.values()) > 0
         assert first.tally.counts["visit"].explained == first.tally.counts["visit"].findings["visit_outside_window"] > 0
-        assert differences(compare(admin, chosen)) == []
+        assert differences(compare(admin, chosen, tmp_path)) == []
+        figures = independent.figures(independent.Source(chosen))
+        worst = [figures.get(("participants by maximum severity", word), 0) for word in ("MILD", "MODERATE", "SEVERE")]
+        expected = "mild: {}\nmoderate: {}\nsevere: {}\n".format(*worst)
+        for example in ("pilot_severity.py", "pilot_severity.R", "pilot_severity.sql"):
+            assert printed(example, tmp_path / "adverse_events.csv") in {expected, None}
         with admin.people() as people:
             assert list(ae_tables.differing(people.monitor, admin.study, chosen)) == []
             assert list(ae_tables.differing(people.monitor, admin.study, chosen[:-20])) != []

@@ -144,6 +144,20 @@ def test_the_manifest_fits_the_files_and_the_codebook_every_column(world: World)
     assert {(column["file"], column["name"]) for column in published["columns"]} == columns
 
 
+def test_a_cell_of_a_coded_column_holds_a_code_of_the_codebook(world: World) -> None:
+    course(world)
+    got = files(world)
+    coded = [column for column in json.loads(got["codebook.json"])["columns"] if column["codes"]]
+    assert {"severity", "status", "instrument", "band", "eligible"} <= {column["name"] for column in coded}
+    for column in coded:
+        found = {row[column["name"]] for row in table(got[column["file"]])} - {""}
+        assert found <= set(column["codes"]), column
+    units = {(column["name"], column["unit"]) for column in json.loads(got["codebook.json"])["columns"]}
+    assert {("study_day", "days"), ("age_group", "years"), ("value", "points of the score"), ("sex", None)} <= units
+    lines = table(got["codebook.csv"])
+    assert next(line["codes"] for line in lines if line["name"] == "severity") == "mild|moderate|severe"
+
+
 def test_an_extract_shows_the_state_at_its_approval(world: World) -> None:
     course(world)
     path = an_extract(world, approved=True)

@@ -251,6 +251,8 @@ class CodebookColumn(Answer):
     name: str
     label: str
     type: str
+    unit: str | None
+    codes: list[str]
     source: str
     treatment: str
     null_means: str

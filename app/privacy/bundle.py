@@ -137,7 +137,7 @@ def codebook_csv(book: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(book[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(book)
+    writer.writerows({**row, "codes": "|".join(row["codes"])} for row in book)
     return text.getvalue().encode()
 
 

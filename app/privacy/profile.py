@@ -47,7 +47,7 @@ class Treatment(StrEnum):
     serious = "as stored; not released where everybody of a class has it"
     since_dose = "class of days since the last dosing visit: BEFORE, D0, D1, D2-7, D8-28, GT28"
     study_day = "study day: day 1 is the first dosing visit that took place, else baseline; there is no day 0"
-    subject = "random identifier of this extract only"
+    subject = "random identifier: of this extract, or of the project under its agreement"
     timing = "early, in_window or late against the window of the protocol; empty where there is none"
     under_agreement = "as stored, for a named project under an agreement"
 
@@ -228,23 +228,6 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
         },
     ),
 }
-
-
-def codebook(profile: ExtractProfile) -> list[dict[str, Any]]:
-    """Every column of every file of a profile: what it means, where it comes from, what was done to it."""
-    return [
-        {
-            "file": file,
-            "name": column.name,
-            "label": column.label,
-            "type": column.type,
-            "source": column.source,
-            "treatment": column.treatment.value,
-            "null_means": "not given, not known or not released",
-        }
-        for file, columns in PROFILES[profile].files.items()
-        for column in columns
-    ]
 
 
 def cell(value: Any) -> str:

@@ -25,7 +25,8 @@ from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
 from app.privacy.bundle import MEDIA_TYPES
-from app.privacy.profile import PROFILES, codebook
+from app.privacy.codebook import codebook
+from app.privacy.profile import PROFILES
 from app.services import chunks, extract_ends, extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey

@@ -12,7 +12,8 @@ from app.database import Database
 from app.models.base import canonical_json, from_json
 from app.models.extract import Extract, ExtractFileRead, ExtractFormat
 from app.privacy import bundle
-from app.privacy.profile import PROFILES, codebook
+from app.privacy.codebook import codebook
+from app.privacy.profile import PROFILES
 from app.privacy.risk import readable
 from app.services import chunks, parquet
 

@@ -7,6 +7,7 @@ de-identified extract as an analyst. An empty cell: not shown there. Any differe
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.cdisc import independent, seen
 from bench.cdisc.replay import arguments, publish
@@ -32,12 +33,13 @@ class Comparison:
         return {value for value in (self.monitor, self.analyst) if value is not None} <= {self.source}
 
 
-def compare(admin: Admin, chosen: Collection[str] | None = None) -> list[Comparison]:
-    """Every figure of the study; `chosen` USUBJIDs are those that were sent, none named: all."""
+def compare(admin: Admin, chosen: Collection[str] | None = None, keep: Path | None = None) -> list[Comparison]:
+    """Every figure of the study; `chosen` USUBJIDs are those that were sent, none named: all. The files of the extract
+    are left in `keep`."""
     source = independent.Source(chosen)
     with admin.people() as people:
         lists = seen.listed(people.monitor, admin.study)
-        files = seen.extract_files(people, admin.study)
+        files = seen.extract_files(people, admin.study, keep)
     monitor, analyst = seen.by_monitor(lists), seen.by_analyst(files, lists.names)
     expected, released = independent.figures(source), independent.released(source)
     equal = (independent.records(source) & seen.records(lists)).total()
@@ -78,10 +80,12 @@ def _cell(value: int | float | None) -> str:
 
 def main() -> int:
     """Exit code 1 on any difference."""
-    options = arguments("Compare the registry's pilot study with its source").parse_args()
+    parser = arguments("Compare the registry's pilot study with its source")
+    parser.add_argument("--folder", type=Path, help="where to leave the files of the analyst's extract")
+    options = parser.parse_args()
     chosen = sample(read_tables(), options.subjects) if options.subjects else None
     with Admin(options.base_url, options.admin_username, options.admin_password, options.study) as admin:
-        found = compare(admin, chosen)
+        found = compare(admin, chosen, options.folder)
     publish(text(found), options.report)
     return 1 if differences(found) else 0
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.cdisc.calls import Caller
@@ -150,7 +151,7 @@ def _event(event: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def extract_files(people: People, study: str) -> dict[str, Rows]:
+def extract_files(people: People, study: str, keep: Path | None = None) -> dict[str, Rows]:
     """Ask for a pseudonymised extract, have the custodian approve it, and download its tables, checksums compared."""
     asked = {
         "study": study,
@@ -169,6 +170,9 @@ def extract_files(people: People, study: str) -> dict[str, Rows]:
         content = people.analyst.get(f"{path}/files/{file['name']}").raise_for_status().content
         if hashlib.sha256(content).hexdigest() != file["sha256"]:
             raise ValueError(f"{file['name']} is not the file of the manifest")
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / file["name"]).write_bytes(content)
         if file["name"].endswith(".csv"):
             found[file["name"]] = list(csv.DictReader(io.StringIO(content.decode())))
     return found

@@ -1,0 +1,79 @@
+"""What is said of every column of an extract: meaning, type, unit, codes, where it comes from, what was done to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.models.adverse_event import ActionTaken, AeOutcome, Relatedness, Severity
+from app.models.extract import ExtractProfile
+from app.models.outcome import Origin
+from app.models.participant import ParticipantStatus, Sex
+from app.models.visit import VisitStatus
+from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column, Treatment
+from app.privacy.quasi import ETHNICITIES, OTHER, RACES
+from app.protocol.instruments import instruments
+
+SINCE_DOSE = ("BEFORE", "D0", "D1", "D2-7", "D8-28", "GT28")
+TIMINGS = ("early", "in_window", "late")
+
+_STORED: Mapping[str, Sequence[str]] = {
+    "adverse_event.action_taken": tuple(ActionTaken),
+    "adverse_event.outcome": tuple(AeOutcome),
+    "adverse_event.relatedness_drug": tuple(Relatedness),
+    "adverse_event.relatedness_therapy": tuple(Relatedness),
+    "adverse_event.severity": tuple(Severity),
+    "extract_subject.race": sorted(RACES),
+    "extract_subject.sex": tuple(Sex),
+    "extract_subject.status": tuple(ParticipantStatus),
+    "outcome.instrument": sorted({one.code for one in instruments().values()}),
+    "outcome.origin": tuple(Origin),
+    "outcome_score.band": sorted(
+        {band.label for one in instruments().values() for rule in one.scores for band in rule.bands}
+    ),
+    "participant.ethnicity": sorted(ETHNICITIES | {OTHER}),
+    "visit.status": tuple(VisitStatus),
+}
+"""Source -> every code that it may hold. What is not here is a number, an identifier or a name of the study's own."""
+
+_DAYS = frozenset({Treatment.study_day, Treatment.since_dose})
+
+
+def _codes(profile: ExtractProfile, column: Column) -> list[str]:
+    if column.treatment is Treatment.coarsened:
+        return []  # the levels of the one extract decide; its manifest names them
+    if column.treatment is Treatment.since_dose:
+        return list(SINCE_DOSE)
+    if column.treatment is Treatment.timing:
+        return list(TIMINGS)
+    if column.type == "boolean":
+        return ["N", "Y"]
+    stored = [str(code) for code in _STORED.get(column.source, ())]
+    if column.source == "outcome.instrument" and profile is ExtractProfile.deidentified:
+        return sorted(RELEASED_INSTRUMENTS.intersection(stored))
+    return [*stored, OTHER] if stored and column.treatment is Treatment.common_term else stored
+
+
+def _unit(column: Column) -> str | None:
+    if column.treatment in _DAYS:
+        return "days"
+    if column.name == "age_group":
+        return "years"
+    return "points of the score" if column.source == "outcome_score.value" and column.type == "number" else None
+
+
+def codebook(profile: ExtractProfile) -> list[dict[str, Any]]:
+    """Every column of every file of a profile. `codes` is empty where any number or name of the study may stand."""
+    return [
+        {
+            "file": file,
+            "name": column.name,
+            "label": column.label,
+            "type": column.type,
+            "unit": _unit(column),
+            "codes": _codes(profile, column),
+            "source": column.source,
+            "treatment": column.treatment.value,
+            "null_means": "not given, not known or not released",
+        }
+        for file, columns in PROFILES[profile].files.items()
+        for column in columns
+    ]
