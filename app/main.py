@@ -24,6 +24,7 @@ from app.routers import (
     course,
     data_cuts,
     data_queries,
+    docs,
     dosing_sessions,
     extracts,
     health,
@@ -58,6 +59,7 @@ from app.web.middleware import RequestFrame
 
 ROUTERS = (
     health,
+    docs,
     auth,
     me,
     studies,
