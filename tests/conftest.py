@@ -4,7 +4,9 @@ Each engine has one migrated database for the whole run; each test sets up a stu
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,16 +35,6 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty database of each engine."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'registry.db'}"
-    else:
-        with new_database(request.getfixturevalue("postgres_url")) as url:
-            yield url
-
-
 @pytest.fixture(scope="session")
 def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
@@ -68,11 +60,11 @@ class BuildsAtOnce(Builder):
             pass
 
 
-@pytest.fixture(scope="session")
-def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
-    """The application on a migrated database, called in the process."""
+@contextmanager
+def _in_this_process(url: str, key_file: Path) -> Iterator[Registry]:
+    """The application on a migrated database."""
     settings = settings_of(
-        database_url,
+        url,
         key_file,
         throttle_address_failures=1_000_000,
         oidc_issuer=OUTSIDE_ISSUER,
@@ -86,18 +78,56 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
             yield Registry(app, client, database)
 
 
+@pytest.fixture(scope="session")
+def registries(
+    request: pytest.FixtureRequest, key_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Registry]]:
+    """One of each engine, made when it is first asked for. A fixture with parameters would be made anew at each change
+    from one engine to the other."""
+    with ExitStack() as kept:
+
+        @cache
+        def of(engine: str) -> Registry:
+            if engine == "sqlite":
+                url = f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'registry.db'}"
+            else:
+                url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
+            return kept.enter_context(_in_this_process(url, key_file))
+
+        yield of
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def registry(request: pytest.FixtureRequest, registries: Callable[[str], Registry]) -> Registry:
+    """The application on each engine, called in the process."""
+    return registries(request.param)
+
+
 @pytest.fixture
 def world(registry: Registry) -> World:
     """A fresh study with two sites, and somebody in every role."""
     return World(registry)
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def live_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+@pytest.fixture(scope="session")
+def live_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], LiveServer]]:
+    """A served one of each engine, likewise."""
+    with ExitStack() as kept:
+
+        @cache
+        def of(engine: str) -> LiveServer:
+            postgres = None if engine == "sqlite" else request.getfixturevalue("postgres_url")
+            return kept.enter_context(served(tmp_path_factory.mktemp("served"), postgres))
+
+        yield of
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def live_server(request: pytest.FixtureRequest, live_servers: Callable[[str], LiveServer]) -> LiveServer:
     """A served registry in a process of its own, with an admin."""
-    postgres = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with served(tmp_path_factory.mktemp("served"), postgres) as server:
-        yield server
+    return live_servers(request.param)
 
 
 def pytest_report_header() -> str:

@@ -24,6 +24,12 @@ _SCHEMES = {
         "flows": {"clientCredentials": {"tokenUrl": "/v1/auth/token", "scopes": {}}},
     },
 }
+_OAUTH = {
+    "type": "object",
+    "description": "A refusal of the OAuth addresses (RFC 6749, section 5.2)",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+}
 _FIELD = {
     "type": "object",
     "required": ["pointer", "code", "message"],
@@ -73,7 +79,7 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
     components = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
-    components["schemas"]["Problem"] = _PROBLEM
+    components["schemas"] |= {"OAuthError": _OAUTH, "Problem": _PROBLEM}
     components["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -91,8 +97,27 @@ def _complete(operation: dict[str, Any], path: str, permission: str | None) -> N
     if permission is not None:
         operation["security"], operation["x-permission"] = [{"bearer": []}, {"siteApp": []}], permission
         statuses |= {"401", "403", *({"404"} if "{" in path or "requestBody" in operation else ())}
-    answers = operation["responses"]
-    if "application/x-ndjson" not in answers.get("422", {}).get("content", {}):
+    _complete_answers(operation, statuses)
+
+
+def _complete_answers(operation: dict[str, Any], statuses: set[str]) -> None:
+    answers, problem = operation["responses"], {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
+    answers |= {status: {"description": _REFUSALS[status], "content": problem} for status in sorted(statuses)}
+    lines = answers.get("422", {}).get("content", {})
+    if "application/x-ndjson" in lines:
+        lines |= problem  # of the whole upload, when it is no list of lines at all
+    else:
         answers.pop("422", None)
-    content = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
-    answers |= {status: {"description": _REFUSALS[status], "content": content} for status in sorted(statuses)}
+    if "201" in answers and any(one["name"] == "dry_run" for one in operation.get("parameters", ())):
+        would = _would(answers["201"]["content"]["application/json"]["schema"])
+        answers["200"] = {
+            "description": "With dry_run: what would be answered; nothing is stored",
+            "content": {"application/json": {"schema": would}},
+        }
+    if "application/x-www-form-urlencoded" in operation.get("requestBody", {}).get("content", {}):
+        answers["default"]["content"] |= {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}
+
+
+def _would(answer: dict[str, Any]) -> dict[str, Any]:
+    properties = {"dry_run": {"const": True}, "answer": answer}
+    return {"type": "object", "required": list(properties), "properties": properties}

@@ -1,0 +1,131 @@
+"""`python -m bench.fuzz --examples 200`: ask every operation of the published description what it says it answers.
+
+Schemathesis makes requests from openapi.json, fitting and unfitting, as each role. No answer may be a server error, and
+none may have a status, a type, a header or a body that the description does not name. Afterwards every audit chain must
+hold.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app import audit
+from app.database import Database
+from app.services.grants import SITE_ROLES
+from app.settings import Settings
+from tests.hostile import LiveStudy, live_study
+from tests.postgres import postgres_server
+from tests.server import LiveServer, served
+from tests.world import Caller, madrs
+
+ROLES = ("site_staff", "monitor", "analyst", "custodian", "admin")
+CHECKS = (
+    *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
+    *("response_headers_conformance", "response_schema_conformance"),
+)
+STREAMS = "/v1/changes"
+"""Waits for what is new, on purpose; tests/test_changes.py holds it to its description."""
+
+
+@dataclass
+class Report:
+    requests: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def fuzz(
+    server: LiveServer, folder: Path, roles: Sequence[str] = ROLES, examples: int = 20, phases: str = "coverage,fuzzing"
+) -> Report:
+    """So many requests of each operation as each role; `phases` are those of Schemathesis."""
+    report = Report()
+    with live_study(server) as live:
+        ids = _records(live)
+        for role in roles:
+            caller = _caller(live, role)
+            (folder / "schemathesis.toml").write_text(_configuration(caller.token, ids))
+            _run(server, folder, role, examples, phases, report)
+    owner = server.environment.get("REGISTRY_OWNER_DATABASE_URL", server.database_url)
+    with Database(Settings(environment="demo", database_url=owner)) as database, database.read() as session:
+        report.faults += [f"chain of site {one.site_id}: {one.fault}" for one in audit.verify(session) if one.fault]
+    return report
+
+
+def _caller(live: LiveStudy, role: str) -> Caller:
+    if role in SITE_ROLES:
+        return live.caller(role, sites=[live.site])
+    return live.admin if role == "admin" else live.caller(role)
+
+
+def _records(live: LiveStudy) -> dict[str, str]:
+    """One record of each kind, so that requests come past `not_found`. Accounts are nobody's who asks."""
+    pid = live.enrolled()
+    visit = {"participant": pid, "visit_code": "BL", "status": "completed", "occurred_on": "2025-01-25"}
+    made = live.staff.post("/v1/visits", {**visit, "outcomes": [madrs(3)]}).json()
+    event = {"participant": pid, "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
+    client = live.admin.post("/v1/clients", {"name": "Spare", "organisation": "Nobody"}).json()
+    user = {"username": "spare", "display_name": "P", "organisation": "Nobody", "password": "correct horse battery"}
+    return {
+        "client_id": client["client_id"],
+        "event_id": live.staff.post("/v1/adverse-events", event).json()["id"],
+        "outcome_id": made["outcomes"][0]["id"],
+        "pid": pid,
+        "study": live.study,
+        "user_id": live.admin.post("/v1/users", user).json()["id"],
+        "visit_id": made["id"],
+    }
+
+
+def _configuration(token: str, ids: dict[str, str]) -> str:
+    named = "".join(f'"path.{name}" = "{value}"\n' for name, value in ids.items())
+    return f'headers = {{ Authorization = "Bearer {token}" }}\n\n[parameters]\n{named}'
+
+
+def _run(server: LiveServer, folder: Path, role: str, examples: int, phases: str, report: Report) -> None:
+    options = ["--phases", phases, "--max-examples", str(examples), "--checks", ",".join(CHECKS), "--seed", "1"]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.base_url}/v1/openapi.json"]
+    quiet = ["--continue-on-failure", "--no-color", "--warnings", "off", "--exclude-path", STREAMS]
+    environment: dict[str, Any] = {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}
+    done = subprocess.run(
+        [*command, *options, *quiet], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    counted = re.search(r"(\d+) generated", done.stdout)
+    if counted is None or done.returncode not in {0, 1}:
+        report.faults.append(f"{role}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return
+    report.requests += int(counted[1])
+    if done.returncode:
+        report.faults.append(f"{role}:\n{done.stdout.partition('FAILURES')[2][:6000]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--examples", type=int, default=200, help="requests of each operation as each role")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, _served(options.engine, Path(name)) as server:
+        report = fuzz(server, Path(name), examples=options.examples)
+    print(f"{options.engine}: {report.requests} requests as {len(ROLES)} roles, {len(report.faults)} faults")
+    print("\n".join(report.faults))
+    sys.exit(1 if report.faults else 0)
+
+
+@contextmanager
+def _served(engine: str, folder: Path) -> Iterator[LiveServer]:
+    if engine == "sqlite":
+        with served(folder, None) as server:
+            yield server
+        return
+    with postgres_server() as url, served(folder, url) as server:
+        yield server
+
+
+if __name__ == "__main__":
+    main()
