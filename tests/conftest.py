@@ -4,8 +4,9 @@ Each engine has one migrated database for the whole run; each test sets up a stu
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,41 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def migrated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, key_file: Path
+) -> Iterator[Callable[[str], str]]:
+    """A migrated and otherwise empty database of each engine, to be copied: that is quicker than migrating."""
+    with ExitStack() as kept:
+
+        @cache
+        def of(engine: str) -> str:
+            if engine == "sqlite":
+                url = f"sqlite:///{tmp_path_factory.mktemp('migrated') / 'registry.db'}"
+            else:
+                url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
+            with Database(settings_of(url, key_file)) as database:
+                schema.upgrade(database)
+            return url
+
+        yield of
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, migrated: Callable[[str], str]
+) -> Iterator[str]:
+    """A database of each engine, with every table and no row."""
+    template = migrated(request.param)
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("sqlite") / "registry.db"
+        shutil.copy(template.removeprefix("sqlite:///"), path)
+        yield f"sqlite:///{path}"
+    else:
+        with new_database(request.getfixturevalue("postgres_url"), template) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
 def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     write_key_file(path, new_key_file(demo=True))
@@ -60,11 +96,11 @@ class BuildsAtOnce(Builder):
             pass
 
 
-@contextmanager
-def _in_this_process(url: str, key_file: Path) -> Iterator[Registry]:
-    """The application on a migrated database."""
+@pytest.fixture(scope="session")
+def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
+    """The application on a migrated database, called in the process."""
     settings = settings_of(
-        url,
+        database_url,
         key_file,
         throttle_address_failures=1_000_000,
         oidc_issuer=OUTSIDE_ISSUER,
@@ -78,31 +114,6 @@ def _in_this_process(url: str, key_file: Path) -> Iterator[Registry]:
             yield Registry(app, client, database)
 
 
-@pytest.fixture(scope="session")
-def registries(
-    request: pytest.FixtureRequest, key_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Registry]]:
-    """One of each engine, made when it is first asked for. A fixture with parameters would be made anew at each change
-    from one engine to the other."""
-    with ExitStack() as kept:
-
-        @cache
-        def of(engine: str) -> Registry:
-            if engine == "sqlite":
-                url = f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'registry.db'}"
-            else:
-                url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
-            return kept.enter_context(_in_this_process(url, key_file))
-
-        yield of
-
-
-@pytest.fixture(scope="module", params=ENGINES)
-def registry(request: pytest.FixtureRequest, registries: Callable[[str], Registry]) -> Registry:
-    """The application on each engine, called in the process."""
-    return registries(request.param)
-
-
 @pytest.fixture
 def world(registry: Registry) -> World:
     """A fresh study with two sites, and somebody in every role."""
@@ -113,7 +124,8 @@ def world(registry: Registry) -> World:
 def live_servers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], LiveServer]]:
-    """A served one of each engine, likewise."""
+    """Served registries, one of each engine, started when first asked for and kept: a fixture with parameters would be
+    started anew at each change from one engine to the other."""
     with ExitStack() as kept:
 
         @cache
