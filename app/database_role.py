@@ -75,6 +75,13 @@ OF_A_SITE = frozenset(
 subscriptions are an admin's, who sees no site's rows."""
 
 
+_FUNCTIONS = """
+SELECT proname FROM pg_proc
+WHERE pronamespace = current_schema()::regnamespace AND proname IN ('audit_append', 'locks_in_force')
+"""
+"""What the server calls, with its own rights: only triggers run with their owner's."""
+
+
 class SecondWallMissing(CannotGoOn):
     """The server would connect with a role that row-level security does not bind; the message says what to do."""
 
@@ -95,8 +102,8 @@ def grant(connection: Connection, role: str) -> None:
     connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
-    if "data_lock" in there:
-        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.locks_in_force TO {to}")
+    for function in connection.exec_driver_sql(_FUNCTIONS).scalars():
+        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.{function} TO {to}")
     for table, privileges in PRIVILEGES.items():
         if table in there:
             connection.exec_driver_sql(f"GRANT {privileges} ON {schema}.{quote(table)} TO {to}")

@@ -1,28 +1,34 @@
 """Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06): a retried POST gets the first answer again.
 
-The record of the answer is written in the transaction of the effect. Two equal requests at the same moment meet at its
-primary key: the second waits for the first one's commit and then reads the answer.
+The answer is stored with the effect, so its primary key decides between equal requests: one of them stores both, the
+others store nothing and tell the first one's answer. On PostgreSQL the first one also holds an advisory lock, so that
+the others need not do its work beside it; on SQLite, which has one writer, they queue.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, select
+from sqlalchemy import BigInteger, Row, and_, bindparam, func, literal, select
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlmodel import Session
 
-from app.access import Actor
-from app.errors import Invalid, Malformed, NotFound
-from app.models.base import canonical_json, now, table_of
+from app.access import Actor, found
+from app.errors import Conflict, DatabaseUnavailable, Invalid, Malformed, NotFound, RegistryError
+from app.models.base import canonical_json, new_row, table_of
 from app.models.idempotency import IdempotencyRecord
 from app.security.keys import Keyring
+from app.writing import Writes, store
 
 _RECORDS = table_of(IdempotencyRecord)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+WAIT_MILLISECONDS = 2_000
+"""How long a request waits for an equal one that is at work."""
+
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class IdempotencyKeyMissing(Malformed):
@@ -33,14 +39,24 @@ class IdempotencyKeyReused(Invalid):
     """This Idempotency-Key was used for another request."""
 
 
+class IdempotencyKeyInFlight(Conflict):
+    """A request with this Idempotency-Key is still at work. Send the same again a little later."""
+
+
+class _AnsweredMeanwhile(Exception):
+    """An equal request was committed while this one was at work."""
+
+
 @dataclass(frozen=True)
 class Made:
-    """What a creating request made: the answer, where it lives now, its ETag, and its site if it has one."""
+    """What a creating request made: the answer, where it lives now, its ETag, its site if it has one, and what is still
+    to be stored for it."""
 
     answer: BaseModel
     location: str
     etag: str | None = None
     site_id: int | None = None
+    writes: Writes = field(default_factory=Writes)
 
 
 class Told(NamedTuple):
@@ -58,7 +74,8 @@ class Once:
 
     def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
         """`place` is the method and the path: a key is for one of them."""
-        self._keyring, self._place, self._key, self._dry_run = keyring, place, key, dry_run
+        self._keyring, self._place, self._dry_run = keyring, place, dry_run
+        self._digest = keyring.digest("idempotency", key.encode())
 
     def create(
         self,
@@ -70,9 +87,10 @@ class Once:
     ) -> Response:
         """Answer with what `make` creates, or with what an equal request was told."""
         if self._dry_run:
-            would = make().answer
+            would = make()
+            store(session, would.writes)
             session.rollback()
-            text = canonical_json({"dry_run": True, "answer": would.model_dump(mode="json")})
+            text = canonical_json({"dry_run": True, "answer": would.answer.model_dump(mode="json")})
             return Response(text, 200, media_type="application/json")
         told = self.tell(session, actor, body, make, status)
         named = {"Location": told.location, "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
@@ -82,64 +100,98 @@ class Once:
     def tell(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
     ) -> Told:
-        """The same, for whoever writes the answer in a form of their own."""
-        record = self._claim(session, actor, body)
-        if record is not None:
-            return self._replayed(actor, record)
+        """The same, for whoever writes the answer in a form of their own. Raises IdempotencyKeyReused,
+        IdempotencyKeyInFlight, NotFound, and what `make` raises."""
+        earlier = self._first_in_line(session, actor, body)
+        if earlier is not None:
+            return earlier
+        try:
+            return self.attempt(session, actor, body, make, status)
+        except DatabaseUnavailable:
+            raise
+        except RegistryError:
+            earlier = self._answered_meanwhile(session, actor, body)  # which may be the very reason of the refusal
+            if earlier is None:
+                raise
+            return earlier
+        except _AnsweredMeanwhile:
+            return found(self._answered_meanwhile(session, actor, body))
+        except IntegrityError:  # somebody stored what this would have: now it is seen, and refused by its name
+            earlier = self._answered_meanwhile(session, actor, body)
+            return earlier or self.attempt(session, actor, body, make, status)
+
+    def attempt(
+        self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
+    ) -> Told:
+        """Make it and store it with its answer, whatever was answered before."""
         made = make()
         text = made.answer.model_dump_json()
-        session.execute(
-            update(_RECORDS)
-            .where(*self._where(actor))
-            .values(status=status, location=made.location, etag=made.etag, body=text, site_id=made.site_id)
-        )
+        answer = {
+            "account_id": actor.account_id,
+            "key_digest": self._digest,
+            "request_digest": self._request_digest(body),
+            "site_id": made.site_id,
+            "status": status,
+            "location": made.location,
+            "etag": made.etag,
+            "body": text,
+        }
+        if not store(session, made.writes, [new_row(IdempotencyRecord, answer)]):
+            raise _AnsweredMeanwhile
         return Told(text, status, made.location, made.etag)
 
-    def _claim(self, session: Session, actor: Actor, body: BaseModel) -> IdempotencyRecord | None:
-        """None when this request is the first; else the record of the first."""
-        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-        digest = self._request_digest(body)
-        claim = (
-            dialect.insert(_RECORDS)
-            .values(
-                account_id=actor.account_id,
-                key_digest=self._digest(),
-                request_digest=digest,
-                status=0,
-                body="",
-                created_at=now(),
-            )
-            .on_conflict_do_nothing()
-            .returning(_RECORDS.c.key_digest)
-        )
-        if session.execute(claim).first() is not None:
-            return None
-        record = session.exec(select(IdempotencyRecord).where(*self._where(actor))).first()
-        if record is None:  # of a site that is no longer the actor's, where row-level security hides it
-            raise NotFound
-        if record.request_digest != digest:
-            raise IdempotencyKeyReused
-        return record
+    def answered(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
+        """What an equal request was told before; None when this is the first. Raises NotFound, IdempotencyKeyReused."""
+        return self._told(actor, body, session.connection().execute(_EARLIER, self._named(actor)).first())
 
-    def _replayed(self, actor: Actor, record: IdempotencyRecord) -> Told:
+    def _answered_meanwhile(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
+        session.rollback()
+        return self.answered(session, actor, body)
+
+    def _first_in_line(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
+        """`answered`, once no equal request is at work. Raises IdempotencyKeyInFlight too."""
+        connection = session.connection()
+        if connection.dialect.name != "postgresql":
+            return self.answered(session, actor, body)
+        lock = int(self._digest[:15], 16) ^ (actor.account_id.int >> 68)
+        row = connection.execute(_EARLIER_AND_LOCK, {**self._named(actor), "lock": lock}).one()
+        if row.alone:
+            return self._told(actor, body, row if row.key_digest else None)
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}")
+        try:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
+        connection.exec_driver_sql("SET LOCAL lock_timeout = DEFAULT")
+        return self.answered(session, actor, body)
+
+    def _named(self, actor: Actor) -> dict[str, Any]:
+        return {"account": actor.account_id, "digest": self._digest}
+
+    def _told(self, actor: Actor, body: BaseModel, record: Row[Any] | None) -> Told | None:
         """The first answer again, if the actor may still see the site it was about."""
+        if record is None:
+            return None
+        if record.request_digest != self._request_digest(body):
+            raise IdempotencyKeyReused
         if record.site_id is not None and record.site_id not in actor.site_ids:
             raise NotFound
         return Told(record.body, record.status, record.location, record.etag, replayed=True)
-
-    def _where(self, actor: Actor) -> tuple[Any, ...]:
-        return (
-            _RECORDS.c.account_id == actor.account_id,
-            _RECORDS.c.key_digest == self._digest(),
-        )
-
-    def _digest(self) -> str:
-        return self._keyring.digest("idempotency", self._key.encode())
 
     def _request_digest(self, body: BaseModel) -> str:
         """Keyed, as the body may hold a label that could be guessed."""
         asked = [*self._place, body.model_dump(mode="json")]
         return self._keyring.digest("idempotency", canonical_json(asked).encode())
+
+
+_THIS = and_(_RECORDS.c.account_id == bindparam("account"), _RECORDS.c.key_digest == bindparam("digest"))
+_EARLIER = select(_RECORDS).where(_THIS)
+_EARLIER_AND_LOCK = select(
+    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("alone"), *_RECORDS.c
+).select_from(select(literal(1).label("one")).subquery().outerjoin(_RECORDS, _THIS))
+"""Both at once. Who gets the lock between the first one's commit and its own look meets the answer when it stores."""
 
 
 def require_key(key: object) -> str:

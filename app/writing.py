@@ -1,0 +1,111 @@
+"""The one write path of records: rows, what is remembered of them and the answers kept for retries, in one statement.
+
+On PostgreSQL a statement is a journey, so all of it travels at once, the rows of each table as one JSON text. On SQLite,
+where it is none, there is a plain INSERT a table. Both are made from the tables' metadata: a new table gets them for
+nothing. The chain's head is locked last, and the rows are there by then.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Self
+
+from sqlalchemy import Table, insert
+from sqlalchemy.dialects import sqlite
+from sqlmodel import Session, SQLModel
+
+from app import audit
+from app.models.base import now, table_of, utc_text
+from app.models.idempotency import IdempotencyRecord
+from app.request_id import current_request_id
+
+_RECORDS = table_of(IdempotencyRecord)
+_ORDER: Mapping[Table, int] = {table: place for place, table in enumerate(SQLModel.metadata.sorted_tables)}
+
+
+class Writes:
+    """What a request is going to store, once everything about it was decided."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        self.told: dict[int, list[audit.Told]] = defaultdict(list)
+
+    def add(self, model: type[SQLModel], *rows: Mapping[str, Any]) -> None:
+        """New rows, with all of their columns."""
+        self.rows[table_of(model)] += rows
+
+    def remember(self, actor: object, site_id: int, *events: audit.Event) -> None:
+        """What the site's chain tells of them."""
+        self.told[site_id] += [audit.Told(str(actor), event) for event in events]
+
+    def __iadd__(self, other: "Writes") -> Self:
+        for table, rows in other.rows.items():
+            self.rows[table] += rows
+        for site_id, told in other.told.items():
+            self.told[site_id] += told
+        return self
+
+
+def store(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]] = ()) -> bool:
+    """Store all of it, or, where one of the `answers` (rows of IdempotencyRecord) is there already, nothing that may be
+    committed: False. Raises what the database raises."""
+    session.flush()
+    if session.get_bind().dialect.name == "postgresql":
+        return _in_one_statement(session, writes, answers)
+    if answers and session.connection().execute(_CLAIM, answers).rowcount != len(answers):
+        return False
+    for table in sorted(writes.rows, key=_ORDER.__getitem__):
+        session.connection().execute(_insert(table), writes.rows[table])
+    for site_id in sorted(writes.told):
+        audit.append_told(session, site_id, writes.told[site_id])
+    return True
+
+
+_CLAIM = sqlite.insert(_RECORDS).on_conflict_do_nothing()
+
+
+@cache
+def _insert(table: Table) -> Any:
+    return insert(table)
+
+
+def _in_one_statement(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]]) -> bool:
+    tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
+    chains = [{"chain": site_id, "events": json.loads(audit.as_json(told))} for site_id, told in writes.told.items()]
+    given = [_json(answers), len(answers), *(_json(writes.rows[table]) for table in tables)]
+    given += [utc_text(now()), current_request_id(), json.dumps(chains)]
+    statement = _statement(tables)
+    return bool(session.connection().exec_driver_sql(statement, tuple(given)).scalar_one())
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, default=audit.plain)
+
+
+@cache
+def _statement(tables: tuple[Table, ...]) -> str:
+    """One INSERT for the answers, one for each table if no answer was there, and then the chains, in one order for
+    everybody. `stored` is given to the function so that all rows are stored before it locks a head."""
+    parts = [
+        f"WITH claimed AS (INSERT INTO {_RECORDS.name} ({_names(_RECORDS)}) SELECT {_names(_RECORDS)} "
+        f"FROM json_populate_recordset(NULL::{_RECORDS.name}, %s) ON CONFLICT DO NOTHING RETURNING 1)",
+        "fresh AS (SELECT count(*) = %s AS whole FROM claimed)",
+    ]
+    for table in tables:
+        parts.append(
+            f"new_{table.name} AS (INSERT INTO {table.name} ({_names(table)}) SELECT {_names(table)} "
+            f"FROM json_populate_recordset(NULL::{table.name}, %s), fresh WHERE whole RETURNING 1)"
+        )
+    counted = " + ".join(f"(SELECT count(*) FROM new_{table.name})" for table in tables) or "0"
+    parts.append(f"stored AS MATERIALIZED (SELECT whole, {counted} AS rows FROM fresh)")
+    append = "audit_append(one.chain, %s, %s, one.events, stored.rows)"
+    return (
+        ", ".join(parts) + f" SELECT stored.whole, (SELECT count({append}) FROM (SELECT * FROM "
+        "json_to_recordset(%s) AS sent(chain integer, events json) ORDER BY chain) AS one WHERE stored.whole) "
+        "FROM stored"
+    )
+
+
+def _names(table: Table) -> str:
+    return ", ".join(f'"{column.name}"' for column in table.columns)
