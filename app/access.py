@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import ColumnElement, Select, Table, and_, false, or_, select, true
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, false, or_, select, true
 from sqlmodel import col
 
 from app.database import Database
@@ -237,8 +237,11 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
     )
 
 
-def _own_sites(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
-    return lambda actor: col(column).in_(sorted(actor.site_ids))
+_REACH: Any = bindparam("reach", expanding=True)
+
+
+def _own_sites(column: Any) -> Callable[[Actor | None], ColumnElement[bool]]:
+    return lambda actor: col(column).in_(_REACH if actor is None else sorted(actor.site_ids))
 
 
 def _own_studies(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
@@ -298,15 +301,21 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
 """Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""
 
 
-def visible(statement: S, actor: Actor) -> S:
-    """`statement` narrowed to the rows that exist for `actor`: every table that it returns columns of is scoped.
+def reach(actor: Actor) -> dict[str, list[int]]:
+    """The parameters of a statement that was narrowed for whoever it is executed for."""
+    return {"reach": sorted(actor.site_ids)}
+
+
+def visible(statement: S, actor: Actor | None) -> S:
+    """`statement` narrowed to the rows that exist for `actor`: every table that it returns columns of is scoped. None
+    stands for whoever it is executed for, with `reach(actor)`, so that a hot statement of sites' rows is made once.
 
     A statement that returns no table's columns (a bare count) and a table without a rule are defects: ScopeMissing.
     """
     tables = {cast(Table, source).name for source in statement.columns_clause_froms}
     if not tables or not tables <= SCOPES.keys():
         raise ScopeMissing(sorted(tables))
-    return statement.where(*(SCOPES[name](actor) for name in sorted(tables)))
+    return statement.where(*(SCOPES[name](actor) for name in sorted(tables)))  # type: ignore[arg-type]
 
 
 def narrowed(statement: S, *asked: tuple[Any, Any]) -> S:

@@ -89,11 +89,10 @@ def created(action: str, row: SQLModel, subject_id: object, version: int = 1, re
     return changed(action, row, subject_id, version, {}, snapshot(row), reason)
 
 
-def recorded(action: str, model: type[SQLModel], row: Mapping[str, Any], subject_id: object, **more: Any) -> Event:
-    """The event of a new row that is a plain dict; `more` are fields that are kept with it."""
-    told = {**remembered(table_of(model).name, row), **more}
-    changes = [{"field": name, "old": None, "new": told[name]} for name in sorted(told) if told[name] is not None]
-    return Event(action, table_of(model).name, fitting(str(subject_id)), 1, changes)
+def recorded(action: str, model: type[SQLModel], row: Mapping[str, Any], subject_id: object) -> Event:
+    """The event of a new row that is a plain dict."""
+    table = table_of(model).name
+    return event(action, table, subject_id, 1, {}, remembered(table, row))
 
 
 def changed(
@@ -106,12 +105,25 @@ def changed(
     reason: str | None,
 ) -> Event:
     """The event of a change: the fields that differ between two snapshots."""
+    return event(action, table_of(type(row)).name, subject_id, version, before, after, reason)
+
+
+def event(
+    action: str,
+    subject_type: str,
+    subject_id: object,
+    version: int,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    reason: str | None = None,
+) -> Event:
+    """The event of the fields that differ between what was remembered before and after."""
     changes = [
         {"field": name, "old": before.get(name), "new": after.get(name)}
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-    return Event(action, table_of(type(row)).name, fitting(str(subject_id)), version, changes, reason)
+    return Event(action, subject_type, fitting(str(subject_id)), version, changes, reason)
 
 
 def fitting(subject_id: str) -> str:
@@ -166,15 +178,15 @@ def append_told(session: Session, site_id: int, told: Sequence[Told]) -> None:
         given = (site_id, utc_text(now()), current_request_id(), as_json(told), 0)
         session.connection().exec_driver_sql("SELECT audit_append(%s, %s, %s, %s, %s)", given)
         return
-    seq, previous = _head(session, site_id)
+    head, previous = _head(session, site_id)
     rows: list[dict[str, Any]] = []
-    for seq, one in enumerate(told, start=seq + 1):
+    for seq, one in enumerate(told, start=head + 1):
         row = _entry(site_id, seq, previous, one)
         previous = row["hash"]
         rows.append(row)
     connection = session.connection()
     connection.execute(_INSERT_ENTRIES, rows)
-    connection.execute(_MOVE_HEAD, {"chain": site_id, "seq": seq, "hash": previous})
+    connection.execute(_MOVE_HEAD, {"chain": site_id, "seq": head + len(rows), "hash": previous})
 
 
 def as_json(told: Iterable[Told]) -> str:

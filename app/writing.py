@@ -1,8 +1,8 @@
 """The one write path of records: rows, what is remembered of them and the answers kept for retries, in one statement.
 
-On PostgreSQL a statement is a journey, so all of it travels at once, the rows of each table as one JSON text. On SQLite,
-where it is none, there is a plain INSERT a table. Both are made from the tables' metadata: a new table gets them for
-nothing. The chain's head is locked last, and the rows are there by then.
+On PostgreSQL a statement is a journey, so all of it travels at once, the rows of each table as one JSON text. On
+SQLite, where it is none, there is a plain INSERT a table. Both are made from the metadata: a new table gets them
+for nothing. The chain's head is locked last, and the rows are there by then.
 """
 
 import json
@@ -33,7 +33,8 @@ class Writes:
 
     def add(self, model: type[SQLModel], *rows: Mapping[str, Any]) -> None:
         """New rows, with all of their columns."""
-        self.rows[table_of(model)] += rows
+        if rows:
+            self.rows[table_of(model)] += rows
 
     def remember(self, actor: object, site_id: int, *events: audit.Event) -> None:
         """What the site's chain tells of them."""
@@ -86,26 +87,19 @@ def _json(rows: Sequence[Mapping[str, Any]]) -> str:
 @cache
 def _statement(tables: tuple[Table, ...]) -> str:
     """One INSERT for the answers, one for each table if no answer was there, and then the chains, in one order for
-    everybody. `stored` is given to the function so that all rows are stored before it locks a head."""
+    everybody. The function is told how many rows there are, so that all are stored before it locks a head."""
     parts = [
-        f"WITH claimed AS (INSERT INTO {_RECORDS.name} ({_names(_RECORDS)}) SELECT {_names(_RECORDS)} "
-        f"FROM json_populate_recordset(NULL::{_RECORDS.name}, %s) ON CONFLICT DO NOTHING RETURNING 1)",
+        f"WITH claimed AS ({_insert_json(_RECORDS)} ON CONFLICT DO NOTHING RETURNING 1)",
         "fresh AS (SELECT count(*) = %s AS whole FROM claimed)",
+        *(f"new_{table.name} AS ({_insert_json(table)}, fresh WHERE whole RETURNING 1)" for table in tables),
     ]
-    for table in tables:
-        parts.append(
-            f"new_{table.name} AS (INSERT INTO {table.name} ({_names(table)}) SELECT {_names(table)} "
-            f"FROM json_populate_recordset(NULL::{table.name}, %s), fresh WHERE whole RETURNING 1)"
-        )
-    counted = " + ".join(f"(SELECT count(*) FROM new_{table.name})" for table in tables) or "0"
-    parts.append(f"stored AS MATERIALIZED (SELECT whole, {counted} AS rows FROM fresh)")
-    append = "audit_append(one.chain, %s, %s, one.events, stored.rows)"
-    return (
-        ", ".join(parts) + f" SELECT stored.whole, (SELECT count({append}) FROM (SELECT * FROM "
-        "json_to_recordset(%s) AS sent(chain integer, events json) ORDER BY chain) AS one WHERE stored.whole) "
-        "FROM stored"
-    )
+    rows = " + ".join(["0", *(f"(SELECT count(*) FROM new_{table.name})" for table in tables)])
+    parts.append(f"stored AS MATERIALIZED (SELECT whole, {rows} AS rows FROM fresh)")
+    chains = "(SELECT * FROM json_to_recordset(%s) AS sent(chain integer, events json) ORDER BY chain) AS one"
+    appended = f"(SELECT count(audit_append(one.chain, %s, %s, one.events, stored.rows)) FROM {chains} WHERE whole)"
+    return f"{', '.join(parts)} SELECT whole, {appended} FROM stored"
 
 
-def _names(table: Table) -> str:
-    return ", ".join(f'"{column.name}"' for column in table.columns)
+def _insert_json(table: Table) -> str:
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    return f"INSERT INTO {table.name} ({names}) SELECT {names} FROM json_populate_recordset(NULL::{table.name}, %s)"

@@ -201,6 +201,10 @@ class Protocol(Versioned):
                 return visit
         raise UnknownVisit("The protocol has no such visit")
 
+    def anchor_of(self, code: str) -> VisitCode | None:
+        """The visit from which the window of this one is counted."""
+        return next((visit.anchor for visit in self.visits if visit.code == code), None)
+
     def day_one(self, held: Mapping[str, date]) -> date | None:
         """The date of study day 1: the first study day anchor that took place, of the visits `held`."""
         return next((held[code] for code in self.study_day_anchors if code in held), None)

@@ -27,6 +27,7 @@ from app.services.history import history_of
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
+from app.writing import Writes
 
 router = APIRouter(prefix="/v1/adverse-events", tags=["adverse events"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
@@ -46,8 +47,9 @@ def record(request: Request, session: Session, actor: Actor, body: AdverseEventC
     return _made(request, *adverse_events.report_adverse_event(session, actor, body))
 
 
-def _made(request: Request, read: AdverseEventRead, site_id: int) -> Made:
-    return Made(read, f"/v1/adverse-events/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+def _made(request: Request, read: AdverseEventRead, writes: Writes, site_id: int) -> Made:
+    tag = etag(request.app.state.keyring, read.id, read.version)
+    return Made(read, f"/v1/adverse-events/{read.id}", tag, site_id, writes)
 
 
 @router.get(

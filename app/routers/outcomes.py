@@ -17,6 +17,7 @@ from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
+from app.writing import Writes
 
 router = APIRouter(prefix="/v1/outcomes", tags=["outcomes"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.outcome_read))]
@@ -36,8 +37,9 @@ def record(request: Request, session: Session, actor: Actor, body: OutcomeCreate
     return _made(request, *outcomes.record_outcome(session, actor, body))
 
 
-def _made(request: Request, read: OutcomeRead, site_id: int) -> Made:
-    return Made(read, f"/v1/outcomes/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+def _made(request: Request, read: OutcomeRead, writes: Writes, site_id: int) -> Made:
+    tag = etag(request.app.state.keyring, read.id, read.version)
+    return Made(read, f"/v1/outcomes/{read.id}", tag, site_id, writes)
 
 
 @router.get("")

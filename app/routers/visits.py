@@ -15,6 +15,7 @@ from app.services import visits
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
+from app.writing import Writes
 
 router = APIRouter(prefix="/v1/visits", tags=["visits"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.visit_read))]
@@ -34,8 +35,9 @@ def record(request: Request, session: Session, actor: Actor, body: VisitCreate) 
     return _made(request, *visits.record_visit(session, actor, body))
 
 
-def _made(request: Request, read: VisitDetail, site_id: int) -> Made:
-    return Made(read, f"/v1/visits/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+def _made(request: Request, read: VisitDetail, writes: Writes, site_id: int) -> Made:
+    tag = etag(request.app.state.keyring, read.id, read.version)
+    return Made(read, f"/v1/visits/{read.id}", tag, site_id, writes)
 
 
 @router.get("")

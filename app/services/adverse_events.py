@@ -23,7 +23,7 @@ from app.models.adverse_event_shapes import (
     Coding,
     Criteria,
 )
-from app.models.base import canonical_json, columns, fields_of, from_json, now, table_of, values
+from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import Finding, findings_text
 from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
@@ -32,39 +32,51 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
-from app.services.outbox import tell_at
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services.outbox import note, tell_at
+from app.services.participants import Enrolled, enrolled
+from app.services.standing import Standing, standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
+from app.writing import Writes
 
 
 class SpecialInterestUnknown(Invalid):
     """The protocol lists no such event of special interest."""
 
 
-def report_adverse_event(session: Session, actor: Actor, body: AdverseEventCreate) -> tuple[AdverseEventRead, int]:
-    """Report an event; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
-    person = enrolled(session, actor, body.participant, hold=Hold.as_it_is)
+def report_adverse_event(
+    session: Session, actor: Actor, body: AdverseEventCreate
+) -> tuple[AdverseEventRead, Writes, int]:
+    """What reporting an event comes to; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
+    person = found(standing(session, actor, [body.participant]).get(body.participant))
+    return *decide(session, actor, person, body), person.site_id
+
+
+def decide(
+    session: Session, actor: Actor, person: Standing, body: AdverseEventCreate
+) -> tuple[AdverseEventRead, Writes]:
+    """Hold an event against what is known of the participant."""
     _require_listed(person.protocol, body)
-    require_unlocked(session, person.site_id, person.row.pid)
-    at = now()
-    row = AdverseEvent(
-        site_id=person.site_id,
-        pid=person.row.pid,
-        created_by=actor.account_id,
-        created_at=at,
-        updated_at=at,
-        due_at=(body.aware_at or at) + sae_clock(person.protocol) if is_serious(body.criteria) else None,
+    person.require_unlocked()
+    at, writes = now(), Writes()
+    given = {
+        "site_id": person.site_id,
+        "pid": person.pid,
+        "created_by": actor.account_id,
+        "created_at": at,
+        "updated_at": at,
+        "due_at": (body.aware_at or at) + sae_clock(person.protocol) if is_serious(body.criteria) else None,
         **_columns(body),
-    )
-    session.add(row)
-    session.flush()
-    rule_queries.follow(session, row)
-    if row.serious:
-        tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
-    audit.append(session, str(actor.account_id), row.site_id, [audit.created("adverse-event:reported", row, row.id)])
-    return _read({**values(row), "reported_at": None}, person.place), row.site_id
+    }
+    row = new_row(AdverseEvent, given)
+    writes.add(AdverseEvent, row)
+    rule_queries.raise_for_new(session, writes, AdverseEvent, row)
+    if row["serious"]:
+        note(session, writes, EventType.adverse_event_serious, person.site_id, SubjectType.adverse_event, row["id"])
+    event = audit.recorded("adverse-event:reported", AdverseEvent, row, row["id"])
+    writes.remember(actor.account_id, person.site_id, event)
+    return _read({**row, "reported_at": None}, person.place), writes
 
 
 def amend_adverse_event(

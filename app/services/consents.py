@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, select
 
@@ -99,57 +99,85 @@ def withdraw(
     return state(session, person, body.effective_on), row.site_id
 
 
-def scopes_on(session: Session, person: Enrolled, on: date) -> frozenset[str]:
-    """The scopes in force on a day: of the newest consent given by then, without what was taken back since."""
-    newest = newest_consent(session, person, on)
-    if newest is None:
-        return frozenset()
-    taken = [
-        _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
-        for one in _withdrawals(session, person)
-        if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
-    ]
-    return frozenset(json.loads(newest.scopes)).difference(*taken)
+class Given(NamedTuple):
+    """A consent, as far as it says what holds."""
+
+    version: str
+    given_on: date | None
+    scopes: str
 
 
-def newest_consent(session: Session, person: Enrolled, on: date) -> Consent | None:
-    given = [one for one in _consents(session, person) if one.given_on is None or one.given_on <= on]
-    return max(given, key=lambda one: one.given_on or date.min, default=None)
+class Taken(NamedTuple):
+    """A withdrawal, as far as it says what holds."""
+
+    scope: str
+    effective_on: date
 
 
-def withdrawn_on(session: Session, person: Enrolled, on: date) -> frozenset[WithdrawalScope]:
-    """What is taken back on a day, and not given anew by a later consent. The identity never comes back."""
-    newest = newest_consent(session, person, on)
-    since = newest.given_on if newest and newest.given_on else date.min
-    return frozenset(
-        WithdrawalScope(one.scope)
-        for one in _withdrawals(session, person)
-        if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity)
-    )
+class Agreed(NamedTuple):
+    """What a participant gave and took back, and what therefore holds on a day."""
+
+    given: list[Given]
+    taken: list[Taken]
+
+    def newest(self, on: date) -> Given | None:
+        """The newest consent given by a day."""
+        given = [one for one in self.given if one.given_on is None or one.given_on <= on]
+        return max(given, key=lambda one: one.given_on or date.min, default=None)
+
+    def scopes(self, on: date) -> frozenset[str]:
+        """The scopes in force on a day: of the newest consent given by then, without what was taken back since."""
+        newest = self.newest(on)
+        if newest is None:
+            return frozenset()
+        taken = [
+            _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
+            for one in self.taken
+            if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
+        ]
+        return frozenset(json.loads(newest.scopes)).difference(*taken)
+
+    def withdrawn(self, on: date) -> frozenset[WithdrawalScope]:
+        """What is taken back on a day, and not given anew by a later consent. The identity never comes back."""
+        if not self.taken:
+            return frozenset()
+        newest = self.newest(on)
+        since = newest.given_on if newest and newest.given_on else date.min
+        return frozenset(
+            WithdrawalScope(one.scope)
+            for one in self.taken
+            if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity)
+        )
+
+    def require_collection(self, on: date) -> None:
+        """Raises CollectionWithdrawn."""
+        if WithdrawalScope.collection in self.withdrawn(on):
+            raise CollectionWithdrawn
 
 
-def require_collection(session: Session, person: Enrolled, on: date) -> None:
-    """Raises CollectionWithdrawn."""
-    if WithdrawalScope.collection in withdrawn_on(session, person, on):
-        raise CollectionWithdrawn
+def agreed(session: Session, person: Enrolled) -> Agreed:
+    """What a participant gave and took back until now."""
+    given = [Given(one.version, one.given_on, one.scopes) for one in _consents(session, person)]
+    return Agreed(given, [Taken(one.scope, one.effective_on) for one in _withdrawals(session, person)])
 
 
-def reconsents(session: Session, person: Enrolled, on: date) -> list[str]:
+def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:
     """Consent versions that amendments ask this participant to sign."""
-    signed = [one.version for one in _consents(session, person)]
+    signed = [one.version for one in record.given]
     status = ParticipantStatus(person.row.status)
     asked = to_reconsent(person.protocol.amendments, on, status, signed)
     return sorted({one.consent for one in asked if one.consent is not None})
 
 
 def state(session: Session, person: Enrolled, on: date) -> ConsentState:
+    record = agreed(session, person)
     return ConsentState(
         participant=person.row.pid,
         consents=[_consent_read(one) for one in _consents(session, person)],
         withdrawals=[_withdrawal_read(one) for one in _withdrawals(session, person)],
-        scopes_today=sorted(scopes_on(session, person, on)),
-        withdrawn_today=sorted(withdrawn_on(session, person, on)),
-        reconsent_to=reconsents(session, person, on),
+        scopes_today=sorted(record.scopes(on)),
+        withdrawn_today=sorted(record.withdrawn(on)),
+        reconsent_to=reconsents(person, record, on),
     )
 
 

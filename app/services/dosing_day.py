@@ -16,7 +16,7 @@ from app.models.base import from_json, now
 from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome
-from app.models.participant import Consent, ParticipantStatus
+from app.models.participant import ParticipantStatus
 from app.models.study import Site
 from app.models.visit import HELD, Visit
 from app.protocol.clocks import local_day
@@ -191,13 +191,16 @@ def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool
     row = person.row
     if ParticipantStatus(row.status) in _GONE and row.status_on is not None and row.status_on <= on:
         return False, frozenset()
-    if consents.withdrawn_on(session, person, on) & _NO_DOSE:
+    agreed = consents.agreed(session, person)
+    if agreed.withdrawn(on) & _NO_DOSE:
         return False, frozenset()
-    statement = select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)
-    given = [one for one in session.exec(statement) if one.given_on is None or one.given_on <= on]
     current = current_consent(person.protocol.consents, on)
-    signed = any(current is not None and one.version == current.version for one in given)
-    return signed, consents.scopes_on(session, person, on)
+    signed = any(
+        one.version == current.version and (one.given_on is None or one.given_on <= on)
+        for one in agreed.given
+        if current is not None
+    )
+    return signed, agreed.scopes(on)
 
 
 _NO_DOSE = frozenset({WithdrawalScope.dosing, WithdrawalScope.collection})

@@ -3,6 +3,7 @@ and what was rolled back is not. `registry deliver` sends them."""
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import insert
@@ -11,10 +12,11 @@ from sqlmodel import Session, col, or_, select
 
 from app.database import within
 from app.models.adverse_event import AdverseEvent
-from app.models.base import from_json, now, table_of
-from app.models.notification import Delivery, DeliveryState, EventType, Notification, SubjectType, Subscription
+from app.models.base import from_json, new_row, now, table_of
+from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
 from app.models.safety_report import SaeReport
 from app.models.study import Site
+from app.writing import Writes, store
 
 _MANY = 500
 
@@ -35,17 +37,34 @@ def tell(
     notified = _noted(session, event, site_id, study_id, subject_type, subject_id, due_at)
     if notified is None:
         return
+    send(session, notified, _subscribed(session, event, site_id, study_id))
+
+
+def tell_at(session: Session, event: EventType, site_id: int, subject_type: SubjectType, subject_id: UUID) -> None:
+    """`tell` of something at one site."""
+    writes = Writes()
+    note(session, writes, event, site_id, subject_type, subject_id)
+    store(session, writes)
+
+
+def note(
+    session: Session, writes: Writes, event: EventType, site_id: int, subject_type: SubjectType, subject_id: UUID
+) -> None:
+    """Have it told with what is going to be stored."""
+    study_id = session.get_one(Site, site_id).study_id
+    noted = {"site_id": site_id, "study_id": study_id, "subject_type": subject_type, "subject_id": subject_id}
+    row = new_row(Notification, {"type": event, **noted})
+    writes.add(Notification, row)
+    writes.add(Delivery, *_deliveries(row["id"], _subscribed(session, event, site_id, study_id)))
+
+
+def _subscribed(session: Session, event: EventType, site_id: int | None, study_id: int) -> list[UUID]:
     enabled = select(Subscription.id, Subscription.event_types).where(
         Subscription.study_id == study_id,
         col(Subscription.disabled_at).is_(None),
         or_(col(Subscription.site_id).is_(None), col(Subscription.site_id) == site_id),
     )
-    send(session, notified, [row.id for row in session.execute(enabled) if event in from_json(row.event_types)])
-
-
-def tell_at(session: Session, event: EventType, site_id: int, subject_type: SubjectType, subject_id: UUID) -> None:
-    """`tell` of something at one site."""
-    tell(session, event, site_id, session.get_one(Site, site_id).study_id, subject_type, subject_id)
+    return [row.id for row in session.execute(enabled) if event in from_json(row.event_types)]
 
 
 def tell_one(session: Session, subscription: Subscription) -> Delivery:
@@ -85,22 +104,16 @@ def _noted(
 
 def send(session: Session, notified: UUID, subscriptions: Sequence[UUID]) -> list[UUID]:
     """Make the deliveries of a notification, due at once."""
-    at = now()
-    rows = [
-        {
-            "id": uuid4(),
-            "notification_id": notified,
-            "subscription_id": subscription,
-            "state": DeliveryState.pending,
-            "attempts": 0,
-            "next_attempt_at": at,
-            "created_at": at,
-        }
-        for subscription in subscriptions
-    ]
+    rows = _deliveries(notified, subscriptions)
     if rows:
         session.execute(insert(table_of(Delivery)), rows)
-    return [row["id"] for row in rows]  # type: ignore[misc]
+    return [row["id"] for row in rows]
+
+
+def _deliveries(notified: UUID, subscriptions: Sequence[UUID]) -> list[dict[str, Any]]:
+    at = now()
+    due = {"notification_id": notified, "next_attempt_at": at, "created_at": at}
+    return [new_row(Delivery, {"subscription_id": one, **due}) for one in subscriptions]
 
 
 def every_site(session: Session) -> list[int]:

@@ -3,18 +3,17 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row, delete, insert
+from sqlalchemy import Row, bindparam, delete, insert
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Place, Rows, found, visible
-from app.database import unique_or
+from app.access import Actor, Place, Rows, found, reach, visible
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, fields_of, now, table_of, values
+from app.models.base import canonical_json, columns, fields_of, new_row, now, table_of, values
 from app.models.outcome import (
     Origin,
     Outcome,
@@ -26,16 +25,18 @@ from app.models.outcome import (
     Rescoring,
     ScoreRead,
 )
-from app.models.participant import Participant
 from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
+from app.protocol.safety import OutcomeSeen
 from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
-from app.services import consents, raters, safety_signals
+from app.services import raters, safety_signals
 from app.services.participants import Hold, enrolled
-from app.services.studies import protocol_of
+from app.services.safety_signals import Source
+from app.services.standing import Standing, standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
+from app.writing import Writes
 
 
 class OutcomeAlreadyRecorded(Conflict):
@@ -86,71 +87,79 @@ def require_items(asked: OutcomeInVisit, pointer: str) -> Instrument:
     return definition
 
 
-def store(
-    session: Session, actor: Actor, visit: Visit, asked: OutcomeInVisit, pointer: str
-) -> tuple[Outcome, list[Mapping[str, Any]], list[audit.Event]]:
-    """Add an outcome, its scores and the safety signals it raises to a visit, in the caller's transaction; the caller
-    remembers the events."""
-    definition = require_items(asked, pointer)
+class Measured(NamedTuple):
+    """A new outcome and its scores."""
+
+    row: dict[str, Any]
+    scores: list[Mapping[str, Any]]
+
+
+def measure(
+    session: Session,
+    writes: Writes,
+    actor: Actor,
+    person: Standing,
+    visit: Mapping[str, Any],
+    asked: OutcomeInVisit,
+    at: str,
+) -> tuple[Measured, list[audit.Event]]:
+    """Add an outcome, its scores and the safety signals it raises to what is going to be stored of a visit; their
+    events. `at` points at the outcome in what was sent."""
+    definition = require_items(asked, at)
     items = asked.items or {}
-    row = Outcome(
-        site_id=visit.site_id,
-        pid=visit.pid,
-        visit_id=visit.id,
-        instrument=definition.code,
-        instrument_version=definition.version,
-        collected_on=asked.collected_on or visit.occurred_on,
-        items=canonical_json({item.code: items.get(item.code) for item in definition.items}),
-        rater=asked.rater,
-        origin=Origin.historical_total if asked.items is None else Origin.items,
-        created_by=actor.account_id,
-    )
-    session.add(row)
-    with unique_or(OutcomeAlreadyRecorded):
-        session.flush()
-    raters.require_independent(session, row, pointer)
-    if asked.items is None:
-        _require_historical(session, row, pointer)
-    scores = _store_scores(session, row, _scored(row, definition, items, asked.totals, pointer))
-    event = audit.changed("outcome:recorded", row, row.id, 1, {}, _remembered(row, scores), None)
-    return row, scores, safety_signals.seen_in_outcome(session, row, scores, event)
+    given = {
+        "site_id": person.site_id,
+        "pid": person.pid,
+        "visit_id": visit["id"],
+        "instrument": definition.code,
+        "instrument_version": definition.version,
+        "collected_on": asked.collected_on or visit["occurred_on"],
+        "items": canonical_json({item.code: items.get(item.code) for item in definition.items}),
+        "rater": asked.rater,
+        "origin": Origin.historical_total if asked.items is None else Origin.items,
+        "created_by": actor.account_id,
+    }
+    row = new_row(Outcome, given)
+    raters.require_independent(session, person, definition.code, asked.rater, at)
+    if asked.items is None and definition.code not in person.protocol.historical_totals:
+        raise TotalsNotTaken(Fault(f"{at}/items", "required", "The protocol takes no totals without items here"))
+    scores = _in_order(_scored(given["origin"], definition, items, asked.totals, at))
+    key = {"site_id": person.site_id, "outcome_id": row["id"]}
+    writes.add(Outcome, row)
+    writes.add(OutcomeScore, *({**key, **one} for one in scores))
+    kept = _fields(audit.remembered("outcome", row), scores)
+    source = Source("outcome_id", row["id"], 1, person.site_id, person.pid, person.protocol_version_id)
+    seen = OutcomeSeen(definition.code, json.loads(row["items"]), {str(one["name"]): one["value"] for one in scores})
+    event = audit.event("outcome:recorded", "outcome", row["id"], 1, {}, kept)
+    return Measured(row, scores), [event, *safety_signals.raise_in_new(session, writes, source, seen)]
 
 
 _SCORE = ("name", "value", "band", "reason", "rule")
 
 
-def _require_historical(session: Session, row: Outcome, pointer: str) -> None:
-    """Raises TotalsNotTaken."""
-    theirs = select(Participant.protocol_version_id).where(
-        Participant.site_id == row.site_id, Participant.pid == row.pid
-    )
-    if row.instrument not in protocol_of(session, session.exec(theirs).one()).historical_totals:
-        raise TotalsNotTaken(Fault(f"{pointer}/items", "required", "The protocol takes no totals without items here"))
-
-
 def _scored(
-    row: Outcome, definition: Instrument, items: Mapping[str, int | None], totals: Mapping[str, float] | None, at: str
+    origin: str, definition: Instrument, items: Mapping[str, int | None], totals: Mapping[str, float] | None, at: str
 ) -> Sequence[Score]:
     """The scores by the instrument's rules, or the historical ones. Raises TotalsDiffer."""
     computed = score(definition, items)
     known = {result.name: result for result in computed}
     faults = []
     for name, value in (totals or {}).items():
-        if fault := _total_fault(row, definition, known, name, value):
+        if fault := _total_fault(origin, definition, known, name, value):
             faults.append(Fault(f"{at}/totals/{name if name in known else '?'}", *fault))
     if faults:
         raise TotalsDiffer(*faults)
-    if row.origin != Origin.historical_total:
+    if origin != Origin.historical_total:
         return computed
     return [_historical(definition, name, value) for name, value in sorted((totals or {}).items())]
 
 
 def _total_fault(
-    row: Outcome, definition: Instrument, known: Mapping[str, Score], name: str, value: float
+    origin: str, definition: Instrument, known: Mapping[str, Score], name: str, value: float
 ) -> tuple[str, str] | None:
     if name not in known:
         return "unknown_score", f"{definition.code} version {definition.version} has no such score"
-    if row.origin == Origin.historical_total:
+    if origin == Origin.historical_total:
         lowest, highest = definition.bounds(name)
         inside = lowest <= value <= highest
         return None if inside else ("out_of_range", f"Must lie between {lowest} and {highest}")
@@ -167,11 +176,8 @@ def _historical(definition: Instrument, name: str, value: float) -> Score:
     return Score(name, value, definition.rule(name).band(value), None, f"{definition.key} historical total")
 
 
-def _store_scores(session: Session, row: Outcome, results: Sequence[Score]) -> list[Mapping[str, Any]]:
+def _in_order(results: Sequence[Score]) -> list[Mapping[str, Any]]:
     scores = [{name: getattr(result, name) for name in _SCORE} for result in results]
-    if scores:
-        key = {"site_id": row.site_id, "outcome_id": row.id}
-        session.execute(insert(table_of(OutcomeScore)), [{**key, **result} for result in scores])
     return sorted(scores, key=lambda result: str(result["name"]))
 
 
@@ -179,33 +185,58 @@ def _store_again(session: Session, row: Outcome, results: Sequence[Score]) -> li
     session.execute(
         delete(OutcomeScore).where(col(OutcomeScore.site_id) == row.site_id, col(OutcomeScore.outcome_id) == row.id)
     )
-    return _store_scores(session, row, results)
+    scores, key = _in_order(results), {"site_id": row.site_id, "outcome_id": row.id}
+    if scores:
+        session.execute(insert(table_of(OutcomeScore)), [{**key, **result} for result in scores])
+    return scores
 
 
 def _remembered(row: Outcome, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return _fields(audit.snapshot(row), scores)
+
+
+def _fields(plain: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the trail keeps: each item and each score as a field of its own."""
-    plain = audit.snapshot(row)
-    items = {f"items.{code}": value for code, value in plain.pop("items").items()}
-    return {**plain, **items, **{f"scores.{item['name']}": item["value"] for item in scores}}
+    items = {f"items.{code}": value for code, value in plain["items"].items()}
+    others = {name: value for name, value in plain.items() if name != "items"}
+    return {**others, **items, **{f"scores.{item['name']}": item["value"] for item in scores}}
 
 
-def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple[OutcomeRead, int]:
-    """Record one administration of an instrument at a visit; also gives the site's key.
+def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple[OutcomeRead, Writes, int]:
+    """What recording one administration of an instrument at a visit comes to; also gives the site's key.
 
     Raises NotFound, VisitNotHeld, CollectionWithdrawn, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange.
     """
-    visit = _visit(session, actor, body.visit)
+    visit = found(session.connection().execute(_VISIT, {"visit": body.visit, **reach(actor)}).first())
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
-    person, on = enrolled(session, actor, visit.pid, hold=Hold.as_it_is), body.collected_on or visit.occurred_on
+    person, on = standing(session, actor, [visit.pid])[visit.pid], body.collected_on or visit.occurred_on
     if on is not None:
-        consents.require_collection(session, person, on)
-    require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
-    row, scores, events = store(session, actor, visit, body, "")
-    audit.append(session, str(actor.account_id), row.site_id, events)
-    return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores), row.site_id
+        person.agreed.require_collection(on)
+    person.require_unlocked(visit.id, visit.visit_code)
+    writes = Writes()
+    measured, events = measure(session, writes, actor, person, fields_of(visit), body, "")
+    there = {"site": visit.site_id, "visit": visit.id, "instrument": measured.row["instrument"]}
+    if session.connection().execute(_THERE, there).first() is not None:
+        raise OutcomeAlreadyRecorded
+    writes.remember(actor.account_id, person.site_id, *events)
+    return measured_read(measured, visit.visit_code, person.place), writes, person.site_id
+
+
+_VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
+_VISIT = visible(
+    sa.select(*(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code"))).where(
+        _VISITS.c.id == bindparam("visit")
+    ),
+    None,
+)
+_THERE = sa.select(_OUTCOMES.c.id).where(
+    _OUTCOMES.c.site_id == bindparam("site"),
+    _OUTCOMES.c.visit_id == bindparam("visit"),
+    _OUTCOMES.c.instrument == bindparam("instrument"),
+)
 
 
 def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
@@ -246,14 +277,14 @@ def amend_outcome(
     totals = body.totals
     if row.origin == Origin.historical_total and totals is None:
         totals = {str(item["name"]): item["value"] for item in stored}
-    results = _scored(row, definition, items, totals, "")
+    results = _scored(row.origin, definition, items, totals, "")
     row.items = canonical_json(items)
     row.collected_on, row.rater = collected_on, rater
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     if "rater" in differing:
-        enrolled(session, actor, row.pid, hold=Hold.as_it_is)
-        raters.require_independent(session, row, "")
+        person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
+        raters.require_independent(session, person, row.instrument, row.rater, "")
     scores = _store_again(session, row, results)
     after = _remembered(row, scores)
     event = audit.changed("outcome:amended", row, row.id, row.version, before, after, body.reason)
@@ -313,6 +344,10 @@ def read_all(session: Session, actor: Actor, page: Sequence[Row[Any]]) -> list[O
     """Rows of `rows()` as answers, their scores fetched in one query."""
     scores = scores_of(session, [row.id for row in page])
     return [_read(fields_of(row), row.visit_code, actor.places[row.site_id], scores[row.id]) for row in page]
+
+
+def measured_read(measured: Measured, visit_code: str, place: Place) -> OutcomeRead:
+    return _read(measured.row, visit_code, place, measured.scores)
 
 
 def outcome_read(row: Outcome, visit_code: str, place: Place, scores: Sequence[Mapping[str, Any]]) -> OutcomeRead:

@@ -75,6 +75,10 @@ class Enrolled:
     def site_id(self) -> int:
         return self.row.site_id
 
+    @property
+    def pid(self) -> str:
+        return self.row.pid
+
 
 class Hold(Enum):
     """How a participant's row is held until the commit, so that a visit and a withdrawal cannot pass each other."""

@@ -8,10 +8,11 @@ from sqlmodel import Session, col, select
 from app.errors import Conflict, Fault
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome
-from app.models.participant import Participant
 from app.models.therapy_session import TherapySession
 from app.services.participants import Enrolled
-from app.services.studies import protocol_of
+from app.services.standing import Standing
+
+Person = Enrolled | Standing
 
 
 class RaterNotIndependent(Conflict):
@@ -22,24 +23,23 @@ class TherapistIsRater(Conflict):
     """Somebody here rated the participant where the protocol wants raters who do not treat."""
 
 
-def require_independent(session: Session, row: Outcome, pointer: str) -> None:
-    """Raises RaterNotIndependent. Ask once the outcome is flushed: its foreign key then holds off new sessions."""
-    if row.rater is None:
+def require_independent(session: Session, person: Person, instrument: str, rater: str | None, pointer: str) -> None:
+    """Raises RaterNotIndependent. Ask with the participant's row held: nobody then begins to treat."""
+    rule = person.protocol.rater_independence
+    if rater is None or rule is None:
         return
-    person = session.get_one(Participant, (row.site_id, row.pid))
-    rule = protocol_of(session, person.protocol_version_id).rater_independence
-    if rule and rule.broken_by(row.instrument, row.rater, therapists(session, row.site_id, row.pid)):
+    if rule.broken_by(instrument, rater, therapists(session, person.site_id, person.pid)):
         raise RaterNotIndependent(Fault(f"{pointer}/rater", rule.code, "Treats this participant"))
 
 
-def require_not_raters(session: Session, person: Enrolled, staff: Collection[str], pointer: str) -> None:
+def require_not_raters(session: Session, person: Person, staff: Collection[str], pointer: str) -> None:
     """Raises TherapistIsRater. Ask with the participant's row held for change."""
     rule = person.protocol.rater_independence
     if rule is None:
         return
     rated = select(Outcome.id).where(
         Outcome.site_id == person.site_id,
-        Outcome.pid == person.row.pid,
+        Outcome.pid == person.pid,
         col(Outcome.instrument).in_(rule.instruments),
         col(Outcome.rater).in_(staff),
     )

@@ -5,6 +5,7 @@ closed or cancelled stays so while the reason stands.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,12 +14,24 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.models.adverse_event import AdverseEvent
-from app.models.base import from_json, table_of, values
-from app.models.data_query import PENDING, DataQuery, MessageKind, QueryOrigin, QueryState, SubjectType
+from app.models.base import from_json, new_row, now, table_of, values
+from app.models.data_query import (
+    PENDING,
+    DataQuery,
+    DataQueryMessage,
+    MessageKind,
+    QueryOrigin,
+    QueryState,
+    SubjectType,
+)
 from app.models.dosing_session import DosingSession
+from app.models.notification import EventType
+from app.models.notification import SubjectType as Told
 from app.models.participant import Participant
 from app.models.visit import Visit
+from app.services.outbox import note
 from app.services.query_steps import opened, step
+from app.writing import Writes
 
 _QUERIES = table_of(DataQuery)
 _TYPES: Mapping[type, SubjectType] = {
@@ -109,6 +122,27 @@ def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Se
     )
 
 
+def raise_for_new(session: Session, writes: Writes, model: type[AdverseEvent | Visit], row: Mapping[str, Any]) -> None:
+    """Add the queries about a record that is going to be stored with them. Nobody can have asked about it before."""
+    for doubt in doubts_of(_TYPES[model], row["pid"], row["id"], from_json(row["findings"])):
+        query = new_row(DataQuery, _query(row["site_id"], doubt, now()))
+        said = {"site_id": row["site_id"], "query_id": query["id"], "number": 1, "kind": MessageKind.opened}
+        writes.add(DataQuery, query)
+        writes.add(
+            DataQueryMessage, new_row(DataQueryMessage, {**said, "at": query["opened_at"], "text": doubt.message})
+        )
+        note(session, writes, EventType.data_query_opened, row["site_id"], Told.data_query, query["id"])
+        event = audit.recorded("data-query:opened", DataQuery, query, query["id"])
+        writes.remember(audit.SYSTEM, row["site_id"], event)
+
+
+def _query(site_id: int, doubt: Doubt, at: datetime) -> dict[str, Any]:
+    asked = {name: value for name, value in doubt._asdict().items() if name not in {"message", "detail"}}
+    by_rule = {"origin": QueryOrigin.rule, "rule_key": doubt.key, "rule_holds": True}
+    instants = dict.fromkeys(("opened_at", "open_since", "updated_at"), at)
+    return {"site_id": site_id, "text": doubt.message, **by_rule, **asked, **instants}
+
+
 def settle(session: Session, site_id: int, came: Iterable[Doubt], gone: Collection[str]) -> int:
     """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing."""
     found = {doubt.key: doubt for doubt in came}
@@ -136,15 +170,7 @@ def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQ
 
 def _raised(session: Session, site_id: int, doubt: Doubt) -> list[audit.Event]:
     """Nothing when another worker raised the same query a moment ago."""
-    row = DataQuery(
-        site_id=site_id,
-        text=doubt.message,
-        origin=QueryOrigin.rule,
-        rule_key=doubt.key,
-        rule_holds=True,
-        **{name: value for name, value in doubt._asdict().items() if name not in {"message", "detail"}},
-    )
-    row.open_since = row.updated_at = row.opened_at
+    row = DataQuery(**_query(site_id, doubt, now()))
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     insert = dialect.insert(_QUERIES).values(values(row)).on_conflict_do_nothing().returning(_QUERIES.c.id)
     return [opened(session, row)] if session.execute(insert).first() else []

@@ -5,8 +5,8 @@ for the signal, or the signal for the session.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict
-from app.models.base import canonical_json, columns, fields_of, from_json, now, values
+from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, values
 from app.models.dosing_session import VitalReading
 from app.models.notification import EventType, SubjectType
 from app.models.outcome import Outcome
@@ -32,54 +32,76 @@ from app.models.safety_signal import (
 )
 from app.models.study import ProtocolVersion, Site
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
-from app.services.outbox import tell_at
+from app.services.outbox import note
 from app.services.studies import protocol_of
+from app.writing import Writes, store
 
 
 class SignalAlreadyReviewed(Conflict):
     """This safety signal was reviewed already."""
 
 
+class Source(NamedTuple):
+    """What a signal is raised of: a version of an outcome or of a reading of vital signs."""
+
+    kind: Literal["outcome_id", "reading_id"]
+    id: UUID
+    version: int
+    site_id: int
+    pid: str
+    protocol_version_id: int
+
+
+def raise_in_new(session: Session, writes: Writes, source: Source, seen: OutcomeSeen | VitalsSeen) -> list[audit.Event]:
+    """Add the signals of a source that is going to be stored with them; their events."""
+    rules = protocol_of(session, source.protocol_version_id).safety_rules
+    return _raised(session, writes, source, rules, evaluate(rules, seen))
+
+
 def seen_in_outcome(
     session: Session, row: Outcome, scores: Sequence[Mapping[str, Any]], event: audit.Event
 ) -> list[audit.Event]:
-    """The event of an outcome that was stored or corrected, and those of the signals that this raises or changes."""
+    """The event of an outcome that was corrected, and those of the signals that this raises or changes."""
     given = {str(score["name"]): score["value"] for score in scores}
     return [event, *_follow(session, row, OutcomeSeen(row.instrument, json.loads(row.items), given), event)]
 
 
 def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> list[audit.Event]:
-    """The same for a reading of vital signs."""
+    """The same for a reading of vital signs, new or corrected."""
     return [event, *_follow(session, row, VitalsSeen(json.loads(row.measured)), event)]
 
 
 def _follow(
-    session: Session, source: Outcome | VitalReading, seen: OutcomeSeen | VitalsSeen, event: audit.Event
+    session: Session, row: Outcome | VitalReading, seen: OutcomeSeen | VitalsSeen, event: audit.Event
 ) -> Iterator[audit.Event]:
-    person = session.get_one(Participant, (source.site_id, source.pid))
+    person = session.get_one(Participant, (row.site_id, row.pid))
     rules = protocol_of(session, person.protocol_version_id).safety_rules
     true = {signal.rule: signal for signal in evaluate(rules, seen)}
     corrected = {str(change["field"]).partition(".")[2] for change in event.changes}
-    for known in _known(session, source) if source.version > 1 else ():
+    for known in _known(session, row) if row.version > 1 else ():
         if known.state == SignalState.open:
             true.pop(known.rule, None)
             yield from _changed(session, known, seen)
         elif known.rule in true and corrected.isdisjoint(true[known.rule].because):
             del true[known.rule]  # reviewed, and what it was about is as it was
-    due = {rule.code: rule for rule in rules}
-    for signal in true.values():
-        yield _raised(session, person, source, signal, due[signal.rule])
+    source = Source(_kind(row), row.id, row.version, row.site_id, row.pid, person.protocol_version_id)
+    writes = Writes()
+    events = _raised(session, writes, source, rules, true.values())
+    store(session, writes)
+    yield from events
 
 
 def _known(session: Session, source: Outcome | VitalReading) -> list[SafetySignal]:
     """The newest signal of each rule that an earlier version of this source raised."""
-    statement = select(SafetySignal).where(SafetySignal.site_id == source.site_id, _column(source) == source.id)
+    statement = select(SafetySignal).where(
+        SafetySignal.site_id == source.site_id, getattr(SafetySignal, _kind(source)) == source.id
+    )
     rows = session.exec(statement.order_by(col(SafetySignal.source_version)).with_for_update()).all()
     return list({row.rule: row for row in rows}.values())
 
 
-def _column(source: Outcome | VitalReading) -> Any:
-    return col(SafetySignal.outcome_id if isinstance(source, Outcome) else SafetySignal.reading_id)
+def _kind(source: Outcome | VitalReading) -> Literal["outcome_id", "reading_id"]:
+    return "outcome_id" if isinstance(source, Outcome) else "reading_id"
 
 
 def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen) -> Iterator[audit.Event]:
@@ -101,27 +123,30 @@ def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen
 
 
 def _raised(
-    session: Session, person: Participant, source: Outcome | VitalReading, signal: Signal, rule: SafetyRule
-) -> audit.Event:
-    at, zone = now(), ZoneInfo(session.get_one(Site, person.site_id).timezone)
-    row = SafetySignal(
-        site_id=person.site_id,
-        pid=person.pid,
-        protocol_version_id=person.protocol_version_id,
-        rule=signal.rule,
-        rule_version=signal.version,
-        severity=SignalSeverity(signal.severity),
-        holds_dosing=signal.holds_dosing,
-        source_version=source.version,
-        because=canonical_json(sorted(signal.because)),
-        raised_at=at,
-        due_at=rule.due_at(at, zone),
-    )
-    setattr(row, _column(source).key, source.id)
-    session.add(row)
-    session.flush()
-    tell_at(session, EventType.safety_signal_raised, row.site_id, SubjectType.safety_signal, row.id)
-    return audit.created("safety-signal:raised", row, row.id)
+    session: Session, writes: Writes, source: Source, rules: Sequence[SafetyRule], signals: Iterable[Signal]
+) -> list[audit.Event]:
+    due, events = {rule.code: rule for rule in rules}, []
+    for signal in signals:
+        at, zone = now(), ZoneInfo(session.get_one(Site, source.site_id).timezone)
+        given = {
+            "site_id": source.site_id,
+            "pid": source.pid,
+            "protocol_version_id": source.protocol_version_id,
+            "rule": signal.rule,
+            "rule_version": signal.version,
+            "severity": SignalSeverity(signal.severity),
+            "holds_dosing": signal.holds_dosing,
+            source.kind: source.id,
+            "source_version": source.version,
+            "because": canonical_json(sorted(signal.because)),
+            "raised_at": at,
+            "due_at": due[signal.rule].due_at(at, zone),
+        }
+        row = new_row(SafetySignal, given)
+        writes.add(SafetySignal, row)
+        note(session, writes, EventType.safety_signal_raised, source.site_id, SubjectType.safety_signal, row["id"])
+        events.append(audit.recorded("safety-signal:raised", SafetySignal, row, row["id"]))
+    return events
 
 
 def holding(session: Session, site_id: int, pid: str) -> Sequence[SafetySignal]:

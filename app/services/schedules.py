@@ -43,14 +43,14 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     today = _today(session, [person.site_id])[person.site_id]
     recorded = _recorded(session, [person.site_id], person.row.pid)[person.row.pid]
     left_on = person.row.status_on if ParticipantStatus(person.row.status) in _LEFT else None
-    scopes = consents.scopes_on(session, person, today)
-    planned = plan(person.protocol, recorded, today, left_on, scopes)
+    agreed = consents.agreed(session, person)
+    planned = plan(person.protocol, recorded, today, left_on, agreed.scopes(today))
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
         today=today,
         items=[PlannedVisitRead(**_shown(visit)) for visit in planned],
-        reconsent_to=consents.reconsents(session, person, today),
+        reconsent_to=consents.reconsents(person, agreed, today),
     )
 
 

@@ -13,6 +13,8 @@ from app.models.visit import Visit
 from app.protocol.definition import VisitDefinition, VisitKind
 from app.services.participants import Enrolled
 from app.services.raters import require_not_raters
+from app.services.standing import Standing
+from app.writing import Writes
 
 _KINDS = frozenset({VisitKind.preparation, VisitKind.integration})
 CSSRS = frozenset({"CSSRS_LIFE", "CSSRS_SLV"})
@@ -20,6 +22,23 @@ CSSRS = frozenset({"CSSRS_LIFE", "CSSRS_SLV"})
 
 class NotATherapyVisit(Invalid):
     """Only preparation and integration visits have a therapy session."""
+
+
+def hold(
+    session: Session, writes: Writes, person: Standing, visit: Mapping[str, Any], kind: VisitKind, asked: Therapy
+) -> dict[str, Any]:
+    """Add the therapy session of a visit that is going to be stored with it; its fields. Hold the participant for
+    change. Raises NotATherapyVisit, TherapistIsRater."""
+    _require_fitting(session, person, kind, asked)
+    fields = {"minutes": asked.minutes, "mode": asked.mode, "staff": canonical_json(asked.staff)}
+    writes.add(TherapySession, {"site_id": person.site_id, "visit_id": visit["id"], "pid": person.pid, **fields})
+    return _fields(fields)
+
+
+def _require_fitting(session: Session, person: Enrolled | Standing, kind: VisitKind, asked: Therapy) -> None:
+    if kind not in _KINDS:
+        raise NotATherapyVisit(Fault("/therapy", "other_kind", "The protocol has no therapy session at this visit"))
+    require_not_raters(session, person, asked.staff, "/therapy/staff")
 
 
 def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDefinition, asked: Therapy | None) -> None:
@@ -33,9 +52,7 @@ def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDef
             session.delete(row)
             session.flush()
         return
-    if definition.kind not in _KINDS:
-        raise NotATherapyVisit(Fault("/therapy", "other_kind", "The protocol has no therapy session at this visit"))
-    require_not_raters(session, person, asked.staff, "/therapy/staff")
+    _require_fitting(session, person, definition.kind, asked)
     row = row or TherapySession(
         site_id=visit.site_id, visit_id=visit.id, pid=visit.pid, **asked.model_dump(exclude={"staff"}), staff=""
     )
@@ -47,7 +64,11 @@ def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDef
 def of(session: Session, visit: Visit) -> dict[str, Any] | None:
     """Minutes, mode and staff of a visit's therapy session."""
     row = session.get(TherapySession, (visit.site_id, visit.id))
-    return None if row is None else {"minutes": row.minutes, "mode": row.mode, "staff": json.loads(row.staff)}
+    return None if row is None else _fields(row.model_dump())
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"minutes": row["minutes"], "mode": row["mode"], "staff": json.loads(row["staff"])}
 
 
 def remembered(found: Mapping[str, Any] | None) -> dict[str, Any]:

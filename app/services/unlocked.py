@@ -5,11 +5,12 @@ that began before a lock is committed before the lock is acknowledged, and one t
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row, func, or_
+from sqlalchemy import ColumnElement, FromClause, Row, and_, func, literal, or_
 from sqlmodel import Session
 
 from app.errors import Locked
@@ -25,30 +26,52 @@ class DataLocked(Locked):
     """These data are frozen or locked; `locks` names what holds them. A monitor can lift it, with a reason."""
 
 
+class Closed(NamedTuple):
+    """A freeze or lock, as far as it says what may not change."""
+
+    id: UUID
+    kind: str
+    scope: str
+    visit_id: UUID | None
+    visit_code: str | None
+    set_at: datetime
+
+
 def require_unlocked(
     session: Session, site_id: int, pid: str | None, visit_id: UUID | None = None, visit_code: str | None = None
 ) -> None:
     """Raises DataLocked when a freeze or lock covers what is about to be written. Call it in the transaction of the
     write, once its records are loaded and before the first change. `pid` is None for somebody not enrolled yet."""
-    holding = [row for row in _in_force(session, site_id, pid) if _covers(row, visit_id, visit_code)]
+    require_open(_in_force(session, site_id, pid), visit_id, visit_code)
+
+
+def require_open(closed: Iterable[Any], visit_id: UUID | None, visit_code: str | None) -> None:
+    """The same, once it is known what is closed of the participant."""
+    holding = [one for one in closed if _covers(one, visit_id, visit_code)]
     if holding:
-        raise DataLocked(locks=[{"id": str(row.id), "kind": row.kind, "scope": row.scope} for row in _ordered(holding)])
+        raise DataLocked(locks=[{"id": str(one.id), "kind": one.kind, "scope": one.scope} for one in _ordered(holding)])
+
+
+def closing(dialect: str, people: FromClause) -> tuple[Any, ColumnElement[bool]]:
+    """What is closed, and how it joins to participants: the locks of each one's site as a whole, and their own. On
+    PostgreSQL one function takes the gate and then looks: a plain SELECT that had to wait for the gate would still see
+    what was there before it waited."""
+    if dialect == "postgresql":
+        named = (sa.column(column.name, column.type) for column in _LOCKS.c)
+        return func.locks_in_force(people.c.site_id, people.c.pid).table_valued(*named).lateral(), sa.true()
+    of_site = _LOCKS.c.site_id == people.c.site_id
+    theirs = or_(_LOCKS.c.pid.is_(None), _LOCKS.c.pid == people.c.pid)
+    return _LOCKS, and_(of_site, _LOCKS.c.lifted_at.is_(None), theirs)
 
 
 def _in_force(session: Session, site_id: int, pid: str | None) -> Sequence[Row[Any]]:
-    """The locks of the site as a whole and of this participant. On PostgreSQL one function takes the gate and then
-    looks: a plain SELECT that had to wait for the gate would still see what was there before it waited."""
-    if session.get_bind().dialect.name == "postgresql":
-        named = (sa.column(column.name, column.type) for column in _LOCKS.c)
-        locks = func.locks_in_force(site_id, pid).table_valued(*named)
-        return session.execute(sa.select(locks)).all()
-    theirs = or_(_LOCKS.c.pid.is_(None), _LOCKS.c.pid == pid)
-    return session.execute(
-        sa.select(_LOCKS).where(_LOCKS.c.site_id == site_id, _LOCKS.c.lifted_at.is_(None), theirs)
-    ).all()
+    """What is closed of one participant, or of the site for everybody."""
+    asked = sa.select(literal(site_id).label("site_id"), sa.cast(pid, sa.String).label("pid")).subquery()
+    locks, theirs = closing(session.get_bind().dialect.name, asked)
+    return session.execute(sa.select(*locks.c).select_from(asked.join(locks, theirs))).all()
 
 
-def _covers(lock: Row[Any], visit_id: UUID | None, visit_code: str | None) -> bool:
+def _covers(lock: Any, visit_id: UUID | None, visit_code: str | None) -> bool:
     match LockScope(lock.scope):
         case LockScope.visit:
             return bool(lock.visit_id == visit_id)
@@ -58,7 +81,7 @@ def _covers(lock: Row[Any], visit_id: UUID | None, visit_code: str | None) -> bo
             return True
 
 
-def _ordered(locks: Iterable[Row[Any]]) -> list[Row[Any]]:
+def _ordered(locks: Iterable[Any]) -> list[Any]:
     return sorted(locks, key=lambda lock: (lock.kind != LockKind.lock, lock.set_at, lock.id))
 
 

@@ -11,9 +11,8 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
-from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import columns, fields_of, from_json, now, values
+from app.models.base import columns, fields_of, from_json, new_row, now, values
 from app.models.finding import Finding, findings_text
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.participant import ParticipantStatus
@@ -31,11 +30,14 @@ from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import consents, dosing_day, outcomes, rule_queries, therapy
+from app.services.consents import Agreed
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.standing import Asked, Standing, standing
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
+from app.writing import Writes
 
 
 class VisitAlreadyRecorded(Conflict):
@@ -62,41 +64,52 @@ _LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died})
 """Who took the consent back, or died. A participant whose treatment was ended by others is still followed up."""
 
 
-def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[VisitDetail, int]:
-    """Record a visit and its outcomes, all or nothing; also gives the site's key.
+def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[VisitDetail, Writes, int]:
+    """What recording a visit and its outcomes comes to; also gives the site's key.
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
-    person = enrolled(session, actor, body.participant, hold=Hold.change if body.therapy else Hold.as_it_is)
+    people = standing(session, actor, [body.participant], [asked(body)], for_change=body.therapy is not None)
+    person = found(people.get(body.participant))
+    return *decide(session, actor, person, body), person.site_id
+
+
+def asked(body: VisitCreate) -> Asked:
+    return Asked(body.participant, body.visit_code, body.occurrence)
+
+
+def decide(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
+    """Hold a visit against what is known of the participant, and add it to that."""
     definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
-    window = _window(session, person, definition, body.occurrence)
-    require_unlocked(session, person.site_id, person.row.pid, visit_code=body.visit_code)
-    row = Visit(
-        site_id=person.site_id,
-        pid=person.row.pid,
-        protocol_version_id=person.row.protocol_version_id,
-        created_by=actor.account_id,
-        findings=findings_text(_findings(window, body)),
-        **body.model_dump(include=_RECORDED),
-    )
-    session.add(row)
-    with unique_or(VisitAlreadyRecorded):  # said first: who sends a stored visit again hears that it is there
-        session.flush()
-    _require_in_study(session, person, body.occurred_on)
+    window = person.window(definition, body.occurrence)
+    person.require_unlocked(visit_code=body.visit_code)
+    if (body.visit_code, body.occurrence) in person.visits:
+        raise VisitAlreadyRecorded  # said first: who sends a stored visit again hears that it is there
+    _require_in_study(ParticipantStatus(person.status), person.status_on, person.agreed, body.occurred_on)
     _require_explained(window, body)
-    if body.therapy:
-        therapy.store(session, person, row, definition, body.therapy)
-    has = therapy.of(session, row) if body.therapy else None
-    remembered = {**audit.snapshot(row), **therapy.remembered(has)}
-    events = [audit.changed("visit:recorded", row, row.id, 1, {}, remembered, None)]
-    read: list[OutcomeRead] = []
-    for index, asked in enumerate(body.outcomes):
-        outcome, scores, told = outcomes.store(session, actor, row, asked, f"/outcomes/{index}")
+    given = {
+        "site_id": person.site_id,
+        "pid": person.pid,
+        "protocol_version_id": person.protocol_version_id,
+        "created_by": actor.account_id,
+        "findings": findings_text(_findings(window, body)),
+        **{name: getattr(body, name) for name in _RECORDED},
+    }
+    row, writes = new_row(Visit, given), Writes()
+    writes.add(Visit, row)
+    has = therapy.hold(session, writes, person, row, definition.kind, body.therapy) if body.therapy else None
+    remembered = {**audit.remembered("visit", row), **therapy.remembered(has)}
+    events, read = [audit.event("visit:recorded", "visit", row["id"], 1, {}, remembered)], []
+    for index, one in enumerate(body.outcomes):
+        measured, told = outcomes.measure(session, writes, actor, person, row, one, f"/outcomes/{index}")
         events += told
-        read.append(outcomes.outcome_read(outcome, row.visit_code, person.place, scores))
-    rule_queries.follow(session, row)
-    audit.append(session, str(actor.account_id), row.site_id, events)
-    return _detail(row, person, window, read, has), row.site_id
+        read.append(outcomes.measured_read(measured, body.visit_code, person.place))
+    if len({one.instrument for one in read}) < len(read):
+        raise outcomes.OutcomeAlreadyRecorded
+    rule_queries.raise_for_new(session, writes, Visit, row)
+    writes.remember(actor.account_id, person.site_id, *events)
+    person.visits[body.visit_code, body.occurrence] = body.occurred_on
+    return _detail(row, person.place, window, read, has), writes
 
 
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
@@ -117,15 +130,14 @@ def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefini
     return definition
 
 
-def _require_in_study(session: Session, person: Enrolled, on: date | None) -> None:
-    row = person.row
+def _require_in_study(status: ParticipantStatus, status_on: date | None, agreed: Agreed, on: date | None) -> None:
     if on is None:
         return
-    if ParticipantStatus(row.status) in _LEFT and row.status_on is not None and on > row.status_on:
+    if status in _LEFT and status_on is not None and on > status_on:
         raise ParticipantLeft
-    if consents.newest_consent(session, person, on) is None:
+    if agreed.newest(on) is None:
         raise ConsentMissing
-    consents.require_collection(session, person, on)
+    agreed.require_collection(on)
 
 
 def _window(session: Session, person: Enrolled, definition: VisitDefinition, occurrence: int) -> Window | None:
@@ -181,7 +193,8 @@ def amend_visit(
         return detail(session, actor, visit_id)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
-    _require_in_study(session, person, dates.occurred_on)
+    agreed = consents.agreed(session, person)
+    _require_in_study(ParticipantStatus(person.row.status), person.row.status_on, agreed, dates.occurred_on)
     definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window = _window(session, person, definition, row.occurrence)
     if "therapy" in differing:
@@ -200,7 +213,7 @@ def amend_visit(
     event = audit.changed("visit:amended", row, row.id, row.version, before, after, body.reason)
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
+    return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
@@ -209,7 +222,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     person = enrolled(session, actor, row.pid)
     definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window, has = _window(session, person, definition, row.occurrence), therapy.of(session, row)
-    return _detail(row, person, window, _outcomes_of(session, actor, row.id), has)
+    return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
 
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
@@ -218,16 +231,16 @@ def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[Outcome
 
 
 def _detail(
-    row: Visit,
-    person: Enrolled,
+    row: Mapping[str, Any],
+    place: Place,
     window: Window | None,
     read: list[OutcomeRead],
     has_therapy: Mapping[str, Any] | None,
 ) -> VisitDetail:
-    days = window.deviation_days(row.occurred_on) if window and row.occurred_on else None
+    days = window.deviation_days(row["occurred_on"]) if window and row["occurred_on"] else None
     shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
     return VisitDetail(
-        **_shown(values(row), person.place),
+        **_shown(row, place),
         window=shown,
         deviation_days=days,
         out_of_window=None if days is None else days != 0,

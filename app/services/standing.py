@@ -1,0 +1,169 @@
+"""What a new record of a participant is held against: who they are, what they agreed to, what is closed, which visits
+there are. Two statements for one participant and for a hundred; what is then decided asks the database nothing.
+
+The first statement holds the participants' rows until the commit, the second one looks: it begins when nobody can
+change them any more.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, literal, null
+from sqlalchemy.types import TypeEngine
+from sqlmodel import Session
+
+from app.access import Actor, Place, reach, visible
+from app.models.base import table_of
+from app.models.course import Withdrawal
+from app.models.participant import Consent, Participant
+from app.models.visit import Visit
+from app.protocol.definition import Protocol, VisitDefinition
+from app.protocol.schedule import Window, window_of
+from app.services.consents import Agreed, Given, Taken
+from app.services.studies import protocol_of
+from app.services.unlocked import Closed, closing, require_open
+
+_PEOPLE, _CONSENTS, _WITHDRAWALS, _VISITS = (table_of(one) for one in (Participant, Consent, Withdrawal, Visit))
+
+
+class Asked(NamedTuple):
+    """A visit that is going to be recorded."""
+
+    pid: str
+    visit_code: str
+    occurrence: int
+
+
+@dataclass
+class Standing:
+    """One participant, held until the commit."""
+
+    site_id: int
+    pid: str
+    status: str
+    status_on: date | None
+    protocol_version_id: int
+    place: Place
+    protocol: Protocol
+    agreed: Agreed = field(default_factory=lambda: Agreed([], []))
+    closed: list[Closed] = field(default_factory=list)
+    visits: dict[tuple[str, int], date | None] = field(default_factory=dict)
+    """By code and occurrence the day of each visit that is there, as far as those need it that were asked for."""
+
+    def window(self, definition: VisitDefinition, occurrence: int) -> Window | None:
+        """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""
+        held_on = self.visits.get((definition.anchor, 1)) if definition.anchor else None
+        return window_of(definition, {str(definition.anchor): held_on}, occurrence) if held_on else None
+
+    def require_unlocked(self, visit_id: UUID | None = None, visit_code: str | None = None) -> None:
+        """Raises DataLocked."""
+        require_open(self.closed, visit_id, visit_code)
+
+    def learn(self, fact: Any) -> None:
+        match fact.kind:
+            case "given":
+                self.agreed.given.append(Given(fact.name, fact.day, fact.text))
+            case "taken":
+                self.agreed.taken.append(Taken(fact.name, fact.day))
+            case "visit":
+                self.visits[fact.name, fact.number] = fact.day
+            case "closed":
+                self.closed.append(Closed(fact.id, fact.name, fact.text, fact.visit_id, fact.visit_code, fact.at))
+
+
+def standing(
+    session: Session,
+    actor: Actor,
+    pids: Collection[str],
+    asked: Iterable[Asked] = (),
+    *,
+    for_change: bool = False,
+) -> dict[str, Standing]:
+    """The participants with these pids that exist for the actor, by pid."""
+    connection = session.connection()
+    held = connection.execute(_held(for_change), {"pids": sorted(pids), **reach(actor)})
+    people = {
+        row.pid: Standing(**row._mapping, place=actor.places[row.site_id], protocol=protocol_of(session, row[-1]))
+        for row in held.all()
+    }
+    if people:
+        of_them = {"pids": sorted(people), "sites": sorted({one.site_id for one in people.values()})}
+        for fact in connection.execute(_facts(connection.dialect.name), {**of_them, **_needed(people, asked)}):
+            people[fact.pid].learn(fact)
+    return people
+
+
+def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str, list[Any]]:
+    """The visits themselves, which may be there already, and the anchors of their windows."""
+    codes, occurrences = set(), {1}
+    for one in asked:
+        if one.pid in people:
+            codes |= {one.visit_code, people[one.pid].protocol.anchor_of(one.visit_code)}
+            occurrences.add(one.occurrence)
+    return {"codes": sorted(codes - {None}), "occurrences": sorted(occurrences)}
+
+
+@cache
+def _held(for_change: bool) -> Any:
+    wanted = _PEOPLE.c.site_id, _PEOPLE.c.pid, _PEOPLE.c.status, _PEOPLE.c.status_on, _PEOPLE.c.protocol_version_id
+    statement = visible(sa.select(*wanted).where(_PEOPLE.c.pid.in_(_several("pids"))), None)
+    return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(read=not for_change)
+
+
+_FACT: Mapping[str, TypeEngine[Any]] = {
+    "kind": sa.String(),
+    "pid": sa.String(),
+    "name": sa.String(),
+    "text": sa.Text(),
+    "day": sa.Date(),
+    "number": sa.Integer(),
+    "id": sa.Uuid(),
+    "visit_id": sa.Uuid(),
+    "visit_code": sa.String(),
+    "at": sa.DateTime(timezone=True),
+}
+
+
+@cache
+def _facts(dialect: str) -> Any:
+    locks, of_person = closing(dialect, _PEOPLE)
+    parts = [
+        _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes),
+        _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on),
+        _part(
+            "visit", _VISITS, name=_VISITS.c.visit_code, day=_VISITS.c.occurred_on, number=_VISITS.c.occurrence
+        ).where(
+            _VISITS.c.visit_code.in_(_several("codes")),
+            _VISITS.c.occurrence.in_(_several("occurrences")),
+        ),
+        _part(
+            "closed",
+            _PEOPLE,
+            name=locks.c.kind,
+            text=locks.c.scope,
+            id=locks.c.id,
+            visit_id=locks.c.visit_id,
+            visit_code=locks.c.visit_code,
+            at=locks.c.set_at,
+        ).select_from(_PEOPLE.join(locks, of_person)),
+    ]
+    return sa.union_all(*parts)
+
+
+def _part(kind: str, table: Any, **columns: Any) -> Any:
+    """One kind of fact about these people. What it says nothing of is null."""
+    named = {"kind": literal(kind), "pid": table.c.pid, **columns}
+    wanted = (
+        (sa.type_coerce(named[name], of) if name in named else sa.cast(null(), of)).label(name)
+        for name, of in _FACT.items()
+    )
+    return sa.select(*wanted).where(table.c.pid.in_(_several("pids")), table.c.site_id.in_(_several("sites")))
+
+
+def _several(name: str) -> Any:
+    return bindparam(name, expanding=True)
