@@ -1,17 +1,19 @@
 """Engines, sessions, THE commit.
 
-A write is committed when the session dependency ends, which is before the answer is sent: the dependencies have
-scope "function". So a 2xx means durably stored. Nobody else commits.
+A write is committed in the handler's thread, before its answer is given away (`opened`, called by app/web/route.py). So
+a 2xx means durably stored. Nobody else commits.
 """
 
+import select
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
@@ -27,6 +29,7 @@ BUILDERS = 2
 """Connections of a worker's extract builder, beside its pool."""
 
 _WRITES = "registry_writes"
+_OF_SESSION = "registry_of_session"
 _REQUEST = "registry_request"
 _VAULT = "registry_vault"
 _COMPANION = "registry_companion"
@@ -60,12 +63,13 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _engine(settings, self.url, self.is_sqlite, for_server)
         self._pool_size = settings.pool_size
-        self._writing = self.engine.execution_options(**{_WRITES: True})
+        self._reading = self.engine.execution_options(**{_OF_SESSION: True})
+        self._writing = self.engine.execution_options(**{_OF_SESSION: True, _WRITES: True})
 
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
         """A session that never commits. It sees the clinical rows of the request's actor; without one, none."""
-        with Session(self.engine, expire_on_commit=False, info={_REQUEST: request}) as session:
+        with Session(self._reading, expire_on_commit=False, info={_REQUEST: request}) as session:
             yield session
 
     @contextmanager
@@ -89,7 +93,7 @@ class Database:
     def migrating(self) -> Iterator[Connection]:
         """A connection for schema changes, committed as a whole. On PostgreSQL it takes the time that it needs, but
         waits for a lock only shortly: who waits for one holds up everybody who comes later."""
-        with self._writing.begin() as connection:
+        with self.engine.execution_options(**{_WRITES: True}).begin() as connection:
             if not self.is_sqlite:
                 for timeout, value in (("statement_timeout", "0"), ("lock_timeout", f"{LOCK_MILLISECONDS}")):
                     connection.exec_driver_sql(f"SET LOCAL {timeout} = {value}")
@@ -171,8 +175,15 @@ def _both_or_none(session: Session, ended: SessionTransaction) -> None:
 def _show_own_sites(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     """The second wall opens for the actor's own sites, for this transaction only (SET LOCAL), whoever had the
     connection before. Read now, and not when the session was made: by the first statement the actor is known."""
-    if not transaction.nested:
-        _show(connection, _own_sites(session))
+    if transaction.nested or connection.dialect.name != "postgresql":
+        return
+    waits = _begun_here(connection) and connection.get_execution_options().get(_OF_SESSION)
+    _at_once(connection, *(["BEGIN"] if waits else []), *_opened_for(_own_sites(session)))
+
+
+def _begun_here(connection: Connection) -> bool:
+    """Not by the driver, as it does at another isolation level (`one_moment`)."""
+    return bool(connection.connection.autocommit)
 
 
 def _own_sites(session: Session) -> Collection[int]:
@@ -181,21 +192,30 @@ def _own_sites(session: Session) -> Collection[int]:
     return actor.clinical_sites if actor is not None else ()
 
 
-def _show(connection: Connection, site_ids: Collection[int]) -> None:
-    if connection.dialect.name == "postgresql" and site_ids:
-        listed = ",".join(str(int(site_id)) for site_id in sorted(site_ids))
-        connection.exec_driver_sql(f"SET LOCAL registry.sites = '{listed}'")
+def _opened_for(site_ids: Collection[int]) -> list[str]:
+    listed = ",".join(str(int(site_id)) for site_id in sorted(site_ids))
+    return [f"SET LOCAL registry.sites = '{listed}'"] if site_ids else []
+
+
+def _at_once(connection: Connection, *statements: str) -> None:
+    """Statements without parameters or results, in one journey to PostgreSQL."""
+    if statements:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("; ".join(statements), prepare=False)
 
 
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
     """In this block the clinical rows of these sites exist instead of the actor's own. An exception is to end the
     transaction, and with it the widening."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
     session.flush()
-    _show(session.connection(), site_ids)
+    if not is_sqlite:
+        _at_once(session.connection(), *_opened_for(site_ids))
     yield
     session.flush()
-    _show(session.connection(), _own_sites(session) or {NO_SITE})
+    if not is_sqlite:
+        _at_once(session.connection(), *_opened_for(_own_sites(session) or {NO_SITE}))
 
 
 @contextmanager
@@ -223,7 +243,27 @@ def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool) -> 
         return engine
     timeout = settings.statement_timeout_seconds * 1000
     session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
-    return create_engine(url, pool_pre_ping=True, connect_args={"options": session_options}, **options)
+    connecting = {"options": session_options}
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args=connecting, **options)
+    _prepare_postgresql(engine)
+    return engine
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    """Transactions begin in one journey with what they say first, so the driver does not begin them itself."""
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if _begun_here(connection) and not connection.get_execution_options().get(_OF_SESSION):
+            _at_once(connection, "BEGIN")
+
+    @event.listens_for(engine, "checkout")
+    def look(connection: Any, _record: Any, _proxy: Any) -> None:
+        """A connection that the server closed has something to read: its end. Seen without asking the server."""
+        socket = select.poll()
+        socket.register(connection.pgconn.socket, select.POLLIN)
+        if socket.poll(0):
+            raise DisconnectionError("The server closed the connection")
 
 
 def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> None:
@@ -282,15 +322,30 @@ def is_unique_violation(error: IntegrityError) -> bool:
     return state == "23505" or str(error.orig).startswith("UNIQUE constraint failed")
 
 
-def _read_session(request: Request) -> Iterator[Session]:
-    with request.app.state.database.read(request) as session:
-        yield session
+class Opens:
+    """A session that is still to be opened: in the thread of the handler, who is done when it is committed."""
+
+    def __init__(self, how: Callable[[], AbstractContextManager[Session]]) -> None:
+        self.how = how
 
 
-def _write_session(request: Request) -> Iterator[Session]:
-    with request.app.state.database.write(request) as session:
-        yield session
+@contextmanager
+def opened(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A handler's arguments with its session opened; when the block ends well, it is committed."""
+    with ExitStack() as sessions:
+        yield {
+            name: sessions.enter_context(one.how()) if isinstance(one, Opens) else one
+            for name, one in arguments.items()
+        }
 
 
-ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
-WriteSession = Annotated[Session, Depends(_write_session, scope="function")]
+async def _read_session(request: Request) -> Opens:
+    return Opens(partial(request.app.state.database.read, request))
+
+
+async def _write_session(request: Request) -> Opens:
+    return Opens(partial(request.app.state.database.write, request))
+
+
+ReadSession = Annotated[Session, Depends(_read_session)]
+WriteSession = Annotated[Session, Depends(_write_session)]

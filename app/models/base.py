@@ -219,11 +219,9 @@ def values(row: SQLModel) -> dict[str, Any]:
 
 @cache
 def _defaults(model: type[SQLModel]) -> Mapping[str, Callable[[], Any]]:
-    """For each column what it holds when nothing was given."""
-    return {
-        column.key: partial(model.model_fields[column.key].get_default, call_default_factory=True)
-        for column in columns(model)
-    }
+    """For each column what makes its value when nothing was given."""
+    fields = ((column.key, model.model_fields[column.key]) for column in columns(model))
+    return {name: cast("Any", field.default_factory) or partial(field.get_default) for name, field in fields}
 
 
 def new_row(model: type[SQLModel], given: Mapping[str, Any]) -> dict[str, Any]:

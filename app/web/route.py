@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from app.database import opened
 from app.errors import Fault, UnsupportedMediaType, ValidationFailed
 from app.web.problems import shown
 from app.web.strict_json import StrictRequest
@@ -19,8 +20,8 @@ _WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 class StrictRoute(APIRoute):
     """JSON only, unless the endpoint takes a form (the OAuth ones), or reads its body itself, line by line (bulk).
 
-    An answer is written out in the handler's own thread. FastAPI would do it in another one while the database
-    connection is still held: with all threads waiting for a connection, and all connections for a thread, nobody moves.
+    The session is opened and committed, and the answer written out, in the handler's own thread. FastAPI would take
+    three: with all threads waiting for a connection, and all connections for a thread, nobody moves.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -43,7 +44,8 @@ class StrictRoute(APIRoute):
 
 
 def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
-    """`endpoint`, giving a finished response instead of a model; headers that it set on its response are kept.
+    """`endpoint` with its session opened and committed around it, giving a finished response instead of a model; headers
+    that it set on its response are kept.
 
     An endpoint on the event loop holds no connection and stays as it is.
     """
@@ -51,11 +53,12 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
         return endpoint
 
     @wraps(endpoint)
-    def answering(*arguments: Any, **named: Any) -> Any:
-        made = endpoint(*arguments, **named)
-        if not isinstance(made, BaseModel):
-            return made
-        response = Response(made.model_dump_json(), status, media_type="application/json")
+    def answering(**named: Any) -> Any:
+        with opened(named) as arguments:
+            made = endpoint(**arguments)
+            if not isinstance(made, BaseModel):
+                return made
+            response = Response(made.model_dump_json(), status, media_type="application/json")
         if "response" in named:
             response.headers.update(named["response"].headers)
         return response
