@@ -1,5 +1,6 @@
 """Adverse events: reported by sites, queried by monitors."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import adverse_events, ae_lists
 from app.services.history import history_of
+from app.services.standing import standing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
@@ -39,12 +41,15 @@ def report_adverse_event(
     body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Report an event. Seriousness follows from the criteria; contradictions that cannot be true are refused."""
-    return once.create(session, actor, body, lambda: record(request, session, actor, body))
+    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
 
 
-def record(request: Request, session: Session, actor: Actor, body: AdverseEventCreate) -> Made:
-    """What the single post does, and each line of a bulk upload."""
-    return _made(request, *adverse_events.report_adverse_event(session, actor, body))
+def recorder(
+    request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]
+) -> Callable[[AdverseEventCreate], Made]:
+    """What becomes of each of these bodies, be it one or all of a bulk upload."""
+    people = standing(session, actor, {body.participant for body in bodies})
+    return lambda body: _made(request, *adverse_events.report_adverse_event(session, actor, people, body))
 
 
 def _made(request: Request, read: AdverseEventRead, writes: Writes, site_id: int) -> Made:

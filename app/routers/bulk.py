@@ -37,10 +37,12 @@ class BulkQuery(Filter):
 
 
 NOUNS = {
-    Permission.participant_write: Noun("/v1/participants", ParticipantCreate, participants.record),
-    Permission.visit_write: Noun("/v1/visits", VisitCreate, visits.record),
-    Permission.outcome_write: Noun("/v1/outcomes", OutcomeCreate, outcomes.record),
-    Permission.adverse_event_write: Noun("/v1/adverse-events", AdverseEventCreate, adverse_events.record),
+    Permission.participant_write: Noun(
+        "/v1/participants", ParticipantCreate, participants.recorder, stores_itself=True
+    ),
+    Permission.visit_write: Noun("/v1/visits", VisitCreate, visits.recorder),
+    Permission.outcome_write: Noun("/v1/outcomes", OutcomeCreate, outcomes.recorder),
+    Permission.adverse_event_write: Noun("/v1/adverse-events", AdverseEventCreate, adverse_events.recorder),
 }
 
 

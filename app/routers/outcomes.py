@@ -1,5 +1,6 @@
 """Outcomes."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -29,12 +30,15 @@ def record_outcome(
     body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record one administration of an instrument at a visit; the answer carries the server's scores."""
-    return once.create(session, actor, body, lambda: record(request, session, actor, body))
+    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
 
 
-def record(request: Request, session: Session, actor: Actor, body: OutcomeCreate) -> Made:
-    """What the single post does, and each line of a bulk upload."""
-    return _made(request, *outcomes.record_outcome(session, actor, body))
+def recorder(
+    request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]
+) -> Callable[[OutcomeCreate], Made]:
+    """What becomes of each of these bodies, be it one or all of a bulk upload."""
+    around = outcomes.around(session, actor, bodies)
+    return lambda body: _made(request, *outcomes.record_outcome(session, actor, around, body))
 
 
 def _made(request: Request, read: OutcomeRead, writes: Writes, site_id: int) -> Made:

@@ -1,5 +1,6 @@
 """Participants: enrol, find again, list, change status."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -39,12 +40,14 @@ def enrol(
     body: ParticipantCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Register a person; the answer carries the new pid. The site's own label goes into the vault."""
-    return once.create(session, actor, body, lambda: record(request, session, actor, body))
+    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
 
 
-def record(request: Request, session: Session, actor: Actor, body: ParticipantCreate) -> Made:
-    """What the single post does, and each line of a bulk upload."""
-    return _made(request, *participants.enrol(session, actor, request.app.state.keyring, body))
+def recorder(
+    request: Request, session: Session, actor: Actor, _bodies: Sequence[ParticipantCreate]
+) -> Callable[[ParticipantCreate], Made]:
+    """What becomes of each of these bodies, be it one or all of a bulk upload. It is stored as it is made."""
+    return lambda body: _made(request, *participants.enrol(session, actor, request.app.state.keyring, body))
 
 
 def _made(request: Request, read: ParticipantRead, site_id: int) -> Made:

@@ -1,5 +1,6 @@
 """Visits."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -27,12 +28,15 @@ def record_visit(
     body: VisitCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Record a visit with its outcomes, all or nothing. Answers only after everything is stored."""
-    return once.create(session, actor, body, lambda: record(request, session, actor, body))
+    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
 
 
-def record(request: Request, session: Session, actor: Actor, body: VisitCreate) -> Made:
-    """What the single post does, and each line of a bulk upload."""
-    return _made(request, *visits.record_visit(session, actor, body))
+def recorder(
+    request: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]
+) -> Callable[[VisitCreate], Made]:
+    """What becomes of each of these bodies, be it one or all of a bulk upload."""
+    people = visits.people_of(session, actor, bodies)
+    return lambda body: _made(request, *visits.record_visit(session, actor, people, body))
 
 
 def _made(request: Request, read: VisitDetail, writes: Writes, site_id: int) -> Made:

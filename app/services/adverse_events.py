@@ -34,7 +34,7 @@ from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
-from app.services.standing import Standing, standing
+from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -46,14 +46,17 @@ class SpecialInterestUnknown(Invalid):
 
 
 def report_adverse_event(
-    session: Session, actor: Actor, body: AdverseEventCreate
+    session: Session, actor: Actor, people: Mapping[str, Standing], body: AdverseEventCreate
 ) -> tuple[AdverseEventRead, Writes, int]:
-    """What reporting an event comes to; also gives the site's key. Raises NotFound, SpecialInterestUnknown."""
-    person = found(standing(session, actor, [body.participant]).get(body.participant))
-    return *decide(session, actor, person, body), person.site_id
+    """What reporting an event comes to; also gives the site's key. `people` are `standing` of those it may be about.
+
+    Raises NotFound, SpecialInterestUnknown.
+    """
+    person = found(people.get(body.participant))
+    return *_decided(session, actor, person, body), person.site_id
 
 
-def decide(
+def _decided(
     session: Session, actor: Actor, person: Standing, body: AdverseEventCreate
 ) -> tuple[AdverseEventRead, Writes]:
     """Hold an event against what is known of the participant."""

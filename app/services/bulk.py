@@ -1,12 +1,14 @@
 """Many records in one request, each by the rules of the single post and under a key of its own.
 
-Lines share a transaction, with a savepoint each: a line that is refused costs only itself, and what is answered is
-committed. When the shared transaction fails, its lines are tried one by one.
+Lines share a transaction: what they are held against is read at once, and what they come to stored at once. A line that
+is refused costs only itself, and what is answered is committed. When the shared transaction fails, its lines are tried
+one by one.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -17,11 +19,12 @@ from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError, ValidationFailed
 from app.web.lines import Line, value_of
-from app.web.once import Made, Once, require_key
+from app.web.once import AnsweredMeanwhile, Made, Once, Told, answers_of, require_key
 from app.web.problems import ConstraintBroken, document, fault_of
+from app.writing import Writes, store
 
-BATCH = 50
-"""Lines of one transaction: enough to share the disk's time, few enough not to keep others waiting."""
+BATCH = 250
+"""Lines of one transaction: enough to share journeys and the disk's time, few enough not to keep others waiting."""
 
 _CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503})
 
@@ -34,13 +37,27 @@ class BatchRefused(Conflict):
     """Nothing was stored, since another line of this request was refused and it asked for all or nothing."""
 
 
+Recorder = Callable[[Any], Made]
+"""What the single post makes of one body."""
+
+
 @dataclass(frozen=True)
 class Noun:
-    """What the lines are: the path and the shape of the single post, and what it does."""
+    """What the lines are: the path and the shape of the single post, and what it does with some bodies."""
 
     path: str
     shape: type[BaseModel]
-    make: Callable[[Request, Session, Actor, Any], Made]
+    recorder: Callable[[Request, Session, Actor, Sequence[Any]], Recorder]
+    stores_itself: bool = False
+    """Its recorder writes while it decides, so each line needs a savepoint."""
+
+
+class Task(NamedTuple):
+    """A line that could be read."""
+
+    line: Line
+    once: Once
+    body: BaseModel
 
 
 class Upload:
@@ -59,11 +76,12 @@ class Upload:
         results: list[dict[str, Any]] = []
         try:
             with self._database.write(self._request) as session:
-                results = [self._one(session, line) for line in lines]
+                results = self._together(session, lines)
                 if self._dry_run:
                     session.rollback()
-        except (SQLAlchemyError, DatabaseUnavailable):
-            results = self._one_by_one(lines)
+        except (SQLAlchemyError, DatabaseUnavailable, AnsweredMeanwhile) as error:
+            self._noted.clear()
+            results = self._one_by_one(lines, error)
         self._remember_refusals()
         return results
 
@@ -73,10 +91,10 @@ class Upload:
             self._request.app.state.refusals(self._request, error)
         self._noted.clear()
 
-    def _one_by_one(self, lines: Sequence[Line]) -> list[dict[str, Any]]:
-        if len(lines) == 1:
-            self.broken = True
-            return [self.refused(lines[0], DatabaseUnavailable())]
+    def _one_by_one(self, lines: Sequence[Line], error: Exception) -> list[dict[str, Any]]:
+        if len(lines) == 1 and not isinstance(error, AnsweredMeanwhile):
+            self.broken = not isinstance(error, IntegrityError)
+            return [self.refused(lines[0], DatabaseUnavailable() if self.broken else ConstraintBroken())]
         results: list[dict[str, Any]] = []
         for line in lines:
             results += self.store([line])
@@ -87,7 +105,9 @@ class Upload:
     def store_all(self, lines: Sequence[Line]) -> tuple[list[dict[str, Any]], bool]:
         """All lines or none; whether they are stored. Raises DatabaseUnavailable and what the database raises."""
         with self._database.write(self._request) as session:
-            results = [self._one(session, line) for line in lines]
+            results: list[dict[str, Any]] = []
+            for start in range(0, len(lines), BATCH):
+                results += self._together(session, lines[start : start + BATCH])
             whole = not any("problem" in result for result in results)
             if self._dry_run or not whole:
                 session.rollback()
@@ -97,23 +117,52 @@ class Upload:
         told = zip(lines, results, strict=True)
         return [one if "problem" in one else self.refused(line, BatchRefused()) for line, one in told], False
 
-    def _one(self, session: Session, line: Line) -> dict[str, Any]:
-        try:
-            with session.begin_nested():
-                key, body = self._read(line)
-                once = Once(self._request.app.state.keyring, ("POST", self._noun.path), key)
-                actor: Actor = self._request.state.actor
-                told = once.tell(session, actor, body, lambda: self._noun.make(self._request, session, actor, body))
-        except IntegrityError:
-            return self.refused(line, ConstraintBroken())
-        except RegistryError as error:
-            if isinstance(error, DatabaseUnavailable):
-                raise
-            return self.refused(line, error)
+    def _together(self, session: Session, lines: Sequence[Line]) -> list[dict[str, Any]]:
+        """Raises DatabaseUnavailable, AnsweredMeanwhile, and what the database raises."""
+        actor: Actor = self._request.state.actor
+        read = [self._task(line) for line in lines]
+        tasks = [one for one in read if isinstance(one, Task)]
+        answered = answers_of(session, actor, (task.once for task in tasks))
+        new = [task.body for task in tasks if task.once.digest not in answered]
+        make, writes, answers = self._noun.recorder(self._request, session, actor, new), Writes(), []
+        results: list[dict[str, Any]] = []
+        for one in read:
+            if not isinstance(one, Task):
+                results.append(one)
+                continue
+            try:
+                told = one.once.again(actor, one.body, answered.get(one.once.digest))
+                if told is None:
+                    with session.begin_nested() if self._noun.stores_itself else nullcontext():
+                        made = make(one.body)
+                        told, answer = one.once.answer(actor, one.body, made)
+                        writes += made.writes
+                    answers.append(answer)
+                    answered[one.once.digest] = answer
+                results.append(self._told(one.line, told))
+            except IntegrityError:
+                results.append(self.refused(one.line, ConstraintBroken()))
+            except RegistryError as error:
+                if isinstance(error, DatabaseUnavailable):
+                    raise
+                results.append(self.refused(one.line, error))
+        if not store(session, writes, answers):
+            raise AnsweredMeanwhile
+        return results
+
+    def _told(self, line: Line, told: Told) -> dict[str, Any]:
         if self._dry_run:
             return {"line": line.number, "result": "replayed" if told.replayed else "valid"}
         result = {"line": line.number, "result": "replayed" if told.replayed else "created", "status": told.status}
         return {**result, "location": told.location, "etag": told.etag}
+
+    def _task(self, line: Line) -> Task | dict[str, Any]:
+        """The line as it is to be done, or its refusal."""
+        try:
+            key, body = self._read(line)
+        except RegistryError as error:
+            return self.refused(line, error)
+        return Task(line, Once(self._request.app.state.keyring, ("POST", self._noun.path), key), body)
 
     def _read(self, line: Line) -> tuple[str, BaseModel]:
         """Raises BodyTooLarge, MalformedJson, LineMalformed, IdempotencyKeyMissing, ValidationFailed."""

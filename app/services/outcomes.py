@@ -202,40 +202,59 @@ def _fields(plain: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> di
     return {**others, **items, **{f"scores.{item['name']}": item["value"] for item in scores}}
 
 
-def record_outcome(session: Session, actor: Actor, body: OutcomeCreate) -> tuple[OutcomeRead, Writes, int]:
+class Around(NamedTuple):
+    """What new outcomes are held against: their visits, what was measured at these, and the participants."""
+
+    visits: Mapping[UUID, Row[Any]]
+    there: set[tuple[UUID, str]]
+    people: Mapping[str, Standing]
+
+
+def around(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Around:
+    asked = {"visits": sorted({body.visit for body in bodies}), **reach(actor)}
+    visits = {row.id: row for row in session.connection().execute(_ASKED_VISITS, asked)}
+    people = standing(session, actor, {row.pid for row in visits.values()})
+    at = {"visits": sorted(visits), "sites": sorted({row.site_id for row in visits.values()})}
+    there = {(row.visit_id, row.instrument) for row in session.connection().execute(_MEASURED_THERE, at)}
+    return Around(visits, there, people)
+
+
+def record_outcome(
+    session: Session, actor: Actor, around: Around, body: OutcomeCreate
+) -> tuple[OutcomeRead, Writes, int]:
     """What recording one administration of an instrument at a visit comes to; also gives the site's key.
 
     Raises NotFound, VisitNotHeld, CollectionWithdrawn, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange.
     """
-    visit = found(session.connection().execute(_VISIT, {"visit": body.visit, **reach(actor)}).first())
+    visit = found(around.visits.get(body.visit))
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
-    person, on = standing(session, actor, [visit.pid])[visit.pid], body.collected_on or visit.occurred_on
+    person, on = around.people[visit.pid], body.collected_on or visit.occurred_on
     if on is not None:
         person.agreed.require_collection(on)
     person.require_unlocked(visit.id, visit.visit_code)
     writes = Writes()
     measured, events = measure(session, writes, actor, person, fields_of(visit), body, "")
-    there = {"site": visit.site_id, "visit": visit.id, "instrument": measured.row["instrument"]}
-    if session.connection().execute(_THERE, there).first() is not None:
+    this = visit.id, measured.row["instrument"]
+    if this in around.there:
         raise OutcomeAlreadyRecorded
+    around.there.add(this)
     writes.remember(actor.account_id, person.site_id, *events)
     return measured_read(measured, visit.visit_code, person.place), writes, person.site_id
 
 
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
-_VISIT = visible(
+_THESE: Any = bindparam("visits", expanding=True)
+_ASKED_VISITS = visible(
     sa.select(*(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code"))).where(
-        _VISITS.c.id == bindparam("visit")
+        _VISITS.c.id.in_(_THESE)
     ),
     None,
 )
-_THERE = sa.select(_OUTCOMES.c.id).where(
-    _OUTCOMES.c.site_id == bindparam("site"),
-    _OUTCOMES.c.visit_id == bindparam("visit"),
-    _OUTCOMES.c.instrument == bindparam("instrument"),
+_MEASURED_THERE = sa.select(_OUTCOMES.c.visit_id, _OUTCOMES.c.instrument).where(
+    _OUTCOMES.c.site_id.in_(bindparam("sites", expanding=True)), _OUTCOMES.c.visit_id.in_(_THESE)
 )
 
 

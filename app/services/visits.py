@@ -1,6 +1,6 @@
 """Visits: recorded with their outcomes in one transaction, held against the participant's protocol version."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -64,21 +64,25 @@ _LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died})
 """Who took the consent back, or died. A participant whose treatment was ended by others is still followed up."""
 
 
-def record_visit(session: Session, actor: Actor, body: VisitCreate) -> tuple[VisitDetail, Writes, int]:
+def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> dict[str, Standing]:
+    """What these visits are held against, by pid."""
+    asked = [Asked(body.participant, body.visit_code, body.occurrence) for body in bodies]
+    for_change = any(body.therapy for body in bodies)
+    return standing(session, actor, {body.participant for body in bodies}, asked, for_change=for_change)
+
+
+def record_visit(
+    session: Session, actor: Actor, people: Mapping[str, Standing], body: VisitCreate
+) -> tuple[VisitDetail, Writes, int]:
     """What recording a visit and its outcomes comes to; also gives the site's key.
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
-    people = standing(session, actor, [body.participant], [asked(body)], for_change=body.therapy is not None)
     person = found(people.get(body.participant))
-    return *decide(session, actor, person, body), person.site_id
+    return *_decided(session, actor, person, body), person.site_id
 
 
-def asked(body: VisitCreate) -> Asked:
-    return Asked(body.participant, body.visit_code, body.occurrence)
-
-
-def decide(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
+def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
     """Hold a visit against what is known of the participant, and add it to that."""
     definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
     window = person.window(definition, body.occurrence)

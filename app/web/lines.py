@@ -20,18 +20,21 @@ class Line(NamedTuple):
 
 
 async def batches(request: Request, size: int, longest: int) -> AsyncIterator[list[Line]]:
-    """The lines of a request, so many at a time; empty ones are counted and left out. What a client had not sent to
-    its end when the connection broke is no line. Raises UnsupportedMediaType, BodyTooLarge, MalformedJson."""
+    """The lines of a request, so many at a time, or as many as have `longest` bytes; empty ones are counted and left out.
+    What a client had not sent to its end when the connection broke is no line. Raises UnsupportedMediaType,
+    BodyTooLarge, MalformedJson."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in {NDJSON, "application/json"}:
         raise UnsupportedMediaType
     source = _of_ndjson(request, longest) if media_type == NDJSON else _of_array(request, longest)
     batch: list[Line] = []
+    held = 0
     async for line in source:
         batch.append(line)
-        if len(batch) >= size:
+        held += len(line.raw or b"")
+        if len(batch) >= size or held >= longest:
             yield batch
-            batch = []
+            batch, held = [], 0
     if batch:
         yield batch
 

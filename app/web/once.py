@@ -6,19 +6,19 @@ the others need not do its work beside it; on SQLite, which has one writer, they
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Row, and_, bindparam, func, literal, select
+from sqlalchemy import BigInteger, Connection, and_, bindparam, func, literal, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session
 
 from app.access import Actor, found
 from app.errors import Conflict, DatabaseUnavailable, Invalid, Malformed, NotFound, RegistryError
-from app.models.base import canonical_json, new_row, table_of
+from app.models.base import canonical_json, fields_of, new_row, table_of
 from app.models.idempotency import IdempotencyRecord
 from app.security.keys import Keyring
 from app.writing import Writes, store
@@ -43,7 +43,7 @@ class IdempotencyKeyInFlight(Conflict):
     """A request with this Idempotency-Key is still at work. Send the same again a little later."""
 
 
-class _AnsweredMeanwhile(Exception):
+class AnsweredMeanwhile(Exception):
     """An equal request was committed while this one was at work."""
 
 
@@ -75,7 +75,7 @@ class Once:
     def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
         """`place` is the method and the path: a key is for one of them."""
         self._keyring, self._place, self._dry_run = keyring, place, dry_run
-        self._digest = keyring.digest("idempotency", key.encode())
+        self.digest = keyring.digest("idempotency", key.encode())
 
     def create(
         self,
@@ -114,7 +114,7 @@ class Once:
             if earlier is None:
                 raise
             return earlier
-        except _AnsweredMeanwhile:
+        except AnsweredMeanwhile:
             return found(self._answered_meanwhile(session, actor, body))
         except IntegrityError:  # somebody stored what this would have: now it is seen, and refused by its name
             earlier = self._answered_meanwhile(session, actor, body)
@@ -123,12 +123,19 @@ class Once:
     def attempt(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
     ) -> Told:
-        """Make it and store it with its answer, whatever was answered before."""
+        """Make it and store it with its answer, whatever was answered before. Raises AnsweredMeanwhile."""
         made = make()
+        told, answer = self.answer(actor, body, made, status)
+        if not store(session, made.writes, [answer]):
+            raise AnsweredMeanwhile
+        return told
+
+    def answer(self, actor: Actor, body: BaseModel, made: Made, status: int = 201) -> tuple[Told, dict[str, Any]]:
+        """What is told, and the row that keeps it for retries."""
         text = made.answer.model_dump_json()
-        answer = {
+        given = {
             "account_id": actor.account_id,
-            "key_digest": self._digest,
+            "key_digest": self.digest,
             "request_digest": self._request_digest(body),
             "site_id": made.site_id,
             "status": status,
@@ -136,49 +143,34 @@ class Once:
             "etag": made.etag,
             "body": text,
         }
-        if not store(session, made.writes, [new_row(IdempotencyRecord, answer)]):
-            raise _AnsweredMeanwhile
-        return Told(text, status, made.location, made.etag)
+        return Told(text, status, made.location, made.etag), new_row(IdempotencyRecord, given)
 
-    def answered(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
-        """What an equal request was told before; None when this is the first. Raises NotFound, IdempotencyKeyReused."""
-        return self._told(actor, body, session.connection().execute(_EARLIER, self._named(actor)).first())
+    def again(self, actor: Actor, body: BaseModel, record: Mapping[str, Any] | None) -> Told | None:
+        """The first answer again, if there is one and the actor may still see the site it was about. Raises NotFound,
+        IdempotencyKeyReused."""
+        if record is None:
+            return None
+        if record["request_digest"] != self._request_digest(body):
+            raise IdempotencyKeyReused
+        if record["site_id"] is not None and record["site_id"] not in actor.site_ids:
+            raise NotFound
+        return Told(record["body"], record["status"], record["location"], record["etag"], replayed=True)
 
     def _answered_meanwhile(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
         session.rollback()
-        return self.answered(session, actor, body)
+        return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
     def _first_in_line(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
-        """`answered`, once no equal request is at work. Raises IdempotencyKeyInFlight too."""
+        """What an equal request was told, once none is at work. Raises IdempotencyKeyInFlight too."""
         connection = session.connection()
-        if connection.dialect.name != "postgresql":
-            return self.answered(session, actor, body)
-        lock = int(self._digest[:15], 16) ^ (actor.account_id.int >> 68)
-        row = connection.execute(_EARLIER_AND_LOCK, {**self._named(actor), "lock": lock}).one()
-        if row.alone:
-            return self._told(actor, body, row if row.key_digest else None)
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}")
-        try:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-                raise
-            raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
-        connection.exec_driver_sql("SET LOCAL lock_timeout = DEFAULT")
-        return self.answered(session, actor, body)
-
-    def _named(self, actor: Actor) -> dict[str, Any]:
-        return {"account": actor.account_id, "digest": self._digest}
-
-    def _told(self, actor: Actor, body: BaseModel, record: Row[Any] | None) -> Told | None:
-        """The first answer again, if the actor may still see the site it was about."""
-        if record is None:
-            return None
-        if record.request_digest != self._request_digest(body):
-            raise IdempotencyKeyReused
-        if record.site_id is not None and record.site_id not in actor.site_ids:
-            raise NotFound
-        return Told(record.body, record.status, record.location, record.etag, replayed=True)
+        if connection.dialect.name == "postgresql":
+            lock = int(self.digest[:15], 16) ^ (actor.account_id.int >> 68)
+            named = {"account": actor.account_id, "digest": self.digest, "lock": lock}
+            row = connection.execute(_ANSWER_AND_LOCK, named).one()
+            if row.alone:
+                return self.again(actor, body, fields_of(row) if row.key_digest else None)
+            _wait_for(connection, lock)
+        return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
     def _request_digest(self, body: BaseModel) -> str:
         """Keyed, as the body may hold a label that could be guessed."""
@@ -186,11 +178,33 @@ class Once:
         return self._keyring.digest("idempotency", canonical_json(asked).encode())
 
 
-_THIS = and_(_RECORDS.c.account_id == bindparam("account"), _RECORDS.c.key_digest == bindparam("digest"))
-_EARLIER = select(_RECORDS).where(_THIS)
-_EARLIER_AND_LOCK = select(
+def answers_of(session: Session, actor: Actor, asked: Iterable[Once]) -> dict[str, Mapping[str, Any]]:
+    """What equal requests of the account were told before, by digest of the key."""
+    named = {"account": actor.account_id, "digests": sorted({one.digest for one in asked})}
+    return {row.key_digest: fields_of(row) for row in session.connection().execute(_ANSWERS, named)}
+
+
+def _wait_for(connection: Connection, lock: int) -> None:
+    """Until an equal request is committed or has failed. Raises IdempotencyKeyInFlight."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}")
+    try:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
+    connection.exec_driver_sql("SET LOCAL lock_timeout = DEFAULT")
+
+
+_OF_ACCOUNT = _RECORDS.c.account_id == bindparam("account")
+_ANSWERS = select(_RECORDS).where(_OF_ACCOUNT, _RECORDS.c.key_digest.in_(bindparam("digests", expanding=True)))
+_ANSWER_AND_LOCK = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("alone"), *_RECORDS.c
-).select_from(select(literal(1).label("one")).subquery().outerjoin(_RECORDS, _THIS))
+).select_from(
+    select(literal(1).label("one"))
+    .subquery()
+    .outerjoin(_RECORDS, and_(_OF_ACCOUNT, _RECORDS.c.key_digest == bindparam("digest")))
+)
 """Both at once. Who gets the lock between the first one's commit and its own look meets the answer when it stores."""
 
 

@@ -44,7 +44,7 @@ class StrictRoute(APIRoute):
 
 
 def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
-    """`endpoint` with its session opened and committed around it, giving a finished response instead of a model; headers
+    """`endpoint` with its session opened and committed around it, and a finished response instead of a model; headers
     that it set on its response are kept.
 
     An endpoint on the event loop holds no connection and stays as it is.
