@@ -13,13 +13,14 @@ from uuid import UUID
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, false, or_, select, true
+from sqlalchemy import ColumnElement, Select, Table, and_, false, or_, select, true
 from sqlmodel import col
 
 from app.database import Database
 from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
 from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
+from app.models.among import among
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.data_cut import DataCut
 from app.models.data_lock import DataLock
@@ -237,11 +238,8 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
     )
 
 
-_REACH: Any = bindparam("reach", expanding=True)
-
-
 def _own_sites(column: Any) -> Callable[[Actor | None], ColumnElement[bool]]:
-    return lambda actor: col(column).in_(_REACH if actor is None else sorted(actor.site_ids))
+    return lambda actor: among(column, "reach") if actor is None else col(column).in_(sorted(actor.site_ids))
 
 
 def _own_studies(column: Any) -> Callable[[Actor], ColumnElement[bool]]:

@@ -175,7 +175,7 @@ def append(session: Session, actor: str, site_id: int, events: Iterable[Event]) 
 def append_told(session: Session, site_id: int, told: Sequence[Told]) -> None:
     """`append` of what several did. PostgreSQL has a function for it, so that it is one statement."""
     if session.get_bind().dialect.name == "postgresql":
-        given = (site_id, utc_text(now()), current_request_id(), as_json(told), 0)
+        given = (site_id, utc_text(now()), current_request_id(), json.dumps(as_sent(told)), 0)
         session.connection().exec_driver_sql("SELECT audit_append(%s, %s, %s, %s, %s)", given)
         return
     head, previous = _head(session, site_id)
@@ -189,9 +189,9 @@ def append_told(session: Session, site_id: int, told: Sequence[Told]) -> None:
     connection.execute(_MOVE_HEAD, {"chain": site_id, "seq": head + len(rows), "hash": previous})
 
 
-def as_json(told: Iterable[Told]) -> str:
-    """Events as the database's own `audit_append` takes them."""
-    return json.dumps([{"actor": one.actor, **_columns(one.event)} for one in told])
+def as_sent(told: Iterable[Told]) -> list[dict[str, Any]]:
+    """Events as the database's own `audit_append` takes them, in JSON."""
+    return [{"actor": one.actor, **_columns(one.event)} for one in told]
 
 
 def _columns(event: Event) -> dict[str, Any]:

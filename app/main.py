@@ -1,5 +1,6 @@
 """create_app(): routers, handlers, state. Nothing else."""
 
+import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -144,6 +145,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database.require_durable()
     require_second_wall(app.state.database, app.state.settings)
     app.state.builder.start()
+    gc.collect()
+    gc.freeze()  # what was imported and built stays: nobody looks for garbage in it
+    gc.set_threshold(50_000, 20, 100)  # and a bulk upload's many small objects are not looked through again and again
     yield
     app.state.builder.stop()
     app.state.database.dispose()

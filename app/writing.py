@@ -73,7 +73,7 @@ def _insert(table: Table) -> Any:
 
 def _in_one_statement(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]]) -> bool:
     tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
-    chains = [{"chain": site_id, "events": json.loads(audit.as_json(told))} for site_id, told in writes.told.items()]
+    chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
     given = [_json(answers), len(answers), *(_json(writes.rows[table]) for table in tables)]
     given += [utc_text(now()), current_request_id(), json.dumps(chains)]
     statement = _statement(tables)

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row, bindparam, delete, insert
+from sqlalchemy import Row, delete, insert
 from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, found, reach, visible
 from app.errors import Conflict, Fault, Invalid
+from app.models.among import among
 from app.models.base import canonical_json, columns, fields_of, new_row, now, table_of, values
 from app.models.outcome import (
     Origin,
@@ -246,15 +247,14 @@ def record_outcome(
 
 
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
-_THESE: Any = bindparam("visits", expanding=True)
 _ASKED_VISITS = visible(
     sa.select(*(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code"))).where(
-        _VISITS.c.id.in_(_THESE)
+        among(_VISITS.c.id, "visits")
     ),
     None,
 )
 _MEASURED_THERE = sa.select(_OUTCOMES.c.visit_id, _OUTCOMES.c.instrument).where(
-    _OUTCOMES.c.site_id.in_(bindparam("sites", expanding=True)), _OUTCOMES.c.visit_id.in_(_THESE)
+    among(_OUTCOMES.c.site_id, "sites"), among(_OUTCOMES.c.visit_id, "visits")
 )
 
 

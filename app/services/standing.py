@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import bindparam, literal, null
+from sqlalchemy import literal, null
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Session
 
 from app.access import Actor, Place, reach, visible
+from app.models.among import among
 from app.models.base import table_of
 from app.models.course import Withdrawal
 from app.models.participant import Consent, Participant
@@ -111,7 +112,7 @@ def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str,
 @cache
 def _held(for_change: bool) -> Any:
     wanted = _PEOPLE.c.site_id, _PEOPLE.c.pid, _PEOPLE.c.status, _PEOPLE.c.status_on, _PEOPLE.c.protocol_version_id
-    statement = visible(sa.select(*wanted).where(_PEOPLE.c.pid.in_(_several("pids"))), None)
+    statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids")), None)
     return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(read=not for_change)
 
 
@@ -138,8 +139,8 @@ def _facts(dialect: str) -> Any:
         _part(
             "visit", _VISITS, name=_VISITS.c.visit_code, day=_VISITS.c.occurred_on, number=_VISITS.c.occurrence
         ).where(
-            _VISITS.c.visit_code.in_(_several("codes")),
-            _VISITS.c.occurrence.in_(_several("occurrences")),
+            among(_VISITS.c.visit_code, "codes"),
+            among(_VISITS.c.occurrence, "occurrences"),
         ),
         _part(
             "closed",
@@ -162,8 +163,4 @@ def _part(kind: str, table: Any, **columns: Any) -> Any:
         (sa.type_coerce(named[name], of) if name in named else sa.cast(null(), of)).label(name)
         for name, of in _FACT.items()
     )
-    return sa.select(*wanted).where(table.c.pid.in_(_several("pids")), table.c.site_id.in_(_several("sites")))
-
-
-def _several(name: str) -> Any:
-    return bindparam(name, expanding=True)
+    return sa.select(*wanted).where(among(table.c.pid, "pids"), among(table.c.site_id, "sites"))

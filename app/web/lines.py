@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
 
 async def batches(request: Request, size: int, longest: int) -> AsyncIterator[list[Line]]:
-    """The lines of a request, so many at a time, or as many as have `longest` bytes; empty ones are counted and left out.
+    """The lines of a request, so many at a time, or as many as have `longest` bytes; empty ones are counted, left out.
     What a client had not sent to its end when the connection broke is no line. Raises UnsupportedMediaType,
     BodyTooLarge, MalformedJson."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from app.access import Actor, found
 from app.errors import Conflict, DatabaseUnavailable, Invalid, Malformed, NotFound, RegistryError
+from app.models.among import among
 from app.models.base import canonical_json, fields_of, new_row, table_of
 from app.models.idempotency import IdempotencyRecord
 from app.security.keys import Keyring
@@ -197,7 +198,7 @@ def _wait_for(connection: Connection, lock: int) -> None:
 
 
 _OF_ACCOUNT = _RECORDS.c.account_id == bindparam("account")
-_ANSWERS = select(_RECORDS).where(_OF_ACCOUNT, _RECORDS.c.key_digest.in_(bindparam("digests", expanding=True)))
+_ANSWERS = select(_RECORDS).where(_OF_ACCOUNT, among(_RECORDS.c.key_digest, "digests"))
 _ANSWER_AND_LOCK = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("alone"), *_RECORDS.c
 ).select_from(

@@ -1,0 +1,56 @@
+"""`column IN (these values)` with all values as one parameter, so that the statement's text is the same for one of them
+and for a thousand: it is made, compiled and planned once."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BindParameter, ColumnElement, Dialect, Text, TypeDecorator, bindparam
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import Boolean, TypeEngine
+
+
+class _Several(TypeDecorator[Any]):
+    """A list: an array on PostgreSQL, JSON on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, item: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.item = item
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(ARRAY(self.item) if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return json.dumps([one.hex if isinstance(one, UUID) else one for one in value])
+
+
+class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statements
+    """Whether a column's value is one of those that are given under a name when the statement is executed."""
+
+    inherit_cache = True
+    _traverse_internals = [
+        ("column", InternalTraversal.dp_clauseelement),
+        ("values", InternalTraversal.dp_clauseelement),
+    ]
+    type = Boolean()
+
+    def __init__(self, column: Any, name: str) -> None:
+        self.column = column
+        self.values: BindParameter[Any] = bindparam(name, type_=_Several(column.type))
+
+
+@compiles(among, "postgresql")
+def _on_postgresql(element: among, compiler: Any, **options: Any) -> str:
+    return f"{compiler.process(element.column, **options)} = ANY({compiler.process(element.values, **options)})"
+
+
+@compiles(among, "sqlite")
+def _on_sqlite(element: among, compiler: Any, **options: Any) -> str:
+    values = compiler.process(element.values, **options)
+    return f"{compiler.process(element.column, **options)} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - a column of the metadata
