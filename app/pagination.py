@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -23,6 +24,10 @@ class CursorInvalid(Malformed):
     """The cursor was not made for this query and these grants; start again without it."""
 
 
+class Listed(str):
+    """A list that is written out already, as JSON."""
+
+
 class Page:
     """Reads one page of a statement and says where the next begins."""
 
@@ -32,6 +37,15 @@ class Page:
         self._limit: int = query.limit  # type: ignore[attr-defined]
         self._cursor: str | None = query.cursor  # type: ignore[attr-defined]
         self._context = self._seal_context(actor, query)
+        self._actor = actor
+
+    @cached_property
+    def _begun(self) -> dict[int, str]:
+        """How each row of a site begins: with its place, which the row does not hold."""
+        places = self._actor.places.items()
+        return {
+            site_id: f'{{"study":{json.dumps(study)},"site":{json.dumps(site)},' for site_id, (study, site) in places
+        }
 
     def _seal_context(self, actor: Actor, query: BaseModel) -> bytes:
         asked = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_none=True)
@@ -55,6 +69,12 @@ class Page:
         cursor = self._seal([getattr(rows[-1], key.key) for key in keys])
         self._link(cursor)
         return rows, cursor
+
+    def told(self, session: Session, statement: Rows, *keys: Any, ascending: bool = False) -> "Listed":
+        """The page as it is answered. The statement gives the JSON text of a row (`json_row`) first, and its site."""
+        rows, after = self.read(session, statement, *keys, ascending=ascending)
+        items = ",".join(self._begun[row.site_id] + row[0][1:] for row in rows)
+        return Listed(f'{{"items":[{items}],"next":{json.dumps(after)}}}')
 
     def _seal(self, values: list[Any]) -> str:
         plain = json.dumps([_written(value) for value in values])

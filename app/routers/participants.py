@@ -20,7 +20,7 @@ from app.models.participant import (
     ParticipantRead,
     StatusChange,
 )
-from app.pagination import Page
+from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
 from app.services import outcome_summary, participants
@@ -55,24 +55,21 @@ def _made(request: Request, read: ParticipantRead, site_id: int) -> Made:
     return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id)
 
 
-@router.get("")
+@router.get("", response_model=ParticipantList)
 def list_participants(
     query: Annotated[ParticipantFilter, Query()],
     actor: Reader,
     request: Request,
     response: Response,
     session: ReadSession,
-) -> ParticipantList:
+) -> Listed:
     """Participants of your sites, newest first."""
+    rows = participants.listed().add_columns(col(Participant.created_at), col(Participant.pid))
     statement = narrowed(
-        visible(participants.rows(), actor).where(
-            col(Participant.site_id).in_(actor.sites_at(query.study, query.site))
-        ),
+        visible(rows, actor).where(col(Participant.site_id).in_(actor.sites_at(query.study, query.site))),
         (Participant.status, query.status),
     )
-    page = Page(request, response, actor, query)
-    rows, after = page.read(session, statement, Participant.created_at, Participant.pid)
-    return ParticipantList(items=[participants.read(row, actor) for row in rows], next=after)
+    return Page(request, response, actor, query).told(session, statement, Participant.created_at, Participant.pid)
 
 
 @router.post("/lookup")

@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitFilter, VisitList
-from app.pagination import Page
+from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.services import visits
 from app.web.conditional import IfMatch, etag
@@ -44,19 +44,19 @@ def _made(request: Request, read: VisitDetail, writes: Writes, site_id: int) -> 
     return Made(read, f"/v1/visits/{read.id}", tag, site_id, writes)
 
 
-@router.get("")
+@router.get("", response_model=VisitList)
 def list_visits(
     query: Annotated[VisitFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
-) -> VisitList:
+) -> Listed:
     """Visits at your sites, newest first."""
+    rows = visits.listed().add_columns(col(Visit.created_at), col(Visit.id))
     statement = narrowed(
-        visible(visits.rows(), actor).where(col(Visit.site_id).in_(actor.sites_at(query.study, query.site))),
+        visible(rows, actor).where(col(Visit.site_id).in_(actor.sites_at(query.study, query.site))),
         (Visit.pid, query.participant),
         (Visit.visit_code, query.visit_code),
         (Visit.status, query.status),
     )
-    rows, after = Page(request, response, actor, query).read(session, statement, Visit.created_at, Visit.id)
-    return VisitList(items=[visits.read(row, actor) for row in rows], next=after)
+    return Page(request, response, actor, query).told(session, statement, Visit.created_at, Visit.id)
 
 
 @router.get("/{visit_id}")

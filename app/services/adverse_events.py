@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from app.models.adverse_event_shapes import (
 )
 from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import Finding, findings_text
+from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
 from app.models.safety_report import SaeReport
@@ -214,6 +216,21 @@ def _fields(row: AdverseEvent) -> AdverseEventFields:
 def rows() -> Rows:
     """Adverse events with the codes that an answer shows; narrow it with `visible`."""
     return sa.select(*columns(AdverseEvent), reported_at())
+
+
+@cache
+def listed() -> Rows:
+    """Adverse events as the JSON of their answers, with the site; narrow it with `visible`."""
+    events = table_of(AdverseEvent)
+    fields: dict[str, Any] = {name: events.c[name] for name in sorted(_SHOWN - {"reported_at"})}
+    fields |= {
+        "participant": ShownPid(events.c.pid),
+        "reported_at": reported_at().element,
+        "criteria": {name: events.c[name] for name in CRITERIA},
+        "codings": StoredJson(events.c.codings),
+        "findings": StoredJson(events.c.findings),
+    }
+    return sa.select(json_row("adverse_event", fields), events.c.site_id).select_from(events)
 
 
 def reported_at() -> sa.Label[Any]:

@@ -30,13 +30,11 @@ _KEYS: dict[AdverseEventSort, Any] = {
 }
 
 
-def asked(actor: Actor, query: AdverseEventFilter) -> tuple[Rows, Any, bool]:
+def asked(actor: Actor, query: AdverseEventFilter, rows: Rows) -> tuple[Rows, Any, bool]:
     """The statement, the column that it is ordered by, and whether the smallest comes first."""
     at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
-    statement = visible(adverse_events.rows(), actor).where(at, *_conditions(actor, query))
     key = _KEYS[query.sort]
-    if query.sort is AdverseEventSort.onset:
-        statement = statement.add_columns(key)
+    statement = visible(rows.add_columns(key, col(AdverseEvent.id)), actor).where(at, *_conditions(actor, query))
     if query.sort is AdverseEventSort.due:
         statement = statement.where(key.is_not(None))
     return statement, key, query.sort is AdverseEventSort.due

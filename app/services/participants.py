@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Row, func
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from app import audit, pid
 from app.access import Actor, Place, Rows, found, visible
 from app.database import unique_or, within
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, columns, fields_of, from_json, now, values
+from app.models.base import canonical_json, from_json, now, table_of, values
 from app.models.course import ProtocolMove, Screening
 from app.models.finding import Finding, findings_text
+from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import (
     STATUS_TRANSITIONS,
     Consent,
@@ -336,22 +338,24 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> Pa
     return _read(values(row), person.place, version.version)
 
 
-def rows() -> Rows:
-    """Participants with the codes that an answer shows; narrow it with `visible`."""
-    return (
-        sa.select(*columns(Participant), col(ProtocolVersion.version).label("protocol_version"))
-        .select_from(Participant)
-        .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
-    )
+@cache
+def listed() -> Rows:
+    """Participants as the JSON of their answers, with the site; narrow it with `visible`."""
+    people, versions = table_of(Participant), table_of(ProtocolVersion)
+    fields: dict[str, Any] = {name: people.c[name] for name in sorted(_SHOWN - {"pid"})}
+    fields |= {
+        "pid": ShownPid(people.c.pid),
+        "protocol_version": versions.c.version,
+        "unmet_criteria": StoredJson(people.c.unmet_criteria),
+        "findings": StoredJson(people.c.findings),
+    }
+    joined = people.join(versions, versions.c.id == people.c.protocol_version_id)
+    return sa.select(json_row("participant", fields), people.c.site_id).select_from(joined)
 
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
     person = enrolled(session, actor, symbols)
     return _read(values(person.row), person.place, person.protocol_version)
-
-
-def read(row: Row[Any], actor: Actor) -> ParticipantRead:
-    return _read(fields_of(row), actor.places[row.site_id], row.protocol_version)
 
 
 def _read(values: Mapping[str, Any], place: Place, protocol_version: str) -> ParticipantRead:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +13,9 @@ from sqlmodel import Session, col, select
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import columns, fields_of, from_json, new_row, now, values
+from app.models.base import columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import Finding, findings_text
+from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.participant import ParticipantStatus
 from app.models.visit import (
@@ -258,6 +260,15 @@ def rows() -> Rows:
     return sa.select(*columns(Visit))
 
 
+@cache
+def listed() -> Rows:
+    """Visits as the JSON of their answers, with the site; narrow it with `visible`."""
+    table = table_of(Visit)
+    fields: dict[str, Any] = {name: table.c[name] for name in sorted(_SHOWN)}
+    fields |= {"participant": ShownPid(table.c.pid), "findings": StoredJson(table.c.findings)}
+    return sa.select(json_row("visit", fields), table.c.site_id).select_from(table)
+
+
 def read(row: Row[Any], actor: Actor) -> VisitRead:
     return VisitRead(**_shown(fields_of(row), actor.places[row.site_id]))
 
@@ -268,5 +279,8 @@ def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
         "study": place.study,
         "site": place.site,
         "findings": from_json(values["findings"]),
-        **{name: values[name] for name in _RECORDED | {"id", "version", "created_at", "updated_at"}},
+        **{name: values[name] for name in _SHOWN},
     }
+
+
+_SHOWN = _RECORDED | {"id", "version", "created_at", "updated_at"}

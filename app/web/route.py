@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from app.database import opened
 from app.errors import Fault, UnsupportedMediaType, ValidationFailed
+from app.pagination import Listed
 from app.web.problems import shown
 from app.web.strict_json import StrictRequest
 
@@ -56,9 +57,10 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
     def answering(**named: Any) -> Any:
         with opened(named) as arguments:
             made = endpoint(**arguments)
-            if not isinstance(made, BaseModel):
+            if not isinstance(made, BaseModel | Listed):
                 return made
-            response = Response(made.model_dump_json(), status, media_type="application/json")
+            text = made if isinstance(made, Listed) else made.model_dump_json()
+            response = Response(text, status, media_type="application/json")
         if "response" in named:
             response.headers.update(named["response"].headers)
         return response

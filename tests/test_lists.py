@@ -1,0 +1,61 @@
+"""Lists that the database writes as JSON hold what their shape says, and what the single record says."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from app.models.adverse_event_shapes import AdverseEventList
+from app.models.participant import ParticipantList
+from app.models.visit import VisitList
+from tests.world import World, madrs
+
+
+def events(world: World) -> None:
+    pid = world.enrolled()
+    coding = {"system": "own", "term": "Cephalalgia “left”", "level": "pt"}
+    plain = world.event(pid, term='a "quoted" \\ term\n', codings=[coding], relatedness_drug="possible", expected=False)
+    serious = world.event(
+        pid, criteria={"hospitalisation": True}, aware_at="2025-02-03T10:00:00+01:00", onset="2025-02"
+    )
+    for body in (plain, serious, {**world.event(pid), "onset": None, "severity": "severe"}):
+        assert world.staff_a.post("/v1/adverse-events", body).is_success
+
+
+def visits(world: World) -> None:
+    pid = world.enrolled()
+    for body in (
+        world.visit(pid, outcomes=[madrs(3)]),
+        world.visit(pid, "PREP1", None, status="missed", deviation_reason="Ill, “flu”\tand tired"),
+    ):
+        assert world.staff_a.post("/v1/visits", body).is_success
+
+
+def participants(world: World) -> None:
+    for body in (
+        world.enrolment(),
+        {**world.enrolment(), "enrolled_on": None, "eligibility": {"met": False, "unmet": ["INCL02"]}, "race": "ASIAN"},
+    ):
+        assert world.staff_a.post("/v1/participants", body).is_success
+
+
+@pytest.mark.parametrize(
+    ("path", "made", "shape"),
+    [
+        ("/v1/adverse-events", events, AdverseEventList),
+        ("/v1/visits", visits, VisitList),
+        ("/v1/participants", participants, ParticipantList),
+    ],
+    ids=["adverse events", "visits", "participants"],
+)
+def test_a_list_says_of_a_record_what_the_record_says(
+    world: World, path: str, made: Callable[[World], None], shape: type[BaseModel]
+) -> None:
+    made(world)
+    listed = world.staff_a.get(path).json()
+    assert len(listed["items"]) >= 2
+    assert shape.model_validate_json(world.staff_a.get(path).content, strict=False).model_dump(mode="json") == listed
+    for item in listed["items"]:
+        single: dict[str, Any] = world.staff_a.get(f"{path}/{item.get('id') or item['pid']}").json()
+        assert item == {name: single[name] for name in item}
