@@ -1,6 +1,7 @@
 """A retried POST happens once: the same key gives the first answer again, to the one who asked and no longer than
 they may see it."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -137,6 +138,22 @@ def test_twenty_equal_requests_at_once_make_one_record(live: LiveStudy) -> None:
         entries = select(func.count()).where(col(AuditEntry.subject_id) == answers[0].json()["id"])
         assert (connection.scalar(events), connection.scalar(entries)) == (1, 1)
     engine.dispose()
+
+
+def test_a_retry_that_meets_the_first_request_at_work_is_told_to_come_again(world: World) -> None:
+    pid, key, post = world.enrolled(), str(uuid4()), "/v1/adverse-events"
+    body, database = world.event(pid), world.registry.database
+    with ThreadPoolExecutor(1) as thread:
+        with database.write() as other:  # somebody changes the participant, so the first request waits
+            other.execute(update(Participant).where(col(Participant.pid) == normalise(pid)).values(race="WHITE"))
+            first = thread.submit(world.staff_a.post, post, body, key)
+            time.sleep(0.3)
+            again = world.staff_a.post(post, body, key)
+        assert first.result().status_code in ({503} if database.is_sqlite else {201})
+    told = {"database_unavailable"} if database.is_sqlite else {"idempotency_key_in_flight"}
+    assert (again.json()["code"], again.headers["Retry-After"]) == (told.pop(), "1")
+    assert world.staff_a.post(post, body, key).status_code == 201
+    assert len(world.staff_a.get(post, participant=pid).json()["items"]) == 1
 
 
 def test_twenty_equal_enrolments_at_once_make_one_person(live: LiveStudy) -> None:
