@@ -162,7 +162,8 @@ def test(context: typer.Context) -> None:
 
     side_by_side = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
     command = [sys.executable, "-m", "pytest", *side_by_side, *context.args]
-    raise typer.Exit(subprocess.call(command, cwd=ROOT))  # noqa: S603
+    compiled_once = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    raise typer.Exit(subprocess.call(command, cwd=ROOT, env=compiled_once))  # noqa: S603
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The audit trail: every write is in it, and a chain that was tampered with names its first bad entry."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
-from app import audit, schema
+from app import audit
 from app.audit import Event
 from app.database import Database
 from app.models.audit import AuditChain, AuditEntry
@@ -91,18 +92,29 @@ def test_every_correction_asks_for_a_reason_of_three_characters_or_more(world: W
 # Tampering, on a database of its own whose triggers are taken away.
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, migrated: Callable[[str], str]) -> Path:
+    """A database with a chain of 40 entries at site 7, in one file."""
+    file = tmp_path_factory.mktemp("chain") / "chain.db"
+    shutil.copy(migrated("sqlite").removeprefix("sqlite:///"), file)
+    with opened(file) as database, database.write() as session:
+        for number in range(20):
+            change = {"field": "value", "old": number, "new": number + 1}
+            pair = [Event("visit:amended", "visit", f"v{number}", 1, [change], "a reason")] * 2
+            audit.append(session, audit.SYSTEM, 7, pair)
+        for trigger in session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
+            session.execute(text(f"DROP TRIGGER {trigger}"))
+    return file
+
+
+def opened(file: Path) -> Database:
+    return Database(Settings(environment="demo", database_url=f"sqlite:///{file}"))
+
+
 @pytest.fixture
-def chain(tmp_path: Path) -> Iterator[Database]:
-    """A chain of 40 entries at site 7."""
-    with Database(Settings(environment="demo", database_url=f"sqlite:///{tmp_path / 'chain.db'}")) as database:
-        schema.upgrade(database)
-        with database.write() as session:
-            for number in range(20):
-                change = {"field": "value", "old": number, "new": number + 1}
-                pair = [Event("visit:amended", "visit", f"v{number}", 1, [change], "a reason")] * 2
-                audit.append(session, audit.SYSTEM, 7, pair)
-            for trigger in session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
-                session.execute(text(f"DROP TRIGGER {trigger}"))
+def chain(untouched: Path, tmp_path: Path) -> Iterator[Database]:
+    """A copy of it, to be tampered with."""
+    with opened(Path(shutil.copy(untouched, tmp_path))) as database:
         yield database
 
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from app.main import create_app
 from app.settings import Settings
 from tests.hostile_requests import NAMES, Targets
-from tests.route_cases import CASES, PUBLIC, Route
+from tests.ready import Requests
+from tests.route_cases import PUBLIC, Route
 from tests.server import LiveServer
 from tests.test_permissions import MATRIX, caller_of
 from tests.world import Caller, Registry, World
@@ -40,15 +41,19 @@ def require_contract(answer: Response, status: int) -> None:
         assert not [leak for leak in LEAKS if leak in answer.text.lower()]
 
 
+@pytest.fixture(scope="module")
+def requests(registry: Registry) -> Requests:
+    return Requests(World(registry))
+
+
 @pytest.mark.parametrize("route", MATRIX, ids=" ".join)
-def test_success_401_and_403_keep_the_contract_on_every_route(world: World, route: Route) -> None:
-    case = CASES[route]
-    role = min(MATRIX[route])
-    good = case(world, caller_of(world, role), "A")
+def test_success_401_and_403_keep_the_contract_on_every_route(requests: Requests, route: Route) -> None:
+    world = requests.world
+    require_contract(requests.refused(route, Caller(world.registry.client, "not-a-token")), 401)
+    require_contract(requests.refused(route, world.nobody), 403)
+    good = requests.admitted(route, caller_of(world, min(MATRIX[route])))
     require_contract(good, good.status_code)
     assert good.is_success
-    require_contract(case(world, Caller(world.registry.client, "not-a-token"), "A"), 401)
-    require_contract(case(world, world.nobody, "A"), 403)
 
 
 @pytest.fixture(scope="module")

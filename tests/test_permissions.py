@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ from app.models.account import Account, Role
 from app.permissions import Permission
 from app.services.grants import SITE_ROLES
 from tests.monitor_cases import an_event
+from tests.ready import Requests
 from tests.route_cases import BULK, CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit
 from tests.world import Caller, Registry, World
 
@@ -194,20 +196,16 @@ def test_every_protected_route_has_a_row_in_the_matrix_and_a_case(registry: Regi
     assert protected == MATRIX.keys() == CASES.keys()
 
 
-@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
-def test_a_role_is_admitted_exactly_where_the_matrix_says(world: World, route: Route) -> None:
-    for role in Role:
-        answer = CASES[route](world, caller_of(world, role), "A")
-        if role in MATRIX[route]:
-            assert answer.is_success, (role, answer.text)
-        else:
-            assert (answer.status_code, answer.json()["code"]) == (403, "permission_missing"), role
+@pytest.fixture(scope="module")
+def requests(registry: Registry) -> Requests:
+    return Requests(World(registry))
 
 
 @pytest.mark.parametrize("route", MATRIX, ids=" ".join)
-def test_nobody_is_admitted_without_a_token_or_a_grant(world: World, route: Route) -> None:
-    assert CASES[route](world, world.nobody, "A").status_code == 403
-    refused = CASES[route](world, Caller(world.registry.client, "not-a-token"), "A")
+def test_nobody_is_admitted_without_a_token_or_a_grant(requests: Requests, route: Route) -> None:
+    world = requests.world
+    assert requests.refused(route, world.nobody).status_code == 403
+    refused = requests.refused(route, Caller(world.registry.client, "not-a-token"))
     assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid")
     assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
 
@@ -218,36 +216,72 @@ def expired(world: World, account: Account) -> Caller:
         return Caller(world.registry.client, world.token(account))
 
 
-@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
-def test_an_expired_token_and_a_revoked_grant_admit_nobody(world: World, route: Route) -> None:
-    for role in sorted(MATRIX[route]):
+@dataclass
+class Former:
+    """Somebody who had a role until it was revoked, with the tokens of each time."""
+
+    ran_out: Caller
+    before: Caller
+    after: Caller
+
+    @classmethod
+    def holder(cls, world: World, role: Role) -> "Former":
         account = world.account((role, "A" if role in SITE_ROLES else None))
-        ran_out = CASES[route](world, expired(world, account), "A")
-        assert (ran_out.status_code, ran_out.json()["code"]) == (401, "token_invalid"), role
-        before = Caller(world.registry.client, world.token(account))
+        ran_out, before = expired(world, account), Caller(world.registry.client, world.token(account))
         world.revoke(account)
-        stale = CASES[route](world, before, "A")
+        return cls(ran_out, before, Caller(world.registry.client, world.token(account)))
+
+
+@pytest.fixture(scope="module")
+def former(requests: Requests) -> dict[Role, Former]:
+    return {role: Former.holder(requests.world, role) for role in Role}
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_an_expired_token_and_a_revoked_grant_admit_nobody(
+    requests: Requests, former: dict[Role, Former], route: Route
+) -> None:
+    for role in sorted(MATRIX[route]):
+        ran_out = requests.refused(route, former[role].ran_out)
+        assert (ran_out.status_code, ran_out.json()["code"]) == (401, "token_invalid"), role
+        stale = requests.refused(route, former[role].before)
         assert (stale.status_code, stale.json()["code"]) == (401, "grants_changed"), role
-        assert CASES[route](world, Caller(world.registry.client, world.token(account)), "A").status_code == 403, role
+        assert requests.refused(route, former[role].after).status_code == 403, role
+
+
+@pytest.fixture(scope="module")
+def elsewhere(registry: Registry) -> World:
+    return World(registry)
 
 
 @pytest.mark.parametrize("route", sorted(OF_A_STUDY), ids=" ".join)
-def test_another_studys_record_is_404_on_every_route(world: World, route: Route) -> None:
-    elsewhere = World(world.registry)
+def test_another_studys_record_is_404_on_every_route(requests: Requests, elsewhere: World, route: Route) -> None:
     for role in sorted(MATRIX[route] - ADMIN):
-        answer = CASES[route](world, caller_of(elsewhere, role), "A")
+        answer = requests.refused(route, caller_of(elsewhere, role))
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), role
 
 
 @pytest.mark.parametrize("route", sorted(OF_A_SITE), ids=" ".join)
-def test_another_sites_record_is_404_on_every_route(world: World, route: Route) -> None:
+def test_another_sites_record_is_404_on_every_route(requests: Requests, route: Route) -> None:
+    world = requests.world
     callers = {Role.site_staff: world.staff_a, Role.investigator: world.investigator, Role.monitor: world.monitor_a}
     own = next(caller for role, caller in callers.items() if role in MATRIX[route])
-    answer = CASES[route](world, own, "B")
+    answer = requests.refused(route, own, "B")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     if Role.monitor in MATRIX[route]:
-        assert CASES[route](world, world.monitor_a, "B").status_code == 404
-        assert CASES[route](world, world.monitor, "B").is_success
+        assert requests.refused(route, world.monitor_a, "B").status_code == 404
+        assert requests.admitted(route, world.monitor, "B").is_success
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_a_role_is_admitted_exactly_where_the_matrix_says(requests: Requests, route: Route) -> None:
+    world = requests.world
+    for role in EVERYBODY - MATRIX[route]:
+        answer = requests.refused(route, caller_of(world, role))
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_missing"), role
+    for role in MATRIX[route]:
+        answer = requests.admitted(route, caller_of(world, role))
+        assert answer.is_success, (role, answer.text)
 
 
 def test_a_foreign_record_and_an_absent_one_are_answered_alike(world: World) -> None:

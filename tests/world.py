@@ -49,23 +49,23 @@ class Caller:
     """Somebody with a token. POSTs carry a fresh Idempotency-Key unless the test gives one."""
 
     def __init__(self, client: TestClient, token: str) -> None:
-        self._client, self.token = client, token
+        self.client, self.token = client, token
 
     def get(self, path: str, **parameters: Any) -> Response:
-        return self._client.get(path, params=parameters, headers=self._headers())
+        return self.client.get(path, params=parameters, headers=self.headers())
 
     def post(self, path: str, body: Any, key: str | None = None, **headers: str) -> Response:
-        sent = self._headers(**{"Idempotency-Key": key or str(uuid4()), **headers})
-        return self._client.post(path, json=body, headers=sent)
+        sent = self.headers(**{"Idempotency-Key": key or str(uuid4()), **headers})
+        return self.client.post(path, json=body, headers=sent)
 
     def patch(self, path: str, body: Any, etag: str | None = None) -> Response:
-        return self._client.patch(path, json=body, headers=self._headers(**({"If-Match": etag} if etag else {})))
+        return self.client.patch(path, json=body, headers=self.headers(**({"If-Match": etag} if etag else {})))
 
     def raw(self, method: str, path: str, content: bytes, **headers: str) -> Response:
         sent = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4()), **headers}
-        return self._client.request(method, path, content=content, headers=self._headers(**sent))
+        return self.client.request(method, path, content=content, headers=self.headers(**sent))
 
-    def _headers(self, **more: str) -> dict[str, str]:
+    def headers(self, **more: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}", **more}
 
 
