@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     smtp_from: str | None = None
     """The sender's mail address; required with a mail server."""
 
+    reserved_pids_per_site: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """How many pids a site may have reserved, in blocks that are open, without anybody enrolled under them."""
+
     retry_days: Annotated[int, Field(ge=30, le=3_650)] = 90
     """How long a retry under the same Idempotency-Key gets the first answer; longer than any tablet is offline."""
 

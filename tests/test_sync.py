@@ -128,7 +128,7 @@ def test_a_discarded_act_is_gone_and_remembered(world: World) -> None:
     place, decision = f"/v1/sync/{wrong['id']}/resolution", {"decision": "discard", "reason": "entered twice"}
     assert world.staff_a.post(place, decision).json()["results"][0]["result"] == "blocked"
     again = world.staff_a.post(place, decision)
-    assert (again.status_code, again.json()["code"]) == (409, "not_refused")
+    assert (again.status_code, again.json()["code"]) == (409, "act_settled")
     with world.registry.database.read() as session:
         rows = session.exec(select(SyncOperation).where(col(SyncOperation.state) == "discarded")).all()
     assert {row.sealed for row in rows} == {None}
