@@ -128,6 +128,7 @@ class requires:  # noqa: N801 - reads as a word in route signatures
             actor = await run_in_threadpool(load_actor, request.app.state.database, claims, self.permission)
             known.keep(claims, actor, asked)
         request.state.actor = actor
+        request.app.state.rates.take(request, actor.account_id)
         if self.permission not in actor.held:
             fault = Fault("", "permission_missing", f"Needs the permission {self.permission}")
             raise PermissionMissing(fault, headers=_challenge("insufficient_scope", self.permission))

@@ -15,6 +15,7 @@ import httpx
 import sqlalchemy as sa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from app import audit, pid
@@ -22,13 +23,15 @@ from app.access import Actor, Rows, found
 from app.database import Database
 from app.errors import Conflict
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json, columns, now
+from app.models.base import canonical_json, columns, now, table_of, values
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
 from app.request_id import current_request_id
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 from app.services import pid_reservations
+from app.web.rates import uncounted
 
+_ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _LATER = frozenset({401, 429, 502, 503, 504})
 """Answers that say nothing about any act: what is left waits for the next call. So does what is answered with a time to
@@ -61,20 +64,26 @@ class Shelf:
         self.database, self._keyring, self._account_id = database, keyring, account_id
 
     def keep(self, operations: Sequence[Operation]) -> dict[UUID, SyncState | None]:
-        """Store what is new, before anything is tried; gives how each stood before. Raises OperationIdReused."""
-        before: dict[UUID, SyncState | None] = {}
+        """Store what is new, before anything is tried; gives how each stood before. The same may come in two calls at
+        once: in the order of their ids, so that neither waits for the other for ever. Raises OperationIdReused."""
+        sent = {one.id: one for one in operations}
+        fresh = [
+            values(
+                SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
+            )
+            for one in sent.values()
+        ]
         with self.database.write() as session:
-            for one in operations:
-                digest = self._digest(one)
-                row = session.get(SyncOperation, (self._account_id, one.id))
-                if row is not None and row.digest != digest:
-                    raise OperationIdReused
-                before[one.id] = row.state if row is not None else None
-                if row is None:
-                    kept = SyncOperation(account_id=self._account_id, id=one.id, digest=digest, sealed=self.sealed(one))
-                    session.add(kept)
-                    session.flush()
-        return before
+            dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+            kept = dialect.insert(_ACTS).values(sorted(fresh, key=lambda row: row["id"])).on_conflict_do_nothing()
+            new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
+            mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
+                _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)
+            )
+            there = {row.id: row for row in session.execute(mine)}
+            if any(there[row["id"]].digest != row["digest"] for row in fresh) or _two_of_one_id(operations):
+                raise OperationIdReused
+        return {one: None if one in new else SyncState(there[one].state) for one in sent}
 
     def _digest(self, one: Operation) -> str:
         return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
@@ -122,6 +131,12 @@ class Shelf:
             return {row.id: row for row in session.exec(mine)}
 
 
+def _two_of_one_id(operations: Sequence[Operation]) -> bool:
+    """Whether one call gives one id to two different acts."""
+    first: dict[UUID, Operation] = {}
+    return any(first.setdefault(one.id, one) != one for one in operations)
+
+
 class Courier:
     """Delivers what waits for one caller."""
 
@@ -129,7 +144,7 @@ class Courier:
         self._request, self._actor, self._authorization = request, actor, request.headers["authorization"]
         self.shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
         client = (request.client.host if request.client else "unknown", 0)
-        transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False, client=client)
+        transport = httpx.ASGITransport(app=uncounted(request.app), raise_app_exceptions=False, client=client)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
 
