@@ -30,6 +30,7 @@ from app.models.extract import Extract
 from app.models.label_disclosure import LabelDisclosure
 from app.models.outcome import Outcome
 from app.models.participant import Participant
+from app.models.pid_reservation import PidReservation, ReservedPid
 from app.models.safety_signal import SafetySignal
 from app.models.sign_in import Revocation
 from app.models.signature import Signature
@@ -128,6 +129,7 @@ class requires:  # noqa: N801 - reads as a word in route signatures
             actor = await run_in_threadpool(load_actor, request.app.state.database, claims, self.permission)
             known.keep(claims, actor, asked)
         request.state.actor = actor
+        request.app.state.rates.take(request, actor.account_id)
         if self.permission not in actor.held:
             fault = Fault("", "permission_missing", f"Needs the permission {self.permission}")
             raise PermissionMissing(fault, headers=_challenge("insufficient_scope", self.permission))
@@ -286,7 +288,9 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "notification": _of_the_deployment,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),
+    "pid_reservation": _own_sites(PidReservation.site_id),
     "protocol_version": _own_studies(ProtocolVersion.study_id),
+    "reserved_pid": _own_sites(ReservedPid.site_id),
     "safety_signal": _own_sites(SafetySignal.site_id),
     "signature": _own_sites(Signature.site_id),
     "site": lambda actor: true() if actor.everywhere else _own_sites(Site.id)(actor),

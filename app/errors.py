@@ -189,6 +189,20 @@ class TooManyAttempts(RegistryError):
     title = "Too many requests"
 
 
+class RateExceeded(RegistryError):
+    """This account sends more requests than it may (REGISTRY_REQUESTS_PER_MINUTE); wait as Retry-After says."""
+
+    status = 429
+    title = "Too many requests"
+
+
+class BodyTooSlow(RegistryError):
+    """The body did not arrive in time (REGISTRY_BODY_SECONDS); send the request again, under the same key."""
+
+    status = 408
+    title = "Request timeout"
+
+
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached or is busy; try again."""
 

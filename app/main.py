@@ -36,6 +36,7 @@ from app.routers import (
     monitoring_queries,
     outcomes,
     participants,
+    pid_reservations,
     sae,
     safety_signals,
     signatures,
@@ -57,6 +58,7 @@ from app.settings import Settings
 from app.web import contract, logs, metrics, oauth, problems
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
+from app.web.rates import Rates
 
 ROUTERS = (
     visits,
@@ -64,6 +66,7 @@ ROUTERS = (
     ae_summary,
     adverse_events,
     participants,
+    pid_reservations,
     changes,
     bulk,
     sync,
@@ -94,7 +97,10 @@ ROUTERS = (
 BROWSERS: Mapping[str, Any] = {
     "allow_methods": ["GET", "PATCH", "POST"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-Id"],
-    "expose_headers": ["ETag", "Idempotent-Replayed", "Link", "Location", "Retry-After", "X-Request-Id"],
+    "expose_headers": [
+        *("ETag", "Idempotent-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
+        "X-Request-Id",
+    ],
 }
 """What pages of the allowed origins may send and read. Without credentials: no token is ever in a cookie."""
 
@@ -124,6 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.passwords = Passwords(settings)
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
+    app.state.rates = Rates(settings.requests_per_minute)
     app.state.refusals = Refusals(app.state.database)
     app.state.builder = Builder(settings)
     app.add_middleware(RequestLimits, settings=settings)

@@ -18,6 +18,7 @@ NOT_SETTINGS = frozenset(
         "REGISTRY_ADMIN_PASSWORD",
         "REGISTRY_NEW_PASSWORD",
         "REGISTRY_SECRETS_DIR",
+        "REGISTRY_TEST_ALL_ORDERS",
         "REGISTRY_TEST_FUZZED_TOKENS",
         "REGISTRY_TEST_FUZZ_SEED",
         "REGISTRY_TEST_POSTGRES_URL",
@@ -124,6 +125,12 @@ class Settings(BaseSettings):
     max_bulk_lines: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     """Lines of one bulk request; of all-or-nothing ones too."""
 
+    body_seconds: Annotated[int, Field(ge=5, le=3_600)] = 60
+    """How long a request's body may take to arrive, and each fifty lines of a bulk upload; then it is 408."""
+
+    requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
+    """Requests of one account in each worker, which may come at once; beyond, 429 with `Retry-After`. 0: any number."""
+
     max_header_bytes: Annotated[int, Field(ge=4_096, le=60_000)] = 16 * 1024
     """More bytes of headers, names and values together, are refused with 431. An access token may have 4096."""
 
@@ -175,6 +182,9 @@ class Settings(BaseSettings):
 
     smtp_from: str | None = None
     """The sender's mail address; required with a mail server."""
+
+    reserved_pids_per_site: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """How many pids a site may have reserved, in blocks that are open, without anybody enrolled under them."""
 
     retry_days: Annotated[int, Field(ge=30, le=3_650)] = 90
     """How long a retry under the same Idempotency-Key gets the first answer; longer than any tablet is offline."""

@@ -46,6 +46,7 @@ def main() -> None:
             key_file=Path(folder) / "keys.json",
             access_token_seconds=43_200,
             sqlite_synchronous=options.synchronous,
+            requests_per_minute=0,
         )
         seeded = seed(settings, Volume(options.people))
         with _served(settings) as (base_url, pid):

@@ -343,13 +343,31 @@ def _new_outcome_of(world: World, site: str) -> dict[str, Any]:
     return {"participant": visit["participant"], "visit": visit["id"], **madrs(2)}
 
 
+def a_block(world: World, site: str) -> Response:
+    """Reserved pids that the site's own staff drew."""
+    return made(world, site, RESERVATIONS, {"study": world.study, "site": site, "count": 2})
+
+
+RESERVATIONS = "/v1/pid-reservations"
+CASES |= {
+    ("GET", RESERVATIONS): lambda world, caller, site: caller.get(RESERVATIONS),
+    ("POST", RESERVATIONS): lambda world, caller, site: caller.post(
+        RESERVATIONS, {"study": world.study, "site": site, "count": 2}
+    ),
+    ("GET", RESERVATIONS + "/{reservation_id}"): lambda world, caller, site: caller.get(
+        a_block(world, site).headers["Location"]
+    ),
+    ("POST", RESERVATIONS + "/{reservation_id}/closure"): lambda world, caller, site: caller.post(
+        f"{a_block(world, site).headers['Location']}/closure", {"reason": "tablet sent back"}
+    ),
+}
 CASES |= {
     route: lambda world, caller, site, path=route[1]: _one_line(world, caller, site, path) for route in sorted(BULK)
 }
 
 SITE_PLACES = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety"),
-    *("/v1/signatures", "/v1/data-queries", "/v1/locks", "/v1/verifications"),
+    *("/v1/signatures", "/v1/data-queries", "/v1/locks", "/v1/verifications", "/v1/pid-reservations"),
 )
 OF_A_SITE: frozenset[Route] = frozenset(
     route

@@ -1,22 +1,34 @@
 """Sync: whatever the order and the batches, the registry ends in the state that the people meant."""
 
+import asyncio
+import json
 import os
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from httpx2 import Response
 from sqlmodel import col, select
 
-from app.models.sync import SyncOperation
+from app.models.account import Role, RoleGrant
+from app.models.sync import Operation, SyncOperation
+from app.services.sync import Courier, Made
+from tests.closing_cases import lock_of
 from tests.hostile import census
 from tests.world import Caller, World, madrs
 
 Row = dict[str, Any]
-SIX = list(permutations(range(6)))
-ORDERS = SIX if os.environ.get("REGISTRY_ALL_ORDERS") else SIX[:: len(SIX) // 18]
-"""All 720 with REGISTRY_ALL_ORDERS=1."""
+ALL = "REGISTRY_TEST_ALL_ORDERS" in os.environ
+"""Send all 720 orders, at once and one by one, which takes many minutes."""
+
+PARTS = 40 if ALL else 1
+"""No token lives as long as all of them take."""
 
 
 def act(path: str, body: Row, **more: Any) -> Row:
@@ -54,15 +66,102 @@ def state(world: World, person: Row, told: dict[str, Row]) -> list[Any]:
     return [visit["occurred_on"], visit["version"], outcome["scores"][0]["value"], event["severity"]]
 
 
-@pytest.mark.parametrize("batches", [6, 1], ids=["at once", "one by one"])
-def test_every_order_ends_in_the_same_state(world: World, batches: int) -> None:
-    for order in ORDERS if batches == 6 else ORDERS[::3]:
+BEFORE = ((0, 1), (0, 3), (1, 2), (1, 4), (4, 5))
+"""Which of the six has to be done before which."""
+
+ORDERS = list(permutations(range(6)))
+POSSIBLE = [order for order in ORDERS if all(order.index(one) < order.index(other) for one, other in BEFORE)]
+
+
+class Desk:
+    """Where a courier finds what waits, without a registry behind it."""
+
+    def __init__(self, acts: list[Row]) -> None:
+        self.acts = [Operation.model_validate_json(json.dumps(one)) for one in acts]
+        self.arrived: list[Operation] = []
+        self.sent: list[int] = []
+
+    def waiting(self) -> tuple[list[Operation], dict[str, Made]]:
+        done = {f"@{self.acts[number].id}": Made(f"/v1/x/{number}", '"1"') for number in self.sent}
+        return [one for one in self.arrived if f"@{one.id}" not in done], done
+
+    def note(self, *_: Any) -> None:
+        """Nobody reads it."""
+
+    async def deliver(self, request: Any) -> None:
+        def answer(asked: httpx.Request) -> httpx.Response:
+            ids = [str(one.id) for one in self.acts]
+            self.sent.append(ids.index(asked.headers["Idempotency-Key"]))
+            return httpx.Response(201, headers={"Location": f"/v1/x/{self.sent[-1]}", "ETag": '"1"'}, json={})
+
+        courier = Courier(request, request.state.actor)
+        courier.shelf = self  # type: ignore[assignment]
+        courier._http = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://registry")
+        await courier.deliver()
+
+
+async def _at_once(work: Callable[..., Any], *given: Any) -> Any:
+    return work(*given)
+
+
+def test_in_all_720_orders_each_act_is_sent_once_and_after_what_it_refers_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once and in some batches: a registry meets fifteen orders, and the next test sends these to it."""
+    monkeypatch.setattr("app.services.sync.run_in_threadpool", _at_once)
+    bodies: Any = SimpleNamespace(enrolment=dict, visit=lambda name: {"participant": name})
+    bodies.event = bodies.visit
+    random, acts, actor = Random(720), six(bodies), SimpleNamespace(account_id=uuid4())
+    app = SimpleNamespace(state=SimpleNamespace(database=None, keyring=None))
+    asked = {"headers": {"authorization": "Bearer x"}, "app": app, "client": None}
+    request = SimpleNamespace(**asked, state=SimpleNamespace(actor=actor))
+
+    async def met_in(order: tuple[int, ...], cuts: Collection[int]) -> tuple[int, ...]:
+        desk = Desk(acts)
+        for place, number in enumerate(order):
+            if place in cuts:
+                await desk.deliver(request)
+            desk.arrived.append(desk.acts[number])
+        await desk.deliver(request)
+        return tuple(desk.sent)
+
+    async def met_in_all() -> set[tuple[int, ...]]:
+        cut = [((), random.sample(range(1, 6), random.randint(1, 5))) for _ in ORDERS]
+        return {await met_in(order, cuts) for order, both in zip(ORDERS, cut, strict=True) for cuts in both}
+
+    met = asyncio.run(met_in_all())
+    assert met == set(POSSIBLE)
+    assert len(met) == 15
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("batch", [6, 1], ids=["at once", "one by one"])
+def test_every_order_ends_in_the_same_state(world: World, batch: int, part: int) -> None:
+    few = POSSIBLE if batch == 1 else ORDERS[::240]
+    for order in ORDERS[part::PARTS] if ALL else few:
         acts = six(world)
         sent, told = [acts[place] for place in order], {}
-        for start in range(0, 6, batches):
-            told |= sync(world.staff_a, *sent[start : start + batches])
+        for start in range(0, 6, batch):
+            told |= sync(world.staff_a, *sent[start : start + batch])
         assert {one["result"] for one in told.values()} == {"created"}, order
         assert state(world, acts[0], told) == ["2025-01-27", 3, 20, "mild"], order
+
+
+@pytest.mark.parametrize("seed", range(120 if ALL else 2))
+def test_any_batching_with_doubles_and_retries_ends_in_the_same_state(world: World, seed: int) -> None:
+    """As apps do whose answers get lost: acts sent again in other batches, and while the first call is under way."""
+    random, acts = Random(seed), six(world)
+    sent = acts + random.choices(acts, k=3)
+    random.shuffle(sent)
+    told: dict[str, Row] = {}
+    while sent:
+        size = random.randint(1, 5)
+        batch, sent = sent[:size], sent[size:]
+        copies = random.choice([1, 1, 2])
+        with ThreadPoolExecutor(copies) as calls:
+            for answer in calls.map(lambda batch: sync(world.staff_a, *batch), [batch] * copies):
+                told |= answer
+    told = sync(world.staff_a, *acts)
+    assert {one["result"] for one in told.values()} == {"replayed"}
+    assert state(world, acts[0], told) == ["2025-01-27", 3, 20, "mild"]
 
 
 def test_what_waits_says_for_what_and_is_done_when_that_is_there(world: World) -> None:
@@ -128,10 +227,66 @@ def test_a_discarded_act_is_gone_and_remembered(world: World) -> None:
     place, decision = f"/v1/sync/{wrong['id']}/resolution", {"decision": "discard", "reason": "entered twice"}
     assert world.staff_a.post(place, decision).json()["results"][0]["result"] == "blocked"
     again = world.staff_a.post(place, decision)
-    assert (again.status_code, again.json()["code"]) == (409, "not_refused")
+    assert (again.status_code, again.json()["code"]) == (409, "act_settled")
     with world.registry.database.read() as session:
         rows = session.exec(select(SyncOperation).where(col(SyncOperation.state) == "discarded")).all()
     assert {row.sealed for row in rows} == {None}
+
+
+def test_an_act_that_waits_for_what_never_comes_can_be_pointed_elsewhere(world: World) -> None:
+    person, visit, *_ = six(world)
+    sync(world.staff_a, visit)
+    place = f"/v1/sync/{visit['id']}/resolution"
+    decision = {"decision": "send", "reason": "enrolled online meanwhile", "body": world.visit(world.enrolled())}
+    assert world.staff_a.post(place, decision).json()["results"][0]["result"] == "created"
+    sync(world.staff_a, act("/v1/visits", world.visit(f"@{person['id']}")))
+    (left,) = world.staff_a.get("/v1/sync", state="waiting").json()["items"]
+    gone = world.staff_a.post(f"/v1/sync/{left['id']}/resolution", {"decision": "discard", "reason": "entered twice"})
+    assert gone.status_code == 200
+    assert world.staff_a.get("/v1/sync", state="waiting").json()["items"] == []
+
+
+def test_an_act_that_meets_a_lock_is_kept_until_the_lock_is_lifted(world: World) -> None:
+    pid = world.enrolled()
+    lock = world.monitor.post("/v1/locks", {**lock_of(world, "A"), "participant": pid})
+    event = act("/v1/adverse-events", world.event(pid))
+    told = sync(world.staff_a, event)[event["id"]]
+    assert (told["result"], told["problem"]["code"]) == ("blocked", "data_locked")
+    (kept,) = world.staff_a.get("/v1/sync", state="refused").json()["items"]
+    assert kept["body"] == event["body"]
+    assert world.monitor.post(f"{lock.headers['Location']}/lifting", {"reason": "a late page"}).status_code == 201
+    again = {"decision": "send", "reason": "the lock was lifted"}
+    done = world.staff_a.post(f"/v1/sync/{event['id']}/resolution", again).json()
+    assert done["results"][0]["result"] == "created"
+
+
+def test_an_act_is_kept_while_its_sender_has_no_grant_there(world: World) -> None:
+    account = world.account((Role.site_staff, "A"))
+    person = act("/v1/participants", world.enrolment("B"))
+    told = sync(Caller(world.registry.client, world.token(account)), person)[person["id"]]
+    assert (told["result"], told["problem"]["code"]) == ("invalid", "not_found")
+    world.revoke(account)
+    nobody = Caller(world.registry.client, world.token(account))
+    assert nobody.post("/v1/sync", {"operations": [person]}).status_code == 403
+    with world.registry.database.write() as session:
+        at = {"account_id": account.id, "study_id": world.study_id, "site_id": world.site_ids["B"]}
+        session.add(RoleGrant(role=Role.site_staff, **at))
+    again = Caller(world.registry.client, world.token(account))
+    (kept,) = again.get("/v1/sync", state="refused").json()["items"]
+    assert kept["body"] == person["body"]
+    send = {"decision": "send", "reason": "the grant has come"}
+    assert again.post(f"/v1/sync/{person['id']}/resolution", send).json()["results"][0]["result"] == "created"
+
+
+def test_a_defect_of_ours_holds_up_only_what_hangs_on_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    person, visit, outcome, event, *_ = six(world)
+    with monkeypatch.context() as broken:
+        broken.setattr("app.routers.visits.record", lambda *_: 1 / 0)
+        told = sync(world.staff_a, visit, outcome, event, person)
+        kinds = {one["id"]: told[one["id"]]["result"] for one in (person, visit, outcome, event)}
+        assert list(kinds.values()) == ["created", "blocked", "blocked", "created"]
+    told = sync(world.staff_a, event)
+    assert {told[one["id"]]["result"] for one in (visit, outcome)} == {"created"}
 
 
 def test_what_is_kept_is_sealed(world: World) -> None:
@@ -166,3 +321,7 @@ def test_an_id_is_for_one_act(world: World) -> None:
     sync(world.staff_a, first)
     refused: Response = world.staff_a.post("/v1/sync", {"operations": [{**first, "body": {"a": 1}}]})
     assert (refused.status_code, refused.json()["code"]) == (409, "operation_id_reused")
+    two = act("/v1/visits", {})
+    both = world.staff_a.post("/v1/sync", {"operations": [two, {**two, "body": {"a": 1}}]})
+    assert (both.status_code, both.json()["code"]) == (409, "operation_id_reused")
+    assert two["id"] not in {one["id"] for one in world.staff_a.get("/v1/sync").json()["items"]}

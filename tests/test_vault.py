@@ -142,6 +142,33 @@ def test_an_enrolment_whose_commit_failed_is_taken_up_by_the_next_attempt(world:
     assert labels_apart(world).keys() == reserved
 
 
+def test_what_attempts_under_a_reserved_pid_left_gives_way(world: World) -> None:
+    block = world.staff_a.post("/v1/pid-reservations", {"study": world.study, "site": "A", "count": 1}).json()
+    mistyped, body = world.enrolment(pid=block["pids"][0]), world.enrolment(pid=block["pids"][0])
+    with failing_commit(world.registry.served.engine, done=False) as hits:
+        assert world.staff_a.post("/v1/participants", mistyped).status_code == 503
+    assert hits.count == 1
+    assert world.staff_a.post("/v1/participants", body).status_code == 201
+    asked = {name: body[name] for name in ("study", "site", "site_local_id")}
+    assert world.staff_a.post("/v1/participants/lookup", asked).json()["pid"] == block["pids"][0]
+    gone = world.staff_a.post("/v1/participants/lookup", {**asked, "site_local_id": mistyped["site_local_id"]})
+    assert gone.status_code == 404
+
+
+def test_a_label_that_broke_off_under_another_pid_waits_for_its_hour(world: World) -> None:
+    block = world.staff_a.post("/v1/pid-reservations", {"study": world.study, "site": "A", "count": 1}).json()
+    body = world.enrolment()
+    with failing_commit(world.registry.served.engine, done=False):
+        assert world.staff_a.post("/v1/participants", body).status_code == 503
+    refused = world.staff_a.post("/v1/participants", {**body, "pid": block["pids"][0]})
+    assert (refused.status_code, refused.json()["code"]) == (503, "enrolment_under_way")
+    assert refused.headers["Retry-After"] == "60"
+    with world.registry.database.write() as session, vault_care.whole_vault(session) as own:
+        own.execute(update(VaultIdentity).values(created_at=now() - timedelta(hours=2)))
+    enrolled = world.staff_a.post("/v1/participants", {**body, "pid": block["pids"][0]})
+    assert (enrolled.status_code, enrolled.json()["pid"]) == (201, block["pids"][0])
+
+
 def test_an_old_reservation_is_swept_and_a_participant_without_a_label_is_told(world: World) -> None:
     database, nobody = world.registry.database, world.enrolled()
     with failing_commit(world.registry.served.engine, done=False):

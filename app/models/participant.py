@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Label, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.finding import Finding
-from app.models.identifiers import PidShown
+from app.models.identifiers import Pid, PidShown
 from app.protocol.eligibility import Answer as Answered
 
 
@@ -197,6 +197,9 @@ class ParticipantCreate(EnrolmentFields):
     site_local_id: SiteLocalId
     protocol_version: Code | None = None
     """Absent: the study's newest version."""
+
+    pid: Pid | None = None
+    """One that was reserved for this site and is on the person's label already; absent: a new one is drawn."""
 
     consent: ConsentGiven
     eligibility: Eligibility

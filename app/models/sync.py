@@ -11,11 +11,12 @@ from sqlalchemy import Column, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Filter, InstantShown, Limit, Reason, Shape, now, one_of
+from app.models.identifiers import PidShown
 
 
 class SyncState(StrEnum):
     waiting = "waiting"
-    """For something that it refers to."""
+    """For something or somebody that it refers to, or for the registry to be well again."""
 
     stored = "stored"
     refused = "refused"
@@ -72,6 +73,9 @@ class SyncResult(Answer):
     result: Literal["created", "replayed", "conflict", "invalid", "blocked"]
     waits_for: list[UUID]
     """What it refers to and is not stored yet; it is kept, and done as soon as that is."""
+
+    waits_for_pids: list[PidShown]
+    """Reserved pids that it refers to and that nobody is enrolled under yet."""
 
     location: str | None
     etag: str | None

@@ -57,6 +57,12 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         free_text="reason decision_reason",
         operational="id study_id status requested_by decided_by open_until read_at version created_at updated_at",
     ),
+    "pid_reservation": _table(
+        quasi="site_id",
+        free_text="closing_reason",
+        operational="id device created_by created_at closed_by closed_at",
+    ),
+    "reserved_pid": _table(direct="pid", quasi="site_id", operational="reservation_id"),
     "visit": _table(
         direct="pid",
         quasi="site_id",

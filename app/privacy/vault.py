@@ -12,18 +12,27 @@ import os
 import unicodedata
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import timedelta
 
 from sqlmodel import Session, col, select
 
 from app.database import unique_or, vault_session
-from app.errors import Conflict
+from app.errors import Conflict, Unavailable
+from app.models.base import now
 from app.models.participant import Participant, VaultIdentity
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 
+RESERVED_FOR = timedelta(hours=1)
+"""How long a label may wait for the participant that it is of."""
+
 
 class LabelAlreadyEnrolled(Conflict):
     """This site has already enrolled a participant under this label."""
+
+
+class EnrolmentUnderWay(Unavailable):
+    """An enrolment under this label and another pid is being done, or broke off; try again within the hour."""
 
 
 def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
@@ -37,6 +46,21 @@ def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: 
     if session.get(Participant, (site_id, earlier)) is not None:
         raise LabelAlreadyEnrolled
     return earlier
+
+
+def store_under(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:
+    """Keep the label of a participant who was just added under a pid that stands on paper already. What attempts that
+    were never committed left under it, or of this label, gives way. Raises LabelAlreadyEnrolled, EnrolmentUnderWay."""
+    earlier = find_pid(session, keyring, site_id, label)
+    if earlier is not None and earlier != pid:
+        if session.get(Participant, (site_id, earlier)) is not None:
+            raise LabelAlreadyEnrolled
+        left = find(session, site_id, earlier)
+        if left is not None and left.created_at > now() - RESERVED_FOR:
+            raise EnrolmentUnderWay(headers={"Retry-After": "60"})
+        erase(session, site_id, earlier)
+    erase(session, site_id, pid)
+    store_label(session, keyring, site_id, pid, label)
 
 
 def store_label(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:

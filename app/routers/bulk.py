@@ -51,7 +51,7 @@ async def _upload(request: Request, permission: Permission, query: BulkQuery) ->
     settings, stored = request.app.state.settings, True
     results: list[dict[str, Any]] = []
     lines: list[Line] = []
-    async for batch in batches(request, bulk.BATCH, settings.max_body_bytes):
+    async for batch in batches(request, bulk.BATCH, settings.max_body_bytes, settings.body_seconds):
         room = settings.max_bulk_lines - len(results) - len(lines)
         if query.atomic:
             if len(batch) > room:

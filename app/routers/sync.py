@@ -39,7 +39,7 @@ async def _told(courier: Courier, before: dict[UUID, SyncState | None]) -> Respo
     tried, lacking = await courier.deliver()
     ids = list(dict.fromkeys([*before, *tried]))
     rows = await run_in_threadpool(courier.shelf.rows, ids)
-    results = [sync.result(rows[one], before.get(one), one in courier.replayed, lacking.get(one, [])) for one in ids]
+    results = [sync.result(rows[one], before.get(one), one in courier.replayed, lacking.get(one, set())) for one in ids]
     return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
 
 
@@ -59,7 +59,7 @@ def list_operations(
 
 @router.post("/{operation_id}/resolution", response_model=SyncRead)
 async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, request: Request) -> Response:
-    """Send a refused operation again, changed or not, or discard it."""
+    """Send an operation that was refused or waits again, changed or not, or discard it."""
     courier = Courier(request, actor)
 
     def decided() -> None:

@@ -7,12 +7,11 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from app import audit, pid
+from app import audit
 from app.access import Actor, Place, Rows, found, visible
-from app.database import unique_or, within
+from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, from_json, now, table_of, values
 from app.models.course import ProtocolMove, Screening
@@ -35,7 +34,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import rule_queries
+from app.services import pid_reservations, rule_queries
 from app.services.studies import protocol_of, site_by_code
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -107,7 +106,8 @@ def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.non
 def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate) -> tuple[ParticipantRead, int]:
     """Register a person under a new pid; also gives the site's key.
 
-    Raises NotFound (study, site), LabelAlreadyEnrolled, ProtocolVersionUnknown, EnrolmentContradictsProtocol.
+    Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
+    EnrolmentContradictsProtocol.
     """
     site = site_by_code(session, actor, body.study, body.site)
     version = _protocol_version(session, site, body.protocol_version)
@@ -119,7 +119,7 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
     told = _eligibility(protocol, body)
     row = Participant(
         site_id=site.id,
-        pid=vault.reserve(session, keyring, site.id, body.site_local_id, lambda: _fresh_pid(session)),
+        pid=_pid(session, keyring, site.id, body),
         protocol_version_id=version.id,
         status=_first_status(body, told),
         status_on=body.enrolled_on or body.screened_on,
@@ -130,8 +130,10 @@ def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCre
         **body.model_dump(include=_COPIED),
     )
     session.add(row)
-    with unique_or(vault.LabelAlreadyEnrolled):  # by another attempt at the same moment
-        session.flush()
+    with unique_or(pid_reservations.PidAlreadyEnrolled if body.pid else vault.LabelAlreadyEnrolled):
+        session.flush()  # refused when another attempt at the same moment was first
+    if body.pid is not None:
+        vault.store_under(session, keyring, site.id, row.pid, body.site_local_id)
     consent = _consent(row, body)
     session.add(consent)
     session.flush()
@@ -245,18 +247,11 @@ def _consent(row: Participant, body: ParticipantCreate) -> Consent:
     )
 
 
-def _fresh_pid(session: Session) -> str:
-    """A pid that nobody has. Asked across all sites: a clash in 2^50 is unlikely, and must not happen."""
-    site_ids = [site_id for site_id in session.exec(select(Site.id)) if site_id is not None]
-    with within(session, site_ids):
-        return _unused_pid(session)
-
-
-def _unused_pid(session: Session) -> str:
-    while True:
-        drawn = pid.draw()
-        if session.exec(select(func.count()).where(Participant.pid == drawn)).one() == 0:
-            return drawn
+def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCreate) -> str:
+    """The pid to enrol under: the one on the person's label, or that of an attempt that broke off, or a new one."""
+    if body.pid is not None:
+        return pid_reservations.reserved(session, site_id, body.pid)
+    return vault.reserve(session, keyring, site_id, body.site_local_id, lambda: pid_reservations.fresh(session)[0])
 
 
 def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:

@@ -7,7 +7,7 @@ what is kept until it can be delivered, or until somebody decides.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,22 +15,29 @@ import httpx
 import sqlalchemy as sa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from app import audit
+from app import audit, pid
 from app.access import Actor, Rows, found
 from app.database import Database
 from app.errors import Conflict
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json, columns, now
+from app.models.base import canonical_json, columns, now, table_of, values
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
 from app.request_id import current_request_id
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
+from app.services import pid_reservations
+from app.web.rates import uncounted
 
+_ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_LATER = frozenset({401, 429, 500, 502, 503, 504})
-"""Answers that say nothing about the act: it waits on."""
+_LATER = frozenset({401, 429, 502, 503, 504})
+"""Answers that say nothing about any act: what is left waits for the next call. So does what is answered with a time to
+come again, as an act that another call is doing."""
+
+_ENROLMENTS = "/v1/participants"
 
 _CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423})
 
@@ -39,8 +46,8 @@ class OperationIdReused(Conflict):
     """This id was used for another act."""
 
 
-class NotRefused(Conflict):
-    """Only an act that was refused is sent again or discarded."""
+class ActSettled(Conflict):
+    """This act was stored or discarded; only one that waits or was refused is sent again or discarded."""
 
 
 class Made(NamedTuple):
@@ -54,23 +61,29 @@ class Shelf:
     """The acts of one account, as they are kept."""
 
     def __init__(self, database: Database, keyring: Keyring, account_id: UUID) -> None:
-        self._database, self._keyring, self._account_id = database, keyring, account_id
+        self.database, self._keyring, self._account_id = database, keyring, account_id
 
     def keep(self, operations: Sequence[Operation]) -> dict[UUID, SyncState | None]:
-        """Store what is new, before anything is tried; gives how each stood before. Raises OperationIdReused."""
-        before: dict[UUID, SyncState | None] = {}
-        with self._database.write() as session:
-            for one in operations:
-                digest = self._digest(one)
-                row = session.get(SyncOperation, (self._account_id, one.id))
-                if row is not None and row.digest != digest:
-                    raise OperationIdReused
-                before[one.id] = row.state if row is not None else None
-                if row is None:
-                    kept = SyncOperation(account_id=self._account_id, id=one.id, digest=digest, sealed=self.sealed(one))
-                    session.add(kept)
-                    session.flush()
-        return before
+        """Store what is new, before anything is tried; gives how each stood before. The same may come in two calls at
+        once: in the order of their ids, so that neither waits for the other for ever. Raises OperationIdReused."""
+        sent = {one.id: one for one in operations}
+        fresh = [
+            values(
+                SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
+            )
+            for one in sent.values()
+        ]
+        with self.database.write() as session:
+            dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+            kept = dialect.insert(_ACTS).values(sorted(fresh, key=lambda row: row["id"])).on_conflict_do_nothing()
+            new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
+            mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
+                _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)
+            )
+            there = {row.id: row for row in session.execute(mine)}
+            if any(there[row["id"]].digest != row["digest"] for row in fresh) or _two_of_one_id(operations):
+                raise OperationIdReused
+        return {one: None if one in new else SyncState(there[one].state) for one in sent}
 
     def _digest(self, one: Operation) -> str:
         return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
@@ -93,7 +106,7 @@ class Shelf:
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
         )
-        with self._database.read() as session:
+        with self.database.read() as session:
             rows = session.exec(mine.order_by(col(SyncOperation.created_at))).all()
         waiting = [one for row in rows if (one := self.opened(row))]
         named = self.rows({UUID(name[1:]) for one in waiting for name in _named(one)})
@@ -102,8 +115,8 @@ class Shelf:
 
     def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
         """What became of an act."""
-        with self._database.write() as session:
-            row = session.get_one(SyncOperation, (self._account_id, operation_id))
+        with self.database.write() as session:
+            row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
             row.updated_at = now()
             if made is not None:
                 row.state, row.location, row.etag, row.sealed = SyncState.stored, made.location, made.etag, None
@@ -114,41 +127,59 @@ class Shelf:
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, col(SyncOperation.id).in_(list(ids))
         )
-        with self._database.read() as session:
+        with self.database.read() as session:
             return {row.id: row for row in session.exec(mine)}
+
+
+def _two_of_one_id(operations: Sequence[Operation]) -> bool:
+    """Whether one call gives one id to two different acts."""
+    first: dict[UUID, Operation] = {}
+    return any(first.setdefault(one.id, one) != one for one in operations)
 
 
 class Courier:
     """Delivers what waits for one caller."""
 
     def __init__(self, request: Request, actor: Actor) -> None:
-        self._authorization = request.headers["authorization"]
+        self._request, self._actor, self._authorization = request, actor, request.headers["authorization"]
         self.shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
         client = (request.client.host if request.client else "unknown", 0)
-        transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False, client=client)
+        transport = httpx.ASGITransport(app=uncounted(request.app), raise_app_exceptions=False, client=client)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
 
-    async def deliver(self) -> tuple[list[UUID], dict[UUID, list[str]]]:
-        """Do whatever can be done, until nothing more can; gives what was tried, in that order, and the names that each
-        act that still waits lacks."""
+    async def deliver(self) -> tuple[list[UUID], dict[UUID, set[str]]]:
+        """Do whatever can be done, until nothing more can; gives what was tried, in that order, and the names and pids
+        that each act that still waits lacks."""
         waiting, made = await run_in_threadpool(self.shelf.waiting)
+        unborn = await run_in_threadpool(self._unborn, waiting)
         tried: list[UUID] = []
         async with self._http:
-            while ready := [one for one in waiting if not _unknown(one, made)]:
+            while ready := [one for one in waiting if not _lacking(one, made, unborn)]:
                 for one in ready:
                     answer = await self._sent(one, made)
-                    if answer.status_code in _LATER:
-                        return tried, _lacking(waiting, made)
+                    if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+                        continue  # a defect of ours: this act waits on, and holds up only what hangs on it
+                    if answer.status_code in _LATER or "Retry-After" in answer.headers:
+                        return tried, {one.id: _lacking(one, made, unborn) for one in waiting}
                     tried.append(one.id)
                     there, problem = _read(one, answer, made)
                     await run_in_threadpool(self.shelf.note, one.id, there, problem)
                     if there is not None:
                         made[f"@{one.id}"] = there
+                        unborn -= _pids(there.location.rpartition("/")[2])
                     if answer.headers.get("Idempotent-Replayed") == "true":
                         self.replayed.add(one.id)
                 waiting = [one for one in waiting if one not in ready]
-        return tried, _lacking(waiting, made)
+        return tried, {one.id: _lacking(one, made, unborn) for one in waiting}
+
+    def _unborn(self, waiting: Iterable[Operation]) -> set[str]:
+        """The reserved pids that acts refer to and that nobody is enrolled under yet."""
+        referred = {symbols for one in waiting for symbols in _referred(one)}
+        if not referred:
+            return set()
+        with self.shelf.database.read(self._request) as session:
+            return pid_reservations.unborn(session, self._actor, referred)
 
     async def _sent(self, one: Operation, made: Mapping[str, Made]) -> httpx.Response:
         headers = {"Authorization": self._authorization, "Idempotency-Key": str(one.id)}
@@ -159,27 +190,36 @@ class Courier:
         return await self._http.request(one.method, _path(one.path, made), json=body, headers=headers)
 
 
-def _lacking(waiting: Iterable[Operation], made: Mapping[str, Made]) -> dict[UUID, list[str]]:
-    return {one.id: _unknown(one, made) for one in waiting}
-
-
-def _unknown(one: Operation, made: Mapping[str, Made]) -> list[str]:
-    """The names that an act refers to and that nothing was made under yet."""
-    return sorted(_named(one) - made.keys())
+def _lacking(one: Operation, made: Mapping[str, Made], unborn: Set[str]) -> set[str]:
+    """The names and pids that an act refers to and that are of nothing and nobody yet."""
+    return (_named(one) - made.keys()) | (_referred(one) & unborn)
 
 
 def _named(one: Operation) -> set[str]:
     """The names that an act refers to."""
-    return set(_names([one.path.split("/"), one.body, one.if_match]))
+    return {text for text in _texts([one.path.split("/"), one.body, one.if_match]) if _is_name(text)}
 
 
-def _names(value: Any) -> Iterable[str]:
+def _referred(one: Operation) -> set[str]:
+    """The pids that an act refers to. An enrolment does not refer to the reserved pid that it gives to somebody."""
+    body = {**one.body, "pid": None} if one.path == _ENROLMENTS else one.body
+    return set().union(*(_pids(text) for text in _texts([one.path.split("/"), body])))
+
+
+def _pids(text: str) -> set[str]:
+    try:
+        return {pid.normalise(text)}
+    except ValueError:
+        return set()
+
+
+def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
         for one in value:
-            yield from _names(one)
-    elif isinstance(value, str) and _is_name(value):
+            yield from _texts(one)
+    elif isinstance(value, str):
         yield value
 
 
@@ -214,7 +254,7 @@ def _read(
     return None, told
 
 
-def result(row: SyncOperation, before: SyncState | None, replayed: bool, waits_for: list[str]) -> SyncResult:
+def result(row: SyncOperation, before: SyncState | None, replayed: bool, lacking: Set[str]) -> SyncResult:
     """How an act stands now, as its app is told."""
     problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
     if row.state == SyncState.stored:
@@ -224,17 +264,18 @@ def result(row: SyncOperation, before: SyncState | None, replayed: bool, waits_f
     else:
         status = problem["status"]
         kind = "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
-    names = [UUID(name[1:]) for name in waits_for]
-    return SyncResult(id=row.id, result=kind, waits_for=names, location=row.location, etag=row.etag, problem=problem)
+    names = sorted(UUID(name[1:]) for name in lacking if _is_name(name))
+    pids = sorted(symbols for symbols in lacking if not _is_name(symbols))
+    told = {"location": row.location, "etag": row.etag, "problem": problem}
+    return SyncResult(id=row.id, result=kind, waits_for=names, waits_for_pids=pids, **told)
 
 
 def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, body: Resolution) -> None:
-    """Send a refused act again, or give it up. Raises NotFound, NotRefused."""
-    row = found(session.get(SyncOperation, (actor.account_id, operation_id)))
-    if row.state != SyncState.refused:
-        raise NotRefused
-    was = shelf.opened(row)
-    assert was is not None
+    """Send an act again that was refused or waits, or give it up. Raises NotFound, ActSettled."""
+    row = found(session.get(SyncOperation, (actor.account_id, operation_id), with_for_update=True))
+    before, was = row.state, shelf.opened(row)
+    if was is None:
+        raise ActSettled
     row.updated_at = now()
     if body.decision == "discard":
         row.state, row.sealed = SyncState.discarded, None
@@ -242,7 +283,7 @@ def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, bo
         changed = {name: value for name in ("body", "if_match") if (value := getattr(body, name)) is not None}
         row.sealed, row.state, row.problem = shelf.sealed(was.model_copy(update=changed)), SyncState.waiting, None
     session.flush()
-    noted = [{"field": "state", "old": SyncState.refused, "new": row.state}]
+    noted = [{"field": "state", "old": before, "new": row.state}]
     event = audit.Event(f"sync:{body.decision}", "sync_operation", str(operation_id), 1, noted, body.reason)
     audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
 

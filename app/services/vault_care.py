@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -18,9 +17,6 @@ from app.services.outbox import every_site
 
 _LABELS = table_of(VaultIdentity)
 _WHOSE = (_LABELS.c.site_id, _LABELS.c.pid)
-RESERVED_FOR = timedelta(hours=1)
-"""How long a label may wait for the participant that it is of."""
-
 _AT_ONCE = 500
 """Rows of one transaction: short, as sites enrol meanwhile."""
 
@@ -72,7 +68,7 @@ def check(database: Database, *, sweep: bool) -> Check:
         erased = set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
         labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
         kept = {(row.site_id, row.pid) for row in labels}
-        before = now() - RESERVED_FOR
+        before = now() - vault.RESERVED_FOR
         waiting = [(row.site_id, row.pid) for row in labels if row.created_at < before and row[:2] not in people]
         for site_id, pid in waiting if sweep else ():
             vault.erase(session, site_id, pid)

@@ -1,6 +1,8 @@
 """The OpenAPI description as it is published: the framework's, with what it cannot know of refusals and sign-in."""
 
+import json
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,6 +17,8 @@ _REFUSALS = {
     "404": "There is no such record for you",
     "412": "The record has changed since; the answer has its present ETag and the fields that differ",
     "428": "If-Match is missing",
+    "429": "The account sends more requests than it may, see RateLimit-Policy; come again after Retry-After",
+    "503": "The registry or its database cannot answer just now; come again after Retry-After",
     "default": "Any other refusal; `code` says which, and GET /v1/problems/{code} what it means",
 }
 _SCHEMES = {
@@ -81,10 +85,24 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
         components["schemas"].pop(name, None)
     components["schemas"] |= {"OAuthError": _OAUTH, "Problem": _PROBLEM}
     components["securitySchemes"] = _SCHEMES
+    examples = json.loads((files("app.web") / "examples.json").read_text())
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, path, permissions.get((path, method)))
+            _show(operation, examples.get(operation["operationId"]))
     return document
+
+
+def _show(operation: dict[str, Any], example: dict[str, Any] | None) -> None:
+    """Add what was asked and answered once, synthetically; tests/test_examples.py sends it and writes the answers."""
+    if example is None:
+        return
+    answers = operation["responses"]
+    status = next(code for code in ("201", "202", "200") if code in answers)
+    for contents, shown in ((operation["requestBody"], example["request"]), (answers[status], example["answer"])):
+        for media_type, content in contents["content"].items():
+            if media_type != "application/problem+json":
+                content["example"] = [shown] if content["schema"].get("type") == "array" else shown
 
 
 def _complete(operation: dict[str, Any], path: str, permission: str | None) -> None:
@@ -96,7 +114,7 @@ def _complete(operation: dict[str, Any], path: str, permission: str | None) -> N
             statuses |= {"412", "428"}
     if permission is not None:
         operation["security"], operation["x-permission"] = [{"bearer": []}, {"siteApp": []}], permission
-        statuses |= {"401", "403", *({"404"} if "{" in path or "requestBody" in operation else ())}
+        statuses |= {"401", "403", "429", "503", *({"404"} if "{" in path or "requestBody" in operation else ())}
     _complete_answers(operation, statuses)
 
 

@@ -1,11 +1,12 @@
 """A body of many records, read piece by piece: NDJSON, or a JSON array that is small enough to be read whole."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from fastapi import Request
 
-from app.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
+from app.errors import BodyTooLarge, BodyTooSlow, MalformedJson, UnsupportedMediaType
 from app.web.strict_json import StrictRequest, parse_json
 
 NDJSON = "application/x-ndjson"
@@ -19,24 +20,29 @@ class Line(NamedTuple):
     value: Any = None
 
 
-async def batches(request: Request, size: int, longest: int) -> AsyncIterator[list[Line]]:
+async def batches(request: Request, size: int, longest: int, seconds: float) -> AsyncIterator[list[Line]]:
     """The lines of a request, so many at a time, or as many as have `longest` bytes; empty ones are counted, left out.
-    What a client had not sent to its end when the connection broke is no line. Raises UnsupportedMediaType,
-    BodyTooLarge, MalformedJson."""
+    What a client had not sent to its end when the connection broke is no line. `seconds` is for each batch, so that a
+    long upload may take long. Raises UnsupportedMediaType, BodyTooLarge, BodyTooSlow, MalformedJson."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in {NDJSON, "application/json"}:
         raise UnsupportedMediaType
-    source = _of_ndjson(request, longest) if media_type == NDJSON else _of_array(request, longest)
+    source = _of_ndjson(request, longest) if media_type == NDJSON else _of_array(request, longest, seconds)
+    while batch := await _next(source, size, longest, seconds):
+        yield batch
+
+
+async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: float) -> list[Line]:
     batch: list[Line] = []
     held = 0
-    async for line in source:
-        batch.append(line)
-        held += len(line.raw or b"")
-        if len(batch) >= size or held >= longest:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
+    try:
+        async with asyncio.timeout(seconds):
+            while len(batch) < size and held < longest and (line := await anext(source, None)):
+                batch.append(line)
+                held += len(line.raw or b"")
+    except TimeoutError:
+        raise BodyTooSlow(headers={"Connection": "close"}) from None
+    return batch
 
 
 async def _of_ndjson(request: Request, longest: int) -> AsyncIterator[Line]:
@@ -54,9 +60,9 @@ async def _of_ndjson(request: Request, longest: int) -> AsyncIterator[Line]:
         yield Line(number + 1, None if overlong else waiting)
 
 
-async def _of_array(request: Request, longest: int) -> AsyncIterator[Line]:
+async def _of_array(request: Request, longest: int, seconds: float) -> AsyncIterator[Line]:
     whole = StrictRequest(request.scope, request.receive)
-    await whole.read_whole(longest)
+    await whole.read_whole(longest, seconds)
     values = parse_json(await whole.body())
     if not isinstance(values, list):
         raise MalformedJson

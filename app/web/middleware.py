@@ -57,6 +57,8 @@ class RequestFrame:
                 headers["X-Request-Id"] = request_id
                 for name, value in self._safe_headers.items():
                     headers.setdefault(name, value)
+                for name, value in scope.get("state", {}).get("rate", {}).items():
+                    headers[name] = value
             await send(message)
 
         try:

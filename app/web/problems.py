@@ -57,10 +57,9 @@ def document(error: RegistryError, instance: str) -> dict[str, Any]:
 
 
 def problem(error: RegistryError, instance: str) -> JSONResponse:
-    """The answer that carries it."""
-    return JSONResponse(
-        document(error, instance), error.status, headers=error.headers, media_type="application/problem+json"
-    )
+    """The answer that carries it. Whoever may come again is told when."""
+    headers = {"Retry-After": "1", **error.headers} if error.status in {429, 503} else error.headers
+    return JSONResponse(document(error, instance), error.status, headers=headers, media_type="application/problem+json")
 
 
 def _answer(request: Request, error: RegistryError) -> JSONResponse:

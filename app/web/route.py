@@ -36,7 +36,8 @@ class StrictRoute(APIRoute):
             strict_request = StrictRequest(request.scope, request.receive)
             _require_single(request)
             if request.method in _WITH_BODY and not streams:
-                await strict_request.read_whole(request.app.state.settings.max_body_bytes)
+                settings = request.app.state.settings
+                await strict_request.read_whole(settings.max_body_bytes, settings.body_seconds)
                 if not takes_form and await strict_request.body():
                     _require_json(request)
             return await handler(strict_request)

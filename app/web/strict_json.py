@@ -1,11 +1,12 @@
 """Bodies are read whole and parsed strictly before anything else happens, so no connection waits for a slow client."""
 
+import asyncio
 import json
 from typing import Any
 
 from fastapi import Request
 
-from app.errors import BodyTooLarge, MalformedJson
+from app.errors import BodyTooLarge, BodyTooSlow, MalformedJson
 
 _MAX_DIGITS = 40
 
@@ -13,8 +14,16 @@ _MAX_DIGITS = 40
 class StrictRequest(Request):
     """A request whose JSON is UTF-8, without duplicate keys, NaN, Infinity or numbers beyond any use."""
 
-    async def read_whole(self, most: int) -> None:
-        """Read the body. Raises BodyTooLarge when it says it is, or turns out to be, more than `most` bytes."""
+    async def read_whole(self, most: int, seconds: float) -> None:
+        """Read the body. Raises BodyTooLarge when it says it is, or turns out to be, more than `most` bytes, and
+        BodyTooSlow when it is not there in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._read(most)
+        except TimeoutError:
+            raise BodyTooSlow(headers={"Connection": "close"}) from None
+
+    async def _read(self, most: int) -> None:
         announced = self.headers.get("content-length", "0")
         if announced.isdecimal() and int(announced[:16]) > most:
             raise BodyTooLarge(headers={"Connection": "close"})
