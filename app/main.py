@@ -124,7 +124,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.refusals = Refusals(app.state.database)
-    app.state.builder = Builder(settings)
+    app.state.builder = Builder(settings, app.state.keyring)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds)
     if settings.origins:

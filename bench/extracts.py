@@ -18,6 +18,7 @@ from sqlmodel import select
 from app.database import Database
 from app.models.account import Account, Role
 from app.models.extract import Extract, ExtractFile
+from app.security.keys import load_keyring
 from app.services import building
 from app.settings import Settings
 from bench import machine
@@ -75,7 +76,6 @@ def _approved(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
     from app.access import load_actor
     from app.models.extract import ApprovalCreate, Decision, ExtractCreate, ExtractProfile
     from app.permissions import Permission
-    from app.security.keys import load_keyring
     from app.security.tokens import TokenAuthority
     from app.services import extracts
 
@@ -108,7 +108,7 @@ def built(settings: Settings) -> dict[str, Any]:
             session.exec(select(Account.id)).first()
         before = _peak()
         started = time.perf_counter()
-        assert building.build_next(database)
+        assert building.build_next(database, load_keyring(settings))
         taken = time.perf_counter() - started
         grown = _peak() - before
         with database.read() as session:

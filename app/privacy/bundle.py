@@ -168,16 +168,26 @@ def sums(digests: Mapping[str, str]) -> bytes:
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
-def zipped(target: Any, files: Mapping[str, Callable[[], Iterable[bytes]]]) -> None:
-    """All of them in one file, in the order of their names, written to a stream that need not be seekable."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=_FAST) as archive:
+class Packed(NamedTuple):
+    """A file that is deflated already: its length before and now, the CRC-32 of its content, and its parts."""
+
+    length: int
+    packed: int
+    crc32: int
+    parts: Callable[[], Iterable[bytes]]
+
+
+def zipped(target: Any, files: Mapping[str, Packed]) -> None:
+    """All of them in one file, in the order of their names, written to a stream that need not be seekable. Their bytes
+    go in as they are: zipfile writes the headers and the directory, and compresses nothing."""
+    with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(files):
-            info = zipfile.ZipInfo(name, _EPOCH)
+            info, file = zipfile.ZipInfo(name, _EPOCH), files[name]
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            with archive.open(info, "w", force_zip64=True) as entry:
-                for part in files[name]():
-                    entry.write(part)
-
-
-_FAST = 1
-"""Of zlib: tables of codes shrink to a tenth at any level."""
+            info.file_size, info.compress_size, info.CRC = file.length, file.packed, file.crc32
+            info.header_offset = target.tell()
+            target.write(info.FileHeader())
+            for part in file.parts():
+                target.write(part)
+            archive.filelist.append(info)
+            archive.start_dir = target.tell()
