@@ -26,7 +26,7 @@ from bench.run import database_of
 from bench.seed import INSTRUMENTS, VISITS, Seeded, Volume, seed
 
 COPIED = """
-SELECT s.subject, v.visit_code, v.occurrence, o.instrument, o.instrument_version, c.name, c.value, c.band, o.origin
+SELECT s.subject, v.visit_code, v.occurrence, v.occurred_on, o.instrument, o.instrument_version, c.name, c.value, c.band, o.origin
 FROM extract_subject s
 JOIN outcome o ON o.site_id = s.site_id AND o.pid = s.pid
 JOIN visit v ON v.site_id = o.site_id AND v.id = o.visit_id

@@ -6,6 +6,7 @@ CDISC Dataset-JSON 1.1 in its NDJSON form: the first line tells the columns, eac
 
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -55,6 +56,25 @@ def csv_parts(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Itera
             [write(value) for write, value in zip(writers, row, strict=True)] for row in batch
         )
         yield text.getvalue().encode()
+
+
+class UnsafeText(Exception):
+    """A table of codes holds what a spreadsheet could take for a formula: somebody changed the database by hand. The
+    file is not released."""
+
+
+_PLAIN = "".join(map(chr, range(ord(" "), ord("~") + 1))).translate(dict.fromkeys(map(ord, "!#$%&*;=?@[\\]^`{|}~")))
+_HARMLESS = f"{_PLAIN}\n".encode()
+_SIGNED = re.compile(rb",-(?!\d+(?:\.\d+)?(?:e[-+]\d+)?[,\n])")
+_BEGINNINGS = tuple(start + sign for start in (b",", b"\n", b'"') for sign in (b"+", b"-") if start + sign != b",-")
+
+
+def require_no_formula(part: bytes) -> None:
+    """Look at every byte of whole lines of CSV that hold numbers and codes: no other character is in them, and what
+    begins with a sign is a number. Raises UnsafeText."""
+    foreign = part.translate(None, _HARMLESS) or part.startswith((b"+", b"-"))
+    if foreign or any(one in part for one in _BEGINNINGS) or _SIGNED.search(part):
+        raise UnsafeText
 
 
 class _Cells(dict[Any, str]):

@@ -167,7 +167,7 @@ def _unhurried(session: Session) -> None:
             session.connection().exec_driver_sql(f"SET LOCAL {setting}")
 
 
-_BULK = ("work_mem = '64MB'", "enable_nestloop = off")
+_BULK = ("work_mem = '128MB'", "enable_nestloop = off")
 
 
 def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:
