@@ -244,8 +244,14 @@ class ExtractFilter(Filter):
     cursor: str | None = Bounded(default=None, max_length=1000)
 
 
+class CodebookFormat(StrEnum):
+    json = "json"
+    csv = "csv"
+
+
 class CodebookQuery(Filter):
     profile: ExtractProfile = ExtractProfile.deidentified
+    format: CodebookFormat = CodebookFormat.json
 
 
 class CodebookColumn(Answer):

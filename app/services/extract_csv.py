@@ -79,6 +79,8 @@ def _shown(value: Any, column: Column) -> ColumnElement[Any]:
     if column.type == "boolean":
         return case((value, "Y"), (~value, "N")).label(column.name)
     if column.typed:
-        return case((value.is_(None), null()), (value.regexp_match(SAFE_PATTERN), value), else_=OTHER).label(column.name)
+        return case((value.is_(None), null()), (value.regexp_match(SAFE_PATTERN), value), else_=OTHER).label(
+            column.name
+        )
     labelled: ColumnElement[Any] = value
     return labelled

@@ -104,9 +104,8 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
         heads = as_at.read(row.heads) if row.heads else as_at.heads_of(reading, sites)
         with as_at.as_at(reading, heads, sites):
             cohort = release.choose(reading, row, accept_difference)
-    if reading is not session:  # its rows are gone with it
-        with within(session, sites):
-            release.keep(session, cohort.rows)
+    with within(session, sites):
+        release.keep(session, row, cohort)
     row.heads = as_at.written(heads)
     approved = {"subjects": cohort.subjects, "levels": cohort.levels, "risk": cohort.risk}
     row.manifest = canonical_json({**approved, "created_at": utc_text(row.updated_at)})
