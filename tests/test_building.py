@@ -101,7 +101,6 @@ def test_a_build_whose_worker_was_killed_is_taken_over_and_leaves_nothing(
 
 def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> None:
     """All but the manifest's own names: whoever began a download goes on with what another worker wrote."""
-    database = world.registry.served
     assert built(world)
     first = {file["name"]: file["sha256"] for file in world.analyst.get(waiting).json()["files"]}
     with world.registry.database.write() as session:
@@ -120,7 +119,7 @@ def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> N
 def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database, written, taken = world.registry.served, extract_csv.parts, []
+    written, taken = extract_csv.parts, []
 
     def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
         yield from written(session, columns, statement)

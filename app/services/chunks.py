@@ -96,9 +96,9 @@ class Written(NamedTuple):
 
 
 class Writer(io.RawIOBase):
-    """One file, written from its beginning to its end. Chunks are hashed, deflated, encrypted and stored in a thread, as
-    none of it holds up Python, while the next ones are made. `kept` is called in the transaction of each chunk, and may
-    raise to stop the build."""
+    """One file, written from its beginning to its end. Chunks are hashed, deflated, encrypted and stored in a thread,
+    which does not hold up the making of the next ones. `kept` is called in the transaction of each chunk, and may raise
+    to stop the build."""
 
     def __init__(
         self, database: Database, place: Place, level: int, worker: ThreadPoolExecutor, kept: Callable[[Session], None]
@@ -145,6 +145,8 @@ class Writer(io.RawIOBase):
         place = self._place
         row = {"extract_id": place.extract_id, "build": place.build, "name": place.name, "start": start}
         with self._database.write() as session:
+            if not self._database.is_sqlite:  # the commit that lists the files makes them durable too, or none is there
+                session.connection().exec_driver_sql("SET LOCAL synchronous_commit = off")
             self._kept(session)
             session.execute(sa.insert(_CHUNKS), [{**row, "content": place.locked(start, packed)}])
 
