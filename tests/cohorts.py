@@ -78,8 +78,14 @@ def _event(draw: random.Random, day: date) -> dict[str, Any]:
     onset = day + timedelta(days=draw.randint(0, 40))
     serious = draw.random() < 0.5
     return {
-        "term": "Headache", "codings": "[]", "severity": draw.choice(["mild", "severe"]),
-        "onset": onset.isoformat(), "onset_earliest": onset, "onset_latest": onset,
+        "term": "Headache",
+        "codings": "[]",
+        "severity": draw.choice(["mild", "severe"]),
+        "onset": onset.isoformat(),
+        "onset_earliest": onset,
+        "onset_latest": onset,
         **dict.fromkeys(_CRITERIA, False),
-        "serious": serious, "hospitalisation": serious, "pt": draw.choice(["Headache", "Nausea"]),
+        "serious": serious,
+        "hospitalisation": serious,
+        "pt": draw.choice(["Headache", "Nausea"]),
     }

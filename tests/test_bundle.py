@@ -156,9 +156,10 @@ def test_a_zip_takes_files_that_are_deflated_in_parts_as_they_are(tmp_path: Path
 
 
 def test_text_that_is_no_code_is_in_neither_form() -> None:
-    columns = [Column("pt", "Preferred term", "adverse_event.severity")]
-    assert b"".join(bundle.csv_parts(columns, [("=1+1",), ("Headache",)])) == b"OTHER\nHeadache\n"
-    assert as_dataset_json("adverse_events", columns, ("=1+1",), ("Headache",))[1:] == [b'["OTHER"]', b'["Headache"]']
+    columns = [COLUMNS[0], Column("pt", "Preferred term", "adverse_event.severity")]
+    rows = [("9ABC", "=1+1"), ("9ABC", "Headache")]
+    assert b"".join(bundle.csv_parts(columns, rows)) == b"9ABC,OTHER\n9ABC,Headache\n"
+    assert as_dataset_json("x", columns, *rows)[1:] == [b'["9ABC","OTHER"]', b'["9ABC","Headache"]']
 
 
 def test_a_table_is_read_back_from_its_csv_however_it_is_cut() -> None:

@@ -47,15 +47,12 @@ def header(columns: Sequence[Column]) -> bytes:
 
 
 def csv_parts(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """A table as CSV, without its header. The texts of a column are few, so each is checked once."""
-    writers = [_Cells(column.type).__getitem__ if column.type in {"text", "boolean"} else cell for column in columns]
+    """A table as CSV, without its header. The first column is an id; what follows it is the same in many rows, and is
+    written once."""
+    ids, others = _Written(columns[:1]), _Written(columns[1:])
     waiting = iter(rows)
     while batch := list(islice(waiting, BATCH)):
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(
-            [write(value) for write, value in zip(writers, row, strict=True)] for row in batch
-        )
-        yield text.getvalue().encode()
+        yield "".join([f"{ids[row[:1]]},{others[row[1:]]}\n" for row in batch]).encode()
 
 
 class UnsafeText(Exception):
@@ -77,17 +74,22 @@ def require_no_formula(part: bytes) -> None:
         raise UnsafeText
 
 
-class _Cells(dict[Any, str]):
-    """What was written for each value so far, up to a bound."""
+class _Written(dict[Any, str]):
+    """How these columns were written for each combination of values so far, up to a bound."""
 
-    def __init__(self, type_: str) -> None:
+    def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
-        self._is_boolean = type_ == "boolean"
+        self._booleans = [column.type == "boolean" for column in columns]
 
-    def __missing__(self, value: Any) -> str:
-        if len(self) >= 10_000:
+    def __missing__(self, values: Sequence[Any]) -> str:
+        if len(self) >= 20_000:
             self.clear()
-        written = self[value] = cell(bool(value) if self._is_boolean and value is not None else value)
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="").writerow(
+            cell(bool(value) if is_boolean and value is not None else value)
+            for value, is_boolean in zip(values, self._booleans, strict=True)
+        )
+        written = self[values] = text.getvalue()
         return written
 
 

@@ -44,7 +44,7 @@ from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
 from app.services.extract_ends import end
 from app.services.extract_rows import ExtractRows
-from app.services.extract_sql import of_subject, selected
+from app.services.extract_sql import of_subject, selected, unhurried
 from app.services.outbox import tell
 from app.services.studies import protocol_of, sites_of
 
@@ -153,21 +153,10 @@ def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str
     with database.read() as outer, one_moment(outer) as session:
         sites = sites_of(session, extract.study_id)
         with within(session, sites):
-            _unhurried(session)
+            unhurried(session)
             with as_at.as_at(session, as_at.read(extract.heads or "{}"), sites):
                 rows = _rows(session, extract)
                 yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
-
-
-def _unhurried(session: Session) -> None:
-    """The limits of requests are not those of a build. PostgreSQL does not know yet how many people are in this one,
-    and would plan loops for a handful: three times as long."""
-    if session.get_bind().dialect.name == "postgresql":
-        for setting in ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", *_BULK):
-            session.connection().exec_driver_sql(f"SET LOCAL {setting}")
-
-
-_BULK = ("work_mem = '128MB'", "enable_nestloop = off")
 
 
 def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:

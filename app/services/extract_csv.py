@@ -34,8 +34,8 @@ def parts(session: Session, columns: Sequence[Column], statement: Rows) -> Itera
 
 
 def _written(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
-    rows = session.execute(statement.execution_options(yield_per=bundle.BATCH))
-    yield from bundle.csv_parts(columns, rows)
+    query = as_at.rewound(session, statement).execution_options(yield_per=bundle.BATCH)
+    yield from bundle.csv_parts(columns, session.connection().execute(query))
 
 
 def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:

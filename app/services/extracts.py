@@ -31,6 +31,7 @@ from app.models.extract import (
 from app.models.study import Study
 from app.services import as_at, data_cuts, parquet, release
 from app.services.extract_ends import expiry, require_downloadable
+from app.services.extract_sql import unhurried
 from app.services.studies import sites_of, study_by_code
 
 
@@ -101,6 +102,8 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
     see."""
     sites = sites_of(session, row.study_id)
     with one_moment(session) as reading, within(reading, sites):
+        if reading is not session:
+            unhurried(reading)
         heads = as_at.read(row.heads) if row.heads else as_at.heads_of(reading, sites)
         with as_at.as_at(reading, heads, sites):
             cohort = release.choose(reading, row, accept_difference)
