@@ -84,29 +84,44 @@ class _Written(dict[Any, str]):
     def __missing__(self, values: Sequence[Any]) -> str:
         if len(self) >= 20_000:
             self.clear()
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="").writerow(
+        cells = [
             cell(bool(value) if is_boolean and value is not None else value)
             for value, is_boolean in zip(values, self._booleans, strict=True)
-        )
-        written = self[values] = text.getvalue()
+        ]
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="").writerow([*cells, ""])  # one empty cell alone would be quoted
+        written = self[values] = text.getvalue()[:-1]
         return written
 
 
 def dataset_json(
     name: str, columns: Sequence[Column], table: Iterable[bytes], rows: int, origin: Origin
 ) -> Iterator[bytes]:
-    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row."""
+    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row. As in
+    `csv_parts`, what follows the id is written once."""
     yield canonical_json(_head(name, columns, rows, origin)).encode() + b"\n"
-    readers = [_READERS[column.type] for column in columns]
-    lines = csv.reader(_text_lines(table))
+    others, lines = _AsJson(columns[1:]), _text_lines(table)
     next(lines)
     while batch := list(islice(lines, BATCH)):
-        yield b"".join(
-            canonical_json([read(text) if text else None for read, text in zip(readers, line, strict=True)]).encode()
-            + b"\n"
-            for line in batch
-        )
+        pairs = (line.partition(",") for line in batch)
+        yield "".join([f"[{canonical_json(one or None)},{others[rest]}\n" for one, _, rest in pairs]).encode()
+
+
+class _AsJson(dict[str, str]):
+    """The JSON of what follows an id in a line of CSV, up to its closing bracket; of each such line so far, up to a
+    bound."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        self._readers = [_READERS[column.type] for column in columns]
+
+    def __missing__(self, rest: str) -> str:
+        if len(self) >= 20_000:
+            self.clear()
+        (cells,) = csv.reader([rest])
+        values = [read(text) if text else None for read, text in zip(self._readers, cells, strict=True)]
+        written = self[rest] = canonical_json(values)[1:]
+        return written
 
 
 def _text_lines(parts: Iterable[bytes]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 `deidentified` holds coded clinical content at nominal visits, quasi-identifiers coarsened until nobody stands in a
 class under k, and no day of any kind. `pseudonymised` is for a named project under an agreement: study days, exact ages
-and every scored instrument, still under ids of the one extract. Calendar dates, item values, single seriousness
+and every scored instrument, under ids of the project. Calendar dates, item values, single seriousness
 criteria and every free text stay in both.
 """
 
