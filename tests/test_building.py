@@ -1,5 +1,6 @@
 """Builds of extracts: one at a time, taken over when a worker dies, never half there for anybody."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from threading import Thread
@@ -7,11 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, delete, select, update
 
 from app.models.base import now
 from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile
+from app.security.keys import Keyring, new_key_file
+from app.security.sealing import SealBroken
 from app.services import building, chunks, extract_csv
 from app.services.builder import Builder
 from tests.conftest import BuildsAtOnce
@@ -109,7 +113,7 @@ def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> N
         approved = {"created_at": None, "subjects": None, "levels": None, **building.json.loads(row.manifest or "")}
         row.manifest = building.canonical_json({**approved, "risk": None})
         for table in (ExtractFile, ExtractChunk):
-            session.execute(building.delete(table).where(col(table.extract_id) == row.id))
+            session.execute(delete(table).where(col(table.extract_id) == row.id))
         session.add(ExtractBuild(extract_id=row.id))
     assert built(world)
     again = {file["name"]: file["sha256"] for file in world.analyst.get(waiting).json()["files"]}
@@ -119,7 +123,8 @@ def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> N
 def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written, taken = extract_csv.parts, []
+    written = extract_csv.parts
+    taken: list[bool] = []
 
     def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
         yield from written(session, columns, statement)
@@ -226,3 +231,24 @@ def test_a_download_breaks_off_when_the_extract_is_taken_back(
     assert world.custodian.post(f"{waiting}/revocation", {"reason": "shared with others"}).is_success
     with pytest.raises(chunks.ChunkGone):
         list(parts)
+
+
+def test_what_lies_in_the_database_shows_nothing_of_a_file(world: World, waiting: str) -> None:
+    assert built(world)
+    text = world.analyst.get(f"{waiting}/files/README.txt").content
+    with world.registry.database.read() as session:
+        mine = select(ExtractChunk).where(ExtractChunk.extract_id == key(waiting))
+        kept = {row.name: row for row in session.exec(mine)}
+        files = session.exec(select(ExtractFile).where(ExtractFile.extract_id == key(waiting))).all()
+    assert len({file.sealed_key for file in files}) == len(files)
+    for row in kept.values():
+        assert not any(word in row.content for word in (b"subject", b"Extract", *text.split()[:3]))
+    keyring = world.registry.app.state.keyring
+    places = {one.name: chunks.place_of(keyring, key(waiting), one.build, one.name, one.sealed_key) for one in files}
+    readme, other = kept["README.txt"], places["manifest.json"]
+    assert zlib.decompress(places["README.txt"].unlocked(0, readme.content), -zlib.MAX_WBITS) == text
+    for wrong, start in ((other, 0), (other._replace(name="README.txt"), 0), (places["README.txt"], 1)):
+        with pytest.raises(InvalidTag):
+            wrong.unlocked(start, readme.content)
+    with pytest.raises(SealBroken):
+        chunks.place_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)

@@ -7,10 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from sqlmodel import col, select
 
 from app.models.account import Role
 from app.models.extract import ExtractSubject
+from app.models.visit import Visit
+from app.privacy.bundle import UnsafeText, require_no_formula
 from tests.bundle_checker import CLASS, Opened, joins, rank_correlation
 from tests.cohorts import alike, fill, mixed, skewed
 from tests.world import Caller, World
@@ -97,6 +100,28 @@ def test_no_cell_of_a_finished_file_can_be_taken_for_a_formula(world: World, pro
             for row in csv.reader(io.StringIO(content.decode())):
                 assert [cell for cell in row if cell[:1] in tuple("=+-@\t\r") and not _number(cell)] == []
     assert json.loads(opened.files["manifest.json"])["profile"] == profile
+
+
+def test_a_code_that_was_changed_in_the_database_leaves_as_no_formula(world: World) -> None:
+    """Nobody types the codes of the large tables; who changes them by hand gets OTHER, or no extract at all."""
+    fill(world, K, alike, seed=2)
+    with world.registry.database.write() as session:
+        session.execute(update(Visit).where(col(Visit.visit_code) == "BL").values(visit_code="=1+1"))
+    path = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"}).headers["Location"]
+    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed"}).status_code == 201
+    read = world.analyst.get(path).json()
+    assert read["status"] in {"failed", "ready"}
+    for file in read["files"]:
+        assert b"=1+1" not in world.analyst.get(f"{path}/files/{file['name']}").content
+
+
+@pytest.mark.parametrize(
+    "line", ["=1", "a,=1", "a,-cmd", "a,+1", "-1+1", "a,@x", "a,\tx", '"-a",b', "a,-1+1,b", "a,-1-1", "a\r", "a,\xe4"]
+)
+def test_a_table_of_codes_holds_codes_and_numbers_only(line: str) -> None:
+    require_no_formula(b'9ABC,BL,-27,30.5,-1e-07,"Gut, other",\n')
+    with pytest.raises(UnsafeText):
+        require_no_formula(f"9ABC,BL\n{line}\n".encode())
 
 
 def _number(text: str) -> bool:
