@@ -48,8 +48,8 @@ OTHERS = (
     "SELECT s.subject, s.site_group, s.age_group, s.sex, s.race, s.country, s.status, t.ethnicity, t.eligible, "
     f"t.planned_arm, t.actual_arm, t.enrolled_on {FROM.format('participant')}",
     f"SELECT s.subject, t.visit_code, t.occurrence, t.occurred_on, t.status {FROM.format('visit')}",
-    "SELECT s.subject, t.soc, t.pt, t.onset_earliest, t.severity, t.serious, t.relatedness_drug, t.relatedness_therapy, "
-    f"t.action_taken, t.outcome, t.expected, t.special_interest {FROM.format('adverse_event')}",
+    "SELECT s.subject, t.soc, t.pt, t.onset_earliest, t.severity, t.serious, t.relatedness_drug, "
+    f"t.relatedness_therapy, t.action_taken, t.outcome, t.expected, t.special_interest {FROM.format('adverse_event')}",
 )
 """The columns of each file as they are stored, in no order: the least that any extract has to do."""
 

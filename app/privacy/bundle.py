@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from app.models.base import canonical_json
-from app.privacy.profile import Column, cell
+from app.privacy.profile import SAFE_TEXT, Column, cell
 
 MEDIA_TYPES: Mapping[str, str] = {
     "csv": "text/csv; charset=utf-8",
@@ -60,8 +60,7 @@ class UnsafeText(Exception):
     file is not released."""
 
 
-_PLAIN = "".join(map(chr, range(ord(" "), ord("~") + 1))).translate(dict.fromkeys(map(ord, "!#$%&*;=?@[\\]^`{|}~")))
-_HARMLESS = f"{_PLAIN}\n".encode()
+_HARMLESS = bytes(byte for byte in range(128) if SAFE_TEXT.fullmatch(f"x{chr(byte)}")) + b'\n"'
 _SIGNED = re.compile(rb",-(?!\d+(?:\.\d+)?(?:e[-+]\d+)?[,\n])")
 _BEGINNINGS = tuple(start + sign for start in (b",", b"\n", b'"') for sign in (b"+", b"-") if start + sign != b",-")
 
