@@ -132,7 +132,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.rates = Rates(settings.requests_per_minute)
     app.state.refusals = Refusals(app.state.database)
-    app.state.builder = Builder(settings)
+    app.state.builder = Builder(settings, app.state.keyring)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds)
     if settings.origins:

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from app import schema
 from app.database import Database
 from app.main import create_app
-from app.security.keys import new_key_file, write_key_file
+from app.security.keys import Keyring, new_key_file, write_key_file
 from app.services.builder import Builder
 from app.services.building import build_next
 from app.settings import Settings
@@ -81,8 +81,8 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class BuildsAtOnce(Builder):
     """Builds within the request that approves an extract: no test waits. Served registries have the real one."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        super().__init__(settings, keyring)
         self._database = Database(settings, for_server=True)
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ class BuildsAtOnce(Builder):
         self._database.dispose()
 
     def wake(self) -> None:
-        while build_next(self._database):
+        while build_next(self._database, self._keyring):
             pass
 
 
@@ -109,7 +109,7 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     with Database(settings) as database:
         schema.upgrade(database)
         app = create_app(settings)
-        app.state.builder = BuildsAtOnce(settings)
+        app.state.builder = BuildsAtOnce(settings, app.state.keyring)
         with TestClient(app) as client:
             yield Registry(app, client, database)
 

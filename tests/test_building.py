@@ -1,17 +1,21 @@
 """Builds of extracts: one at a time, taken over when a worker dies, never half there for anybody."""
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from threading import Thread
 from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, delete, select, update
 
 from app.models.base import now
 from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile
+from app.security.keys import Keyring, new_key_file
+from app.security.sealing import SealBroken
 from app.services import building, chunks, extract_csv
 from app.services.builder import Builder
 from tests.conftest import BuildsAtOnce
@@ -35,6 +39,11 @@ def waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def key(path: str) -> UUID:
     return UUID(path.rpartition("/")[2])
+
+
+def built(world: World, stopping: Callable[[], bool] = lambda: False) -> bool:
+    """A worker looks for something to build, and builds it."""
+    return building.build_next(world.registry.served, world.registry.app.state.keyring, stopping)
 
 
 def status(world: World, path: str) -> str:
@@ -67,7 +76,7 @@ def test_while_it_is_built_it_says_so_and_shows_nothing(world: World, waiting: s
     assert (read["status"], read["files"], read["manifest"], read["built_rows"]) == ("building", [], None, 0)
     assert answer.headers["Retry-After"] == "2"
     assert world.analyst.get(f"{waiting}/files/visits.csv").status_code == 404
-    assert building.build_next(world.registry.served)
+    assert built(world)
     assert (status(world, waiting), world.analyst.get(waiting).json()["built_rows"]) == ("ready", None)
     assert "Retry-After" not in world.analyst.get(waiting).headers
 
@@ -78,11 +87,11 @@ def test_a_build_whose_worker_was_killed_is_taken_over_and_leaves_nothing(
     with monkeypatch.context() as patch:
         dies_after(patch, 2)
         with pytest.raises(Killed):
-            building.build_next(world.registry.served)
+            built(world)
     assert status(world, waiting) == "building"
-    assert not building.build_next(world.registry.served), "the lease still holds"
+    assert not built(world), "the lease still holds"
     lapse(world, waiting)
-    assert building.build_next(world.registry.served)
+    assert built(world)
     assert status(world, waiting) == "ready"
     with world.registry.database.read() as session:
         builds = session.exec(
@@ -96,8 +105,7 @@ def test_a_build_whose_worker_was_killed_is_taken_over_and_leaves_nothing(
 
 def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> None:
     """All but the manifest's own names: whoever began a download goes on with what another worker wrote."""
-    database = world.registry.served
-    assert building.build_next(database)
+    assert built(world)
     first = {file["name"]: file["sha256"] for file in world.analyst.get(waiting).json()["files"]}
     with world.registry.database.write() as session:
         row = session.get_one(Extract, key(waiting))
@@ -105,9 +113,9 @@ def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> N
         approved = {"created_at": None, "subjects": None, "levels": None, **building.json.loads(row.manifest or "")}
         row.manifest = building.canonical_json({**approved, "risk": None})
         for table in (ExtractFile, ExtractChunk):
-            session.execute(building.delete(table).where(col(table.extract_id) == row.id))
+            session.execute(delete(table).where(col(table.extract_id) == row.id))
         session.add(ExtractBuild(extract_id=row.id))
-    assert building.build_next(database)
+    assert built(world)
     again = {file["name"]: file["sha256"] for file in world.analyst.get(waiting).json()["files"]}
     assert again == first
 
@@ -115,17 +123,18 @@ def test_a_second_attempt_writes_the_same_bytes(world: World, waiting: str) -> N
 def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database, written, taken = world.registry.served, extract_csv.parts, []
+    written = extract_csv.parts
+    taken: list[bool] = []
 
     def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
         yield from written(session, columns, statement)
         if not taken:
             taken.append(True)
             lapse(world, waiting)
-            assert building.build_next(database), "another worker builds it meanwhile"
+            assert built(world), "another worker builds it meanwhile"
 
     monkeypatch.setattr(extract_csv, "parts", parts)
-    assert building.build_next(database)
+    assert built(world)
     read = world.analyst.get(waiting).json()
     assert read["status"] == "ready"
     sizes = {file["name"]: file["bytes"] for file in read["files"]}
@@ -150,9 +159,9 @@ def test_an_extract_that_cannot_be_built_is_given_up_and_nothing_left(
     dies_after(monkeypatch, 0, ValueError)
     for _ in range(building.ATTEMPTS):
         assert status(world, waiting) == "building"
-        assert building.build_next(world.registry.served)
+        assert built(world)
     assert status(world, waiting) == "failed"
-    assert not building.build_next(world.registry.served)
+    assert not built(world)
     with world.registry.database.read() as session:
         assert session.exec(select(ExtractChunk).where(ExtractChunk.extract_id == key(waiting))).all() == []
 
@@ -168,22 +177,22 @@ def test_a_database_that_goes_away_is_not_the_extracts_fault(
         dies_after(patch, 1, Away)
         for _ in range(building.ATTEMPTS + 1):
             with pytest.raises(Away):
-                building.build_next(world.registry.served)
+                built(world)
             lapse(world, waiting)
     assert status(world, waiting) == "building"
-    assert building.build_next(world.registry.served)
+    assert built(world)
     assert status(world, waiting) == "ready"
 
 
 def test_a_worker_that_stops_hands_over_at_once(world: World, waiting: str) -> None:
-    assert building.build_next(world.registry.served, lambda: True)
+    assert built(world, lambda: True)
     assert status(world, waiting) == "building"
-    assert building.build_next(world.registry.served)
+    assert built(world)
     assert status(world, waiting) == "ready"
 
 
 def test_the_thread_of_a_worker_builds_what_it_is_woken_for(world: World, waiting: str) -> None:
-    builder = Builder(world.registry.app.state.settings)
+    builder = Builder(world.registry.app.state.settings, world.registry.app.state.keyring)
     builder.start()
     try:
         deadline = now() + timedelta(seconds=20)
@@ -198,7 +207,7 @@ def test_a_file_of_many_chunks_is_read_from_any_byte(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "SIZE", 100)
-    assert building.build_next(world.registry.served)
+    assert built(world)
     path = f"{waiting}/files/codebook.json"
     whole = world.analyst.get(path).content
     assert len(whole) > 1000
@@ -211,12 +220,35 @@ def test_a_download_breaks_off_when_the_extract_is_taken_back(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "SIZE", 100)
-    assert building.build_next(world.registry.served)
+    assert built(world)
     with world.registry.served.read() as session:
         file = session.exec(select(ExtractFile).where(ExtractFile.extract_id == key(waiting))).first()
     assert file is not None
-    parts = chunks.read(world.registry.served, key(waiting), file.build, file.name, 0, file.bytes)
+    keyring = world.registry.app.state.keyring
+    place = chunks.place_of(keyring, key(waiting), file.build, file.name, file.sealed_key)
+    parts = chunks.read(world.registry.served, place, 0, file.bytes)
     next(parts)
     assert world.custodian.post(f"{waiting}/revocation", {"reason": "shared with others"}).is_success
     with pytest.raises(chunks.ChunkGone):
         list(parts)
+
+
+def test_what_lies_in_the_database_shows_nothing_of_a_file(world: World, waiting: str) -> None:
+    assert built(world)
+    text = world.analyst.get(f"{waiting}/files/README.txt").content
+    with world.registry.database.read() as session:
+        mine = select(ExtractChunk).where(ExtractChunk.extract_id == key(waiting))
+        kept = {row.name: row for row in session.exec(mine)}
+        files = session.exec(select(ExtractFile).where(ExtractFile.extract_id == key(waiting))).all()
+    assert len({file.sealed_key for file in files}) == len(files)
+    for row in kept.values():
+        assert not any(word in row.content for word in (b"subject", b"Extract", *text.split()[:3]))
+    keyring = world.registry.app.state.keyring
+    places = {one.name: chunks.place_of(keyring, key(waiting), one.build, one.name, one.sealed_key) for one in files}
+    readme, other = kept["README.txt"], places["manifest.json"]
+    assert zlib.decompress(places["README.txt"].unlocked(0, readme.content), -zlib.MAX_WBITS) == text
+    for wrong, start in ((other, 0), (other._replace(name="README.txt"), 0), (places["README.txt"], 1)):
+        with pytest.raises(InvalidTag):
+            wrong.unlocked(start, readme.content)
+    with pytest.raises(SealBroken):
+        chunks.place_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)

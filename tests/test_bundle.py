@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,17 +131,35 @@ def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, p
     assert manifest["row_content_sha256"] in (tmp_path / "README.txt").read_text()
 
 
-def test_the_same_files_give_the_same_zip_whatever_pieces_they_come_in() -> None:
-    whole, torn = io.BytesIO(), io.BytesIO()
-    bundle.zipped(whole, {"a.csv": lambda: [b"x,y\n1,2\n"], "b.csv": lambda: [b""]})
-    bundle.zipped(torn, {"b.csv": list, "a.csv": lambda: [b"x,", b"y\n1", b",2\n"]})
-    assert whole.getvalue() == torn.getvalue()
+def packed(*parts: bytes) -> bundle.Packed:
+    """A file whose chunks are these, each deflated by itself."""
+    flushes = [zlib.Z_SYNC_FLUSH] * (len(parts) - 1) + [zlib.Z_FINISH]
+    done, whole = [], b"".join(parts)
+    for part, flush in zip(parts, flushes, strict=True):
+        deflate = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        done.append(deflate.compress(part) + deflate.flush(flush))
+    return bundle.Packed(len(whole), sum(map(len, done)), zlib.crc32(whole), lambda: done)
+
+
+def test_a_zip_takes_files_that_are_deflated_in_parts_as_they_are(tmp_path: Path) -> None:
+    contents = {"b.csv": (b"x,", b"y\n1" * 99, b",2\n"), "a.csv": (b"",), "c.csv": (b"x" * 70_000,)}
+    for archive in (tmp_path / "one.zip", tmp_path / "two.zip"):
+        with archive.open("wb") as target:
+            bundle.zipped(target, {name: packed(*parts) for name, parts in contents.items()})
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as read:
+        assert read.testzip() is None
+        assert {name: read.read(name) for name in read.namelist()} == {
+            name: b"".join(parts) for name, parts in sorted(contents.items())
+        }
+        assert {info.date_time for info in read.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_text_that_is_no_code_is_in_neither_form() -> None:
-    columns = [Column("pt", "Preferred term", "adverse_event.severity")]
-    assert b"".join(bundle.csv_parts(columns, [("=1+1",), ("Headache",)])) == b"OTHER\nHeadache\n"
-    assert as_dataset_json("adverse_events", columns, ("=1+1",), ("Headache",))[1:] == [b'["OTHER"]', b'["Headache"]']
+    columns = [COLUMNS[0], Column("pt", "Preferred term", "adverse_event.severity")]
+    rows = [("9ABC", "=1+1"), ("9ABC", "Headache")]
+    assert b"".join(bundle.csv_parts(columns, rows)) == b"9ABC,OTHER\n9ABC,Headache\n"
+    assert as_dataset_json("x", columns, *rows)[1:] == [b'["9ABC","OTHER"]', b'["9ABC","Headache"]']
 
 
 def test_a_table_is_read_back_from_its_csv_however_it_is_cut() -> None:

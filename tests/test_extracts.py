@@ -154,6 +154,8 @@ def test_a_cell_of_a_coded_column_holds_a_code_of_the_codebook(world: World) -> 
         assert found <= set(column["codes"]), column
     units = {(column["name"], column["unit"]) for column in json.loads(got["codebook.json"])["columns"]}
     assert {("study_day", "days"), ("age_group", "years"), ("value", "points of the score"), ("sex", None)} <= units
+    before = world.analyst.get("/v1/codebook", profile="pseudonymised", format="csv")
+    assert (before.text, before.headers["content-type"]) == (got["codebook.csv"], "text/csv; charset=utf-8")
     lines = table(got["codebook.csv"])
     assert next(line["codes"] for line in lines if line["name"] == "severity") == "mild|moderate|severe"
 

@@ -46,7 +46,7 @@ def test_everybody_released_stands_in_a_class_of_twelve(people: list[Person]) ->
     chosen = generalise(people, QUASI_IDENTIFIERS)
     require_hidden(people, chosen)
     assert generalise(people, QUASI_IDENTIFIERS) == chosen
-    report = risk_report(people, QUASI_IDENTIFIERS, chosen, 0, {})
+    report = risk_report(people, QUASI_IDENTIFIERS, chosen, 0, {}, {})
     assert report["released"]["k_min"] >= K
     assert report["released"]["max_risk"] <= report["threshold"]["max_risk"]
 
@@ -103,7 +103,7 @@ def test_ages_are_shown_in_bands_that_are_open_above(level: int, age: int | None
 def test_small_counts_do_not_appear_in_the_report() -> None:
     people: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 40 + [(40, "M", "WHITE", "DEU", "completed")]
     chosen = generalise(people, QUASI_IDENTIFIERS)
-    report = risk_report(people, QUASI_IDENTIFIERS, chosen, 0, {})
+    report = risk_report(people, QUASI_IDENTIFIERS, chosen, 0, {}, {})
     assert report["population"] == {"considered": "", "released": 40, "suppressed": "1-10"}
     assert (report["exact"]["k_min"], report["exact"]["max_risk"]) == ("1-10", "above 0.09")
     assert "41" not in json.dumps(report)

@@ -26,13 +26,16 @@ def build() -> None:
     """Build what waits, as every server does by itself."""
     from app import schema
     from app.database import Database
+    from app.security.keys import load_keyring
     from app.services.building import build_next
     from app.settings import Settings
 
-    with Database(Settings()) as database:
+    settings = Settings()
+    keyring = load_keyring(settings)
+    with Database(settings) as database:
         schema.require_head(database)
         built = 0
-        while build_next(database):
+        while build_next(database, keyring):
             built += 1
     typer.echo(f"{built} extracts built.")
 

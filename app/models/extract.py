@@ -132,7 +132,7 @@ class ExtractBuild(SQLModel, table=True):
 
 
 class ExtractChunk(SQLModel, table=True):
-    """A part of a file. In the database, so that any worker can serve it."""
+    """A part of a file, encrypted. In the database, so that any worker can serve it."""
 
     __tablename__ = "extract_chunk"
 
@@ -157,6 +157,8 @@ class ExtractFile(SQLModel, table=True):
     sha256: str = Field(max_length=64)
     bytes: int = Field(sa_type=BigInteger)
     build: UUID
+    sealed_key: str = Field(sa_column=Column(Text, nullable=False))
+    """What its chunks are encrypted under, sealed by the key file: with this row, the file is gone for good."""
 
 
 class ExtractCreate(Shape):
@@ -242,8 +244,14 @@ class ExtractFilter(Filter):
     cursor: str | None = Bounded(default=None, max_length=1000)
 
 
+class CodebookFormat(StrEnum):
+    json = "json"
+    csv = "csv"
+
+
 class CodebookQuery(Filter):
     profile: ExtractProfile = ExtractProfile.deidentified
+    format: CodebookFormat = CodebookFormat.json
 
 
 class CodebookColumn(Answer):

@@ -6,13 +6,14 @@ CDISC Dataset-JSON 1.1 in its NDJSON form: the first line tells the columns, eac
 
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from app.models.base import canonical_json
-from app.privacy.profile import Column, cell
+from app.privacy.profile import SAFE_TEXT, Column, cell
 
 MEDIA_TYPES: Mapping[str, str] = {
     "csv": "text/csv; charset=utf-8",
@@ -46,45 +47,80 @@ def header(columns: Sequence[Column]) -> bytes:
 
 
 def csv_parts(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """A table as CSV, without its header. The texts of a column are few, so each is checked once."""
-    writers = [_Cells(column.type).__getitem__ if column.type in {"text", "boolean"} else cell for column in columns]
+    """A table as CSV, without its header. The first column is an id; what follows it is the same in many rows, and is
+    written once."""
+    ids, others = _Written(columns[:1]), _Written(columns[1:])
     waiting = iter(rows)
     while batch := list(islice(waiting, BATCH)):
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(
-            [write(value) for write, value in zip(writers, row, strict=True)] for row in batch
-        )
-        yield text.getvalue().encode()
+        yield "".join([f"{ids[row[:1]]},{others[row[1:]]}\n" for row in batch]).encode()
 
 
-class _Cells(dict[Any, str]):
-    """What was written for each value so far, up to a bound."""
+class UnsafeText(Exception):
+    """A table of codes holds what a spreadsheet could take for a formula: somebody changed the database by hand. The
+    file is not released."""
 
-    def __init__(self, type_: str) -> None:
+
+_HARMLESS = bytes(byte for byte in range(128) if SAFE_TEXT.fullmatch(f"x{chr(byte)}")) + b'\n"'
+_SIGNED = re.compile(rb",-(?!\d+(?:\.\d+)?(?:e[-+]\d+)?[,\n])")
+_BEGINNINGS = tuple(start + sign for start in (b",", b"\n", b'"') for sign in (b"+", b"-") if start + sign != b",-")
+
+
+def require_no_formula(part: bytes) -> None:
+    """Look at every byte of whole lines of CSV that hold numbers and codes: no other character is in them, and what
+    begins with a sign is a number. Raises UnsafeText."""
+    foreign = part.translate(None, _HARMLESS) or part.startswith((b"+", b"-"))
+    if foreign or any(one in part for one in _BEGINNINGS) or _SIGNED.search(part):
+        raise UnsafeText
+
+
+class _Written(dict[Any, str]):
+    """How these columns were written for each combination of values so far, up to a bound."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
-        self._is_boolean = type_ == "boolean"
+        self._booleans = [column.type == "boolean" for column in columns]
 
-    def __missing__(self, value: Any) -> str:
-        if len(self) >= 10_000:
+    def __missing__(self, values: Sequence[Any]) -> str:
+        if len(self) >= 20_000:
             self.clear()
-        written = self[value] = cell(bool(value) if self._is_boolean and value is not None else value)
+        cells = [
+            cell(bool(value) if is_boolean and value is not None else value)
+            for value, is_boolean in zip(values, self._booleans, strict=True)
+        ]
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="").writerow([*cells, ""])  # one empty cell alone would be quoted
+        written = self[values] = text.getvalue()[:-1]
         return written
 
 
 def dataset_json(
     name: str, columns: Sequence[Column], table: Iterable[bytes], rows: int, origin: Origin
 ) -> Iterator[bytes]:
-    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row."""
+    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row. As in
+    `csv_parts`, what follows the id is written once."""
     yield canonical_json(_head(name, columns, rows, origin)).encode() + b"\n"
-    readers = [_READERS[column.type] for column in columns]
-    lines = csv.reader(_text_lines(table))
+    others, lines = _AsJson(columns[1:]), _text_lines(table)
     next(lines)
     while batch := list(islice(lines, BATCH)):
-        yield b"".join(
-            canonical_json([read(text) if text else None for read, text in zip(readers, line, strict=True)]).encode()
-            + b"\n"
-            for line in batch
-        )
+        pairs = (line.partition(",") for line in batch)
+        yield "".join([f"[{canonical_json(one or None)},{others[rest]}\n" for one, _, rest in pairs]).encode()
+
+
+class _AsJson(dict[str, str]):
+    """The JSON of what follows an id in a line of CSV, up to its closing bracket; of each such line so far, up to a
+    bound."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        self._readers = [_READERS[column.type] for column in columns]
+
+    def __missing__(self, rest: str) -> str:
+        if len(self) >= 20_000:
+            self.clear()
+        (cells,) = csv.reader([rest])
+        values = [read(text) if text else None for read, text in zip(self._readers, cells, strict=True)]
+        written = self[rest] = canonical_json(values)[1:]
+        return written
 
 
 def _text_lines(parts: Iterable[bytes]) -> Iterator[str]:
@@ -168,16 +204,26 @@ def sums(digests: Mapping[str, str]) -> bytes:
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
-def zipped(target: Any, files: Mapping[str, Callable[[], Iterable[bytes]]]) -> None:
-    """All of them in one file, in the order of their names, written to a stream that need not be seekable."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=_FAST) as archive:
+class Packed(NamedTuple):
+    """A file that is deflated already: its length before and now, the CRC-32 of its content, and its parts."""
+
+    length: int
+    packed: int
+    crc32: int
+    parts: Callable[[], Iterable[bytes]]
+
+
+def zipped(target: Any, files: Mapping[str, Packed]) -> None:
+    """All of them in one file, in the order of their names, written to a stream that need not be seekable. Their bytes
+    go in as they are: zipfile writes the headers and the directory, and compresses nothing."""
+    with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(files):
-            info = zipfile.ZipInfo(name, _EPOCH)
+            info, file = zipfile.ZipInfo(name, _EPOCH), files[name]
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            with archive.open(info, "w", force_zip64=True) as entry:
-                for part in files[name]():
-                    entry.write(part)
-
-
-_FAST = 1
-"""Of zlib: tables of codes shrink to a tenth at any level."""
+            info.file_size, info.compress_size, info.CRC = file.length, file.packed, file.crc32
+            info.header_offset = target.tell()
+            target.write(info.FileHeader())
+            for part in file.parts():
+                target.write(part)
+            archive.filelist.append(info)
+            archive.start_dir = target.tell()

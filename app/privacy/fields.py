@@ -233,7 +233,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         date="anchor_on",
         operational="extract_id serious_shown",
     ),
-    "extract_file": _table(operational="extract_id name media_type rows sha256 bytes build"),
+    "extract_file": _table(operational="extract_id name media_type rows sha256 bytes build sealed_key"),
     "extract_build": _table(operational="extract_id build leased_until attempts rows"),
     "extract_chunk": _table(operational="extract_id build name start content"),
     "data_cut": _table(operational="id study_id name purpose heads created_by created_at"),

@@ -2,7 +2,7 @@
 
 `deidentified` holds coded clinical content at nominal visits, quasi-identifiers coarsened until nobody stands in a
 class under k, and no day of any kind. `pseudonymised` is for a named project under an agreement: study days, exact ages
-and every scored instrument, still under ids of the one extract. Calendar dates, item values, single seriousness
+and every scored instrument, under ids of the project. Calendar dates, item values, single seriousness
 criteria and every free text stay in both.
 """
 
@@ -38,6 +38,17 @@ SAFE_PATTERN = f"^{_SAFE}$"
 """The same for PostgreSQL, whose `$` is the end of the text and not of a line."""
 
 
+OWN_CODES = frozenset(
+    {
+        *("visit.visit_code", "visit.status", "adverse_event.severity"),
+        *("outcome.instrument", "outcome.instrument_version", "outcome.origin"),
+        *("outcome_score.name", "outcome_score.band"),
+    }
+)
+"""Columns that hold nothing but codes of protocols, of instruments and of the registry itself, which are held to such
+text where they are defined: nobody types them. Those of the large tables are not looked at row by row."""
+
+
 class Treatment(StrEnum):
     as_stored = "as stored"
     counted = "counts rounded to 5, of 1 to 10 hidden; means and SD of 12 people or more"
@@ -65,6 +76,7 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.timing: frozenset({FieldClass.date}),
     Treatment.under_agreement: frozenset({FieldClass.clinical, FieldClass.quasi}),
 }
+_MADE_HERE = frozenset({Treatment.subject, Treatment.timing, Treatment.since_dose})
 _FOR_AGREEMENTS = frozenset({Treatment.study_day, Treatment.under_agreement})
 """Never in a profile that is released without an agreement."""
 
@@ -82,6 +94,11 @@ class Column:
     source: str
     type: str = "text"
     treatment: Treatment = Treatment.as_stored
+
+    @property
+    def typed(self) -> bool:
+        """Whether somebody may have typed what stands here."""
+        return self.type == "text" and self.source not in OWN_CODES and self.treatment not in _MADE_HERE
 
     def __post_init__(self) -> None:
         table, _, column = self.source.partition(".")

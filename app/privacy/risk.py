@@ -37,17 +37,26 @@ def class_risk(classes: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     }
 
 
+def alone(traits: Iterable[Any]) -> dict[str, Any]:
+    """How many people have anything of a kind, and the share of them who have what nobody else has."""
+    sizes = Counter(traits)
+    people, single = sizes.total(), sum(size == 1 for size in sizes.values())
+    few = 0 < single <= SMALL or 0 < people <= SMALL
+    return {"people": banded(people), "unique": "1-10 people" if few else round(single / people, 2) if people else 0}
+
+
 def risk_report(
     people: Sequence[tuple[Value, ...]],
     quasis: Sequence[Quasi],
     chosen: Generalised,
     blanked_classes: int,
     ledger: Mapping[str, Any],
+    fingerprints: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The report as data; `people` are the exact values of everybody who was considered."""
     released = [one for one, kept in zip(chosen.classes, chosen.kept, strict=True) if kept]
     return {
-        "schema": "research-registry/risk-report/1",
+        "schema": "research-registry/risk-report/2",
         "decision": "pass",
         "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
         "population": _population(len(people), len(released)),
@@ -59,6 +68,7 @@ def risk_report(
         "released": class_risk(released),
         "sensitive": [{"name": "serious", "blanked_classes": blanked_classes}],
         "ledger": ledger,
+        "fingerprints": fingerprints,
         "three_tests": {
             "singling_out": f"By age, sex, race, country and status nobody stands in a class of fewer than {K}.",
             "linkability": "Subject ids are of this extract alone. The scores of one person are a fingerprint: "
@@ -81,9 +91,14 @@ def _population(considered: int, released: int) -> dict[str, int | str]:
     return {"considered": considered if isinstance(left_out, int) else "", "released": released, "suppressed": left_out}
 
 
+def _share(unique: float | str) -> str:
+    return unique if isinstance(unique, str) else f"{unique:.0%}"
+
+
 def readable(report: Mapping[str, Any]) -> str:
     """The same as a page for the person who decides."""
     before, after, people = report["exact"], report["released"], report["population"]
+    marks = report["fingerprints"]
     lines = [
         "# Risk report",
         "",
@@ -94,6 +109,11 @@ def readable(report: Mapping[str, Any]) -> str:
         "| quasi-identifier | released |",
         "|---|---|",
         *(f"| {one['label']} | {one['released']} |" for one in report["quasi_identifiers"]),
+        "",
+        *(
+            f"{label}: {_share(marks[name]['unique'])} of those who have any are alone with theirs."
+            for name, label in (("score_vectors", "Courses of scores"), ("visit_patterns", "Patterns of visits"))
+        ),
         "",
         *(f"**{name.replace('_', ' ').capitalize()}.** {text}" for name, text in report["three_tests"].items()),
         "",

@@ -11,6 +11,7 @@ from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.extract import (
     ApprovalCreate,
+    CodebookFormat,
     CodebookQuery,
     CodebookRead,
     Extract,
@@ -24,7 +25,7 @@ from app.models.extract import (
 from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
-from app.privacy.bundle import MEDIA_TYPES
+from app.privacy.bundle import MEDIA_TYPES, codebook_csv
 from app.privacy.codebook import codebook
 from app.privacy.profile import PROFILES
 from app.services import chunks, extract_ends, extracts
@@ -41,14 +42,19 @@ Approver = Annotated[Actor, Depends(requires(Permission.extract_approve))]
 Recipient = Annotated[Actor, Depends(requires(Permission.extract_download))]
 
 
-@router.get("/codebook")
-def read_codebook(_actor: CodebookReader, query: Annotated[CodebookQuery, Query()]) -> CodebookRead:
-    """What extracts contain: every file and column with its source and treatment."""
-    return CodebookRead(
-        profile=query.profile,
-        profile_version=PROFILES[query.profile].version,
-        columns=codebook(query.profile),
-    )
+@router.get(
+    "/codebook",
+    response_model=CodebookRead,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def read_codebook(_actor: CodebookReader, query: Annotated[CodebookQuery, Query()]) -> Any:
+    """What extracts contain: every file and column with its unit, codes, source and treatment; with `format=csv` as the
+    file that comes with them."""
+    profile, columns = PROFILES[query.profile], codebook(query.profile)
+    if query.format is CodebookFormat.csv:
+        headers = {"Content-Disposition": f'attachment; filename="codebook-{profile.name}.csv"'}
+        return Response(codebook_csv(columns), media_type=MEDIA_TYPES["csv"], headers=headers)
+    return CodebookRead(profile=profile.name, profile_version=profile.version, columns=columns)
 
 
 @router.get("/extracts")
@@ -131,6 +137,6 @@ def download_file(
     """One file of your own extract, or a part of it (`Range`). Each download is in the audit trail."""
     file = extracts.download(session, actor, extract_id, name)
     headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
-    first = partial(chunks.part_at, session, extract_id, file.build, file.name)
-    read = partial(chunks.read, request.app.state.database, extract_id, file.build, file.name)
+    place = chunks.place_of(request.app.state.keyring, extract_id, file.build, file.name, file.sealed_key)
+    first, read = partial(chunks.part_at, session, place), partial(chunks.read, request.app.state.database, place)
     return part_of(request, first, read, file.bytes, file.sha256, file.media_type, headers)

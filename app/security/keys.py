@@ -30,6 +30,7 @@ Purpose = Literal[
     "blind-index",
     "cursor",
     "erasure",
+    "extract",
     "idempotency",
     "secret-digest",
     "etag",

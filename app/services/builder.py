@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import BUILDERS, Database
 from app.errors import RegistryError
+from app.security.keys import Keyring
 from app.services.building import build_next
 from app.settings import Settings
 
@@ -15,8 +16,8 @@ LOOK_EVERY = 5.0
 
 
 class Builder:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self._settings, self._keyring = settings, keyring
         self._something, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -39,7 +40,7 @@ class Builder:
         with Database(self._settings.model_copy(update={"pool_size": BUILDERS}), for_server=True) as database:
             while not self._stop.is_set():
                 with suppress(SQLAlchemyError, RegistryError):  # the database is away: look again
-                    while build_next(database, self._stop.is_set) and not self._stop.is_set():
+                    while build_next(database, self._keyring, self._stop.is_set) and not self._stop.is_set():
                         pass
                 self._something.wait(LOOK_EVERY)
                 self._something.clear()

@@ -6,10 +6,10 @@ bytes, and a build that was left half done is forgotten.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -38,12 +38,13 @@ from app.models.participant import Participant
 from app.models.study import Study
 from app.models.visit import Visit
 from app.privacy.profile import PROFILES
+from app.security.keys import Keyring
 from app.services import as_at
 from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
 from app.services.extract_ends import end
 from app.services.extract_rows import ExtractRows
-from app.services.extract_sql import of_subject, selected
+from app.services.extract_sql import of_subject, selected, unhurried
 from app.services.outbox import tell
 from app.services.studies import protocol_of, sites_of
 
@@ -70,13 +71,13 @@ class Claim(NamedTuple):
         return (col(ExtractBuild.extract_id) == self.extract_id) & (col(ExtractBuild.build) == self.build)
 
 
-def build_next(database: Database, stopping: Callable[[], bool] = lambda: False) -> bool:
+def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool] = lambda: False) -> bool:
     """Build one extract that waits, if there is one. False: nothing waits. Raises OperationalError and its like."""
     claim = _claimed(database, now())
     if claim is None:
         return False
     try:
-        _build(database, claim, stopping)
+        _build(database, keyring, claim, stopping)
     except BuildLost:
         _released(database, claim)
     except (OperationalError, PoolTimeout, DatabaseUnavailable):
@@ -118,19 +119,19 @@ def _released(database: Database, claim: Claim) -> None:
         session.execute(sa.update(ExtractBuild).where(claim.held).values(build=None, leased_until=None))
 
 
-def _build(database: Database, claim: Claim, stopping: Callable[[], bool]) -> None:
+def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callable[[], bool]) -> None:
     progress = _Progress(claim, stopping)
     with database.read() as session:
         extract = session.get_one(Extract, claim.extract_id)
         study = session.get_one(Study, extract.study_id)
-    files = Files(database, claim.extract_id, claim.build, progress.kept)
-    with _moment(database, extract) as tables:
-        for file, parts in tables:
-            progress.rows += files.write(file, parts, counted=True).rows or 0
-    files.complete(extract, study.code, json.loads(extract.manifest or "{}"))
+    with Files(database, claim.extract_id, claim.build, progress.kept) as files:
+        with _moment(database, extract) as tables:
+            for file, parts in tables:
+                progress.rows += files.write(file, parts, counted=True).rows or 0
+        files.complete(extract, study.code, json.loads(extract.manifest or "{}"))
     with database.write() as session:
         progress.kept(session)
-        _finish(session, extract.id, claim, files)
+        _finish(session, extract.id, files.rows(keyring), files.manifest)
 
 
 class _Progress:
@@ -152,21 +153,10 @@ def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str
     with database.read() as outer, one_moment(outer) as session:
         sites = sites_of(session, extract.study_id)
         with within(session, sites):
-            _unhurried(session)
+            unhurried(session)
             with as_at.as_at(session, as_at.read(extract.heads or "{}"), sites):
                 rows = _rows(session, extract)
                 yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
-
-
-def _unhurried(session: Session) -> None:
-    """The limits of requests are not those of a build. PostgreSQL does not know yet how many people are in this one,
-    and would plan loops for a handful: three times as long."""
-    if session.get_bind().dialect.name == "postgresql":
-        for setting in ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", *_BULK):
-            session.connection().exec_driver_sql(f"SET LOCAL {setting}")
-
-
-_BULK = ("work_mem = '64MB'", "enable_nestloop = off")
 
 
 def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:
@@ -204,17 +194,14 @@ def differing(database: Database, extract: Extract) -> str | None:
     return SAME if content_digest(digests) == manifest["row_content_sha256"] else "OTHER ROWS than those cited"
 
 
-def _finish(session: Session, extract_id: UUID, claim: Claim, files: Files) -> None:
+def _finish(session: Session, extract_id: UUID, files: list[dict[str, Any]], manifest: Mapping[str, Any]) -> None:
     row = session.exec(select(Extract).where(Extract.id == extract_id).with_for_update(key_share=True)).one()
     if row.status != ExtractStatus.building:
         raise BuildLost
-    session.execute(
-        sa.insert(table_of(ExtractFile)),
-        [{"extract_id": extract_id, "build": claim.build, **one.model_dump()} for one in files.described()],
-    )
+    session.execute(sa.insert(table_of(ExtractFile)), files)
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == extract_id))
     before = audit.snapshot(row)
-    row.status, row.manifest = ExtractStatus.ready, canonical_json(files.manifest)
+    row.status, row.manifest = ExtractStatus.ready, canonical_json(manifest)
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     event = audit.changed("extract:built", row, row.id, row.version, before, audit.snapshot(row), None)

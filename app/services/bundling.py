@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 from uuid import UUID
 
 from sqlmodel import Session
@@ -15,6 +16,7 @@ from app.privacy import bundle
 from app.privacy.codebook import codebook
 from app.privacy.profile import PROFILES
 from app.privacy.risk import readable
+from app.security.keys import Keyring
 from app.services import chunks, parquet
 
 SCHEMA = "research-registry/extract/3"
@@ -23,12 +25,21 @@ UNDER_AGREEMENT = "Pseudonymised personal data under the agreement named here. N
 
 
 class Files(Mapping[str, ExtractFileRead]):
-    """What has been written so far, by name."""
+    """What has been written so far, by name. Its one thread stores the chunks."""
 
     def __init__(self, database: Database, extract_id: UUID, build: UUID, kept: Callable[[Session], None]) -> None:
         self._database, self._extract_id, self._build, self._kept = database, extract_id, build, kept
         self._written: dict[str, ExtractFileRead] = {}
+        self._packed: dict[str, bundle.Packed] = {}
+        self._places: dict[str, chunks.Place] = {}
+        self._worker = ThreadPoolExecutor(1, "extract-chunks")
         self.manifest: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(cancel_futures=True)
 
     def __getitem__(self, name: str) -> ExtractFileRead:
         return self._written[name]
@@ -40,25 +51,41 @@ class Files(Mapping[str, ExtractFileRead]):
         return len(self._written)
 
     def read(self, name: str) -> Iterator[bytes]:
-        return chunks.read(self._database, self._extract_id, self._build, name)
+        return chunks.read(self._database, self._places[name])
 
     def write(self, name: str, parts: Iterable[bytes], *, counted: bool = False) -> ExtractFileRead:
         """A whole file. A table's lines are counted, without the first, which is its header in each form."""
-        target, lines = self._writer(name), -1
+        target, lines = self._writer(name, chunks.FAST), -1
         for part in parts:
             lines += part.count(b"\n")
             target.write(part)
         return self._described(name, target, lines if counted else None)
 
-    def _writer(self, name: str) -> chunks.Writer:
-        return chunks.Writer(self._database, self._extract_id, self._build, name, self._kept)
+    def _writer(self, name: str, level: int) -> chunks.Writer:
+        place = self._places[name] = chunks.new_place(self._extract_id, self._build, name)
+        return chunks.Writer(self._database, place, level, self._worker, self._kept)
 
     def _described(self, name: str, target: chunks.Writer, rows: int | None) -> ExtractFileRead:
-        length, sha256 = target.finish()
+        done, place = target.finish(), self._places[name]
+        self._packed[name] = bundle.Packed(
+            done.length, done.packed, done.crc32, lambda: chunks.packed(self._database, place)
+        )
         media_type = bundle.MEDIA_TYPES[name.rpartition(".")[2]]
-        described = ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=length, sha256=sha256)
+        described = ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=done.length, sha256=done.sha256)
         self._written[name] = described
         return described
+
+    def rows(self, keyring: Keyring) -> list[dict[str, Any]]:
+        """What the database holds of each file beside its chunks."""
+        return [
+            {
+                **self._written[name].model_dump(),
+                "extract_id": self._extract_id,
+                "build": self._build,
+                "sealed_key": chunks.sealed_key(keyring, place),
+            }
+            for name, place in self._places.items()
+        ]
 
     def complete(self, extract: Extract, study: str, approved: Mapping[str, Any]) -> None:
         """Write all that goes with the tables. `approved` is what the approval fixed of the manifest."""
@@ -71,7 +98,7 @@ class Files(Mapping[str, ExtractFileRead]):
                 lines = bundle.dataset_json(name, columns, self.read(file), rows or 0, origin)
                 self.write(f"{name}.ndjson", lines, counted=True)
             if ExtractFormat.parquet in formats:
-                target = self._writer(f"{name}.parquet")
+                target = self._writer(f"{name}.parquet", chunks.NOT_AT_ALL)
                 parquet.write(target, columns, self.read(file))
                 self._described(f"{name}.parquet", target, rows)
         about, book = {"profile": extract.profile, "profile_version": profile.version}, codebook(extract.profile)
@@ -97,8 +124,8 @@ class Files(Mapping[str, ExtractFileRead]):
         self.write("README.txt", [bundle.readme(self.manifest)])
         self.write("manifest.json", [canonical_json(self.manifest).encode()])
         self.write("sha256sums.txt", [bundle.sums({name: one.sha256 for name, one in self.items()})])
-        archive = self._writer("bundle.zip")
-        bundle.zipped(archive, {name: lambda name=name: self.read(name) for name in self})  # type: ignore[misc]
+        archive = self._writer("bundle.zip", chunks.NOT_AT_ALL)
+        bundle.zipped(archive, self._packed)
         self._described("bundle.zip", archive, None)
 
     def described(self) -> list[ExtractFileRead]:

@@ -1,35 +1,113 @@
-"""Files of extracts in the database, in chunks: written by one build, read by any worker, in constant memory."""
+"""Files of extracts in the database, in chunks: written by one build, read by any worker, in constant memory.
+
+Each chunk is deflated by itself, so that a part can be read without what lies before it and all of them one after the
+other are still one stream, which the zip takes as it is. Then it is encrypted (AES-256-GCM) under the file's own key,
+which the database holds sealed by the key file: a copy of the database shows no release, and with the row of a file
+its key is gone.
+"""
 
 import hashlib
 import io
+import os
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlmodel import Session
 
 from app.database import Database
 from app.models.base import table_of
 from app.models.extract import ExtractChunk
+from app.security.keys import Keyring
+from app.security.sealing import seal, unseal
 
 SIZE = 1 << 20
+AHEAD = 3
+"""Chunks that may wait to be stored while the next rows are read."""
+
+FAST, NOT_AT_ALL = 1, 0
+"""Of zlib's levels: tables of codes shrink to a tenth at any of them; Parquet and zip files are compressed already."""
+
 _CHUNKS = table_of(ExtractChunk)
+_RAW = -zlib.MAX_WBITS
 
 
 class ChunkGone(Exception):
     """A part of the file was deleted while it was read: the extract has expired, or was taken back."""
 
 
+class Place(NamedTuple):
+    """One file of one build, and its key."""
+
+    extract_id: UUID
+    build: UUID
+    name: str
+    key: bytes
+
+    def locked(self, start: int, content: bytes) -> bytes:
+        """Once only for each chunk: the nonce is its place, and the key is of this file of this build alone."""
+        return AESGCM(self.key).encrypt(_nonce(start), content, self._context)
+
+    def unlocked(self, start: int, content: bytes) -> bytes:
+        return AESGCM(self.key).decrypt(_nonce(start), content, self._context)
+
+    @property
+    def _context(self) -> bytes:
+        return f"{self.extract_id}|{self.build}|{self.name}".encode()
+
+    @property
+    def here(self) -> sa.ColumnElement[bool]:
+        mine = _CHUNKS.c.extract_id == self.extract_id, _CHUNKS.c.build == self.build, _CHUNKS.c.name == self.name
+        return sa.and_(*mine)
+
+
+def _nonce(start: int) -> bytes:
+    return start.to_bytes(12, "big")
+
+
+def new_place(extract_id: UUID, build: UUID, name: str) -> Place:
+    return Place(extract_id, build, name, os.urandom(32))
+
+
+def sealed_key(keyring: Keyring, place: Place) -> str:
+    """The key of a file as the database holds it, bound to its file."""
+    return seal(keyring.derived("extract"), place.key, place._context)
+
+
+def place_of(keyring: Keyring, extract_id: UUID, build: UUID, name: str, sealed: str) -> Place:
+    """Raises SealBroken."""
+    unkeyed = Place(extract_id, build, name, b"")
+    return unkeyed._replace(key=unseal(keyring.derived("extract"), sealed, unkeyed._context))
+
+
+class Written(NamedTuple):
+    """What became of a whole file."""
+
+    length: int
+    sha256: str
+    crc32: int
+    packed: int
+    """Bytes of its deflated chunks."""
+
+
 class Writer(io.RawIOBase):
-    """One file of a build, written from its beginning to its end. `kept` is called in the transaction of each chunk,
-    and may raise to stop the build."""
+    """One file, written from its beginning to its end. Chunks are hashed, deflated, encrypted and stored in a thread,
+    which does not hold up the making of the next ones. `kept` is called in the transaction of each chunk, and may raise
+    to stop the build."""
 
     def __init__(
-        self, database: Database, extract_id: UUID, build: UUID, name: str, kept: Callable[[Session], None]
+        self, database: Database, place: Place, level: int, worker: ThreadPoolExecutor, kept: Callable[[Session], None]
     ) -> None:
         super().__init__()
-        self._database, self._key, self._kept = database, (extract_id, build, name), kept
+        self._database, self._place, self._level, self._worker, self._kept = database, place, level, worker, kept
         self._buffer, self._start, self._digest = bytearray(), 0, hashlib.sha256()
+        self._crc32 = self._packed = 0
+        self._waiting: deque[Future[None]] = deque()
 
     def writable(self) -> bool:
         return True
@@ -38,37 +116,61 @@ class Writer(io.RawIOBase):
         return self._start + len(self._buffer)
 
     def write(self, content: bytes, /) -> int:  # type: ignore[override]  # never a partial write
-        self._digest.update(content)
         self._buffer += content
-        while len(self._buffer) >= SIZE:
-            self._store(SIZE)
+        while len(self._buffer) > SIZE:  # the last chunk ends the stream, and only `finish` knows which it is
+            self._hand_over(bytes(self._buffer[:SIZE]), zlib.Z_SYNC_FLUSH)
+            del self._buffer[:SIZE]
         return len(content)
 
-    def finish(self) -> tuple[int, str]:
-        """Store the rest; gives the length and the SHA-256 of the whole."""
-        if self._buffer:
-            self._store(len(self._buffer))
-        return self._start, self._digest.hexdigest()
+    def finish(self) -> Written:
+        """Store the rest."""
+        self._hand_over(bytes(self._buffer), zlib.Z_FINISH)
+        self._buffer.clear()
+        while self._waiting:
+            self._waiting.popleft().result()
+        return Written(self._start, self._digest.hexdigest(), self._crc32, self._packed)
 
-    def _store(self, length: int) -> None:
-        extract_id, build, name = self._key
-        row = {"extract_id": extract_id, "build": build, "name": name, "start": self._start}
+    def _hand_over(self, content: bytes, flush: int) -> None:
+        while len(self._waiting) >= AHEAD:
+            self._waiting.popleft().result()
+        self._waiting.append(self._worker.submit(self._store, self._start, content, flush))
+        self._start += len(content)
+
+    def _store(self, start: int, content: bytes, flush: int) -> None:
+        self._digest.update(content)
+        self._crc32 = zlib.crc32(content, self._crc32)
+        deflate = zlib.compressobj(self._level, zlib.DEFLATED, _RAW)
+        packed = deflate.compress(content) + deflate.flush(flush)
+        self._packed += len(packed)
+        place = self._place
+        row = {"extract_id": place.extract_id, "build": place.build, "name": place.name, "start": start}
         with self._database.write() as session:
+            if not self._database.is_sqlite:  # the commit that lists the files makes them durable too, or none is there
+                session.connection().exec_driver_sql("SET LOCAL synchronous_commit = off")
             self._kept(session)
-            session.execute(sa.insert(_CHUNKS), [{**row, "content": bytes(self._buffer[:length])}])
-        del self._buffer[:length]
-        self._start += length
+            session.execute(sa.insert(_CHUNKS), [{**row, "content": place.locked(start, packed)}])
 
 
-def read(
-    database: Database, extract_id: UUID, build: UUID, name: str, start: int = 0, end: int | None = None
-) -> Iterator[bytes]:
+def packed(database: Database, place: Place) -> Iterator[bytes]:
+    """A whole file, deflated: its chunks as they are stored."""
+    at = -1
+    while True:
+        following = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(place.here, _CHUNKS.c.start > at)
+        with database.read() as session:
+            row = session.execute(following.order_by(_CHUNKS.c.start).limit(1)).first()
+        if row is None:
+            return
+        at = row.start
+        yield place.unlocked(row.start, row.content)
+
+
+def read(database: Database, place: Place, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """The bytes from `start` up to `end`, the end not included. Each chunk is read for itself: nothing is held open
     while a client is slow. Raises ChunkGone."""
     at = start
     while end is None or at < end:
         with database.read() as session:
-            part = part_at(session, extract_id, build, name, at, end)
+            part = part_at(session, place, at, end)
         if not part:
             if end is None:
                 return
@@ -77,14 +179,13 @@ def read(
         at += len(part)
 
 
-def part_at(session: Session, extract_id: UUID, build: UUID, name: str, at: int, end: int | None) -> bytes:
+def part_at(session: Session, place: Place, at: int, end: int | None) -> bytes:
     """From one byte to the end of its chunk, or to `end`; nothing behind the last byte."""
-    mine = (_CHUNKS.c.extract_id == extract_id, _CHUNKS.c.build == build, _CHUNKS.c.name == name)
-    found = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(*mine, _CHUNKS.c.start <= at)
+    found = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(place.here, _CHUNKS.c.start <= at)
     row = session.execute(found.order_by(_CHUNKS.c.start.desc()).limit(1)).first()
     if row is None:
         return b""
-    content: bytes = row.content
+    content = zlib.decompressobj(_RAW).decompress(place.unlocked(row.start, row.content))
     return content[at - row.start : None if end is None else end - row.start]
 
 

@@ -1,15 +1,20 @@
 """A statement's rows as CSV, as the profile writes them. PostgreSQL writes the text itself (COPY): the rows never
 become Python objects. SQLite's rows do, one by one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case
+import psycopg
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.waiting import Ready, Wait
+from sqlalchemy import ColumnElement, case, null
 from sqlmodel import Session
 
 from app.access import Rows
+from app.errors import DatabaseUnavailable
 from app.privacy import bundle
-from app.privacy.profile import SAFE_PATTERN, Column, Treatment
+from app.privacy.profile import SAFE_PATTERN, Column
 from app.privacy.quasi import OTHER
 from app.services import as_at
 
@@ -17,14 +22,20 @@ _PART = 1 << 18
 
 
 def parts(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
-    """The header and the rows, in pieces that end with a line."""
+    """The header and the rows, in pieces that end with a line. Raises UnsafeText, DatabaseUnavailable."""
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
     yield bundle.header(columns)
-    if session.get_bind().dialect.name == "postgresql":
-        yield from _copied(session, columns, statement)
-        return
-    rows = session.execute(statement.execution_options(yield_per=bundle.BATCH))
-    yield from bundle.csv_parts(columns, rows)
+    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    typed = any(column.typed for column in columns)  # then each cell was looked at
+    for part in (_copied if on_postgresql else _written)(session, columns, statement):
+        if not typed:
+            bundle.require_no_formula(part)
+        yield part
+
+
+def _written(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
+    query = as_at.rewound(session, statement).execution_options(yield_per=bundle.BATCH)
+    yield from bundle.csv_parts(columns, session.connection().execute(query))
 
 
 def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
@@ -33,22 +44,43 @@ def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Ite
     connection = session.connection()
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
-    waiting = bytearray()
-    with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params) as rows:
-        for row in rows:
-            waiting += row
-            if len(waiting) >= _PART:
+    try:
+        with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params):
+            waiting = bytearray()
+            while driver.wait(_filled(driver.pgconn, waiting)):
                 yield bytes(waiting)
                 waiting.clear()
-    if waiting:
-        yield bytes(waiting)
+            if waiting:
+                yield bytes(waiting)
+    except psycopg.OperationalError:
+        raise DatabaseUnavailable from None
+
+
+def _filled(connection: psycopg.pq.abc.PGconn, waiting: bytearray) -> Generator[Wait, Ready, bool]:
+    """Rows, until there are enough; False: these were the last. As psycopg's own `Copy.read`, which gives one row a
+    call: of a million rows that takes longer than all else together."""
+    while len(waiting) < _PART:
+        size, row = connection.get_copy_data(1)
+        if size > 0:
+            waiting += row
+        elif size == 0:
+            yield Wait.R
+            connection.consume_input()
+        else:
+            while result := connection.get_result():
+                if result.status != ExecStatus.COMMAND_OK:
+                    raise error_from_result(result)
+            return False
+    return True
 
 
 def _shown(value: Any, column: Column) -> ColumnElement[Any]:
     """As `cell` writes it: Y and N, and no text that could begin a formula."""
     if column.type == "boolean":
         return case((value, "Y"), (~value, "N")).label(column.name)
-    if column.type == "text" and column.treatment is not Treatment.subject:
-        return case((value.is_(None), None), (value.regexp_match(SAFE_PATTERN), value), else_=OTHER).label(column.name)
+    if column.typed:
+        return case((value.is_(None), null()), (value.regexp_match(SAFE_PATTERN), value), else_=OTHER).label(
+            column.name
+        )
     labelled: ColumnElement[Any] = value
     return labelled

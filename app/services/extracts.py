@@ -31,6 +31,7 @@ from app.models.extract import (
 from app.models.study import Study
 from app.services import as_at, data_cuts, parquet, release
 from app.services.extract_ends import expiry, require_downloadable
+from app.services.extract_sql import unhurried
 from app.services.studies import sites_of, study_by_code
 
 
@@ -101,12 +102,13 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
     see."""
     sites = sites_of(session, row.study_id)
     with one_moment(session) as reading, within(reading, sites):
+        if reading is not session:
+            unhurried(reading)
         heads = as_at.read(row.heads) if row.heads else as_at.heads_of(reading, sites)
         with as_at.as_at(reading, heads, sites):
             cohort = release.choose(reading, row, accept_difference)
-    if reading is not session:  # its rows are gone with it
-        with within(session, sites):
-            release.keep(session, cohort.rows)
+    with within(session, sites):
+        release.keep(session, row, cohort)
     row.heads = as_at.written(heads)
     approved = {"subjects": cohort.subjects, "levels": cohort.levels, "risk": cohort.risk}
     row.manifest = canonical_json({**approved, "created_at": utc_text(row.updated_at)})

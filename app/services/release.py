@@ -26,6 +26,7 @@ from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
 from app.privacy.tables import BASE
 from app.protocol.definition import Protocol
+from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
 
 OLDEST = 90
@@ -63,7 +64,7 @@ class Cohort(NamedTuple):
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
     rows: list[dict[str, Any]]
-    """As they are stored."""
+    """As they are to be stored."""
 
 
 _ALONE = 12
@@ -71,15 +72,17 @@ _ALONE = 12
 
 
 def alone(session: Session, study_id: int) -> None:
-    """One approval of a study at a time: of two at once neither would see the other in the ledger."""
+    """One approval of a study at a time: of two at once neither would see the other in the ledger. Its connection
+    waits while another one reads, for as long as a large study takes."""
     if session.get_bind().dialect.name == "postgresql":
+        session.connection().exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         session.execute(sa.select(func.pg_advisory_xact_lock(_ALONE, study_id)))
 
 
 def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
-    """Store who is in the extract, under a fresh subject id, as the profile shows them.
+    """Who is in the extract, under a fresh subject id, as the profile shows them.
 
-    Raises CohortEmpty, CohortTooSmall, DifferencingRisk, KNotMet.
+    Raises CohortEmpty, CohortTooSmall, DifferencingRisk.
     """
     people = _sharing(session, row.study_id)
     if not people:
@@ -88,13 +91,13 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        rows = _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        rows = _rows(session, row, people, protocols, [_exact(person) for person in people], frozenset())
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
     if row.profile == ExtractProfile.aggregate:
         _require_apart(session, row, {person.pid for person in people})
-        rows = _store(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        rows = _rows(session, row, people, protocols, [_exact(person) for person in people], frozenset())
         return Cohort(BASE * (len(people) // BASE), protocols, None, None, rows)
     earlier = _held_by_same_organisation(session, row)
     raw = [_raw(person) for person in people]
@@ -103,9 +106,9 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     ledger = _ledger(session, earlier, {people[index].pid for index in kept}, accept_difference)
     blanked = _all_serious(session, row.study_id, people, chosen)
     shown = [dict(zip(_CLASS, chosen.classes[index], strict=True)) for index in kept]
-    rows = _store(session, row, [people[index] for index in kept], protocols, shown, blanked)
-    _require_k(session, row)
-    report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger)
+    rows = _rows(session, row, [people[index] for index in kept], protocols, shown, blanked)
+    marks = fingerprints(session, row.study_id, {people[index].pid for index in kept})
+    report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger, marks)
     return Cohort(len(kept), protocols, report, chosen.levels, rows)
 
 
@@ -207,7 +210,7 @@ def _all_serious(
     return frozenset(one for one, all_of in members.items() if all(all_of))
 
 
-def _store(
+def _rows(
     session: Session,
     row: Extract,
     people: Sequence[Row[Any]],
@@ -219,7 +222,7 @@ def _store(
     names, places = _held_by_project(session, row)
     subjects = subject_ids((person.pid for person in people), names)
     groups = site_groups(Counter(person.site_id for person in people), places, K)
-    rows = [
+    return [
         {
             "extract_id": row.id,
             "site_id": person.site_id,
@@ -232,14 +235,14 @@ def _store(
         }
         for person, traits in zip(people, shown, strict=True)
     ]
-    keep(session, rows)
-    return rows
 
 
-def keep(session: Session, rows: list[dict[str, Any]]) -> None:
-    """Store who is in an extract."""
+def keep(session: Session, row: Extract, cohort: Cohort) -> None:
+    """Store who is in an extract. Raises KNotMet."""
     session.flush()
-    session.execute(sa.insert(_SUBJECTS), rows)
+    session.execute(sa.insert(_SUBJECTS), cohort.rows)
+    if cohort.levels is not None:
+        _require_k(session, row)
 
 
 def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], dict[int, str]]:

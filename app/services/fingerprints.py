@@ -1,0 +1,54 @@
+"""How well what is released of a person tells people apart, beside their class: by it two extracts can be joined, and
+whoever knows it of somebody finds them. It cannot be hidden without losing what the extract is for, so it is told."""
+
+import hashlib
+from collections.abc import Collection, Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlmodel import Session, col
+
+from app.access import Rows
+from app.models.outcome import Outcome, OutcomeScore
+from app.models.study import Site
+from app.models.visit import Visit
+from app.privacy.profile import RELEASED_INSTRUMENTS
+from app.privacy.risk import alone
+from app.services.extract_sql import selected
+
+
+def fingerprints(session: Session, study_id: int, people: Collection[str]) -> dict[str, Any]:
+    """Of these participants: who is alone with their course of scores, and with their pattern of visits."""
+    told = {"score_vectors": _scores(study_id), "visit_patterns": _visits(study_id)}
+    return {name: alone(_digests(session, statement, people)) for name, statement in told.items()}
+
+
+def _visits(study_id: int) -> Rows:
+    visit = Visit
+    statement = selected(visit.pid, visit.visit_code, visit.occurrence, visit.status)
+    of_study = statement.join(Site, col(Site.id) == col(visit.site_id)).where(col(Site.study_id) == study_id)
+    return of_study.order_by(visit.pid, visit.visit_code, col(visit.occurrence))
+
+
+def _scores(study_id: int) -> Rows:
+    visit, outcome, score = Visit, Outcome, OutcomeScore
+    statement = (
+        selected(outcome.pid, visit.visit_code, visit.occurrence, outcome.instrument, score.name, score.value)
+        .select_from(Outcome)
+        .join(Site, col(Site.id) == col(outcome.site_id))
+        .join(visit, (col(visit.site_id) == col(outcome.site_id)) & (col(visit.id) == col(outcome.visit_id)))
+        .join(score, (col(score.site_id) == col(outcome.site_id)) & (col(score.outcome_id) == col(outcome.id)))
+        .where(col(Site.study_id) == study_id, col(outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
+    )
+    return statement.order_by(*(outcome.pid, visit.visit_code, col(visit.occurrence), outcome.instrument, score.name))
+
+
+def _digests(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:
+    """What there is of each person, as one hash: not more of it is held at a time."""
+    rows = session.execute(statement.execution_options(yield_per=1000))
+    for pid, theirs in groupby(rows, key=lambda row: row[0]):
+        digest = hashlib.sha256()
+        for row in theirs:
+            digest.update(repr(tuple(row[1:])).encode())
+        if pid in people:
+            yield digest.digest()

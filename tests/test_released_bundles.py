@@ -1,0 +1,132 @@
+"""Bundles of made-up cohorts, attacked with nothing but their files."""
+
+import csv
+import io
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import update
+from sqlmodel import col, select
+
+from app.models.account import Role
+from app.models.extract import ExtractSubject
+from app.models.visit import Visit
+from app.privacy.bundle import UnsafeText, require_no_formula
+from tests.bundle_checker import CLASS, Opened, joins, rank_correlation
+from tests.cohorts import alike, fill, mixed, skewed
+from tests.world import Caller, World
+
+K = 12
+COHORTS: dict[str, Any] = {"small": (14, mixed), "skewed": (150, skewed), "alike": (40, alike), "huge": (1_500, mixed)}
+
+
+def bundle(world: World, analyst: Caller | None = None, **more: Any) -> tuple[UUID, Opened]:
+    analyst = analyst or world.analyst
+    path = analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question", **more}).headers["Location"]
+    answer = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
+    assert answer.status_code == 201, answer.text
+    return UUID(path.rpartition("/")[2]), Opened(analyst.get(f"{path}/files/bundle.zip").content)
+
+
+def subjects(world: World, extract: UUID) -> dict[str, str]:
+    """Who is who, which only the registry knows."""
+    with world.registry.database.read() as session:
+        rows = session.exec(select(ExtractSubject).where(col(ExtractSubject.extract_id) == extract)).all()
+    return {row.subject: row.pid for row in rows}
+
+
+@pytest.mark.parametrize("cohort", COHORTS)
+def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str) -> None:
+    people, kind = COHORTS[cohort]
+    fill(world, people, kind, seed=people)
+    _, opened = bundle(world)
+    sizes = [len(one) for one in opened.classes().values()]
+    released, report = sum(sizes), opened.report
+    assert opened.k() >= K
+    assert released >= 0.95 * people
+    assert report["released"]["k_min"] == opened.k()
+    assert report["released"]["max_risk"] == pytest.approx(1 / opened.k(), abs=1e-4)
+    assert report["released"]["avg_risk"] == pytest.approx(len(sizes) / released, abs=1e-4)
+    assert all(serious < people for people, serious in opened.serious_values()), "everybody of a class had one"
+    for name, table, columns in (
+        ("score_vectors", "outcomes", ("visit_code", "occurrence", "instrument", "score", "value")),
+        ("visit_patterns", "visits", ("visit_code", "occurrence", "status")),
+    ):
+        told, found = report["fingerprints"][name]["unique"], opened.unique(table, columns)
+        assert told == pytest.approx(found, abs=0.01) if isinstance(told, float | int) else 0 < found * released <= 10
+
+
+def test_nothing_tells_the_order_of_enrolment(world: World) -> None:
+    """Neither the order of the rows nor the ids: five standard deviations of a random order are allowed."""
+    enrolled = {pid: place for place, pid in enumerate(fill(world, 400, alike, seed=7))}
+    extract, opened = bundle(world)
+    pid_of = subjects(world, extract)
+    for table in ("participants", "visits", "outcomes", "adverse_events"):
+        order = list(dict.fromkeys(row["subject"] for row in opened.table(table)))
+        by_row = [float(enrolled[pid_of[subject]]) for subject in order]
+        by_id = [float(enrolled[pid_of[subject]]) for subject in sorted(order)]
+        for places in (by_row, by_id):
+            assert abs(rank_correlation(places)) < 5 / (len(places) - 1) ** 0.5, table
+    assert opened.moments == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_two_extracts_join_on_no_id_and_no_trait(world: World) -> None:
+    """Of the same people: no column of the participants and no combination leads from one to the
+    other, nor does the place of a row. What does is in the report: the courses of scores."""
+    fill(world, 120, mixed, seed=3)
+    (one, first), (two, second) = bundle(world), bundle(world, world.caller((Role.analyst, None)))
+    here, there = (opened.table("participants") for opened in (first, second))
+    assert joins(here, there, ("subject", *CLASS)) == {}
+    same = sum(
+        subjects(world, one)[a["subject"]] == subjects(world, two)[b["subject"]]
+        for a, b in zip(here, there, strict=True)
+    )
+    assert same <= 10, "one is expected"
+    assert first.unique("outcomes", ("visit_code", "value")) > 0.5
+    assert first.report["fingerprints"]["score_vectors"]["unique"] > 0.5
+    assert "fingerprint" in first.report["three_tests"]["linkability"]
+
+
+@pytest.mark.parametrize("profile", ["deidentified", "pseudonymised", "aggregate"])
+def test_no_cell_of_a_finished_file_can_be_taken_for_a_formula(world: World, profile: str) -> None:
+    """Though the data are full of them: typed races, and terms that somebody stored past the API."""
+    fill(world, 30, lambda draw: {**alike(draw), "race": "=HYPERLINK(1)"}, seed=1)
+    more = {"agreement": "DUA-1"} if profile == "pseudonymised" else {}
+    _, opened = bundle(world, profile=profile, **more)
+    for name, content in opened.files.items():
+        if name.endswith(".csv") and name != "codebook.csv":
+            for row in csv.reader(io.StringIO(content.decode())):
+                assert [cell for cell in row if cell[:1] in tuple("=+-@\t\r") and not _number(cell)] == []
+    assert json.loads(opened.files["manifest.json"])["profile"] == profile
+
+
+def test_a_code_that_was_changed_in_the_database_leaves_as_no_formula(world: World) -> None:
+    """Nobody types the codes of the large tables; who changes them by hand gets OTHER, or no extract at all."""
+    fill(world, K, alike, seed=2)
+    with world.registry.database.write() as session:
+        session.execute(update(Visit).where(col(Visit.visit_code) == "BL").values(visit_code="=1+1"))
+    path = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"}).headers["Location"]
+    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed"}).status_code == 201
+    read = world.analyst.get(path).json()
+    assert read["status"] in {"failed", "ready"}
+    for file in read["files"]:
+        assert b"=1+1" not in world.analyst.get(f"{path}/files/{file['name']}").content
+
+
+@pytest.mark.parametrize(
+    "line", ["=1", "a,=1", "a,-cmd", "a,+1", "-1+1", "a,@x", "a,\tx", '"-a",b', "a,-1+1,b", "a,-1-1", "a\r", "a,\xe4"]
+)
+def test_a_table_of_codes_holds_codes_and_numbers_only(line: str) -> None:
+    require_no_formula(b'9ABC,BL,-27,30.5,-1e-07,"Gut, other",\n')
+    with pytest.raises(UnsafeText):
+        require_no_formula(f"9ABC,BL\n{line}\n".encode())
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
