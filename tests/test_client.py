@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app.client import (
+from registry_client import (
     AsyncRegistry,
     ClientCredentials,
     Conflicting,
@@ -29,7 +29,7 @@ from app.client import (
     Wrong,
     new_key,
 )
-from app.client.cli import app as site
+from registry_client.cli import app as site
 from tests.hostile import LiveStudy, live_study
 from tests.route_cases import UNDER_AGREEMENT
 from tests.server import LiveServer
