@@ -90,7 +90,7 @@ def _started(port: int, environment: Mapping[str, str], log: Path, workers: int 
 
 
 def wait_until_ready(server: LiveServer) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     with httpx.Client(base_url=server.base_url, trust_env=False, verify=False) as client:  # noqa: S501 - no TLS here
         while time.monotonic() < deadline and server.process.poll() is None:
             try:
