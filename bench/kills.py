@@ -36,7 +36,7 @@ from tests.server import LiveServer, restart, served
 from tests.world import madrs
 
 CLIENTS, BULK_LINES = 6, 10
-MOST_BETWEEN = 60
+MOST_BETWEEN = 30
 """Acknowledged records between two kills."""
 
 PATIENCE_SECONDS = 20.0

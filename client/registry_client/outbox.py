@@ -8,7 +8,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -77,9 +76,8 @@ class Outbox:
             "SELECT key, path, body, seen, state, location, problem FROM act WHERE ? IS NULL OR state = ? "
             "ORDER BY number"
         )
-        with closing(self._file.execute(asked, (state, state))) as rows:
-            for key, path, body, seen, found, location, problem in rows.fetchall():
-                yield Act(key, path, json.loads(body), seen, found, location, json.loads(problem) if problem else None)
+        for key, path, body, seen, found, location, problem in self._file.execute(asked, (state, state)).fetchall():
+            yield Act(key, path, json.loads(body), seen, found, location, json.loads(problem) if problem else None)
 
     def send(self, registry: Registry, told: Callable[[Act], None] = lambda _: None) -> int:
         """Send what waits; how much was stored. What hangs on something refused goes on waiting. Stops without a word
