@@ -185,7 +185,7 @@ def _faults(database: Database, load: Load) -> Iterator[str]:
 
 
 @contextmanager
-def _server_url(engine: str) -> Iterator[str | None]:
+def server_url(engine: str) -> Iterator[str | None]:
     if engine == "sqlite":
         yield None
         return
@@ -201,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
-        _server_url(options.engine) as url,
+        server_url(options.engine) as url,
         served(Path(name), url) as server,
     ):
         report = disturb(server, options.kills, options.seed, forked.restart)
