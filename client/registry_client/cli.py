@@ -117,15 +117,20 @@ def outbox(
 ) -> None:
     """What an app's outbox holds, without its contents; with --send, send it first."""
     with Outbox(file) as box:
-        while send:
-            with _registry() as registry, _bar(len(list(box.acts("waiting"))), "outbox") as bar:
-                stored = box.send(registry, lambda _: bar.update(1))
-            typer.echo(f"{stored} stored now.")
-            if every is None:
-                break
-            _show(box, "refused")
-            time.sleep(every)
+        if send:
+            with _registry() as registry:
+                _send(box, registry)
+                while every is not None:
+                    _show(box, "refused")
+                    time.sleep(every)
+                    _send(box, registry)
         _show(box)
+
+
+def _send(box: Outbox, registry: Registry) -> None:
+    with _bar(len(list(box.acts("waiting"))), "outbox") as bar:
+        stored = box.send(registry, lambda _: bar.update(1))
+    typer.echo(f"{stored} stored now.")
 
 
 def _show(box: Outbox, state: str | None = None) -> None:
