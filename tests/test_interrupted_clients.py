@@ -3,17 +3,22 @@
 The best-known peer dies or locks up on the first of these: after twenty such uploads its pool is gone.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from app.services import chunks
 from tests.hostile import LiveStudy, abandon, connected, exchange, live_study, request_text
+from tests.route_cases import an_extract
 from tests.server import LiveServer
 from tests.unharmed import extract_of, require_unharmed, stored, visit_body
+from tests.world import World
 
 TIMES = 20
 WAITS = (0.0, 0.002, 0.01, 0.3)
@@ -120,6 +125,37 @@ def test_a_download_that_breaks_off_harms_nobody(live: LiveStudy) -> None:
     require_unharmed(live)
     whole = analyst.get(f"{path}/files/codebook.json")
     assert whole.json()["columns"]
+
+
+def parts_sent_to_somebody_who_leaves(world: World, path: str) -> int:
+    """Parts of an answer that the server makes for a client that is gone after the first."""
+    gone, parts = asyncio.Event(), 0
+    asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Any:
+        for message in asked:
+            return message
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal parts
+        if message["type"] == "http.response.body" and message.get("body"):
+            parts += 1
+            gone.set()
+
+    signed = [(b"authorization", f"Bearer {world.analyst.token}".encode()), (b"host", b"registry")]
+    scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET"}
+    scope |= {"path": path, "raw_path": path.encode(), "query_string": b"", "headers": signed}
+    asyncio.run(world.registry.app({**scope, "scheme": "http", "client": ("127.0.0.1", 1)}, receive, send))
+    return parts
+
+
+def test_a_download_is_not_read_on_for_a_client_that_has_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "SIZE", 100)
+    file = f"{an_extract(world, approved=True)}/files/codebook.json"
+    assert int(world.analyst.get(file).headers["Content-Length"]) > 50 * chunks.SIZE
+    assert 1 <= parts_sent_to_somebody_who_leaves(world, file) <= 3
 
 
 NOT_HTTP = {
