@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
-
 from app import audit
 from app.database import Database
 from app.settings import Settings
 from bench.kills import server_url
+from registry_client import Registry, RegistryFailure, Token
 from tests.hostile import LiveStudy, abandon, live_study, request_text
 from tests.server import served
 from tests.unharmed import extract_of, require_unharmed, stored, visit_body
@@ -85,18 +84,19 @@ class Visitors:
 
 @contextmanager
 def _others(live: LiveStudy, report: Report) -> Iterator[None]:
-    """Site apps that enrol people meanwhile, and mind nothing."""
+    """Site apps that enrol people meanwhile, as patiently as the client is."""
     over, lock = threading.Event(), threading.Lock()
 
     def work() -> None:
-        with httpx.Client(base_url=live.server.base_url, timeout=60, trust_env=False) as client:
+        with Registry(live.server.base_url, Token(live.staff.token), trust_env=False) as registry:
             while not over.is_set():
-                headers = {"Authorization": f"Bearer {live.staff.token}", "Idempotency-Key": str(uuid4())}
-                answer = client.post("/v1/participants", json=live.enrolment(), headers=headers)
+                try:
+                    registry.post("/v1/participants", live.enrolment())
+                except RegistryFailure as failure:
+                    report.faults.append(f"another client: {failure}")
+                    return
                 with lock:
-                    report.enrolled += answer.status_code == 201
-                    if answer.status_code != 201:
-                        report.faults.append(f"another client was answered {answer.status_code}")
+                    report.enrolled += 1
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
