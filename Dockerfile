@@ -9,6 +9,7 @@ RUN /opt/venv/bin/pip install --no-cache-dir --only-binary :all: --require-hashe
 COPY pyproject.toml README.md LICENSE alembic.ini ./
 COPY migrations migrations
 COPY app app
+COPY client client
 RUN /opt/venv/bin/pip install --no-cache-dir --no-index --no-deps --no-build-isolation -e . \
     && chmod -R a+rX /opt/registry
 

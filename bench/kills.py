@@ -11,7 +11,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +29,17 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant, VaultIdentity
 from app.models.visit import Visit
 from app.settings import Settings
+from bench import forked
 from tests.hostile import LiveStudy, live_study
 from tests.postgres import postgres_server
 from tests.server import LiveServer, restart, served
 from tests.world import madrs
 
 CLIENTS, BULK_LINES = 6, 10
+MOST_BETWEEN = 30
+"""Acknowledged records between two kills."""
+
+PATIENCE_SECONDS = 20.0
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Load:
         self._live, self._report = live, report
         self.acknowledged: dict[str, set[str]] = {noun: set() for noun in ("participants", "visits", "adverse-events")}
         self._lock, self._over = threading.Lock(), threading.Event()
+        self._heard = threading.Condition(self._lock)
         self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(CLIENTS)]
 
     def __enter__(self) -> "Load":
@@ -68,6 +74,12 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def wait_for(self, records: int) -> None:
+        """Until so many more are acknowledged: on a slow machine, too, a kill meets servers at work."""
+        aim = self._report.acknowledged + records
+        with self._heard:
+            self._heard.wait_for(lambda: self._report.acknowledged >= aim, PATIENCE_SECONDS)
 
     def _work(self, number: int) -> None:
         with httpx.Client(base_url=self._live.server.base_url, timeout=10, trust_env=False) as client:
@@ -116,28 +128,30 @@ class Load:
                 pass
             with self._lock:
                 self._report.sent_again += 1
-            time.sleep(0.05)
+            time.sleep(random.uniform(0.05, 0.2))
 
     def _kept(self, noun: str, location: str, replayed: bool) -> str:
         with self._lock:
             self.acknowledged[noun].add(location.rpartition("/")[2].replace("-", ""))
             self._report.acknowledged += 1
             self._report.replayed += replayed
+            self._heard.notify_all()
         return location
 
 
-def disturb(server: LiveServer, kills: int, seed: int) -> Report:
+def disturb(server: LiveServer, kills: int, seed: int, start: Callable[[LiveServer], None] = restart) -> Report:
     """Kill the server so many times, and say what is wrong afterwards."""
     report, moments = Report(), random.Random(seed)
     with live_study(server) as live:
         with Load(live, report) as load:
             for _ in range(kills):
-                time.sleep(moments.uniform(0.02, 0.8))
+                load.wait_for(moments.randint(0, MOST_BETWEEN))
+                time.sleep(moments.uniform(0, 0.02))
                 server.process.kill()
                 server.process.wait()
                 report.kills += 1
-                restart(server)
-            time.sleep(0.5)
+                start(server)
+            load.wait_for(MOST_BETWEEN)
         owner = server.environment.get("REGISTRY_OWNER_DATABASE_URL", server.database_url)
         with Database(Settings(environment="demo", database_url=owner)) as database:
             report.faults += list(_faults(database, load))
@@ -171,7 +185,7 @@ def _faults(database: Database, load: Load) -> Iterator[str]:
 
 
 @contextmanager
-def _server_url(engine: str) -> Iterator[str | None]:
+def server_url(engine: str) -> Iterator[str | None]:
     if engine == "sqlite":
         yield None
         return
@@ -187,10 +201,10 @@ def main() -> None:
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
-        _server_url(options.engine) as url,
+        server_url(options.engine) as url,
         served(Path(name), url) as server,
     ):
-        report = disturb(server, options.kills, options.seed)
+        report = disturb(server, options.kills, options.seed, forked.restart)
     print(
         f"{options.engine}: {report.kills} kills, {report.acknowledged} records acknowledged, {report.sent_again} "
         f"requests sent again, {report.replayed} answers heard on a later try, {len(report.faults)} faults"

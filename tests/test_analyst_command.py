@@ -11,7 +11,7 @@ import pyreadstat
 import pytest
 from typer.testing import CliRunner
 
-from app.client.analyst_cli import app as analyst
+from registry_client.analyst_cli import app as analyst
 from tests.hostile import LiveStudy, live_study
 from tests.route_cases import UNDER_AGREEMENT
 from tests.server import LiveServer

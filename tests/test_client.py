@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app.client import (
+from registry_client import (
     AsyncRegistry,
     ClientCredentials,
     Conflicting,
@@ -29,7 +29,7 @@ from app.client import (
     Wrong,
     new_key,
 )
-from app.client.cli import app as site
+from registry_client.cli import app as site
 from tests.hostile import LiveStudy, live_study
 from tests.route_cases import UNDER_AGREEMENT
 from tests.server import LiveServer
@@ -210,10 +210,18 @@ def test_an_extract_is_downloaded_whole_or_not_at_all(live: LiveStudy, tmp_path:
         assert {file.name for file in files} >= {"outcomes.csv", "manifest.json", "bundle.zip"}
         assert all(have == whole for _, have, whole in heard if have == whole)
         assert not list((tmp_path / "got").glob("*.part"))
+        names = {file.name for file in files}
+        assert {file.name for file in asyncio.run(downloaded(live, analyst.token, made["id"], tmp_path))} == names
         (tmp_path / "again").mkdir()
         (tmp_path / "again" / "README.txt.part").write_bytes(b"half of another file")
         with pytest.raises(Damaged):
             registry.download(made["id"], tmp_path / "again")
+
+
+async def downloaded(live: LiveStudy, token: str, extract_id: str, folder: Path) -> list[Path]:
+    async with AsyncRegistry(live.server.base_url, Token(token)) as registry:
+        assert (await registry.extract(extract_id))["status"] == "ready"
+        return await registry.download(extract_id, folder / "async")
 
 
 def test_the_same_for_asyncio(live: LiveStudy) -> None:
@@ -269,6 +277,12 @@ def test_a_site_works_from_its_command_line(live: LiveStudy, monkeypatch: pytest
         box.add("/v1/adverse-events", event(pid))
     assert "waiting" in command("outbox", str(tmp_path / "box.db")).stdout
     assert "1 stored now" in command("outbox", str(tmp_path / "box.db"), "--send").stdout
+    with Outbox(tmp_path / "box.db") as box:
+        box.add("/v1/adverse-events", event(pid, severity="no such"))
+    monkeypatch.setattr("registry_client.cli.time.sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    watched = command("outbox", str(tmp_path / "box.db"), "--send", "--every", "60").stdout
+    assert "0 stored now" in watched
+    assert "validation_failed" in watched
 
 
 def signed(live: LiveStudy) -> dict[str, str]:

@@ -96,7 +96,7 @@ def test_the_copied_files_are_enough_to_install_the_command(image: Path) -> None
     done = subprocess.run([sys.executable, "-c", build], cwd=image, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"research_registry-{__version__}-py3-none-any.whl"
     scripts = tomllib.loads((image / "pyproject.toml").read_text())["project"]["scripts"]
-    clients = {"registry-analyst": "app.client.analyst_cli:main", "registry-site": "app.client.cli:main"}
+    clients = {"registry-analyst": "registry_client.analyst_cli:main", "registry-site": "registry_client.cli:main"}
     assert scripts == {"registry": "app.cli:main", **clients}
 
 

@@ -3,28 +3,24 @@
 The best-known peer dies or locks up on the first of these: after twenty such uploads its pool is gone.
 """
 
+import asyncio
 import json
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, func, select, text
-from sqlmodel import col
 
-from app.models.audit import AuditEntry
-from app.models.idempotency import IdempotencyRecord
-from app.models.visit import Visit
-from app.pid import normalise
+from app.services import chunks
 from tests.hostile import LiveStudy, abandon, connected, exchange, live_study, request_text
-from tests.route_cases import UNDER_AGREEMENT
+from tests.route_cases import an_extract
 from tests.server import LiveServer
-from tests.world import Caller
+from tests.unharmed import extract_of, require_unharmed, stored, visit_body
+from tests.world import World
 
-TIMES, POOL_SIZE, QUICK_SECONDS = 20, 4, 2.0
+TIMES = 20
 WAITS = (0.0, 0.002, 0.01, 0.3)
 
 
@@ -32,73 +28,6 @@ WAITS = (0.0, 0.002, 0.01, 0.3)
 def live(live_server: LiveServer) -> Iterator[LiveStudy]:
     with live_study(live_server) as study:
         yield study
-
-
-def require_unharmed(live: LiveStudy) -> None:
-    """The process lives, answers quickly, more requests at once than the pool has connections, and holds none."""
-    assert live.server.process.poll() is None
-    for _ in range(3):
-        started = time.monotonic()
-        assert live.http.get("/readyz").status_code == 200
-        live.enrolled()
-        assert time.monotonic() - started < QUICK_SECONDS
-    with ThreadPoolExecutor(POOL_SIZE + 2) as threads:
-        reads = threads.map(lambda _: live.staff.get("/v1/visits").status_code, range(POOL_SIZE + 2))
-        assert set(reads) == {200}
-        assert len(set(threads.map(lambda _: live.enrolled(), range(POOL_SIZE + 2)))) == POOL_SIZE + 2
-    assert idle_in_transaction(live.server) == 0
-
-
-def idle_in_transaction(server: LiveServer) -> int:
-    """Connections of this database that hold a transaction open, a moment after the last answer."""
-    if not server.database_url.startswith("postgresql"):
-        return 0
-    engine = create_engine(server.database_url)
-    states = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
-    )
-    try:
-        with engine.connect() as connection:
-            for _ in range(20):
-                left = int(connection.execute(states).scalar_one())
-                if left == 0:
-                    return 0
-                time.sleep(0.1)
-            return left
-    finally:
-        engine.dispose()
-
-
-def stored(live: LiveStudy, pid: str) -> dict[str, int]:
-    """What the database holds of a participant's unscheduled visits."""
-    engine = create_engine(live.server.database_url)
-    visits = select(col(Visit.id)).where(col(Visit.pid) == normalise(pid))
-    with engine.connect() as connection:
-        ids = [str(visit) for visit in connection.execute(visits).scalars()]
-        entries = select(func.count()).where(
-            col(AuditEntry.subject_id).in_(ids), col(AuditEntry.action) == "visit:recorded"
-        )
-        records = select(func.count()).where(col(IdempotencyRecord.location).in_([f"/v1/visits/{one}" for one in ids]))
-        open_records = select(func.count()).where(col(IdempotencyRecord.status) == 0)
-        found = {
-            "visits": len(ids),
-            "entries": int(connection.scalar(entries) or 0),
-            "records": int(connection.scalar(records) or 0),
-            "unanswered": int(connection.scalar(open_records) or 0),
-        }
-    engine.dispose()
-    return found
-
-
-def visit_body(pid: str, occurrence: int) -> dict[str, Any]:
-    return {
-        "participant": pid,
-        "visit_code": "UNS",
-        "occurrence": occurrence,
-        "occurred_on": "2025-02-01",
-        "status": "completed",
-    }
 
 
 def test_an_upload_that_breaks_off_harms_nobody(live: LiveStudy) -> None:
@@ -188,18 +117,6 @@ def test_a_big_answer_that_nobody_reads_to_its_end_harms_nobody(live: LiveStudy)
     require_unharmed(live)
 
 
-def extract_of(live: LiveStudy) -> tuple[Caller, str]:
-    """An approved extract of the study, and its recipient."""
-    live.enrolled()
-    analyst, custodian = live.caller("analyst"), live.caller("custodian")
-    asked = analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": live.study})
-    path: str = asked.headers["Location"]
-    assert custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).status_code == 201
-    while analyst.get(path).json()["status"] == "building":
-        time.sleep(0.05)
-    return analyst, path
-
-
 def test_a_download_that_breaks_off_harms_nobody(live: LiveStudy) -> None:
     analyst, path = extract_of(live)
     sent = request_text("GET", f"{path}/files/codebook.json", analyst.token)
@@ -208,6 +125,37 @@ def test_a_download_that_breaks_off_harms_nobody(live: LiveStudy) -> None:
     require_unharmed(live)
     whole = analyst.get(f"{path}/files/codebook.json")
     assert whole.json()["columns"]
+
+
+def parts_sent_to_somebody_who_leaves(world: World, path: str) -> int:
+    """Parts of an answer that the server makes for a client that is gone after the first."""
+    gone, parts = asyncio.Event(), 0
+    asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Any:
+        for message in asked:
+            return message
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal parts
+        if message["type"] == "http.response.body" and message.get("body"):
+            parts += 1
+            gone.set()
+
+    signed = [(b"authorization", f"Bearer {world.analyst.token}".encode()), (b"host", b"registry")]
+    scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET"}
+    scope |= {"path": path, "raw_path": path.encode(), "query_string": b"", "headers": signed}
+    asyncio.run(world.registry.app({**scope, "scheme": "http", "client": ("127.0.0.1", 1)}, receive, send))
+    return parts
+
+
+def test_a_download_is_not_read_on_for_a_client_that_has_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "SIZE", 100)
+    file = f"{an_extract(world, approved=True)}/files/codebook.json"
+    assert int(world.analyst.get(file).headers["Content-Length"]) > 50 * chunks.SIZE
+    assert 1 <= parts_sent_to_somebody_who_leaves(world, file) <= 3
 
 
 NOT_HTTP = {

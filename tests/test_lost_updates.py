@@ -1,11 +1,11 @@
 """Nobody overwrites what they have not seen."""
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from bench.lost_updates import count_up
 from tests.dosing_cases import a_session
 from tests.hostile import LiveStudy, census, live_study
 from tests.monitor_cases import an_event
@@ -13,7 +13,7 @@ from tests.route_cases import a_visit, an_outcome
 from tests.server import LiveServer
 from tests.world import World, made
 
-ROUNDS, WRITERS = 100, 2
+ROUNDS = 100
 
 
 def _changes() -> Mapping[str, tuple[Any, str, dict[str, Any], dict[str, Any], list[str]]]:
@@ -95,25 +95,8 @@ def live(live_server: LiveServer) -> Iterator[LiveStudy]:
 
 
 def test_no_update_is_lost_between_writers(live: LiveStudy) -> None:
-    body = {"participant": live.enrolled(), "term": "Count 0", "onset": "2025-02-03", "severity": "mild"}
-    path = live.staff.post("/v1/adverse-events", body).headers["Location"]
-
-    def writer(_: int) -> list[int]:
-        told = []
-        for _round in range(ROUNDS):
-            seen = live.staff.get(path)
-            count = int(seen.json()["term"].removeprefix("Count "))
-            change = {"reason": "counted on", "term": f"Count {count + 1}"}
-            told.append(live.staff.patch(path, change, seen.headers["ETag"]).status_code)
-        return told
-
-    with ThreadPoolExecutor(WRITERS) as threads:
-        told = [status for answers in threads.map(writer, range(WRITERS)) for status in answers]
-    assert set(told) <= {200, 412}
-    assert len(told) == ROUNDS * WRITERS
-    changes = told.count(200)
-    assert changes >= ROUNDS
-    final = live.staff.get(path).json()
-    assert (final["version"], final["term"]) == (changes + 1, f"Count {changes}")
-    history = live.staff.get(f"{path}/history").json()["items"]
-    assert [item["new"] for item in history if item["field"] == "term"] == [f"Count {n}" for n in range(changes + 1)]
+    """The long run is `python -m bench.lost_updates --rounds 1000`."""
+    report = count_up(live, ROUNDS)
+    assert report.faults == []
+    assert report.statuses.total() == 2 * ROUNDS
+    assert report.statuses[200] >= ROUNDS

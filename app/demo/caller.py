@@ -2,9 +2,9 @@
 
 from typing import Any, Self
 
-from app.client import ClientCredentials, Password, Registry, Token
-from app.client.credentials import Credentials
 from app.demo.demo_file import DemoAccount
+from registry_client import ClientCredentials, Password, Registry, Token
+from registry_client.credentials import Credentials
 
 PATIENCE_SECONDS = 20.0
 Answer = dict[str, Any]

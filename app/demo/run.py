@@ -10,12 +10,12 @@ from urllib.request import getproxies
 
 from pydantic import ValidationError
 
-from app.client import RegistryFailure
 from app.demo.demo_file import Demo
 from app.demo.load import first_pid, load, say, serious_event, sign_everybody_in
 from app.demo.server import Server, ServerFailed, free_port, init
 from app.demo.setup import new_password
 from app.demo.tour import tour
+from registry_client import RegistryFailure
 
 FILE = "demo.json"
 INTERRUPTED = 130

@@ -176,7 +176,7 @@ class IdentityLink(Shape):
 
 
 class Because(Shape):
-    """Why something is revoked."""
+    """Why something is revoked or taken back."""
 
     reason: Reason
 

@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Str
 from sqlmodel import Field, SQLModel
 
 from app import pid as codec
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Shape, now, one_of
 from app.models.identifiers import Pid, PidShown
 from app.protocol.verification import RecordKind
 
@@ -111,10 +111,6 @@ class VerificationCreate(Shape):
         if isinstance(self.subject, str) != (self.subject_type is RecordKind.participant):
             raise PydanticCustomError("subject_of_another_type", "Participants have an identifier, other records an id")
         return self
-
-
-class WithdrawalCreate(Shape):
-    reason: Reason
 
 
 class VerificationRead(Answer):

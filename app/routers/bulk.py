@@ -76,10 +76,27 @@ def _written(result: dict[str, Any]) -> bytes:
     return json.dumps(result, separators=(",", ":")).encode() + b"\n"
 
 
+_RESULT = {
+    "title": "LineResult",
+    "description": "What became of one line",
+    "type": "object",
+    "required": ["line", "result"],
+    "properties": {
+        "line": {"type": "integer"},
+        "result": {"enum": ["created", "replayed", "valid", "invalid", "conflict", "blocked"], "type": "string"},
+        "status": {"type": "integer"},
+        "location": {"type": "string"},
+        "etag": {"type": ["string", "null"]},
+        "problem": {"$ref": "#/components/schemas/Problem"},
+    },
+}
+
+
 def _body(noun: Noun) -> dict[str, Any]:
     """What the route takes and gives, for its description: the body is never declared, as it is read line by line."""
     record = {"$ref": f"#/components/schemas/{noun.shape.__name__}"}
     line = {
+        "title": f"{noun.shape.__name__.removesuffix('Create')}Line",
         "type": "object",
         "required": ["key", "record"],
         "properties": {"key": {"type": "string"}, "record": record},
@@ -102,7 +119,7 @@ def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
 
 
 for _permission, _noun in NOUNS.items():
-    _told = {code: {"content": {NDJSON: {"schema": {"type": "object"}}}} for code in (200, 207, 422)}
+    _told = {code: {"content": {NDJSON: {"schema": _RESULT}}} for code in (200, 207, 422)}
     router.add_api_route(
         f"{_noun.path.removeprefix('/v1')}/bulk",
         _endpoint(_permission),

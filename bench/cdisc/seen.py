@@ -4,18 +4,16 @@ The words are turned back by tables of their own, so that a wrong one in what wa
 """
 
 import csv
-import hashlib
-import io
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.cdisc.calls import Caller
 from bench.cdisc.independent import Figures, record
 from bench.cdisc.setup import People
+from registry_client import Registry
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -68,19 +66,19 @@ class Listed:
     events: Rows
 
 
-def listed(monitor: Caller, study: str) -> Listed:
+def listed(monitor: Registry, study: str) -> Listed:
     """Page through every list of the study."""
     return Listed(
         _visit_names(monitor, study),
         *(
-            list(monitor.items(f"/v1/{noun}", study=study))
+            list(monitor.pages(f"/v1/{noun}", study=study, limit=500))
             for noun in ("participants", "visits", "outcomes", "adverse-events")
         ),
     )
 
 
-def _visit_names(caller: Caller, study: str) -> dict[str, str]:
-    protocol = caller.get(f"/v1/studies/{study}/protocols/1").raise_for_status().json()
+def _visit_names(registry: Registry, study: str) -> dict[str, str]:
+    protocol = registry.get(f"/v1/studies/{study}/protocols/1").body
     return {visit["code"]: visit["name"] for visit in protocol["definition"]["visits"]}
 
 
@@ -159,22 +157,18 @@ def extract_files(people: People, study: str, keep: Path | None = None) -> dict[
         "agreement": "none: public data",
         "purpose": "Check of the replay",
     }
-    path = people.analyst.post("/v1/extracts", asked).raise_for_status().headers["Location"]
+    extract_id = people.analyst.post("/v1/extracts", asked).body["id"]
     decision = {"decision": "approve", "reason": "Check of the pilot replay"}
-    people.custodian.post(f"{path}/approval", decision).raise_for_status()
-    while (read := people.analyst.get(path).raise_for_status().json())["status"] == "building":
-        time.sleep(0.1)
-    manifest = read["manifest"]
-    found: dict[str, Rows] = {}
-    for file in manifest["files"]:
-        content = people.analyst.get(f"{path}/files/{file['name']}").raise_for_status().content
-        if hashlib.sha256(content).hexdigest() != file["sha256"]:
-            raise ValueError(f"{file['name']} is not the file of the manifest")
-        if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / file["name"]).write_bytes(content)
-        if file["name"].endswith(".csv"):
-            found[file["name"]] = list(csv.DictReader(io.StringIO(content.decode())))
+    people.custodian.post(f"/v1/extracts/{extract_id}/approval", decision)
+    if people.analyst.extract(extract_id)["status"] != "ready":
+        raise ValueError("The extract was not built")
+    with TemporaryDirectory() as folder:
+        files = people.analyst.download(extract_id, keep or Path(folder))
+        found: dict[str, Rows] = {}
+        for file in files:
+            if file.suffix == ".csv":
+                with file.open(newline="", encoding="utf-8") as rows:
+                    found[file.name] = list(csv.DictReader(rows))
     return found
 
 

@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-import httpx
-
 from bench.cdisc import plan
-from bench.cdisc.calls import Answered, Caller
+from bench.cdisc.network import Network
+from registry_client import ClientCredentials, Conflicting, Password, Registry
+from registry_client.answers import Record
 
 ORGANISATION = "CDISC pilot replay"
 
@@ -17,16 +18,16 @@ ORGANISATION = "CDISC pilot replay"
 class People:
     """Who looks at the data afterwards."""
 
-    monitor: Caller
-    analyst: Caller
-    custodian: Caller
+    monitor: Registry
+    analyst: Registry
+    custodian: Registry
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for caller in (self.monitor, self.analyst, self.custodian):
-            caller.close()
+        for registry in (self.monitor, self.analyst, self.custodian):
+            registry.close()
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Admin:
     study: str
 
     def __post_init__(self) -> None:
-        self._caller = Caller.person(self.base_url, self.username, self.password)
+        self._registry = self._signed_in(self.username, self.password)
 
     def prepare(self, sites: Iterable[str]) -> None:
         """Study, protocol and sites; what is there already stays."""
@@ -50,33 +51,35 @@ class Admin:
             body = {"code": site, "name": f"CDISC pilot site {site}", "country": "USA"}
             self._made(f"/v1/studies/{self.study}/sites", body)
 
-    def site_app(self, site: str, answered: Answered, lose: float = 0) -> Caller:
-        """A new account for the app of one site, which loses a share of its answers."""
+    def site_app(self, site: str, network: Network) -> Registry:
+        """A new account for the app of one site, which calls over this network."""
         body = {"name": f"CDISC pilot site {site}", "organisation": ORGANISATION}
-        client = self._caller.post("/v1/clients", body).raise_for_status().json()
+        client = self._registry.post("/v1/clients", body).body
         grant = {"role": "site_staff", "study": self.study, "sites": [site]}
-        self._caller.post(f"/v1/clients/{client['client_id']}/grants", grant).raise_for_status()
-        return Caller.site_app(self.base_url, (client["client_id"], client["client_secret"]), answered, lose)
+        self._registry.post(f"/v1/clients/{client['client_id']}/grants", grant)
+        who = ClientCredentials(client["client_id"], client["client_secret"])
+        return Registry(self.base_url, who, transport=network)
 
     def people(self) -> People:
         """New accounts of a monitor of all sites, an analyst and a custodian, with passwords that nobody keeps."""
         return People(*(self._person(role) for role in ("monitor", "analyst", "custodian")))
 
-    def _person(self, role: str) -> Caller:
+    def _person(self, role: str) -> Registry:
         username, password = f"pilot-{role}-{secrets.token_hex(4)}", secrets.token_urlsafe(24)
         body = {"username": username, "display_name": f"Pilot {role}", "organisation": ORGANISATION}
-        user = self._caller.post("/v1/users", {**body, "password": password}).raise_for_status().json()
-        grant = {"role": role, "study": self.study}
-        self._caller.post(f"/v1/users/{user['id']}/grants", grant).raise_for_status()
-        return Caller.person(self.base_url, username, password)
+        user = self._registry.post("/v1/users", {**body, "password": password}).body
+        self._registry.post(f"/v1/users/{user['id']}/grants", {"role": role, "study": self.study})
+        return self._signed_in(username, password)
+
+    def _signed_in(self, username: str, password: str) -> Registry:
+        return Registry(self.base_url, Password(username, password))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._caller.close()
+        self._registry.close()
 
-    def _made(self, path: str, body: object) -> None:
-        answer = self._caller.post(path, body)
-        if answer.status_code != httpx.codes.CONFLICT:
-            answer.raise_for_status()
+    def _made(self, path: str, body: Record) -> None:
+        with suppress(Conflicting):
+            self._registry.post(path, body)

@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import httpx
-
 from bench.cdisc.bodies import Body
-from bench.cdisc.calls import Caller, NoAnswer
+from bench.cdisc.network import Network
 from bench.cdisc.source import Subject
 from bench.cdisc.tally import Tally
+from registry_client import Answer, Refused, Registry, Unreachable
 
 UNEXPLAINED = "not stated in the source"
 OUTSIDE_WINDOW, VISIT_THERE, PERSON_THERE = "visit_outside_window", "visit_already_recorded", "label_already_enrolled"
@@ -19,14 +18,14 @@ OUTSIDE_WINDOW, VISIT_THERE, PERSON_THERE = "visit_outside_window", "visit_alrea
 class SiteApp:
     """Posts subjects and tells the tally. A refused record is counted, and the next one is sent."""
 
-    def __init__(self, caller: Caller, tally: Tally) -> None:
-        self._caller, self._tally = caller, tally
+    def __init__(self, registry: Registry, network: Network, tally: Tally) -> None:
+        self._registry, self._network, self._tally = registry, network, tally
 
     def send(self, subjects: Iterable[Subject]) -> None:
         for subject in subjects:
             self._send(subject)
-        self._tally.retried(self._caller.retries)
-        self._caller.close()
+        self._tally.retried(self._network.lost)
+        self._registry.close()
 
     def _send(self, subject: Subject) -> None:
         person, known = self._enrol(subject.participant)
@@ -45,51 +44,54 @@ class SiteApp:
 
     def _enrol(self, body: Body) -> tuple[Mapping[str, Any] | None, bool]:
         """The participant, and whether the registry knew them before; none where the enrolment failed."""
-        answer = self._posted("participant", "/v1/participants", body)
-        if answer is None:
+        try:
+            answer = self._registry.post("/v1/participants", body)
+        except Unreachable as silence:
+            self._tally.failed("participant", str(silence))
             return None, False
-        if answer.is_success:
-            self._tally.stored("participant", answer.json(), _replayed(answer))
-            return answer.json(), False
-        if answer.json()["code"] != PERSON_THERE:
-            self._tally.refused("participant", answer.json()["code"])
-            return None, False
-        self._tally.already_there("participant")
-        label = {name: body[name] for name in ("study", "site", "site_local_id")}
-        return self._caller.post("/v1/participants/lookup", label).raise_for_status().json(), True
+        except Refused as refused:
+            if refused.code != PERSON_THERE:
+                self._tally.refused("participant", refused.code)
+                return None, False
+            self._tally.already_there("participant")
+            label = {name: body[name] for name in ("study", "site", "site_local_id")}
+            return self._registry.post("/v1/participants/lookup", label).body, True
+        self._tally.stored("participant", answer.body, answer.replayed)
+        return answer.body, False
 
     def _record(self, kind: str, path: str, body: Body) -> None:
-        """Send one record. The answer to a visit outside its window is the reason, as a person would type it."""
-        answer = self._posted(kind, path, body)
-        explained = answer is not None and not answer.is_success and answer.json()["code"] == OUTSIDE_WINDOW
-        if explained:
-            answer = self._posted(kind, path, {**body, "deviation_reason": UNEXPLAINED})
-        if answer is None:
-            return
-        if answer.is_success:
-            self._tally.stored(kind, answer.json(), _replayed(answer), explained)
-        elif answer.json()["code"] == VISIT_THERE:
-            self._tally.already_there(kind)
-        else:
-            self._tally.refused(kind, answer.json()["code"])
-
-    def _posted(self, kind: str, path: str, body: Body) -> httpx.Response | None:
+        """Send one record, and tell what came of it."""
         try:
-            return self._caller.post(path, body)
-        except NoAnswer as error:
-            self._tally.failed(kind, str(error))
-            return None
+            answer, explained = self._explained(path, body)
+        except Unreachable as silence:
+            self._tally.failed(kind, str(silence))
+        except Refused as refused:
+            if refused.code == VISIT_THERE:
+                self._tally.already_there(kind)
+            else:
+                self._tally.refused(kind, refused.code)
+        else:
+            self._tally.stored(kind, answer.body, answer.replayed, explained)
+
+    def _explained(self, path: str, body: Body) -> tuple[Answer, bool]:
+        """The answer to a visit outside its window is the reason, as a person would type it. Raises Refused."""
+        try:
+            return self._registry.post(path, body), False
+        except Refused as refused:
+            if refused.code != OUTSIDE_WINDOW:
+                raise
+        return self._registry.post(path, {**body, "deviation_reason": UNEXPLAINED}), True
 
     def _unknown_visits(self, pid: str, visits: Sequence[Body]) -> list[Body]:
         """Visits that the registry does not hold yet: asked, not tried, since one after the end would be refused."""
-        held = {_occurrence(visit) for visit in self._caller.items("/v1/visits", participant=pid)}
+        held = {_occurrence(visit) for visit in self._registry.pages("/v1/visits", participant=pid)}
         missing = [visit for visit in visits if _occurrence(visit) not in held]
         self._tally.already_there("visit", len(visits) - len(missing))
         return missing
 
     def _unknown_events(self, pid: str, events: Sequence[Body]) -> list[Body]:
         """Events that the registry does not hold yet: they carry no number of the site, so contents are compared."""
-        held = Counter(_content(event) for event in self._caller.items("/v1/adverse-events", participant=pid))
+        held = Counter(_content(event) for event in self._registry.pages("/v1/adverse-events", participant=pid))
         missing = []
         for event in events:
             content = _content(event)
@@ -106,10 +108,6 @@ class SiteApp:
         done = reached[-1] if reached else 0
         self._tally.already_there("status", done)
         return steps[done:]
-
-
-def _replayed(answer: httpx.Response) -> bool:
-    return bool(answer.headers.get("Idempotent-Replayed") == "true")
 
 
 def _occurrence(visit: Mapping[str, Any]) -> tuple[str, int]:

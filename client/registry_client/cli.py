@@ -5,17 +5,19 @@ import csv
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import typer
 
-from app.client.credentials import ClientCredentials
-from app.client.errors import RegistryFailure
-from app.client.outbox import Outbox
-from app.client.registry import Registry
+from registry_client.credentials import ClientCredentials
+from registry_client.errors import RegistryFailure
+from registry_client.outbox import Outbox
+from registry_client.registry import Registry
 
 app = typer.Typer(help="A site's side of the research registry.", no_args_is_help=True, add_completion=False)
 NOUNS = ("participants", "visits", "outcomes", "adverse-events")
@@ -48,16 +50,21 @@ def upload(noun: str, file: File, dry_run: Annotated[bool, typer.Option(help="Ch
     if noun not in NOUNS:
         raise typer.BadParameter(f"one of {', '.join(NOUNS)}")
     records = list(_records(noun, file))
+    rows = {key: row for row, (key, _) in enumerate(records, 2)}
     failed = 0
-    with _registry() as registry, typer.progressbar(length=len(records), label=noun, file=sys.stderr) as bar:
-        for row, line in enumerate(registry.bulk(noun, records, dry_run=dry_run), 2):
+    with _registry() as registry, _bar(len(records), noun) as bar:
+        for line in registry.bulk(noun, records, dry_run=dry_run):
             bar.update(1)
             if line.problem is not None:
                 failed += 1
                 places = "; ".join(f"{one['pointer']} {one['message']}" for one in line.problem.get("errors", []))
-                typer.echo(f"\nrow {row}: {line.problem['code']}: {places or line.problem['detail']}")
+                typer.echo(f"\nrow {rows[line.key]}: {line.problem['code']}: {places or line.problem['detail']}")
     typer.echo(f"{len(records) - failed} of {len(records)} rows are {'valid' if dry_run else 'stored'}.")
     raise typer.Exit(1 if failed else 0)
+
+
+def _bar(length: int, label: str) -> AbstractContextManager[Any]:
+    return typer.progressbar(length=length, label=label, file=sys.stderr)
 
 
 def _records(noun: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -106,15 +113,30 @@ def watch(
 def outbox(
     file: Annotated[Path, typer.Argument(help="The app's outbox")],
     send: Annotated[bool, typer.Option(help="Send what waits")] = False,
+    every: Annotated[float | None, typer.Option(help="Send again after so many seconds, until interrupted")] = None,
 ) -> None:
     """What an app's outbox holds, without its contents; with --send, send it first."""
     with Outbox(file) as box:
         if send:
             with _registry() as registry:
-                typer.echo(f"{box.send(registry)} stored now.")
-        for act in box.acts():
-            reason = f"  {act.problem.get('code')}" if act.problem else ""
-            typer.echo(f"{act.state:8} @{act.key}  {act.path}{reason}")
+                _send(box, registry)
+                while every is not None:
+                    _show(box, "refused")
+                    time.sleep(every)
+                    _send(box, registry)
+        _show(box)
+
+
+def _send(box: Outbox, registry: Registry) -> None:
+    with _bar(len(list(box.acts("waiting"))), "outbox") as bar:
+        stored = box.send(registry, lambda _: bar.update(1))
+    typer.echo(f"{stored} stored now.")
+
+
+def _show(box: Outbox, state: str | None = None) -> None:
+    for act in box.acts(state):
+        reason = f"  {act.problem.get('code')}" if act.problem else ""
+        typer.echo(f"{act.state:8} @{act.key}  {act.path}{reason}")
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from app.client.convert import FORMS, convert
-from app.client.credentials import Credentials, Password, Token
-from app.client.errors import RegistryFailure
-from app.client.registry import Registry
+from registry_client.convert import FORMS, convert
+from registry_client.credentials import Credentials, Password, Token
+from registry_client.errors import RegistryFailure
+from registry_client.registry import Registry
 
 app = typer.Typer(help="An analyst's side of the research registry.", no_args_is_help=True, add_completion=False)
 Folder = Annotated[Path, typer.Argument(file_okay=False, help="Where the files of the extract are")]

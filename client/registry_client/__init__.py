@@ -1,8 +1,10 @@
 """The registry's own client: typed, patient, and safe to try again. Needs httpx only; typer for `registry-site`."""
 
-from app.client.calls import Answer, new_key
-from app.client.credentials import ClientCredentials, Password, Token
-from app.client.errors import (
+from registry_client.answers import Answer
+from registry_client.asynchronous import AsyncRegistry
+from registry_client.calls import new_key
+from registry_client.credentials import ClientCredentials, Password, Token
+from registry_client.errors import (
     Closed,
     Conflicting,
     Damaged,
@@ -15,8 +17,9 @@ from app.client.errors import (
     Unreachable,
     Wrong,
 )
-from app.client.outbox import Act, Outbox
-from app.client.registry import AsyncRegistry, Line, Registry
+from registry_client.outbox import Act, Outbox
+from registry_client.registry import Registry
+from registry_client.uploads import Line
 
 __all__ = [
     "Act",

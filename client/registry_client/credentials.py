@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import httpx
 
-from app.client.errors import refusal
+from registry_client.answers import problem_of, require_verdict
+from registry_client.errors import refusal
 
 Asking = Generator[httpx.Request, httpx.Response, str]
 EARLY_SECONDS = 30
@@ -15,7 +16,7 @@ EARLY_SECONDS = 30
 
 
 class Credentials(Protocol):
-    """Gives an access token, asking the registry for one where needed. Raises NotSignedIn."""
+    """Gives an access token, asking the registry for one where needed. Raises NotSignedIn, NotNow."""
 
     def token(self, base_url: str, *, fresh: bool = False) -> Asking: ...
 
@@ -41,10 +42,11 @@ class _Kept:
         return time.monotonic() < self.until
 
     def keep(self, answer: httpx.Response) -> str:
-        body: dict[str, Any] = answer.json()
+        require_verdict(answer)
         if not answer.is_success:
-            problem = {"code": body.get("error", body.get("code")), "detail": body.get("error_description", "")}
-            raise refusal(401 if answer.status_code == 400 else answer.status_code, {**problem, **body})
+            refused = httpx.codes.UNAUTHORIZED if answer.status_code == httpx.codes.BAD_REQUEST else answer.status_code
+            raise refusal(refused, problem_of(answer))
+        body: dict[str, Any] = answer.json()
         self.access, self.refresh = str(body["access_token"]), body.get("refresh_token")
         self.until = time.monotonic() + max(float(body.get("expires_in", 60)) - EARLY_SECONDS, 5)
         return self.access
@@ -81,6 +83,7 @@ class Password:
         if self._kept.refresh is not None:
             form = {"grant_type": "refresh_token", "refresh_token": self._kept.refresh}
             answer = yield httpx.Request("POST", f"{base_url}/v1/auth/token", data=form)
+            require_verdict(answer)
             if answer.is_success:
                 return self._kept.keep(answer)
         body = {"username": self.username, "password": self.password, **({"totp": self.totp} if self.totp else {})}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.client.errors import Damaged
+from registry_client.errors import Damaged
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,0 +1,65 @@
+"""Extracts: waited for, and downloaded whole or not at all."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from registry_client.answers import Record, meant
+from registry_client.calls import Call, Caller, Pause, Steps
+from registry_client.errors import Damaged
+
+PART_BYTES = 1 << 22
+LOOK_SECONDS = 1.0
+Progress = Callable[[str, int, int], None]
+"""Hears the name of a file, the bytes that are there and the bytes of the whole."""
+
+
+def silent(_name: str, _have: int, _whole: int) -> None:
+    """No progress is told."""
+
+
+def built(caller: Caller, extract_id: str, wait: float) -> Steps[dict[str, Any]]:
+    """An extract, once it is no longer `building`, or after so many seconds as it is."""
+    until = time.monotonic() + wait
+    while True:
+        answer = yield from caller.answered(Call("GET", f"/v1/extracts/{extract_id}"))
+        found: dict[str, Any] = meant(answer).body
+        if found["status"] != "building" or time.monotonic() > until:
+            return found
+        yield Pause(LOOK_SECONDS)
+
+
+def downloaded(caller: Caller, extract_id: str, folder: Path, progress: Progress) -> Steps[list[Path]]:
+    """All files of an extract, each held against its SHA-256. Raises Damaged, Refused, Unreachable."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = yield from caller.answered(Call("GET", f"/v1/extracts/{extract_id}"))
+    files = []
+    for one in meant(answer).body["files"]:
+        path = f"/v1/extracts/{extract_id}/files/{one['name']}"
+        files.append((yield from _file(caller, path, folder, one, progress)))
+    return files
+
+
+def _file(caller: Caller, path: str, folder: Path, file: Record, progress: Progress) -> Steps[Path]:
+    """In parts, into a file beside the whole one: after a failure it goes on where it stopped."""
+    partial, whole = folder / f"{file['name']}.part", folder / file["name"]
+    with partial.open("ab") as target:
+        while (have := target.tell()) < file["bytes"]:
+            last = min(have + PART_BYTES, file["bytes"]) - 1
+            wanted = {"Range": f"bytes={have}-{last}", "If-Range": f'"{file["sha256"]}"'}
+            answer = yield from caller.answered(Call("GET", path, headers=wanted))
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                meant(answer)
+                raise Damaged(f"{file['name']} is another file now")
+            target.write(answer.content)
+            progress(file["name"], target.tell(), file["bytes"])
+    with partial.open("rb") as written:
+        found = hashlib.file_digest(written, "sha256").hexdigest()
+    if found != file["sha256"]:
+        partial.unlink()
+        raise Damaged(f"{file['name']} does not have the checksum that was announced")
+    return partial.rename(whole)

@@ -1,0 +1,182 @@
+"""A durable outbox for apps that are offline: what was done is on disk before the person goes on, and is sent in order
+as soon as the registry can be reached, under keys that were drawn when it was done.
+
+The file is SQLite, for its owner only. It holds what the app wrote until it is sent: keep it on an encrypted disk.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from registry_client.answers import Answer, Record, already_so, meant
+from registry_client.asynchronous import AsyncRegistry
+from registry_client.calls import Call, Caller, Steps, amending, creating, new_key
+from registry_client.errors import NotAllowed, NotSignedIn, Refused, Stale, Unreachable
+from registry_client.registry import Registry
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS act (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, path TEXT NOT NULL, body TEXT NOT NULL,
+  seen TEXT, state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'stored', 'refused')),
+  location TEXT, etag TEXT, problem TEXT
+)
+"""
+
+
+class Act(NamedTuple):
+    """One thing that was done here. `refused`: its body is kept, with the registry's reason, until somebody decides."""
+
+    key: str
+    path: str
+    body: Any
+    seen: str | None
+    """Of a correction: the ETag, or the name of the act, that it corrects."""
+
+    state: str
+    location: str | None
+    problem: Mapping[str, Any] | None
+
+
+class Outbox:
+    """Acts in the order in which they were done. A later act refers to what an earlier one made by `@` and its key,
+    anywhere in its path or body."""
+
+    def __init__(self, file: Path) -> None:
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        self._file = sqlite3.connect(file, isolation_level=None, timeout=30)
+        self._file.execute("PRAGMA journal_mode=WAL")
+        self._file.execute("PRAGMA synchronous=FULL")
+        self._file.execute(_TABLE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, path: str, body: Record) -> str:
+        """Keep one act; gives what later acts call its record."""
+        return self._kept(path, body, None)
+
+    def amend(self, path: str, seen: str, reason: str, **changes: Any) -> str:
+        """Keep a correction of a record as it was seen: its ETag, or the name of the act that left it so."""
+        return self._kept(path, {**changes, "reason": reason}, seen)
+
+    def _kept(self, path: str, body: Record, seen: str | None) -> str:
+        key = new_key()
+        kept = "INSERT INTO act (key, path, body, seen) VALUES (?, ?, ?, ?)"
+        self._file.execute(kept, (key, path, json.dumps(dict(body)), seen))
+        return f"@{key}"
+
+    def acts(self, state: str | None = None) -> Iterator[Act]:
+        asked = (
+            "SELECT key, path, body, seen, state, location, problem FROM act WHERE ? IS NULL OR state = ? "
+            "ORDER BY number"
+        )
+        for key, path, body, seen, found, location, problem in self._file.execute(asked, (state, state)).fetchall():
+            yield Act(key, path, json.loads(body), seen, found, location, json.loads(problem) if problem else None)
+
+    def send(self, registry: Registry, told: Callable[[Act], None] = lambda _: None) -> int:
+        """Send what waits; how much was stored. What hangs on something refused goes on waiting. Stops without a word
+        when the registry cannot be reached: nothing is lost, and what may have arrived has its key. `told` hears of
+        each act that was tried. Raises NotSignedIn and NotAllowed, which are about the app and not about an act."""
+        return registry.run(self._sending(registry.caller, told))
+
+    async def send_async(self, registry: AsyncRegistry, told: Callable[[Act], None] = lambda _: None) -> int:
+        """The same for asyncio."""
+        return await registry.run(self._sending(registry.caller, told))
+
+    def _sending(self, caller: Caller, told: Callable[[Act], None]) -> Steps[int]:
+        stored, ids, etags = 0, *self._made()
+        for act in self.acts("waiting"):
+            try:
+                call = _call(act, ids, etags)
+            except KeyError:
+                continue
+            try:
+                answer = yield from _answer(caller, call)
+            except Unreachable:
+                break
+            except (NotSignedIn, NotAllowed):
+                raise
+            except Refused as refused:
+                self._note(act, "refused", None, refused.problem)
+            else:
+                self._note(act, "stored", answer, None)
+                stored += 1
+                if act.seen is None and answer.location is not None:
+                    ids[f"@{act.key}"] = _id_in(answer.location)
+                if answer.etag is not None:
+                    etags[f"@{act.key}"] = answer.etag
+            told(act)
+        return stored
+
+    def mend(self, name: str, body: Record, seen: str | None = None) -> None:
+        """Send a refused act again in another form; a correction also as `seen` now. It keeps its name, so that what
+        hangs on it finds it."""
+        changed = self._file.execute(
+            "UPDATE act SET body = ?, seen = coalesce(?, seen), state = 'waiting', problem = NULL "
+            "WHERE key = ? AND state = 'refused'",
+            (json.dumps(dict(body)), seen, name.removeprefix("@")),
+        )
+        if changed.rowcount != 1:
+            raise KeyError(name)
+
+    def discard(self, name: str) -> None:
+        """Give up a refused act. Only a person should decide this."""
+        key = name.removeprefix("@")
+        if self._file.execute("DELETE FROM act WHERE key = ? AND state = 'refused'", (key,)).rowcount != 1:
+            raise KeyError(name)
+
+    def _made(self) -> tuple[dict[str, str], dict[str, str]]:
+        """By name: the ids of what was made, and the ETags that acts left."""
+        rows = self._file.execute("SELECT key, seen, location, etag FROM act WHERE state = 'stored'").fetchall()
+        ids = {f"@{key}": _id_in(location) for key, seen, location, _ in rows if seen is None and location is not None}
+        return ids, {f"@{key}": etag for key, _, _, etag in rows if etag is not None}
+
+    def _note(self, act: Act, state: str, answer: Answer | None, problem: Mapping[str, Any] | None) -> None:
+        told = json.dumps(problem) if problem is not None else None
+        location, etag = (answer.location, answer.etag) if answer is not None else (None, None)
+        changed = "UPDATE act SET state = ?, location = ?, etag = ?, problem = ? WHERE key = ?"
+        self._file.execute(changed, (state, location, etag, told, act.key))
+
+
+def _call(act: Act, ids: Mapping[str, str], etags: Mapping[str, str]) -> Call:
+    """Raises KeyError while something that the act refers to is not stored."""
+    path, body = _filled(act.path, ids), _filled(act.body, ids)
+    if act.seen is None:
+        return creating(path, body, act.key)
+    return amending(path, body, etags[act.seen] if _is_name(act.seen) else act.seen)
+
+
+def _answer(caller: Caller, call: Call) -> Steps[Answer]:
+    """Raises Refused, Unreachable."""
+    answer = yield from caller.answered(call)
+    try:
+        return meant(answer)
+    except Stale as stale:
+        if call.method != "PATCH" or not already_so(stale):
+            raise
+        return Answer(None, None, stale.etag, replayed=True)
+
+
+def _id_in(location: str) -> str:
+    return location.rpartition("/")[2]
+
+
+def _filled(value: Any, made: Mapping[str, str]) -> Any:
+    """With the registry's ids in place of names. Raises KeyError while one is not stored."""
+    if isinstance(value, Mapping):
+        return {name: _filled(one, made) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, made) for one in value]
+    if isinstance(value, str) and "@" in value:
+        return "/".join(made[part] if _is_name(part) else part for part in value.split("/"))
+    return value
+
+
+def _is_name(part: str) -> bool:
+    return part.startswith("@") and len(part) == 37

@@ -1,0 +1,158 @@
+"""What the client does about answers that say nothing of the act itself: it asks again, under the same key."""
+
+import asyncio
+import json
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.models.base import now
+from registry_client import (
+    AsyncRegistry,
+    ClientCredentials,
+    NotAllowed,
+    NotSignedIn,
+    Outbox,
+    Password,
+    Registry,
+    Token,
+    Unreachable,
+    calls,
+    new_key,
+)
+
+IN_FLIGHT = httpx.Response(409, json={"code": "idempotency_key_in_flight"}, headers={"Retry-After": "1"})
+STORED = httpx.Response(201, json={"id": "1"}, headers={"Location": "/v1/visits/1", "ETag": '"1"'})
+TOKEN = httpx.Response(200, json={"access_token": "made-up", "expires_in": 600})
+
+
+class Server:
+    """Answers in this order, and keeps what it was asked."""
+
+    def __init__(self, *answers: httpx.Response) -> None:
+        self._answers, self.asked = iter(answers), list[httpx.Request]()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        answer = next(self._answers)
+        return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
+
+    def registry(self, credentials: Any = None, **options: Any) -> Registry:
+        who = credentials or Token("made-up")
+        return Registry("http://registry", who, transport=httpx.MockTransport(self), **options)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that would have been made."""
+    made: list[float] = []
+    monkeypatch.setattr("registry_client.registry.time.sleep", made.append)
+    return made
+
+
+def test_a_key_in_flight_is_asked_for_again_after_the_time_told(pauses: list[float]) -> None:
+    server = Server(IN_FLIGHT, IN_FLIGHT, STORED)
+    assert server.registry().post("/v1/visits", {}).location == "/v1/visits/1"
+    assert len({request.headers["Idempotency-Key"] for request in server.asked}) == 1
+    assert [pause >= 1 for pause in pauses] == [True, True]
+
+
+def test_a_server_that_fails_is_asked_again_and_not_taken_for_a_refusal() -> None:
+    server = Server(*(httpx.Response(status) for status in (500, 502, 503, 504, 429)), STORED)
+    assert server.registry().post("/v1/visits", {}).body == {"id": "1"}
+    assert len({request.headers["Idempotency-Key"] for request in server.asked}) == 1
+
+
+@pytest.mark.parametrize("credentials", [ClientCredentials("app", "secret"), Password("person", "long enough 12")])
+def test_a_token_address_that_fails_is_asked_again(credentials: Any) -> None:
+    server = Server(httpx.Response(502, text="<html>"), TOKEN, STORED, httpx.Response(503), TOKEN, STORED)
+    registry = server.registry(credentials)
+    assert registry.post("/v1/visits", {}).body == {"id": "1"}
+    credentials._kept.until = 0.0
+    assert registry.token() == "made-up"
+
+
+def test_a_pause_may_be_told_as_a_date_and_ends_patience_when_it_is_too_long(pauses: list[float]) -> None:
+    date = format_datetime(now().replace(microsecond=0), usegmt=True)
+    assert Server(httpx.Response(503, headers={"Retry-After": date}), STORED).registry().post("/v1/visits", {}).body
+    assert all(pause < 1 for pause in pauses)
+    later = httpx.Response(429, headers={"Retry-After": "3600"})
+    with pytest.raises(Unreachable, match="no answer after 1 tries"):
+        Server(later).registry().get("/v1/visits")
+
+
+def bulk_answer(*results: dict[str, Any]) -> httpx.Response:
+    lines = "".join(json.dumps({"line": number, **one}) + "\n" for number, one in enumerate(results, 1))
+    return httpx.Response(207, text=lines, headers={"Content-Type": "application/x-ndjson"})
+
+
+CREATED = {"result": "created", "status": 201, "location": "/v1/visits/1"}
+LATER = {"result": "conflict", "status": 409, "problem": {"code": "idempotency_key_in_flight"}}
+FULL = {"result": "blocked", "status": 503, "problem": {"code": "database_unavailable"}}
+
+
+def keys_in(request: httpx.Request) -> list[str]:
+    return [json.loads(line)["key"] for line in request.content.splitlines()]
+
+
+def test_only_the_lines_of_an_upload_that_were_not_tried_are_sent_again() -> None:
+    server = Server(bulk_answer(CREATED, LATER, CREATED, FULL), bulk_answer(FULL), bulk_answer(CREATED, CREATED))
+    records = [(new_key(), {"number": number}) for number in range(4)]
+    told = list(server.registry().bulk("visits", records))
+    assert {line.key for line in told} == {key for key, _ in records}
+    assert {line.result for line in told} == {"created"}
+    assert [keys_in(request) == [records[1][0], records[3][0]] for request in server.asked] == [False, True, True]
+
+
+def test_an_upload_of_which_nothing_is_taken_ends_with_a_word() -> None:
+    server = Server(bulk_answer(FULL), bulk_answer(FULL))
+    with pytest.raises(Unreachable, match="no line was taken"):
+        list(server.registry(patience=0.0).bulk("visits", [(new_key(), {})]))
+
+
+@pytest.mark.parametrize(("answer", "error"), [(401, NotSignedIn), (403, NotAllowed)])
+def test_an_app_that_may_not_is_no_reason_to_refuse_what_people_did(
+    tmp_path: Path, answer: int, error: type[Exception]
+) -> None:
+    with Outbox(tmp_path / "outbox.db") as box:
+        box.add("/v1/visits", {"visit_code": "BL"})
+        with pytest.raises(error):
+            box.send(Server(*[httpx.Response(answer, json={"code": "x"})] * 2).registry())
+        assert [act.state for act in box.acts()] == ["waiting"]
+
+
+def test_a_correction_waits_in_the_outbox_for_what_it_corrects(tmp_path: Path) -> None:
+    stale = httpx.Response(412, json={"code": "version_stale", "differing_fields": ["x"]}, headers={"ETag": '"3"'})
+    amended = httpx.Response(200, json={}, headers={"ETag": '"2"'})
+    server = Server(STORED, amended, stale, httpx.Response(412, json={"differing_fields": []}, headers={"ETag": '"4"'}))
+    with Outbox(tmp_path / "outbox.db") as box:
+        visit = box.add("/v1/visits", {"visit_code": "BL"})
+        first = box.amend(f"/v1/visits/{visit}", visit, "misread", occurred_on="2025-01-26")
+        second = box.amend(f"/v1/visits/{visit}", first, "misread again", occurred_on="2025-01-27")
+        assert box.send(server.registry()) == 2
+        assert [request.headers.get("If-Match") for request in server.asked] == [None, '"1"', '"2"']
+        assert [request.url.path for request in server.asked[1:]] == ["/v1/visits/1"] * 2
+        (refused,) = box.acts("refused")
+        assert (f"@{refused.key}", refused.body["occurred_on"]) == (second, "2025-01-27")
+        box.mend(second, refused.body, seen='"3"')
+        assert box.send(server.registry()) == 1  # it had been stored, and its answer lost
+        assert server.asked[-1].headers["If-Match"] == '"3"'
+
+
+def test_uploads_and_the_outbox_work_with_asyncio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "FIRST_WAIT", 0.0)
+    server = Server(bulk_answer(LATER, CREATED), bulk_answer(CREATED), STORED)
+
+    async def work() -> None:
+        async with AsyncRegistry("http://registry", Token("x"), transport=httpx.MockTransport(server)) as registry:
+            told = [line async for line in registry.bulk("visits", [(new_key(), {}), (new_key(), {})])]
+            assert [line.result for line in told] == ["created", "created"]
+            with Outbox(tmp_path / "outbox.db") as box:
+                box.add("/v1/visits", {})
+                assert await box.send_async(registry) == 1
+            assert await registry.token() == "x"
+
+    asyncio.run(work())
