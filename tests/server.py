@@ -65,15 +65,15 @@ def running_server(folder: Path, database_url: str, workers: int = 1, **settings
 
 
 @contextmanager
-def served(folder: Path, server_url: str | None) -> Iterator[LiveServer]:
+def served(folder: Path, server_url: str | None, workers: int = 1, **settings: str) -> Iterator[LiveServer]:
     """A registry of its own: on SQLite, or in a new database of a PostgreSQL server, as a role that owns nothing."""
     if server_url is None:
-        with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
+        with running_server(folder, f"sqlite:///{folder / 'registry.db'}", workers, **settings) as server:
             yield server
         return
     with new_database(server_url) as url:
         roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
-        with running_server(folder, url, **roles) as server:
+        with running_server(folder, url, workers, **roles, **settings) as server:
             yield server
 
 
@@ -90,7 +90,7 @@ def _started(port: int, environment: Mapping[str, str], log: Path, workers: int 
 
 
 def _wait(server: LiveServer) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"{server.base_url}/readyz").status_code == 200:

@@ -17,7 +17,7 @@ from app.client.credentials import Credentials
 from app.client.errors import Stale, Unreachable, refusal
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
-_AGAIN = frozenset({429, 502, 503, 504})
+_AGAIN = frozenset({429, 502, 503, 504, 507})
 
 
 class Pause(NamedTuple):

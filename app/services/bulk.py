@@ -18,12 +18,12 @@ from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError, ValidationFailed
 from app.web.lines import Line, value_of
 from app.web.once import Made, Once, require_key
-from app.web.problems import ConstraintBroken, document, fault_of
+from app.web.problems import ConstraintBroken, document, fault_of, refusal_of
 
 BATCH = 50
 """Lines of one transaction: enough to share the disk's time, few enough not to keep others waiting."""
 
-_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503})
+_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503, 507})
 
 
 class LineMalformed(Malformed):
@@ -62,8 +62,8 @@ class Upload:
                 results = [self._one(session, line) for line in lines]
                 if self._dry_run:
                     session.rollback()
-        except (SQLAlchemyError, DatabaseUnavailable):
-            results = self._one_by_one(lines)
+        except (SQLAlchemyError, DatabaseUnavailable) as error:
+            results = self._one_by_one(lines, error)
         self._remember_refusals()
         return results
 
@@ -73,10 +73,11 @@ class Upload:
             self._request.app.state.refusals(self._request, error)
         self._noted.clear()
 
-    def _one_by_one(self, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    def _one_by_one(self, lines: Sequence[Line], error: SQLAlchemyError | DatabaseUnavailable) -> list[dict[str, Any]]:
         if len(lines) == 1:
             self.broken = True
-            return [self.refused(lines[0], DatabaseUnavailable())]
+            refusal = error if isinstance(error, DatabaseUnavailable) else refusal_of(error)
+            return [self.refused(lines[0], refusal)]
         results: list[dict[str, Any]] = []
         for line in lines:
             results += self.store([line])

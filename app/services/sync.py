@@ -29,7 +29,7 @@ from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_LATER = frozenset({401, 429, 500, 502, 503, 504})
+_LATER = frozenset({401, 429, 500, 502, 503, 504, 507})
 """Answers that say nothing about the act: it waits on."""
 
 _CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423})
