@@ -77,7 +77,7 @@ class Load:
             thread.join()
 
     def _work(self, number: int) -> None:
-        with httpx.Client(base_url=self._live.server.base_url, timeout=10, trust_env=False) as client:
+        with httpx.Client(base_url=self._live.server.base_url, timeout=30, trust_env=False) as client:
             while not self._over.is_set():
                 try:
                     self._one_person(client, number)

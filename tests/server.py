@@ -57,7 +57,7 @@ def running_server(folder: Path, database_url: str, workers: int = 1, **settings
     process = _started(port, environment, log, workers)
     server = LiveServer(f"http://127.0.0.1:{port}", database_url, environment, process, log)
     try:
-        _wait(server)
+        until_ready(server)
         yield server
     finally:
         server.process.terminate()
@@ -80,7 +80,21 @@ def served(folder: Path, server_url: str | None, workers: int = 1, **settings: s
 def restart(server: LiveServer) -> None:
     """Serve again where a server was killed."""
     server.process = _started(int(server.base_url.rpartition(":")[2]), server.environment, server.log)
-    _wait(server)
+    until_ready(server)
+
+
+@contextmanager
+def another(server: LiveServer, log: Path) -> Iterator[LiveServer]:
+    """A second instance of a served registry, with the same settings."""
+    port = free_port()
+    process = _started(port, server.environment, log)
+    second = LiveServer(f"http://127.0.0.1:{port}", server.database_url, server.environment, process, log)
+    try:
+        until_ready(second)
+        yield second
+    finally:
+        second.process.terminate()
+        second.process.wait(30)
 
 
 def _started(port: int, environment: Mapping[str, str], log: Path, workers: int = 1) -> subprocess.Popen[bytes]:
@@ -89,7 +103,7 @@ def _started(port: int, environment: Mapping[str, str], log: Path, workers: int 
         return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
 
 
-def _wait(server: LiveServer) -> None:
+def until_ready(server: LiveServer) -> None:
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:

@@ -1,0 +1,12 @@
+"""Random courses of a registry end as a simple model says. The long run is `python -m bench.state_machine`."""
+
+from bench.state_machine import follow
+from tests.world import Registry
+
+
+def test_a_registry_does_what_its_model_does(registry: Registry) -> None:
+    done = follow(registry, examples=10, steps=30, derandomize=True)
+    assert done["courses"] >= 10
+    assert done["stored"] > 20
+    assert done["refused"] > 20
+    assert done["replayed"] > 0
