@@ -428,7 +428,8 @@ def follow(registry: Registry, examples: int, steps: int, *, derandomize: bool) 
 
 
 @contextmanager
-def _registry(engine: str, folder: Path) -> Iterator[Registry]:
+def registry_of(engine: str, folder: Path) -> Iterator[Registry]:
+    """A registry called in the process, on a database of its own."""
     key_file = folder / "keys.json"
     write_key_file(key_file, new_key_file(demo=True))
     with _url(engine, folder) as url:
@@ -455,7 +456,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, _registry(options.engine, Path(name)) as registry:
+    with tempfile.TemporaryDirectory() as name, registry_of(options.engine, Path(name)) as registry:
         done = follow(registry, options.examples, options.steps, derandomize=False)
     print(f"{options.engine}: {dict(done)}, divergences: 0, server errors: 0")
 

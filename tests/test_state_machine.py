@@ -5,8 +5,8 @@ from tests.world import Registry
 
 
 def test_a_registry_does_what_its_model_does(registry: Registry) -> None:
-    done = follow(registry, examples=10, steps=30, derandomize=True)
-    assert done["courses"] >= 10
-    assert done["stored"] > 20
-    assert done["refused"] > 20
+    done = follow(registry, examples=3, steps=40, derandomize=True)
+    assert done["courses"] >= 3
+    assert done["stored"] > 10
+    assert done["refused"] > 10
     assert done["replayed"] > 0
