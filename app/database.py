@@ -7,6 +7,7 @@ scope "function". So a 2xx means durably stored. Nobody else commits.
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
@@ -25,6 +26,9 @@ LOCK_MILLISECONDS = 3_000
 
 BUILDERS = 2
 """Connections of a worker's extract builder, beside its pool."""
+
+_VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""PostgreSQL's machine is known to be gone after ten seconds of silence, and not after the quarter of an hour of TCP."""
 
 _WRITES = "registry_writes"
 _REQUEST = "registry_request"
@@ -223,7 +227,8 @@ def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool) -> 
         return engine
     timeout = settings.statement_timeout_seconds * 1000
     session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
-    return create_engine(url, pool_pre_ping=True, connect_args={"options": session_options}, **options)
+    connect = {"options": session_options, "connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
+    return create_engine(url, pool_pre_ping=True, connect_args=connect, **options)
 
 
 def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> None:

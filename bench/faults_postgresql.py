@@ -1,6 +1,8 @@
 """What may happen to PostgreSQL under a running registry."""
 
+import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,11 +12,11 @@ from typing import Any
 
 import psycopg
 
-from bench.postgres_cluster import OWNER, Cluster, cluster, give
+from bench.postgres_cluster import OWNER, Cluster, cluster, give, serving
 from bench.scenes import Place, Scene, filled, small_disk
 from tests.server import LiveServer
 
-HOLD_SECONDS = 4.0
+HOLD_SECONDS, VANISHED_SECONDS = 4.0, 25.0
 
 
 @contextmanager
@@ -179,6 +181,33 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@contextmanager
+def vanish(folder: Path) -> Iterator[Scene]:
+    """PostgreSQL's machine is not there for a while: nothing it is sent arrives, and nothing says so. Needs root."""
+    namespace, link = f"registry-{os.getpid()}", f"reg{os.getpid() % 10**6}"
+    inside = ("ip", "-n", namespace)
+    with ExitStack() as made:
+        _ip("ip", "netns", "add", namespace)
+        made.callback(_ip, "ip", "netns", "delete", namespace)  # and with it both ends of the link
+        _ip("ip", "link", "add", link, "type", "veth", "peer", "name", "inside", "netns", namespace)
+        _ip("ip", "address", "add", "10.213.77.1/30", "dev", link)
+        _ip("ip", "link", "set", link, "up")
+        _ip(*inside, "address", "add", "10.213.77.2/30", "dev", "inside")
+        _ip(*inside, "link", "set", "inside", "up")
+        one = made.enter_context(serving(Cluster(folder / "pg", host="10.213.77.2", namespace=namespace)))
+
+        def strike(_server: LiveServer) -> None:
+            _ip(*inside, "link", "set", "inside", "down")
+            time.sleep(VANISHED_SECONDS)
+            _ip(*inside, "link", "set", "inside", "up")
+
+        yield Scene(folder, one.url, strike)
+
+
+def _ip(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
 FAULTS: Mapping[str, Place] = {
     "restart": partial(restart, "fast"),
     "crash": partial(restart, "immediate"),
@@ -189,4 +218,5 @@ FAULTS: Mapping[str, Place] = {
     "log-disk": log_disk,
     "standby": standby,
     "failover": failover,
+    "vanish": vanish,
 }

@@ -14,7 +14,6 @@ from tests.server import free_port
 
 OWNER = "registry_bench"
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "40",
     "shared_buffers": "16MB",
@@ -46,13 +45,15 @@ def _user() -> str:
 class Cluster:
     """One PostgreSQL server in a folder."""
 
-    def __init__(self, folder: Path, name: str = "data") -> None:
+    def __init__(self, folder: Path, name: str = "data", host: str = "127.0.0.1", namespace: str | None = None) -> None:
+        """`namespace` is a network of its own, by the name that `ip netns` knows, where it has this address."""
         self.folder, self.data, self.port = folder, folder / name, free_port()
+        self.host, self._namespace = host, namespace
 
     @property
     def url(self) -> str:
         """As its superuser."""
-        return f"postgresql+psycopg://{OWNER}@127.0.0.1:{self.port}/postgres"
+        return f"postgresql+psycopg://{OWNER}@{self.host}:{self.port}/postgres"
 
     @property
     def address(self) -> str:
@@ -62,7 +63,9 @@ class Cluster:
         """Make its files; `log_folder` is for the write-ahead log, when it is to be elsewhere."""
         elsewhere = [] if log_folder is None else ["--waldir", str(log_folder)]
         self.run("initdb", "--pgdata", str(self.data), "--username", OWNER, "--auth", "trust", *elsewhere)
-        self.set(**_SETTINGS, port=str(self.port))
+        self.set(**_SETTINGS, port=str(self.port), listen_addresses=self.host)
+        with (self.data / "pg_hba.conf").open("a") as file:
+            file.write("host all all samenet trust\n")
 
     def copy_of(self, primary: "Cluster", name: str) -> None:
         """Become a standby, which streams from `primary` under this name."""
@@ -107,11 +110,13 @@ class Cluster:
 
     def _called(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Its output goes to files: a server that it starts would hold a pipe open."""
-        log = self.folder / "programs.log"
+        log, command = self.folder / "programs.log", [str(_programs() / program), *arguments]
+        if self._namespace is not None:
+            command = ["ip", "netns", "exec", self._namespace, "runuser", "-u", _user(), "--", *command]
         with log.open("a") as output:
             done = subprocess.run(
-                [str(_programs() / program), *arguments],
-                user=_user(),
+                command,
+                user=_user() if self._namespace is None else None,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -124,8 +129,14 @@ class Cluster:
 @contextmanager
 def cluster(folder: Path, log_folder: Path | None = None) -> Iterator[Cluster]:
     """A running PostgreSQL in this folder, which becomes its user's."""
-    give(folder)
-    one = Cluster(folder)
+    with serving(Cluster(folder), log_folder) as one:
+        yield one
+
+
+@contextmanager
+def serving(one: Cluster, log_folder: Path | None = None) -> Iterator[Cluster]:
+    """Make it, start it, and stop it in the end."""
+    give(one.folder)
     one.create(log_folder)
     one.start()
     try:

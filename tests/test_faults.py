@@ -1,6 +1,7 @@
 """A database that is away, busy, closed to writing or full: a clear refusal, nothing half-written, and on it goes.
 The long runs, under load and with real servers and disks, are `python -m bench.faults`."""
 
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -9,7 +10,10 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import OperationalError
 
+from app.database import Database
+from app.settings import Settings
 from tests.hostile import census
 from tests.postgres import SERVER_ROLE
 from tests.world import World
@@ -193,3 +197,11 @@ def test_connections_that_are_cut_are_made_anew(world: World) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert census(owner(world)) == before
     assert world.staff_a.post("/v1/adverse-events", body, key=key).status_code == 201
+
+
+def test_a_database_that_accepts_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
+        settings = Settings(environment="demo", database_url=url, pool_timeout_seconds=0.5)
+        with Database(settings) as database, pytest.raises(OperationalError), database.read() as session:
+            session.execute(text("SELECT 1"))
