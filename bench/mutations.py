@@ -20,7 +20,7 @@ from uuid import uuid4
 from httpx2 import Response
 
 from app import audit
-from bench.state_machine import registry_of
+from bench.in_process import registry_of
 from tests.world import Registry, World, madrs
 
 ODD = (

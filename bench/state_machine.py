@@ -9,13 +9,11 @@ happened.
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from fastapi.testclient import TestClient
 from httpx2 import Response
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -23,13 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from sqlalchemy import func
 from sqlmodel import select
 
-from app import audit, schema
-from app.database import Database
-from app.main import create_app
+from app import audit
 from app.models.audit import AuditEntry
-from app.security.keys import new_key_file, write_key_file
-from bench.state_model import SEES, STEPS, Act, Model, Record
-from tests.postgres import new_database, postgres_server, settings_of
+from bench.in_process import registry_of
+from bench.state_model import SEES, STEPS, Act, Model, Record, another, corrected, correction, outcome_of
 from tests.world import Registry, World, madrs
 
 ANY = st.integers(0, 10**6)
@@ -57,8 +52,6 @@ class Course(RuleBasedStateMachine):
         there = self.model.of(*nouns)
         return there[number % len(there)]
 
-    # -- sending and judging ------------------------------------------------------------------------------------------
-
     def refused(self, answer: Response, *codes: str) -> None:
         self.done["refused"] += 1
         assert answer.status_code < 500, answer.text
@@ -82,8 +75,6 @@ class Course(RuleBasedStateMachine):
         record = Record(noun, path.rpartition("/")[2], site, pid, path, answer.headers.get("ETag"), fields)
         self.model.records.append(record)
         return record
-
-    # -- what sites do ------------------------------------------------------------------------------------------------
 
     @rule(who=st.sampled_from(STAFF), where=st.sampled_from("AAAB"), age=st.integers(18, 90))
     def enrol(self, who: str, where: str, age: int) -> None:
@@ -115,7 +106,7 @@ class Course(RuleBasedStateMachine):
             facts = {"visit_code": "UNS", "occurrence": occurrence, "occurred_on": on}
             visit = self.keep("visits", answer, person.site, person.pid, **facts)
             for one in answer.json()["outcomes"]:
-                self.model.records.append(_outcome(visit, one["id"], None, one["items"]))
+                self.model.records.append(outcome_of(visit, one["id"], None, one["items"]))
 
     def there(self, person: Record, occurrence: int) -> set[str]:
         return {"visit_already_recorded"} if self.model.visit_there(person.pid, "UNS", occurrence) else set()
@@ -138,7 +129,7 @@ class Course(RuleBasedStateMachine):
         answer = self.create(who, "/v1/outcomes", body, expected)
         if answer is not None:
             made = answer.json()
-            self.model.records.append(_outcome(visit, made["id"], answer.headers["ETag"], made["items"]))
+            self.model.records.append(outcome_of(visit, made["id"], answer.headers["ETag"], made["items"]))
 
     @precondition(lambda self: self.model.of("participants"))
     @rule(who=st.sampled_from(STAFF), number=ANY, severity=st.sampled_from(["mild", "moderate"]))
@@ -153,7 +144,7 @@ class Course(RuleBasedStateMachine):
     @rule(who=st.sampled_from(STAFF), number=ANY, seen=st.sampled_from(["fresh", "fresh", "stale", "none"]))
     def amend(self, who: str, number: int, seen: str) -> None:
         record = self.pick(number, *AMENDED)
-        change = _change(record)
+        change = correction(record)
         tag = {"fresh": self.current(record), "stale": '"0123456789abcdef0123456789abcdef"', "none": None}[seen]
         answer = self.caller(who).patch(record.path, {"reason": "seen in the file", **change}, tag)
         hindrances = self.hindrances(who, record, record.fields.get("occurred_on"))
@@ -169,7 +160,7 @@ class Course(RuleBasedStateMachine):
             assert answer.status_code == 200, answer.text
             self.done["stored"] += 1
             assert answer.headers["ETag"] != record.etag
-            record.fields.update(_after(record, change))
+            record.fields.update(corrected(record, change))
             record.etag, record.entries = answer.headers["ETag"], record.entries + 1
 
     def current(self, record: Record) -> str | None:
@@ -205,8 +196,6 @@ class Course(RuleBasedStateMachine):
             expected = self.hindrances(who, person, None) or {"consent_already_recorded"}
         assert self.create(who, f"{person.path}/consents", body, expected) is None
 
-    # -- sending again ------------------------------------------------------------------------------------------------
-
     @precondition(lambda self: self.model.acts)
     @rule(number=ANY)
     def retry(self, number: int) -> None:
@@ -221,10 +210,8 @@ class Course(RuleBasedStateMachine):
     @rule(number=ANY)
     def same_key_other_body(self, number: int) -> None:
         act = self.model.acts[number % len(self.model.acts)]
-        other = {**act.body, **({"reason": "another"} if "reason" in act.body else _other(act.body))}
+        other = {**act.body, **({"reason": "another"} if "reason" in act.body else another(act.body))}
         self.refused(self.caller(act.who).post(act.path, other, key=act.key), "idempotency_key_reused")
-
-    # -- what monitors do ---------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.model.of("visits", "outcomes", "adverse-events"))
     @rule(who=st.sampled_from((*MONITORS, "staff_a")), number=ANY)
@@ -289,8 +276,6 @@ class Course(RuleBasedStateMachine):
         body = {"study": self.world.study, "purpose": "A look"}
         assert self.create(who, "/v1/extracts", body, {"permission_missing"}) is None
 
-    # -- reading ------------------------------------------------------------------------------------------------------
-
     @precondition(lambda self: self.model.records)
     @rule(who=st.sampled_from((*SEES, *OUTSIDERS)), number=ANY)
     def read(self, who: str, number: int) -> None:
@@ -333,8 +318,6 @@ class Course(RuleBasedStateMachine):
         assert len(listed) == len(set(listed))
         assert set(listed) == self.model.seen_by(who, noun)
 
-    # -- the end ------------------------------------------------------------------------------------------------------
-
     def teardown(self) -> None:
         """Everybody finds exactly what is theirs, and the chains hold exactly what happened."""
         for record in self.model.records:
@@ -371,40 +354,6 @@ def _owner(record: Record) -> str:
     return "staff_a" if record.site == "A" else "staff_b"
 
 
-def _outcome(visit: Record, id_: str, etag: str | None, items: Mapping[str, Any]) -> Record:
-    return Record(
-        "outcomes", id_, visit.site, visit.pid, f"/v1/outcomes/{id_}", etag, {"visit": visit.id, "items": dict(items)}
-    )
-
-
-def _change(record: Record) -> dict[str, Any]:
-    """A correction that differs from what is there."""
-    match record.noun:
-        case "participants":
-            return {"age_at_consent": record.fields["age_at_consent"] % 80 + 20}
-        case "visits":
-            return {"ended_on": None if record.fields.get("ended_on") else record.fields["occurred_on"]}
-        case "outcomes":
-            return {"items": {"MADRS_01": (record.fields["items"]["MADRS_01"] + 1) % 7}}
-        case _:
-            return {"severity": "moderate" if record.fields["severity"] == "mild" else "mild"}
-
-
-def _after(record: Record, change: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"items": {**record.fields["items"], **change["items"]}} if record.noun == "outcomes" else change
-
-
-def _other(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes this a valid body of something else."""
-    if "age_at_consent" in body:
-        return {"age_at_consent": body["age_at_consent"] % 80 + 20}
-    if "severity" in body:
-        return {"severity": "severe"}
-    if "items" in body:
-        return madrs(1 if body["items"]["MADRS_01"] else 2)
-    return {"text": "Something else"} if "text" in body else {"occurrence": body["occurrence"] + 3}
-
-
 def follow(registry: Registry, examples: int, steps: int, *, derandomize: bool) -> Counter[str]:
     """So many courses of at most so many steps; what was done in them. Raises AssertionError where they part."""
 
@@ -425,29 +374,6 @@ def follow(registry: Registry, examples: int, steps: int, *, derandomize: bool) 
         ),
     )
     return Followed.done
-
-
-@contextmanager
-def registry_of(engine: str, folder: Path) -> Iterator[Registry]:
-    """A registry called in the process, on a database of its own."""
-    key_file = folder / "keys.json"
-    write_key_file(key_file, new_key_file(demo=True))
-    with _url(engine, folder) as url:
-        own = settings_of(url, key_file)
-        with Database(own) as database:
-            schema.upgrade(database)
-            app = create_app(own)
-            with TestClient(app) as client:
-                yield Registry(app, client, database)
-
-
-@contextmanager
-def _url(engine: str, folder: Path) -> Iterator[str]:
-    if engine == "sqlite":
-        yield f"sqlite:///{folder / 'registry.db'}"
-        return
-    with postgres_server() as server, new_database(server) as url:
-        yield url
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.world import madrs
+
 SEES: Mapping[str, frozenset[str]] = {
     "staff_a": frozenset("A"),
     "staff_b": frozenset("B"),
@@ -88,3 +90,39 @@ class Model:
 
     def outcome_there(self, visit: str) -> bool:
         return any(one.fields["visit"] == visit for one in self.of("outcomes"))
+
+
+def outcome_of(visit: Record, id_: str, etag: str | None, items: Mapping[str, Any]) -> Record:
+    """An outcome of this visit."""
+    return Record(
+        "outcomes", id_, visit.site, visit.pid, f"/v1/outcomes/{id_}", etag, {"visit": visit.id, "items": dict(items)}
+    )
+
+
+def correction(record: Record) -> dict[str, Any]:
+    """A correction that differs from what is there."""
+    match record.noun:
+        case "participants":
+            return {"age_at_consent": record.fields["age_at_consent"] % 80 + 20}
+        case "visits":
+            return {"ended_on": None if record.fields.get("ended_on") else record.fields["occurred_on"]}
+        case "outcomes":
+            return {"items": {"MADRS_01": (record.fields["items"]["MADRS_01"] + 1) % 7}}
+        case _:
+            return {"severity": "moderate" if record.fields["severity"] == "mild" else "mild"}
+
+
+def corrected(record: Record, change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields that it has then."""
+    return {"items": {**record.fields["items"], **change["items"]}} if record.noun == "outcomes" else change
+
+
+def another(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes this a valid body of something else."""
+    if "age_at_consent" in body:
+        return {"age_at_consent": body["age_at_consent"] % 80 + 20}
+    if "severity" in body:
+        return {"severity": "severe"}
+    if "items" in body:
+        return madrs(1 if body["items"]["MADRS_01"] else 2)
+    return {"text": "Something else"} if "text" in body else {"occurrence": body["occurrence"] + 3}
