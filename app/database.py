@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from math import ceil
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
@@ -27,6 +28,9 @@ LOCK_MILLISECONDS = 3_000
 
 BUILDERS = 2
 """Connections of a worker's extract builder, beside its pool."""
+
+_VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""PostgreSQL's machine is known to be gone after ten seconds of silence, and not after the quarter of an hour of TCP."""
 
 _WRITES = "registry_writes"
 _OF_SESSION = "registry_of_session"
@@ -243,7 +247,8 @@ def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool) -> 
         return engine
     timeout = settings.statement_timeout_seconds * 1000
     session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
-    connecting = {"options": session_options}
+    patience = {"connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
+    connecting = {"options": session_options, **patience}
     engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args=connecting, **options)
     _prepare_postgresql(engine)
     return engine

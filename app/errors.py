@@ -207,6 +207,14 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached or is busy; try again."""
 
 
+class StorageFull(RegistryError):
+    """The registry's disk is full: nothing of this request was stored, and reading goes on. Its operator has to make
+    room; send the same again later."""
+
+    status = 507
+    title = "Insufficient storage"
+
+
 class InternalError(RegistryError):
     """The registry failed; nothing of this request was stored."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tests.server import LiveServer, wait_until_ready
+from tests.server import LiveServer, until_ready
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["__main__", "app.cli", "app.main"])
@@ -41,7 +41,7 @@ class Forked:
 def restart(server: LiveServer) -> None:
     """Serve again where a server was killed."""
     server.process = Forked(int(server.base_url.rpartition(":")[2]), server.environment, server.log)  # type: ignore[assignment]
-    wait_until_ready(server)
+    until_ready(server)
 
 
 def _serve(port: int, environment: Mapping[str, str], log: str) -> None:

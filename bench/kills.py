@@ -11,6 +11,7 @@ import random
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,12 @@ class Report:
     replayed: int = 0
     """Answers to what had been stored before the kill, and not been heard of."""
 
+    refused: Counter[str] = field(default_factory=Counter)
+    """Answers that asked for another try, and connections that broke, by kind."""
+
+    acknowledged_at: list[float] = field(default_factory=list)
+    """When the requests were answered, by time.monotonic()."""
+
     faults: list[str] = field(default_factory=list)
 
 
@@ -82,7 +89,7 @@ class Load:
             self._heard.wait_for(lambda: self._report.acknowledged >= aim, PATIENCE_SECONDS)
 
     def _work(self, number: int) -> None:
-        with httpx.Client(base_url=self._live.server.base_url, timeout=10, trust_env=False) as client:
+        with httpx.Client(base_url=self._live.server.base_url, timeout=30, trust_env=False) as client:
             while not self._over.is_set():
                 try:
                     self._one_person(client, number)
@@ -110,8 +117,13 @@ class Load:
     def _post_many(self, client: httpx.Client, body: Any) -> None:
         lines = [json.dumps({"key": str(uuid4()), "record": body}) for _ in range(BULK_LINES)]
         headers = {"Content-Type": "application/x-ndjson"}
-        answer = self._sent(client, "/v1/adverse-events/bulk", headers, "\n".join(lines).encode())
-        for result in map(json.loads, answer.text.splitlines()):
+        results: list[Any] = []
+        while len(results) < len(lines) or results[-1]["result"] == "blocked":
+            answer = self._sent(client, "/v1/adverse-events/bulk", headers, "\n".join(lines).encode())
+            results = [json.loads(line) for line in answer.text.splitlines()]
+            if results[-1].get("status", 0) >= 500:
+                self._refused(f"{results[-1]['status']} {results[-1]['problem']['code']}")
+        for result in results:
             if result["result"] not in {"created", "replayed"}:
                 raise AssertionError(f"bulk: {result}")
             self._kept("adverse-events", result["location"], result["result"] == "replayed")
@@ -124,19 +136,33 @@ class Load:
                 answer = client.post(path, content=content, headers=signed)
                 if answer.status_code < 500:
                     return answer
+                kind = refusal(answer)
             except httpx.TransportError:
-                pass
-            with self._lock:
-                self._report.sent_again += 1
-            time.sleep(random.uniform(0.05, 0.2))
+                kind = "no answer"
+            self._refused(kind)
+
+    def _refused(self, kind: str) -> None:
+        """What is sent again after a moment."""
+        with self._lock:
+            self._report.sent_again += 1
+            self._report.refused[kind] += 1
+        time.sleep(random.uniform(0.05, 0.2))
 
     def _kept(self, noun: str, location: str, replayed: bool) -> str:
         with self._lock:
             self.acknowledged[noun].add(location.rpartition("/")[2].replace("-", ""))
             self._report.acknowledged += 1
+            self._report.acknowledged_at.append(time.monotonic())
             self._report.replayed += replayed
             self._heard.notify_all()
         return location
+
+
+def refusal(answer: httpx.Response) -> str:
+    """Status and code of a refusal, and whatever it lacks."""
+    problem = answer.json() if answer.headers.get("Content-Type") == "application/problem+json" else {}
+    lacking = "" if "Retry-After" in answer.headers else " without Retry-After"
+    return f"{answer.status_code} {problem.get('code', 'without a problem document')}{lacking}"
 
 
 def disturb(server: LiveServer, kills: int, seed: int, start: Callable[[LiveServer], None] = restart) -> Report:
@@ -154,11 +180,11 @@ def disturb(server: LiveServer, kills: int, seed: int, start: Callable[[LiveServ
             load.wait_for(MOST_BETWEEN)
         owner = server.environment.get("REGISTRY_OWNER_DATABASE_URL", server.database_url)
         with Database(Settings(environment="demo", database_url=owner)) as database:
-            report.faults += list(_faults(database, load))
+            report.faults += differences(database, load)
     return report
 
 
-def _faults(database: Database, load: Load) -> Iterator[str]:
+def differences(database: Database, load: Load) -> Iterator[str]:
     """Whatever differs between what was acknowledged and what is there."""
     with database.read() as session:
         for noun, model, key in (

@@ -57,7 +57,7 @@ def running_server(folder: Path, database_url: str, workers: int = 1, **settings
     process = _started(port, environment, log, workers)
     server = LiveServer(f"http://127.0.0.1:{port}", database_url, environment, process, log)
     try:
-        wait_until_ready(server)
+        until_ready(server)
         yield server
     finally:
         server.process.terminate()
@@ -65,22 +65,36 @@ def running_server(folder: Path, database_url: str, workers: int = 1, **settings
 
 
 @contextmanager
-def served(folder: Path, server_url: str | None) -> Iterator[LiveServer]:
+def served(folder: Path, server_url: str | None, workers: int = 1, **settings: str) -> Iterator[LiveServer]:
     """A registry of its own: on SQLite, or in a new database of a PostgreSQL server, as a role that owns nothing."""
     if server_url is None:
-        with running_server(folder, f"sqlite:///{folder / 'registry.db'}") as server:
+        with running_server(folder, f"sqlite:///{folder / 'registry.db'}", workers, **settings) as server:
             yield server
         return
     with new_database(server_url) as url:
         roles = {"REGISTRY_OWNER_DATABASE_URL": url, "REGISTRY_DATABASE_URL": as_server(url)}
-        with running_server(folder, url, **roles) as server:
+        with running_server(folder, url, workers, **roles, **settings) as server:
             yield server
 
 
 def restart(server: LiveServer) -> None:
     """Serve again where a server was killed."""
     server.process = _started(int(server.base_url.rpartition(":")[2]), server.environment, server.log)
-    wait_until_ready(server)
+    until_ready(server)
+
+
+@contextmanager
+def another(server: LiveServer, log: Path) -> Iterator[LiveServer]:
+    """A second instance of a served registry, with the same settings."""
+    port = free_port()
+    process = _started(port, server.environment, log)
+    second = LiveServer(f"http://127.0.0.1:{port}", server.database_url, server.environment, process, log)
+    try:
+        until_ready(second)
+        yield second
+    finally:
+        second.process.terminate()
+        second.process.wait(30)
 
 
 def _started(port: int, environment: Mapping[str, str], log: Path, workers: int = 1) -> subprocess.Popen[bytes]:
@@ -89,14 +103,14 @@ def _started(port: int, environment: Mapping[str, str], log: Path, workers: int 
         return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
 
 
-def wait_until_ready(server: LiveServer) -> None:
-    deadline = time.monotonic() + 120
-    with httpx.Client(base_url=server.base_url, trust_env=False, verify=False) as client:  # noqa: S501 - no TLS here
-        while time.monotonic() < deadline and server.process.poll() is None:
-            try:
-                if client.get("/readyz").is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)
+def until_ready(server: LiveServer) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{server.base_url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+        if server.process.poll() is not None:
+            break
     raise AssertionError(f"the server did not come up: {server.log.read_text()[-2000:]}")

@@ -20,13 +20,13 @@ from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError, ValidationFailed
 from app.web.lines import Line, value_of
 from app.web.once import AnsweredMeanwhile, Made, Once, Told, answers_of, require_key
-from app.web.problems import ConstraintBroken, document, fault_of
+from app.web.problems import ConstraintBroken, document, fault_of, refusal_of
 from app.writing import Writes, store
 
 BATCH = 250
 """Lines of one transaction: enough to share journeys and the disk's time, few enough not to keep others waiting."""
 
-_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503})
+_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503, 507})
 
 
 class LineMalformed(Malformed):
@@ -94,7 +94,7 @@ class Upload:
     def _one_by_one(self, lines: Sequence[Line], error: Exception) -> list[dict[str, Any]]:
         if len(lines) == 1 and not isinstance(error, AnsweredMeanwhile):
             self.broken = not isinstance(error, IntegrityError)
-            return [self.refused(lines[0], DatabaseUnavailable() if self.broken else ConstraintBroken())]
+            return [self.refused(lines[0], error if isinstance(error, RegistryError) else refusal_of(error))]
         results: list[dict[str, Any]] = []
         for line in lines:
             results += self.store([line])

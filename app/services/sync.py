@@ -33,7 +33,7 @@ from app.web.rates import uncounted
 
 _ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_LATER = frozenset({401, 429, 502, 503, 504})
+_LATER = frozenset({401, 429, 502, 503, 504, 507})
 """Answers that say nothing about any act: what is left waits for the next call. So does what is answered with a time to
 come again, as an act that another call is doing."""
 

@@ -1,6 +1,7 @@
 """One shape for every refusal: RFC 9457 problem documents. Nothing that was sent is ever repeated."""
 
 import re
+import sqlite3
 from typing import Any
 
 import structlog
@@ -14,7 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from app import errors
-from app.errors import Fault, RegistryError, ValidationFailed
+from app.errors import DatabaseUnavailable, Fault, RegistryError, StorageFull, ValidationFailed
 from app.request_id import current_request_id
 
 log = structlog.get_logger()
@@ -26,6 +27,12 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
     413: errors.BodyTooLarge,
     415: errors.UnsupportedMediaType,
 }
+
+
+_DISK_FULL, _READ_ONLY = "53100", "25006"
+"""SQLSTATEs (PostgreSQL, appendix A)."""
+
+_SOON, _LATER = {"Retry-After": "1"}, {"Retry-After": "30"}
 
 
 class ConstraintBroken(errors.Conflict):
@@ -135,15 +142,30 @@ def _methods_of(request: Request) -> list[str]:
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
     """Only the SQLSTATE and the exception's class are logged: PostgreSQL's texts carry values."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    log.error("database_error", kind=type(error).__name__, sqlstate=state, request_id=current_request_id())
+    assert isinstance(error, SQLAlchemyError)
+    log.error("database_error", kind=type(error).__name__, sqlstate=_state(error), request_id=current_request_id())
+    return _answer(request, refusal_of(error))
+
+
+def refusal_of(error: SQLAlchemyError) -> RegistryError:
+    """What clients are told when the database fails."""
     if isinstance(error, IntegrityError):
-        return _answer(request, ConstraintBroken())
-    if isinstance(error, OperationalError | PoolTimeout) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    ):
-        return _answer(request, errors.DatabaseUnavailable(headers={"Retry-After": "1"}))
-    return _answer(request, errors.InternalError())
+        return ConstraintBroken()
+    if _state(error) == _DISK_FULL:
+        return StorageFull(headers=_LATER)
+    away = isinstance(error, OperationalError | PoolTimeout) or _state(error) == _READ_ONLY
+    if away or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        return DatabaseUnavailable(headers=_SOON)
+    return errors.InternalError()
+
+
+def _state(error: SQLAlchemyError) -> str | None:
+    """The SQLSTATE; SQLite has codes of its own."""
+    cause = getattr(error, "orig", None)
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return _DISK_FULL
+    state: str | None = getattr(cause, "sqlstate", None)
+    return state
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
