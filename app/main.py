@@ -126,7 +126,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.refusals = Refusals(app.state.database)
     app.state.builder = Builder(settings)
     app.add_middleware(RequestLimits, settings=settings)
-    app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds)
+    app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds, root_path=settings.root_path)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **BROWSERS)
     problems.install(app)
@@ -134,7 +134,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     app.include_router(course.of_study)
-    contract.describe(app)
+    contract.describe(app, settings.root_path)
     return app
 
 

@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     max_target_bytes: Annotated[int, Field(ge=2_048, le=60_000)] = 4 * 1024
     """A longer path and query are refused with 414. The longest that the registry itself makes has about 1500."""
 
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    """The path below which the proxy publishes the registry, such as `/registry`; none at the root of a host. The proxy
+    may take it off or leave it in."""
+
     hsts_seconds: Annotated[int, Field(ge=0, le=63_072_000)] = 0
     """How long browsers are told to come by HTTPS only (`Strict-Transport-Security`); 0 says nothing. Set it once the
     proxy serves HTTPS for good."""

@@ -117,7 +117,12 @@ def meant(answer: httpx.Response) -> Answer:
         raise refusal(answer.status_code, _problem(answer), answer.headers.get("ETag"))
     body = answer.json() if answer.content else None
     replayed = answer.headers.get("Idempotent-Replayed") == "true"
-    return Answer(body, answer.headers.get("Location"), answer.headers.get("ETag"), replayed)
+    return Answer(body, _below_base(answer.headers.get("Location")), answer.headers.get("ETag"), replayed)
+
+
+def _below_base(location: str | None) -> str | None:
+    """Without the path of a base URL such as https://host/registry, as calls name their paths."""
+    return location if location is None else location[location.find("/v1/") :]
 
 
 def _problem(answer: httpx.Response) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, Sync
 from app.request_id import current_request_id
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
+from app.web.prefix import inner
 
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _LATER = frozenset({401, 429, 500, 502, 503, 504})
@@ -210,7 +211,7 @@ def _read(
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
         location = answer.headers.get("Location") or _path(one.path, made)
-        return Made(location, answer.headers.get("ETag")), None
+        return Made(inner(location), answer.headers.get("ETag")), None
     return None, told
 
 
