@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     """File that notes which labels were erased, so that a restored backup does not bring them back; on storage that all
     workers share, apart from the databases. None: `registry-erasures.jsonl` beside the key file."""
 
+    backup_folder: Path | None = None
+    """The folder of `registry backup daily`, for `registry doctor`, which says when the last backup is too old."""
+
     key_file: Path = Path("registry-keys.json")
     """JSON file with signing, encryption and derivation keys; made by `registry init`, mode 0600."""
 

@@ -86,6 +86,23 @@ def make(database: Database, folder: Path, at: datetime) -> Manifest:
     return manifest
 
 
+def finished(folder: Path) -> list[tuple[datetime, Path]]:
+    """The backups in a folder of them, the oldest first; interrupted ones are none."""
+    manifests = [(place, place / MANIFEST) for place in folder.iterdir()] if folder.is_dir() else []
+    read = [
+        (Manifest.model_validate_json(file.read_text()).made_at, place) for place, file in manifests if file.is_file()
+    ]
+    return sorted(read)
+
+
+def forget(folder: Path, keep: int) -> Iterator[Path]:
+    """Delete all but the newest backups, and what an interruption left behind. Gives what is gone."""
+    kept = {place for _, place in finished(folder)[-keep:]}
+    for place in sorted(set(folder.iterdir()) - kept):
+        shutil.rmtree(place)
+        yield place
+
+
 def read(folder: Path) -> Manifest:
     """The manifest of a backup whose file is as it was written. Raises BackupRefused."""
     try:
