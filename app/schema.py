@@ -32,7 +32,10 @@ class MigrationBlocked(CannotGoOn):
 
 
 def _config() -> Config:
-    return Config(ROOT / "alembic.ini")
+    """Of the migrations beside the package, in a source tree as in a virtual environment."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
+    return config
 
 
 def upgrade(database: Database, revision: str = "head") -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_the_copied_files_are_enough_to_install_the_command(image: Path) -> None
     assert scripts == {"registry": "app.cli:main", **clients}
 
 
+def test_a_wheel_is_whole_and_brings_the_migrations(image: Path) -> None:
+    build = "from hatchling.build import build_wheel; print(build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=image, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(image / done.stdout.strip()) as wheel:
+        carried = {Path(name).name for name in wheel.namelist() if name.startswith("migrations/versions/")}
+        assert carried == {file.name for file in (ROOT / "migrations/versions").glob("*.py")}
+        assert {"migrations/env.py", "app/cli.py"} <= set(wheel.namelist())
+
+
 @pytest.fixture
 def container(image: Path, tmp_path: Path, postgres_url: str) -> Iterator[dict[str, str]]:
     """The environment of the image and of compose.yaml's services, over a fresh PostgreSQL database."""
@@ -133,7 +143,7 @@ def test_the_services_run_in_order_and_the_healthcheck_agrees(container: dict[st
         subprocess.run(entrypoint(services[name]["command"]), env=container, cwd=tmp_path, check=True, timeout=60)
     port = str(free_port())
     command = services["app"]["command"]
-    assert json.loads(of("CMD")[0]) == command[:5] == ["serve", "--host", command[2], "--port", "8000"]
+    assert json.loads(of("CMD")[-1]) == command[:5] == ["serve", "--host", command[2], "--port", "8000"]
     serve = ["serve", "--host", "127.0.0.1", "--port", port, *command[5:]]
     check = json.loads(of("HEALTHCHECK")[0].partition(" CMD ")[2].replace(":8000/", f":{port}/"))
     healthy = [sys.executable, *check[1:]]

@@ -26,6 +26,13 @@ from app.database_role import grant
 from app.errors import CannotGoOn
 
 MANIFEST = "manifest.json"
+_ADDRESS = frozenset(
+    {
+        *("host", "hostaddr", "port", "user", "dbname", "service", "passfile", "connect_timeout"),
+        *("sslmode", "sslrootcert", "sslcert", "sslkey", "gssencmode", "krbsrvname"),
+    }
+)
+"""What of a connection's parameters the programs are told: those that every supported version of them knows."""
 
 
 class BackupRefused(CannotGoOn):
@@ -208,7 +215,7 @@ def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
     if path is None:
         raise BackupRefused(f"{name} is not installed. It comes with PostgreSQL's client programs.")
     info = connection.connection.driver_connection.info  # type: ignore[union-attr]
-    address = {key: value for key, value in info.get_parameters().items() if key != "options"}
+    address = {key: value for key, value in info.get_parameters().items() if key in _ADDRESS}
     command = [path, f"--dbname={conninfo.make_conninfo(**address)}", *arguments]
     environment = {**os.environ, "PGPASSWORD": info.password or ""}  # never an argument, which others can read
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
