@@ -111,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/v1/openapi.json",
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        telemetry={"logs": False},
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # spans hold paths with pids, and query strings
     )
     app.state.settings = settings
     app.state.database = Database(settings, for_server=True)

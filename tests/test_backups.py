@@ -23,7 +23,7 @@ from app.services.backups import BackupRefused
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
 from tests.postgres import as_server, new_database, settings_of
-from tests.server import registry_command
+from tests.test_commands import typed
 from tests.world import Registry, World
 
 JOURNAL = "erasures.jsonl"
@@ -62,9 +62,7 @@ def world(source: Settings) -> Iterator[World]:
 
 def cli(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     given = {name: str(value) for name, value in settings.model_dump(exclude_none=True).items()}
-    environment = {**os.environ, **{f"REGISTRY_{name.upper()}": value for name, value in given.items()}}
-    command = [*registry_command(), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return typed({**os.environ, **{f"REGISTRY_{name.upper()}": value for name, value in given.items()}}, *arguments)
 
 
 def test_what_is_restored_is_served_as_it_was(world: World, source: Settings, empty: Settings, tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_a_backup_is_verified_by_restoring_it_elsewhere(
 def test_a_vault_apart_is_backed_up_and_restored_with_the_rest(
     request: pytest.FixtureRequest, source: Settings, empty: Settings, tmp_path: Path
 ) -> None:
-    """Daily, into folders of their own; restored one after the other, and then what was erased since is erased again."""
+    """Daily, into folders of their own; restored one by one, and only then is erased again what was erased since."""
     with ExitStack() as databases:
         there, here = (
             at.model_copy(update=_vault(databases, request, at, tmp_path / f"{name}.db"))
