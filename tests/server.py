@@ -90,7 +90,7 @@ def _started(port: int, environment: Mapping[str, str], log: Path, workers: int 
 
 
 def _wait(server: LiveServer) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"{server.base_url}/readyz").status_code == 200:
