@@ -165,7 +165,11 @@ def test_of_many_backups_the_newest_stay(world: World, source: Settings, tmp_pat
     with Database(source) as database:
         for days in (3, 2, 1):
             backups.make(database, folder / f"day-{days}", at - timedelta(days=days))
-    (folder / "interrupted").mkdir()
+    for name, ended in (("interrupted", at - timedelta(days=2)), ("at work", at), ("of somebody", at)):
+        (folder / name).mkdir()
+        os.utime(folder / name, (ended.timestamp(), ended.timestamp()))
+    (folder / "of somebody" / "letters.txt").touch()
+    (folder / "a file").touch()
     assert {path.name for path in backups.forget(folder, 2)} == {"day-3", "interrupted"}
     assert [path.name for _, path in backups.finished(folder)] == ["day-2", "day-1"]
 

@@ -9,8 +9,9 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from app.database_role import grant
 from app.errors import CannotGoOn
 
 MANIFEST = "manifest.json"
+_FILES = frozenset({"registry.db", "registry.dump"})
+A_DAY = 86_400
 _ADDRESS = frozenset(
     {
         *("host", "hostaddr", "port", "user", "dbname", "service", "passfile", "connect_timeout"),
@@ -94,20 +97,28 @@ def make(database: Database, folder: Path, at: datetime) -> Manifest:
 
 
 def finished(folder: Path) -> list[tuple[datetime, Path]]:
-    """The backups in a folder of them, the oldest first; interrupted ones are none."""
-    manifests = [(place, place / MANIFEST) for place in folder.iterdir()] if folder.is_dir() else []
-    read = [
-        (Manifest.model_validate_json(file.read_text()).made_at, place) for place, file in manifests if file.is_file()
-    ]
-    return sorted(read)
+    """The backups in a folder of them, the oldest first; interrupted and damaged ones are none."""
+    found = []
+    for place in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError, NotADirectoryError, ValidationError, UnicodeDecodeError):
+            manifest = Manifest.model_validate_json((place / MANIFEST).read_text())
+            found.append((manifest.made_at, place))
+    return sorted(found)
 
 
 def forget(folder: Path, keep: int) -> Iterator[Path]:
-    """Delete all but the newest backups, and what an interruption left behind. Gives what is gone."""
-    kept = {place for _, place in finished(folder)[-keep:]}
-    for place in sorted(set(folder.iterdir()) - kept):
+    """Delete all backups but the newest, and what was interrupted over a day ago; nothing else. Gives what is gone."""
+    old = [place for _, place in finished(folder)[:-keep]]
+    for place in sorted([*old, *_interrupted(folder)]):
         shutil.rmtree(place)
         yield place
+
+
+def _interrupted(folder: Path) -> Iterator[Path]:
+    for place in folder.iterdir():
+        started = place.is_dir() and {file.name for file in place.iterdir()} <= {f".{MANIFEST}", *_FILES}
+        if started and place.stat().st_mtime < time.time() - A_DAY:
+            yield place
 
 
 def read(folder: Path) -> Manifest:
