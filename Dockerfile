@@ -1,4 +1,5 @@
-# Two stages: the first installs the locked requirements, the second carries only what runs.
+# The first stage installs the locked requirements, the last carries only what runs. Between them is the image of the
+# backup job (target "backup"), which has PostgreSQL's client programs besides.
 # Nothing is compiled: every locked requirement has a wheel. Tables are made by `registry migrate`, never at start.
 
 FROM python:3.11-slim-bookworm AS build
@@ -12,6 +13,21 @@ COPY app app
 COPY client client
 RUN /opt/venv/bin/pip install --no-cache-dir --no-index --no-deps --no-build-isolation -e . \
     && chmod -R a+rX /opt/registry
+
+FROM python:3.11-slim-trixie AS backup
+RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin registry \
+    && install --directory --owner=registry --group=registry --mode=0700 /var/lib/registry /var/lib/registry/backups
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/registry /opt/registry
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    REGISTRY_KEY_FILE=/var/lib/registry/keys.json
+WORKDIR /var/lib/registry
+ENTRYPOINT ["registry"]
+CMD ["backup", "daily", "/var/lib/registry/backups"]
+USER registry
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin registry \

@@ -18,6 +18,7 @@ from app.commands.deliver import deliver
 from app.commands.doctor import doctor
 from app.commands.extracts import app as extracts_app
 from app.commands.keys import keys_app
+from app.commands.migrate import migrate
 from app.commands.protocol import app as protocol_app
 from app.commands.queries import app as queries_app
 from app.commands.retries import app as retries_app
@@ -46,6 +47,7 @@ app.add_typer(backup_app, name="backup")
 app.add_typer(vault_app, name="vault")
 app.command()(deliver)
 app.command()(doctor)
+app.command()(migrate)
 
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -130,18 +132,6 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
         account = accounts.create_user(session, None, Passwords(settings), body)
         grants.grant(session, None, account, GrantCreate(role=Role.admin))
     return True
-
-
-@app.command()
-def migrate() -> None:
-    """Bring the database's tables to this version."""
-    from app import schema
-    from app.database import Database
-    from app.settings import Settings
-
-    with Database(Settings()) as database:
-        schema.upgrade(database)
-    typer.echo("The database is up to date.")
 
 
 @app.command()

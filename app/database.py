@@ -119,12 +119,13 @@ class Database:
         with self.engine.connect() as connection:
             allowed = int(connection.exec_driver_sql("SHOW max_connections").scalar() or 0)
             reserved = int(connection.exec_driver_sql("SHOW superuser_reserved_connections").scalar() or 0)
-        wanted = workers * (self._pool_size + BUILDERS)
+        pools = 2 if self.vault is not None and _server(self.vault.url) == _server(self.url) else 1
+        wanted = workers * (pools * self._pool_size + BUILDERS)
         if wanted > allowed - reserved:
+            also = ", as many for the vault on the same server" if pools == 2 else ""
             raise TooManyConnections(
-                f"{workers} workers with REGISTRY_POOL_SIZE={self._pool_size} and {BUILDERS} more for extracts need "
-                f"{wanted} connections; "
-                f"PostgreSQL has {allowed - reserved} to give."
+                f"{workers} workers with REGISTRY_POOL_SIZE={self._pool_size}{also} and {BUILDERS} more for extracts "
+                f"need {wanted} connections; PostgreSQL has {allowed - reserved} to give."
             )
 
     def dispose(self) -> None:
@@ -138,6 +139,10 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.dispose()
+
+
+def _server(url: URL) -> tuple[str | None, int]:
+    return url.host, url.port or 5432
 
 
 def _commit(session: Session) -> None:

@@ -118,7 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/v1/openapi.json",
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        telemetry={"logs": False},
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # spans hold paths with pids, and query strings
     )
     app.state.settings = settings
     app.state.database = Database(settings, for_server=True)
@@ -134,7 +134,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.refusals = Refusals(app.state.database)
     app.state.builder = Builder(settings, app.state.keyring)
     app.add_middleware(RequestLimits, settings=settings)
-    app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds)
+    app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds, root_path=settings.root_path)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **BROWSERS)
     problems.install(app)
@@ -142,7 +142,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     app.include_router(course.of_study)
-    contract.describe(app)
+    contract.describe(app, settings.root_path)
     return app
 
 

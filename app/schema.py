@@ -1,12 +1,14 @@
 """The database's schema: bring it to the newest revision, and refuse to work on another one."""
 
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from app.database import Database
@@ -30,12 +32,17 @@ class MigrationBlocked(CannotGoOn):
 
 
 def _config() -> Config:
-    return Config(ROOT / "alembic.ini")
+    """Of the migrations beside the package, in a source tree as in a virtual environment."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
+    return config
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
     """Migrate, in one transaction, and give the server's role what it needs of the tables that are now there. A lock
-    that somebody holds is asked for again; sites can write in between. Raises MigrationBlocked."""
+    that somebody holds is asked for again; sites can write in between. Raises MigrationBlocked, or SchemaOutdated for a
+    database of a newer version."""
+    _require_known(current(database))
     for _ in range(TRIES):
         try:
             _upgrade(database, revision)
@@ -68,6 +75,47 @@ def downgrade(database: Database, revision: str) -> None:
         command.downgrade(config, revision)
 
 
+def current(database: Database) -> str | None:
+    """The database's revision; None when it has no tables yet."""
+    with database.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+class _Statements(StringIO):
+    """Keeps what alembic writes in SQL mode, which is a statement or a comment a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    def write(self, text: str) -> int:
+        if not text.startswith("--"):
+            self.kept.append(text.strip().rstrip(";"))
+        return len(text)
+
+
+def planned(database: Database) -> list[str]:
+    """The SQL of the steps that are missing; nothing is changed. PostgreSQL is asked for its revision only. SQLite's
+    steps read what they change, so they are taken on an empty database in memory. Raises SchemaOutdated for a database
+    of a newer version."""
+    revision = current(database)
+    _require_known(revision)
+    config, statements = _config(), _Statements()
+    if not database.is_sqlite:
+        config.output_buffer = statements
+        command.upgrade(config, f"{revision or 'base'}:head", sql=True)
+        return statements.kept
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        if revision is not None:
+            command.upgrade(config, revision)
+        event.listen(connection, "before_cursor_execute", lambda *told: statements.write(told[2]))
+        command.upgrade(config, "head")
+    engine.dispose()
+    return statements.kept
+
+
 @cache
 def head() -> str | None:
     """The newest revision."""
@@ -76,11 +124,24 @@ def head() -> str | None:
 
 def require_head(database: Database) -> None:
     """Raises SchemaOutdated unless the database is at the newest revision."""
-    with database.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current != head():
+    revision = current(database)
+    _require_known(revision)
+    if revision is None:
+        raise SchemaOutdated("The database has no tables yet. Run: registry init (on an upgrade: registry migrate)")
+    if revision != head():
         raise SchemaOutdated(
-            f"The database is at revision {current}, this version needs {head()}. Run: registry migrate"
+            f"The database is at revision {revision}, this version needs {head()}. "
+            "Take a backup, then run: registry migrate"
+        )
+
+
+def _require_known(revision: str | None) -> None:
+    """Raises SchemaOutdated for a revision that a later version made."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaOutdated(
+            f"The database is at revision {revision}, which a newer version made; this one knows up to {head()}. "
+            "Nothing was changed. Install the version that served it last, or a newer one"
         )
 
 

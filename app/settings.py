@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     """File that notes which labels were erased, so that a restored backup does not bring them back; on storage that all
     workers share, apart from the databases. None: `registry-erasures.jsonl` beside the key file."""
 
+    backup_folder: Path | None = None
+    """The folder of `registry backup daily`, for `registry doctor`, which says when the last backup is too old."""
+
     key_file: Path = Path("registry-keys.json")
     """JSON file with signing, encryption and derivation keys; made by `registry init`, mode 0600."""
 
@@ -136,6 +139,10 @@ class Settings(BaseSettings):
 
     max_target_bytes: Annotated[int, Field(ge=2_048, le=60_000)] = 4 * 1024
     """A longer path and query are refused with 414. The longest that the registry itself makes has about 1500."""
+
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    """The path below which the proxy publishes the registry, such as `/registry`; none at the root of a host. The proxy
+    may take it off or leave it in."""
 
     hsts_seconds: Annotated[int, Field(ge=0, le=63_072_000)] = 0
     """How long browsers are told to come by HTTPS only (`Strict-Transport-Security`); 0 says nothing. Set it once the

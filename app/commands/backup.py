@@ -28,6 +28,25 @@ def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
 
 
 @app.command()
+def daily(
+    folder: Annotated[Path, typer.Argument(help="The folder of all backups.")],
+    keep: Annotated[int, typer.Option(min=1, help="How many days' backups stay.")] = 14,
+) -> None:
+    """Make the day's backup in a folder of backups, of a vault apart as well, and delete the oldest of many."""
+    from app.database import Database
+    from app.models.base import now
+    from app.services import backups
+    from app.settings import Settings
+
+    settings, at = Settings(), now()
+    for kind in ("database", *(() if settings.vault_url is None else ("vault",))):
+        with Database(settings, of_vault=kind == "vault") as database:
+            _told("Backed up", backups.make(database, folder / kind / f"{at:%Y-%m-%dT%H%M%SZ}", at))
+        for gone in backups.forget(folder / kind, keep):
+            typer.echo(f"Deleted {gone}.")
+
+
+@app.command()
 def verify(
     folder: FOLDER,
     scratch: Annotated[
@@ -58,7 +77,10 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
     try:
         replay()
     except SchemaOutdated:
-        typer.echo("It is of an older version. Run: registry migrate, then: registry vault replay")
+        typer.echo(
+            "Labels that were erased since are not erased again yet. Once the other database is restored too, and both "
+            "are of this version (registry migrate), run: registry vault replay"
+        )
 
 
 def _chosen(vault: bool) -> "Database":

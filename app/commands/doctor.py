@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -25,9 +25,14 @@ class Finding(NamedTuple):
     told: str
 
 
-def doctor(as_json: JSON = False) -> None:
+CHAINS = Annotated[
+    bool, typer.Option("--chains", help="Follow every audit chain from its first entry, which may take long.")
+]
+
+
+def doctor(as_json: JSON = False, chains: CHAINS = False) -> None:
     """Look at this deployment and say what is wrong; exit 1 when something is. It changes nothing."""
-    found = list(_findings())
+    found = list(_findings(chains))
     if as_json:
         typer.echo(json.dumps([one._asdict() for one in found], indent=2))
     else:
@@ -36,8 +41,9 @@ def doctor(as_json: JSON = False) -> None:
     raise typer.Exit(0 if all(one.well for one in found) else 1)
 
 
-def _findings() -> "Iterator[Finding]":
+def _findings(chains: bool) -> "Iterator[Finding]":
     """Settings that cannot be read end the command with their own sentence, as with every other command."""
+    from app import schema
     from app.database import Database
     from app.security.keys import load_keyring
     from app.settings import Settings
@@ -50,14 +56,17 @@ def _findings() -> "Iterator[Finding]":
         reached = _tried("database", lambda: _version(database), "it answers")
         yield reached
         if reached.well:
+            tables = _tried("tables", lambda: schema.require_head(database), "at the revision of this version")
+            yield tables
             yield from _of_database(database, settings)
+            if tables.well:
+                yield from _of_work(database, settings, chains)
 
 
 def _of_database(database: "Database", settings: "Settings") -> "Iterator[Finding]":
     from app import schema
     from app.database_role import require_second_wall
 
-    yield _tried("tables", lambda: schema.require_head(database), "at the revision of this version")
     yield _tried("vault", lambda: schema.require_vault_head(database), "its tables too, where it is apart")
     yield _tried("durable", database.require_durable, "a commit outlives a power cut")
     yield _tried(
@@ -71,6 +80,18 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     told = f"PostgreSQL {major}" + ("" if major >= OLDEST_POSTGRESQL else f"; {OLDEST_POSTGRESQL} or newer is needed")
     yield Finding("version", major >= OLDEST_POSTGRESQL, told)
     yield _clock(database)
+
+
+def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Iterator[Finding]":
+    """What workers, people and timers should have done by now."""
+    from app.services.backlog import overdue
+
+    well = {
+        "chains": "every entry is as it was written" if chains else "their heads are their last entries",
+        "backup": "younger than a day" if settings.backup_folder else "REGISTRY_BACKUP_FOLDER is unset: nobody looks",
+    }
+    for check, fault in overdue(database, settings, chains):
+        yield Finding(check, fault is None, fault or well.get(check, "nothing waits that should not"))
 
 
 def _tried(check: str, look: Callable[[], object], well: str) -> Finding:

@@ -37,7 +37,8 @@ async def list_changes(
     places = Places(request.app.state.keyring, actor, query)
     if EVENTS in request.headers.get("accept", ""):
         place = places.read(query.after or last_event)
-        return StreamingResponse(_events(request, query, places, place), media_type=EVENTS)
+        headers = {"X-Accel-Buffering": "no"}  # nginx would hold events back until it has a page of them
+        return StreamingResponse(_events(request, query, places, place), headers=headers, media_type=EVENTS)
     told = await _awaited(request, query, places.read(query.after))
     items = [change for change, _ in told.changes]
     answer = ChangeList(items=items, next=places.written(told.place), more=told.more)

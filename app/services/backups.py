@@ -9,8 +9,9 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,15 @@ from app.database_role import grant
 from app.errors import CannotGoOn
 
 MANIFEST = "manifest.json"
+_FILES = frozenset({"registry.db", "registry.dump"})
+A_DAY = 86_400
+_ADDRESS = frozenset(
+    {
+        *("host", "hostaddr", "port", "user", "dbname", "service", "passfile", "connect_timeout"),
+        *("sslmode", "sslrootcert", "sslcert", "sslkey", "gssencmode", "krbsrvname"),
+    }
+)
+"""What of a connection's parameters the programs are told: those that every supported version of them knows."""
 
 
 class BackupRefused(CannotGoOn):
@@ -84,6 +94,31 @@ def make(database: Database, folder: Path, at: datetime) -> Manifest:
     beside.rename(folder / MANIFEST)
     _on_disk(folder)
     return manifest
+
+
+def finished(folder: Path) -> list[tuple[datetime, Path]]:
+    """The backups in a folder of them, the oldest first; interrupted and damaged ones are none."""
+    found = []
+    for place in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError, NotADirectoryError, ValidationError, UnicodeDecodeError):
+            manifest = Manifest.model_validate_json((place / MANIFEST).read_text())
+            found.append((manifest.made_at, place))
+    return sorted(found)
+
+
+def forget(folder: Path, keep: int) -> Iterator[Path]:
+    """Delete all backups but the newest, and what was interrupted over a day ago; nothing else. Gives what is gone."""
+    old = [place for _, place in finished(folder)[:-keep]]
+    for place in sorted([*old, *_interrupted(folder)]):
+        shutil.rmtree(place)
+        yield place
+
+
+def _interrupted(folder: Path) -> Iterator[Path]:
+    for place in folder.iterdir():
+        started = place.is_dir() and {file.name for file in place.iterdir()} <= {f".{MANIFEST}", *_FILES}
+        if started and place.stat().st_mtime < time.time() - A_DAY:
+            yield place
 
 
 def read(folder: Path) -> Manifest:
@@ -191,7 +226,7 @@ def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
     if path is None:
         raise BackupRefused(f"{name} is not installed. It comes with PostgreSQL's client programs.")
     info = connection.connection.driver_connection.info  # type: ignore[union-attr]
-    address = {key: value for key, value in info.get_parameters().items() if key != "options"}
+    address = {key: value for key, value in info.get_parameters().items() if key in _ADDRESS}
     command = [path, f"--dbname={conninfo.make_conninfo(**address)}", *arguments]
     environment = {**os.environ, "PGPASSWORD": info.password or ""}  # never an argument, which others can read
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603

@@ -29,6 +29,7 @@ from app.request_id import current_request_id
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 from app.services import pid_reservations
+from app.web.prefix import inner
 from app.web.rates import uncounted
 
 _ACTS = table_of(SyncOperation)
@@ -250,7 +251,7 @@ def _read(
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
         location = answer.headers.get("Location") or _path(one.path, made)
-        return Made(location, answer.headers.get("ETag")), None
+        return Made(inner(location), answer.headers.get("ETag")), None
     return None, told
 
 

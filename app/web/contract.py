@@ -22,13 +22,6 @@ _REFUSALS = {
     "503": "The registry or its database cannot answer just now; come again after Retry-After",
     "default": "Any other refusal; `code` says which, and GET /v1/problems/{code} what it means",
 }
-_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "siteApp": {
-        "type": "oauth2",
-        "flows": {"clientCredentials": {"tokenUrl": "/v1/auth/token", "scopes": {}}},
-    },
-}
 _OAUTH = {
     "type": "object",
     "description": "A refusal of the OAuth addresses (RFC 6749, section 5.2)",
@@ -59,13 +52,15 @@ _PROBLEM = {
 }
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, root_path: str) -> None:
     """Publish the description with every refusal, the permission that each route asks for, and how to sign in."""
     plain = app.openapi
+    if root_path:
+        app.servers = [{"url": root_path}]
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(plain(), dict(_permissions(app)))
+            app.openapi_schema = _completed(plain(), dict(_permissions(app)), root_path)
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
@@ -81,12 +76,16 @@ def _permissions(app: FastAPI) -> Iterator[tuple[tuple[str, str], str]]:
                 )
 
 
-def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]) -> dict[str, Any]:
+def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str], root_path: str) -> dict[str, Any]:
     components = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     components["schemas"] |= {"FieldFault": _FIELD, "OAuthError": _OAUTH, "Problem": _PROBLEM}
-    components["securitySchemes"] = _SCHEMES
+    sign_in = {"clientCredentials": {"tokenUrl": f"{root_path}/v1/auth/token", "scopes": {}}}
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "siteApp": {"type": "oauth2", "flows": sign_in},
+    }
     examples = json.loads((files("app.web") / "examples.json").read_text())
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.request_id import set_request_id
-from app.web import metrics
+from app.web import metrics, prefix
 from app.web.problems import failure
 
 log = structlog.get_logger()
@@ -34,8 +34,8 @@ class RequestFrame:
     """Pure ASGI, so that a streamed answer is not held back. The last stop of an exception: nothing above may log it,
     since its text can carry values."""
 
-    def __init__(self, app: ASGIApp, hsts_seconds: int = 0) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, hsts_seconds: int = 0, root_path: str = "") -> None:
+        self.app, self._root_path = app, root_path
         hsts = {"Strict-Transport-Security": f"max-age={hsts_seconds}"} if hsts_seconds else {}
         self._safe_headers = {**_SAFE_HEADERS, **hsts}
 
@@ -46,6 +46,7 @@ class RequestFrame:
         sent = Headers(scope=scope).get("x-request-id", "")
         request_id = sent if _ACCEPTED_ID.fullmatch(sent) else str(uuid4())
         set_request_id(request_id)
+        scope = prefix.enter(scope, self._root_path)
         started, status = time.perf_counter(), 0
         metrics.IN_FLIGHT.inc()
 
@@ -55,6 +56,7 @@ class RequestFrame:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                prefix.publish(headers)
                 for name, value in self._safe_headers.items():
                     headers.setdefault(name, value)
                 for name, value in scope.get("state", {}).get("rate", {}).items():

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from app import errors
 from app.errors import DatabaseUnavailable, Fault, RegistryError, StorageFull, ValidationFailed
 from app.request_id import current_request_id
+from app.web.prefix import published
 
 log = structlog.get_logger()
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}|[0-9]{1,6}|[A-Z][A-Z0-9_]{0,31}", re.ASCII)
@@ -51,12 +52,12 @@ def install(app: FastAPI) -> None:
 def document(error: RegistryError, instance: str) -> dict[str, Any]:
     """The problem document of a refusal. `instance` is the path only: query strings may carry what must not echo."""
     return {
-        "type": f"/v1/problems/{error.code()}",
+        "type": published(f"/v1/problems/{error.code()}"),
         "title": error.title,
         "status": error.status,
         "code": error.code(),
         "detail": error.detail(),
-        "instance": instance,
+        "instance": published(instance),
         "request_id": current_request_id(),
         "errors": [{"pointer": fault.pointer, "code": fault.code, "message": fault.message} for fault in error.faults],
         **error.facts,

@@ -23,11 +23,14 @@ class NotNow(Exception):
         self.seconds = _seconds(answer.headers.get("Retry-After"))
 
 
+_LATER = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+
+
 def require_verdict(answer: httpx.Response) -> None:
     """Raises NotNow."""
     status = answer.status_code
     in_flight = status == httpx.codes.CONFLICT and problem_of(answer).get("code") == IN_FLIGHT
-    if in_flight or status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+    if in_flight or status in _LATER or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         raise NotNow(answer)
 
 
@@ -58,7 +61,12 @@ def meant(answer: httpx.Response) -> Answer:
         raise refusal(answer.status_code, problem_of(answer), answer.headers.get("ETag"))
     body = answer.json() if answer.content else None
     replayed = answer.headers.get("Idempotent-Replayed") == "true"
-    return Answer(body, answer.headers.get("Location"), answer.headers.get("ETag"), replayed)
+    return Answer(body, _below_base(answer.headers.get("Location")), answer.headers.get("ETag"), replayed)
+
+
+def _below_base(location: str | None) -> str | None:
+    """Without the path of a base URL such as https://host/registry, as calls name their paths."""
+    return location if location is None else location[location.find("/v1/") :]
 
 
 def problem_of(answer: httpx.Response) -> Record:

@@ -66,7 +66,10 @@ def _keep_sites_apart() -> None:
 
 
 def _guard_on_postgresql() -> None:
-    schema = op.get_bind().exec_driver_sql("SELECT quote_ident(current_schema())").scalar()
+    if op.get_context().as_sql:
+        schema = "public"  # nobody can be asked
+    else:
+        schema = op.get_bind().exec_driver_sql("SELECT quote_ident(current_schema())").scalar()
     # They look past the reader's own sites, so they run as their owner; no other schema can slip a table in.
     as_owner = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
     op.execute(

@@ -1,0 +1,125 @@
+"""What should have been done by now and was not, in plain words: for `registry doctor`."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from app import audit
+from app.database import Database, within
+from app.models.audit import AuditChain, AuditEntry
+from app.models.base import now, table_of
+from app.models.extract import Extract, ExtractStatus
+from app.models.idempotency import IdempotencyRecord
+from app.models.notification import Delivery, DeliveryState
+from app.models.sync import SyncOperation, SyncState
+from app.services import backups
+from app.services.outbox import every_site
+from app.settings import Settings
+
+PATIENCE = timedelta(hours=1)
+"""What workers do goes out within minutes; after an hour nobody does it."""
+
+RESOLVED_WITHIN = timedelta(days=7)
+"""An act that was refused waits for a person."""
+
+DAYS_AFTER = timedelta(days=2)
+"""A daily job may miss one day."""
+
+BACKUP_AGE = timedelta(hours=26)
+"""A day, and the time that a backup takes."""
+
+Fault = str | None
+
+
+def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Fault]]:
+    """Each thing that is looked at, with what is wrong and what to do, or None."""
+    with database.read() as session, within(session, every_site(session)):
+        yield "chains", _chains(session, every_entry)
+        yield "messages", _messages(session)
+        yield "extracts", _extracts(session)
+        yield "apps' acts", _sync(session)
+        yield "daily jobs", _daily(session, settings)
+    yield "backup", _backup(settings.backup_folder)
+
+
+def _count(session: Session, *conditions: Any) -> int:
+    return int(session.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one())
+
+
+def _chains(session: Session, every_entry: bool) -> Fault:
+    if every_entry:
+        faults = [f"{one.site_id} ({one.fault})" for one in audit.verify(session) if one.fault]
+    else:
+        faults = [str(site_id) for site_id in session.execute(_headless()).scalars()]
+    told = "do not write on; keep the database as it is, and compare with a backup (docs/audit.md)"
+    return f"broken at site number {', '.join(faults)}: {told}" if faults else None
+
+
+def _headless() -> sa.Select[Any]:
+    """Chains whose head is not their last entry, or whose last entry does not follow the one before it."""
+    chain, last = table_of(AuditChain), table_of(AuditEntry).alias("last")
+    before, later = table_of(AuditEntry).alias("before"), table_of(AuditEntry).alias("later")
+    well = (
+        sa.select(last.c.seq)
+        .outerjoin(before, (before.c.site_id == last.c.site_id) & (before.c.seq == last.c.seq - 1))
+        .where(last.c.site_id == chain.c.site_id, last.c.seq == chain.c.seq, last.c.hash == chain.c.hash)
+        .where(last.c.previous_hash == sa.func.coalesce(before.c.hash, audit.GENESIS))
+        .exists()
+    )
+    more = sa.select(later.c.seq).where(later.c.site_id == chain.c.site_id, later.c.seq > chain.c.seq).exists()
+    return sa.select(chain.c.site_id).where(chain.c.seq > 0, ~well | more).order_by(chain.c.site_id)
+
+
+def _messages(session: Session) -> Fault:
+    late = col(Delivery.next_attempt_at) < now() - PATIENCE
+    waiting = _count(session, col(Delivery.state) == DeliveryState.pending, late)
+    dead = _count(session, col(Delivery.state) == DeliveryState.dead)
+    if waiting:
+        return f"{waiting} wait for over an hour: see that registry deliver runs"
+    return f"{dead} were given up: replay them once their receiver is back (docs/notifications.md)" if dead else None
+
+
+def _extracts(session: Session) -> Fault:
+    late = col(Extract.updated_at) < now() - PATIENCE
+    waiting = _count(session, col(Extract.status) == ExtractStatus.building, late)
+    failed = _count(session, col(Extract.status) == ExtractStatus.failed)
+    if waiting:
+        return f"{waiting} approved over an hour ago are not built: see that a server runs, and its log"
+    return f"{failed} could not be built: the server's log says why; then registry extracts build" if failed else None
+
+
+def _sync(session: Session) -> Fault:
+    old = col(SyncOperation.updated_at) < now() - RESOLVED_WITHIN
+    refused = _count(session, col(SyncOperation.state) == SyncState.refused, old)
+    return (
+        f"{refused} refused a week ago are unresolved: their sites send them again or discard them" if refused else None
+    )
+
+
+def _daily(session: Session, settings: Settings) -> Fault:
+    ended = _count(session, col(Extract.status) == ExtractStatus.ready, col(Extract.expires_at) < now() - DAYS_AFTER)
+    if ended:
+        return f"{ended} extracts are past their time and still there: run registry extracts expire daily"
+    oldest = now() - timedelta(days=settings.retry_days) - DAYS_AFTER
+    kept = _count(session, col(IdempotencyRecord.created_at) < oldest)
+    return (
+        f"{kept} answers are kept longer than REGISTRY_RETRY_DAYS: run registry retries forget daily" if kept else None
+    )
+
+
+def _backup(folder: Path | None) -> Fault:
+    """Without a folder nobody can say; the settings may leave it to the machine's own backups."""
+    if folder is None:
+        return None
+    try:
+        made = [at for at, _ in backups.finished(folder / "database")]
+    except OSError:
+        return f"REGISTRY_BACKUP_FOLDER ({folder}) cannot be read by this user"
+    if not made:
+        return f"there is none in {folder}: run registry backup daily {folder}"
+    age = now() - made[-1]
+    return f"the last is {age.days} days old: see that registry backup daily runs" if age > BACKUP_AGE else None

@@ -1,0 +1,70 @@
+"""What `registry doctor` says of work that was left undone, on both engines."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from app.models.account import Account
+from app.models.base import now
+from app.models.extract import Extract, ExtractStatus
+from app.models.idempotency import IdempotencyRecord
+from app.models.sync import SyncOperation, SyncState
+from app.services import backlog, backups
+from app.settings import Settings
+from tests.world import World
+
+LONG_AGO = now() - timedelta(days=400)
+
+
+def told(world: World, **changes: object) -> Mapping[str, str | None]:
+    settings: Settings = world.registry.app.state.settings.model_copy(update=changes)
+    return dict(backlog.overdue(world.registry.served, settings, every_entry=False))
+
+
+def left_undone(world: World, account: Account) -> list[object]:
+    ids = {"study_id": world.study_id, "requested_by": account.id, "profile": "deidentified", "purpose": "x"}
+    late = {"organisation": "O", "formats": '["csv"]', "expires_at": LONG_AGO, "updated_at": LONG_AGO}
+    return [
+        *(Extract(**ids, **late, status=status) for status in (ExtractStatus.building, ExtractStatus.ready)),
+        IdempotencyRecord(
+            account_id=account.id, key_digest=uuid4().hex * 2, request_digest="0" * 64, body="", created_at=LONG_AGO
+        ),
+        SyncOperation(account_id=account.id, id=uuid4(), digest="0" * 64, state=SyncState.refused, updated_at=LONG_AGO),
+    ]
+
+
+def test_what_was_left_undone_is_named_with_what_to_do(world: World) -> None:
+    world.enrolled()
+    before = told(world)
+    assert before["chains"] is None
+    account = world.account()
+    with world.registry.database.write() as session:
+        rows = left_undone(world, account)
+        session.add_all(rows)
+    try:
+        after = told(world)
+    finally:
+        with world.registry.database.write() as session:
+            for row in rows:
+                session.delete(session.merge(row))
+    for check, word in (
+        ("extracts", "not built"),
+        ("daily jobs", "extracts expire"),
+        ("apps' acts", "send them again"),
+    ):
+        assert word in (after[check] or ""), after
+    assert told(world) == before
+
+
+def test_a_backup_that_is_missing_or_too_old_is_named(world: World, tmp_path: Path) -> None:
+    assert told(world)["backup"] is None
+    assert "there is none" in str(told(world, backup_folder=tmp_path)["backup"])
+    if not world.registry.database.is_sqlite:
+        return
+    for age, fault in ((timedelta(days=3), "3 days old"), (timedelta(hours=1), "None")):
+        at = now() - age
+        backups.make(world.registry.database, tmp_path / "database" / f"{at:%Y%m%d}", at)
+        assert fault in str(told(world, backup_folder=tmp_path)["backup"])
+    list(backups.forget(tmp_path / "database", 1))
+    assert [place for _, place in backups.finished(tmp_path / "database")] == [tmp_path / "database" / f"{at:%Y%m%d}"]

@@ -1,0 +1,136 @@
+"""Data of every earlier revision come to this version whole and are served; the steps say what they will do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from fastapi.testclient import TestClient
+
+from app import audit, schema
+from app.commands.migrate import WAITS, locks, steps
+from app.database import Database
+from app.main import create_app
+from app.pid import display
+from app.settings import Settings
+from tests.conftest import ENGINES
+from tests.old_rows import Old, insert_rows
+from tests.postgres import new_database, settings_of
+from tests.server import ROOT
+from tests.test_commands import refused, typed, variables
+from tests.world import Caller
+
+CONFIG = Config(ROOT / "alembic.ini")
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(CONFIG).walk_revisions()][::-1]
+DISABILITY = {"instrument": "SHEEHAN_SDS", "items": {"SDS_01": 7, "SDS_02": 8, "SDS_03": 6}}
+HELD = """
+SELECT relname, mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+WHERE pid = pg_backend_pid() AND relkind = 'r' AND relnamespace = current_schema()::regnamespace
+"""
+
+
+@pytest.fixture(params=ENGINES)
+def settings(request: pytest.FixtureRequest, tmp_path: Path, key_file: Path) -> Iterator[Settings]:
+    """Of an empty database."""
+    if request.param == "sqlite":
+        yield settings_of(f"sqlite:///{tmp_path / 'old.db'}", key_file)
+        return
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield settings_of(url, key_file)
+
+
+def climbed(connection: sa.Connection, revision: str) -> None:
+    CONFIG.attributes["connection"] = connection
+    command.upgrade(CONFIG, revision)
+
+
+def held(connection: sa.Connection, there: set[str]) -> dict[str, str]:
+    """The strongest lock of this transaction on each table that was there before it."""
+    modes = [(table, mode) for table, mode in connection.execute(sa.text(HELD)) if table in there and mode in WAITS]
+    return {table: min((mode for name, mode in modes if name == table), key=list(WAITS).index) for table, _ in modes}
+
+
+def test_data_of_every_revision_are_served_by_this_one(settings: Settings) -> None:
+    """Each revision's rows, in every table that it had, go through all later steps: one climb holds all upgrades. On
+    the way PostgreSQL's own list of locks is held against what the plan says."""
+    olds = []
+    with Database(settings) as database:
+        planned = {step.revision: step.statements for step in steps(schema.planned(database))}
+        assert list(planned) == REVISIONS
+        for revision in REVISIONS:
+            with database.migrating() as connection:
+                there = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+                climbed(connection, revision)
+                if not database.is_sqlite:
+                    assert held(connection, there) == locks(planned[revision], set()), revision
+                olds.append(insert_rows(connection, revision))
+        schema.upgrade(database)  # and what the server's role may do
+        with database.read() as session:
+            assert [one.fault for one in audit.verify(session) if one.fault] == []
+        before = counts(database)
+        assert before["screening"] == before["visit"] == len(REVISIONS)  # told of those who came before it was asked
+        assert before["extract_chunk"] == len(REVISIONS)  # moved there from the files
+        _served(settings, olds)
+        kept = counts(database)
+        schema.downgrade(database, REVISIONS[-2])
+        schema.upgrade(database)
+        assert {table for table, count in counts(database).items() if count != kept[table]} == {"label_disclosure"}
+
+
+def counts(database: Database) -> dict[str, int]:
+    with database.engine.connect() as connection:
+        names = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+        return {name: connection.execute(sa.text(f"SELECT count(*) FROM {name}")).scalar_one() for name in names}
+
+
+def _served(settings: Settings, olds: list[Old]) -> None:
+    app = create_app(settings)
+    with TestClient(app) as client:
+        for old in olds:
+            token = app.state.tokens.issue(old.of("account"), old.study, [], 1)
+            staff, pid = Caller(client, token), display(old.pid)
+            person = staff.get(f"/v1/participants/{pid}")
+            assert (person.status_code, person.json()["pid"]) == (200, pid), (old.revision, person.text)
+            for path in ("visits", "outcomes", "adverse-events"):
+                (item,) = staff.get(f"/v1/{path}", participant=pid).json()["items"]
+                assert item["participant"] == pid
+            body = {"participant": pid, "visit": str(old.of("visit")), **DISABILITY}
+            made = staff.post("/v1/outcomes", body)
+            assert made.status_code == 201, (old.revision, made.text)
+    with Database(settings) as database, database.read() as session:
+        assert [one.fault for one in audit.verify(session) if one.fault] == []
+
+
+def test_a_database_of_a_newer_version_is_left_alone_and_said_to_be_one(settings: Settings) -> None:
+    with Database(settings) as database:
+        schema.upgrade(database)
+        with database.migrating() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        for act in (schema.require_head, schema.upgrade, schema.planned):
+            with pytest.raises(schema.SchemaOutdated, match=r"9999, which a newer version made.*Install"):
+                act(database)
+        app = create_app(settings)
+        with pytest.raises(schema.SchemaOutdated, match="newer version"), TestClient(app):
+            """The server does not start either."""
+        app.state.database.dispose()
+
+
+def test_the_plan_is_shown_and_nothing_is_changed(settings: Settings, tmp_path: Path) -> None:
+    url = settings.owner_database_url or settings.database_url
+    with Database(settings) as database:
+        schema.upgrade(database, "0014")
+        given = {**variables(tmp_path, url)}
+        told = typed(given, "migrate", "--plan")
+        assert (told.returncode, told.stdout.count("-- Step")) == (0, 2), told.stderr
+        assert "CREATE TABLE label_disclosure" in told.stdout
+        assert (
+            "account: ShareRowExclusiveLock; it is read as before; writing waits" in told.stdout
+        ) != database.is_sqlite
+        assert schema.current(database) == "0014"
+        refusal = typed(given, "serve")
+        assert refused(refusal, "Take a backup, then run: registry migrate") or "key" in refusal.stderr
+        assert typed(given, "migrate").returncode == 0
+        assert "nothing would run" in typed(given, "migrate", "--plan").stdout
