@@ -30,7 +30,7 @@ BUILDERS = 2
 """Connections of a worker's extract builder, beside its pool."""
 
 _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-"""PostgreSQL's machine is known to be gone after ten seconds of silence, and not after the quarter of an hour of TCP."""
+"""PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
 
 _WRITES = "registry_writes"
 _OF_SESSION = "registry_of_session"

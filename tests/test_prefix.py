@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from app.client.calls import meant
 from app.main import create_app
 from app.settings import Settings
+from registry_client.answers import meant
 from tests.world import Caller, World
 
 ROOT = "/trials/registry"

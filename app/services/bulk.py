@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlmodel import Session
 
-from app.access import Actor
+from app.access import Actor, found
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError, ValidationFailed
 from app.web.lines import Line, value_of
@@ -50,6 +50,10 @@ class Noun:
     recorder: Callable[[Request, Session, Actor, Sequence[Any]], Recorder]
     stores_itself: bool = False
     """Its recorder writes while it decides, so each line needs a savepoint."""
+
+
+Failure = SQLAlchemyError | DatabaseUnavailable | AnsweredMeanwhile
+"""Why a transaction stored nothing."""
 
 
 class Task(NamedTuple):
@@ -91,16 +95,29 @@ class Upload:
             self._request.app.state.refusals(self._request, error)
         self._noted.clear()
 
-    def _one_by_one(self, lines: Sequence[Line], error: Exception) -> list[dict[str, Any]]:
-        if len(lines) == 1 and not isinstance(error, AnsweredMeanwhile):
-            self.broken = not isinstance(error, IntegrityError)
-            return [self.refused(lines[0], error if isinstance(error, RegistryError) else refusal_of(error))]
+    def _one_by_one(self, lines: Sequence[Line], error: Failure) -> list[dict[str, Any]]:
+        if len(lines) == 1:
+            return [self._alone(lines[0], error)]
         results: list[dict[str, Any]] = []
         for line in lines:
             results += self.store([line])
             if self.broken:
                 break
         return results
+
+    def _alone(self, line: Line, error: Failure) -> dict[str, Any]:
+        """What became of a line that failed by itself."""
+        if not isinstance(error, AnsweredMeanwhile):
+            self.broken = not isinstance(error, IntegrityError)
+            return self.refused(line, error if isinstance(error, RegistryError) else refusal_of(error))
+        task, actor = self._task(line), self._request.state.actor
+        assert isinstance(task, Task)
+        with self._database.read(self._request) as session:
+            answered = answers_of(session, actor, [task.once]).get(task.once.digest)
+        try:
+            return self._told(line, found(task.once.again(actor, task.body, answered)))
+        except RegistryError as refused:
+            return self.refused(line, refused)
 
     def store_all(self, lines: Sequence[Line]) -> tuple[list[dict[str, Any]], bool]:
         """All lines or none; whether they are stored. Raises DatabaseUnavailable and what the database raises."""
