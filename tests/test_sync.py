@@ -76,8 +76,8 @@ POSSIBLE = [order for order in ORDERS if all(order.index(one) < order.index(othe
 class Desk:
     """Where a courier finds what waits, without a registry behind it."""
 
-    def __init__(self, acts: list[Row]) -> None:
-        self.acts = [Operation.model_validate_json(json.dumps(one)) for one in acts]
+    def __init__(self, acts: list[Operation]) -> None:
+        self.acts = acts
         self.arrived: list[Operation] = []
         self.sent: list[int] = []
 
@@ -89,14 +89,12 @@ class Desk:
         """Nobody reads it."""
 
     async def deliver(self, request: Any) -> None:
-        def answer(asked: httpx.Request) -> httpx.Response:
-            ids = [str(one.id) for one in self.acts]
-            self.sent.append(ids.index(asked.headers["Idempotency-Key"]))
+        async def sent(one: Operation, _: Any) -> httpx.Response:
+            self.sent.append(self.acts.index(one))
             return httpx.Response(201, headers={"Location": f"/v1/x/{self.sent[-1]}", "ETag": '"1"'}, json={})
 
         courier = Courier(request, request.state.actor)
-        courier.shelf = self  # type: ignore[assignment]
-        courier._http = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://registry")
+        courier.shelf, courier._sent = self, sent  # type: ignore[assignment, method-assign]
         await courier.deliver()
 
 
@@ -109,7 +107,8 @@ def test_in_all_720_orders_each_act_is_sent_once_and_after_what_it_refers_to(mon
     monkeypatch.setattr("app.services.sync.run_in_threadpool", _at_once)
     bodies: Any = SimpleNamespace(enrolment=dict, visit=lambda name: {"participant": name})
     bodies.event = bodies.visit
-    random, acts, actor = Random(720), six(bodies), SimpleNamespace(account_id=uuid4())
+    random, actor = Random(720), SimpleNamespace(account_id=uuid4())
+    acts = [Operation.model_validate_json(json.dumps(one)) for one in six(bodies)]
     app = SimpleNamespace(state=SimpleNamespace(database=None, keyring=None))
     asked = {"headers": {"authorization": "Bearer x"}, "app": app, "client": None}
     request = SimpleNamespace(**asked, state=SimpleNamespace(actor=actor))
