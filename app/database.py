@@ -28,7 +28,7 @@ BUILDERS = 2
 """Connections of a worker's extract builder, beside its pool."""
 
 _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-"""A PostgreSQL machine that has vanished is known to be gone after ten seconds, and not after TCP's quarter of an hour."""
+"""A PostgreSQL machine that vanished is known to be gone after ten seconds, and not after TCP's quarter of an hour."""
 
 _WRITES = "registry_writes"
 _REQUEST = "registry_request"
