@@ -174,8 +174,8 @@ class Once:
         return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
     def _request_digest(self, body: BaseModel) -> str:
-        """Keyed, as the body may hold a label that could be guessed. Of what was sent only: a field that a later version
-        adds does not make another request of a retry."""
+        """Keyed, as the body may hold a label that could be guessed. Of what was sent only: a field that comes with a
+        later version does not make another request of a retry."""
         asked = [*self._place, body.model_dump(mode="json", exclude_unset=True)]
         return self._keyring.digest("idempotency", canonical_json(asked).encode())
 
