@@ -264,7 +264,9 @@ def _prepare_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if _begun_here(connection) and not connection.get_execution_options().get(_OF_SESSION):
+        options = connection.get_execution_options()
+        wanted = options.get("isolation_level") != "AUTOCOMMIT" and not options.get(_OF_SESSION)
+        if wanted and _begun_here(connection):
             _at_once(connection, "BEGIN")
 
     @event.listens_for(engine, "checkout")

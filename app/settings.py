@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     """Lines of one bulk request; of all-or-nothing ones too."""
 
     body_seconds: Annotated[int, Field(ge=5, le=3_600)] = 60
-    """How long a request's body may take to arrive, and each fifty lines of a bulk upload; then it is 408."""
+    """How long a request's body may take to arrive, and each block of 250 lines of a bulk upload; then it is 408."""
 
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
     """Requests of one account in each worker, which may come at once; beyond, 429 with `Retry-After`. 0: any number."""

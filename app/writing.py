@@ -2,7 +2,8 @@
 
 On PostgreSQL a statement is a journey, so all of it travels at once, the rows of each table as one JSON text. On
 SQLite, where it is none, there is a plain INSERT a table. Both are made from the metadata: a new table gets them
-for nothing. The chain's head is locked last, and the rows are there by then.
+for nothing. The chain's head is locked last, and the rows are there by then. Only their foreign keys are looked at later,
+so whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
 """
 
 import json

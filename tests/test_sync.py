@@ -280,7 +280,7 @@ def test_an_act_is_kept_while_its_sender_has_no_grant_there(world: World) -> Non
 def test_a_defect_of_ours_holds_up_only_what_hangs_on_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     person, visit, outcome, event, *_ = six(world)
     with monkeypatch.context() as broken:
-        broken.setattr("app.routers.visits.record", lambda *_: 1 / 0)
+        broken.setattr("app.routers.visits.recorder", lambda *_: 1 / 0)
         told = sync(world.staff_a, visit, outcome, event, person)
         kinds = {one["id"]: told[one["id"]]["result"] for one in (person, visit, outcome, event)}
         assert list(kinds.values()) == ["created", "blocked", "blocked", "created"]

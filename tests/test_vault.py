@@ -59,7 +59,7 @@ def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def world(apart: Settings) -> Iterator[World]:
     app = create_app(apart)
-    app.state.builder = BuildsAtOnce(apart)
+    app.state.builder = BuildsAtOnce(apart, app.state.keyring)
     with Database(apart) as database, TestClient(app) as client:
         yield World(Registry(app, client, database))
 
@@ -110,7 +110,7 @@ def test_an_extract_is_built_without_the_vault(apart: Settings, world: World) ->
     )
     blind = apart.model_copy(update={"vault_url": away, "owner_vault_url": None})
     app = create_app(blind)
-    app.state.builder = BuildsAtOnce(blind)
+    app.state.builder = BuildsAtOnce(blind, app.state.keyring)
     with Database(blind) as database, TestClient(app) as client:
         there = World(Registry(app, client, database))
         refused = there.staff_a.post("/v1/participants", there.enrolment())
@@ -262,7 +262,7 @@ def test_labels_are_wrapped_anew_before_their_old_key_goes(world: World) -> None
 def test_labels_move_into_a_vault_of_its_own(apart: Settings, world: World) -> None:
     together = apart.model_copy(update={"vault_url": None, "owner_vault_url": None})
     theirs, app = label(), create_app(together)
-    app.state.builder = BuildsAtOnce(together)
+    app.state.builder = BuildsAtOnce(together, app.state.keyring)
     with Database(together) as database, TestClient(app) as client:
         old = World(Registry(app, client, database))
         pid = without_hyphens(old.enrolled(site_local_id=theirs))

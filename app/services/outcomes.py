@@ -207,17 +207,16 @@ class Around(NamedTuple):
     """What new outcomes are held against: their visits, what was measured at these, and the participants."""
 
     visits: Mapping[UUID, Row[Any]]
-    there: set[tuple[UUID, str]]
+    there: set[tuple[UUID, str | None]]
     people: Mapping[str, Standing]
 
 
 def around(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Around:
-    asked = {"visits": sorted({body.visit for body in bodies}), **reach(actor)}
-    visits = {row.id: row for row in session.connection().execute(_ASKED_VISITS, asked)}
-    people = standing(session, actor, {row.pid for row in visits.values()})
-    at = {"visits": sorted(visits), "sites": sorted({row.site_id for row in visits.values()})}
-    there = {(row.visit_id, row.instrument) for row in session.connection().execute(_MEASURED_THERE, at)}
-    return Around(visits, there, people)
+    """Participants are held first and then their visits, as by those who correct a visit."""
+    connection, asked = session.connection(), {"visits": sorted({body.visit for body in bodies}), **reach(actor)}
+    people = standing(session, actor, set(connection.execute(_WHOSE, asked).scalars()))
+    rows = connection.execute(_VISITS_HELD, asked).all()
+    return Around({row.id: row for row in rows}, {(row.id, row.instrument) for row in rows}, people)
 
 
 def record_outcome(
@@ -238,7 +237,7 @@ def record_outcome(
     person.require_unlocked(visit.id, visit.visit_code)
     writes = Writes()
     measured, events = measure(session, writes, actor, person, fields_of(visit), body, "")
-    this = visit.id, measured.row["instrument"]
+    this: tuple[UUID, str | None] = (visit.id, measured.row["instrument"])
     if this in around.there:
         raise OutcomeAlreadyRecorded
     around.there.add(this)
@@ -247,14 +246,15 @@ def record_outcome(
 
 
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
-_ASKED_VISITS = visible(
-    sa.select(*(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code"))).where(
-        among(_VISITS.c.id, "visits")
-    ),
-    None,
-)
-_MEASURED_THERE = sa.select(_OUTCOMES.c.visit_id, _OUTCOMES.c.instrument).where(
-    among(_OUTCOMES.c.site_id, "sites"), among(_OUTCOMES.c.visit_id, "visits")
+_ASKED = among(_VISITS.c.id, "visits")
+_WHOSE = visible(sa.select(_VISITS.c.pid).where(_ASKED), None)
+_AT_VISIT = sa.and_(_OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id)
+_OF_VISIT = (_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code"))
+_VISITS_HELD: sa.Select[Any] = (
+    visible(sa.select(*_OF_VISIT).select_from(_VISITS.outerjoin(_OUTCOMES, _AT_VISIT)).where(_ASKED), None)
+    .add_columns(_OUTCOMES.c.instrument)  # of visits that were narrowed already
+    .order_by(_VISITS.c.site_id, _VISITS.c.id)
+    .with_for_update(read=True, key_share=True, of=_VISITS)
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlmodel import Session
 
 from app.errors import Fault, Invalid
-from app.models.base import canonical_json
+from app.models.base import canonical_json, values
 from app.models.therapy_session import Therapy, TherapyRead, TherapySession
 from app.models.visit import Visit
 from app.protocol.definition import VisitDefinition, VisitKind
@@ -64,7 +64,7 @@ def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDef
 def of(session: Session, visit: Visit) -> dict[str, Any] | None:
     """Minutes, mode and staff of a visit's therapy session."""
     row = session.get(TherapySession, (visit.site_id, visit.id))
-    return None if row is None else _fields(row.model_dump())
+    return None if row is None else _fields(values(row))
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:

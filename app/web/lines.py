@@ -28,11 +28,18 @@ async def batches(request: Request, size: int, longest: int, seconds: float) -> 
     if media_type not in {NDJSON, "application/json"}:
         raise UnsupportedMediaType
     source = _of_ndjson(request, longest) if media_type == NDJSON else _of_array(request, longest, seconds)
-    while batch := await _next(source, size, longest, seconds):
-        yield batch
+    late = False
+    while not late:
+        batch, late = await _next(source, size, longest, seconds)
+        if batch:
+            yield batch
+        elif not late:
+            return
+    raise BodyTooSlow(headers={"Connection": "close"})
 
 
-async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: float) -> list[Line]:
+async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: float) -> tuple[list[Line], bool]:
+    """The next lines, and whether the one after them did not come in time."""
     batch: list[Line] = []
     held = 0
     try:
@@ -41,8 +48,8 @@ async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: f
                 batch.append(line)
                 held += len(line.raw or b"")
     except TimeoutError:
-        raise BodyTooSlow(headers={"Connection": "close"}) from None
-    return batch
+        return batch, True
+    return batch, False
 
 
 async def _of_ndjson(request: Request, longest: int) -> AsyncIterator[Line]:
