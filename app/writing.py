@@ -1,9 +1,9 @@
 """The one write path of records: rows, what is remembered of them and the answers kept for retries, in one statement.
 
 On PostgreSQL a statement is a journey, so all of it travels at once, the rows of each table as one JSON text. On
-SQLite, where it is none, there is a plain INSERT a table. Both are made from the metadata: a new table gets them
-for nothing. The chain's head is locked last, and the rows are there by then. Only their foreign keys are looked at later,
-so whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
+SQLite, where it is none, there is a plain INSERT a table. Both are made from the metadata: a new table gets them for
+nothing. The chain's head is locked last, and the rows are there by then. Only their foreign keys are looked at later:
+whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
 """
 
 import json

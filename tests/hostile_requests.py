@@ -48,6 +48,7 @@ from tests.outbox_cases import a_dead_delivery, a_subscription
 from tests.route_cases import (
     PASSWORD,
     UNDER_AGREEMENT,
+    a_block,
     a_cut,
     a_refused_act,
     a_visit,
@@ -199,6 +200,8 @@ class Targets:
             "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
             "verify": (world.monitor, "/v1/verifications", verification_of(world, "A")),
             "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
+            "reserve": (world.staff_a, "/v1/pid-reservations", {"study": world.study, "site": "A", "count": 2}),
+            "close_block": (world.staff_a, "/v1/pid-reservations/{reservation_id}/closure", WHY),
             "sync": (world.staff_a, "/v1/sync", {"operations": [an_act(world, "A")]}),
             "resolve": (world.staff_a, "/v1/sync/{operation_id}/resolution", {"decision": "discard", **WHY}),
             "ask": (world.monitor, "/v1/label-disclosures", asking(self.pid)),
@@ -272,6 +275,7 @@ class Targets:
         world = self.world
         user = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test"}
         makers: dict[str, Callable[[], Any]] = {
+            "reservation_id": lambda: a_block(world, "A").json()["id"],
             "outcome_id": lambda: an_outcome(world, "A").json()["id"],
             "event_id": lambda: a_serious_event(world, "A").json()["id"],
             "session_id": lambda: a_session_to_close(world).json()["id"],
@@ -309,8 +313,7 @@ NAMES = (
         "lift",
         "verify",
         "unverify",
-        "sync",
-        "resolve",
+        *("reserve", "close_block", "sync", "resolve"),
         "ask",
         "decide",
         "cut",

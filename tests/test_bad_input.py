@@ -248,7 +248,7 @@ LISTS = (
         "/v1/sync",
     ),
     *("/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures", "/v1/data-queries", "/v1/audit-entries"),
-    *("/v1/locks", "/v1/verifications", "/v1/subscriptions", "/v1/deliveries"),
+    *("/v1/locks", "/v1/verifications", "/v1/subscriptions", "/v1/deliveries", "/v1/pid-reservations"),
 )
 LIMITS = ("-1", "0", "501", "1_0", " 5", "5 ", "5.0", "1e2", "0x10", "", "true", "2147483648", "9" * 400, MARK, "%00")
 QUERIES = (

@@ -23,6 +23,8 @@ WHY = "cleaning for the interim look"
 NOT_CLINICAL: frozenset[Route] = frozenset(
     {
         ("POST", "/v1/participants/lookup"),
+        ("POST", "/v1/pid-reservations"),
+        ("POST", "/v1/pid-reservations/{reservation_id}/closure"),
         ("POST", "/v1/signatures"),
         ("POST", "/v1/me/password"),
         ("POST", "/v1/me/totp"),
