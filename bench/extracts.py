@@ -33,9 +33,8 @@ from app.security.keys import load_keyring
 from app.services import building
 from app.settings import Settings
 from bench import machine
-from bench.run import database_of
 from bench.seed import INSTRUMENTS, VISITS, Seeded, Volume, seed
-from tests.postgres import as_server
+from bench.serving import database_of, server_of, settings_for
 from tests.server import free_port, registry_command
 
 FROM = "FROM extract_subject s JOIN {0} t ON t.site_id = s.site_id AND t.pid = s.pid"
@@ -59,10 +58,12 @@ LARGEST = "outcomes.csv"
 def main() -> None:
     options = _options()
     multiprocessing.set_start_method("spawn")
-    with tempfile.TemporaryDirectory() as name, database_of(options, Path(name)) as url:
-        served = {"database_url": as_server(url), "owner_database_url": url} if options.engine == "postgresql" else {}
-        places = {"database_url": url, **served, "key_file": Path(name) / "keys.json"}
-        settings = Settings.model_validate({"environment": "demo", **places})
+    with (
+        tempfile.TemporaryDirectory() as name,
+        server_of(options.engine, options.database_url, Path(name)) as server,
+        database_of(server, Path(name)) as url,
+    ):
+        settings = settings_for(url, Path(name))
         seeded = seed(settings, Volume(options.rows // (len(VISITS) * len(INSTRUMENTS)), len(VISITS), events=0))
         measured = [_round(settings, seeded, url) for _ in range(options.rounds)]
         result = {"engine": options.engine, "machine": machine.describe(), "rounds": measured}
@@ -86,8 +87,7 @@ def _round(settings: Settings, seeded: Seeded, url: str) -> dict[str, Any]:
     """As CSV alone and with Parquet too, each built and served, and the copies between them."""
     found: dict[str, Any] = {}
     for form in ("csv", "parquet"):
-        extract = _asked(settings, seeded, ["csv", form])
-        _approve(settings, seeded, extract)
+        extract = approved(settings, seeded, ["csv", form])
         with multiprocessing.Pool(1) as pool:
             found[form] = pool.apply(built, (settings,))
         found[f"{form} served"] = _served(settings, seeded, _asked(settings, seeded, ["csv", form]))
@@ -117,6 +117,13 @@ def _asked(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
     with Database(settings) as database, database.write() as session:
         body = ExtractCreate.model_validate({**wish, "profile": ExtractProfile.pseudonymised})
         return str(extracts.request_extract(session, analyst, body).id)
+
+
+def approved(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
+    """An extract that waits to be built."""
+    extract = _asked(settings, seeded, formats)
+    _approve(settings, seeded, extract)
+    return extract
 
 
 def _approve(settings: Settings, seeded: Seeded, extract: str) -> None:
