@@ -43,7 +43,7 @@ def _served(url: str, folder: Path) -> Iterator[Place]:
     settings = settings_of(url, folder / "keys.json").model_copy(update={"grants_cache_seconds": 10.0})
     seeded = seed(settings, VOLUME)
     app = create_app(settings)
-    app.state.builder = BuildsAtOnce(settings)
+    app.state.builder = BuildsAtOnce(settings, app.state.keyring)
     with TestClient(app) as client:
         yield Place(app, client, settings, seeded)
 
@@ -68,9 +68,6 @@ COSTS = {
 Whoever raises a figure says why."""
 
 LISTS = ("participants", "visits", "outcomes", "adverse events", "serious adverse events of a site", "change feed")
-UNSCOPED = frozenset({"outcomes", "amended visit, read before"})
-"""Read scores without the sites of their outcomes, so on SQLite the key (site_id, outcome_id) does not serve."""
-
 MERGED = 8 * 51
 """Rows that a list may sort: a page of each site."""
 
@@ -121,9 +118,7 @@ def test_a_request_makes_only_so_many_statements(place: Place, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_no_request_reads_a_whole_table(place: Place, name: str, request: pytest.FixtureRequest) -> None:
-    if place.on_sqlite and name in UNSCOPED:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="scores_of() does not name the outcomes' sites"))
+def test_no_request_reads_a_whole_table(place: Place, name: str) -> None:
     for statement, plan in explained(place, name):
         whole = {table for table in LARGE for step in plan if _reads_all_of(table, step)}
         assert not whole, f"{whole}\n{statement}\n{plan}"

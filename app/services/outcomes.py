@@ -274,7 +274,7 @@ def amend_outcome(
     visit = _visit(session, actor, row.visit_id)
     if row.origin == Origin.historical_total and body.items is not None:
         raise HistoricalTotal
-    stored, old_items = scores_of(session, [row.id])[row.id], json.loads(row.items)
+    stored, old_items = scores_of(session, [row])[row.id], json.loads(row.items)
     items = {**old_items, **(body.items or {})}
     collected_on = body.collected_on or row.collected_on
     rater = body.rater if "rater" in body.model_fields_set else row.rater
@@ -321,7 +321,7 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
     row = found(session.exec(visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()).first())
     if row.origin == Origin.historical_total:
         raise HistoricalTotal
-    visit, stored = _visit(session, actor, row.visit_id), scores_of(session, [row.id])[row.id]
+    visit, stored = _visit(session, actor, row.visit_id), scores_of(session, [row])[row.id]
     items = json.loads(row.items)
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=body.instrument_version, items=items), ""
@@ -349,19 +349,26 @@ def rows() -> Rows:
     return sa.select(*columns(Outcome), col(Visit.visit_code)).select_from(Outcome).join(Visit, visit)
 
 
-def scores_of(session: Session, outcome_ids: Sequence[UUID]) -> dict[UUID, list[Mapping[str, Any]]]:
-    """The scores of some outcomes that the caller may see, by outcome, in name order."""
-    grouped: dict[UUID, list[Mapping[str, Any]]] = {outcome_id: [] for outcome_id in outcome_ids}
-    statement = select(OutcomeScore.outcome_id, *(getattr(OutcomeScore, name) for name in _SCORE))
-    statement = statement.where(col(OutcomeScore.outcome_id).in_(outcome_ids)).order_by(col(OutcomeScore.name))
-    for row in session.execute(statement):
+def scores_of(session: Session, outcomes: Sequence[Any]) -> dict[UUID, list[Mapping[str, Any]]]:
+    """The scores of some outcomes (rows) that the caller may see, by outcome, in name order."""
+    grouped: dict[UUID, list[Mapping[str, Any]]] = {outcome.id: [] for outcome in outcomes}
+    asked = {"outcomes": sorted(grouped), "sites": sorted({outcome.site_id for outcome in outcomes})}
+    for row in session.connection().execute(_SCORES_OF, asked):
         grouped[row.outcome_id].append({name: row._mapping[name] for name in _SCORE})
     return grouped
 
 
+_SCORES = table_of(OutcomeScore)
+_SCORES_OF = (
+    sa.select(_SCORES.c.outcome_id, *(_SCORES.c[name] for name in _SCORE))
+    .where(among(_SCORES.c.site_id, "sites"), among(_SCORES.c.outcome_id, "outcomes"))
+    .order_by(_SCORES.c.name)
+)
+
+
 def read_all(session: Session, actor: Actor, page: Sequence[Row[Any]]) -> list[OutcomeRead]:
     """Rows of `rows()` as answers, their scores fetched in one query."""
-    scores = scores_of(session, [row.id for row in page])
+    scores = scores_of(session, page)
     return [_read(fields_of(row), row.visit_code, actor.places[row.site_id], scores[row.id]) for row in page]
 
 
