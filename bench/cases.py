@@ -1,68 +1,60 @@
-"""What is measured: each case with its request and the floor that it is divided by."""
+"""The requests that are measured, and the floors beside them."""
 
 import itertools
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
 from app.models.account import Role
+from app.settings import Settings
 from bench.load import Request
+from bench.measure import Case, asked
 from bench.seed import Seeded
+from bench.serving import Server
 
 VISITS_PER_PERSON = 1_000
 """Occurrences that the API takes of one unscheduled visit."""
 
+BARE, TOKEN, ACTOR = "bare endpoint", "+ token check", "+ account and grants"
+VALIDATED, VISIT, PAGE = "visit validated, no database", "visit POST", "AE page of 50"
+
 
 @dataclass(frozen=True)
-class Case:
-    name: str
-    request: Request
-    floor: str | None = None
-    """The case whose requests/s are the 1.00 of this one."""
+class Place:
+    """A seeded and served registry."""
 
-    writes: bool = False
+    settings: Settings
+    seeded: Seeded
+    server: Server
+    visits: Iterator[bytes]
+    """Visits that nobody has posted yet."""
 
+    def get(self, path: str, role: Role = Role.monitor) -> Request:
+        headers = {"Authorization": f"Bearer {self.seeded.tokens[role]}"}
+        return lambda: ("GET", path, headers, b"")
 
-def cases(seeded: Seeded) -> list[Case]:
-    """Every case, floors first."""
-    staff, monitor = seeded.tokens[Role.site_staff], seeded.tokens[Role.monitor]
-    page = f"/v1/adverse-events?site={seeded.site}&serious=true&limit=50"
-    visits = _visits(seeded.pids)
-    return [
-        Case("bare endpoint", _get("/floor/bare", monitor)),
-        Case("+ token check", _get("/floor/token", monitor), "bare endpoint"),
-        Case("+ account and grants", _get("/floor/actor", monitor), "bare endpoint"),
-        Case("visit validated, no database", _post("/floor/validated", staff, visits), "bare endpoint"),
-        Case("visit POST", _post("/v1/visits", staff, visits), "visit validated, no database", writes=True),
-        Case(
-            "visit POST, idiomatic ORM",
-            _post("/floor/idiomatic/visits", staff, visits),
-            "visit validated, no database",
-            writes=True,
-        ),
-        Case("AE page of 50", _get(page, monitor), "+ account and grants"),
-        Case("AE page of 50, idiomatic ORM", _get("/floor/idiomatic/adverse-events", staff), "+ account and grants"),
-    ]
+    def post_visit(self, path: str = "/v1/visits") -> Request:
+        token = self.seeded.tokens[Role.site_staff]
+        return lambda: ("POST", path, _headers(token), next(self.visits))
+
+    def post_bulk(self, lines: int) -> Request:
+        token = self.seeded.tokens[Role.site_staff]
+
+        def request() -> tuple[str, str, dict[str, str], bytes]:
+            bodies = itertools.islice(self.visits, lines)
+            sent = b"".join(b'{"key":"%s","record":%s}\n' % (str(uuid4()).encode(), body) for body in bodies)
+            return "POST", "/v1/visits/bulk", {**_headers(token), "Content-Type": "application/x-ndjson"}, sent
+
+        return request
 
 
-def _get(path: str, token: str) -> Request:
-    headers = {"Authorization": f"Bearer {token}"}
-    return lambda: ("GET", path, headers, b"")
+def _headers(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid4())}
 
 
-def _post(path: str, token: str, bodies: Iterator[bytes]) -> Request:
-    return lambda: (
-        "POST",
-        path,
-        {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid4())},
-        next(bodies),
-    )
-
-
-def _visits(pids: list[str]) -> Iterator[bytes]:
-    """Visits that nobody has posted yet: all participants in turn, then the next occurrence."""
+def new_visits(pids: list[str]) -> Iterator[bytes]:
+    """All participants in turn, then the next occurrence."""
     for occurrence, one in itertools.product(range(1, VISITS_PER_PERSON + 1), pids):
         visit = {
             "participant": one,
@@ -74,11 +66,30 @@ def _visits(pids: list[str]) -> Iterator[bytes]:
         yield json.dumps(visit).encode()
 
 
-def extract(seeded: Seeded, ask: Callable[..., dict[str, str]]) -> bytes:
-    """One extract from request to the last byte of outcomes.csv. `ask` sends a request and gives the JSON answer."""
-    made = ask("POST", "/v1/extracts", seeded.tokens[Role.analyst], {"study": seeded.study, "purpose": "Measuring"})
-    path = f"/v1/extracts/{made['id']}"
-    ask("POST", f"{path}/approval", seeded.tokens[Role.custodian], {"decision": "approve", "reason": "measuring"})
-    while ask("GET", path, seeded.tokens[Role.analyst])["status"] == "building":
-        time.sleep(0.02)
-    return path.encode()
+def page_of(place: Place) -> str:
+    return f"/v1/adverse-events?site={place.seeded.site}&serious=true&limit=50"
+
+
+def floors(place: Place) -> list[Case]:
+    return [
+        asked(BARE, place.server, place.get("/floor/bare")),
+        asked(TOKEN, place.server, place.get("/floor/token")),
+        asked(ACTOR, place.server, place.get("/floor/actor")),
+        asked(VALIDATED, place.server, place.post_visit("/floor/validated")),
+    ]
+
+
+def nouns(place: Place) -> list[Case]:
+    return [
+        asked(VISIT, place.server, place.post_visit(), into=place.settings),
+        asked(PAGE, place.server, place.get(page_of(place))),
+    ]
+
+
+def idiomatic(place: Place) -> list[Case]:
+    """The same nouns as most code has them."""
+    visit, page = "/floor/idiomatic/visits", "/floor/idiomatic/adverse-events"
+    return [
+        asked(f"{VISIT}, idiomatic ORM", place.server, place.post_visit(visit), into=place.settings),
+        asked(f"{PAGE}, idiomatic ORM", place.server, place.get(page, Role.site_staff)),
+    ]

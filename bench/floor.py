@@ -1,16 +1,14 @@
 """What the registry is held against: bare endpoints as floors, and the same work in idiomatic SQLModel.
 
 Served like the registry, over the same database. The idiomatic forms do what most code does: a session with its
-defaults, model objects for every row, `response_model`, an ORM cursor for the CSV.
+defaults, model objects for every row, `response_model`.
 """
 
-import csv
-import io
 import os
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request
 from sqlalchemy import Engine
 from sqlmodel import Session, col, create_engine, select
 
@@ -22,7 +20,6 @@ from app.models.adverse_event_shapes import AdverseEventList, AdverseEventRead, 
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import canonical_json, now
 from app.models.idempotency import IdempotencyRecord
-from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitCreate, VisitRead
 from app.permissions import Permission
@@ -48,13 +45,14 @@ def create_floor() -> FastAPI:
 
 
 def _plain_engine(app: FastAPI) -> Engine:
-    """On SQLite the registry's engine (a second writer would only fight it), else one with a connection
-    for each client: SQLAlchemy's default of five would open and close the others all the time."""
+    """On SQLite the registry's engine (a second writer would only fight it), else one as the tables' owner, whom no
+    row-level security holds, with a connection for each client: SQLAlchemy's default of five would open and close the
+    others all the time."""
     database = app.state.database
     if database.is_sqlite:
         writing: Engine = database._writing
         return writing
-    return create_engine(os.environ["REGISTRY_DATABASE_URL"], pool_size=16)
+    return create_engine(os.environ["REGISTRY_OWNER_DATABASE_URL"], pool_size=16)
 
 
 def _plain_session(request: Request) -> Iterator[Session]:
@@ -163,24 +161,3 @@ def _read(event: AdverseEvent) -> AdverseEventRead:
         criteria=Criteria(**{name: getattr(event, name) for name in CRITERIA}),
         **{name: getattr(event, name) for name in _SHOWN if name != "reported_at"},
     )
-
-
-@idiomatic.post("/outcomes.csv", status_code=201)
-def idiomatic_csv(author: Author, session: Plain) -> Response:
-    """Every score with its outcome and visit, through the ORM's own cursor."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    joined = (
-        select(Visit, Outcome, OutcomeScore)
-        .join(Outcome, (col(Outcome.site_id) == col(Visit.site_id)) & (col(Outcome.visit_id) == col(Visit.id)))
-        .join(
-            OutcomeScore,
-            (col(OutcomeScore.site_id) == col(Outcome.site_id)) & (col(OutcomeScore.outcome_id) == col(Outcome.id)),
-        )
-        .where(col(Visit.site_id).in_(author.site_ids))
-        .order_by(col(Visit.pid))
-        .execution_options(yield_per=1000)
-    )
-    for visit, outcome, score in session.exec(joined):
-        writer.writerow([visit.pid, visit.visit_code, outcome.instrument, score.name, score.value, score.band])
-    return Response(text.getvalue(), 201, media_type="text/csv")

@@ -4,6 +4,8 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,13 +32,25 @@ def family_of(pid: int) -> list[int]:
         parent = _parent(pid)
     except OSError:
         return []
-    found = [parent]
+    return [parent, *children_of(parent)]
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that this one started."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if _parent(int(folder.name)) == parent:
+        with suppress(OSError):
+            if _parent(int(folder.name)) == pid:
                 found.append(int(folder.name))
-        except OSError:
-            continue
+    return found
+
+
+def cpu_by_process(processes: Iterable[int]) -> dict[int, float]:
+    """Processor time of each; those that have ended meanwhile are left out."""
+    found = {}
+    for one in processes:
+        with suppress(OSError):
+            found[one] = cpu_seconds(one)
     return found
 
 

@@ -1,0 +1,61 @@
+"""Groups of cases: the hot paths over their floors, the same as most code has them, writers and workers."""
+
+from bench import cases
+from bench.cases import ACTOR, BARE, PAGE, TOKEN, VALIDATED, VISIT, page_of
+from bench.ground import Ground, Group, Target, rates
+from bench.measure import asked
+from bench.serving import served
+
+NORMAL = f"{VISIT}, synchronous NORMAL"
+
+
+def floors(ground: Ground) -> Group:
+    """Token check, visit and page over what they cannot do without."""
+    main = ground.main
+    least = {"visit": 0.22, "page": 0.22} if ground.on_sqlite else {"visit": 0.40, "page": 0.25}
+    targets = [
+        Target("token check / bare endpoint", *rates(TOKEN, BARE), least=0.55),
+        Target("visit POST, durable / validated without database", *rates(VISIT, VALIDATED), least=least["visit"]),
+        Target("AE page of 50, filtered / bare with account", *rates(PAGE, ACTOR), least=least["page"]),
+    ]
+    found = [*cases.floors(main), *cases.nouns(main)]
+    if ground.on_sqlite:
+        normal = ground.place(ground.volume, sqlite_synchronous="NORMAL")
+        found.append(asked(NORMAL, normal.server, normal.post_visit(), into=normal.settings))
+        targets.append(Target("visit POST, NORMAL / validated without database", *rates(NORMAL, VALIDATED), least=0.38))
+        targets += [
+            Target(f"{name}: p99 / p50 at 16 clients", (name, "p99_ms"), (name, "p50_ms"), most=4.0)
+            for name in (VISIT, NORMAL)
+        ]
+    return Group(found, targets)
+
+
+def idiomatic(ground: Ground) -> Group:
+    """No target: how far the registry is ahead of plain SQLModel code, or behind it."""
+    forms = [Target(f"{name} / idiomatic ORM", *rates(name, f"{name}, idiomatic ORM"), least=1.0) for name in _NOUNS]
+    return Group(cases.idiomatic(ground.main), forms)
+
+
+_NOUNS = (VISIT, PAGE)
+
+
+def writers(ground: Ground) -> Group:
+    """Sixteen clients post at four sites or more (the case itself), or one does. PostgreSQL."""
+    if ground.on_sqlite:
+        return Group([], [])
+    main, alone = ground.main, f"{VISIT}, 1 client"
+    one = asked(alone, main.server, main.post_visit(), clients=1, into=main.settings)
+    return Group([one], [Target("16 writers / 1 writer", *rates(VISIT, alone), least=1.0)])
+
+
+def workers(ground: Ground) -> Group:
+    """Two workers against one, with database and client on the same cores. On SQLite they only read."""
+    main = ground.main
+    two = ground.stack.enter_context(served(main.settings, workers=2))
+    found = [asked(f"{PAGE}, 2 workers", two, main.get(page_of(main)))]
+    if not ground.on_sqlite:
+        found.append(asked(f"{VISIT}, 2 workers", two, main.post_visit(), into=main.settings))
+    names = [case.name.removesuffix(", 2 workers") for case in found]
+    return Group(
+        found, [Target(f"{name}: 2 workers / 1", *rates(f"{name}, 2 workers", name), least=1.3) for name in names]
+    )
