@@ -1,7 +1,7 @@
 """Keyset pages with sealed cursors. A cursor works only for the actor, permission and query that it was made for."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from sqlalchemy import Row, tuple_
+from sqlalchemy import Row, select, tuple_, union_all
 from sqlmodel import Session
 
 from app.access import Actor, Rows
@@ -38,6 +38,7 @@ class Page:
         self._cursor: str | None = query.cursor  # type: ignore[attr-defined]
         self._context = self._seal_context(actor, query)
         self._actor = actor
+        self._sites = actor.sites_at(getattr(query, "study", None), getattr(query, "site", None))
 
     @cached_property
     def _begun(self) -> dict[int, str]:
@@ -53,15 +54,18 @@ class Page:
         return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
 
     def read(
-        self, session: Session, statement: Rows, *keys: Any, ascending: bool = False
+        self, session: Session, statement: Rows, *keys: Any, ascending: bool = False, site: Any = None
     ) -> tuple[Sequence[Row[Any]], str | None]:
         """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
-        never null, the last of them unique."""
-        statement = statement.order_by(*(key.asc() if ascending else key.desc() for key in keys))
-        statement = statement.limit(self._limit + 1)
+        never null, the last of them unique. `site` is the column of the rows' site, where they have an index by site
+        and then `keys`."""
         if self._cursor is not None:
             here, after = tuple_(*keys), tuple_(*self._after(), types=[key.type for key in keys])
             statement = statement.where(here > after if ascending else here < after)
+        if site is None:
+            statement = self._ordered(statement, keys, ascending)
+        else:
+            statement = self._merged(statement, keys, ascending, site)
         rows = session.connection().execute(statement).all()  # plain rows, without the unit of work
         if len(rows) <= self._limit:
             return rows, None
@@ -70,9 +74,21 @@ class Page:
         self._link(cursor)
         return rows, cursor
 
+    def _ordered(self, statement: Rows, keys: Iterable[Any], ascending: bool) -> Rows:
+        return statement.order_by(*(key.asc() if ascending else key.desc() for key in keys)).limit(self._limit + 1)
+
+    def _merged(self, statement: Rows, keys: Sequence[Any], ascending: bool, site: Any) -> Rows:
+        """A page of each site, and the page of them all: no database merges the sites' parts of an index by itself; it
+        would sort all rows of all sites for each page."""
+        each = [self._ordered(statement.where(site == one), keys, ascending) for one in self._sites]
+        if len(each) < 2:
+            return each[0] if each else self._ordered(statement, keys, ascending)
+        found = union_all(*(select(one.subquery()) for one in each)).subquery()
+        return self._ordered(select(found), [found.c[key.key] for key in keys], ascending)
+
     def told(self, session: Session, statement: Rows, *keys: Any, ascending: bool = False) -> "Listed":
         """The page as it is answered. The statement gives the JSON text of a row (`json_row`) first, and its site."""
-        rows, after = self.read(session, statement, *keys, ascending=ascending)
+        rows, after = self.read(session, statement, *keys, ascending=ascending, site=keys[-1].class_.site_id)
         items = ",".join(self._begun[row.site_id] + row[0][1:] for row in rows)
         return Listed(f'{{"items":[{items}],"next":{json.dumps(after)}}}')
 

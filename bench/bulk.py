@@ -2,7 +2,6 @@
 
 import itertools
 from datetime import UTC, date, datetime
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -14,8 +13,8 @@ from bench.measure import asked, repeated
 LINES = 1_000
 UPLOAD, COPY = "1,000 visits in bulk", "raw COPY of 1,000 visits"
 _NAMES = (
-    "site_id, id, pid, visit_code, occurrence, occurred_on, status, findings, protocol_version_id, version, created_by, "
-    "created_at, updated_at"
+    "site_id, id, pid, visit_code, occurrence, occurred_on, status, findings, version, created_by, created_at, "
+    "updated_at"
 )
 
 
@@ -40,13 +39,14 @@ class _Copy:
         self._connection = ground.stack.enter_context(psycopg.connect(address))
         self._connection.execute("CREATE TABLE copied_visit (LIKE visit INCLUDING ALL)")
         people = self._connection.execute("SELECT site_id, pid, created_by FROM participant").fetchall()
-        self._people = itertools.cycle(people)
+        self._rows = ((number, one) for number in itertools.count(1) for one in people)
         self._connection.commit()
 
     def once(self) -> None:
         at = datetime.now(UTC)
         with self._connection.cursor() as cursor, cursor.copy(f"COPY copied_visit ({_NAMES}) FROM STDIN") as copy:
-            for site, one, author in itertools.islice(self._people, LINES):
-                row: tuple[Any, ...] = (site, uuid4(), one, "UNS", 1, date(2025, 3, 1), "completed", "[]", None, 1)
-                copy.write_row((*row, author, at, at))
+            for _ in range(LINES):
+                occurrence, (site, one, author) = next(self._rows)
+                row = (site, uuid4(), one, "UNS", occurrence, date(2025, 3, 1), "completed", "[]", 1, author, at, at)
+                copy.write_row(row)
         self._connection.commit()

@@ -66,7 +66,7 @@ def _round(settings: Settings, seeded: Seeded, url: str) -> dict[str, Any]:
     """A build as CSV alone, one with Parquet too, and the copy between them."""
     found: dict[str, Any] = {}
     for form in ("csv", "parquet"):
-        extract = _approved(settings, seeded, ["csv", form])
+        extract = approved(settings, seeded, ["csv", form])
         with multiprocessing.Pool(1) as pool:
             found[form] = pool.apply(built, (settings,))
         if form == "csv" and url.startswith("postgresql"):
@@ -74,7 +74,7 @@ def _round(settings: Settings, seeded: Seeded, url: str) -> dict[str, Any]:
     return found
 
 
-def _approved(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
+def approved(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
     """An extract that waits to be built. It is asked for and approved through the services, as a request would."""
     from app.access import load_actor
     from app.models.extract import ApprovalCreate, Decision, ExtractCreate, ExtractProfile

@@ -1,4 +1,4 @@
-"""The load: some keep-alive connections that ask again as soon as they were answered (closed), or at a fixed rate (open).
+"""The load: some keep-alive connections that ask again as soon as they were answered, or at a fixed rate.
 
 Standard library only and below asyncio's streams, so that the client costs less than the server. Any answer other than
 2xx fails the run.

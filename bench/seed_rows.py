@@ -86,7 +86,7 @@ def fill(connection: Connection, kept: Kept, pids: Sequence[str], visits: int, e
 
 
 def _trust(connection: Connection) -> None:
-    """Foreign keys hold by the statements here. A superuser may leave their checks out, which cost more than the rows."""
+    """Foreign keys hold by the statements here. A superuser may leave out checks that cost more than rows do."""
     if connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar():
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
 

@@ -79,14 +79,14 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "options": vars(options),
         "machine": described,
         "busy": measure.busy(shown, BARE),
-        "targets": [_held(target, found) for group in groups for target in group.targets],
+        "targets": [held(target, found) for group in groups for target in group.targets],
         "fixed_rate": steady,
         "stored": stored,
         "cases": shown,
     }
 
 
-def _held(target: Target, found: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
+def held(target: Target, found: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
     """The median of the rounds' ratios, and how far they lie apart."""
     case, figure = target.over
     ratios = [

@@ -44,6 +44,10 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statem
         self.column = column
         self.values: BindParameter[Any] = bindparam(name, type_=_Several(column.type))
 
+    def self_group(self, against: Any = None) -> ColumnElement[bool]:  # noqa: ARG002 - SQLAlchemy's signature
+        """Itself. SQLAlchemy would compare it with 1 for SQLite, which has no truth values: then no index serves."""
+        return self
+
 
 @compiles(among, "postgresql")
 def _on_postgresql(element: among, compiler: Any, **options: Any) -> str:

@@ -31,11 +31,11 @@ class json_row(ColumnElement[str]):  # noqa: N801 - reads as a function in state
     SQLAlchemy's cache of statements, so each list of fields has its own."""
 
     inherit_cache = True
-    _traverse_internals = [("name", InternalTraversal.dp_string)]
+    _traverse_internals = [("row_of", InternalTraversal.dp_string)]
     type = Text()
 
     def __init__(self, name: str, fields: Mapping[str, Any]) -> None:
-        self.name, self.fields = name, fields
+        self.row_of, self.fields = name, fields  # called `name`, SQLAlchemy would take it for a column
 
 
 @compiles(json_row, "postgresql")

@@ -57,7 +57,8 @@ def list_outcomes(
         (Outcome.instrument, query.instrument),
         (Visit.visit_code, query.visit_code),
     )
-    rows, after = Page(request, response, actor, query).read(session, statement, Outcome.created_at, Outcome.id)
+    page = Page(request, response, actor, query)
+    rows, after = page.read(session, statement, Outcome.created_at, Outcome.id, site=Outcome.site_id)
     return OutcomeList(items=outcomes.read_all(session, actor, rows), next=after)
 
 

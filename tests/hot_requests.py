@@ -1,0 +1,105 @@
+"""A registry of some size, the requests that users wait for, and the statements that these make."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from sqlalchemy import event
+
+from app.database import Database
+from app.models.account import Role
+from app.settings import Settings
+from bench.seed import Seeded
+from tests.world import Caller, madrs
+
+
+@dataclass
+class Place:
+    app: FastAPI
+    client: TestClient
+    settings: Settings
+    seeded: Seeded
+    occurrence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def on_sqlite(self) -> bool:
+        return self.settings.database_url.startswith("sqlite")
+
+    def caller(self, role: Role) -> Caller:
+        return Caller(self.client, self.seeded.tokens[role])
+
+    @property
+    def person(self) -> str:
+        return self.seeded.pids[0]
+
+    def visit(self, **more: Any) -> dict[str, Any]:
+        """One that nobody has recorded yet."""
+        body = {"participant": self.person, "visit_code": "UNS", "occurrence": next(self.occurrence)}
+        return {**body, "occurred_on": "2025-03-01", "status": "completed", **more}
+
+    def record(self, **more: Any) -> Response:
+        return self.caller(Role.site_staff).post("/v1/visits", self.visit(**more))
+
+    def upload(self, lines: int) -> Response:
+        sent = [json.dumps({"key": str(uuid4()), "record": self.visit()}).encode() for _ in range(lines)]
+        staff = self.caller(Role.site_staff)
+        return staff.raw("POST", "/v1/visits/bulk", b"\n".join(sent), **{"Content-Type": "application/x-ndjson"})
+
+    def prepared(self) -> Mapping[str, Callable[[], Response]]:
+        """The hot requests by name, each of which may be made again and again."""
+        staff, monitor = self.caller(Role.site_staff), self.caller(Role.monitor)
+        recorded = self.record().json()["id"]
+        event_of = {"participant": self.person, "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
+
+        def amend() -> Response:
+            tag = staff.get(f"/v1/visits/{recorded}").headers["etag"]
+            return staff.patch(f"/v1/visits/{recorded}", {"reason": "measured", "occurred_on": "2025-03-02"}, tag)
+
+        def add_outcome() -> Response:
+            visit = self.record().json()["id"]
+            body = {"participant": self.person, "visit": visit, "collected_on": "2025-03-01", **madrs(1)}
+            return staff.post("/v1/outcomes", body)
+
+        lists: Mapping[str, tuple[str, dict[str, str]]] = {
+            "participants": ("/v1/participants", {}),
+            "visits": ("/v1/visits", {}),
+            "outcomes": ("/v1/outcomes", {}),
+            "adverse events": ("/v1/adverse-events", {}),
+            "serious adverse events of a site": ("/v1/adverse-events", {"site": "S0", "serious": "true"}),
+            "change feed": ("/v1/changes", {"limit": "50"}),
+            "schedule": (f"/v1/participants/{self.person}/schedule", {}),
+        }
+        return {
+            "visit": self.record,
+            "visit with outcomes": lambda: self.record(outcomes=[madrs(1), SHEEHAN]),
+            "adverse event": lambda: staff.post("/v1/adverse-events", event_of),
+            "outcome, and the visit before it": add_outcome,
+            "amended visit, read before": amend,
+            "10 visits in bulk": lambda: self.upload(10),
+            "100 visits in bulk": lambda: self.upload(100),
+            **{name: lambda of=of: monitor.get(of[0], **of[1]) for name, of in lists.items()},
+        }
+
+
+SHEEHAN = {"instrument": "SHEEHAN_SDS", "items": {"SDS_01": 7, "SDS_02": 8, "SDS_03": 6}}
+
+
+@contextmanager
+def statements(database: Database, look: Callable[[Any, str, Any], None]) -> Iterator[None]:
+    """Call `look` with each statement (its cursor, text and parameters) before the database gets it."""
+
+    def before(_connection: Any, cursor: Any, statement: str, given: Any, _context: Any, many: bool) -> None:
+        look(cursor, statement, given[0] if many else given)
+
+    event.listen(database.engine, "before_cursor_execute", before)
+    try:
+        yield
+    finally:
+        event.remove(database.engine, "before_cursor_execute", before)
