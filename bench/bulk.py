@@ -28,7 +28,7 @@ def bulk(ground: Ground) -> Group:
         return Group([upload], [python])
     copied = _Copy(ground, main)
     ratio = Target("bulk: 1,000 audited visits, time / raw COPY", *rates(COPY, UPLOAD), most=5.0)
-    return Group([upload, repeated(COPY, copied.once)], [ratio, python])
+    return Group([upload, repeated(COPY, copied.once, each=LINES)], [ratio, python])
 
 
 class _Copy:

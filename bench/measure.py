@@ -59,7 +59,7 @@ def asked(
     return Case(name, lambda seconds: run_slice(server.base_url, request, clients, seconds), server, into, each)
 
 
-def repeated(name: str, act: Callable[[], None]) -> Case:
+def repeated(name: str, act: Callable[[], None], *, each: int = 1) -> Case:
     """Something done here, one after the other."""
 
     def run(seconds: float) -> Slice:
@@ -69,7 +69,7 @@ def repeated(name: str, act: Callable[[], None]) -> Case:
             latencies.append(time.perf_counter() - begun)
         return Slice(len(latencies), time.perf_counter() - started, latencies)
 
-    return Case(name, run)
+    return Case(name, run, each=each)
 
 
 def interleaved(

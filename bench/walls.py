@@ -32,7 +32,7 @@ def walls(ground: Ground) -> Group:
     """Time with row-level security / without. PostgreSQL."""
     if ground.on_sqlite:
         return Group([], [])
-    main = ground.main
+    main = ground.grown()[1]
     with ground.owner(main).connect() as connection:
         if not connection.exec_driver_sql("SELECT 1 FROM pg_roles WHERE rolname = %s", (UNBOUND,)).first():
             made = f"CREATE ROLE {UNBOUND} LOGIN PASSWORD '{UNBOUND}' BYPASSRLS IN ROLE {SERVER_ROLE}"
@@ -63,7 +63,12 @@ def _page(actor: Actor, site: str) -> str:
     """The statement of the list as the registry makes it, with its values in it."""
     query = AdverseEventFilter(site=site, serious=True)
     statement, key, _ = ae_lists.asked(actor, query, adverse_events.listed())
-    ordered = statement.order_by(key.desc(), col(AdverseEvent.id).desc()).limit(51)
+    [site_id] = actor.sites_at(None, site)
+    ordered = (
+        statement.where(col(AdverseEvent.site_id) == site_id)
+        .order_by(key.desc(), col(AdverseEvent.id).desc())
+        .limit(51)
+    )
     made: Any = dialect.dialect()  # type: ignore[no-untyped-call]
     return str(ordered.compile(dialect=made, compile_kwargs={"literal_binds": True})).replace("%%", "%")
 
