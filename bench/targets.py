@@ -22,14 +22,15 @@ from bench.cases import BARE, PAGE, VISIT, page_of
 from bench.downloads import downloads
 from bench.ground import Ground, Group, Target
 from bench.growth import growth
-from bench.hot import floors, idiomatic, workers, writers
+from bench.hot import floors, idiomatic, synchronous, workers, writers
 from bench.lists import yardstick
 from bench.load import Request, run_at_rate
 from bench.measure import CLIENTS, Figures
 from bench.walls import walls
 
 GROUPS: Mapping[str, Callable[[Ground], Group]] = {
-    one.__name__: one for one in (floors, idiomatic, writers, workers, yardstick, bulk, walls, growth, downloads)
+    one.__name__: one
+    for one in (floors, synchronous, idiomatic, writers, workers, yardstick, bulk, walls, growth, downloads)
 }
 STEADY = 0.6
 """The fixed rate, of the highest that was found."""

@@ -33,9 +33,10 @@ def test_every_target_is_a_ratio_of_one_run(result: dict[str, Any]) -> None:
     assert all(one["ratio"] > 0 for one in targets.values())
 
 
-def test_what_was_acknowledged_is_counted_of_each_database(result: dict[str, Any]) -> None:
-    assert all(stored > 0 for stored in result["stored"].values())
-    assert len(result["stored"]) == 2  # synchronous FULL and NORMAL
+def test_what_was_stored_is_what_the_writing_cases_had_acknowledged(result: dict[str, Any]) -> None:
+    [stored] = result["stored"].values()
+    answered = [result["cases"][name]["answered"] for name in ("visit POST", "visit POST, idiomatic ORM")]
+    assert stored >= 1_000 + sum(answered)
 
 
 def test_the_result_says_on_what_it_was_measured(result: dict[str, Any]) -> None:
