@@ -4,7 +4,6 @@ Served like the registry, over the same database. The idiomatic forms do what mo
 defaults, model objects for every row, `response_model`.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -52,7 +51,8 @@ def _plain_engine(app: FastAPI) -> Engine:
     if database.is_sqlite:
         writing: Engine = database._writing
         return writing
-    return create_engine(os.environ["REGISTRY_OWNER_DATABASE_URL"], pool_size=16)
+    settings = app.state.settings
+    return create_engine(settings.owner_database_url or settings.database_url, pool_size=16)
 
 
 def _plain_session(request: Request) -> Iterator[Session]:
