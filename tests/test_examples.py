@@ -21,7 +21,7 @@ STUDY, PERSON, SPARE = "mdma-mdd-demo", "7K3F-9TQ2-XMEE", display(complete("0000
 VISIT, EVENT = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2))
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PID = re.compile(r"(?<![\w-])(?:[0-9A-Z]{4}-){2}[0-9A-Z]{4}(?![\w-])")
-_STORED = re.compile(r'(_at"): ?"20[0-9-]{8}T[0-9:.]+Z"')
+_STORED = re.compile(r'"20[0-9-]{8}T[0-9:]{8}\.[0-9]{6}Z"')
 _ETAG = re.compile(r'(etag"): ?"\\"[^"\\]*\\""')
 _TOKEN = re.compile(r'(access_token"): ?"[^"]+"')
 
@@ -58,7 +58,7 @@ class Tour:
         for number, one in enumerate(drawn, 3):
             text = text.replace(one, f"00000000-0000-4000-8000-00000000000{number:x}")
         text = _PID.sub(lambda found: found[0] if found[0] in {PERSON, SPARE} else PERSON, text)
-        text = _STORED.sub(r'\1: "2026-01-05T09:30:00.000000Z"', text)
+        text = _STORED.sub('"2026-01-05T09:30:00.000000Z"', text)
         return json.loads(_TOKEN.sub(r'\1: "eyJhbGciOi..."', _ETAG.sub(r'\1: "\\"5f2b8c1d\\""', text)))
 
 

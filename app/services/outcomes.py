@@ -1,7 +1,6 @@
 """Outcomes: scored on the server from the items, stored with the rule that scored them."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -35,6 +34,7 @@ from app.services import raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.safety_signals import Source
 from app.services.standing import Standing, standing
+from app.services.totals import scored
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.writing import Writes
@@ -50,10 +50,6 @@ class InstrumentUnknown(Invalid):
 
 class ItemsOutOfRange(Invalid):
     """Some items are unknown or outside the instrument's range; see errors."""
-
-
-class TotalsDiffer(Invalid):
-    """A total that was sent is not the one that the items give; see errors."""
 
 
 class TotalsNotTaken(Invalid):
@@ -124,7 +120,7 @@ def measure(
     raters.require_independent(session, person, definition.code, asked.rater, at)
     if asked.items is None and definition.code not in person.protocol.historical_totals:
         raise TotalsNotTaken(Fault(f"{at}/items", "required", "The protocol takes no totals without items here"))
-    scores = _in_order(_scored(given["origin"], definition, items, asked.totals, at))
+    scores = _in_order(scored(given["origin"], definition, items, asked.totals, at))
     key = {"site_id": person.site_id, "outcome_id": row["id"]}
     writes.add(Outcome, row)
     writes.add(OutcomeScore, *({**key, **one} for one in scores))
@@ -136,45 +132,6 @@ def measure(
 
 
 _SCORE = ("name", "value", "band", "reason", "rule")
-
-
-def _scored(
-    origin: str, definition: Instrument, items: Mapping[str, int | None], totals: Mapping[str, float] | None, at: str
-) -> Sequence[Score]:
-    """The scores by the instrument's rules, or the historical ones. Raises TotalsDiffer."""
-    computed = score(definition, items)
-    known = {result.name: result for result in computed}
-    faults = []
-    for name, value in (totals or {}).items():
-        if fault := _total_fault(origin, definition, known, name, value):
-            faults.append(Fault(f"{at}/totals/{name if name in known else '?'}", *fault))
-    if faults:
-        raise TotalsDiffer(*faults)
-    if origin != Origin.historical_total:
-        return computed
-    return [_historical(definition, name, value) for name, value in sorted((totals or {}).items())]
-
-
-def _total_fault(
-    origin: str, definition: Instrument, known: Mapping[str, Score], name: str, value: float
-) -> tuple[str, str] | None:
-    if name not in known:
-        return "unknown_score", f"{definition.code} version {definition.version} has no such score"
-    if origin == Origin.historical_total:
-        lowest, highest = definition.bounds(name)
-        inside = lowest <= value <= highest
-        return None if inside else ("out_of_range", f"Must lie between {lowest} and {highest}")
-    ours = known[name].value
-    equal = ours is not None and math.isclose(ours, value, abs_tol=TOTALS_AGREE)
-    return None if equal else ("total_differs", "The items give another value, or none")
-
-
-TOTALS_AGREE = 1e-6
-"""Means and percentages come rounded from other programs; whole totals must be equal."""
-
-
-def _historical(definition: Instrument, name: str, value: float) -> Score:
-    return Score(name, value, definition.rule(name).band(value), None, f"{definition.key} historical total")
 
 
 def _in_order(results: Sequence[Score]) -> list[Mapping[str, Any]]:
@@ -296,7 +253,7 @@ def amend_outcome(
     totals = body.totals
     if row.origin == Origin.historical_total and totals is None:
         totals = {str(item["name"]): item["value"] for item in stored}
-    results = _scored(row.origin, definition, items, totals, "")
+    results = scored(row.origin, definition, items, totals, "")
     row.items = canonical_json(items)
     row.collected_on, row.rater = collected_on, rater
     row.version, row.updated_at = row.version + 1, now()
