@@ -8,12 +8,13 @@ No grant means no permission and no rows. A row outside the reach does not exist
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import ColumnElement, Select, Table, and_, false, or_, select, true
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, false, or_, select, true
 from sqlmodel import col
 
 from app.database import Database
@@ -182,20 +183,15 @@ async def _claims(request: Request) -> Claims | OutsideClaims:
         raise TokenInvalid(headers=_challenge("invalid_token")) from None
 
 
-def _account_of(claims: Claims | OutsideClaims) -> ColumnElement[bool]:
-    if isinstance(claims, Claims):
-        return col(Account.id) == claims.subject
-    theirs = and_(col(Account.oidc_issuer) == claims.issuer, col(Account.oidc_subject) == claims.subject)
-    return and_(theirs, col(Account.kind) == AccountKind.user)
-
-
-def load_actor(database: Database, claims: Claims | OutsideClaims, permission: Permission) -> Actor:
-    """The account behind a token as it is now. One query in its own short read, so that a request whose body then
-    turns out to be invalid holds no connection. Raises TokenInvalid or GrantsChanged."""
+@cache
+def _grants(ours: bool) -> Rows:
+    """The account behind a token, ours or the provider's, with a row for each site of each grant."""
     sites_of_grant = and_(
         col(Site.study_id) == col(RoleGrant.study_id),
         or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
     )
+    theirs = (Account.oidc_issuer, "issuer"), (Account.oidc_subject, "subject"), (Account.kind, "kind")
+    named = ((Account.id, "subject"),) if ours else theirs
     wanted: list[Any] = [
         Account.id,
         Account.display_name,
@@ -205,17 +201,25 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
     ]
     wanted += [RoleGrant.role, RoleGrant.study_id, col(Site.id).label("site_id")]
     wanted += [col(Study.code).label("study"), col(Site.code).label("site"), col(Revocation.id).label("revoked")]
-    statement = (
+    return (
         select(*wanted)
         .select_from(Account)
-        .outerjoin(Revocation, col(Revocation.id).in_([claims.token_id, claims.session or claims.token_id]))
+        .outerjoin(Revocation, among(Revocation.id, "tokens"))
         .outerjoin(RoleGrant, and_(col(RoleGrant.account_id) == col(Account.id), col(RoleGrant.revoked_at).is_(None)))
         .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
         .outerjoin(Site, sites_of_grant)
-        .where(_account_of(claims))
+        .where(*(col(column) == bindparam(name) for column, name in named))
     )
+
+
+def load_actor(database: Database, claims: Claims | OutsideClaims, permission: Permission) -> Actor:
+    """The account behind a token as it is now. One query in its own short read, so that a request whose body then
+    turns out to be invalid holds no connection. Raises TokenInvalid or GrantsChanged."""
+    asked: dict[str, Any] = {"subject": claims.subject, "tokens": [claims.token_id, claims.session or claims.token_id]}
+    if isinstance(claims, OutsideClaims):
+        asked |= {"issuer": claims.issuer, "kind": AccountKind.user}
     with database.read() as session:
-        rows = session.execute(statement).all()
+        rows = session.connection().execute(_grants(isinstance(claims, Claims)), asked).all()
     refused = _challenge("invalid_token")
     if not rows or rows[0].disabled_at is not None or rows[0].revoked is not None:
         raise TokenInvalid(headers=refused)
