@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 
 from app import schema
 from app.database import Database
@@ -21,6 +20,7 @@ from app.security.keys import Keyring, new_key_file, write_key_file
 from app.services.builder import Builder
 from app.services.building import build_next
 from app.settings import Settings
+from tests.direct import DirectClient
 from tests.postgres import new_database, postgres_server, settings_of
 from tests.server import LiveServer, served
 from tests.world import Registry, World
@@ -122,7 +122,7 @@ def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
         schema.upgrade(database)
         app = create_app(settings)
         app.state.builder = BuildsAtOnce(settings, app.state.keyring)
-        with TestClient(app) as client:
+        with DirectClient(app) as client:
             yield Registry(app, client, database)
 
 
