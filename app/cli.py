@@ -151,7 +151,8 @@ def test(context: typer.Context) -> None:
     """Run the tests, on SQLite and on PostgreSQL. Further arguments go to pytest."""
     from app.schema import ROOT
 
-    side_by_side = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+    processes = min(4, 1 + (os.cpu_count() or 1))  # one more than processors, as many tests wait for servers
+    side_by_side = [f"--numprocesses={processes}", "--dist=loadfile"]
     command = [sys.executable, "-m", "pytest", *side_by_side, *context.args]
     compiled_once = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     raise typer.Exit(subprocess.call(command, cwd=ROOT, env=compiled_once))  # noqa: S603
