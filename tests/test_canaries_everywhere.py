@@ -2,9 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -20,6 +20,8 @@ from tests.test_canaries import database_text
 from tests.world import Registry, World
 
 Send = Callable[..., Any]
+Operation = tuple[str, str, list[str]]
+T = TypeVar("T")
 FORMS = ("/v1/auth/token", "/v1/auth/revoke")
 FORM_FIELDS = ("grant_type", "client_id", "client_secret", "refresh_token", "token", "scope", "token_type_hint")
 HEADERS = (
@@ -32,6 +34,12 @@ HEADERS = (
 @pytest.fixture(scope="module")
 def targets(registry: Registry) -> Targets:
     return Targets(World(registry))
+
+
+def of_this_engine(registry: Registry, routes: Iterable[T]) -> list[T]:
+    """Every other route: what refuses a request before it is stored is the same code on both engines, and each route
+    is spoken to on one of them. The failures that engines tell in their own words come on both, below."""
+    return list(routes)[registry.database.engine.dialect.name == "sqlite" :: 2]
 
 
 @contextmanager
@@ -106,11 +114,11 @@ def say_twice(canaries: Canaries, name: str, target: Target) -> None:
     canaries.answered(target.send_json(body, **{"Idempotency-Key": mark}), other)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_no_body_header_or_address_leaks(registry: Registry, targets: Targets, part: int) -> None:
     welcome = 0
     with searched(registry) as canaries:
-        for name in NAMES[part::4]:
+        for name in of_this_engine(registry, NAMES)[part::2]:
             welcome += say_every_field(canaries, name, targets[name])
             say_around(canaries, name, targets[name])
             say_twice(canaries, name, targets[name])
@@ -120,18 +128,16 @@ def test_no_body_header_or_address_leaks(registry: Registry, targets: Targets, p
     assert any(sent.stored for sent in canaries.sent)
 
 
-def _operations(document: Any) -> Iterator[tuple[str, str, list[str]]]:
+def _operations(document: Any) -> Iterator[Operation]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             asked = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
             yield method.upper(), path, asked
 
 
-def say_to_every_route(canaries: Canaries, document: Any, send: Send) -> int:
-    """Marks in each path parameter, query parameter and header of every route there is, and in a body of marks."""
-    routes = 0
-    for method, path, asked in _operations(document):
-        routes += 1
+def say_to_each(canaries: Canaries, operations: Iterable[Operation], send: Send) -> None:
+    """Marks in each path parameter, query parameter and header of these routes, and in a body of marks."""
+    for method, path, asked in operations:
         place, body = path, None
         while "{" in place:
             place = place.partition("{")[0] + canaries.mark("path", path) + place.partition("}")[2]
@@ -154,7 +160,6 @@ def say_to_every_route(canaries: Canaries, document: Any, send: Send) -> int:
             for data in (form, {**form, own: own}, {"grant_type": "client_credentials", name: own}):
                 canaries.answered(send("POST", path, data=data))
                 canaries.answered(send("POST", path, data=data, auth=(own, own)))
-    return routes
 
 
 def sender(http: Any, tokens: list[str]) -> Send:
@@ -174,17 +179,18 @@ def sender(http: Any, tokens: list[str]) -> Send:
 def test_no_address_query_header_or_form_of_any_route_leaks(registry: Registry, world: World) -> None:
     people = [world.staff_a, world.monitor, world.admin, world.analyst, world.custodian]
     send = sender(registry.client, [person.token for person in people])
+    operations = of_this_engine(registry, _operations(registry.app.openapi()))
     with searched(registry) as canaries:
-        routes = say_to_every_route(canaries, registry.app.openapi(), send)
+        say_to_each(canaries, operations, send)
     require_none(canaries)
-    assert routes > 45
+    assert len(operations) > 45
 
 
 def test_a_served_process_says_none_of_it_on_its_output(live_server: LiveServer) -> None:
     canaries = Canaries()
     with live_study(live_server) as live:
-        document = live.http.get("/v1/openapi.json").json()
-        say_to_every_route(canaries, document, sender(live.http, [live.staff.token, live.admin.token]))
+        operations = list(_operations(live.http.get("/v1/openapi.json").json()))
+        say_to_each(canaries, operations[::4], sender(live.http, [live.staff.token, live.admin.token]))
         _enrol_marked(canaries, live)
     log = live_server.log.read_text()
     assert '"event": "request"' in log
