@@ -38,7 +38,7 @@ class Page:
         self._cursor: str | None = query.cursor  # type: ignore[attr-defined]
         self._context = self._seal_context(actor, query)
         self._actor = actor
-        self._sites = actor.sites_at(getattr(query, "study", None), getattr(query, "site", None))
+        self._query = query
 
     @cached_property
     def _begun(self) -> dict[int, str]:
@@ -80,7 +80,8 @@ class Page:
     def _merged(self, statement: Rows, keys: Sequence[Any], ascending: bool, site: Any) -> Rows:
         """A page of each site, and the page of them all: no database merges the sites' parts of an index by itself; it
         would sort all rows of all sites for each page."""
-        each = [self._ordered(statement.where(site == one), keys, ascending) for one in self._sites]
+        sites = self._actor.sites_at(getattr(self._query, "study", None), getattr(self._query, "site", None))
+        each = [self._ordered(statement.where(site == one), keys, ascending) for one in sites]
         if len(each) < 2:
             return each[0] if each else self._ordered(statement, keys, ascending)
         found = union_all(*(select(one.subquery()) for one in each)).subquery()
