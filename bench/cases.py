@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
+from app.access import Actor, load_actor
+from app.database import Database
 from app.models.account import Role
+from app.permissions import Permission
+from app.security.keys import load_keyring
+from app.security.tokens import TokenAuthority
 from app.settings import Settings
 from bench.load import Request
 from bench.measure import Case, asked
@@ -29,6 +34,12 @@ class Place:
     server: Server
     visits: Iterator[bytes]
     """Visits that nobody has posted yet."""
+
+    def monitor(self, permission: Permission) -> Actor:
+        """Whom the registry takes the monitor for."""
+        claims = TokenAuthority(load_keyring(self.settings), self.settings).verify(self.seeded.tokens[Role.monitor])
+        with Database(self.settings) as database:
+            return load_actor(database, claims, permission)
 
     def get(self, path: str, role: Role = Role.monitor) -> Request:
         headers = {"Authorization": f"Bearer {self.seeded.tokens[role]}"}

@@ -8,14 +8,11 @@ from itertools import cycle
 
 from sqlmodel import select
 
-from app.access import load_actor
 from app.database import Database
-from app.models.account import Role
 from app.models.audit import AuditChain
 from app.models.change import ChangeFilter
 from app.permissions import Permission
 from app.security.keys import load_keyring
-from app.security.tokens import TokenAuthority
 from app.services.changes import Places
 from bench.cases import PAGE, VISIT, Place, page_of
 from bench.ground import Ground, Group, Target, rates
@@ -52,10 +49,6 @@ def _schedules(place: Place) -> Request:
 
 def _near_the_end(place: Place) -> str:
     """A place in the feed behind which each site has fifty changes, as the monitor would keep it."""
-    keyring = load_keyring(place.settings)
-    claims = TokenAuthority(keyring, place.settings).verify(place.seeded.tokens[Role.monitor])
-    with Database(place.settings) as database:
-        actor = load_actor(database, claims, Permission.change_read)
-        with database.read() as session:
-            heads = {chain.site_id: max(0, chain.seq - 50) for chain in session.exec(select(AuditChain))}
-    return Places(keyring, actor, ChangeFilter()).written(heads)
+    with Database(place.settings) as database, database.read() as session:
+        heads = {chain.site_id: max(0, chain.seq - 50) for chain in session.exec(select(AuditChain))}
+    return Places(load_keyring(place.settings), place.monitor(Permission.change_read), ChangeFilter()).written(heads)

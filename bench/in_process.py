@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastapi.testclient import TestClient
-
 from app import schema
 from app.database import Database
 from app.main import create_app
 from app.security.keys import new_key_file, write_key_file
+from tests.direct import DirectClient
 from tests.postgres import new_database, postgres_server, settings_of
 from tests.world import Registry
 
@@ -24,7 +23,7 @@ def registry_of(engine: str, folder: Path) -> Iterator[Registry]:
         with Database(own) as database:
             schema.upgrade(database)
             app = create_app(own)
-            with TestClient(app) as client:
+            with DirectClient(app) as client:
                 yield Registry(app, client, database)
 
 

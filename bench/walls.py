@@ -11,14 +11,10 @@ from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql import psycopg as dialect
 from sqlmodel import col
 
-from app.access import Actor, load_actor
-from app.database import Database
-from app.models.account import Role
+from app.access import Actor
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventFilter
 from app.permissions import Permission
-from app.security.keys import load_keyring
-from app.security.tokens import TokenAuthority
 from app.services import adverse_events, ae_lists
 from bench.cases import Place
 from bench.ground import Ground, Group, Target, rates
@@ -37,7 +33,7 @@ def walls(ground: Ground) -> Group:
         if not connection.exec_driver_sql("SELECT 1 FROM pg_roles WHERE rolname = %s", (UNBOUND,)).first():
             made = f"CREATE ROLE {UNBOUND} LOGIN PASSWORD '{UNBOUND}' BYPASSRLS IN ROLE {SERVER_ROLE}"
             connection.exec_driver_sql(made)
-    actor = _monitor(main)
+    actor = main.monitor(Permission.adverse_event_read)
     listed = ", ".join(str(site) for site in sorted(actor.site_ids))
     statements = {
         "AE page": _page(actor, main.seeded.site),
@@ -51,12 +47,6 @@ def walls(ground: Ground) -> Group:
         wall = f"{name}, row-level security"
         targets.append(Target(f"{wall}: on / off", *rates(f"{wall} off", f"{wall} on"), most=most))
     return Group(found, targets)
-
-
-def _monitor(place: Place) -> Actor:
-    claims = TokenAuthority(load_keyring(place.settings), place.settings).verify(place.seeded.tokens[Role.monitor])
-    with Database(place.settings) as database:
-        return load_actor(database, claims, Permission.adverse_event_read)
 
 
 def _page(actor: Actor, site: str) -> str:
