@@ -243,8 +243,9 @@ def test_what_lies_in_the_database_shows_nothing_of_a_file(world: World, waiting
         kept = {row.name: row for row in session.exec(mine)}
         files = session.exec(select(ExtractFile).where(ExtractFile.extract_id == key(waiting))).all()
     assert len({file.sealed_key for file in files}) == len(files)
+    words = {word for word in text.split() if len(word) > 5}  # shorter ones come by chance in random bytes
     for row in kept.values():
-        assert not any(word in row.content for word in (b"subject", b"Extract", text[:16]))
+        assert not any(word in row.content for word in (b"subject", b"Extract", *words))
     keyring = world.registry.app.state.keyring
     places = {one.name: chunks.place_of(keyring, key(waiting), one.build, one.name, one.sealed_key) for one in files}
     readme, other = kept["README.txt"], places["manifest.json"]
