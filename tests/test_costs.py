@@ -74,10 +74,11 @@ MERGED = 8 * 51
 
 @dataclass
 class Step:
-    """One step of a plan: what it does, and to how many rows (SQLite does not say)."""
+    """One step of a plan: what it does, to how many rows and by which index (SQLite says both in `does`, or not)."""
 
     does: str
     rows: float = 0
+    index: str = ""
 
 
 def explained(place: Place, name: str) -> list[tuple[str, list[Step]]]:
@@ -107,7 +108,7 @@ def _plan(connection: Any, statement: str, given: Any, on_sqlite: bool) -> list[
 
 
 def _steps(node: dict[str, Any]) -> list[Step]:
-    here = Step(f"{node['Node Type']} {node.get('Relation Name', '')}".strip(), node["Plan Rows"])
+    here = Step(f"{node['Node Type']} {node.get('Relation Name', '')}".strip(), node["Plan Rows"], node.get("Index Name", ""))
     return [here, *(step for inner in node.get("Plans", ()) for step in _steps(inner))]
 
 
@@ -136,6 +137,11 @@ def test_a_list_is_read_in_its_own_order(place: Place, name: str) -> None:
         for before, step in pairwise(plan):
             if step.does == "USE TEMP B-TREE FOR ORDER BY" and "LIMIT" in statement:
                 assert before.does.startswith("SCAN anon_"), f"{statement}\n{plan}"  # a page, limited already
+
+
+def test_serious_events_are_not_sought_among_all_others(place: Place) -> None:
+    seen = explained(place, "serious adverse events of a site")
+    assert [one for _, plan in seen for one in plan if "ix_adverse_event_serious" in (one.index or one.does)], seen
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import now, one_of
@@ -89,6 +89,12 @@ class AdverseEvent(SQLModel, table=True):
         Index("ix_adverse_event_page", "site_id", "created_at", "id"),
         Index("ix_adverse_event_pid", "site_id", "pid"),
         Index("ix_adverse_event_due", "site_id", "due_at"),
+        Index(
+            "ix_adverse_event_serious",
+            *("site_id", "created_at", "id"),
+            postgresql_where=text("serious"),
+            sqlite_where=text("serious = 1"),
+        ),
     )
 
     site_id: int = Field(primary_key=True)
