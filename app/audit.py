@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from sqlalchemy.dialects import sqlite
 from sqlmodel import Session, SQLModel
 
 from app.models.audit import AuditChain, AuditEntry
-from app.models.base import canonical_json, now, table_of, utc_text, values
+from app.models.base import canonical_json, from_json, now, table_of, utc_text, values
 from app.request_id import current_request_id
 
 _ENTRIES, _CHAINS = table_of(AuditEntry), table_of(AuditChain)
@@ -142,10 +143,15 @@ def snapshot(row: SQLModel) -> dict[str, Any]:
 def remembered(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a row that is a plain dict."""
     return {
-        name: json.loads(value) if name in JSON_TEXT and value is not None else plain(value)
+        name: from_json(value) if name in JSON_TEXT and value is not None else plain(value)
         for name, value in row.items()
-        if name not in _NEVER and (name not in _BOOKKEEPING or f"{table}.{name}" in _FACTS)
+        if _is_remembered(table, name)
     }
+
+
+@cache
+def _is_remembered(table: str, name: str) -> bool:
+    return name not in _NEVER and (name not in _BOOKKEEPING or f"{table}.{name}" in _FACTS)
 
 
 def plain(value: Any) -> Any:

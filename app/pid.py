@@ -40,15 +40,20 @@ def _powers() -> list[int]:
     return powers
 
 
+def _column(first: int, second: int) -> dict[str, int]:
+    """What each symbol adds to the two check symbols at one position: c1 in the upper five bits, c2 in the lower."""
+    return {symbol: _multiply(value, first) << 5 | _multiply(value, second) for symbol, value in _VALUE.items()}
+
+
 _POWER = _powers()
+_COLUMNS = [_column(_POWER[position], _POWER[2 * position]) for position in range(1, DATA_SYMBOLS + 1)]
 
 
 def _check_symbols(data: str) -> str:
-    first = second = 0
-    for position, symbol in enumerate(data, start=1):
-        first ^= _multiply(_VALUE[symbol], _POWER[position])
-        second ^= _multiply(_VALUE[symbol], _POWER[2 * position])
-    return ALPHABET[first] + ALPHABET[second]
+    both = 0
+    for column, symbol in zip(_COLUMNS, data, strict=True):
+        both ^= column[symbol]
+    return ALPHABET[both >> 5] + ALPHABET[both & 31]
 
 
 def complete(data: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Self
 
+from pydantic_core import to_json
 from sqlalchemy import Table, insert
 from sqlalchemy.dialects import sqlite
 from sqlmodel import Session, SQLModel
@@ -82,7 +83,7 @@ def _in_one_statement(session: Session, writes: Writes, answers: Sequence[Mappin
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps(rows, default=audit.plain)
+    return to_json(rows).decode()
 
 
 @cache

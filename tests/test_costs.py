@@ -108,7 +108,9 @@ def _plan(connection: Any, statement: str, given: Any, on_sqlite: bool) -> list[
 
 
 def _steps(node: dict[str, Any]) -> list[Step]:
-    here = Step(f"{node['Node Type']} {node.get('Relation Name', '')}".strip(), node["Plan Rows"], node.get("Index Name", ""))
+    here = Step(
+        f"{node['Node Type']} {node.get('Relation Name', '')}".strip(), node["Plan Rows"], node.get("Index Name", "")
+    )
     return [here, *(step for inner in node.get("Plans", ()) for step in _steps(inner))]
 
 

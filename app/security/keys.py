@@ -5,7 +5,6 @@ HKDF (RFC 5869) for everything else, one purpose each, so that no key is used tw
 """
 
 import base64
-import hashlib
 import hmac
 import json
 import os
@@ -151,7 +150,7 @@ class Keyring:
     def digest(self, purpose: Purpose, *parts: bytes) -> str:
         """Keyed SHA-256, hex. Parts are separated, so that no two lists of parts give the same input."""
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-        return hmac.new(self.derived(purpose), message, hashlib.sha256).hexdigest()
+        return hmac.digest(self.derived(purpose), message, "sha256").hex()
 
 
 def new_key_file(demo: bool = False) -> KeyFile:

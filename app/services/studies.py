@@ -2,7 +2,9 @@
 
 import json
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -63,14 +65,14 @@ def site_by_code(session: Session, actor: Actor, study: str, site: str) -> Site:
 
 def protocol_of(session: Session, version_id: int) -> Protocol:
     """The protocol of a stored version. Kept in memory for good: versions are immutable."""
-    key = (str(session.get_bind().engine.url), version_id)
-    if key not in _PROTOCOLS:
+    known = _PROTOCOLS.setdefault(session.get_bind().engine, {})
+    if version_id not in known:
         text = session.exec(select(ProtocolVersion.definition).where(ProtocolVersion.id == version_id)).one()
-        _PROTOCOLS[key] = stored_protocol(json.loads(text))
-    return _PROTOCOLS[key]
+        known[version_id] = stored_protocol(json.loads(text))
+    return known[version_id]
 
 
-_PROTOCOLS: dict[tuple[str, int], Protocol] = {}
+_PROTOCOLS: WeakKeyDictionary[Engine, dict[int, Protocol]] = WeakKeyDictionary()
 
 
 def create_study(session: Session, actor: Actor, body: StudyCreate) -> Study:

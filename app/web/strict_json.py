@@ -44,13 +44,7 @@ class StrictRequest(Request):
 def parse_json(raw: bytes) -> Any:
     """The value of a JSON text. Raises MalformedJson."""
     try:
-        return json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_refuse,
-            parse_int=_int,
-            parse_float=_float,
-        )
+        return _STRICT.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError):
         raise MalformedJson from None
 
@@ -77,3 +71,6 @@ def _float(text: str) -> float:
     if value in (float("inf"), float("-inf")) or len(text) > _MAX_DIGITS:
         raise ValueError
     return value
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse, parse_int=_int, parse_float=_float)
