@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 
 from app.services.grants import SITE_ROLES
 from tests.server import PASSWORD, LiveServer
-from tests.world import Caller, protocol_definition
+from tests.world import Caller, label, protocol_definition
 
 PROBLEM_KEYS = {"type", "title", "status", "code", "detail", "instance", "request_id", "errors"}
 Census = dict[str, tuple[int, int]]
@@ -148,7 +148,7 @@ class LiveStudy:
         return {
             "study": self.study,
             "site": self.site,
-            "site_local_id": f"L{uuid4().int % 10**7}",
+            "site_local_id": label(),
             "age_at_consent": 41,
             "sex": "F",
             "screened_on": "2025-01-02",
