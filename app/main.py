@@ -55,7 +55,7 @@ from app.services.builder import Builder
 from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
-from app.web import contract, logs, metrics, oauth, problems
+from app.web import contract, logs, metrics, oauth, problems, tracing
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 from app.web.rates import Rates
@@ -106,9 +106,11 @@ BROWSERS: Mapping[str, Any] = {
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application of one deployment. Raises KeysUnusable when its keys are missing or weak."""
+    """The application of one deployment. Raises KeysUnusable when its keys are missing or weak, and
+    TracingUnavailable."""
     settings = settings or Settings()
     logs.configure(settings)
+    traced = tracing.provider(settings)
     app = FastAPI(
         title="Research Registry",
         version=__version__,
@@ -118,9 +120,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/v1/openapi.json",
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # spans hold paths with pids, and query strings
+        telemetry={
+            "tracing": traced is not None,
+            "tracer_provider": traced,
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,  # they hold values that were sent
+        },
     )
-    app.state.settings = settings
+    app.state.settings, app.state.traced = settings, traced
     app.state.database = Database(settings, for_server=True)
     watch(app.state.database.engine, metrics.CONNECTIONS.inc, metrics.CONNECTIONS.dec)
     app.state.keyring = load_keyring(settings)
@@ -159,6 +167,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.builder.stop()
     app.state.database.dispose()
     metrics.leave()
+    if app.state.traced is not None:
+        app.state.traced.shutdown()
 
 
 def _operation_id(route: APIRoute) -> str:

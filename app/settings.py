@@ -214,6 +214,10 @@ class Settings(BaseSettings):
     metrics_token: Annotated[SecretStr | None, Field(min_length=16)] = None
     """The bearer secret with which a monitoring system reads `/metrics`; none closes it."""
 
+    traces_endpoint: str | None = None
+    """Where an OpenTelemetry collector takes traces by OTLP over HTTP, such as `http://collector:4318/v1/traces`; none
+    sends none. Needs the package's extra `tracing`."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least grave kind of log line that is written."""
 

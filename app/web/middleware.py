@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.request_id import set_request_id
-from app.web import metrics, prefix
+from app.web import metrics, prefix, tracing
 from app.web.problems import failure
 
 log = structlog.get_logger()
@@ -83,4 +83,5 @@ class RequestFrame:
                 status=status,
                 milliseconds=round(seconds * 1000, 1),
                 actor=str(actor.account_id) if (actor := scope.get("state", {}).get("actor")) else None,
+                **tracing.named(),
             )
