@@ -1,5 +1,6 @@
 """Builds of extracts: one at a time, taken over when a worker dies, never half there for anybody."""
 
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -140,6 +141,28 @@ def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
     sizes = {file["name"]: file["bytes"] for file in read["files"]}
     for name, size in sizes.items():
         assert len(world.analyst.get(f"{waiting}/files/{name}").content) == size
+
+
+def test_a_worker_keeps_its_lease_while_rows_take_longer_than_it(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two workers would take a large extract from each other for good."""
+    monkeypatch.setattr(building, "LEASE", timedelta(seconds=1))
+    written = extract_csv.parts
+    others: list[bool] = []
+
+    def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
+        if not others:
+            time.sleep(2)
+            others.append(built(world))
+        yield from written(session, columns, statement)
+
+    monkeypatch.setattr(extract_csv, "parts", parts)
+    assert built(world)
+    assert others == [False]
+    with world.registry.database.read() as session:
+        assert session.exec(select(ExtractBuild).where(ExtractBuild.extract_id == key(waiting))).all() == []
+    assert status(world, waiting) == "ready"
 
 
 def test_many_workers_build_an_extract_once(world: World, waiting: str) -> None:

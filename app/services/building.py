@@ -7,15 +7,16 @@ bytes, and a build that was left half done is forgotten.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from threading import Event, Thread
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import or_
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, col, delete, select
 
@@ -69,6 +70,10 @@ class Claim(NamedTuple):
     def held(self) -> sa.ColumnElement[bool]:
         """The row of the lease, while it is this attempt's."""
         return (col(ExtractBuild.extract_id) == self.extract_id) & (col(ExtractBuild.build) == self.build)
+
+    def renewed(self) -> sa.Update:
+        """The lease from now on, while it is this attempt's."""
+        return sa.update(ExtractBuild).where(self.held).values(leased_until=now() + LEASE)
 
 
 def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool] = lambda: False) -> bool:
@@ -124,7 +129,7 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     with database.read() as session:
         extract = session.get_one(Extract, claim.extract_id)
         study = session.get_one(Study, extract.study_id)
-    with Files(database, claim.extract_id, claim.build, progress.kept) as files:
+    with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
         with _moment(database, extract) as tables:
             for file, parts in tables:
                 progress.rows += files.write(file, parts, counted=True).rows or 0
@@ -134,14 +139,34 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
         _finish(session, extract.id, files.rows(keyring), files.manifest)
 
 
+@contextmanager
+def _beating(database: Database, claim: Claim) -> Iterator[None]:
+    """Renews the lease by the clock: the first rows of a large extract may take longer than it lasts, and two workers
+    would then take it from each other for good."""
+    over = Event()
+
+    def beat() -> None:
+        while not over.wait(LEASE.total_seconds() / 4):
+            with suppress(SQLAlchemyError, DatabaseUnavailable), database.write() as session:  # the next beat may do it
+                session.execute(claim.renewed())
+
+    thread = Thread(target=beat, name="extract-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class _Progress:
-    """Renews the lease with each chunk that is written. Raises BuildLost."""
+    """Sees with each chunk that is written whether the lease still holds. Raises BuildLost."""
 
     def __init__(self, claim: Claim, stopping: Callable[[], bool]) -> None:
         self._claim, self._stopping, self.rows = claim, stopping, 0
 
     def kept(self, session: Session) -> None:
-        renewed = sa.update(ExtractBuild).where(self._claim.held).values(leased_until=now() + LEASE, rows=self.rows)
+        renewed = self._claim.renewed().values(rows=self.rows)
         if self._stopping() or session.execute(renewed).rowcount != 1:  # type: ignore[attr-defined]
             raise BuildLost
 
