@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
@@ -147,7 +148,7 @@ def test_every_order_ends_in_the_same_state(world: World, batch: int, part: int)
 @pytest.mark.parametrize("seed", range(120 if ALL else 2))
 def test_any_batching_with_doubles_and_retries_ends_in_the_same_state(world: World, seed: int) -> None:
     """As apps do whose answers get lost: acts sent again in other batches, and while the first call is under way."""
-    random, acts = Random(seed), six(world)
+    random, acts, staff = Random(seed), six(world), world.staff_a
     sent = acts + random.choices(acts, k=3)
     random.shuffle(sent)
     told: dict[str, Row] = {}
@@ -156,9 +157,31 @@ def test_any_batching_with_doubles_and_retries_ends_in_the_same_state(world: Wor
         batch, sent = sent[:size], sent[size:]
         copies = random.choice([1, 1, 2])
         with ThreadPoolExecutor(copies) as calls:
-            for answer in calls.map(lambda batch: sync(world.staff_a, *batch), [batch] * copies):
+            for answer in calls.map(lambda batch: sync(staff, *batch), [batch] * copies):
                 told |= answer
-    told = sync(world.staff_a, *acts)
+    told = sync(staff, *acts)
+    assert {one["result"] for one in told.values()} == {"replayed"}
+    assert state(world, acts[0], told) == ["2025-01-27", 3, 20, "mild"]
+
+
+def test_a_call_that_comes_too_late_does_not_undo_what_another_stored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends a correction whose record the other call has meanwhile corrected twice, and is refused."""
+    acts, staff, overtaken = six(world), world.staff_a, threading.Event()
+    sent, [first] = Courier._sent, [one for one in acts if one.get("if_match") == f"@{acts[1]['id']}"]
+
+    async def late(courier: Courier, one: Operation, made: Any) -> httpx.Response:
+        if str(one.id) == first["id"] and not overtaken.is_set():
+            overtaken.set()
+            await asyncio.to_thread(sync, staff, *acts)
+        return await sent(courier, one, made)
+
+    monkeypatch.setattr(Courier, "_sent", late)
+    told = sync(staff, *acts[:5])
+    assert overtaken.is_set()
+    assert {one["problem"] for one in told.values()} == {None}
+    told = sync(staff, *acts)
     assert {one["result"] for one in told.values()} == {"replayed"}
     assert state(world, acts[0], told) == ["2025-01-27", 3, 20, "mild"]
 

@@ -115,9 +115,11 @@ class Shelf:
         return waiting, made
 
     def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
-        """What became of an act."""
+        """What became of an act. One that is stored stays so, whatever a call that was slower is told of it."""
         with self.database.write() as session:
             row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
+            if row.state == SyncState.stored:
+                return
             row.updated_at = now()
             if made is not None:
                 row.state, row.location, row.etag, row.sealed = SyncState.stored, made.location, made.etag, None
