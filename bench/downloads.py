@@ -1,7 +1,7 @@
-"""A group of cases: an extract of all outcomes of the large registry over HTTP, from approval to the last byte of
-outcomes.csv or outcomes.parquet, beside psql's own copy of the same columns. PostgreSQL only.
+"""A group of cases: an extract of the large registry over HTTP, from approval to the last byte of outcomes.csv or
+outcomes.parquet, beside psql's own copy of the same columns of all its tables, since all are in it. PostgreSQL only.
 
-What memory a build takes, and how long it takes without HTTP: python -m bench.extracts
+Of outcomes alone, what memory a build takes, and how long it takes without HTTP: python -m bench.extracts
 """
 
 import time
@@ -13,7 +13,7 @@ import httpx
 
 from app.models.account import Role
 from bench.cases import Place
-from bench.extracts import OUTCOMES, copied
+from bench.extracts import OTHERS, OUTCOMES, copied
 from bench.ground import Ground, Group, Target, rates
 from bench.load import Slice
 from bench.measure import Case
@@ -34,7 +34,8 @@ def downloads(ground: Ground) -> Group:
     made: list[str] = []
 
     def copy() -> float:
-        return copied(str(place.settings.owner_database_url), made[-1], OUTCOMES)
+        url = str(place.settings.owner_database_url)
+        return sum(copied(url, made[-1], table) for table in (OUTCOMES, *OTHERS))
 
     cases = [
         _once(f"extract {form}", place, lambda form=form: _extract(client, place, form, made))

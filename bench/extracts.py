@@ -13,13 +13,10 @@ On SQLite: the same with --engine sqlite, divided by the copy that the run on Po
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +31,7 @@ from app.services import building
 from app.settings import Settings
 from bench import machine
 from bench.seed import INSTRUMENTS, VISITS, Seeded, Volume, seed
-from bench.serving import database_of, server_of, settings_for
-from tests.server import free_port, registry_command
+from bench.serving import database_of, served, server_of, settings_for
 
 FROM = "FROM extract_subject s JOIN {0} t ON t.site_id = s.site_id AND t.pid = s.pid"
 OUTCOMES = (
@@ -162,9 +158,9 @@ def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
     """Approved, built and downloaded over HTTP from one worker, whose memory tells what it took."""
     custodian, analyst = ({"Authorization": f"Bearer {seeded.tokens[role]}"} for role in (Role.custodian, Role.analyst))
     path = f"/v1/extracts/{extract}"
-    with _serving(settings) as (process, base), httpx.Client(base_url=base, timeout=600) as http:
+    with served(settings) as server, httpx.Client(base_url=server.base_url, timeout=600) as http:
         http.get(path, headers=analyst).raise_for_status()
-        before, started = _peak(str(process)), time.perf_counter()
+        before, started = _peak(str(server.pid)), time.perf_counter()
         verdict = {"decision": "approve", "reason": "measuring"}
         key = {**custodian, "Idempotency-Key": extract}
         http.post(f"{path}/approval", json=verdict, headers=key).raise_for_status()
@@ -176,31 +172,8 @@ def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
             answer.raise_for_status()
             for part in answer.iter_raw(1 << 20):
                 size += len(part)
-        seconds, grown = time.perf_counter() - started, (_peak(str(process)) - before) / 1024
+        seconds, grown = time.perf_counter() - started, (_peak(str(server.pid)) - before) / 1024
     return {"seconds": seconds, "approved": approved, "ready": ready, "megabytes": grown, "bytes": size}
-
-
-@contextmanager
-def _serving(settings: Settings) -> Iterator[tuple[int, str]]:
-    port = free_port()
-    places = {"REGISTRY_DATABASE_URL": settings.database_url, "REGISTRY_KEY_FILE": str(settings.key_file)}
-    if settings.owner_database_url:
-        places["REGISTRY_OWNER_DATABASE_URL"] = settings.owner_database_url
-    environment = {**os.environ, "REGISTRY_ENVIRONMENT": "demo", **places}
-    command = registry_command("serve", "--port", str(port))
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    base = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"{base}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield process.pid, base
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def _peak(process: str = "self") -> int:
