@@ -1,17 +1,20 @@
 """A served registry in a process of its own."""
 
+import io
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 
+from app.cli import main
 from tests.postgres import as_server, new_database
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,9 +43,24 @@ def registry_command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
 
 
+def typed(variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `registry ...` does and says where only these variables are set, in this process: the imports of a new one
+    would take most of the time."""
+    output, errors, mask, code = io.StringIO(), io.StringIO(), os.umask(0o077), None
+    with patch.dict(os.environ, variables, clear=True), patch.object(sys, "argv", ["registry", *arguments]):
+        try:
+            with redirect_stdout(output), redirect_stderr(errors):
+                main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            os.umask(mask)
+    return subprocess.CompletedProcess(arguments, int(code or 0), output.getvalue(), errors.getvalue())
+
+
 @contextmanager
 def running_server(folder: Path, database_url: str, workers: int = 1, **settings: str) -> Iterator[LiveServer]:
-    """`registry init` and `registry serve`, as an operator runs them."""
+    """`registry init`, and `registry serve` as an operator runs it."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
         "REGISTRY_ENVIRONMENT": "demo",
@@ -51,7 +69,8 @@ def running_server(folder: Path, database_url: str, workers: int = 1, **settings
         "REGISTRY_ADMIN_PASSWORD": PASSWORD,
         **settings,
     }
-    subprocess.run(registry_command("init"), env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    made = typed(environment, "init")
+    assert made.returncode == 0, made.stderr
     port = free_port()
     log = folder / "server.log"
     process = _started(port, environment, log, workers)

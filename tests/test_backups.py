@@ -23,7 +23,7 @@ from app.services.backups import BackupRefused
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
 from tests.postgres import as_server, new_database, settings_of
-from tests.test_commands import typed
+from tests.server import typed
 from tests.world import Registry, World
 
 JOURNAL = "erasures.jsonl"

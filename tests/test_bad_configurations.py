@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from app.database import Database
 from app.security.keys import new_key_file, write_key_file
 from app.settings import SecretsFolderMissing, Settings, secret
-from tests.server import free_port
-from tests.test_commands import typed
+from tests.server import free_port, typed
 
 SECRET = "hunter2-Zq7MARKq7Z"
 CLOSED = f"postgresql+psycopg://registry:{SECRET}@127.0.0.1:{free_port()}/registry"

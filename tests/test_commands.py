@@ -1,27 +1,23 @@
 """`registry user`, `client`, `grant` and `keys`, as an operator types them."""
 
-import io
 import json
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from sqlmodel import Session, col, select
 
-from app.cli import main
 from app.database import Database
 from app.models.account import ClientSecret
 from app.models.audit import AuditEntry
 from app.settings import Settings
 from tests.conftest import ENGINES
 from tests.postgres import new_database
-from tests.server import ROOT, registry_command
+from tests.server import ROOT, registry_command, typed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,7 +48,7 @@ def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def _set_up(environment: dict[str, str]) -> dict[str, str]:
-    subprocess.run(registry_command("init"), env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert typed(environment, "init").returncode == 0
     return environment
 
 
@@ -61,18 +57,6 @@ def run(environment: dict[str, str]) -> Run:
     """`registry ...` in this process: starting a new one for each command would take most of the time."""
 
     return lambda *arguments, **variables: typed({**environment, **variables}, *arguments)
-
-
-def typed(variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What `registry ...` does and says where only these variables are set."""
-    output, errors, mask = io.StringIO(), io.StringIO(), os.umask(0o077)
-    with patch.dict(os.environ, variables, clear=True), patch.object(sys, "argv", ["registry", *arguments]):
-        try:
-            with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as end:
-                main()
-        finally:
-            os.umask(mask)
-    return subprocess.CompletedProcess(arguments, int(end.value.code or 0), output.getvalue(), errors.getvalue())
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import ROOT, running_server
-from tests.test_commands import FENCE, typed
+from tests.server import ROOT, running_server, typed
+from tests.test_commands import FENCE
 from tests.world import PROTOCOL
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()

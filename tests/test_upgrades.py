@@ -19,8 +19,8 @@ from app.settings import Settings
 from tests.conftest import ENGINES
 from tests.old_rows import Old, insert_rows
 from tests.postgres import new_database, settings_of
-from tests.server import ROOT
-from tests.test_commands import refused, typed, variables
+from tests.server import ROOT, typed
+from tests.test_commands import refused, variables
 from tests.world import Caller
 
 CONFIG = Config(ROOT / "alembic.ini")
