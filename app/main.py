@@ -123,9 +123,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={
             "tracing": traced is not None,
             "tracer_provider": traced,
+            "auto_configure": False,
             "metrics": False,
-            "logs": False,
-            "auto_configure": False,  # they hold values that were sent
+            "logs": False,  # these hold what was sent
         },
     )
     app.state.settings, app.state.traced = settings, traced

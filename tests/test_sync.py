@@ -255,6 +255,23 @@ def test_a_discarded_act_is_gone_and_remembered(world: World) -> None:
     assert {row.sealed for row in rows} == {None}
 
 
+def test_a_call_that_comes_too_late_does_not_bring_back_what_was_discarded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, staff, sent = act("/v1/participants", world.enrolment(age_at_consent=-1)), world.staff_a, Courier._sent
+    place, decision = f"/v1/sync/{wrong['id']}/resolution", {"decision": "discard", "reason": "entered twice"}
+
+    async def late(courier: Courier, one: Operation, made: Any) -> httpx.Response:
+        assert (await asyncio.to_thread(staff.post, place, decision)).is_success
+        return await sent(courier, one, made)
+
+    monkeypatch.setattr(Courier, "_sent", late)
+    sync(staff, wrong)
+    assert staff.get("/v1/sync", state="refused").json()["items"] == []
+    (kept,) = staff.get("/v1/sync", state="discarded").json()["items"]
+    assert (kept["id"], kept["body"], kept["problem"]) == (wrong["id"], None, None)
+
+
 def test_an_act_that_waits_for_what_never_comes_can_be_pointed_elsewhere(world: World) -> None:
     person, visit, *_ = six(world)
     sync(world.staff_a, visit)

@@ -115,10 +115,11 @@ class Shelf:
         return waiting, made
 
     def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
-        """What became of an act. One that is stored stays so, whatever a call that was slower is told of it."""
+        """What became of an act. What is stored stays so, and a refusal counts only for an act that still waits: a
+        slower call may be told one of what another call stored, or somebody discarded."""
         with self.database.write() as session:
             row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
-            if row.state == SyncState.stored:
+            if row.state == SyncState.stored or (made is None and row.state != SyncState.waiting):
                 return
             row.updated_at = now()
             if made is not None:
