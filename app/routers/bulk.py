@@ -92,6 +92,14 @@ _RESULT = {
 }
 
 
+_ANSWERS = {
+    200: "Each line was stored, or replayed; with dry_run: each line is valid",
+    207: "Some lines were refused; each line's result says what became of it",
+    422: "With atomic: a line was refused, and none is stored",
+}
+"""In words of our own: Python's name of 422 depends on its version."""
+
+
 def _body(noun: Noun) -> dict[str, Any]:
     """What the route takes and gives, for its description: the body is never declared, as it is read line by line."""
     record = {"$ref": f"#/components/schemas/{noun.shape.__name__}"}
@@ -119,7 +127,7 @@ def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
 
 
 for _permission, _noun in NOUNS.items():
-    _told = {code: {"content": {NDJSON: {"schema": _RESULT}}} for code in (200, 207, 422)}
+    _told = {code: {"description": told, "content": {NDJSON: {"schema": _RESULT}}} for code, told in _ANSWERS.items()}
     router.add_api_route(
         f"{_noun.path.removeprefix('/v1')}/bulk",
         _endpoint(_permission),
