@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,6 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant, VaultIdentity
 from app.models.visit import Visit
 from app.settings import Settings
-from bench import forked
 from tests.hostile import LiveStudy, live_study
 from tests.postgres import postgres_server
 from tests.server import LiveServer, restart, served
@@ -129,9 +128,10 @@ class Load:
             self._kept("adverse-events", result["location"], result["result"] == "replayed")
 
     def _sent(self, client: httpx.Client, path: str, headers: dict[str, str], content: bytes) -> httpx.Response:
-        """Until it is answered, whatever happens to the server meanwhile."""
+        """Until it is answered, whatever happens to the server meanwhile. Raises TimeoutError: it stays away."""
         signed = {"Authorization": f"Bearer {self._live.staff.token}", "Content-Type": "application/json", **headers}
-        while True:
+        last = time.monotonic() + 6 * PATIENCE_SECONDS
+        while time.monotonic() < last:
             try:
                 answer = client.post(path, content=content, headers=signed)
                 if answer.status_code < 500:
@@ -140,6 +140,7 @@ class Load:
             except httpx.TransportError:
                 kind = "no answer"
             self._refused(kind)
+        raise TimeoutError("the server stays away")
 
     def _refused(self, kind: str) -> None:
         """What is sent again after a moment."""
@@ -165,7 +166,7 @@ def refusal(answer: httpx.Response) -> str:
     return f"{answer.status_code} {problem.get('code', 'without a problem document')}{lacking}"
 
 
-def disturb(server: LiveServer, kills: int, seed: int, start: Callable[[LiveServer], None] = restart) -> Report:
+def disturb(server: LiveServer, kills: int, seed: int) -> Report:
     """Kill the server so many times, and say what is wrong afterwards."""
     report, moments = Report(), random.Random(seed)
     with live_study(server) as live:
@@ -176,7 +177,7 @@ def disturb(server: LiveServer, kills: int, seed: int, start: Callable[[LiveServ
                 server.process.kill()
                 server.process.wait()
                 report.kills += 1
-                start(server)
+                restart(server)
             load.wait_for(MOST_BETWEEN)
         owner = server.environment.get("REGISTRY_OWNER_DATABASE_URL", server.database_url)
         with Database(Settings(environment="demo", database_url=owner)) as database:
@@ -230,7 +231,7 @@ def main() -> None:
         server_url(options.engine) as url,
         served(Path(name), url) as server,
     ):
-        report = disturb(server, options.kills, options.seed, forked.restart)
+        report = disturb(server, options.kills, options.seed)
     print(
         f"{options.engine}: {report.kills} kills, {report.acknowledged} records acknowledged, {report.sent_again} "
         f"requests sent again, {report.replayed} answers heard on a later try, {len(report.faults)} faults"

@@ -11,7 +11,7 @@ from itertools import chain, groupby
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Date, Table, bindparam, insert, select, text, update
 
 from app import audit
 from app.models.adverse_event import AdverseEvent
@@ -94,7 +94,8 @@ def _trust(connection: Connection) -> None:
 def _run(connection: Connection, statement: str, source: str = "", **given: Any) -> None:
     speech = _SPEECH[connection.dialect.name]
     said = statement.format(new_id=speech["new_id"], at=speech["at"].format(source))
-    connection.execute(text(said), given)
+    typed = [bindparam(name, type_=Date()) for name, value in given.items() if isinstance(value, date)]
+    connection.execute(text(said).bindparams(*typed), given)
 
 
 def _people(kept: Kept, pids: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,15 @@
 """The framework's test client, with a shorter way to the application: a request crosses to its event loop once, and not
 eight times. The tests send some hundred thousand requests."""
 
+import sys
+from importlib.util import find_spec
 from typing import Self
 
 import httpx2
 from fastapi.testclient import TestClient
+
+if find_spec("sniffio") is None:  # or the transport looks for it on the whole path, twice a request
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 class DirectClient(TestClient):

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import httpx
 
 from app.cli import main
+from tests.forked import Forked
 from tests.postgres import as_server, new_database
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,7 @@ class LiveServer:
     base_url: str
     database_url: str
     environment: Mapping[str, str]
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     admin_username: str = ADMIN
     admin_password: str = field(default=PASSWORD, repr=False)
@@ -116,10 +117,14 @@ def another(server: LiveServer, log: Path) -> Iterator[LiveServer]:
         second.process.wait(30)
 
 
-def _started(port: int, environment: Mapping[str, str], log: Path, workers: int = 1) -> subprocess.Popen[bytes]:
-    command = registry_command("serve", "--port", str(port), "--workers", str(workers))
+def _started(
+    port: int, environment: Mapping[str, str], log: Path, workers: int = 1
+) -> subprocess.Popen[bytes] | Forked:
+    arguments = ("serve", "--port", str(port), "--workers", str(workers))
+    if workers == 1:
+        return Forked(arguments, environment, log, ROOT)
     with log.open("ab") as output:
-        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
+        return subprocess.Popen(registry_command(*arguments), env=environment, cwd=ROOT, stdout=output, stderr=output)
 
 
 def until_ready(server: LiveServer) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ from app.models.account import ClientSecret
 from app.models.audit import AuditEntry
 from app.settings import Settings
 from tests.conftest import ENGINES
+from tests.pasted import blocks, pasted
 from tests.postgres import new_database
-from tests.server import ROOT, registry_command, typed
+from tests.server import ROOT, typed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WHY = ("--reason", "on leave")
 
 
@@ -182,23 +181,12 @@ DOCUMENTED = {
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_the_documented_commands_run(tmp_path: Path, name: str) -> None:
-    """As pasted, a process for each; what they do on either database, the tests above show."""
+def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """On SQLite; what they do on either database, the tests above show."""
+    monkeypatch.chdir(tmp_path)
     environment = _set_up(variables(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}"))
     page, told = DOCUMENTED[name]
-    script = "".join(code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == name)
-    command = " ".join(f"'{part}'" for part in registry_command())
-    pasted = f'registry() {{ {command} "$@"; }}\n{script}'
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", pasted],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert told in done.stdout
+    assert told in pasted(blocks(page, name), environment)
 
 
 @pytest.mark.parametrize(

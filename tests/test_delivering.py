@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,6 +24,7 @@ from app.models.base import now
 from app.models.notification import EventType
 from app.services.delivering import BATCH, LEASE, pause
 from app.settings import Settings
+from tests.forked import Forked
 from tests.office import LOOPBACK, Office
 from tests.outbox_cases import a_subscription
 from tests.receivers import Receiver, running_receiver
@@ -312,10 +315,8 @@ def environment(office: Office) -> dict[str, str]:
     }
 
 
-def worker(office: Office, *arguments: str) -> subprocess.Popen[bytes]:
-    line = registry_command("deliver", *arguments)
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(line, env=environment(office), cwd=ROOT, stdout=quiet, stderr=quiet)
+def worker(office: Office, *arguments: str) -> Forked:
+    return Forked(("deliver", *arguments), environment(office), Path(os.devnull), ROOT)
 
 
 def test_the_messages_of_a_killed_worker_come_back(office: Office, receiver: Receiver) -> None:

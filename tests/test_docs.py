@@ -25,13 +25,13 @@ from app.pid import display, normalise
 from app.protocol.instruments import instruments
 from app.settings import Settings
 from tests.instruments_page import INSTRUMENTS, ITEMS, SCORES, instrument_rows, item_rows, score_rows
+from tests.pasted import FENCE
 from tests.server import free_port
 from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from app.database import Database
 from app.security.keys import new_key_file, write_key_file
 from app.settings import Settings
 from tests.postgres import as_server, new_database
-from tests.server import ROOT, registry_command
+from tests.server import typed
 
 Look = Mapping[str, tuple[bool, str]]
 
@@ -41,9 +40,7 @@ def migrated(given: dict[str, str], url: str, owner: str | None) -> dict[str, st
 
 def look(environment: Mapping[str, str], **changes: str) -> tuple[int, Look]:
     outside = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    command = registry_command("doctor", "--json")
-    given = {**outside, **environment, **changes}
-    done = subprocess.run(command, env=given, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = typed({**outside, **environment, **changes}, "doctor", "--json")
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return done.returncode, {one["check"]: (one["well"], one["told"]) for one in found}
 

@@ -18,7 +18,7 @@ from app.security.rotation import SPREAD_SECONDS, RotationRefused, replace_key_f
 from app.security.sealing import seal, unseal
 from app.security.tokens import TokenAuthority
 from app.settings import Settings
-from tests.server import ROOT, LiveServer, registry_command, running_server
+from tests.server import LiveServer, running_server, typed
 
 SUBJECT = UUID("00000000-0000-4000-8000-000000000001")
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -131,8 +131,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def keys_command(server: LiveServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = registry_command("keys", *arguments)
-    return subprocess.run(line, env=dict(server.environment), cwd=ROOT, capture_output=True, text=True, check=False)
+    return typed(server.environment, "keys", *arguments)
 
 
 def _eventually(holds: Callable[[], bool], seconds: float) -> bool:
@@ -160,7 +159,7 @@ def test_no_valid_token_is_refused_while_keys_rotate_under_load(served: LiveServ
 
     def load(number: int) -> None:
         with httpx.Client(base_url=served.base_url) as http:
-            while not done.wait(0.05):  # often enough to meet each step, and the machine is left to other tests
+            while not done.wait(0.2):  # often enough to meet each step, and the machine is left to other tests
                 fresh = http.post("/v1/auth/sessions", json=credentials).json()["access_token"] if number else old
                 for token in (old, fresh):
                     answer = http.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
