@@ -68,14 +68,17 @@ def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind
             assert problem["status"] == status, target.path
 
 
-@pytest.mark.parametrize("key", [MARK, f"{MARK}\0", f"\ud800{MARK}", f"{MARK}/~ é", "x" * 70_000, ""], ids=range(6))
+UNKNOWN = (MARK, f"{MARK}\0", f"\ud800{MARK}", f"{MARK}/~ é", "x" * 70_000, "")
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str, key: str) -> None:
+def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str) -> None:
     target = targets[name]
-    body = target.with_unknown(key)
+    bodies = [target.with_unknown(key) for key in UNKNOWN]
     with nothing_kept(targets):
-        problem = require_problem(target.send_json(body), MARK, "x" * 100, "\\ud800")
-    assert [error["code"] for error in problem["errors"]] in ([], ["extra_forbidden"], ["string_unicode"])
+        for body in bodies:
+            problem = require_problem(target.send_json(body), MARK, "x" * 100, "\\ud800")
+            assert [error["code"] for error in problem["errors"]] in ([], ["extra_forbidden"], ["string_unicode"])
 
 
 FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (

@@ -262,7 +262,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (told.exists() and serves(json.loads(told.read_text() or "{}").get("base_url"))):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline

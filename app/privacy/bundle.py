@@ -46,13 +46,16 @@ def header(columns: Sequence[Column]) -> bytes:
     return (",".join(column.name for column in columns) + "\n").encode()
 
 
-def csv_parts(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """A table as CSV, without its header. The first column is an id; what follows it is the same in many rows, and is
-    written once."""
-    ids, others = _Written(columns[:1]), _Written(columns[1:])
+def csv_parts(rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    """A table that was made here as CSV, without its header."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
     waiting = iter(rows)
     while batch := list(islice(waiting, BATCH)):
-        yield "".join([f"{ids[row[:1]]},{others[row[1:]]}\n" for row in batch]).encode()
+        writer.writerows([cell(value) for value in row] for row in batch)
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
 
 
 class UnsafeText(Exception):
@@ -73,31 +76,11 @@ def require_no_formula(part: bytes) -> None:
         raise UnsafeText
 
 
-class _Written(dict[Any, str]):
-    """How these columns were written for each combination of values so far, up to a bound."""
-
-    def __init__(self, columns: Sequence[Column]) -> None:
-        super().__init__()
-        self._booleans = [column.type == "boolean" for column in columns]
-
-    def __missing__(self, values: Sequence[Any]) -> str:
-        if len(self) >= 20_000:
-            self.clear()
-        cells = [
-            cell(bool(value) if is_boolean and value is not None else value)
-            for value, is_boolean in zip(values, self._booleans, strict=True)
-        ]
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="").writerow([*cells, ""])  # one empty cell alone would be quoted
-        written = self[values] = text.getvalue()[:-1]
-        return written
-
-
 def dataset_json(
     name: str, columns: Sequence[Column], table: Iterable[bytes], rows: int, origin: Origin
 ) -> Iterator[bytes]:
-    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row. As in
-    `csv_parts`, what follows the id is written once."""
+    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row. The
+    first column is an id; what follows it is the same in many rows, and is written once."""
     yield canonical_json(_head(name, columns, rows, origin)).encode() + b"\n"
     others, lines = _AsJson(columns[1:]), _text_lines(table)
     next(lines)

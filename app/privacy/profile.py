@@ -34,8 +34,8 @@ _SAFE = r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*"
 SAFE_TEXT = re.compile(_SAFE, re.ASCII)
 """Text that may stand in a CSV cell: it can never begin a spreadsheet formula."""
 
-SAFE_PATTERN = f"^{_SAFE}$"
-"""The same for PostgreSQL, whose `$` is the end of the text and not of a line."""
+SAFE_PATTERN = rf"\A{_SAFE}\Z"
+"""The same for the databases, of the whole text."""
 
 
 OWN_CODES = frozenset(

@@ -27,7 +27,7 @@ class AggregateRows:
     def csv(self, session: Session, _file: str, columns: Sequence[Column]) -> Iterator[bytes]:
         """All tables, one figure a row."""
         yield bundle.header(columns)
-        yield from bundle.csv_parts(columns, self._figures(session))
+        yield from bundle.csv_parts(self._figures(session))
 
     def _figures(self, session: Session) -> Iterator[Cell]:
         people = self._people(session)

@@ -1,14 +1,15 @@
-"""A statement's rows as CSV, as the profile writes them. PostgreSQL writes the text itself (COPY): the rows never
-become Python objects. SQLite's rows do, one by one."""
+"""A statement's rows as CSV, as the profile writes them. The database writes the text itself, and the cells never
+become Python objects: PostgreSQL by COPY, SQLite by an expression that joins the cells of a row."""
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import psycopg
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.waiting import Ready, Wait
-from sqlalchemy import ColumnElement, case, null
+from sqlalchemy import ColumnElement, Integer, case, cast, func, null
 from sqlmodel import Session
 
 from app.access import Rows
@@ -27,15 +28,31 @@ def parts(session: Session, columns: Sequence[Column], statement: Rows) -> Itera
     yield bundle.header(columns)
     on_postgresql = session.get_bind().dialect.name == "postgresql"
     typed = any(column.typed for column in columns)  # then each cell was looked at
-    for part in (_copied if on_postgresql else _written)(session, columns, statement):
+    for part in (_copied if on_postgresql else _joined)(session, columns, statement):
         if not typed:
             bundle.require_no_formula(part)
         yield part
 
 
-def _written(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
-    query = as_at.rewound(session, statement).execution_options(yield_per=bundle.BATCH)
-    yield from bundle.csv_parts(columns, session.connection().execute(query))
+def _joined(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
+    cells = [
+        _quoted(_shown(one, column), column) for one, column in zip(statement.selected_columns, columns, strict=True)
+    ]
+    line = reduce(lambda row, cell: row.op("||")(",").op("||")(cell), cells).op("||")("\n")
+    query = as_at.rewound(session, statement.with_only_columns(line.label("line"), maintain_column_froms=True))
+    lines = session.connection().execute(query.execution_options(yield_per=bundle.BATCH)).scalars()
+    for batch in lines.partitions(bundle.BATCH):
+        yield "".join(batch).encode()
+
+
+def _quoted(value: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
+    """A cell as COPY writes it. Only what somebody typed can hold a comma, and nothing holds a quotation mark."""
+    if column.type == "number":
+        whole = cast(value, Integer)
+        value = case((value == whole, whole), (value.is_not(None), func.shortest(value)))
+    elif column.typed:
+        value = case((func.instr(value, ",") > 0, '"' + value + '"'), else_=value)
+    return func.coalesce(value, "")
 
 
 def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:

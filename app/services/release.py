@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ from app.privacy.tables import BASE
 from app.protocol.definition import Protocol
 from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
+from app.writing import Writes, store
 
 OLDEST = 90
 """Ages from here on are one group, even under an agreement (45 CFR 164.514(b)(2)(i)(C))."""
@@ -35,7 +37,11 @@ OLDEST = 90
 APART = timedelta(days=90)
 """Between tables of different people, so that no single arrival can be read from their difference."""
 
+BATCH = 5_000
+"""People who are read or stored at a time."""
+
 _SUBJECTS = table_of(ExtractSubject)
+Class = tuple[str | None, ...]
 _CLASS = ("age_group", "sex", "race", "country", "status")
 
 
@@ -63,8 +69,8 @@ class Cohort(NamedTuple):
     protocols: Mapping[int, Protocol]
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
-    rows: list[dict[str, Any]]
-    """As they are to be stored."""
+    rows: Iterator[dict[str, Any]]
+    """As they are to be stored, made when they are."""
 
 
 _ALONE = 12
@@ -91,13 +97,13 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        rows = _rows(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        rows = _rows(session, row, people, protocols, map(_exact, people), frozenset())
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
     if row.profile == ExtractProfile.aggregate:
         _require_apart(session, row, {person.pid for person in people})
-        rows = _rows(session, row, people, protocols, [_exact(person) for person in people], frozenset())
+        rows = _rows(session, row, people, protocols, map(_exact, people), frozenset())
         return Cohort(BASE * (len(people) // BASE), protocols, None, None, rows)
     earlier = _held_by_same_organisation(session, row)
     raw = [_raw(person) for person in people]
@@ -105,7 +111,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     ledger = _ledger(session, earlier, {people[index].pid for index in kept}, accept_difference)
     blanked = _all_serious(session, row.study_id, people, chosen)
-    shown = [dict(zip(_CLASS, chosen.classes[index], strict=True)) for index in kept]
+    shown = [chosen.classes[index] for index in kept]
     rows = _rows(session, row, [people[index] for index in kept], protocols, shown, blanked)
     marks = fingerprints(session, row.study_id, {people[index].pid for index in kept})
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger, marks)
@@ -145,10 +151,10 @@ def _raw(person: Row[Any]) -> tuple[Any, ...]:
     return person.age_at_consent, person.sex, person.race, person.country, person.status
 
 
-def _exact(person: Row[Any]) -> dict[str, str | None]:
+def _exact(person: Row[Any]) -> Class:
     age = person.age_at_consent
     shown = None if age is None else f"GE{OLDEST}" if age >= OLDEST else str(age)
-    return dict(zip(_CLASS, (shown, person.sex, coded(person.race, RACES), person.country, person.status), strict=True))
+    return shown, person.sex, coded(person.race, RACES), person.country, person.status
 
 
 def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
@@ -196,14 +202,12 @@ def _ledger(session: Session, earlier: Sequence[Extract], new: set[str], accepte
     return {"earlier_extracts": len(earlier), "smallest_difference": K, "verdict": verdict}
 
 
-def _all_serious(
-    session: Session, study_id: int, people: Sequence[Row[Any]], chosen: Generalised
-) -> frozenset[tuple[str | None, ...]]:
+def _all_serious(session: Session, study_id: int, people: Sequence[Row[Any]], chosen: Generalised) -> frozenset[Class]:
     """Classes in which everybody had a serious event: to be in one would tell it."""
     event = table_of(AdverseEvent).c
     statement = sa.select(event.pid).join(Site, col(Site.id) == event.site_id).where(col(Site.study_id) == study_id)
     serious = set(session.execute(statement.where(event.serious)).scalars())
-    members: dict[tuple[str | None, ...], list[bool]] = defaultdict(list)
+    members: dict[Class, list[bool]] = defaultdict(list)
     for person, its_class, kept in zip(people, chosen.classes, chosen.kept, strict=True):
         if kept:
             members[its_class].append(person.pid in serious)
@@ -215,14 +219,14 @@ def _rows(
     row: Extract,
     people: Sequence[Row[Any]],
     protocols: Mapping[int, Protocol],
-    shown: Sequence[Mapping[str, str | None]],
-    blanked: frozenset[tuple[str | None, ...]],
-) -> list[dict[str, Any]]:
+    shown: Iterable[Class],
+    blanked: frozenset[Class],
+) -> Iterator[dict[str, Any]]:
     anchors = _anchors(session, row.study_id, people, protocols)
     names, places = _held_by_project(session, row)
     subjects = subject_ids((person.pid for person in people), names)
     groups = site_groups(Counter(person.site_id for person in people), places, K)
-    return [
+    return (
         {
             "extract_id": row.id,
             "site_id": person.site_id,
@@ -230,17 +234,20 @@ def _rows(
             "subject": subjects[person.pid],
             "anchor_on": anchors[person.pid],
             "site_group": groups[person.site_id],
-            **traits,
-            "serious_shown": tuple(traits.values()) not in blanked,
+            **dict(zip(_CLASS, traits, strict=True)),
+            "serious_shown": traits not in blanked,
         }
         for person, traits in zip(people, shown, strict=True)
-    ]
+    )
 
 
 def keep(session: Session, row: Extract, cohort: Cohort) -> None:
     """Store who is in an extract. Raises KNotMet."""
     session.flush()
-    session.execute(sa.insert(_SUBJECTS), cohort.rows)
+    while batch := list(islice(cohort.rows, BATCH)):
+        subjects = Writes()
+        subjects.add(ExtractSubject, *batch)
+        store(session, subjects)
     if cohort.levels is not None:
         _require_k(session, row)
 
@@ -261,16 +268,20 @@ def _anchors(
 ) -> dict[str, date | None]:
     """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
     wanted = {code for protocol in protocols.values() for code in protocol.study_day_anchors}
-    held = session.exec(
-        select(Visit.pid, Visit.visit_code, col(Visit.occurred_on))
+    held = (
+        sa.select(*(table_of(Visit).c[name] for name in ("pid", "visit_code", "occurred_on")))
         .join(Site, col(Site.id) == col(Visit.site_id))
-        .where(Site.study_id == study_id, col(Visit.visit_code).in_(wanted), Visit.occurrence == 1)
-    ).all()
-    dates: dict[str, dict[str, date]] = defaultdict(dict)
-    for symbols, code, on in held:
-        if on is not None:
-            dates[symbols][code] = on
-    return {one.pid: protocols[one.protocol_version_id].day_one(dates[one.pid]) for one in people}
+        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(wanted), col(Visit.occurrence) == 1)
+        .order_by(col(Visit.pid))
+    )
+    versions = {one.pid: one.protocol_version_id for one in people}
+    anchors = dict.fromkeys(versions)
+    rows = session.execute(held.execution_options(yield_per=BATCH))
+    for pid, theirs in groupby(rows, key=lambda row: row.pid):
+        if pid in versions:
+            days = {row.visit_code: row.occurred_on for row in theirs if row.occurred_on is not None}
+            anchors[pid] = protocols[versions[pid]].day_one(days)
+    return anchors
 
 
 def _require_k(session: Session, row: Extract) -> None:
