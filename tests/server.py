@@ -129,12 +129,13 @@ def _started(
 
 def until_ready(server: LiveServer) -> None:
     deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{server.base_url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-        if server.process.poll() is not None:
-            break
+    with httpx.Client(base_url=server.base_url) as http:
+        while time.monotonic() < deadline:
+            try:
+                if http.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+            if server.process.poll() is not None:
+                break
     raise AssertionError(f"the server did not come up: {server.log.read_text()[-2000:]}")

@@ -1,5 +1,6 @@
 """More requests at once than there are threads and connections: all are answered, none waits for another for ever."""
 
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,10 +14,18 @@ AT_ONCE, ROUNDS = 80, 2
 """Twice the threads of a worker, twenty times its connections."""
 
 
+TLS = ssl.create_default_context()
+"""Made once: it takes longer than a request."""
+
+
 @pytest.fixture
 def study(live_server: LiveServer) -> Iterator[LiveStudy]:
     with live_study(live_server) as study:
         yield study
+
+
+def connection(study: LiveStudy) -> httpx.Client:
+    return httpx.Client(base_url=study.server.base_url, timeout=60, trust_env=False, verify=TLS)
 
 
 def statuses(study: LiveStudy, method: str, paths: list[str], body: object = None, **headers: str) -> set[int]:
@@ -24,7 +33,7 @@ def statuses(study: LiveStudy, method: str, paths: list[str], body: object = Non
     sent = {"Authorization": f"Bearer {study.staff.token}", **headers}
 
     def ask(path: str) -> int:
-        with httpx.Client(base_url=study.server.base_url, timeout=60, trust_env=False) as client:
+        with connection(study) as client:
             return client.request(method, path, json=body, headers=sent).status_code
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -42,7 +51,7 @@ def test_many_corrections_at_once_are_all_answered(study: LiveStudy) -> None:
     tags = {person.headers["Location"]: person.headers["ETag"] for person in people}
 
     def correct(path: str) -> int:
-        with httpx.Client(base_url=study.server.base_url, timeout=60, trust_env=False) as client:
+        with connection(study) as client:
             headers = {"Authorization": f"Bearer {study.staff.token}", "If-Match": tags[path]}
             body = {"age_at_consent": 52, "reason": "typed wrongly"}
             return client.patch(path, json=body, headers=headers).status_code
