@@ -120,6 +120,21 @@ def test_a_visit_of_before_takes_no_outcome_of_after_the_withdrawal(world: World
     assert world.staff_a.post("/v1/outcomes", outcome).status_code == 201
 
 
+def test_what_was_recorded_before_a_withdrawal_was_known_is_corrected_but_not_extended(world: World) -> None:
+    pid = world.enrolled()
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-02-03"))
+    withdraw(world, pid, "collection", "2025-02-01")
+
+    def amended(etag: str, **changes: Any) -> Response:
+        return world.staff_a.patch(visit.headers["Location"], {**changes, "reason": "typed wrongly"}, etag)
+
+    corrected = amended(visit.headers["ETag"], deviation_reason="Asked for by telephone")
+    assert corrected.status_code == 200, corrected.text
+    moved = amended(corrected.headers["ETag"], occurred_on="2025-02-02")
+    assert (moved.status_code, moved.json()["code"]) == (409, "collection_withdrawn")
+    assert amended(corrected.headers["ETag"], occurred_on="2025-01-31").status_code == 200
+
+
 @pytest.mark.parametrize("scope", ["dosing", "collection"])
 def test_no_dose_is_given_after_dosing_was_taken_back(world: World, scope: str) -> None:
     pid = world.enrolled()

@@ -184,7 +184,8 @@ def _findings(window: Window | None, dates: VisitDates) -> list[Finding]:
 def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
-    """Correct a visit. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
+    """Correct a visit. What was recorded stays, so a correction needs consent only for what it adds: another day, or a
+    therapy session. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
     pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
     hold = Hold.change if "therapy" in body.model_fields_set else Hold.as_it_is
     person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
@@ -199,8 +200,9 @@ def amend_visit(
         return detail(session, actor, visit_id)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
-    agreed = consents.agreed(session, person)
-    _require_in_study(ParticipantStatus(person.row.status), person.row.status_on, agreed, dates.occurred_on)
+    if differing & {"occurred_on", "therapy"}:
+        agreed = consents.agreed(session, person)
+        _require_in_study(ParticipantStatus(person.row.status), person.row.status_on, agreed, dates.occurred_on)
     definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window = _window(session, person, definition, row.occurrence)
     if "therapy" in differing:
