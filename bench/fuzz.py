@@ -31,6 +31,9 @@ CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
     *("response_headers_conformance", "response_schema_conformance"),
 )
+LONG = "86400"
+"""A role is asked for longer than a token lives; afterwards every answer would be 401."""
+
 STREAMS = "/v1/changes"
 """Waits for what is new, on purpose; tests/test_changes.py holds it to its description."""
 
@@ -120,10 +123,10 @@ def main() -> None:
 @contextmanager
 def _served(engine: str, folder: Path) -> Iterator[LiveServer]:
     if engine == "sqlite":
-        with served(folder, None) as server:
+        with served(folder, None, REGISTRY_ACCESS_TOKEN_SECONDS=LONG) as server:
             yield server
         return
-    with postgres_server() as url, served(folder, url) as server:
+    with postgres_server() as url, served(folder, url, REGISTRY_ACCESS_TOKEN_SECONDS=LONG) as server:
         yield server
 
 
