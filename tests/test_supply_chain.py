@@ -30,7 +30,7 @@ def licence(name: str) -> str | None:
     except PackageNotFoundError:
         return None
     classified = [line.rpartition(" :: ")[2] for line in told.get_all("Classifier") or () if line.startswith("License")]
-    stated = told["License-Expression"] or next(
+    stated = told.get("License-Expression") or next(
         (SAID_OTHERWISE[one] for one in classified if one in SAID_OTHERWISE), ""
     )
     return str(stated or told["License"] or "unknown")
