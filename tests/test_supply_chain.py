@@ -30,10 +30,11 @@ def licence(name: str) -> str | None:
     except PackageNotFoundError:
         return None
     classified = [line.rpartition(" :: ")[2] for line in told.get_all("Classifier") or () if line.startswith("License")]
-    stated = told.get("License-Expression") or next(
-        (SAID_OTHERWISE[one] for one in classified if one in SAID_OTHERWISE), ""
-    )
-    return str(stated or told["License"] or "unknown")
+    expressed = told.get_all("License-Expression") or [
+        SAID_OTHERWISE[one] for one in classified if one in SAID_OTHERWISE
+    ]
+    stated = [*expressed, *(told.get_all("License") or ())]
+    return str(stated[0]) if stated else "unknown"
 
 
 def test_every_licence_is_known_and_listed() -> None:
