@@ -30,10 +30,8 @@ def licence(name: str) -> str | None:
     except PackageNotFoundError:
         return None
     classified = [line.rpartition(" :: ")[2] for line in told.get_all("Classifier") or () if line.startswith("License")]
-    expressed = told.get_all("License-Expression") or [
-        SAID_OTHERWISE[one] for one in classified if one in SAID_OTHERWISE
-    ]
-    stated = [*expressed, *(told.get_all("License") or ())]
+    mapped = [SAID_OTHERWISE[one] for one in classified if one in SAID_OTHERWISE]
+    stated = [*(told.get_all("License-Expression") or mapped), *(told.get_all("License") or ())]
     return str(stated[0]) if stated else "unknown"
 
 
