@@ -292,7 +292,7 @@ def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> Non
         cursor.execute("PRAGMA recursive_triggers=ON")
         cursor.execute("SELECT key FROM json_each('[]')")  # declared once, while a declaration is still allowed
         cursor.close()
-        connection.create_function("shortest", 1, repr, deterministic=True)  # of a number that comes back the same
+        connection.create_function("shortest", 1, repr, deterministic=True)  # text that reads back as the number
         if for_server:
             connection.set_authorizer(sqlite_wall.allowed)
 
