@@ -51,8 +51,8 @@ def fuzz(
     report = Report()
     with live_study(server) as live:
         ids = _records(live)
-        for role in roles:
-            caller = _caller(live, role)
+        callers = {role: _caller(live, role) for role in roles}  # now: signing in is fuzzed too, and throttled then
+        for role, caller in callers.items():
             (folder / "schemathesis.toml").write_text(_configuration(caller.token, ids))
             _run(server, folder, role, examples, phases, report)
     owner = server.environment.get("REGISTRY_OWNER_DATABASE_URL", server.database_url)
