@@ -128,8 +128,9 @@ def _complete_answers(operation: dict[str, Any], statuses: set[str]) -> None:
         lines |= problem  # of the whole upload, when it is no list of lines at all
     else:
         answers.pop("422", None)
-    if "201" in answers and any(one["name"] == "dry_run" for one in operation.get("parameters", ())):
-        would = _would(answers["201"]["content"]["application/json"]["schema"])
+    made = answers.get("201") or answers.get("202")
+    if made and any(one["name"] == "dry_run" for one in operation.get("parameters", ())):
+        would = _would(made["content"]["application/json"]["schema"])
         answers["200"] = {
             "description": "With dry_run: what would be answered; nothing is stored",
             "content": {"application/json": {"schema": would}},
