@@ -40,8 +40,8 @@ _TEMPORARY = frozenset(
     }
 )
 _REWOUND = frozenset({"participant", "visit", "outcome", "outcome_score", "adverse_event"})
-_HARMLESS = frozenset({"mmap_size", "table_info", "table_xinfo"})
-"""Pragmas that describe a table, or say how the file is read."""
+_LOOKS = frozenset({"table_info", "table_xinfo"})
+"""Pragmas that only describe a table."""
 
 
 def allowed(action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None) -> int:
@@ -56,5 +56,5 @@ def allowed(action: int, first: str | None, second: str | None, database: str | 
     elif action == sqlite3.SQLITE_FUNCTION:
         fine = second != "load_extension"
     else:
-        fine = action == sqlite3.SQLITE_PRAGMA and first in _HARMLESS
+        fine = action == sqlite3.SQLITE_PRAGMA and first in _LOOKS
     return sqlite3.SQLITE_OK if fine else sqlite3.SQLITE_DENY

@@ -16,7 +16,6 @@ import multiprocessing
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -143,16 +142,16 @@ def built(settings: Settings) -> dict[str, Any]:
     with Database(settings, for_server=True) as database:
         with database.read() as session:
             session.exec(select(Account.id)).first()
-        keyring = load_keyring(settings)
-        with Memory() as memory:
-            started = time.perf_counter()
-            assert building.build_next(database, keyring)
-            taken = time.perf_counter() - started
+        keyring, before = load_keyring(settings), _peak()
+        started = time.perf_counter()
+        assert building.build_next(database, keyring)
+        taken = time.perf_counter() - started
+        grown = _peak() - before
         with database.read() as session:
             newest = select(ExtractFile).join(Extract, Extract.id == ExtractFile.extract_id)  # type: ignore[arg-type]
             files = session.exec(newest.order_by(Extract.created_at.desc())).all()  # type: ignore[attr-defined]
     rows = next(file.rows for file in files if file.name == LARGEST)
-    return {"seconds": taken, **memory.grown, "rows": rows}
+    return {"seconds": taken, "megabytes": grown / 1024, "rows": rows}
 
 
 def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
@@ -161,50 +160,26 @@ def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
     path = f"/v1/extracts/{extract}"
     with served(settings) as server, httpx.Client(base_url=server.base_url, timeout=600) as http:
         http.get(path, headers=analyst).raise_for_status()
-        with Memory(str(server.pid)) as memory:
-            started = time.perf_counter()
-            verdict = {"decision": "approve", "reason": "measuring"}
-            key = {**custodian, "Idempotency-Key": extract}
-            http.post(f"{path}/approval", json=verdict, headers=key).raise_for_status()
-            approved = time.perf_counter() - started
-            while http.get(path, headers=analyst).json()["status"] == "building":
-                time.sleep(0.05)
-            ready, size = time.perf_counter() - started, 0
-            with http.stream("GET", f"{path}/files/{LARGEST}", headers=analyst) as answer:
-                answer.raise_for_status()
-                for part in answer.iter_raw(1 << 20):
-                    size += len(part)
-            seconds = time.perf_counter() - started
-    return {"seconds": seconds, "approved": approved, "ready": ready, **memory.grown, "bytes": size}
+        before, started = _peak(str(server.pid)), time.perf_counter()
+        verdict = {"decision": "approve", "reason": "measuring"}
+        key = {**custodian, "Idempotency-Key": extract}
+        http.post(f"{path}/approval", json=verdict, headers=key).raise_for_status()
+        approved = time.perf_counter() - started
+        while http.get(path, headers=analyst).json()["status"] == "building":
+            time.sleep(0.05)
+        ready, size = time.perf_counter() - started, 0
+        with http.stream("GET", f"{path}/files/{LARGEST}", headers=analyst) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_raw(1 << 20):
+                size += len(part)
+        seconds, grown = time.perf_counter() - started, (_peak(str(server.pid)) - before) / 1024
+    return {"seconds": seconds, "approved": approved, "ready": ready, "megabytes": grown, "bytes": size}
 
 
-class Memory:
-    """How much a process grew: what is its own, and pages of files that the system shows it and takes back at will."""
-
-    def __init__(self, process: str = "self") -> None:
-        self._status, self._over = Path(f"/proc/{process}/status"), threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self.grown: dict[str, float] = {}
-
-    def __enter__(self) -> "Memory":
-        self._before = self._now()
-        self._most = self._before
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        own, mapped = (most - before for most, before in zip(self._most, self._before, strict=True))
-        self.grown = {"megabytes": own / 1024, "mapped": mapped / 1024}
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.02):
-            self._most = tuple(map(max, self._most, self._now()))
-
-    def _now(self) -> tuple[int, ...]:
-        status = self._status.read_text()
-        return tuple(int(status.partition(f"{name}:")[2].split()[0]) for name in ("RssAnon", "RssFile"))
+def _peak(process: str = "self") -> int:
+    """The most memory that a process had, in KiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def copied(url: str, extract: str, query: str) -> float:
@@ -229,12 +204,12 @@ def _print(rounds: list[dict[str, Any]], given: float | None) -> None:
         print(f"psql copy of {rounds[0]['csv']['rows']} rows {floor:.2f} s, of all four tables {all_of:.2f} s")
     for name in ("csv", "parquet", "csv served", "parquet served"):
         seconds = statistics.median(one[name]["seconds"] for one in rounds)
-        own, mapped = (max(one[name][kind] for one in rounds) for kind in ("megabytes", "mapped"))
+        memory = max(one[name]["megabytes"] for one in rounds)
         ratio = f", ratio {seconds / floor:.2f}" if floor else ""
         parts = "".join(
             f", {part} after {rounds[0][name][part]:.2f}" for part in ("approved", "ready") if "served" in name
         )
-        print(f"{name}: {seconds:.2f} s{parts}, memory +{own:.0f} MB (mapped +{mapped:.0f}){ratio}")
+        print(f"{name}: {seconds:.2f} s{parts}, memory +{memory:.0f} MB{ratio}")
 
 
 if __name__ == "__main__":

@@ -177,10 +177,11 @@ def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str
     profile = PROFILES[extract.profile]
     with database.read() as outer, one_moment(outer) as session:
         sites = sites_of(session, extract.study_id)
-        moment = as_at.as_at(session, as_at.read(extract.heads or "{}"), sites)
-        with within(session, sites), unhurried(session), moment:
-            rows = _rows(session, extract)
-            yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
+        with within(session, sites):
+            unhurried(session)
+            with as_at.as_at(session, as_at.read(extract.heads or "{}"), sites):
+                rows = _rows(session, extract)
+                yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
 
 
 def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:

@@ -1,7 +1,6 @@
 """What the rows of extracts are made of, as SQL: days, windows and rare codes, so that no date leaves the database."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -57,27 +56,15 @@ def _as_always(element: Any, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.clauses, **options))
 
 
-@contextmanager
-def unhurried(session: Session) -> Iterator[None]:
+def unhurried(session: Session) -> None:
     """The limits of requests are not those of reading a whole study. PostgreSQL does not know yet how many people are
-    in a new extract, and would plan loops for a handful: three times as long. SQLite reads a person's rows from all
-    over the file, page by page: it takes a third less where the system maps the file for it."""
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
+    in a new extract, and would plan loops for a handful: three times as long."""
+    if session.get_bind().dialect.name == "postgresql":
         for setting in ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", *_BULK):
-            connection.exec_driver_sql(f"SET LOCAL {setting}")
-        yield
-        return
-    connection.exec_driver_sql(f"PRAGMA mmap_size={_MAPPED}")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql("PRAGMA mmap_size=0")
+            session.connection().exec_driver_sql(f"SET LOCAL {setting}")
 
 
 _BULK = ("work_mem = '128MB'", "enable_nestloop = off")
-_MAPPED = 0x7FFF_0000
-"""The most that SQLite maps, in bytes."""
 
 
 def selected(*wanted: Any) -> Rows:

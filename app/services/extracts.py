@@ -101,7 +101,9 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
     """Store who is in it and the moment that it is of. An extract is of a whole study, whatever sites its custodian may
     see."""
     sites = sites_of(session, row.study_id)
-    with one_moment(session) as reading, within(reading, sites), unhurried(reading):
+    with one_moment(session) as reading, within(reading, sites):
+        if reading is not session:
+            unhurried(reading)
         heads = as_at.read(row.heads) if row.heads else as_at.heads_of(reading, sites)
         with as_at.as_at(reading, heads, sites):
             cohort = release.choose(reading, row, accept_difference)
