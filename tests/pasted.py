@@ -12,16 +12,17 @@ from tests.server import ROOT, typed
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: str, name: str) -> str:
-    """All blocks of a page that are fenced with this word."""
-    return "".join(code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == name)
+def blocks(page: str, name: str) -> list[str]:
+    """The blocks of a page that are fenced with this word."""
+    return [code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == name]
 
 
-def pasted(script: str, given: Mapping[str, str]) -> str:
+def pasted(scripts: list[str], given: Mapping[str, str]) -> str:
     """What it prints, in the present folder. Lines of ours run in this process, as a new one for each would take most
     of the time; what is between them runs in one shell each."""
     printed = ""
-    for ours, group in groupby(re.sub(r"\\\n *", "", script).splitlines(), lambda line: line.startswith("registry ")):
+    whole_lines = re.sub(r"\\\n *", "", "".join(scripts)).splitlines()
+    for ours, group in groupby(whole_lines, lambda line: line.startswith("registry ")):
         lines = list(group)
         printed += "".join(_registry(line, given) for line in lines) if ours else _shell("\n".join(lines), given)
     return printed

@@ -25,7 +25,7 @@ from app.pid import display, normalise
 from app.protocol.instruments import instruments
 from app.settings import Settings
 from tests.instruments_page import INSTRUMENTS, ITEMS, SCORES, instrument_rows, item_rows, score_rows
-from tests.pasted import FENCE
+from tests.pasted import FENCE, blocks
 from tests.server import free_port
 from tests.world import World
 
@@ -222,16 +222,12 @@ def test_refusals_come_in_the_documented_order(world: World) -> None:
     assert [answer.status_code for answer, _ in steps] == [status for _, status in steps]
 
 
-def fenced(page: str, language: str) -> list[str]:
-    return [code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == language]
-
-
 def test_an_exported_chain_verifies_with_the_documented_lines(world: World, tmp_path: Path) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, deviation_reason="Zug fiel aus, wörtlich: „morgen“ \\ \n 9 °C"))
     world.admin.post("/v1/clients", {"name": "Site app", "organisation": "Site A"})
-    (export,) = fenced("docs/audit.md", "sqlite" if world.registry.database.is_sqlite else "postgresql")
-    script, _ = fenced("docs/audit.md", "python")
+    (export,) = blocks("docs/audit.md", "sqlite" if world.registry.database.is_sqlite else "postgresql")
+    script, _ = blocks("docs/audit.md", "python")
     with world.registry.database.read() as session:
         lines = [one if isinstance(one, dict) else json.loads(one) for one in session.scalars(text(export))]
     entries = [entry for entry in lines if entry["site_id"] in {0, world.site_ids["A"]}]
@@ -262,7 +258,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 60
         while not (told.exists() and serves(json.loads(told.read_text() or "{}").get("base_url"))):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline
@@ -281,13 +277,13 @@ def serves(base_url: str | None) -> bool:
 
 
 def test_the_readmes_two_commands_are_the_demo_and_what_ci_runs() -> None:
-    assert fenced("README.md", "sh")[:2] == ["./registry demo\n", "./registry test\n"]
+    assert blocks("README.md", "sh")[:2] == ["./registry demo\n", "./registry test\n"]
     assert "./registry test" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 def test_the_readmes_tours_work_when_pasted_and_when_pasted_again(demo: Path) -> None:
     strict = 'curl() { command curl --fail-with-body "$@"; }\n'
-    pasted = strict + "".join(fenced("README.md", "sh")[2:])
+    pasted = strict + "".join(blocks("README.md", "sh")[2:])
     for _ in range(2):
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", pasted], cwd=demo, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

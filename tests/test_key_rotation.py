@@ -159,7 +159,7 @@ def test_no_valid_token_is_refused_while_keys_rotate_under_load(served: LiveServ
 
     def load(number: int) -> None:
         with httpx.Client(base_url=served.base_url) as http:
-            while not done.wait(0.2):  # often enough to meet each step, and the machine is left to other tests
+            while not done.wait(0.05):  # often enough to meet each step, and the machine is left to other tests
                 fresh = http.post("/v1/auth/sessions", json=credentials).json()["access_token"] if number else old
                 for token in (old, fresh):
                     answer = http.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
