@@ -26,8 +26,8 @@ NO_SITE = -1
 LOCK_MILLISECONDS = 3_000
 """How long a migration waits for a lock, and with it everybody behind it."""
 
-BUILDERS = 2
-"""Connections of a worker's extract builder, beside its pool."""
+BUILDERS = 3
+"""Connections of a worker's extract builder, beside its pool: one stores; one renews the lease, or reads too."""
 
 _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 """PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
@@ -66,7 +66,7 @@ class Database:
         self.server_role = make_url(served).username if owner is not None else None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _engine(settings, self.url, self.is_sqlite, for_server)
-        self._pool_size = settings.pool_size
+        self.pool_size = settings.pool_size
         self._reading = self.engine.execution_options(**{_OF_SESSION: True})
         self._writing = self.engine.execution_options(**{_OF_SESSION: True, _WRITES: True})
 
@@ -120,11 +120,11 @@ class Database:
             allowed = int(connection.exec_driver_sql("SHOW max_connections").scalar() or 0)
             reserved = int(connection.exec_driver_sql("SHOW superuser_reserved_connections").scalar() or 0)
         pools = 2 if self.vault is not None and _server(self.vault.url) == _server(self.url) else 1
-        wanted = workers * (pools * self._pool_size + BUILDERS)
+        wanted = workers * (pools * self.pool_size + BUILDERS)
         if wanted > allowed - reserved:
             also = ", as many for the vault on the same server" if pools == 2 else ""
             raise TooManyConnections(
-                f"{workers} workers with REGISTRY_POOL_SIZE={self._pool_size}{also} and {BUILDERS} more for extracts "
+                f"{workers} workers with REGISTRY_POOL_SIZE={self.pool_size}{also} and {BUILDERS} more for extracts "
                 f"need {wanted} connections; PostgreSQL has {allowed - reserved} to give."
             )
 

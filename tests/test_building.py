@@ -11,17 +11,18 @@ from uuid import UUID
 import pytest
 from cryptography.exceptions import InvalidTag
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, col, delete, select, update
+from sqlmodel import col, delete, select, update
 
+from app.database import Database
 from app.models.base import now
 from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile
 from app.security.keys import Keyring, new_key_file
 from app.security.sealing import SealBroken
-from app.services import building, chunks, extract_csv
+from app.services import building, chunks, extract_csv, extract_rows
 from app.services.builder import Builder
 from tests.conftest import BuildsAtOnce
 from tests.route_cases import UNDER_AGREEMENT
-from tests.world import World
+from tests.world import World, madrs
 
 
 class Killed(BaseException):
@@ -43,8 +44,10 @@ def key(path: str) -> UUID:
 
 
 def built(world: World, stopping: Callable[[], bool] = lambda: False) -> bool:
-    """A worker looks for something to build, and builds it."""
-    return building.build_next(world.registry.served, world.registry.app.state.keyring, stopping)
+    """A worker looks for something to build, with connections of its own, and builds it."""
+    app = world.registry.app
+    with Database(app.state.settings, for_server=True) as database:
+        return building.build_next(database, app.state.keyring, stopping)
 
 
 def status(world: World, path: str) -> str:
@@ -63,8 +66,8 @@ def dies_after(monkeypatch: pytest.MonkeyPatch, tables: int, fault: type[BaseExc
     """The worker ends when it has written so many tables."""
     written, count = extract_csv.parts, iter(range(tables))
 
-    def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
-        yield from written(session, columns, statement)
+    def parts(*asked: Any) -> Iterator[bytes]:
+        yield from written(*asked)
         if next(count, None) is None:
             raise fault
 
@@ -127,8 +130,8 @@ def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
     written = extract_csv.parts
     taken: list[bool] = []
 
-    def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
-        yield from written(session, columns, statement)
+    def parts(*asked: Any) -> Iterator[bytes]:
+        yield from written(*asked)
         if not taken:
             taken.append(True)
             lapse(world, waiting)
@@ -151,11 +154,11 @@ def test_a_worker_keeps_its_lease_while_rows_take_longer_than_it(
     written = extract_csv.parts
     others: list[bool] = []
 
-    def parts(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
+    def parts(*asked: Any) -> Iterator[bytes]:
         if not others:
             time.sleep(2)
             others.append(built(world))
-        yield from written(session, columns, statement)
+        yield from written(*asked)
 
     monkeypatch.setattr(extract_csv, "parts", parts)
     assert built(world)
@@ -278,3 +281,24 @@ def test_what_lies_in_the_database_shows_nothing_of_a_file(world: World, waiting
             wrong.unlocked(start, readme.content)
     with pytest.raises(SealBroken):
         chunks.place_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)
+
+
+def test_an_extract_read_in_many_stretches_has_the_same_rows(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite reads it so, some people at a time and several at once; each stretch is one person here."""
+    for score in range(5):
+        visit = world.visit(world.enrolled(), "UNS", "2025-02-01", outcomes=[madrs(score)])
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+    path = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}).headers["Location"]
+    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).is_success
+    with monkeypatch.context() as patch:
+        patch.setattr(extract_rows, "STRETCH", 1)
+        assert built(world)
+        assert built(world)
+    lines = world.analyst.get(f"{path}/files/outcomes.csv").text.splitlines()
+    assert len(lines) == 6
+    assert lines[1:] == sorted(lines[1:])
+    with world.registry.served.read() as session:
+        extract = session.get_one(Extract, key(path))
+    assert building.differing(world.registry.served, extract) == building.SAME

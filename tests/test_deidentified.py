@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from httpx2 import Response
-from sqlmodel import Session
 
 from app.privacy.lattice import K
 from app.services import extract_csv, release
@@ -242,8 +241,8 @@ def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
     visit = world.visit(pid, "UNS", "2025-02-01", outcomes=[madrs(2)])
     written = extract_csv.parts
 
-    def interrupted(session: Session, columns: Any, statement: Any) -> Iterator[bytes]:
-        yield from written(session, columns, statement)
+    def interrupted(*asked: Any) -> Iterator[bytes]:
+        yield from written(*asked)
         if not threads:
             threads.append(Thread(target=world.staff_a.post, args=("/v1/visits", visit)))
             threads[0].start()

@@ -11,6 +11,7 @@ from app.access import Rows
 from app.privacy import bundle
 from app.privacy.profile import Column
 from app.services import extract_csv
+from app.services.reading import Readers
 from tests.world import Registry
 
 COLUMNS = (
@@ -37,8 +38,8 @@ def statement(rows: list[tuple[Any, ...]]) -> Rows:
 
 
 def written(registry: Registry, rows: list[tuple[Any, ...]]) -> bytes:
-    with registry.served.read() as session:
-        return b"".join(extract_csv.parts(session, COLUMNS, statement(rows)))
+    with registry.served.read() as session, Readers([session]) as readers:
+        return b"".join(extract_csv.parts(readers, COLUMNS, statement(rows)))
 
 
 def as_the_profile_says(rows: list[tuple[Any, ...]]) -> bytes:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import BigInteger, CheckConstraint, Column, LargeBinary, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Reason, Shape, now, one_of
@@ -97,6 +97,7 @@ class ExtractSubject(SQLModel, table=True):
     """Who is in an extract, under which subject id: made before the files, so that SQL can join on it."""
 
     __tablename__ = "extract_subject"
+    __table_args__ = (Index("ix_extract_subject_order", "extract_id", "subject", unique=True),)
 
     extract_id: UUID = Field(primary_key=True, foreign_key="extract.id")
     site_id: int = Field(primary_key=True)

@@ -58,7 +58,10 @@ class OutcomeScore(SQLModel, table=True):
     """One score of an outcome, with the rule and version that computed it."""
 
     __tablename__ = "outcome_score"
-    __table_args__ = (ForeignKeyConstraint(["site_id", "outcome_id"], ["outcome.site_id", "outcome.id"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["site_id", "outcome_id"], ["outcome.site_id", "outcome.id"]),
+        {"sqlite_with_rowid": False},  # its rows are small and always sought by their key: one tree instead of two
+    )
 
     site_id: int = Field(primary_key=True)
     outcome_id: UUID = Field(primary_key=True)

@@ -30,12 +30,15 @@ RELEASED_INSTRUMENTS = frozenset(
 not: an answer there can be known of one person (GDPR article 9; design of de-identification). What is not named here
 stays."""
 
-_SAFE = r"[A-Za-z0-9][A-Za-z0-9 _./<>+:,()'-]*"
-SAFE_TEXT = re.compile(_SAFE, re.ASCII)
+_FIRST, _SAFE = "A-Za-z0-9", "A-Za-z0-9 _./<>+:,()'-"
+SAFE_TEXT = re.compile(f"[{_FIRST}][{_SAFE}]*", re.ASCII)
 """Text that may stand in a CSV cell: it can never begin a spreadsheet formula."""
 
-SAFE_PATTERN = rf"\A{_SAFE}\Z"
-"""The same for the databases, of the whole text."""
+SAFE_PATTERN = rf"\A{SAFE_TEXT.pattern}\Z"
+"""The same for PostgreSQL, of the whole text."""
+
+SAFE_GLOB, UNSAFE_GLOB = f"[{_FIRST}]*", f"*[^{_SAFE}]*"
+"""The same for SQLite, of text without NUL: like the first and not like the second."""
 
 
 OWN_CODES = frozenset(

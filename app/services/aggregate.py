@@ -21,13 +21,13 @@ _TRAITS = ("sex", "race", "country", "status", "planned_arm")
 
 
 class AggregateRows:
-    def __init__(self, extract_id: UUID) -> None:
-        self._id = extract_id
+    def __init__(self, session: Session, extract_id: UUID) -> None:
+        self._session, self._id = session, extract_id
 
-    def csv(self, session: Session, _file: str, columns: Sequence[Column]) -> Iterator[bytes]:
+    def csv(self, _file: str, columns: Sequence[Column]) -> Iterator[bytes]:
         """All tables, one figure a row."""
         yield bundle.header(columns)
-        yield from bundle.csv_parts(self._figures(session))
+        yield from bundle.csv_parts(self._figures(self._session))
 
     def _figures(self, session: Session) -> Iterator[Cell]:
         people = self._people(session)

@@ -7,7 +7,7 @@ bytes, and a build that was left half done is forgotten.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from threading import Event, Thread
 from typing import Any, NamedTuple
@@ -47,10 +47,14 @@ from app.services.extract_ends import end
 from app.services.extract_rows import ExtractRows
 from app.services.extract_sql import of_subject, selected, unhurried
 from app.services.outbox import tell
+from app.services.reading import Readers
 from app.services.studies import protocol_of, sites_of
 
 log = structlog.get_logger()
 LEASE = timedelta(seconds=60)
+READERS = 2
+"""Sessions that read an extract at once on SQLite."""
+
 ATTEMPTS = 5
 """After which an extract is given up: it is not the worker that fails."""
 
@@ -175,18 +179,32 @@ class _Progress:
 def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str, Iterator[bytes]]]]:
     """The tables of an extract as CSV, all of its moment, whatever was written since."""
     profile = PROFILES[extract.profile]
+    with ExitStack() as held:
+        sessions = [held.enter_context(_reading(database, extract)) for _ in range(_readers(database))]
+        rows = _rows(held.enter_context(Readers(sessions)), extract)
+        yield ((file, rows.csv(file, columns)) for file, columns in profile.files.items())
+
+
+def _readers(database: Database) -> int:
+    """PostgreSQL reads with several processes by itself. One connection of the pool is for storing."""
+    return min(READERS, max(1, database.pool_size - 1)) if database.is_sqlite else 1
+
+
+@contextmanager
+def _reading(database: Database, extract: Extract) -> Iterator[Session]:
+    """Sees the sites of the study as they were at the extract's moment."""
     with database.read() as outer, one_moment(outer) as session:
         sites = sites_of(session, extract.study_id)
         with within(session, sites):
             unhurried(session)
             with as_at.as_at(session, as_at.read(extract.heads or "{}"), sites):
-                rows = _rows(session, extract)
-                yield ((file, rows.csv(session, file, columns)) for file, columns in profile.files.items())
+                yield session
 
 
-def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:
+def _rows(readers: Readers, extract: Extract) -> AggregateRows | ExtractRows:
+    session = readers.sessions[0]
     if extract.profile == ExtractProfile.aggregate:
-        return AggregateRows(extract.id)
+        return AggregateRows(session, extract.id)
     versions = {
         version
         for table in (Participant, Visit)
@@ -195,7 +213,7 @@ def _rows(session: Session, extract: Extract) -> AggregateRows | ExtractRows:
         ).scalars()
     }
     protocols = {version: protocol_of(session, version) for version in sorted(versions - {None})}
-    return ExtractRows(extract.id, extract.profile, protocols)
+    return ExtractRows(readers, extract.id, extract.profile, protocols)
 
 
 SAME = "the same rows"

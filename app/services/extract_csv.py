@@ -1,48 +1,71 @@
 """A statement's rows as CSV, as the profile writes them. The database writes the text itself, and the cells never
-become Python objects: PostgreSQL by COPY, SQLite by an expression that joins the cells of a row."""
+become Python objects: PostgreSQL by COPY, SQLite by an expression that prints the cells of a row.
 
-from collections.abc import Generator, Iterator, Sequence
-from functools import reduce
+PostgreSQL spreads a statement over processors itself. SQLite does not, so there it is asked for each stretch of people,
+and for as many at once as there are sessions."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.waiting import Ready, Wait
-from sqlalchemy import ColumnElement, Integer, case, cast, func, null
+from sqlalchemy import ColumnElement, Integer, case, cast, func, null, select
 from sqlmodel import Session
 
 from app.access import Rows
 from app.errors import DatabaseUnavailable
 from app.privacy import bundle
-from app.privacy.profile import SAFE_PATTERN, Column
+from app.privacy.profile import SAFE_GLOB, SAFE_PATTERN, UNSAFE_GLOB, Column
 from app.privacy.quasi import OTHER
 from app.services import as_at
+from app.services.reading import Readers
 
 _PART = 1 << 18
+Stretch = Mapping[str, str]
+"""Values of a statement's parameters."""
 
 
-def parts(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
-    """The header and the rows, in pieces that end with a line. Raises UnsafeText, DatabaseUnavailable."""
+def parts(
+    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch] = ({},)
+) -> Iterator[bytes]:
+    """The header and the rows of each stretch, in pieces that end with a line. Raises UnsafeText,
+    DatabaseUnavailable."""
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
     yield bundle.header(columns)
-    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    on_postgresql = readers.sessions[0].get_bind().dialect.name == "postgresql"
     typed = any(column.typed for column in columns)  # then each cell was looked at
-    for part in (_copied if on_postgresql else _joined)(session, columns, statement):
+    for part in (_copied if on_postgresql else _joined)(readers, columns, statement, stretches):
         if not typed:
             bundle.require_no_formula(part)
         yield part
 
 
-def _joined(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
-    cells = [
-        _quoted(_shown(one, column), column) for one, column in zip(statement.selected_columns, columns, strict=True)
-    ]
-    line = reduce(lambda row, cell: row.op("||")(",").op("||")(cell), cells).op("||")("\n")
-    query = as_at.rewound(session, statement.with_only_columns(line.label("line"), maintain_column_froms=True))
-    lines = session.connection().execute(query.execution_options(yield_per=bundle.BATCH)).scalars()
-    for batch in lines.partitions(bundle.BATCH):
-        yield "".join(batch).encode()
+def _joined(
+    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch]
+) -> Iterator[bytes]:
+    """All lines of a stretch are one value, in the order of the statement: SQLite keeps that of a subquery under any
+    aggregate but count, min and max (its optimizer overview, section 15). A value a line would hold up the other
+    readers, who take turns in Python."""
+    told = zip(statement.selected_columns, columns, strict=True)
+    cells = [_quoted(_shown(one, column, _globbed), column) for one, column in told]
+    line = func.printf(",".join(["%s"] * len(cells)) + "\n", *cells)  # NULL is printed as nothing
+    ordered = statement.with_only_columns(line.label("line"), maintain_column_froms=True).subquery()
+    joined = select(func.group_concat(ordered.c.line, ""))
+    queries = {session: as_at.rewound(session, joined) for session in readers.sessions}
+
+    def lines(session: Session, stretch: Stretch) -> bytes:
+        return (session.connection().execute(queries[session], stretch).scalar() or "").encode()
+
+    return readers.in_order(lines, stretches)
+
+
+def _globbed(value: Any) -> ColumnElement[bool]:
+    """As SAFE_TEXT, in SQLite's own words: a regular expression would be called back in Python for each cell."""
+    text: ColumnElement[Any] = value
+    like, unlike = (text.bool_op(word) for word in ("GLOB", "NOT GLOB"))
+    return like(SAFE_GLOB) & unlike(UNSAFE_GLOB) & (func.instr(text, func.char(0)) == 0)
 
 
 def _quoted(value: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
@@ -51,18 +74,33 @@ def _quoted(value: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
         whole = cast(value, Integer)
         value = case((value == whole, whole), (value.is_not(None), func.shortest(value)))
     elif column.typed:
-        value = case((func.instr(value, ",") > 0, '"' + value + '"'), else_=value)
-    return func.coalesce(value, "")
+        value = case((func.instr(value, ",") > 0, func.printf('"%s"', value)), else_=value)
+    return value
 
 
-def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
-    shown = [_shown(one, column) for one, column in zip(statement.selected_columns, columns, strict=True)]
+def _copied(
+    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch]
+) -> Iterator[bytes]:
+    session = readers.sessions[0]
+    told = zip(statement.selected_columns, columns, strict=True)
+    shown = [_shown(one, column, _matched) for one, column in told]
     query = as_at.rewound(session, statement.with_only_columns(*shown, maintain_column_froms=True))
     connection = session.connection()
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
+    for stretch in stretches:
+        yield from _copy(driver, str(compiled), {**compiled.params, **stretch})
+
+
+def _matched(value: Any) -> ColumnElement[bool]:
+    """As SAFE_TEXT, in PostgreSQL's words."""
+    matched: ColumnElement[bool] = value.regexp_match(SAFE_PATTERN)
+    return matched
+
+
+def _copy(driver: Any, query: str, parameters: Mapping[str, Any]) -> Iterator[bytes]:
     try:
-        with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params):
+        with driver.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv)", parameters):
             waiting = bytearray()
             while driver.wait(_filled(driver.pgconn, waiting)):
                 yield bytes(waiting)
@@ -91,13 +129,11 @@ def _filled(connection: psycopg.pq.abc.PGconn, waiting: bytearray) -> Generator[
     return True
 
 
-def _shown(value: Any, column: Column) -> ColumnElement[Any]:
+def _shown(value: Any, column: Column, clean: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[Any]:
     """As `cell` writes it: Y and N, and no text that could begin a formula."""
     if column.type == "boolean":
         return case((value, "Y"), (~value, "N")).label(column.name)
     if column.typed:
-        return case((value.is_(None), null()), (value.regexp_match(SAFE_PATTERN), value), else_=OTHER).label(
-            column.name
-        )
+        return case((value.is_(None), null()), (clean(value), value), else_=OTHER).label(column.name)
     labelled: ColumnElement[Any] = value
     return labelled

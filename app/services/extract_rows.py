@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import String, case
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from app.access import Rows
 from app.models.adverse_event import AdverseEvent
@@ -18,7 +18,22 @@ from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.protocol.definition import Protocol
 from app.services import extract_csv
-from app.services.extract_sql import Timing, bytewise, common, full_onset, of_subject, selected, since_dose, study_day
+from app.services.extract_sql import (
+    Timing,
+    bytewise,
+    common,
+    full_onset,
+    in_stretch,
+    of_subject,
+    selected,
+    since_dose,
+    stretches,
+    study_day,
+)
+from app.services.reading import Readers
+
+STRETCH = 1_000
+"""People of one statement where a table is read by several sessions: with twenty scores each, a megabyte of lines."""
 
 _SUBJECT = ExtractSubject
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
@@ -27,13 +42,19 @@ _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SU
 class ExtractRows:
     """The statements of one extract, whose people go by `protocols` (by the id of the version)."""
 
-    def __init__(self, extract_id: UUID, profile: ExtractProfile, protocols: Mapping[int, Protocol]) -> None:
-        self._id, self._profile, self._protocols = extract_id, PROFILES[profile], protocols
+    def __init__(
+        self, readers: Readers, extract_id: UUID, profile: ExtractProfile, protocols: Mapping[int, Protocol]
+    ) -> None:
+        self._readers, self._id, self._profile, self._protocols = readers, extract_id, PROFILES[profile], protocols
         self._timing = Timing(protocols)
 
-    def csv(self, session: Session, file: str, columns: Sequence[Column]) -> Iterator[bytes]:
-        """One file, in a fixed order, its columns exactly as the profile declares them."""
-        return extract_csv.parts(session, columns, _STATEMENTS[file](self))
+    def csv(self, file: str, columns: Sequence[Column]) -> Iterator[bytes]:
+        """One file, in the order of its subjects, its columns exactly as the profile declares them."""
+        statement, (session, *others) = _STATEMENTS[file](self), self._readers.sessions
+        if not others:
+            return extract_csv.parts(self._readers, columns, statement)
+        apart = stretches(session, self._id, STRETCH)
+        return extract_csv.parts(self._readers, columns, statement.where(in_stretch()), apart)
 
     @property
     def _open(self) -> bool:
@@ -50,7 +71,7 @@ class ExtractRows:
             )
         else:
             named = {"planned_arm": person.planned_arm, "actual_arm": person.actual_arm}
-            arms = [common(self._id, person, arm).label(name) for name, arm in named.items()]
+            arms = [self._common(person, arm).label(name) for name, arm in named.items()]
             wanted = (_SUBJECT.subject, *_SHOWN, *arms)
         return (
             selected(*wanted)
@@ -107,7 +128,10 @@ class ExtractRows:
         return statement.order_by(*(one.nulls_first() for one in ordered))
 
     def _term(self, term: Any) -> Any:
-        return common(self._id, AdverseEvent, term).label(term.key)
+        return self._common(AdverseEvent, term).label(term.key)
+
+    def _common(self, table: Any, term: Any) -> Any:
+        return common(self._readers.sessions[0], self._id, table, term)
 
     def _code(self, code: Any) -> Any:
         return code if self._open else self._term(code)

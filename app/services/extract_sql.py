@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Subquery, Text, case, distinct, func, literal, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Subquery,
+    Text,
+    bindparam,
+    case,
+    distinct,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import GenericFunction
@@ -89,15 +101,32 @@ def full_onset() -> ColumnElement[Any]:
     return case((func.length(AdverseEvent.onset) == len("2024-03-05"), col(AdverseEvent.onset_earliest)))
 
 
-def common(extract_id: UUID, table: Any, term: Any) -> ColumnElement[Any]:
-    """The code where enough participants of the extract share it, else OTHER."""
+def common(session: Session, extract_id: UUID, table: Any, term: Any) -> ColumnElement[Any]:
+    """The code where enough participants of the extract share it, else OTHER. Which these are is asked at once, so that
+    each row needs to know of its own person only."""
     shared = (
-        select(term)
+        selected(term)
         .join(ExtractSubject, of_subject(extract_id, table))
         .group_by(term)
         .having(func.count(distinct(col(ExtractSubject.subject))) >= RARE_TERM_PERSONS)
     )
-    return case((col(term).is_(None), None), (col(term).in_(shared), term), else_=OTHER)
+    shown = sorted(session.execute(shared.where(col(term).is_not(None))).scalars())
+    return case((col(term).is_(None), None), (col(term).in_(shown), term), else_=OTHER)
+
+
+def stretches(session: Session, extract_id: UUID, people: int) -> list[dict[str, str]]:
+    """The subjects of an extract in their order, so many to a stretch: the first and the last of each."""
+    subject = bytewise(ExtractSubject.subject)
+    placed = select(subject.label("subject"), func.row_number().over(order_by=subject).label("place"))
+    one = placed.where(col(ExtractSubject.extract_id) == extract_id).subquery().c
+    stretch = (one.place - 1) // people
+    ends = select(func.min(one.subject).label("first"), func.max(one.subject).label("last"))
+    return [{**row} for row in session.execute(ends.group_by(stretch).order_by(stretch)).mappings()]
+
+
+def in_stretch() -> ColumnElement[bool]:
+    """The rows of one stretch."""
+    return bytewise(ExtractSubject.subject).between(bindparam("first"), bindparam("last"))
 
 
 class Timing:

@@ -1,0 +1,48 @@
+"""Reading one moment with several sessions at once, in an order that does not depend on who was quicker."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Self, TypeVar
+
+from sqlmodel import Session
+
+AHEAD = 2
+"""Results that may wait for each session while an earlier one is used."""
+
+T = TypeVar("T")
+
+
+class Readers:
+    """Sessions of one moment and a thread for each. The sessions outlive it: when its block ends, nobody reads."""
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self.sessions = sessions
+        self._free: SimpleQueue[Session] = SimpleQueue()
+        for session in sessions:
+            self._free.put(session)
+        self._threads = ThreadPoolExecutor(len(sessions), "extract-rows")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def in_order(self, read: Callable[[Session, T], bytes], asked: Iterable[T]) -> Iterator[bytes]:
+        """What is read for each, in the order in which it was asked. Raises what `read` raises."""
+        waiting: deque[Future[bytes]] = deque()
+        for one in asked:
+            if len(waiting) >= AHEAD * len(self.sessions):
+                yield waiting.popleft().result()
+            waiting.append(self._threads.submit(self._alone, read, one))
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _alone(self, read: Callable[[Session, T], bytes], one: T) -> bytes:
+        session = self._free.get()
+        try:
+            return read(session, one)
+        finally:
+            self._free.put(session)
