@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -267,20 +267,20 @@ def _anchors(
     session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol]
 ) -> dict[str, date | None]:
     """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
-    wanted = {code for protocol in protocols.values() for code in protocol.study_day_anchors}
+    codes = sorted({code for protocol in protocols.values() for code in protocol.study_day_anchors})
+    days = (func.max(sa.case((col(Visit.visit_code) == code, col(Visit.occurred_on)))) for code in codes)
     held = (
-        sa.select(*(table_of(Visit).c[name] for name in ("pid", "visit_code", "occurred_on")))
+        sa.select(col(Visit.pid), *days)
         .join(Site, col(Site.id) == col(Visit.site_id))
-        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(wanted), col(Visit.occurrence) == 1)
-        .order_by(col(Visit.pid))
+        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), col(Visit.occurrence) == 1)
+        .group_by(col(Visit.site_id), col(Visit.pid))  # as the index lies
     )
     versions = {one.pid: one.protocol_version_id for one in people}
     anchors = dict.fromkeys(versions)
-    rows = session.execute(held.execution_options(yield_per=BATCH))
-    for pid, theirs in groupby(rows, key=lambda row: row.pid):
+    for pid, *theirs in session.execute(held.execution_options(yield_per=BATCH)):
         if pid in versions:
-            days = {row.visit_code: row.occurred_on for row in theirs if row.occurred_on is not None}
-            anchors[pid] = protocols[versions[pid]].day_one(days)
+            known = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
+            anchors[pid] = protocols[versions[pid]].day_one(known)
     return anchors
 
 
