@@ -32,8 +32,8 @@ from app.services.extract_sql import (
 )
 from app.services.reading import Readers
 
-STRETCH = 1_000
-"""People of one statement where a table is read by several sessions: with twenty scores each, a megabyte of lines."""
+STRETCH = 500
+"""People of one statement where several sessions read a table: with twenty scores each, half a megabyte of lines."""
 
 _SUBJECT = ExtractSubject
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)

@@ -24,7 +24,7 @@ def write(target: "RawIOBase", columns: Sequence[Column], table: Iterable[bytes]
     types = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64(), "text": pa.string()}
     schema = pa.schema([(column.name, types[column.type]) for column in columns])
     options: dict[str, Any] = {
-        "read_options": csv.ReadOptions(block_size=1 << 22, use_threads=False),
+        "read_options": csv.ReadOptions(block_size=1 << 20, use_threads=False),
         "convert_options": csv.ConvertOptions(
             column_types=schema,
             null_values=[""],
