@@ -17,7 +17,7 @@ from app.database import Database
 from app.models.account import Role
 from app.settings import Settings
 from bench.seed import Seeded
-from tests.world import Caller, madrs
+from tests.world import Caller, label, madrs
 
 
 @dataclass
@@ -43,6 +43,19 @@ class Place:
         """One that nobody has recorded yet."""
         body = {"participant": self.person, "visit_code": "UNS", "occurrence": next(self.occurrence)}
         return {**body, "occurred_on": "2025-03-01", "status": "completed", **more}
+
+    def enrol(self) -> Response:
+        enrolment = {
+            "study": self.seeded.study,
+            "site": self.seeded.site,
+            "site_local_id": label(),
+            "age_at_consent": 41,
+            "sex": "F",
+            "enrolled_on": "2025-01-20",
+            "consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["main"]},
+            "eligibility": {"met": True},
+        }
+        return self.caller(Role.site_staff).post("/v1/participants", enrolment)
 
     def record(self, **more: Any) -> Response:
         return self.caller(Role.site_staff).post("/v1/visits", self.visit(**more))
@@ -77,6 +90,7 @@ class Place:
             "schedule": (f"/v1/participants/{self.person}/schedule", {}),
         }
         return {
+            "enrolment": self.enrol,
             "visit": self.record,
             "visit with outcomes": lambda: self.record(outcomes=[madrs(1), SHEEHAN]),
             "adverse event": lambda: staff.post("/v1/adverse-events", event_of),

@@ -19,7 +19,7 @@ from tests.hot_requests import Place, statements
 from tests.postgres import new_database, settings_of
 
 VOLUME = Volume.of(21_000, sites=8)
-LARGE = frozenset({"visit", "outcome", "outcome_score", "adverse_event", "audit_entry"})
+LARGE = frozenset({"participant", "visit", "outcome", "outcome_score", "adverse_event", "audit_entry"})
 """Tables of which no request may read everything."""
 
 MEGABYTES = 25
@@ -49,6 +49,7 @@ def _served(url: str, folder: Path) -> Iterator[Place]:
 
 
 COSTS = {
+    "enrolment": (15, 9),
     "visit": (9, 4),
     "visit with outcomes": (11, 4),
     "adverse event": (9, 4),

@@ -23,10 +23,11 @@ from app.models.participant import (
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
-from app.services import outcome_summary, participants
+from app.services import enrolment, outcome_summary, participants
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
+from app.writing import Writes
 
 router = APIRouter(prefix="/v1/participants", tags=["participants"], route_class=StrictRoute)
 Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]
@@ -46,13 +47,14 @@ def enrol(
 def recorder(
     request: Request, session: Session, actor: Actor, _bodies: Sequence[ParticipantCreate]
 ) -> Callable[[ParticipantCreate], Made]:
-    """What becomes of each of these bodies, be it one or all of a bulk upload. It is stored as it is made."""
-    return lambda body: _made(request, *participants.enrol(session, actor, request.app.state.keyring, body))
+    """What becomes of each of these bodies, be it one or all of a bulk upload. The person is stored at once, the
+    rest with the answer."""
+    return lambda body: _made(request, *enrolment.enrol(session, actor, request.app.state.keyring, body))
 
 
-def _made(request: Request, read: ParticipantRead, site_id: int) -> Made:
+def _made(request: Request, read: ParticipantRead, site_id: int, writes: Writes | None = None) -> Made:
     tag = etag(request.app.state.keyring, read.pid, read.version)
-    return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id)
+    return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id, writes or Writes())
 
 
 @router.get("", response_model=ParticipantList)

@@ -1,4 +1,4 @@
-"""Enrolment and status of participants."""
+"""Participants once they are enrolled: found, corrected, moved along their status. app/services/enrolment.py enrols."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,23 +7,20 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
-from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, from_json, now, table_of, values
-from app.models.course import ProtocolMove, Screening
-from app.models.finding import Finding, findings_text
+from app.models.base import from_json, now, table_of, values
+from app.models.course import ProtocolMove
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import (
     STATUS_TRANSITIONS,
-    Consent,
     EnrolmentFields,
     Participant,
     ParticipantAmend,
-    ParticipantCreate,
     ParticipantLookup,
     ParticipantRead,
     ParticipantStatus,
@@ -32,9 +29,7 @@ from app.models.participant import (
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.definition import Protocol
-from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import pid_reservations, rule_queries
 from app.services.studies import protocol_of, site_by_code
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -103,155 +98,30 @@ def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.non
     return Enrolled(participant, actor.places[participant.site_id], version, protocol)
 
 
-def enrol(session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate) -> tuple[ParticipantRead, int]:
-    """Register a person under a new pid; also gives the site's key.
-
-    Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
-    EnrolmentContradictsProtocol.
-    """
-    site = site_by_code(session, actor, body.study, body.site)
-    version = _protocol_version(session, site, body.protocol_version)
-    assert site.id is not None
-    assert version.id is not None
-    protocol = protocol_of(session, version.id)
-    _require_known_codes(protocol, body)
-    require_unlocked(session, site.id, None)
-    told = _eligibility(protocol, body)
-    row = Participant(
-        site_id=site.id,
-        pid=_pid(session, keyring, site.id, body),
-        protocol_version_id=version.id,
-        status=_first_status(body, told),
-        status_on=body.enrolled_on or body.screened_on,
-        eligible=told.eligible is True,
-        unmet_criteria=canonical_json(sorted(told.unmet)),
-        findings=findings_text(_findings(body)),
-        created_by=actor.account_id,
-        **body.model_dump(include=_COPIED),
-    )
-    session.add(row)
-    with unique_or(pid_reservations.PidAlreadyEnrolled if body.pid else vault.LabelAlreadyEnrolled):
-        session.flush()  # refused when another attempt at the same moment was first
-    if body.pid is not None:
-        vault.store_under(session, keyring, site.id, row.pid, body.site_local_id)
-    consent = _consent(row, body)
-    session.add(consent)
-    session.flush()
-    screening = Screening(
-        site_id=site.id,
-        pid=row.pid,
-        number=1,
-        protocol_version_id=version.id,
-        screened_on=row.screened_on,
-        answers=canonical_json(body.eligibility.answers or {}),
-        eligible=told.eligible,
-        unmet=canonical_json(sorted(told.unmet)),
-        recorded_by=actor.account_id,
-    )
-    session.add(screening)
-    session.flush()
-    events = [
-        audit.created("participant:enrolled", row, row.pid),
-        audit.created("consent:recorded", consent, f"{row.pid}/{consent.version}"),
-        audit.created("screening:recorded", screening, f"{row.pid}/1"),
-    ]
-    rule_queries.follow(session, row)
-    audit.append(session, str(actor.account_id), site.id, events)
-    return _read(values(row), actor.places[site.id], version.version), site.id
+COPIED = frozenset(EnrolmentFields.model_fields)
+"""What is stored of an enrolment as it was sent."""
 
 
-_COPIED = {
-    "age_at_consent",
-    "sex",
-    "race",
-    "ethnicity",
-    "planned_arm",
-    "actual_arm",
-    "screened_on",
-    "enrolled_on",
-}
-
-
-def _protocol_version(session: Session, site: Site, asked: str | None) -> ProtocolVersion:
-    statement = select(ProtocolVersion).where(ProtocolVersion.study_id == site.study_id)
+def protocol_version(session: Session, site_id: int, asked: str | None) -> Row[Any]:
+    """Id and name of the version that was asked for, or of the study's newest. Raises ProtocolVersionUnknown."""
+    versions, sites = table_of(ProtocolVersion).c, table_of(Site).c
+    statement = sa.select(versions.id, versions.version).join(table_of(Site), sites.study_id == versions.study_id)
     if asked is not None:
-        statement = statement.where(ProtocolVersion.version == asked)
-    version = session.exec(statement.order_by(col(ProtocolVersion.id).desc())).first()
+        statement = statement.where(versions.version == asked)
+    newest = statement.where(sites.id == site_id).order_by(versions.id.desc()).limit(1)
+    version = session.execute(newest).first()
     if version is None:
         raise ProtocolVersionUnknown(Fault("/protocol_version", "unknown", "The study has no such protocol version"))
     return version
 
 
-def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
-    faults = []
-    consent = next((item for item in protocol.consents if item.version == body.consent.version), None)
-    if consent is None:
-        faults.append(Fault("/consent/version", "unknown_consent", "The protocol has no such consent version"))
-    elif not set(body.consent.scopes) <= set(consent.scopes):
-        faults.append(Fault("/consent/scopes", "unknown_scope", "The consent version has no such scope"))
-    for name in ("unmet", "answers"):
-        if not set(getattr(body.eligibility, name) or ()) <= {criterion.code for criterion in protocol.eligibility}:
-            faults.append(Fault(f"/eligibility/{name}", "unknown_criterion", "The protocol has no such criterion"))
-    faults += _unknown_arms(protocol, body)
-    if faults:
-        raise EnrolmentContradictsProtocol(*faults)
-
-
-def _unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
+def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
     known = {arm.code for arm in protocol.arms} | {None}
     return [
         Fault(f"/{name}", "unknown_arm", "The protocol has no such arm")
         for name in ("planned_arm", "actual_arm")
         if getattr(fields, name) not in known
     ]
-
-
-def _eligibility(protocol: Protocol, body: ParticipantCreate) -> Eligibility:
-    """What screening came to, by the answers or as the site says. Raises EnrolmentContradictsProtocol."""
-    given = body.eligibility
-    if given.answers is None:
-        return Eligibility(given.met, tuple(given.unmet), ())
-    told = eligibility(protocol.eligibility, given.answers)
-    if body.enrolled_on and told.eligible is not True:
-        message = "Nobody is enrolled while a criterion is open or not met"
-        raise EnrolmentContradictsProtocol(Fault("/enrolled_on", "not_eligible", message))
-    return told
-
-
-def _first_status(body: ParticipantCreate, told: Eligibility) -> ParticipantStatus:
-    if told.eligible is False:
-        return ParticipantStatus.screen_failed
-    return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
-
-
-def _findings(body: ParticipantCreate) -> list[Finding]:
-    if body.consent.given_on is None:
-        return [
-            Finding(
-                code="consent_date_missing",
-                field="/consent/given_on",
-                message="The day of consent is unknown",
-            )
-        ]
-    return []
-
-
-def _consent(row: Participant, body: ParticipantCreate) -> Consent:
-    return Consent(
-        site_id=row.site_id,
-        pid=row.pid,
-        version=body.consent.version,
-        given_on=body.consent.given_on,
-        scopes=canonical_json(sorted(set(body.consent.scopes))),
-        data_sharing=DATA_SHARING in body.consent.scopes,
-    )
-
-
-def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCreate) -> str:
-    """The pid to enrol under: the one on the person's label, or that of an attempt that broke off, or a new one."""
-    if body.pid is not None:
-        return pid_reservations.reserved(session, site_id, body.pid)
-    return vault.reserve(session, keyring, site_id, body.site_local_id, lambda: pid_reservations.fresh(session)[0])
 
 
 def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:
@@ -273,22 +143,22 @@ def amend_participant(
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.pid, row.version, differing)
-    merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in _COPIED}, **changes})
+    merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
     if not differing:
-        return _read(values(row), person.place, person.protocol_version)
-    faults = _unknown_arms(person.protocol, merged)
+        return participant_read(values(row), person.place, person.protocol_version)
+    faults = unknown_arms(person.protocol, merged)
     if (merged.enrolled_on is None) != (row.enrolled_on is None):
         faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
     require_unlocked(session, row.site_id, row.pid)
-    for name in _COPIED:
+    for name in COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     event = audit.changed("participant:amended", row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.place, person.protocol_version)
+    return participant_read(values(row), person.place, person.protocol_version)
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
@@ -309,7 +179,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         "participant:status-changed", row, row.pid, row.version, before, audit.snapshot(row), body.reason
     )
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    read = _read(values(row), person.place, person.protocol_version)
+    read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 
 
@@ -320,8 +190,8 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> Pa
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
-    version = _protocol_version(session, session.get_one(Site, row.site_id), body.version)
-    if version.id == row.protocol_version_id or version.id is None:
+    version = protocol_version(session, row.site_id, body.version)
+    if version.id == row.protocol_version_id:
         raise ProtocolVersionTheSame
     require_unlocked(session, row.site_id, row.pid)
     row.protocol_version_id = version.id
@@ -330,7 +200,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> Pa
     after = audit.snapshot(row)
     event = audit.changed("participant:moved", row, row.pid, row.version, before, after, body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return _read(values(row), person.place, version.version)
+    return participant_read(values(row), person.place, version.version)
 
 
 @cache
@@ -350,10 +220,10 @@ def listed() -> Rows:
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
     person = enrolled(session, actor, symbols)
-    return _read(values(person.row), person.place, person.protocol_version)
+    return participant_read(values(person.row), person.place, person.protocol_version)
 
 
-def _read(values: Mapping[str, Any], place: Place, protocol_version: str) -> ParticipantRead:
+def participant_read(values: Mapping[str, Any], place: Place, protocol_version: str) -> ParticipantRead:
     return ParticipantRead(
         study=place.study,
         site=place.site,
@@ -364,4 +234,4 @@ def _read(values: Mapping[str, Any], place: Place, protocol_version: str) -> Par
     )
 
 
-_SHOWN = _COPIED | {"pid", "status", "status_on", "eligible", "version", "created_at", "updated_at"}
+_SHOWN = COPIED | {"pid", "status", "status_on", "eligible", "version", "created_at", "updated_at"}

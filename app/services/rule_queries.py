@@ -122,9 +122,11 @@ def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Se
     )
 
 
-def raise_for_new(session: Session, writes: Writes, model: type[AdverseEvent | Visit], row: Mapping[str, Any]) -> None:
+def raise_for_new(
+    session: Session, writes: Writes, model: type[AdverseEvent | Participant | Visit], row: Mapping[str, Any]
+) -> None:
     """Add the queries about a record that is going to be stored with them. Nobody can have asked about it before."""
-    for doubt in doubts_of(_TYPES[model], row["pid"], row["id"], from_json(row["findings"])):
+    for doubt in doubts_of(_TYPES[model], row["pid"], row.get("id"), from_json(row["findings"])):
         query = new_row(DataQuery, _query(row["site_id"], doubt, now()))
         said = {"site_id": row["site_id"], "query_id": query["id"], "number": 1, "kind": MessageKind.opened}
         writes.add(DataQuery, query)

@@ -1,0 +1,163 @@
+"""Enrolment: a person comes under a pid, with the consent and the screening that it rests on."""
+
+from typing import Any
+
+from sqlmodel import Session
+
+from app import audit
+from app.access import Actor, found
+from app.database import unique_or
+from app.errors import Fault
+from app.models.base import canonical_json, new_row
+from app.models.course import Screening
+from app.models.finding import Finding, findings_text
+from app.models.participant import Consent, Participant, ParticipantCreate, ParticipantRead, ParticipantStatus
+from app.privacy import vault
+from app.protocol.definition import Protocol
+from app.protocol.eligibility import Eligibility, eligibility
+from app.security.keys import Keyring
+from app.services import pid_reservations, rule_queries
+from app.services.participants import (
+    COPIED,
+    DATA_SHARING,
+    EnrolmentContradictsProtocol,
+    participant_read,
+    protocol_version,
+    unknown_arms,
+)
+from app.services.studies import protocol_of
+from app.services.unlocked import require_unlocked
+from app.writing import Writes, store
+
+
+def enrol(
+    session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate
+) -> tuple[ParticipantRead, int, Writes]:
+    """Register a person under a new pid. The participant and the label are stored, so that what refuses them has its
+    name; consent, screening and trail are still to be. Also gives the site's key, before them.
+
+    Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
+    EnrolmentContradictsProtocol.
+    """
+    site_id = found(next(iter(actor.sites_at(body.study, body.site)), None))
+    version = protocol_version(session, site_id, body.protocol_version)
+    protocol = protocol_of(session, version.id)
+    _require_known_codes(protocol, body)
+    require_unlocked(session, site_id, None)
+    told = _eligibility(protocol, body)
+    given = {
+        "site_id": site_id,
+        "pid": _pid(session, keyring, site_id, body),
+        "protocol_version_id": version.id,
+        "status": _first_status(body, told),
+        "status_on": body.enrolled_on or body.screened_on,
+        "eligible": told.eligible is True,
+        "unmet_criteria": canonical_json(sorted(told.unmet)),
+        "findings": findings_text(_findings(body)),
+        "created_by": actor.account_id,
+        **{name: getattr(body, name) for name in COPIED},
+    }
+    row = new_row(Participant, given)
+    _store(session, keyring, row, body)
+    writes = _with_consent_and_screening(session, actor, row, body, told)
+    return participant_read(row, actor.places[site_id], version.version), site_id, writes
+
+
+def _store(session: Session, keyring: Keyring, row: dict[str, Any], body: ParticipantCreate) -> None:
+    """The participant, and under a reserved pid the label too: of two at once the second hears that it is taken."""
+    person = Writes()
+    person.add(Participant, row)
+    with unique_or(pid_reservations.PidAlreadyEnrolled if body.pid else vault.LabelAlreadyEnrolled):
+        store(session, person)  # refused when another attempt at the same moment was first
+    if body.pid is not None:
+        vault.store_under(session, keyring, row["site_id"], row["pid"], body.site_local_id)
+
+
+def _with_consent_and_screening(
+    session: Session, actor: Actor, row: dict[str, Any], body: ParticipantCreate, told: Eligibility
+) -> Writes:
+    """All that is stored beside the participant, and what the trail tells of the three."""
+    of_person, writes = {name: row[name] for name in ("site_id", "pid")}, Writes()
+    consent = new_row(Consent, {**of_person, **_consent(body)})
+    screened = {
+        "number": 1,
+        "protocol_version_id": row["protocol_version_id"],
+        "screened_on": row["screened_on"],
+        "answers": canonical_json(body.eligibility.answers or {}),
+        "eligible": told.eligible,
+        "unmet": row["unmet_criteria"],
+        "recorded_by": actor.account_id,
+    }
+    screening = new_row(Screening, {**of_person, **screened})
+    writes.add(Consent, consent)
+    writes.add(Screening, screening)
+    rule_queries.raise_for_new(session, writes, Participant, row)
+    writes.remember(
+        actor.account_id,
+        row["site_id"],
+        audit.recorded("participant:enrolled", Participant, row, row["pid"]),
+        audit.recorded("consent:recorded", Consent, consent, f"{row['pid']}/{consent['version']}"),
+        audit.recorded("screening:recorded", Screening, screening, f"{row['pid']}/1"),
+    )
+    return writes
+
+
+def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
+    faults = []
+    consent = next((item for item in protocol.consents if item.version == body.consent.version), None)
+    if consent is None:
+        faults.append(Fault("/consent/version", "unknown_consent", "The protocol has no such consent version"))
+    elif not set(body.consent.scopes) <= set(consent.scopes):
+        faults.append(Fault("/consent/scopes", "unknown_scope", "The consent version has no such scope"))
+    for name in ("unmet", "answers"):
+        if not set(getattr(body.eligibility, name) or ()) <= {criterion.code for criterion in protocol.eligibility}:
+            faults.append(Fault(f"/eligibility/{name}", "unknown_criterion", "The protocol has no such criterion"))
+    faults += unknown_arms(protocol, body)
+    if faults:
+        raise EnrolmentContradictsProtocol(*faults)
+
+
+def _eligibility(protocol: Protocol, body: ParticipantCreate) -> Eligibility:
+    """What screening came to, by the answers or as the site says. Raises EnrolmentContradictsProtocol."""
+    given = body.eligibility
+    if given.answers is None:
+        return Eligibility(given.met, tuple(given.unmet), ())
+    told = eligibility(protocol.eligibility, given.answers)
+    if body.enrolled_on and told.eligible is not True:
+        message = "Nobody is enrolled while a criterion is open or not met"
+        raise EnrolmentContradictsProtocol(Fault("/enrolled_on", "not_eligible", message))
+    return told
+
+
+def _first_status(body: ParticipantCreate, told: Eligibility) -> ParticipantStatus:
+    if told.eligible is False:
+        return ParticipantStatus.screen_failed
+    return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
+
+
+def _findings(body: ParticipantCreate) -> list[Finding]:
+    if body.consent.given_on is None:
+        return [
+            Finding(
+                code="consent_date_missing",
+                field="/consent/given_on",
+                message="The day of consent is unknown",
+            )
+        ]
+    return []
+
+
+def _consent(body: ParticipantCreate) -> dict[str, Any]:
+    return {
+        "version": body.consent.version,
+        "given_on": body.consent.given_on,
+        "scopes": canonical_json(sorted(set(body.consent.scopes))),
+        "data_sharing": DATA_SHARING in body.consent.scopes,
+    }
+
+
+def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCreate) -> str:
+    """The pid to enrol under: the one on the person's label, or that of an attempt that broke off, or a new one."""
+    if body.pid is not None:
+        return pid_reservations.reserved(session, site_id, body.pid)
+    return vault.reserve(session, keyring, site_id, body.site_local_id, lambda: pid_reservations.fresh(session)[0])
