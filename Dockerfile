@@ -12,6 +12,7 @@ COPY migrations migrations
 COPY app app
 COPY client client
 RUN /opt/venv/bin/pip install --no-cache-dir --no-index --no-deps --no-build-isolation -e . \
+    && /opt/venv/bin/python -m compileall -q app client migrations \
     && chmod -R a+rX /opt/registry
 
 FROM python:3.11-slim-trixie AS backup

@@ -85,6 +85,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *names, target = rest.split()
             for name in names:
                 _copy(ROOT / name, folder / target if len(names) == 1 else folder / target / name)
+    [compiling] = [step.split()[1:] for run in of("RUN") for step in run.split("&&") if " compileall " in step]
+    subprocess.run([sys.executable, *compiling], cwd=folder, check=True)
     return folder
 
 
@@ -160,6 +162,7 @@ def test_the_services_run_in_order_and_the_healthcheck_agrees(container: dict[st
         while subprocess.run(healthy, check=False, **quiet).returncode != 0:
             assert server.poll() is None
             assert time.monotonic() < deadline
+            time.sleep(0.2)
         assert signed_in(port)
     finally:
         server.terminate()
