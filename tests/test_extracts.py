@@ -9,10 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, select
 
 from app.models.account import Role
-from app.models.base import now
-from app.models.extract import Extract, ExtractProfile
+from app.models.base import now, values
+from app.models.extract import Extract, ExtractProfile, ExtractSubject
 from app.privacy.profile import PROFILES, Column, NotReleasable, Treatment, cell
 from app.services import extract_ends
 from tests.route_cases import an_extract
@@ -73,6 +76,17 @@ def test_one_subject_id_joins_the_files_and_no_pid_or_label_leaves(world: World)
     whole = "".join(got.values())
     for hidden in (pid, pid.replace("-", ""), CANARY, "2025-01"):
         assert hidden not in whole
+
+
+def test_the_database_lets_no_two_people_of_an_extract_have_one_subject_id(world: World) -> None:
+    course(world)
+    assert files(world)
+    with world.registry.database.read() as session:
+        newest = select(ExtractSubject).join(Extract, col(Extract.id) == col(ExtractSubject.extract_id))
+        row = session.exec(newest.order_by(col(Extract.created_at).desc())).first()
+    assert row is not None
+    with pytest.raises(IntegrityError), world.registry.database.write() as session:
+        session.execute(insert(ExtractSubject).values({**values(row), "pid": "0" * 12}))
 
 
 def test_two_extracts_share_no_subject_id(world: World) -> None:
