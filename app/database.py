@@ -26,8 +26,8 @@ NO_SITE = -1
 LOCK_MILLISECONDS = 3_000
 """How long a migration waits for a lock, and with it everybody behind it."""
 
-BUILDERS = 3
-"""Connections of a worker's extract builder, beside its pool: one stores; one renews the lease, or reads too."""
+BUILDERS = 2
+"""Connections of a worker's extract builder to PostgreSQL, beside its pool: one reads, one stores."""
 
 _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 """PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""

@@ -21,6 +21,7 @@ from app.security.sealing import SealBroken
 from app.services import building, chunks, extract_csv, extract_rows
 from app.services.builder import Builder
 from tests.conftest import BuildsAtOnce
+from tests.hot_requests import statements
 from tests.route_cases import UNDER_AGREEMENT
 from tests.world import World, madrs
 
@@ -283,15 +284,31 @@ def test_what_lies_in_the_database_shows_nothing_of_a_file(world: World, waiting
         chunks.place_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)
 
 
-def test_an_extract_read_in_many_stretches_has_the_same_rows(
-    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite reads it so, some people at a time and several at once; each stretch is one person here."""
+def approved_of_several(world: World) -> str:
+    """The path of an approved extract of five people with a score each, and of one with none."""
     for score in range(5):
         visit = world.visit(world.enrolled(), "UNS", "2025-02-01", outcomes=[madrs(score)])
         assert world.staff_a.post("/v1/visits", visit).status_code == 201
-    path = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}).headers["Location"]
+    path: str = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}).headers["Location"]
     assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).is_success
+    return path
+
+
+def built_again(world: World, path: str) -> str | None:
+    with world.registry.served.read() as session:
+        extract = session.get_one(Extract, key(path))
+    return building.differing(world.registry.served, extract)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["nothing later", "something later"])
+def test_an_extract_read_in_many_stretches_has_the_same_rows(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    """SQLite reads it so, some people at a time and several at once, while nothing was written after its moment; each
+    stretch is one person here. What was written later is not in it."""
+    path = approved_of_several(world)
+    if later:
+        assert world.staff_a.post("/v1/visits", world.visit(world.enrolled(), "UNS", outcomes=[madrs(6)])).is_success
     with monkeypatch.context() as patch:
         patch.setattr(extract_rows, "STRETCH", 1)
         assert built(world)
@@ -299,6 +316,28 @@ def test_an_extract_read_in_many_stretches_has_the_same_rows(
     lines = world.analyst.get(f"{path}/files/outcomes.csv").text.splitlines()
     assert len(lines) == 6
     assert lines[1:] == sorted(lines[1:])
-    with world.registry.served.read() as session:
-        extract = session.get_one(Extract, key(path))
-    assert building.differing(world.registry.served, extract) == building.SAME
+    assert built_again(world, path) == building.SAME
+    assert world.staff_a.post("/v1/visits", world.visit(world.enrolled(), "UNS", outcomes=[madrs(1)])).is_success
+    assert built_again(world, path) == building.SAME
+
+
+def test_no_table_is_read_whole_for_each_person_when_something_was_written_later(world: World, waiting: str) -> None:
+    """What then stands in front of the tables has no index, and SQLite has to make one."""
+    path = approved_of_several(world)
+    assert world.staff_a.post("/v1/visits", world.visit(world.enrolled(), "UNS", outcomes=[madrs(6)])).is_success
+    assert built(world)
+    assert built(world)
+    database, loops = world.registry.served, {}
+
+    def look(cursor: Any, statement: str, given: Any) -> None:
+        if database.is_sqlite and "printf" in statement:
+            plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", given)
+            loops[statement] = [
+                does for _, parent, _, does in plan if not parent and does.startswith(("SCAN", "SEARCH"))
+            ]
+
+    with statements(database, look):
+        assert built_again(world, path) == building.SAME
+    assert len(loops) == (4 if database.is_sqlite else 0)
+    for _outermost, *inner in loops.values():
+        assert all(does.startswith("SEARCH") for does in inner), inner

@@ -17,7 +17,7 @@ from app.models.account import Role
 from app.models.base import now, values
 from app.models.extract import Extract, ExtractProfile, ExtractSubject
 from app.privacy.profile import PROFILES, Column, NotReleasable, Treatment, cell
-from app.services import extract_ends
+from app.services import extract_ends, extract_rows
 from tests.route_cases import an_extract
 from tests.world import World, madrs
 
@@ -111,7 +111,12 @@ def test_no_free_text_of_any_field_leaves(world: World) -> None:
     assert (row["soc"], row["pt"], row["severity"]) == ("OTHER", "OTHER", "mild")
 
 
-def test_a_term_shared_by_twelve_participants_is_shown(world: World) -> None:
+@pytest.mark.parametrize("people", [1, 500], ids=["one at a time", "all at once"])
+def test_a_term_shared_by_twelve_participants_is_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch, people: int
+) -> None:
+    """Also where the table is read for some people at a time: who shares a term is asked of all."""
+    monkeypatch.setattr(extract_rows, "STRETCH", people)
     coding = [{"system": "own", "term": "Head", "level": "soc"}]
     for number in range(12):
         pid = world.enrolled()

@@ -59,7 +59,12 @@ def first_wall_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application itself shows everybody everything."""
     everything = {name: lambda actor: true() for name in access.SCOPES}
     monkeypatch.setattr(access, "SCOPES", everything)
-    monkeypatch.setattr(Actor, "sites_at", lambda actor, study, site: list(world.site_ids.values()))
+    of_study = world.site_ids
+
+    def sites_at(_actor: Actor, _study: str | None, site: str | None) -> list[int]:
+        return [of_study[site]] if site else list(of_study.values())
+
+    monkeypatch.setattr(Actor, "sites_at", sites_at)
 
 
 @on_postgresql

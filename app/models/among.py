@@ -2,6 +2,7 @@
 and for a thousand: it is made, compiled and planned once."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ class _Several(TypeDecorator[Any]):
 
 
 class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statements
-    """Whether a column's value is one of those that are given under a name when the statement is executed."""
+    """Whether a column's value is one of those that are given under a name, now or when the statement is executed."""
 
     inherit_cache = True
     _traverse_internals = [
@@ -40,9 +41,9 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statem
     ]
     type = Boolean()
 
-    def __init__(self, column: Any, name: str) -> None:
+    def __init__(self, column: Any, name: str, values: Sequence[Any] | None = None) -> None:
         self.column = column
-        self.values: BindParameter[Any] = bindparam(name, type_=_Several(column.type))
+        self.values: BindParameter[Any] = bindparam(name, values, type_=_Several(column.type))
 
     def self_group(self, against: Any = None) -> ColumnElement[bool]:  # noqa: ARG002 - SQLAlchemy's signature
         """Itself. SQLAlchemy would compare it with 1 for SQLite, which has no truth values: then no index serves."""

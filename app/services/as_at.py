@@ -101,6 +101,11 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
         del session.info[_FRONT]
 
 
+def rewinds(session: Session) -> bool:
+    """Whether anything was written since, so that something stands in front of its tables."""
+    return _FRONT in session.info
+
+
 def rewound(session: Session, statement: S) -> S:
     """A statement that is not executed by the session itself, with what stands in front of its tables."""
     return statement.add_cte(*session.info.get(_FRONT, ()))

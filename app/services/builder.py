@@ -3,12 +3,13 @@
 import threading
 from contextlib import suppress
 
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import BUILDERS, Database
 from app.errors import RegistryError
 from app.security.keys import Keyring
-from app.services.building import build_next
+from app.services.building import READERS, build_next
 from app.settings import Settings
 
 LOOK_EVERY = 5.0
@@ -37,7 +38,9 @@ class Builder:
             self._thread.join(timeout=20)
 
     def _run(self) -> None:
-        with Database(self._settings.model_copy(update={"pool_size": BUILDERS}), for_server=True) as database:
+        on_sqlite = make_url(self._settings.database_url).get_backend_name() == "sqlite"
+        own = self._settings.model_copy(update={"pool_size": READERS + 1 if on_sqlite else BUILDERS})
+        with Database(own, for_server=True) as database:
             while not self._stop.is_set():
                 with suppress(SQLAlchemyError, RegistryError):  # the database is away: look again
                     while build_next(database, self._keyring, self._stop.is_set) and not self._stop.is_set():

@@ -180,14 +180,18 @@ def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str
     """The tables of an extract as CSV, all of its moment, whatever was written since."""
     profile = PROFILES[extract.profile]
     with ExitStack() as held:
-        sessions = [held.enter_context(_reading(database, extract)) for _ in range(_readers(database))]
-        rows = _rows(held.enter_context(Readers(sessions)), extract)
+        rows = _rows(held.enter_context(_readers(held, database, extract)), extract)
         yield ((file, rows.csv(file, columns)) for file, columns in profile.files.items())
 
 
-def _readers(database: Database) -> int:
-    """PostgreSQL reads with several processes by itself. One connection of the pool is for storing."""
-    return min(READERS, max(1, database.pool_size - 1)) if database.is_sqlite else 1
+def _readers(held: ExitStack, database: Database, extract: Extract) -> Readers:
+    """On SQLite several sessions and stretches, unless something was written since the moment: what then stands in
+    front of the tables has no index, and is made for each statement. One connection of the pool is for storing."""
+    first = held.enter_context(_reading(database, extract))
+    if not database.is_sqlite or as_at.rewinds(first):
+        return Readers([first])
+    others = [held.enter_context(_reading(database, extract)) for _ in range(min(READERS, database.pool_size - 1) - 1)]
+    return Readers([first, *(one for one in others if not as_at.rewinds(one))], in_stretches=True)
 
 
 @contextmanager

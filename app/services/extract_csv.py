@@ -45,20 +45,27 @@ def parts(
 def _joined(
     readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch]
 ) -> Iterator[bytes]:
-    """All lines of a stretch are one value, in the order of the statement: SQLite keeps that of a subquery under any
-    aggregate but count, min and max (its optimizer overview, section 15). A value a line would hold up the other
-    readers, who take turns in Python."""
+    """A value for each line; or for each stretch, in the order of the statement: SQLite keeps that of a subquery under
+    any aggregate but count, min and max (its optimizer overview, section 15), and several readers do not take turns in
+    Python for each line."""
     told = zip(statement.selected_columns, columns, strict=True)
     cells = [_quoted(_shown(one, column, _globbed), column) for one, column in told]
     line = func.printf(",".join(["%s"] * len(cells)) + "\n", *cells)  # NULL is printed as nothing
-    ordered = statement.with_only_columns(line.label("line"), maintain_column_froms=True).subquery()
-    joined = select(func.group_concat(ordered.c.line, ""))
-    queries = {session: as_at.rewound(session, joined) for session in readers.sessions}
+    printed = statement.with_only_columns(line.label("line"), maintain_column_froms=True)
+    if not readers.in_stretches:
+        return _streamed(readers.sessions[0], printed)
+    joined = select(func.group_concat(printed.subquery().c.line, ""))
 
     def lines(session: Session, stretch: Stretch) -> bytes:
-        return (session.connection().execute(queries[session], stretch).scalar() or "").encode()
+        return (session.connection().execute(joined, stretch).scalar() or "").encode()
 
     return readers.in_order(lines, stretches)
+
+
+def _streamed(session: Session, printed: Rows) -> Iterator[bytes]:
+    query = as_at.rewound(session, printed).execution_options(yield_per=bundle.BATCH)
+    for batch in session.connection().execute(query).scalars().partitions(bundle.BATCH):
+        yield "".join(batch).encode()
 
 
 def _globbed(value: Any) -> ColumnElement[bool]:

@@ -33,7 +33,7 @@ from app.services.extract_sql import (
 from app.services.reading import Readers
 
 STRETCH = 500
-"""People of one statement where several sessions read a table: with twenty scores each, half a megabyte of lines."""
+"""People of one statement where a table is read in stretches: with twenty scores each, half a megabyte of lines."""
 
 _SUBJECT = ExtractSubject
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
@@ -50,8 +50,8 @@ class ExtractRows:
 
     def csv(self, file: str, columns: Sequence[Column]) -> Iterator[bytes]:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
-        statement, (session, *others) = _STATEMENTS[file](self), self._readers.sessions
-        if not others:
+        statement, session = _STATEMENTS[file](self), self._readers.sessions[0]
+        if not self._readers.in_stretches:
             return extract_csv.parts(self._readers, columns, statement)
         apart = stretches(session, self._id, STRETCH)
         return extract_csv.parts(self._readers, columns, statement.where(in_stretch()), apart)

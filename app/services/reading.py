@@ -15,10 +15,11 @@ T = TypeVar("T")
 
 
 class Readers:
-    """Sessions of one moment and a thread for each. The sessions outlive it: when its block ends, nobody reads."""
+    """Sessions of one moment and a thread for each. The sessions outlive it: when its block ends, nobody reads.
+    `in_stretches`: tables are asked for some people at a time, and nothing stands in front of them (`as_at`)."""
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        self.sessions = sessions
+    def __init__(self, sessions: Sequence[Session], *, in_stretches: bool = False) -> None:
+        self.sessions, self.in_stretches = sessions, in_stretches
         self._free: SimpleQueue[Session] = SimpleQueue()
         for session in sessions:
             self._free.put(session)
