@@ -32,8 +32,8 @@ from app.services.extract_sql import (
 )
 from app.services.reading import Readers
 
-STRETCH = 500
-"""People of one statement where a table is read in stretches: with twenty scores each, half a megabyte of lines."""
+STRETCH = 250
+"""People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
 
 _SUBJECT = ExtractSubject
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
