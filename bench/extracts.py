@@ -7,16 +7,19 @@ Three things are timed, each as a multiple of the copy of the rows and columns o
 - `copies`: psql's copy of all four tables, for what the build is beside that.
 
 Run: python -m bench.extracts --engine postgresql --rows 1000000
-On SQLite: the same with --engine sqlite, divided by the copy that the run on PostgreSQL printed (--copy SECONDS).
+On SQLite: the same with --engine sqlite, divided by the copy that the run on PostgreSQL printed (--copy SECONDS). With
+--later a visit is recorded between approval and build, as at a registry that is in use.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import statistics
 import subprocess
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +64,7 @@ def main() -> None:
     ):
         settings = settings_for(url, Path(name))
         seeded = seed(settings, Volume(options.rows // (len(VISITS) * len(INSTRUMENTS)), len(VISITS), events=0))
-        measured = [_round(settings, seeded, url) for _ in range(options.rounds)]
+        measured = [_round(settings, seeded, url, later=options.later) for _ in range(options.rounds)]
         result = {"engine": options.engine, "machine": machine.describe(), "rounds": measured}
     _print(measured, options.copy)
     if options.json:
@@ -75,15 +78,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of outcomes.csv")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copy", type=float, help="seconds of psql's copy, measured on this machine just before")
+    parser.add_argument("--later", action="store_true", help="record a visit before each build")
     parser.add_argument("--json", help="where to write the result")
     return parser.parse_args()
 
 
-def _round(settings: Settings, seeded: Seeded, url: str) -> dict[str, Any]:
+def _round(settings: Settings, seeded: Seeded, url: str, *, later: bool) -> dict[str, Any]:
     """As CSV alone and with Parquet too, each built and served, and the copies between them."""
     found: dict[str, Any] = {}
     for form in ("csv", "parquet"):
         extract = approved(settings, seeded, ["csv", form])
+        if later:
+            _record_visit(settings, seeded)
         with multiprocessing.Pool(1) as pool:
             found[form] = pool.apply(built, (settings,))
         found[f"{form} served"] = _served(settings, seeded, _asked(settings, seeded, ["csv", form]))
@@ -99,9 +105,37 @@ def _actor(settings: Settings, seeded: Seeded, role: Role) -> Any:
     from app.security.tokens import TokenAuthority
 
     tokens = TokenAuthority(load_keyring(settings), settings)
-    wanted = {Role.analyst: Permission.extract_request, Role.custodian: Permission.extract_approve}[role]
+    wanted = {
+        Role.analyst: Permission.extract_request,
+        Role.custodian: Permission.extract_approve,
+        Role.site_staff: Permission.visit_write,
+    }[role]
     with Database(settings) as database:
         return load_actor(database, tokens.verify(seeded.tokens[role]), wanted)
+
+
+def _record_visit(settings: Settings, seeded: Seeded) -> None:
+    """One that nobody has recorded yet, through the service."""
+    from app.models.visit import VisitCreate
+    from app.services import visits
+    from app.writing import store
+
+    staff = _actor(settings, seeded, Role.site_staff)
+    with Database(settings) as database, database.write() as session:
+        body = VisitCreate.model_validate(
+            {
+                "participant": seeded.pids[0],
+                "visit_code": "UNS",
+                "occurrence": next(_OCCURRENCES),
+                "occurred_on": date(2025, 3, 1),
+                "status": "completed",
+            }
+        )
+        _, writes, _ = visits.record_visit(session, staff, visits.people_of(session, staff, [body]), body)
+        store(session, writes)
+
+
+_OCCURRENCES = itertools.count(1)
 
 
 def _asked(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
