@@ -321,6 +321,29 @@ def test_an_extract_read_in_many_stretches_has_the_same_rows(
     assert built_again(world, path) == building.SAME
 
 
+def test_one_connection_is_enough_to_build_the_rows_again_and_holds_no_table_whole(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = approved_of_several(world)
+    assert built(world)
+    assert built(world)
+    monkeypatch.setattr(extract_rows, "STRETCH", 2)
+    with world.registry.served.read() as session:
+        extract = session.get_one(Extract, key(path))
+    written, pieces = extract_csv.parts, []
+
+    def parts(*asked: Any) -> Iterator[bytes]:
+        got = list(written(*asked))
+        pieces.append(len(got))
+        yield from got
+
+    monkeypatch.setattr(extract_csv, "parts", parts)
+    settings = world.registry.app.state.settings.model_copy(update={"pool_size": 1})
+    with Database(settings, for_server=True) as alone:
+        assert building.differing(alone, extract) == building.SAME
+    assert pieces[0] == (1 + 3 if alone.is_sqlite else 1 + 1)  # the header; of six people two at a time
+
+
 def test_no_table_is_read_whole_for_each_person_when_something_was_written_later(world: World, waiting: str) -> None:
     """What then stands in front of the tables has no index, and SQLite has to make one."""
     path = approved_of_several(world)
