@@ -27,45 +27,42 @@ class AggregateRows:
     def csv(self, _file: str, columns: Sequence[Column]) -> Iterator[bytes]:
         """All tables, one figure a row."""
         yield bundle.header(columns)
-        yield from bundle.csv_parts(self._figures(self._session))
+        yield from bundle.csv_parts(self._figures())
 
-    def _figures(self, session: Session) -> Iterator[Cell]:
-        people = self._people(session)
+    def _figures(self) -> Iterator[Cell]:
+        people = self._people()
         for table in tables.COUNTS:
             column = table.column or table.row
             yield from tables.counts(table, [(one[table.row], one[column]) for one in people])
-        yield from self._events(session)
-        yield from self._scores(session)
+        yield from self._events()
+        yield from self._scores()
 
-    def _people(self, session: Session) -> list[dict[str, str]]:
+    def _people(self) -> list[dict[str, str]]:
         """The traits of each person that the tables count by."""
         event, subject = AdverseEvent, ExtractSubject
         told = selected(subject.subject, event.severity, event.serious).join(event, of_subject(self._id, event))
-        events = session.execute(told).all()
+        events = self._session.execute(told).all()
         serious = {row.subject for row in events if row.serious}
         worst = tables.worst((row.subject, row.severity) for row in events if row.severity)
         shown = (subject.subject, subject.age_group, subject.sex, subject.race, subject.country, subject.status)
         wanted = selected(*shown, Participant.planned_arm).join(Participant, of_subject(self._id, Participant))
         return [
             {
-                **{
-                    name: row._mapping[name] or NOT_GIVEN
-                    for name in ("sex", "race", "country", "status", "planned_arm")
-                },
+                **{name: row._mapping[name] or NOT_GIVEN for name in _TRAITS},
                 "age": tables.age_band(row.age_group),
                 "serious_event": "yes" if row.subject in serious else "no",
                 "worst_event": worst.get(row.subject, NONE),
             }
-            for row in session.execute(wanted)
+            for row in self._session.execute(wanted)
         ]
 
-    def _events(self, session: Session) -> Iterator[Cell]:
+    def _events(self) -> Iterator[Cell]:
         soc, subject = col(AdverseEvent.soc), col(ExtractSubject.subject)
         statement = selected(soc, func.count(distinct(subject))).join(AdverseEvent, of_subject(self._id, AdverseEvent))
-        found = session.execute(statement.where(soc.is_not(None)).group_by(soc)).all()
+        found = self._session.execute(statement.where(soc.is_not(None)).group_by(soc)).all()
         return tables.with_events((name, people) for name, people in found)
 
-    def _scores(self, session: Session) -> Iterator[Cell]:
+    def _scores(self) -> Iterator[Cell]:
         score, of_visit = OutcomeScore, (col(Visit.site_id) == col(Outcome.site_id))
         value = col(score.value)
         statement = (
@@ -78,5 +75,5 @@ class AggregateRows:
             .where(value.is_not(None), col(Visit.occurrence) == 1)
         )
         grouped = statement.group_by(Visit.visit_code, Outcome.instrument)
-        for row in session.execute(grouped.order_by(col(Visit.visit_code), col(Outcome.instrument))):
+        for row in self._session.execute(grouped.order_by(col(Visit.visit_code), col(Outcome.instrument))):
             yield from tables.scores(*row)

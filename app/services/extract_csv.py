@@ -28,32 +28,37 @@ Stretch = Mapping[str, str]
 
 
 def parts(
-    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch] = ({},)
+    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch] | None = None
 ) -> Iterator[bytes]:
-    """The header and the rows of each stretch, in pieces that end with a line. Raises UnsafeText,
+    """The header and the rows, or those of each stretch, in pieces that end with a line. Raises UnsafeText,
     DatabaseUnavailable."""
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
     yield bundle.header(columns)
-    on_postgresql = readers.sessions[0].get_bind().dialect.name == "postgresql"
-    typed = any(column.typed for column in columns)  # then each cell was looked at
-    for part in (_copied if on_postgresql else _joined)(readers, columns, statement, stretches):
-        if not typed:
+    session, typed = readers.sessions[0], any(column.typed for column in columns)
+    if session.get_bind().dialect.name == "postgresql":
+        written = _copied(session, columns, statement)
+    elif stretches is None:
+        written = _streamed(session, _printed(columns, statement))
+    else:
+        written = _in_stretches(readers, _printed(columns, statement), stretches)
+    for part in written:
+        if not typed:  # else each cell was looked at
             bundle.require_no_formula(part)
         yield part
 
 
-def _joined(
-    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch]
-) -> Iterator[bytes]:
-    """A value for each line; or for each stretch, in the order of the statement: SQLite keeps that of a subquery under
-    any aggregate but count, min and max (its optimizer overview, section 15), and several readers do not take turns in
-    Python for each line."""
+def _printed(columns: Sequence[Column], statement: Rows) -> Rows:
+    """The lines of a statement, as SQLite prints them."""
     told = zip(statement.selected_columns, columns, strict=True)
     cells = [_quoted(_shown(one, column, _globbed), column) for one, column in told]
     line = func.printf(",".join(["%s"] * len(cells)) + "\n", *cells)  # NULL is printed as nothing
-    printed = statement.with_only_columns(line.label("line"), maintain_column_froms=True)
-    if not readers.in_stretches:
-        return _streamed(readers.sessions[0], printed)
+    return statement.with_only_columns(line.label("line"), maintain_column_froms=True)
+
+
+def _in_stretches(readers: Readers, printed: Rows, stretches: Sequence[Stretch]) -> Iterator[bytes]:
+    """One value for each stretch, in the order of the statement: SQLite keeps that of a subquery under any aggregate
+    but count, min and max (its optimizer overview, section 15), and several readers do not take turns in Python for
+    each line."""
     joined = select(func.group_concat(printed.subquery().c.line, ""))
 
     def lines(session: Session, stretch: Stretch) -> bytes:
@@ -85,29 +90,15 @@ def _quoted(value: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
     return value
 
 
-def _copied(
-    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch]
-) -> Iterator[bytes]:
-    session = readers.sessions[0]
+def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
     told = zip(statement.selected_columns, columns, strict=True)
     shown = [_shown(one, column, _matched) for one, column in told]
     query = as_at.rewound(session, statement.with_only_columns(*shown, maintain_column_froms=True))
     connection = session.connection()
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
-    for stretch in stretches:
-        yield from _copy(driver, str(compiled), {**compiled.params, **stretch})
-
-
-def _matched(value: Any) -> ColumnElement[bool]:
-    """As SAFE_TEXT, in PostgreSQL's words."""
-    matched: ColumnElement[bool] = value.regexp_match(SAFE_PATTERN)
-    return matched
-
-
-def _copy(driver: Any, query: str, parameters: Mapping[str, Any]) -> Iterator[bytes]:
     try:
-        with driver.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv)", parameters):
+        with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params):
             waiting = bytearray()
             while driver.wait(_filled(driver.pgconn, waiting)):
                 yield bytes(waiting)
@@ -116,6 +107,12 @@ def _copy(driver: Any, query: str, parameters: Mapping[str, Any]) -> Iterator[by
                 yield bytes(waiting)
     except psycopg.OperationalError:
         raise DatabaseUnavailable from None
+
+
+def _matched(value: Any) -> ColumnElement[bool]:
+    """As SAFE_TEXT, in PostgreSQL's words."""
+    matched: ColumnElement[bool] = value.regexp_match(SAFE_PATTERN)
+    return matched
 
 
 def _filled(connection: psycopg.pq.abc.PGconn, waiting: bytearray) -> Generator[Wait, Ready, bool]:

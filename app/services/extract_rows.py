@@ -1,6 +1,7 @@
 """The rows of an extract, as SQL over the extract's own subject table: no date and no pid ever leaves the database."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -50,11 +51,14 @@ class ExtractRows:
 
     def csv(self, file: str, columns: Sequence[Column]) -> Iterator[bytes]:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
-        statement, session = _STATEMENTS[file](self), self._readers.sessions[0]
+        statement = _STATEMENTS[file](self)
         if not self._readers.in_stretches:
             return extract_csv.parts(self._readers, columns, statement)
-        apart = stretches(session, self._id, STRETCH)
-        return extract_csv.parts(self._readers, columns, statement.where(in_stretch()), apart)
+        return extract_csv.parts(self._readers, columns, statement.where(in_stretch()), self._stretches)
+
+    @cached_property
+    def _stretches(self) -> Sequence[extract_csv.Stretch]:
+        return stretches(self._readers.sessions[0], self._id, STRETCH)
 
     @property
     def _open(self) -> bool:
