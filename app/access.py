@@ -114,6 +114,10 @@ class Actor:
             if study in (None, place.study) and site in (None, place.site)
         )
 
+    def site_at(self, study: str, site: str) -> int:
+        """The key of the site in reach that has these codes. Raises NotFound."""
+        return found(next(iter(self.sites_at(study, site)), None))
+
 
 class requires:  # noqa: N801 - reads as a word in route signatures
     """A route's dependency: the signed-in actor, who holds `permission`. 401 without a valid token, 403 without it."""

@@ -52,9 +52,9 @@ def recorder(
     return lambda body: _made(request, *enrolment.enrol(session, actor, request.app.state.keyring, body))
 
 
-def _made(request: Request, read: ParticipantRead, site_id: int, writes: Writes | None = None) -> Made:
+def _made(request: Request, read: ParticipantRead, site_id: int, *writes: Writes) -> Made:
     tag = etag(request.app.state.keyring, read.pid, read.version)
-    return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id, writes or Writes())
+    return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id, *writes)
 
 
 @router.get("", response_model=ParticipantList)

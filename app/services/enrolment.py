@@ -5,7 +5,7 @@ from typing import Any
 from sqlmodel import Session
 
 from app import audit
-from app.access import Actor, found
+from app.access import Actor
 from app.database import unique_or
 from app.errors import Fault
 from app.models.base import canonical_json, new_row
@@ -39,7 +39,7 @@ def enrol(
     Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
     EnrolmentContradictsProtocol.
     """
-    site_id = found(next(iter(actor.sites_at(body.study, body.site)), None))
+    site_id = actor.site_at(body.study, body.site)
     version = protocol_version(session, site_id, body.protocol_version)
     protocol = protocol_of(session, version.id)
     _require_known_codes(protocol, body)

@@ -30,7 +30,7 @@ from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services.studies import protocol_of, site_by_code
+from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -126,12 +126,11 @@ def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
 
 def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:
     """The participant that this site knows under its own label. Raises NotFound."""
-    site = site_by_code(session, actor, body.study, body.site)
-    assert site.id is not None
-    symbols = found(vault.find_pid(session, keyring, site.id, body.site_local_id))
+    site_id = actor.site_at(body.study, body.site)
+    symbols = found(vault.find_pid(session, keyring, site_id, body.site_local_id))
     read = read_one(session, actor, symbols)
     event = audit.Event("vault:looked-up", "participant", symbols, read.version, [])
-    audit.append(session, str(actor.account_id), site.id, [event])
+    audit.append(session, str(actor.account_id), site_id, [event])
     return read
 
 

@@ -27,7 +27,6 @@ from app.models.pid_reservation import (
     ReservedPid,
 )
 from app.services.outbox import every_site
-from app.services.studies import site_by_code
 
 _PIDS, _PEOPLE = table_of(ReservedPid), table_of(Participant)
 _FREE = ~sa.exists().where(_PEOPLE.c.site_id == _PIDS.c.site_id, _PEOPLE.c.pid == _PIDS.c.pid)
@@ -77,19 +76,18 @@ def reserved(session: Session, site_id: int, symbols: str) -> str:
 
 def reserve(session: Session, actor: Actor, body: ReservationCreate, most: int) -> tuple[ReservationRead, int]:
     """Draw a block for a site; also gives the site's key. Raises NotFound, TooManyPidsReserved."""
-    site = site_by_code(session, actor, body.study, body.site)
-    assert site.id is not None
-    row = PidReservation(site_id=site.id, device=body.device, created_by=actor.account_id)
+    site_id = actor.site_at(body.study, body.site)
+    row = PidReservation(site_id=site_id, device=body.device, created_by=actor.account_id)
     session.add(row)
     session.flush()
     drawn = sorted(fresh(session, body.count))
-    session.execute(sa.insert(_PIDS), [{"site_id": site.id, "pid": one, "reservation_id": row.id} for one in drawn])
+    session.execute(sa.insert(_PIDS), [{"site_id": site_id, "pid": one, "reservation_id": row.id} for one in drawn])
     event = audit.created("pids:reserved", row, row.id)
     event.changes.append({"field": "pids", "old": None, "new": drawn})
-    audit.append(session, str(actor.account_id), site.id, [event])
-    if _open(session, site.id) > most:  # counted once the chain's head is held, so that no two blocks pass together
+    audit.append(session, str(actor.account_id), site_id, [event])
+    if _open(session, site_id) > most:  # counted once the chain's head is held, so that no two blocks pass together
         raise TooManyPidsReserved
-    return _read(values(row), actor, len(drawn), drawn), site.id
+    return _read(values(row), actor, len(drawn), drawn), site_id
 
 
 def _open(session: Session, site_id: int) -> int:
