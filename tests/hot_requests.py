@@ -17,7 +17,7 @@ from app.database import Database
 from app.models.account import Role
 from app.settings import Settings
 from bench.seed import Seeded
-from tests.world import Caller, label, madrs
+from tests.world import Caller, enrolment, madrs
 
 
 @dataclass
@@ -45,17 +45,8 @@ class Place:
         return {**body, "occurred_on": "2025-03-01", "status": "completed", **more}
 
     def enrol(self) -> Response:
-        enrolment = {
-            "study": self.seeded.study,
-            "site": self.seeded.site,
-            "site_local_id": label(),
-            "age_at_consent": 41,
-            "sex": "F",
-            "enrolled_on": "2025-01-20",
-            "consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["main"]},
-            "eligibility": {"met": True},
-        }
-        return self.caller(Role.site_staff).post("/v1/participants", enrolment)
+        body = enrolment(self.seeded.study, self.seeded.site)
+        return self.caller(Role.site_staff).post("/v1/participants", body)
 
     def record(self, **more: Any) -> Response:
         return self.caller(Role.site_staff).post("/v1/visits", self.visit(**more))

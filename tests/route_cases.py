@@ -82,8 +82,13 @@ def a_cut(world: World) -> dict[str, str]:
 
 
 def an_extract(world: World, approved: bool = False, **more: Any) -> str:
-    """The path of an extract that the world's analyst asked for."""
+    """The path of an extract that the world's analyst asked for, of one person more."""
     world.enrolled("A")
+    return extract_of(world, approved, **more)
+
+
+def extract_of(world: World, approved: bool = False, **more: Any) -> str:
+    """The same of those who are enrolled."""
     answer = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, **more, "study": world.study})
     assert answer.status_code == 202, answer.text
     path: str = answer.headers["Location"]

@@ -22,7 +22,7 @@ from app.services import building, chunks, extract_csv, extract_rows
 from app.services.builder import Builder
 from tests.conftest import BuildsAtOnce
 from tests.hot_requests import statements
-from tests.route_cases import UNDER_AGREEMENT
+from tests.route_cases import an_extract, extract_of
 from tests.world import World, madrs
 
 
@@ -34,10 +34,7 @@ class Killed(BaseException):
 def waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
     """The path of an approved extract that nobody builds yet."""
     monkeypatch.setattr(BuildsAtOnce, "wake", lambda self: None)
-    world.enrolled()
-    path: str = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}).headers["Location"]
-    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).is_success
-    return path
+    return an_extract(world, approved=True)
 
 
 def key(path: str) -> UUID:
@@ -289,9 +286,7 @@ def approved_of_several(world: World) -> str:
     for score in range(5):
         visit = world.visit(world.enrolled(), "UNS", "2025-02-01", outcomes=[madrs(score)])
         assert world.staff_a.post("/v1/visits", visit).status_code == 201
-    path: str = world.analyst.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}).headers["Location"]
-    assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"}).is_success
-    return path
+    return extract_of(world, approved=True)
 
 
 def built_again(world: World, path: str) -> str | None:

@@ -46,13 +46,13 @@ def test_models_equal_migrations(empty: Database) -> None:
     assert tables(empty) == set(SQLModel.metadata.tables)
 
 
+@pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
 def test_scores_lie_in_their_key_on_sqlite(empty: Database) -> None:
     """Autogenerate does not compare how a table lies."""
     schema.upgrade(empty)
-    if empty.is_sqlite:
-        with empty.engine.connect() as connection:
-            made = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'outcome_score'")).scalar_one()
-        assert made.rstrip().endswith("WITHOUT ROWID")
+    with empty.engine.connect() as connection:
+        made = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'outcome_score'")).scalar_one()
+    assert made.rstrip().endswith("WITHOUT ROWID")
 
 
 def test_check_constraints_of_models_and_migrations_are_the_same(empty: Database) -> None:

@@ -74,6 +74,22 @@ def label() -> str:
     return "L" + uuid4().hex[:14].translate(str.maketrans("0123456789", "ghijkmnpqr"))
 
 
+def enrolment(study: str, site: str, **changes: Any) -> dict[str, Any]:
+    """A valid enrolment of a new person."""
+    return {
+        "study": study,
+        "site": site,
+        "site_local_id": label(),
+        "age_at_consent": 41,
+        "sex": "F",
+        "screened_on": "2025-01-02",
+        "enrolled_on": "2025-01-20",
+        "consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["data_sharing", "main"]},
+        "eligibility": {"met": True, "unmet": []},
+        **changes,
+    }
+
+
 class World:
     """One study with the sites A and B, and callers for every role."""
 
@@ -181,18 +197,7 @@ class World:
 
     def enrolment(self, site: str = "A", **changes: Any) -> dict[str, Any]:
         """A valid enrolment of a new person."""
-        return {
-            "study": self.study,
-            "site": site,
-            "site_local_id": label(),
-            "age_at_consent": 41,
-            "sex": "F",
-            "screened_on": "2025-01-02",
-            "enrolled_on": "2025-01-20",
-            "consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["data_sharing", "main"]},
-            "eligibility": {"met": True, "unmet": []},
-            **changes,
-        }
+        return enrolment(self.study, site, **changes)
 
     def enrolled(self, site: str = "A", **changes: Any) -> str:
         """The pid of a new participant of a site."""
