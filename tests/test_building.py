@@ -217,6 +217,32 @@ def test_a_worker_that_stops_hands_over_at_once(world: World, waiting: str) -> N
     assert status(world, waiting) == "ready"
 
 
+def test_a_worker_that_stops_while_rows_are_read_lets_go_of_its_connection(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL still sends the rows of a large table then."""
+    path = approved_of_several(world)
+    assert built(world)
+    written, read = extract_csv.parts, []
+
+    def parts(*asked: Any) -> Iterator[bytes]:
+        for part in written(*asked):
+            read.append(part)
+            yield part
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract_csv, "parts", parts)
+        for module, name, value in ((chunks, "SIZE", 8), (chunks, "AHEAD", 1), (extract_csv, "_PART", 8)):
+            patch.setattr(module, name, value)
+        worker = Thread(target=built, args=(world, lambda: len(read) > 2), daemon=True)  # the header, and a row
+        worker.start()
+        worker.join(30)
+    assert not worker.is_alive()
+    assert status(world, path) == "building"
+    assert built(world)
+    assert status(world, path) == "ready"
+
+
 def test_the_thread_of_a_worker_builds_what_it_is_woken_for(world: World, waiting: str) -> None:
     builder = Builder(world.registry.app.state.settings, world.registry.app.state.keyring)
     builder.start()

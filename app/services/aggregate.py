@@ -15,6 +15,7 @@ from app.privacy import bundle, tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, Column
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.services.extract_sql import of_subject, selected
+from app.services.reading import Pieces
 
 NONE = "none"
 _TRAITS = ("sex", "race", "country", "status", "planned_arm")
@@ -24,7 +25,7 @@ class AggregateRows:
     def __init__(self, session: Session, extract_id: UUID) -> None:
         self._session, self._id = session, extract_id
 
-    def csv(self, _file: str, columns: Sequence[Column]) -> Iterator[bytes]:
+    def csv(self, _file: str, columns: Sequence[Column]) -> Pieces:
         """All tables, one figure a row."""
         yield bundle.header(columns)
         yield from bundle.csv_parts(self._figures())

@@ -6,8 +6,8 @@ bytes, and a build that was left half done is forgotten.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from threading import Event, Thread
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ from app.services.extract_ends import end
 from app.services.extract_rows import ExtractRows
 from app.services.extract_sql import of_subject, selected, unhurried
 from app.services.outbox import tell
-from app.services.reading import Readers
+from app.services.reading import Pieces, Readers
 from app.services.studies import protocol_of, sites_of
 
 log = structlog.get_logger()
@@ -176,12 +176,17 @@ class _Progress:
 
 
 @contextmanager
-def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str, Iterator[bytes]]]]:
+def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str, Pieces]]]:
     """The tables of an extract as CSV, all of its moment, whatever was written since."""
-    profile = PROFILES[extract.profile]
     with ExitStack() as held:
         rows = _rows(held.enter_context(_readers(held, database, extract)), extract)
-        yield ((file, rows.csv(file, columns)) for file, columns in profile.files.items())
+        yield held.enter_context(closing(_tables(rows, extract)))
+
+
+def _tables(rows: AggregateRows | ExtractRows, extract: Extract) -> Generator[tuple[str, Pieces], None, None]:
+    for file, columns in PROFILES[extract.profile].files.items():
+        with closing(rows.csv(file, columns)) as parts:
+            yield file, parts
 
 
 def _readers(held: ExitStack, database: Database, extract: Extract) -> Readers:

@@ -4,7 +4,8 @@ become Python objects: PostgreSQL by COPY, SQLite by an expression that prints t
 PostgreSQL spreads a statement over processors itself. SQLite does not, so there it is asked for each stretch of people,
 and for as many at once as there are sessions."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -20,7 +21,7 @@ from app.privacy import bundle
 from app.privacy.profile import SAFE_GLOB, SAFE_PATTERN, UNSAFE_GLOB, Column
 from app.privacy.quasi import OTHER
 from app.services import as_at
-from app.services.reading import Readers
+from app.services.reading import Pieces, Readers
 
 _PART = 1 << 18
 Stretch = Mapping[str, str]
@@ -29,7 +30,7 @@ Stretch = Mapping[str, str]
 
 def parts(
     readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch] | None = None
-) -> Iterator[bytes]:
+) -> Pieces:
     """The header and the rows, or those of each stretch, in pieces that end with a line. Raises UnsafeText,
     DatabaseUnavailable."""
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
@@ -41,10 +42,11 @@ def parts(
         written = _streamed(session, _printed(columns, statement))
     else:
         written = _in_stretches(readers, _printed(columns, statement), stretches)
-    for part in written:
-        if not typed:  # else each cell was looked at
-            bundle.require_no_formula(part)
-        yield part
+    with closing(written):  # a COPY that nobody ends holds its connection, and whoever rolls back waits for it
+        for part in written:
+            if not typed:  # else each cell was looked at
+                bundle.require_no_formula(part)
+            yield part
 
 
 def _printed(columns: Sequence[Column], statement: Rows) -> Rows:
@@ -55,7 +57,7 @@ def _printed(columns: Sequence[Column], statement: Rows) -> Rows:
     return statement.with_only_columns(line.label("line"), maintain_column_froms=True)
 
 
-def _in_stretches(readers: Readers, printed: Rows, stretches: Sequence[Stretch]) -> Iterator[bytes]:
+def _in_stretches(readers: Readers, printed: Rows, stretches: Sequence[Stretch]) -> Pieces:
     """One value for each stretch, in the order of the statement: SQLite keeps that of a subquery under any aggregate
     but count, min and max (its optimizer overview, section 15), and several readers do not take turns in Python for
     each line."""
@@ -67,7 +69,7 @@ def _in_stretches(readers: Readers, printed: Rows, stretches: Sequence[Stretch])
     return readers.in_order(lines, stretches)
 
 
-def _streamed(session: Session, printed: Rows) -> Iterator[bytes]:
+def _streamed(session: Session, printed: Rows) -> Pieces:
     query = as_at.rewound(session, printed).execution_options(yield_per=bundle.BATCH)
     for batch in session.connection().execute(query).scalars().partitions(bundle.BATCH):
         yield "".join(batch).encode()
@@ -90,7 +92,7 @@ def _quoted(value: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
     return value
 
 
-def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Iterator[bytes]:
+def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Pieces:
     told = zip(statement.selected_columns, columns, strict=True)
     shown = [_shown(one, column, _matched) for one, column in told]
     query = as_at.rewound(session, statement.with_only_columns(*shown, maintain_column_froms=True))

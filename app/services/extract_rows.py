@@ -1,6 +1,6 @@
 """The rows of an extract, as SQL over the extract's own subject table: no date and no pid ever leaves the database."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,7 @@ from app.services.extract_sql import (
     stretches,
     study_day,
 )
-from app.services.reading import Readers
+from app.services.reading import Pieces, Readers
 
 STRETCH = 250
 """People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
@@ -49,7 +49,7 @@ class ExtractRows:
         self._readers, self._id, self._profile, self._protocols = readers, extract_id, PROFILES[profile], protocols
         self._timing = Timing(protocols)
 
-    def csv(self, file: str, columns: Sequence[Column]) -> Iterator[bytes]:
+    def csv(self, file: str, columns: Sequence[Column]) -> Pieces:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
         statement = _STATEMENTS[file](self)
         if not self._readers.in_stretches:

@@ -1,7 +1,7 @@
 """Reading one moment with several sessions at once, in an order that does not depend on who was quicker."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Self, TypeVar
@@ -12,6 +12,8 @@ AHEAD = 2
 """Results that may wait for each session while an earlier one is used."""
 
 T = TypeVar("T")
+Pieces = Generator[bytes, None, None]
+"""Bytes of one file, as they are read. To be closed by whoever stops before the end: it may hold a connection."""
 
 
 class Readers:
@@ -31,7 +33,7 @@ class Readers:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def in_order(self, read: Callable[[Session, T], bytes], asked: Iterable[T]) -> Iterator[bytes]:
+    def in_order(self, read: Callable[[Session, T], bytes], asked: Iterable[T]) -> Pieces:
         """What is read for each, in the order in which it was asked. Raises what `read` raises."""
         waiting: deque[Future[bytes]] = deque()
         for one in asked:
