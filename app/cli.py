@@ -153,7 +153,9 @@ def test(context: typer.Context) -> None:
 
     processes = min(4, 1 + (os.cpu_count() or 1))  # one more than processors, as many tests wait for servers
     # In their own order: by default files of few tests come last, and those are the long ones.
-    side_by_side = [f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder"]
+    # A process that died is not replaced, as it would be given the same test again, and again.
+    order = ["--dist=loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"]
+    side_by_side = [f"--numprocesses={processes}", *order]
     command = [sys.executable, "-m", "pytest", *side_by_side, *context.args]
     compiled_once = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     raise typer.Exit(subprocess.call(command, cwd=ROOT, env=compiled_once))  # noqa: S603
