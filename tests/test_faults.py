@@ -170,11 +170,11 @@ def test_connections_that_are_cut_are_made_anew(world: World) -> None:
     if on_sqlite(world):
         return  # there are none
     engine, body, key = world.registry.served.engine, world.event(world.enrolled()), str(uuid4())
-    cut = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = :role AND datname = current_database()"
-    )
+    theirs = "FROM pg_stat_activity WHERE usename = :role AND datname = current_database()"
+    cut = f"SELECT pg_terminate_backend(pid, 10000) {theirs}"
 
     def cut_all(*_: Any) -> None:
+        """Waits until each has gone: a signal alone may come after the connection was found to be alive."""
         with owner(world).connect() as admin:
             admin.execute(text(cut), {"role": SERVER_ROLE})
 
