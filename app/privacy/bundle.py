@@ -65,14 +65,16 @@ class UnsafeText(Exception):
 
 _HARMLESS = bytes(byte for byte in range(128) if SAFE_TEXT.fullmatch(f"x{chr(byte)}")) + b'\n"'
 _SIGNED = re.compile(rb",-(?!\d+(?:\.\d+)?(?:e[-+]\d+)?[,\n])")
-_BEGINNINGS = tuple(start + sign for start in (b",", b"\n", b'"') for sign in (b"+", b"-") if start + sign != b",-")
+_BEGINNINGS = tuple((start, sign) for start in (b",", b"\n", b'"') for sign in (b"+", b"-") if start + sign != b",-")
 
 
 def require_no_formula(part: bytes) -> None:
     """Look at every byte of whole lines of CSV that hold numbers and codes: no other character is in them, and what
     begins with a sign is a number. Raises UnsafeText."""
     foreign = part.translate(None, _HARMLESS) or part.startswith((b"+", b"-"))
-    if foreign or any(one in part for one in _BEGINNINGS) or _SIGNED.search(part):
+    # Each byte by itself first, as most are not in it at all, which is found ten times as quickly.
+    begins = any(start in part and sign in part and start + sign in part for start, sign in _BEGINNINGS)
+    if foreign or begins or _SIGNED.search(part):
         raise UnsafeText
 
 
