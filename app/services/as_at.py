@@ -15,46 +15,23 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import (
-    CTE,
-    Boolean,
-    Column,
-    Dialect,
-    FromClause,
-    MetaData,
-    Row,
-    Select,
-    Table,
-    and_,
-    cast,
-    column,
-    event,
-    exists,
-    func,
-    literal,
-    select,
-    type_coerce,
-    union_all,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import FromClause, Row, Select, event, func, select
 from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session, SQLModel, col
 
-from app.audit import JSON_TEXT, plain
+from app.audit import JSON_TEXT
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import canonical_json, table_of
 from app.models.outcome import Origin, Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
-from app.privacy.fields import FIELDS, FieldClass
 from app.protocol.instruments import instrument
+from app.services.fronts import Fronts, Old
 
 Heads = Mapping[int, int]
 _KEYS: Mapping[type[SQLModel], str] = {Participant: "pid", Visit: "id", Outcome: "id", AdverseEvent: "id"}
-_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id"})
-_NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.operational})
-_ITEM, _SCORE = "items.", "scores."
+_SCORE = "scores."
 _FRONT = "registry_as_at"
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 
@@ -92,7 +69,7 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
     if not later:
         yield
         return
-    session.info[_FRONT] = list(_fronts(session, later))
+    session.info[_FRONT] = _fronts(session, later)
     event.listen(session, "do_orm_execute", _rewind)
     try:
         yield
@@ -101,14 +78,17 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
         del session.info[_FRONT]
 
 
-def rewinds(session: Session) -> bool:
-    """Whether anything was written since, so that something stands in front of its tables."""
-    return _FRONT in session.info
+def touched(session: Session) -> int:
+    """How many rows were written since."""
+    fronts: Fronts | None = session.info.get(_FRONT)
+    return 0 if fronts is None else fronts.touched
 
 
-def rewound(session: Session, statement: S) -> S:
-    """A statement that is not executed by the session itself, with what stands in front of its tables."""
-    return statement.add_cte(*session.info.get(_FRONT, ()))
+def rewound(session: Session, statement: S, people: FromClause | None = None) -> S:
+    """A statement that is not executed by the session itself, with what stands in front of its tables. `people`: it
+    shows nobody but these, by site_id and pid, so only of them need the tables be read."""
+    fronts: Fronts | None = session.info.get(_FRONT)
+    return statement if fronts is None else statement.add_cte(*fronts.of(people))
 
 
 def _rewind(state: ORMExecuteState) -> None:
@@ -208,60 +188,17 @@ def _band(definition: Any, name: str, value: float | None) -> str | None:
     return band
 
 
-def _fronts(session: Session, later: _Later) -> Iterator[CTE]:
-    """For each table what was touched, and what stands in front of it."""
+def _fronts(session: Session, later: _Later) -> Fronts:
     dialect = session.get_bind().dialect
     schema = "main" if dialect.name == "sqlite" else session.execute(select(func.current_schema())).scalar_one()
     touched = {model: _undone(session, model, later.get(table_of(model).name, {})) for model in _KEYS}
-    for model, key in _KEYS.items():
-        rows = [{"site_id": one.site_id, key: _typed(model, key, one.key), **(one.row or {})} for one in touched[model]]
-        there = [one.row is not None for one in touched[model]]
-        yield from _front(dialect, schema, table_of(model), ("site_id", key), zip(rows, there, strict=True))
+    old = {table_of(model): Old(("site_id", key), _old(model, key, touched[model])) for model, key in _KEYS.items()}
     scores = [(row, True) for one in touched[Outcome] for row in one.scores]
     gone = [({"site_id": one.site_id, "outcome_id": _typed(Outcome, "id", one.key)}, False) for one in touched[Outcome]]
-    yield from _front(dialect, schema, table_of(OutcomeScore), ("site_id", "outcome_id"), [*gone, *scores])
+    old[table_of(OutcomeScore)] = Old(("site_id", "outcome_id"), [*gone, *scores])
+    return Fronts(dialect, schema, old)
 
 
-def _front(
-    dialect: Dialect, schema: str, table: Table, key: Sequence[str], rows: Iterable[tuple[Mapping[str, Any], bool]]
-) -> Iterator[CTE]:
-    """The old rows of a table, and under its own name: these, and all rows of the table with other keys."""
-    shown = [one for one in table.columns if FIELDS[table.name][one.name] not in _NEVER_READ or one.name in _REFERENCES]
-    carried = [*(Column(one.name, one.type) for one in shown), Column("was_there", Boolean)]
-    text = json.dumps(
-        [
-            {one.name: _stored(dialect, one, {**row, "was_there": there}.get(one.name)) for one in carried}
-            for row, there in rows
-        ]
-    )
-    was = select(*_unpacked(dialect, text, carried)).cte(f"was_{table.name}")
-    live = Table(table.name, MetaData(), *(Column(one.name, one.type) for one in shown), schema=schema)
-    replaced = exists().where(and_(*(was.c[name] == live.c[name] for name in key)))
-    again = select(*(was.c[one.name] for one in shown)).where(was.c.was_there)
-    yield was
-    yield (
-        union_all(select(live).where(~replaced), again)
-        .cte(table.name)
-        .prefix_with("NOT MATERIALIZED", dialect="postgresql")
-    )
-
-
-def _unpacked(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
-    """The columns of rows that go as one JSON text, however many they are."""
-    if dialect.name == "postgresql":
-        told: FromClause = (
-            func.jsonb_to_recordset(cast(literal(text), JSONB))
-            .table_valued(*(column(one.name, one.type) for one in carried))
-            .render_derived(with_types=True)
-        )
-        return list(told.c)
-    rows = func.json_each(literal(text)).table_valued("value")
-    return [type_coerce(func.json_extract(rows.c.value, f"$.{one.name}"), one.type).label(one.name) for one in carried]
-
-
-def _stored(dialect: Dialect, one: Column[Any], value: Any) -> Any:
-    """A value as JSON, from which the database makes what it stores."""
-    if dialect.name == "postgresql" or value is None:
-        return plain(value)
-    processor = one.type.dialect_impl(dialect).bind_processor(dialect)
-    return processor(value) if processor is not None else value
+def _old(model: type[SQLModel], key: str, touched: Iterable[Touched]) -> Iterator[tuple[dict[str, Any], bool]]:
+    for one in touched:
+        yield {"site_id": one.site_id, key: _typed(model, key, one.key), **(one.row or {})}, one.row is not None

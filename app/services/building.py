@@ -190,13 +190,10 @@ def _tables(rows: AggregateRows | ExtractRows, extract: Extract) -> Generator[tu
 
 
 def _readers(held: ExitStack, database: Database, extract: Extract) -> Readers:
-    """On SQLite several sessions and stretches, unless something was written since the moment: what then stands in
-    front of the tables has no index, and is made for each statement. One connection of the pool is for storing."""
-    first = held.enter_context(_reading(database, extract))
-    if not database.is_sqlite or as_at.rewinds(first) or extract.profile == ExtractProfile.aggregate:
-        return Readers([first])
-    others = [held.enter_context(_reading(database, extract)) for _ in range(min(READERS, database.pool_size - 1) - 1)]
-    return Readers([first, *(one for one in others if not as_at.rewinds(one))], in_stretches=True)
+    """On SQLite several sessions. One connection of the pool is for storing."""
+    alone = not database.is_sqlite or extract.profile == ExtractProfile.aggregate
+    at_once = 1 if alone else max(1, min(READERS, database.pool_size - 1))
+    return Readers([held.enter_context(_reading(database, extract)) for _ in range(at_once)])
 
 
 @contextmanager

@@ -6,13 +6,13 @@ and for as many at once as there are sessions."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.waiting import Ready, Wait
-from sqlalchemy import ColumnElement, Integer, case, cast, func, null, select
+from sqlalchemy import ColumnElement, FromClause, Integer, case, cast, func, null, select
 from sqlmodel import Session
 
 from app.access import Rows
@@ -24,22 +24,26 @@ from app.services import as_at
 from app.services.reading import Pieces, Readers
 
 _PART = 1 << 18
-Stretch = Mapping[str, str]
-"""Values of a statement's parameters."""
 
 
-def parts(
-    readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Sequence[Stretch] | None = None
-) -> Pieces:
-    """The header and the rows, or those of each stretch, in pieces that end with a line. Raises UnsafeText,
+class Stretches(NamedTuple):
+    """The people of a statement, some at a time."""
+
+    people: FromClause
+    """Those of one stretch, by site_id and pid."""
+
+    ends: Sequence[Mapping[str, str]]
+    """The parameters of each stretch."""
+
+
+def parts(readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Stretches | None = None) -> Pieces:
+    """The header and the rows, on SQLite those of each stretch, in pieces that end with a line. Raises UnsafeText,
     DatabaseUnavailable."""
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
     yield bundle.header(columns)
-    session, typed = readers.sessions[0], any(column.typed for column in columns)
-    if session.get_bind().dialect.name == "postgresql":
-        written = _copied(session, columns, statement)
-    elif stretches is None:
-        written = _streamed(session, _printed(columns, statement))
+    typed = any(column.typed for column in columns)
+    if stretches is None:
+        written = _copied(readers.sessions[0], columns, statement)
     else:
         written = _in_stretches(readers, _printed(columns, statement), stretches)
     with closing(written):  # a COPY that nobody ends holds its connection, and whoever rolls back waits for it
@@ -57,22 +61,17 @@ def _printed(columns: Sequence[Column], statement: Rows) -> Rows:
     return statement.with_only_columns(line.label("line"), maintain_column_froms=True)
 
 
-def _in_stretches(readers: Readers, printed: Rows, stretches: Sequence[Stretch]) -> Pieces:
+def _in_stretches(readers: Readers, printed: Rows, stretches: Stretches) -> Pieces:
     """One value for each stretch, in the order of the statement: SQLite keeps that of a subquery under any aggregate
     but count, min and max (its optimizer overview, section 15), and several readers do not take turns in Python for
     each line."""
     joined = select(func.group_concat(printed.subquery().c.line, ""))
 
-    def lines(session: Session, stretch: Stretch) -> bytes:
-        return (session.connection().execute(joined, stretch).scalar() or "").encode()
+    def lines(session: Session, ends: Mapping[str, str]) -> bytes:
+        query = as_at.rewound(session, joined, stretches.people)
+        return (session.connection().execute(query, ends).scalar() or "").encode()
 
-    return readers.in_order(lines, stretches)
-
-
-def _streamed(session: Session, printed: Rows) -> Pieces:
-    query = as_at.rewound(session, printed).execution_options(yield_per=bundle.BATCH)
-    for batch in session.connection().execute(query).scalars().partitions(bundle.BATCH):
-        yield "".join(batch).encode()
+    return readers.in_order(lines, stretches.ends)
 
 
 def _globbed(value: Any) -> ColumnElement[bool]:

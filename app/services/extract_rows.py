@@ -18,7 +18,7 @@ from app.models.visit import Visit
 from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.protocol.definition import Protocol
-from app.services import extract_csv
+from app.services import as_at, extract_csv
 from app.services.extract_sql import (
     Timing,
     bytewise,
@@ -26,6 +26,7 @@ from app.services.extract_sql import (
     full_onset,
     in_stretch,
     of_subject,
+    people_of_stretch,
     selected,
     since_dose,
     stretches,
@@ -52,13 +53,16 @@ class ExtractRows:
     def csv(self, file: str, columns: Sequence[Column]) -> Pieces:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
         statement = _STATEMENTS[file](self)
-        if not self._readers.in_stretches:
+        if self._readers.sessions[0].get_bind().dialect.name == "postgresql":
             return extract_csv.parts(self._readers, columns, statement)
         return extract_csv.parts(self._readers, columns, statement.where(in_stretch()), self._stretches)
 
     @cached_property
-    def _stretches(self) -> Sequence[extract_csv.Stretch]:
-        return stretches(self._readers.sessions[0], self._id, STRETCH)
+    def _stretches(self) -> extract_csv.Stretches:
+        session = self._readers.sessions[0]
+        people = STRETCH + as_at.touched(session) // 10  # each statement has all that was touched to read first
+        ends = stretches(session, self._id, people)
+        return extract_csv.Stretches(people_of_stretch(self._id), ends)
 
     @property
     def _open(self) -> bool:

@@ -134,6 +134,11 @@ def in_stretch() -> ColumnElement[bool]:
     return col(ExtractSubject.subject).between(bindparam("first"), bindparam("last"))
 
 
+def people_of_stretch(extract_id: UUID) -> Subquery:
+    subject = ExtractSubject
+    return selected(subject.site_id, subject.pid).where(col(subject.extract_id) == extract_id, in_stretch()).subquery()
+
+
 class Timing:
     """Early, in window or late, of each visit, by the protocol version under which it was recorded."""
 

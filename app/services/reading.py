@@ -17,11 +17,10 @@ Pieces = Generator[bytes, None, None]
 
 
 class Readers:
-    """Sessions of one moment and a thread for each. The sessions outlive it: when its block ends, nobody reads.
-    `in_stretches`: tables are asked for some people at a time, and nothing stands in front of them (`as_at`)."""
+    """Sessions of one moment and a thread for each. The sessions outlive it: when its block ends, nobody reads."""
 
-    def __init__(self, sessions: Sequence[Session], *, in_stretches: bool = False) -> None:
-        self.sessions, self.in_stretches = sessions, in_stretches
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self.sessions = sessions
         self._free: SimpleQueue[Session] = SimpleQueue()
         for session in sessions:
             self._free.put(session)

@@ -1,0 +1,126 @@
+"""What stands in front of the clinical tables, so that a SELECT shows rows as they were (`as_at`)."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    Boolean,
+    Column,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    MetaData,
+    Table,
+    and_,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    select,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.audit import plain
+from app.models.base import table_of
+from app.models.outcome import Outcome, OutcomeScore
+from app.privacy.fields import FIELDS, FieldClass
+
+_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id"})
+_NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.operational})
+
+
+class Old(NamedTuple):
+    """What was touched of a table since the moment."""
+
+    key: Sequence[str]
+    rows: Iterable[tuple[Mapping[str, Any], bool]]
+    """Rows as they were; False: it was not there yet, and only its key is told."""
+
+
+class Fronts:
+    """Common table expressions called like the tables: of each its old rows, and all rows with other keys."""
+
+    def __init__(self, dialect: Dialect, schema: str, old: Mapping[Table, Old]) -> None:
+        self._dialect, self._schema = dialect, schema
+        self._keys = {table: one.key for table, one in old.items()}
+        self.touched = 0
+        """Old rows of all tables."""
+        self._was = {table: self._unpacked(table, one.rows) for table, one in old.items()}
+        self._made: dict[FromClause | None, list[CTE]] = {}
+
+    def of(self, people: FromClause | None) -> list[CTE]:
+        """Of these people's rows, by site_id and pid, and whatever was touched; None: of all."""
+        if people not in self._made:
+            tables = [self._in_front(table, was, people) for table, was in self._was.items()]
+            self._made[people] = [*self._was.values(), *tables]
+        return self._made[people]
+
+    def _in_front(self, table: Table, was: CTE, people: FromClause | None) -> CTE:
+        live, names = self._live(table), [one.name for one in _shown(table)]
+        as_it_is = select(live).where(self._untouched(live, was, self._keys[table]))
+        again = select(*(was.c[name] for name in names)).where(was.c.was_there)
+        if people is not None:
+            as_it_is = as_it_is.where(*self._belong(live, table, people))
+        return union_all(as_it_is, again).cte(table.name).prefix_with("NOT MATERIALIZED", dialect="postgresql")
+
+    def _untouched(self, live: Table, was: CTE, key: Sequence[str]) -> ColumnElement[bool]:
+        if self._dialect.name == "postgresql":
+            return ~exists().where(_same(was, live, *key))
+        # SQLite makes an index of a list of single values, but for EXISTS, a join or pairs reads it each time.
+        one, other = (func.printf("%s/%s", *(table.c[name] for name in key)) for table in (live, was))
+        return one.not_in(select(other))
+
+    def _belong(self, live: Table, table: Table, people: FromClause) -> list[ColumnElement[bool]]:
+        if table is not table_of(OutcomeScore):
+            return [_same(people, live, "site_id", "pid")]
+        owner = self._live(table_of(Outcome))
+        # Plus nothing, or SQLite would read the scores of a whole site for each of its people.
+        of_owner = (live.c.site_id == owner.c.site_id + 0) & (live.c.outcome_id == owner.c.id)
+        return [_same(people, owner, "site_id", "pid"), of_owner]
+
+    def _live(self, table: Table) -> Table:
+        return Table(
+            table.name, MetaData(), *(Column(one.name, one.type) for one in _shown(table)), schema=self._schema
+        )
+
+    def _unpacked(self, table: Table, rows: Iterable[tuple[Mapping[str, Any], bool]]) -> CTE:
+        """Rows that go as one JSON text, however many they are."""
+        carried = [*(Column(one.name, one.type) for one in _shown(table)), Column("was_there", Boolean)]
+        told = [{**row, "was_there": there} for row, there in rows]
+        self.touched += len(told)
+        text = json.dumps([{one.name: self._stored(one, row.get(one.name)) for one in carried} for row in told])
+        return select(*self._columns(text, carried)).cte(f"was_{table.name}")
+
+    def _columns(self, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
+        if self._dialect.name == "postgresql":
+            records: FromClause = (
+                func.jsonb_to_recordset(cast(literal(text), JSONB))
+                .table_valued(*(column(one.name, one.type) for one in carried))
+                .render_derived(with_types=True)
+            )
+            return list(records.c)
+        rows = func.json_each(literal(text)).table_valued("value")
+        path = "$.{}".format
+        return [
+            type_coerce(func.json_extract(rows.c.value, path(one.name)), one.type).label(one.name) for one in carried
+        ]
+
+    def _stored(self, one: Column[Any], value: Any) -> Any:
+        """A value as JSON, from which the database makes what it stores."""
+        if self._dialect.name == "postgresql" or value is None:
+            return plain(value)
+        processor = one.type.dialect_impl(self._dialect).bind_processor(self._dialect)
+        return processor(value) if processor is not None else value
+
+
+def _shown(table: Table) -> list[Column[Any]]:
+    return [one for one in table.columns if FIELDS[table.name][one.name] not in _NEVER_READ or one.name in _REFERENCES]
+
+
+def _same(one: FromClause, other: FromClause, *names: str) -> ColumnElement[bool]:
+    return and_(*(one.c[name] == other.c[name] for name in names))
