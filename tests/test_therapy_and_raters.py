@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.dosing_cases import SESSIONS, a_session, cssrs, held, prepared, start
+from tests.test_bulk import line, results, sent
 from tests.world import World, madrs
 
 THERAPY: dict[str, Any] = {"minutes": 90, "mode": "in_person", "staff": ["T02", "T01"]}
@@ -108,3 +109,40 @@ def test_who_rated_does_not_treat_afterwards(world: World) -> None:
     change = {"reason": "typed wrongly", "staff": ["T01", "T02"]}
     refused = staff.patch(session.headers["Location"], change, session.headers["ETag"])
     assert refused.json()["code"] == "therapist_is_rater"
+
+
+def test_who_treats_at_a_visit_rates_nothing_at_it(world: World) -> None:
+    body = world.visit(world.enrolled(), "PREP1", "2025-02-11", therapy=THERAPY)
+    refused = world.staff_a.post("/v1/visits", {**body, "outcomes": [{**madrs(2), "rater": "T01"}]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "rater_not_independent")
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/outcomes/0/rater"]
+    taken = world.staff_a.post("/v1/visits", {**body, "outcomes": [{**madrs(2), "rater": "R01"}]})
+    assert taken.status_code == 201, "and a refused visit makes nobody a therapist or a rater"
+
+
+@pytest.mark.parametrize(("first", "code"), [("PREP1", "rater_not_independent"), ("BL", "therapist_is_rater")])
+def test_nobody_treats_and_rates_in_the_lines_of_one_upload(world: World, first: str, code: str) -> None:
+    def lines(pid: str) -> list[dict[str, Any]]:
+        rating = world.visit(pid, "BL", "2025-02-10", outcomes=[{**madrs(2), "rater": "T01"}])
+        both = [rating, world.visit(pid, "PREP1", "2025-02-11", therapy=THERAPY)]
+        return [line(one) for one in sorted(both, key=lambda one: one["visit_code"] != first)]
+
+    pids = [world.enrolled(), world.enrolled()]
+    told = results(sent(world.staff_a, "visits", [one for pid in pids for one in lines(pid)]))
+    assert [one["result"] for one in told] == ["created", "conflict"] * 2
+    assert {one["problem"]["code"] for one in told[1::2]} == {code}
+
+
+def test_a_refused_line_makes_nobody_a_therapist_or_a_rater(world: World) -> None:
+    form = {**madrs(2), "rater": "T01"}
+
+    def rating(pid: str, *forms: Any) -> dict[str, Any]:
+        return line(world.visit(pid, "BL", "2025-02-10", outcomes=forms))
+
+    def treating(pid: str, *forms: Any) -> dict[str, Any]:
+        return line(world.visit(pid, "PREP1", "2025-02-11", therapy=THERAPY, outcomes=forms))
+
+    one, other = world.enrolled(), world.enrolled()
+    lines = [treating(one, form), rating(one, form), rating(other, form, form), treating(other)]
+    told = [one["result"] for one in results(sent(world.staff_a, "visits", lines))]
+    assert told == ["conflict", "created"] * 2

@@ -1,4 +1,7 @@
-"""Who rated and who treated: where the protocol wants independent raters, nobody does both for one participant."""
+"""Who rated and who treated: where the protocol wants independent raters, nobody does both for one participant.
+
+Both are looked for in the database, and in what the same request is going to store.
+"""
 
 import json
 from collections.abc import Collection
@@ -28,7 +31,7 @@ def require_independent(session: Session, person: Person, instrument: str, rater
     rule = person.protocol.rater_independence
     if rater is None or rule is None:
         return
-    if rule.broken_by(instrument, rater, therapists(session, person.site_id, person.pid)):
+    if rule.broken_by(instrument, rater, therapists(session, person)):
         raise RaterNotIndependent(Fault(f"{pointer}/rater", rule.code, "Treats this participant"))
 
 
@@ -37,19 +40,22 @@ def require_not_raters(session: Session, person: Person, staff: Collection[str],
     rule = person.protocol.rater_independence
     if rule is None:
         return
-    rated = select(Outcome.id).where(
+    stored = select(Outcome.id).where(
         Outcome.site_id == person.site_id,
         Outcome.pid == person.pid,
         col(Outcome.instrument).in_(rule.instruments),
         col(Outcome.rater).in_(staff),
     )
-    if session.exec(rated).first() is not None:
+    unstored = person.rated if isinstance(person, Standing) else ()
+    if any(rule.broken_by(*one, staff) for one in unstored) or session.exec(stored).first() is not None:
         raise TherapistIsRater(Fault(pointer, rule.code, f"Rated {', '.join(rule.instruments)} of this participant"))
 
 
-def therapists(session: Session, site_id: int, pid: str) -> frozenset[str]:
+def therapists(session: Session, person: Person) -> frozenset[str]:
     """Staff of the participant's dosing and therapy sessions."""
+    site_id, pid = person.site_id, person.pid
     dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)
     therapy = select(TherapySession.staff).where(TherapySession.site_id == site_id, TherapySession.pid == pid)
     present = [*session.exec(dosing), *session.exec(therapy)]
-    return frozenset(code for text in present for code in json.loads(text))
+    unstored = person.treats if isinstance(person, Standing) else ()
+    return frozenset(code for text in present for code in json.loads(text)).union(unstored)

@@ -55,6 +55,10 @@ class Standing:
     closed: list[Closed] = field(default_factory=list)
     visits: dict[tuple[str, int], date | None] = field(default_factory=dict)
     """By code and occurrence the day of each visit that is there, as far as those need it that were asked for."""
+    treats: frozenset[str] = frozenset()
+    """Staff of therapy sessions that this request adds and has not stored yet."""
+    rated: frozenset[tuple[str, str]] = frozenset()
+    """Instrument and rater of outcomes that this request adds and has not stored yet."""
 
     def window(self, definition: VisitDefinition, occurrence: int) -> Window | None:
         """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""

@@ -1,6 +1,7 @@
 """Visits: recorded with their outcomes in one transaction, held against the participant's protocol version."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from typing import Any
@@ -106,8 +107,9 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     has = therapy.hold(session, writes, person, row, definition.kind, body.therapy) if body.therapy else None
     remembered = {**audit.remembered("visit", row), **therapy.remembered(has)}
     events, read = [audit.event("visit:recorded", "visit", row["id"], 1, {}, remembered)], []
+    treated = replace(person, treats=person.treats.union(body.therapy.staff if body.therapy else ()))
     for index, one in enumerate(body.outcomes):
-        measured, told = outcomes.measure(session, writes, actor, person, row, one, f"/outcomes/{index}")
+        measured, told = outcomes.measure(session, writes, actor, treated, row, one, f"/outcomes/{index}")
         events += told
         read.append(outcomes.measured_read(measured, body.visit_code, person.place))
     if len({one.instrument for one in read}) < len(read):
@@ -115,6 +117,8 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     rule_queries.raise_for_new(session, writes, Visit, row)
     writes.remember(actor.account_id, person.site_id, *events)
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
+    person.treats = treated.treats
+    person.rated |= {(one.instrument, one.rater) for one in read if one.rater}
     return _detail(row, person.place, window, read, has), writes
 
 
