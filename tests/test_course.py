@@ -135,6 +135,22 @@ def test_what_was_recorded_before_a_withdrawal_was_known_is_corrected_but_not_ex
     assert amended(corrected.headers["ETag"], occurred_on="2025-01-31").status_code == 200
 
 
+def test_no_outcome_is_moved_behind_the_withdrawal(world: World) -> None:
+    pid = world.enrolled()
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-01-31", outcomes=[madrs(1)])).json()
+    withdraw(world, pid, "collection", "2025-02-01")
+    path = f"/v1/outcomes/{visit['outcomes'][0]['id']}"
+
+    def amended(**changes: Any) -> Response:
+        etag = world.staff_a.get(path).headers["ETag"]
+        return world.staff_a.patch(path, {**changes, "reason": "typed wrongly"}, etag)
+
+    moved = amended(collected_on="2025-02-01")
+    assert (moved.status_code, moved.json()["code"]) == (409, "collection_withdrawn")
+    assert amended(items={"MADRS_02": 2}).status_code == 200
+    assert amended(collected_on="2025-01-30").status_code == 200
+
+
 @pytest.mark.parametrize("scope", ["dosing", "collection"])
 def test_no_dose_is_given_after_dosing_was_taken_back(world: World, scope: str) -> None:
     pid = world.enrolled()

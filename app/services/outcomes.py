@@ -30,7 +30,7 @@ from app.protocol.instruments import Instrument, UnknownInstrument, instrument, 
 from app.protocol.safety import OutcomeSeen
 from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
-from app.services import raters, safety_signals
+from app.services import consents, raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.safety_signals import Source
 from app.services.standing import Standing, standing
@@ -222,10 +222,11 @@ def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
 def amend_outcome(
     session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: OutcomeAmend
 ) -> OutcomeRead:
-    """Correct items, the day or historical totals; scores are computed again by the stored instrument version.
-
-    Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer.
-    """
+    """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
+    version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, CollectionWithdrawn,
+    RaterNotIndependent."""
+    pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
+    person = enrolled(session, actor, pid, hold=Hold.as_it_is)  # first, as by those who record an outcome
     statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     visit = _visit(session, actor, row.visit_id)
@@ -249,6 +250,10 @@ def amend_outcome(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
+    if "collected_on" in differing and collected_on is not None:
+        consents.agreed(session, person).require_collection(collected_on)
+    if "rater" in differing:
+        raters.require_independent(session, person, row.instrument, rater, "")
     before = _remembered(row, stored)
     totals = body.totals
     if row.origin == Origin.historical_total and totals is None:
@@ -258,9 +263,6 @@ def amend_outcome(
     row.collected_on, row.rater = collected_on, rater
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    if "rater" in differing:
-        person = enrolled(session, actor, row.pid, hold=Hold.as_it_is)
-        raters.require_independent(session, person, row.instrument, row.rater, "")
     scores = _store_again(session, row, results)
     after = _remembered(row, scores)
     event = audit.changed("outcome:amended", row, row.id, row.version, before, after, body.reason)
