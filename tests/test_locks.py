@@ -1,5 +1,6 @@
 """Closed data do not change: every clinical write, under every freeze and lock that covers it (ICH E6(R3) 4.2)."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from app.models.audit import AuditEntry
 from app.models.data_lock import LockScope
 from tests.closing_cases import a_lock
 from tests.hostile import census, grown
+from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
 from tests.test_acknowledged_means_stored import WRITES
 from tests.test_permissions import MATRIX, STAFF
@@ -324,3 +326,23 @@ def test_locks_are_found_by_what_they_hold(world: World) -> None:
         page = world.monitor.get("/v1/locks", study=world.study, limit="2", **({"cursor": cursor} if cursor else {}))
         pages, cursor = [*pages, *(item["id"] for item in page.json()["items"])], page.json()["next"]
     assert pages == listed()
+
+
+HOLDS = re.compile(r"FROM (participant|visit)\b.* FOR (?:NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)", re.DOTALL)
+
+
+def test_whoever_holds_a_visit_holds_its_participant_before(world: World) -> None:
+    """In PostgreSQL two that hold them in different orders would wait for each other. SQLite has one writer."""
+    record = Record(world, "A")
+    about = {"kind": "freeze", "study": world.study, "visit": record.empty_visit.json()["id"], "reason": WHY}
+    writes = [
+        record.writes()["POST", "/v1/outcomes"],
+        record.writes()["PATCH", "/v1/visits/{visit_id}"],
+        lambda: world.monitor.post("/v1/locks", about),
+    ]
+    database, order = world.registry.served, [] if world.registry.served.is_sqlite else ["participant", "visit"]
+    for write in writes:
+        told: list[str] = []
+        with statements(database, lambda _cursor, text, _given, told=told: told.append(text)):
+            assert write().is_success
+        assert [held[1] for text in told if (held := HOLDS.search(text))] == order

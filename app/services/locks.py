@@ -78,13 +78,13 @@ def _target(session: Session, actor: Actor, body: LockCreate) -> Target:
 
 
 def _of_a_participant(session: Session, actor: Actor, body: LockCreate) -> Target:
-    pid = body.participant or ""
-    if body.visit is not None:
-        visit = select(Visit).where(Visit.id == body.visit).with_for_update(read=True)
-        pid = found(session.exec(visible(visit, actor)).first()).pid
-    person = enrolled(session, actor, pid, hold=Hold.as_it_is)
+    visit = visible(select(Visit.pid).where(Visit.id == body.visit), actor)
+    pid = body.participant if body.visit is None else session.exec(visit).first()
+    person = enrolled(session, actor, found(pid), hold=Hold.as_it_is)  # before the visit, as by those who correct it
     if person.place.study != body.study or body.site not in (None, person.place.site):
         raise NotFound
+    if body.visit is not None:
+        session.exec(visit.with_for_update(read=True)).one()
     return Target([person.site_id], pid=person.row.pid, visit_id=body.visit)
 
 
