@@ -86,7 +86,9 @@ class Actor:
     name: str
     organisation: str
     permission: Permission
-    held: frozenset[Permission]
+    held: Mapping[Permission, frozenset[int]]
+    """Everything that was granted, with the keys of the studies where it was."""
+
     places: Mapping[int, "Place"]
     """The sites in reach, by key."""
 
@@ -236,7 +238,7 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
         name=rows[0].display_name,
         organisation=rows[0].organisation,
         permission=permission,
-        held=frozenset().union(*(GRANTS[Role(row.role)] for row in held)),
+        held=_held({(Role(row.role), row.study_id) for row in held}),
         places={row.site_id: Place(row.study, row.site) for row in reach if row.site_id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
         clinical_sites=frozenset(
@@ -246,6 +248,13 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
         session_id=claims.session,
         overseen=frozenset(row.site_id for row in reach if row.role == Role.monitor and row.site_id is not None),
     )
+
+
+def _held(grants: Collection[tuple[Role, int | None]]) -> Mapping[Permission, frozenset[int]]:
+    return {
+        permission: frozenset(study_id for role, study_id in grants if study_id and permission in GRANTS[role])
+        for permission in frozenset().union(*(GRANTS[role] for role, _ in grants))
+    }
 
 
 def _own_sites(column: Any) -> Callable[[Actor | None], ColumnElement[bool]]:
@@ -267,11 +276,12 @@ def _audit_entries(actor: Actor) -> ColumnElement[bool]:
 def _asked_for(
     table: type[Extract] | type[LabelDisclosure], decides: Permission
 ) -> Callable[[Actor], ColumnElement[bool]]:
-    """One's own requests; for those who decide on them, all of their studies."""
+    """One's own requests; in the studies where one decides on them, all."""
 
     def scope(actor: Actor) -> ColumnElement[bool]:
         in_study = col(table.study_id).in_(sorted(actor.study_ids))
-        return in_study if decides in actor.held else and_(in_study, col(table.requested_by) == actor.account_id)
+        decided = col(table.study_id).in_(sorted(actor.held.get(decides, ())))
+        return and_(in_study, or_(decided, col(table.requested_by) == actor.account_id))
 
     return scope
 

@@ -1,6 +1,7 @@
 """Reach: which rows exist for whom, through lists, filters, nested ids and cursors."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from app.models.base import now
 from app.models.visit import Visit
 from app.permissions import Permission
 from tests.closing_cases import a_lock, a_verification
+from tests.label_cases import a_disclosure
 from tests.monitor_cases import a_question, an_event
-from tests.route_cases import a_signature, a_visit
+from tests.route_cases import a_signature, a_visit, an_extract
 from tests.world import Caller, World, madrs
 
 LISTS = (
@@ -90,6 +92,23 @@ def test_a_grant_in_one_study_says_nothing_about_another(world: World) -> None:
     a_visit(world, "A")
     assert sites_seen(other.monitor, "/v1/visits", study=world.study) == set()
     assert other.monitor.get(f"/v1/studies/{world.study}/sites").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "a_request"),
+    [(Role.monitor, "/v1/label-disclosures", a_disclosure), (Role.analyst, "/v1/extracts", an_extract)],
+)
+def test_who_decides_in_another_study_sees_only_their_own_requests_in_this_one(
+    world: World, role: Role, path: str, a_request: Callable[[World], str]
+) -> None:
+    other, account = World(world.registry), world.account((role, None))
+    with world.registry.database.write() as session:
+        session.add(RoleGrant(account_id=account.id, role=Role.custodian, study_id=other.study_id))
+    both = Caller(world.registry.client, world.token(account))
+    theirs, elsewhere = a_request(world), a_request(other)
+    assert both.get(theirs).status_code == 404
+    assert [f"{path}/{one['id']}" for one in both.get(path).json()["items"]] == [elsewhere]
+    assert both.get(elsewhere).status_code == 200
 
 
 def test_an_admin_sees_studies_and_accounts_but_no_clinical_row(world: World) -> None:
