@@ -14,6 +14,9 @@ from sqlmodel import col, select
 from app import audit
 from app.models.account import Role
 from app.models.audit import AuditEntry
+from app.models.change import ChangeFilter
+from app.security.sealing import seal
+from app.services.changes import Places
 from tests.course_cases import CONSENT, under_amendment
 from tests.hostile import live_study
 from tests.server import LiveServer
@@ -126,6 +129,26 @@ def test_a_place_is_its_owners_and_for_its_filters(world: World) -> None:
     _, place = feed(world.staff_a)
     assert world.monitor.get("/v1/changes", after=place).json()["code"] == "place_invalid"
     assert world.staff_a.get("/v1/changes", after=place, site="A").json()["code"] == "place_invalid"
+
+
+def test_a_place_at_400_sites_is_taken_back(world: World) -> None:
+    account = world.account((Role.monitor, None))
+    places = Places(world.registry.app.state.keyring, world.request(account).state.actor, ChangeFilter())
+    place = {10_000 + site: 1_000_000 + site * 7_919 for site in range(400)}
+    answer = Caller(world.registry.client, world.token(account)).get("/v1/changes", after=places.written(place))
+    assert answer.status_code == 200, answer.text
+    assert places.read(answer.json()["next"]) == place
+
+
+def test_a_place_that_was_kept_before_places_were_compressed_is_taken_back(world: World) -> None:
+    account, keyring = world.account((Role.monitor, "A")), world.registry.app.state.keyring
+    caller = Caller(world.registry.client, world.token(account))
+    for _ in range(2):
+        world.enrolled("A")
+    whole, _ = feed(caller)
+    behind_first = json.dumps({world.site_ids["A"]: whole[0]["seq"]}).encode()
+    context = json.dumps(["changes", str(account.id), None, None]).encode()
+    assert feed(caller, seal(keyring.derived("cursor"), behind_first, context))[0] == whole[1:] != []
 
 
 def test_no_gap_and_nothing_twice_while_fifty_write(world: World) -> None:
