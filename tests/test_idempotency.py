@@ -46,6 +46,13 @@ def test_the_same_request_gets_the_first_answer_again(world: World) -> None:
     assert census(world.registry.database.engine) == before
 
 
+def test_a_request_with_two_keys_is_refused(world: World) -> None:
+    keys = [("Authorization", f"Bearer {world.staff_a.token}"), *[("Idempotency-Key", str(uuid4())) for _ in range(2)]]
+    refused = world.registry.client.post("/v1/adverse-events", json=world.event(world.enrolled()), headers=keys)
+    told = [(error["pointer"], error["code"]) for error in refused.json()["errors"]]
+    assert (refused.status_code, told) == (422, [("/header/Idempotency-Key", "repeated")])
+
+
 def test_a_key_is_for_one_request_only(world: World) -> None:
     key, pid = str(uuid4()), world.enrolled()
     assert world.staff_a.post("/v1/adverse-events", world.event(pid), key).status_code == 201

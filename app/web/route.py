@@ -70,11 +70,12 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
 
 
 def _require_single(request: Request) -> None:
-    """Every query parameter of ours has one value; of two, one would be dropped without a word."""
+    """Every query parameter of ours has one value, and so has a key; of two, one would be dropped without a word."""
     names = [name for name, _ in request.query_params.multi_items()]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = [f"/query/{shown(name)}" for name in sorted({name for name in names if names.count(name) > 1})]
+    repeated += ["/header/Idempotency-Key"] if len(request.headers.getlist("idempotency-key")) > 1 else []
     if repeated:
-        raise ValidationFailed(*(Fault(f"/query/{shown(name)}", "repeated", "Give it once") for name in repeated))
+        raise ValidationFailed(*(Fault(pointer, "repeated", "Give it once") for pointer in repeated))
 
 
 def _require_json(request: Request) -> None:
