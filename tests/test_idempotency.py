@@ -53,6 +53,20 @@ def test_a_request_with_two_keys_is_refused(world: World) -> None:
     assert (refused.status_code, told) == (422, [("/header/Idempotency-Key", "repeated")])
 
 
+def test_a_retry_may_spell_the_pid_in_another_way(world: World) -> None:
+    key, pid = str(uuid4()), world.enrolled()
+    body = {"status": "active", "effective_on": "2025-02-01", "reason": "first dosing"}
+    first = world.staff_a.post(f"/v1/participants/{pid}/status", body, key)
+    assert first.status_code == 201, first.text
+    for spelled in (pid.lower(), pid.replace("-", "")):
+        again = world.staff_a.post(f"/v1/participants/{spelled}/status", body, key)
+        assert (again.status_code, again.content) == (201, first.content)
+        assert again.headers["Idempotent-Replayed"] == "true"
+    other = world.staff_a.post(f"/v1/participants/{world.enrolled()}/status", body, key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert world.staff_a.post("/v1/participants/7K3F/status", body, key).status_code == 422
+
+
 def test_a_key_is_for_one_request_only(world: World) -> None:
     key, pid = str(uuid4()), world.enrolled()
     assert world.staff_a.post("/v1/adverse-events", world.event(pid), key).status_code == 201

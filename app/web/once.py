@@ -16,6 +16,7 @@ from sqlalchemy import BigInteger, Connection, and_, bindparam, func, literal, s
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session
 
+from app import pid
 from app.access import Actor, found
 from app.errors import Conflict, DatabaseUnavailable, Invalid, Malformed, NotFound, RegistryError
 from app.models.among import among
@@ -222,8 +223,17 @@ def _once(
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own")] = None,
     dry_run: Annotated[bool, Query(description="Check everything, tell what would be answered, store nothing")] = False,
 ) -> Once:
-    place = (request.method, request.url.path)
+    place = (request.method, _path(request))
     return Once(request.app.state.keyring, place, require_key(key), dry_run=dry_run)
+
+
+def _path(request: Request) -> str:
+    """With a pid as our own links spell it: who repeats a request may spell it as they do on paper."""
+    path, symbols = request.url.path, request.path_params.get("pid", "")
+    try:
+        return path.replace(symbols, pid.display(pid.normalise(symbols)))
+    except ValueError:  # there is none, or it is about to be refused
+        return path
 
 
 OncePerKey = Annotated[Once, Depends(_once)]
