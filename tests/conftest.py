@@ -22,6 +22,7 @@ from app.services.building import build_next
 from app.settings import Settings
 from tests.direct import DirectClient
 from tests.postgres import new_database, postgres_server, settings_of
+from tests.route_cases import an_extract
 from tests.server import LiveServer, served
 from tests.world import Registry, World
 
@@ -156,3 +157,10 @@ def live_server(request: pytest.FixtureRequest, live_servers: Callable[[str], Li
 
 def pytest_report_header() -> str:
     return f"PostgreSQL: {'given by URL' if os.environ.get('REGISTRY_TEST_POSTGRES_URL') else 'from its wheel'}"
+
+
+@pytest.fixture
+def waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of an approved extract that nobody builds yet."""
+    monkeypatch.setattr(BuildsAtOnce, "wake", lambda self: None)
+    return an_extract(world, approved=True)

@@ -58,6 +58,9 @@ READERS = 2
 ATTEMPTS = 5
 """After which an extract is given up: it is not the worker that fails."""
 
+MOST_ATTEMPTS = 30
+"""After which it is given up whatever ended them, so that one that kills its worker does not do so for ever."""
+
 
 class BuildLost(Exception):
     """The lease ran out and somebody else builds, or the extract was taken back, or the worker is to stop."""
@@ -85,10 +88,13 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
     claim = _claimed(database, now())
     if claim is None:
         return False
+    if claim.attempts > MOST_ATTEMPTS:
+        _given_up(database, claim)
+        return True
     try:
         _build(database, keyring, claim, stopping)
     except BuildLost:
-        _released(database, claim)
+        _released(database, claim, counted=False)
     except (OperationalError, PoolTimeout, DatabaseUnavailable):
         raise  # the database is away, which is not the extract's fault: the lease runs out, and somebody begins anew
     except Exception as fault:
@@ -122,10 +128,12 @@ def _claimed(database: Database, at: datetime) -> Claim | None:
         return Claim(row.extract_id, row.build, row.attempts)
 
 
-def _released(database: Database, claim: Claim) -> None:
-    """Let the next one begin at once."""
+def _released(database: Database, claim: Claim, *, counted: bool = True) -> None:
+    """Let the next one begin at once; `counted`: this was an attempt."""
+    attempts = claim.attempts if counted else claim.attempts - 1
     with database.write() as session:
-        session.execute(sa.update(ExtractBuild).where(claim.held).values(build=None, leased_until=None))
+        free = sa.update(ExtractBuild).where(claim.held)
+        session.execute(free.values(build=None, leased_until=None, attempts=attempts))
 
 
 def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callable[[], bool]) -> None:
@@ -140,6 +148,7 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
         files.complete(extract, study.code, json.loads(extract.manifest or "{}"))
     with database.write() as session:
         progress.kept(session)
+        files.require_all_there(session)
         _finish(session, extract.id, files.rows(keyring), files.manifest)
 
 

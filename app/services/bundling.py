@@ -51,7 +51,7 @@ class Files(Mapping[str, ExtractFileRead]):
         return len(self._written)
 
     def read(self, name: str) -> Iterator[bytes]:
-        return chunks.read(self._database, self._places[name])
+        return chunks.read(self._database, self._places[name], 0, self[name].bytes)
 
     def write(self, name: str, parts: Iterable[bytes], *, counted: bool = False) -> ExtractFileRead:
         """A whole file. A table's lines are counted, without the first, which is its header in each form."""
@@ -68,12 +68,17 @@ class Files(Mapping[str, ExtractFileRead]):
     def _described(self, name: str, target: chunks.Writer, rows: int | None) -> ExtractFileRead:
         done, place = target.finish(), self._places[name]
         self._packed[name] = bundle.Packed(
-            done.length, done.packed, done.crc32, lambda: chunks.packed(self._database, place)
+            done.length, done.packed, done.crc32, lambda: chunks.packed(self._database, place, done.length)
         )
         media_type = bundle.MEDIA_TYPES[name.rpartition(".")[2]]
         described = ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=done.length, sha256=done.sha256)
         self._written[name] = described
         return described
+
+    def require_all_there(self, session: Session) -> None:
+        """Raises ChunkGone."""
+        if not chunks.all_there(session, {place: self[name].bytes for name, place in self._places.items()}):
+            raise chunks.ChunkGone
 
     def rows(self, keyring: Keyring) -> list[dict[str, Any]]:
         """What the database holds of each file beside its chunks."""

@@ -11,7 +11,7 @@ import io
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 from uuid import UUID
@@ -151,42 +151,48 @@ class Writer(io.RawIOBase):
             session.execute(sa.insert(_CHUNKS), [{**row, "content": place.locked(start, packed)}])
 
 
-def packed(database: Database, place: Place) -> Iterator[bytes]:
-    """A whole file, deflated: its chunks as they are stored."""
-    at = -1
-    while True:
-        following = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(place.here, _CHUNKS.c.start > at)
+def all_there(session: Session, places: Mapping[Place, int]) -> bool:
+    """Whether every chunk of these files, of so many bytes each, is stored. Chunks are committed without waiting for
+    the disk, so a crash of PostgreSQL takes the last of them back, and whoever wrote them need not notice."""
+    count = sa.select(sa.func.count()).select_from(_CHUNKS)
+    return all(session.scalar(count.where(place.here)) == len(_starts(length)) for place, length in places.items())
+
+
+def _starts(length: int) -> range:
+    return range(0, max(1, length), SIZE)
+
+
+def packed(database: Database, place: Place, length: int) -> Iterator[bytes]:
+    """A whole file of so many bytes, deflated: its chunks as they are stored. Raises ChunkGone."""
+    for start in _starts(length):
         with database.read() as session:
-            row = session.execute(following.order_by(_CHUNKS.c.start).limit(1)).first()
-        if row is None:
-            return
-        at = row.start
-        yield place.unlocked(row.start, row.content)
+            content = session.scalar(sa.select(_CHUNKS.c.content).where(place.here, _CHUNKS.c.start == start))
+        if content is None:
+            raise ChunkGone
+        yield place.unlocked(start, content)
 
 
-def read(database: Database, place: Place, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+def read(database: Database, place: Place, start: int, end: int) -> Iterator[bytes]:
     """The bytes from `start` up to `end`, the end not included. Each chunk is read for itself: nothing is held open
     while a client is slow. Raises ChunkGone."""
     at = start
-    while end is None or at < end:
+    while at < end:
         with database.read() as session:
             part = part_at(session, place, at, end)
         if not part:
-            if end is None:
-                return
             raise ChunkGone
         yield part
         at += len(part)
 
 
-def part_at(session: Session, place: Place, at: int, end: int | None) -> bytes:
-    """From one byte to the end of its chunk, or to `end`; nothing behind the last byte."""
+def part_at(session: Session, place: Place, at: int, end: int) -> bytes:
+    """From one byte to the end of its chunk, or to `end`; nothing where the chunk is gone."""
     found = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(place.here, _CHUNKS.c.start <= at)
     row = session.execute(found.order_by(_CHUNKS.c.start.desc()).limit(1)).first()
     if row is None:
         return b""
     content = zlib.decompressobj(_RAW).decompress(place.unlocked(row.start, row.content))
-    return content[at - row.start : None if end is None else end - row.start]
+    return content[at - row.start : end - row.start]
 
 
 class Reader(io.RawIOBase):

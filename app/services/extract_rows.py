@@ -48,7 +48,7 @@ class ExtractRows:
         self, readers: Readers, extract_id: UUID, profile: ExtractProfile, protocols: Mapping[int, Protocol]
     ) -> None:
         self._readers, self._id, self._profile, self._protocols = readers, extract_id, PROFILES[profile], protocols
-        self._timing = Timing(protocols)
+        self._timing = Timing(readers.sessions[0].get_bind().dialect, protocols)
 
     def csv(self, file: str, columns: Sequence[Column]) -> Pieces:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""

@@ -1,11 +1,13 @@
 """What the rows of extracts are made of, as SQL: days, windows and rare codes, so that no date leaves the database."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
+    Dialect,
     Integer,
     Subquery,
     Text,
@@ -15,7 +17,6 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    union_all,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
@@ -31,6 +32,7 @@ from app.models.visit import HELD, Visit
 from app.privacy.profile import RARE_TERM_PERSONS
 from app.privacy.quasi import OTHER
 from app.protocol.definition import Protocol
+from app.services.fronts import records
 
 
 class days_between(GenericFunction[int]):  # noqa: N801 - a SQL function
@@ -142,8 +144,8 @@ def people_of_stretch(extract_id: UUID) -> Subquery:
 class Timing:
     """Early, in window or late, of each visit, by the protocol version under which it was recorded."""
 
-    def __init__(self, protocols: Mapping[int, Protocol]) -> None:
-        self._plan = _windows(protocols)
+    def __init__(self, dialect: Dialect, protocols: Mapping[int, Protocol]) -> None:
+        self._plan = records(dialect, "plan", _PLAN, _windows(protocols))
         self._anchor, self._person = aliased(Visit), aliased(Participant)
 
     def joined(self, statement: Rows) -> Rows:
@@ -171,24 +173,25 @@ class Timing:
         return case((within < plan.first, "early"), (within > plan.last, "late"), (within.is_not(None), "in_window"))
 
 
-def _windows(protocols: Mapping[int, Protocol]) -> Subquery:
+_PLAN: tuple[Column[Any], ...] = (
+    *(Column("version", Integer), Column("code", Text), Column("anchor", Text)),
+    *(Column(name, Integer) for name in ("first", "last", "repeat")),
+)
+
+
+def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
     """Each visit that has a window: its first and last day, counted from its anchor."""
-    names = ("version", "code", "anchor", "first", "last", "repeat")
-    rows = [
-        (
-            *(version, visit.code, visit.anchor),
-            *(visit.offset_days - visit.window_before, visit.offset_days + visit.window_after),
-            visit.repeat_every_days or 0,
-        )
-        for version, protocol in protocols.items()
-        for visit in protocol.visits
-        if visit.has_window
-    ]
-    none = (0, "", "", 0, 0, 0)  # matches no visit: a protocol may have no window at all
-    plan = (
-        select(*(literal(value).label(name) for name, value in zip(names, row, strict=True))) for row in [none, *rows]
-    )
-    return union_all(*plan).subquery("plan")
+    for version, protocol in protocols.items():
+        for visit in protocol.visits:
+            if visit.has_window:
+                yield {
+                    "version": version,
+                    "code": visit.code,
+                    "anchor": visit.anchor,
+                    "first": visit.offset_days - visit.window_before,
+                    "last": visit.offset_days + visit.window_after,
+                    "repeat": visit.repeat_every_days or 0,
+                }
 
 
 def since_dose(dosing: frozenset[str]) -> ColumnElement[Any]:

@@ -89,33 +89,37 @@ class Fronts:
         )
 
     def _unpacked(self, table: Table, rows: Iterable[tuple[Mapping[str, Any], bool]]) -> CTE:
-        """Rows that go as one JSON text, however many they are."""
-        carried = [*(Column(one.name, one.type) for one in _shown(table)), Column("was_there", Boolean)]
         told = [{**row, "was_there": there} for row, there in rows]
         self.touched += len(told)
-        text = json.dumps([{one.name: self._stored(one, row.get(one.name)) for one in carried} for row in told])
-        return select(*self._columns(text, carried)).cte(f"was_{table.name}")
+        return records(self._dialect, f"was_{table.name}", [*_shown(table), Column("was_there", Boolean)], told)
 
-    def _columns(self, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
-        if self._dialect.name == "postgresql":
-            records: FromClause = (
-                func.jsonb_to_recordset(cast(literal(text), JSONB))
-                .table_valued(*(column(one.name, one.type) for one in carried))
-                .render_derived(with_types=True)
-            )
-            return list(records.c)
-        rows = func.json_each(literal(text)).table_valued("value")
-        path = "$.{}".format
-        return [
-            type_coerce(func.json_extract(rows.c.value, path(one.name)), one.type).label(one.name) for one in carried
-        ]
 
-    def _stored(self, one: Column[Any], value: Any) -> Any:
-        """A value as JSON, from which the database makes what it stores."""
-        if self._dialect.name == "postgresql" or value is None:
-            return plain(value)
-        processor = one.type.dialect_impl(self._dialect).bind_processor(self._dialect)
-        return processor(value) if processor is not None else value
+def records(dialect: Dialect, name: str, columns: Iterable[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> CTE:
+    """Rows that go as one JSON text, however many they are. What a row lacks is NULL."""
+    carried = [Column(one.name, one.type) for one in columns]
+    text = json.dumps([{one.name: _stored(dialect, one, row.get(one.name)) for one in carried} for row in rows])
+    return select(*_columns(dialect, text, carried)).cte(name).prefix_with("MATERIALIZED", dialect="sqlite")
+
+
+def _columns(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
+    if dialect.name == "postgresql":
+        sent: FromClause = (
+            func.jsonb_to_recordset(cast(literal(text), JSONB))
+            .table_valued(*(column(one.name, one.type) for one in carried))
+            .render_derived(with_types=True)
+        )
+        return list(sent.c)
+    rows = func.json_each(literal(text)).table_valued("value")
+    told = ((one, func.json_extract(rows.c.value, f"$.{one.name}")) for one in carried)
+    return [type_coerce(value, one.type).label(one.name) for one, value in told]
+
+
+def _stored(dialect: Dialect, one: Column[Any], value: Any) -> Any:
+    """A value as JSON, from which the database makes what it stores."""
+    if dialect.name == "postgresql" or value is None:
+        return plain(value)
+    processor = one.type.dialect_impl(dialect).bind_processor(dialect)
+    return processor(value) if processor is not None else value
 
 
 def _shown(table: Table) -> list[Column[Any]]:
