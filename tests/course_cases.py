@@ -35,8 +35,8 @@ def amended(world: World) -> str:
     return version
 
 
-def under_amendment(world: World, site: str = "A") -> str:
-    return world.enrolled(site, protocol_version=amended(world))
+def under_amendment(world: World, site: str = "A", **changes: Any) -> str:
+    return world.enrolled(site, protocol_version=amended(world), **changes)
 
 
 def open_screening(world: World, site: str = "A") -> str:

@@ -1,16 +1,22 @@
 """A participant's course: schedule and what is due, consent given and taken back, screening, amendments, history."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from httpx2 import Response
 
+from app.models.base import now
 from app.models.study import Site
 from tests.course_cases import TREATMENT, open_screening, screen_failed, under_amendment
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.route_cases import UNDER_AGREEMENT
 from tests.world import World, madrs, protocol_definition
+
+DAY = "2025-01-02"
+Form = tuple[str | None, list[str]]
+"""The day of a consent, and what it allows."""
 
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
@@ -178,6 +184,34 @@ def test_nobody_is_in_an_extract_after_sharing_was_taken_back(world: World) -> N
     assert subjects(world) == 1
     withdraw(world, kept, "sharing", "2025-02-01")
     assert subjects(world) == 0
+
+
+def test_sharing_taken_back_today_at_the_site_counts_where_it_is_still_yesterday(world: World) -> None:
+    pid, tomorrow = world.enrolled(), now() + timedelta(days=1)
+    with patch("app.models.base.now", lambda: tomorrow):
+        withdraw(world, pid, "sharing", tomorrow.date().isoformat())
+    assert subjects(world) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sharing"),
+    [
+        ((DAY, ["data_sharing", "main"]), (DAY, ["main"]), False),
+        ((DAY, ["main"]), (DAY, ["data_sharing", "main"]), False),
+        ((DAY, ["data_sharing", "main"]), (DAY, ["data_sharing", "main"]), True),
+        ((None, ["data_sharing", "main"]), (DAY, ["main"]), False),
+        ((None, ["main"]), (DAY, ["data_sharing", "main"]), True),
+    ],
+)
+def test_data_are_shared_as_the_newest_consent_says_and_of_one_day_as_all_of_them_say(
+    world: World, first: Form, second: Form, sharing: bool
+) -> None:
+    given = {"version": "1", "given_on": first[0], "scopes": first[1]}
+    pid = under_amendment(world, consent=given)
+    body = {"version": "2", "given_on": second[0], "scopes": second[1], "reason": "a further form"}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/consents", body)
+    assert answer.status_code == 201, answer.text
+    assert ("data_sharing" in answer.json()["scopes_today"], subjects(world)) == (sharing, int(sharing))
 
 
 def test_a_later_consent_gives_anew_what_was_taken_back(world: World) -> None:

@@ -126,16 +126,21 @@ class Agreed(NamedTuple):
         return max(given, key=lambda one: one.given_on or date.min, default=None)
 
     def scopes(self, on: date) -> frozenset[str]:
-        """The scopes in force on a day: of the newest consent given by then, without what was taken back since."""
+        """The scopes in force on a day: of the newest consent given by then, without what was taken back since. Of
+        several consents of one day data are shared only if all of them say so: sharing has to be shown (GDPR, article
+        7(1)), and which of them was the last word cannot be."""
         newest = self.newest(on)
         if newest is None:
             return frozenset()
+        that_day = [one.scopes for one in self.given if one.given_on == newest.given_on]
+        shared = all(DATA_SHARING in json.loads(scopes) for scopes in that_day)
+        kept_back = frozenset() if shared else frozenset({DATA_SHARING})
         taken = [
             _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
             for one in self.taken
             if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
         ]
-        return frozenset(json.loads(newest.scopes)).difference(*taken)
+        return frozenset(json.loads(newest.scopes)).difference(kept_back, *taken)
 
     def withdrawn(self, on: date) -> frozenset[WithdrawalScope]:
         """What is taken back on a day, and not given anew by a later consent. The identity never comes back."""

@@ -119,24 +119,28 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
 
 
 def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
-    """Everybody whose newest consent shares data, and who has not taken that back since, in no telling order."""
-    newer, taken = aliased(Consent), Withdrawal
-    later = select(newer.pid).where(
-        newer.site_id == Consent.site_id, newer.pid == Consent.pid, col(newer.given_on) > col(Consent.given_on)
+    """Everybody who shares data by the newest consent (as `Agreed.scopes` has it) and has not taken that back since, in
+    no telling order. A withdrawal counts from the moment it is recorded: its day is never later than today at the
+    site, which may be tomorrow here."""
+    other, taken = aliased(Consent), Withdrawal
+    undated = col(Consent.given_on).is_(None)
+    refused = select(other.pid).where(
+        other.site_id == Consent.site_id,
+        other.pid == Consent.pid,
+        col(other.data_sharing).is_(False),
+        sa.or_(undated, col(other.given_on) >= col(Consent.given_on)),
     )
-    since = sa.or_(col(Consent.given_on).is_(None), col(taken.effective_on) >= col(Consent.given_on))
     withdrawn = select(taken.pid).where(
         taken.site_id == Consent.site_id,
         taken.pid == Consent.pid,
         taken.scope == WithdrawalScope.sharing,
-        col(taken.effective_on) <= now().date(),
-        since,
+        sa.or_(undated, col(taken.effective_on) >= col(Consent.given_on)),
     )
     consented = select(Consent.pid).where(
         Consent.site_id == Participant.site_id,
         Consent.pid == Participant.pid,
         col(Consent.data_sharing).is_(True),
-        ~later.exists(),
+        ~refused.exists(),
         ~withdrawn.exists(),
     )
     person = table_of(Participant).c
