@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx2 import Response
 
+from app import audit
+from app.models.extract import Extract, ExtractStatus
 from app.privacy.lattice import K
-from app.services import extract_csv, release
+from app.services import extract_csv, extract_ends, release
 from tests.world import World, madrs
 
 Row = dict[str, str]
@@ -149,6 +152,20 @@ def test_what_was_taken_back_or_has_expired_is_still_held_by_who_received_it(wor
     first = asked(world)
     assert approved(world, first).status_code == 201
     assert world.custodian.post(f"{first}/revocation", {"reason": "misuse"}).status_code == 201
+    world.enrolled()
+    refused = approved(world, asked(world))
+    assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
+
+
+def test_what_failed_when_it_was_built_again_is_still_held_by_who_received_it(world: World) -> None:
+    people(world, K)
+    first = asked(world)
+    assert approved(world, first).status_code == 201
+    assert world.analyst.get(f"{first}/files/participants.csv").status_code == 200
+    with world.registry.database.write() as session:
+        row = session.get_one(Extract, UUID(first.rpartition("/")[2]))
+        extract_ends.end(session, row, ExtractStatus.failed, audit.SYSTEM)
+    assert world.analyst.get(first).json()["manifest"] is None
     world.enrolled()
     refused = approved(world, asked(world))
     assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")

@@ -30,7 +30,7 @@ class ExtractStatus(StrEnum):
     """Approved; who is in it is fixed, and a worker writes the files."""
 
     failed = "failed"
-    """The files could not be written; nothing has gone out."""
+    """The files could not be written. Those of an earlier build may have gone out."""
 
     ready = "ready"
     expired = "expired"
@@ -38,8 +38,8 @@ class ExtractStatus(StrEnum):
     """Of these two the files are deleted; who was in the extract stays in the ledger."""
 
 
-RELEASED = frozenset({ExtractStatus.building, ExtractStatus.ready, ExtractStatus.expired, ExtractStatus.revoked})
-"""Of these, files have gone out or are about to."""
+RELEASED = frozenset(ExtractStatus) - {ExtractStatus.requested, ExtractStatus.refused}
+"""Of these, files may have gone out or are about to: the ledger counts them."""
 
 
 class ExtractFormat(StrEnum):

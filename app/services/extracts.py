@@ -16,7 +16,6 @@ from app.errors import Conflict, Fault, Invalid, SecondPersonNeeded
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, from_json, now, utc_text, values
 from app.models.extract import (
-    RELEASED,
     ApprovalCreate,
     Decision,
     Extract,
@@ -161,13 +160,16 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], b
     return ExtractRead(
         study=study,
         risk=fixed.get("risk"),
-        manifest=fixed if values["status"] in RELEASED - {ExtractStatus.building} else None,
+        manifest=fixed if values["status"] in _FINISHED else None,
         files=files,
         formats=from_json(values["formats"]),
         built_rows=built_rows,
         **{name: values[name] for name in _SHOWN},
     )
 
+
+_FINISHED = frozenset({ExtractStatus.ready, ExtractStatus.expired, ExtractStatus.revoked})
+"""Of these, the manifest is whole."""
 
 _SHOWN = (
     *("id", "profile", "purpose", "agreement", "cut", "status", "decision_reason", "expires_at"),
