@@ -14,6 +14,7 @@ from app.models.outcome import OutcomeScore
 from app.models.visit import Visit
 from app.services.building import SAME, differing
 from tests.route_cases import UNDER_AGREEMENT, a_cut
+from tests.test_totals import taking_history
 from tests.world import World, madrs
 
 Row = dict[str, str]
@@ -112,6 +113,20 @@ def test_an_extract_is_rebuilt_to_the_same_rows_after_corrections_and_withdrawal
     assert verdict(world, path) == SAME
     taken = world.custodian.post(f"{path}/revocation", {"reason": "no longer needed"})
     assert (taken.status_code, verdict(world, path)) == (201, SAME)
+
+
+def test_means_are_rebuilt_to_the_same_figures_in_whatever_order_the_scores_come(world: World) -> None:
+    """Twelve totals whose sum as floats depends on their order, next to where their mean is rounded up or down."""
+    history, made = taking_history(world), []
+    for total in (24.4, 4.8, 19.2, 10.6, 13.5, 11.3, 10.8, 17.0, 8.6, 20.4, 23.7, 3.1):
+        pid = world.enrolled(**history)
+        visit = world.staff_a.post("/v1/visits", world.visit(pid)).json()
+        score = {"instrument": "SHEEHAN_SDS", "totals": {"total": total}}
+        made.append(world.staff_a.post("/v1/outcomes", {"participant": pid, "visit": visit["id"], **score}))
+    path = extract(world, profile="aggregate", agreement=None)
+    for outcome in made[::2]:
+        amend(world, outcome.headers["Location"], totals={"total": 3.0})
+        assert verdict(world, path) == "the same rows"
 
 
 def test_an_outcome_that_was_scored_anew_comes_back_with_its_old_scores(world: World) -> None:

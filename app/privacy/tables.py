@@ -5,8 +5,8 @@ so that no cell follows from the others. Means and standard deviations stand on 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from math import sqrt
+from collections.abc import Iterable, Iterator, Mapping
+from math import fsum, sqrt
 from typing import NamedTuple
 
 from app.privacy.lattice import K
@@ -87,8 +87,12 @@ def _counted(table: str, row: str, column: str, number: int) -> Cell:
     return Cell(table, row, column, "people", value, value is None)
 
 
-def scores(visit: str, instrument: str, number: int, total: float, squares: float) -> Iterator[Cell]:
-    """People, mean and standard deviation (n - 1) of a score at a visit, from their number, sum and sum of squares."""
+def scores(visit: str, instrument: str, people: Mapping[float, int]) -> Iterator[Cell]:
+    """People, mean and standard deviation (n - 1) of a score at a visit, from how many have which value. The sums are
+    the same in any order, so that the figures come out again when the rows are read differently."""
+    number = sum(people.values())
+    total = fsum(value * count for value, count in people.items())
+    squares = fsum(value * value * count for value, count in people.items())
     value = rounded(number)
     yield Cell(SCORES, visit, instrument, "people", value, value is None)
     enough = number >= K

@@ -1,6 +1,8 @@
 """The rows of an aggregate extract: the declared tables, counted over the extract's own subject table."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from uuid import UUID
 
 from sqlalchemy import distinct, func
@@ -64,10 +66,11 @@ class AggregateRows:
         return tables.with_events((name, people) for name, people in found)
 
     def _scores(self) -> Iterator[Cell]:
+        """Grouped by value, so that Python adds them up: a sum of floats in SQL depends on the order of the rows."""
         score, of_visit = OutcomeScore, (col(Visit.site_id) == col(Outcome.site_id))
         value = col(score.value)
         statement = (
-            selected(Visit.visit_code, Outcome.instrument, func.count(), func.sum(value), func.sum(value * value))
+            selected(Visit.visit_code, Outcome.instrument, value, func.count())
             .select_from(ExtractSubject)
             .join(Outcome, of_subject(self._id, Outcome))
             .join(Visit, of_visit & (col(Visit.id) == col(Outcome.visit_id)))
@@ -75,6 +78,7 @@ class AggregateRows:
             .where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)), col(score.name) == "total")
             .where(value.is_not(None), col(Visit.occurrence) == 1)
         )
-        grouped = statement.group_by(Visit.visit_code, Outcome.instrument)
-        for row in self._session.execute(grouped.order_by(col(Visit.visit_code), col(Outcome.instrument))):
-            yield from tables.scores(*row)
+        group = (col(Visit.visit_code), col(Outcome.instrument))
+        found = self._session.execute(statement.group_by(*group, value).order_by(*group))
+        for (visit, instrument), rows in groupby(found, key=itemgetter(0, 1)):
+            yield from tables.scores(visit, instrument, {number: people for _, _, number, people in rows})
