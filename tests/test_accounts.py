@@ -83,6 +83,16 @@ def test_an_account_is_renamed_with_a_reason_and_the_version_seen(world: World) 
     assert world.admin.patch(person["path"], body, done.headers["ETag"]).headers["ETag"] == done.headers["ETag"]
 
 
+def test_an_organisation_is_stored_as_its_name_is_read(world: World) -> None:
+    person = a_person(world)
+    spelled = {"organisation": " Uni\u00a0 Basel\n", **WHY}
+    named = world.admin.patch(person["path"], spelled, tag(world, person))
+    assert (named.status_code, named.json()["organisation"]) == (200, "Uni Basel")
+    for unseen in ("Uni Base\u200bl", "\u00a0"):
+        refused = world.admin.patch(person["path"], {"organisation": unseen, **WHY}, named.headers["ETag"])
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/organisation")
+
+
 def test_a_disabled_person_is_out_and_enabling_revives_no_token(world: World) -> None:
     person = a_person(world)
     session = signed_in(world, person)

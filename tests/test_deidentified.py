@@ -147,6 +147,19 @@ def test_an_organisation_cannot_read_one_newcomer_from_two_extracts(world: World
     assert report["ledger"] == {"earlier_extracts": 1, "smallest_difference": K, "verdict": "accepted with a reason"}
 
 
+def test_an_organisation_is_the_same_however_its_name_was_spelled(world: World) -> None:
+    people(world, K)
+    first = asked(world)
+    assert approved(world, first).status_code == 201
+    world.enrolled()
+    path = asked(world)
+    for spelled in ("TEST", " Test", "Te\u200bst", "Test.", "\uff34est"):
+        with world.registry.database.write() as session:
+            session.get_one(Extract, UUID(first.rpartition("/")[2])).organisation = spelled
+        refused = approved(world, path)
+        assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk"), ascii(spelled)
+
+
 def test_what_was_taken_back_or_has_expired_is_still_held_by_who_received_it(world: World) -> None:
     people(world, K)
     first = asked(world)

@@ -16,6 +16,7 @@ from app.models.base import (
     Filter,
     InstantShown,
     Limit,
+    OrganisationName,
     QueryBool,
     Reason,
     Shape,
@@ -133,13 +134,13 @@ Password = Annotated[str, StringConstraints(min_length=12, max_length=128)]
 class UserCreate(Shape):
     username: Username
     display_name: ShortText
-    organisation: ShortText
+    organisation: OrganisationName
     password: Password
 
 
 class ClientCreate(Shape):
     name: ShortText
-    organisation: ShortText
+    organisation: OrganisationName
 
 
 class GrantCreate(Shape):
@@ -158,7 +159,7 @@ class AccountAmend(Shape):
     reason: Reason
     disabled: bool | None = None
     display_name: ShortText | None = None
-    organisation: ShortText | None = None
+    organisation: OrganisationName | None = None
 
 
 class PasswordSet(Shape):

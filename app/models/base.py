@@ -74,6 +74,22 @@ def _stripped(text: Any) -> Any:
     return composed.strip() if isinstance(composed, str) else composed
 
 
+def _one_line(text: Any) -> Any:
+    return " ".join(_composed(text).split()) if isinstance(text, str) else text
+
+
+def _visible(text: str) -> str:
+    if any(unicodedata.category(character) == "Cf" for character in text):
+        raise PydanticCustomError("unclean_text", "Characters that do not show are not allowed")
+    return text
+
+
+def as_compared(text: str) -> str:
+    """A text as people compare it: case, spaces and punctuation do not matter."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(character for character in folded if character.isalnum())
+
+
 def _iso_date(value: Any) -> Any:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
@@ -152,6 +168,15 @@ Label = Annotated[
 ShortText = Annotated[
     str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)
 ]
+OrganisationName = Annotated[
+    str,
+    BeforeValidator(_one_line),
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(_clean),
+    AfterValidator(_visible),
+]
+"""As it is read: extracts are counted by organisation."""
+
 LongText = Annotated[
     str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)
 ]

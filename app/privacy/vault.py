@@ -9,7 +9,6 @@ The vault may be a database of its own (`REGISTRY_VAULT_URL`); a session is alwa
 
 import base64
 import os
-import unicodedata
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
@@ -18,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from app.database import unique_or, vault_session
 from app.errors import Conflict, Unavailable
-from app.models.base import now
+from app.models.base import as_compared, now
 from app.models.participant import Participant, VaultIdentity
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
@@ -136,10 +135,8 @@ def _wrapped(keyring: Keyring, site_id: int, pid: str, data_key: bytes) -> str:
 
 
 def blind_index(keyring: Keyring, site_id: int, label: str) -> str:
-    """Keyed 128-bit digest of the label as people compare it: case and punctuation do not matter."""
-    folded = unicodedata.normalize("NFKC", label).casefold()
-    compared = "".join(character for character in folded if character.isalnum())
-    return keyring.digest("blind-index", str(site_id).encode(), compared.encode())[:32]
+    """Keyed 128-bit digest of the label as people compare it."""
+    return keyring.digest("blind-index", str(site_id).encode(), as_compared(label).encode())[:32]
 
 
 def _context(site_id: int, pid: str) -> bytes:

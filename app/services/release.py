@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from app.errors import Conflict, Invalid
 from app.models.adverse_event import AdverseEvent
-from app.models.base import now, table_of
+from app.models.base import as_compared, now, table_of
 from app.models.course import Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractSubject
 from app.models.participant import Consent, Participant
@@ -163,14 +163,12 @@ def _exact(person: Row[Any]) -> Class:
 
 def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
     """Extracts of the same study and profile that people of the requester's organisation have received. Whoever
-    received one may still hold it, though its files are gone here."""
+    received one may still hold it, though its files are gone here. An organisation is one however it was spelled."""
     same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
-    statement = (
-        select(Extract)
-        .where(*same, Extract.organisation == row.organisation)
-        .where(col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
-    )
-    return session.exec(statement.order_by(col(Extract.created_at))).all()
+    others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
+    received = session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at)))
+    organisation = as_compared(row.organisation)
+    return [one for one in received if as_compared(one.organisation) == organisation]
 
 
 def _require_apart(session: Session, row: Extract, new: set[str]) -> None:
