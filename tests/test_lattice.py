@@ -107,3 +107,14 @@ def test_small_counts_do_not_appear_in_the_report() -> None:
     assert report["population"] == {"considered": "", "released": 40, "suppressed": "1-10"}
     assert (report["exact"]["k_min"], report["exact"]["max_risk"]) == ("1-10", "above 0.09")
     assert "41" not in json.dumps(report)
+
+
+@pytest.mark.parametrize("released", [20, 40, 100, 400])
+def test_the_risk_before_fits_any_number_of_people_who_may_have_been_left_out(released: int) -> None:
+    alike, other = (40, "F", "WHITE", "DEU", "completed"), (40, "M", "WHITE", "DEU", "completed")
+    people: list[Person] = [alike] * released + [other]
+    exact = risk_report(people, QUASI_IDENTIFIERS, generalise(people, QUASI_IDENTIFIERS), 0, {}, {})["exact"]
+    assert exact["classes"] == ""
+    for considered in range(released + 1, released + 11):
+        fitting = [classes for classes in range(1, considered) if round(classes / considered, 1) == exact["avg_risk"]]
+        assert fitting, considered

@@ -64,7 +64,7 @@ def risk_report(
             {"name": one.name, "label": one.label, "released": one.levels[chosen.levels[one.name]].name}
             for one in quasis
         ],
-        "exact": {**class_risk(people), "avg_risk": round(len(set(people)) / len(people), 2)},
+        "exact": _before(people, len(released)),
         "released": class_risk(released),
         "sensitive": [{"name": "serious", "blanked_classes": blanked_classes}],
         "ledger": ledger,
@@ -89,6 +89,14 @@ def _population(considered: int, released: int) -> dict[str, int | str]:
     """The number considered is not told where the number of those left out is not: one would give the other."""
     left_out = banded(considered - released)
     return {"considered": considered if isinstance(left_out, int) else "", "released": released, "suppressed": left_out}
+
+
+def _before(people: Sequence[tuple[Value, ...]], released: int) -> dict[str, Any]:
+    """The exact classes. Where the number of those left out is not told, neither is that of the classes, and the mean
+    risk has one decimal: it fits any number of K people or more, so that none can be worked out."""
+    told = not isinstance(banded(len(people) - released), str)
+    risk, mean = class_risk(people), len(set(people)) / len(people)
+    return {**risk, "avg_risk": round(mean, 2)} if told else {**risk, "classes": "", "avg_risk": round(mean, 1)}
 
 
 def _share(unique: float | str) -> str:
