@@ -129,6 +129,17 @@ def test_means_are_rebuilt_to_the_same_figures_in_whatever_order_the_scores_come
         assert verdict(world, path) == "the same rows"
 
 
+def test_a_total_of_minus_nothing_is_rebuilt_as_nothing(world: World) -> None:
+    pid = world.enrolled(**taking_history(world))
+    visit = world.staff_a.post("/v1/visits", world.visit(pid)).json()
+    score = {"instrument": "MADRS", "totals": {"total": -0.0}}
+    outcome = world.staff_a.post("/v1/outcomes", {"participant": pid, "visit": visit["id"], **score})
+    path = extract(world)
+    assert [row["value"] for row in tables(world, path)["outcomes.csv"]] == ["0"]
+    amend(world, outcome.headers["Location"], totals={"total": 3.0})
+    assert verdict(world, path) == "the same rows"
+
+
 def test_an_outcome_that_was_scored_anew_comes_back_with_its_old_scores(world: World) -> None:
     pid = world.enrolled()
     visit = world.staff_a.post("/v1/visits", world.visit(pid)).json()["id"]

@@ -48,4 +48,5 @@ def _fault(
 
 
 def _historical(definition: Instrument, name: str, value: float) -> Score:
-    return Score(name, value, definition.rule(name).band(value), None, f"{definition.key} historical total")
+    plain = value + 0.0  # -0.0, which PostgreSQL keeps and SQLite does not, is 0
+    return Score(name, plain, definition.rule(name).band(plain), None, f"{definition.key} historical total")
