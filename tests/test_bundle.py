@@ -224,3 +224,4 @@ def test_what_is_no_single_part_of_this_file_gets_the_whole(world: World, path: 
 def test_a_part_that_is_not_there_is_refused(world: World, path: str, asked: str) -> None:
     answer = part(world, path, {"Range": asked})
     assert (answer.status_code, answer.json()["code"]) == (416, "range_unsatisfiable")
+    assert answer.headers["Content-Range"] == f"bytes */{len(part(world, path, {}).content)}"

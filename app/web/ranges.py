@@ -41,7 +41,7 @@ def part_of(
     else:
         start, end = _bounds(found[1], found[2], length)
         if start >= end:
-            raise RangeUnsatisfiable
+            raise RangeUnsatisfiable(headers={"Content-Range": f"bytes */{length}"})
         status, place = 206, {"Content-Range": f"bytes {start}-{end - 1}/{length}"}
     begun = first(start, end)
     parts = chain([begun], read(start + len(begun), end))
