@@ -69,7 +69,8 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     """Refuse an extract; or approve it, which fixes who is in it and of which moment, and lets a worker build the files
     to be downloaded within `days`.
 
-    Raises NotFound, ExtractDecided, SecondPersonNeeded, CohortEmpty, CohortTooSmall, DifferencingRisk, KNotMet.
+    Raises NotFound, ExtractDecided, SecondPersonNeeded, ApprovalUnderWay, CohortEmpty, CohortTooSmall,
+    DifferencingRisk, KNotMet.
     """
     # not FOR UPDATE: the rows of who is in it refer to it from the connection that reads one moment
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update(key_share=True)

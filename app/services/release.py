@@ -12,7 +12,7 @@ from sqlalchemy import Row, func
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
-from app.errors import Conflict, Invalid
+from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
 from app.models.base import as_compared, now, table_of
 from app.models.course import Withdrawal, WithdrawalScope
@@ -62,6 +62,10 @@ class KNotMet(Conflict):
     """The finished rows failed the check that nobody stands in a class under k. Nothing was released; report it."""
 
 
+class ApprovalUnderWay(Unavailable):
+    """Another extract of this study is being approved; try again."""
+
+
 class Cohort(NamedTuple):
     """Who was chosen; `risk` and `levels` of profiles that are released without an agreement."""
 
@@ -79,10 +83,12 @@ _ALONE = 12
 
 def alone(session: Session, study_id: int) -> None:
     """One approval of a study at a time: of two at once neither would see the other in the ledger. Its connection
-    waits while another one reads, for as long as a large study takes."""
+    waits while another one reads, for as long as a large study takes; a second approval does not wait for that with a
+    connection of its own. Raises ApprovalUnderWay."""
     if session.get_bind().dialect.name == "postgresql":
         session.connection().exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        session.execute(sa.select(func.pg_advisory_xact_lock(_ALONE, study_id)))
+        if not session.execute(sa.select(func.pg_try_advisory_xact_lock(_ALONE, study_id))).scalar_one():
+            raise ApprovalUnderWay
 
 
 def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
