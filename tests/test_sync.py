@@ -19,9 +19,9 @@ from sqlmodel import col, select
 
 from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
-from app.services.sync import Courier, Made
+from app.services.sync import Courier, Made, Shelf
 from tests.closing_cases import lock_of
-from tests.hostile import census
+from tests.hostile import census, require_problem
 from tests.world import Caller, World, madrs
 
 Row = dict[str, Any]
@@ -364,3 +364,33 @@ def test_an_id_is_for_one_act(world: World) -> None:
     both = world.staff_a.post("/v1/sync", {"operations": [two, {**two, "body": {"a": 1}}]})
     assert (both.status_code, both.json()["code"]) == (409, "operation_id_reused")
     assert two["id"] not in {one["id"] for one in world.staff_a.get("/v1/sync").json()["items"]}
+
+
+def nested(levels: int) -> Row:
+    return {"a": nested(levels - 1)} if levels > 1 else {}
+
+
+@pytest.mark.parametrize("body", [nested(33), nested(300), {"x": ["\ud800"]}, {"\ud800": 1}], ids=range(4))
+def test_what_nobody_could_read_again_is_not_kept(world: World, body: Row) -> None:
+    staff, kept = world.staff_a, act("/v1/visits", nested(32))
+    assert sync(staff, kept)[kept["id"]]["result"] == "invalid"
+    before = census(world.registry.database.engine)
+    mended = {"decision": "send", "reason": "typed wrongly", "body": body}
+    everything = {"operations": [act("/v1/visits", body)]}
+    for path, sent in (("/v1/sync", everything), (f"/v1/sync/{kept['id']}/resolution", mended)):
+        [fault] = require_problem(staff.raw("POST", path, json.dumps(sent).encode()))["errors"]
+        assert fault["code"] in {"nested_too_deep", "unclean_text"}
+    assert census(world.registry.database.engine) == before
+
+
+def test_what_was_kept_by_older_rules_holds_up_nothing_and_can_be_discarded(world: World) -> None:
+    account, app = world.account((Role.site_staff, "A")), world.registry.app
+    staff = Caller(world.registry.client, world.token(account))
+    old = Operation.model_construct(id=uuid4(), path="/v1/visits", body=nested(254))
+    Shelf(app.state.database, app.state.keyring, account.id).keep([old])
+    event = act("/v1/adverse-events", world.event(world.enrolled()))
+    assert sync(staff, event)[event["id"]]["result"] == "created"
+    (kept,) = staff.get("/v1/sync", state="refused").json()["items"]
+    assert (kept["id"], kept["body"]) == (str(old.id), old.body)
+    decision = {"decision": "discard", "reason": "a test of the app"}
+    assert staff.post(f"/v1/sync/{old.id}/resolution", decision).status_code == 200

@@ -1,16 +1,18 @@
 """Sync: the acts of an app that was offline, in any order, each under an id that the app made."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from pydantic import AfterValidator, StringConstraints
 from pydantic import Field as Bounded
-from pydantic import StringConstraints
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Filter, InstantShown, Limit, Reason, Shape, now, one_of
+from app.models.base import Answer, Filter, InstantShown, Limit, Reason, Shape, canonical_json, now, one_of
 from app.models.identifiers import PidShown
 
 
@@ -51,6 +53,34 @@ _PATH = (
 )
 
 
+_MOST_LEVELS = 32
+"""More than any request has, and fewer than any reader of JSON stops at."""
+
+
+def _readable_again(body: dict[str, Any]) -> dict[str, Any]:
+    """What is kept has to be listed and sent later: nested as far as everybody reads it, of text that has a UTF-8 form
+    (RFC 7493, section 2.1)."""
+    level: list[Any] = [body]
+    for _ in range(_MOST_LEVELS):
+        level = [inner for one in level for inner in _inside(one)]
+    if any(isinstance(one, dict | list) for one in level):
+        raise PydanticCustomError("nested_too_deep", f"Nested in more than {_MOST_LEVELS} levels")
+    try:
+        canonical_json(body).encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("unclean_text", "Lone surrogates are not allowed") from None
+    return body
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+Body = Annotated[dict[str, Any], AfterValidator(_readable_again)]
+
+
 class Operation(Shape):
     id: UUID = Bounded(strict=False)
     """Made by the app when the person acted: the act's idempotency key."""
@@ -59,7 +89,7 @@ class Operation(Shape):
     path: Annotated[str, StringConstraints(pattern=_PATH, max_length=200)]
     """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made."""
 
-    body: dict[str, Any]
+    body: Body
     if_match: Annotated[str, StringConstraints(pattern=r'^(@[0-9a-f-]{36}|"[\x21\x23-\x7e]{1,64}")$')] | None = None
     """Of a correction: the ETag that was seen, or `@` and the operation whose record it corrects."""
 
@@ -112,7 +142,7 @@ class SyncFilter(Filter):
 class Resolution(Shape):
     decision: Literal["send", "discard"]
     reason: Reason
-    body: dict[str, Any] | None = None
+    body: Body | None = None
     """Of `send`: what is sent instead; absent: the same again."""
 
     if_match: Annotated[str, StringConstraints(pattern=r'^"[\x21\x23-\x7e]{1,64}"$')] | None = None

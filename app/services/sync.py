@@ -94,10 +94,11 @@ class Shelf:
         return seal(self._keyring.derived("sync"), text, self._context(one.id))
 
     def opened(self, row: SyncOperation) -> Operation | None:
+        """As it was kept, by whatever rules were then: what is kept can always be listed and discarded."""
         if row.sealed is None:
             return None
         text = unseal(self._keyring.derived("sync"), row.sealed, self._context(row.id))
-        return Operation.model_validate_json(text)
+        return Operation.model_construct(**{**json.loads(text), "id": row.id})
 
     def _context(self, operation_id: UUID) -> bytes:
         return self._account_id.bytes + operation_id.bytes
