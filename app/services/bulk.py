@@ -5,7 +5,7 @@ is refused costs only itself, and what is answered is committed. When the shared
 one by one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlmodel import Session
 
-from app.access import Actor, found
+from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError, ValidationFailed
 from app.web.lines import Line, value_of
-from app.web.once import AnsweredMeanwhile, Made, Once, Told, answers_of, require_key
-from app.web.problems import ConstraintBroken, document, fault_of, refusal_of
+from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
+from app.web.problems import document, fault_of, refusal_of
 from app.writing import Writes, store
 
 BATCH = 250
@@ -52,8 +52,12 @@ class Noun:
     """Its recorder writes while it decides, so each line needs a savepoint."""
 
 
-Failure = SQLAlchemyError | DatabaseUnavailable | AnsweredMeanwhile
+Failure = SQLAlchemyError | DatabaseUnavailable | IdempotencyKeyInFlight
 """Why a transaction stored nothing."""
+
+
+def _all_well(results: Sequence[Mapping[str, Any]]) -> bool:
+    return not any("problem" in result for result in results)
 
 
 class Task(NamedTuple):
@@ -77,16 +81,44 @@ class Upload:
 
     def store(self, lines: Sequence[Line]) -> list[dict[str, Any]]:
         """The results of these lines, which are committed."""
-        results: list[dict[str, Any]] = []
         try:
-            with self._database.write(self._request) as session:
-                results = self._together(session, lines)
-                if self._dry_run:
-                    session.rollback()
-        except (SQLAlchemyError, DatabaseUnavailable, AnsweredMeanwhile) as error:
+            results = self._decided(lines)
+        except (SQLAlchemyError, DatabaseUnavailable, IdempotencyKeyInFlight) as error:
             self._noted.clear()
             results = self._one_by_one(lines, error)
         self._remember_refusals()
+        return results
+
+    def store_all(self, lines: Sequence[Line]) -> tuple[list[dict[str, Any]], bool]:
+        """All lines or none; whether they are stored. Raises IdempotencyKeyInFlight, DatabaseUnavailable and what the
+        database raises."""
+        results = self._decided(lines, whole=True)
+        self._remember_refusals()
+        if self._dry_run or _all_well(results):
+            return results, True
+        told = zip(lines, results, strict=True)
+        return [one if "problem" in one else self.refused(line, BatchRefused()) for line, one in told], False
+
+    def _decided(self, lines: Sequence[Line], *, whole: bool = False) -> list[dict[str, Any]]:
+        """The results of one transaction. When somebody else stored the same meanwhile, of a second one: it sees that,
+        and replays it or refuses it by its name. Raises IdempotencyKeyInFlight, DatabaseUnavailable and what the
+        database raises."""
+        try:
+            return self._attempt(lines, whole)
+        except (AnsweredMeanwhile, IntegrityError):
+            self._noted.clear()
+        try:
+            return self._attempt(lines, whole)
+        except AnsweredMeanwhile:
+            raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
+
+    def _attempt(self, lines: Sequence[Line], whole: bool) -> list[dict[str, Any]]:
+        with self._database.write(self._request) as session:
+            results: list[dict[str, Any]] = []
+            for start in range(0, len(lines), BATCH):
+                results += self._together(session, lines[start : start + BATCH])
+            if self._dry_run or (whole and not _all_well(results)):
+                session.rollback()
         return results
 
     def _remember_refusals(self) -> None:
@@ -107,32 +139,8 @@ class Upload:
 
     def _alone(self, line: Line, error: Failure) -> dict[str, Any]:
         """What became of a line that failed by itself."""
-        if not isinstance(error, AnsweredMeanwhile):
-            self.broken = not isinstance(error, IntegrityError)
-            return self.refused(line, error if isinstance(error, RegistryError) else refusal_of(error))
-        task, actor = self._task(line), self._request.state.actor
-        assert isinstance(task, Task)
-        with self._database.read(self._request) as session:
-            answered = answers_of(session, actor, [task.once]).get(task.once.digest)
-        try:
-            return self._told(line, found(task.once.again(actor, task.body, answered)))
-        except RegistryError as refused:
-            return self.refused(line, refused)
-
-    def store_all(self, lines: Sequence[Line]) -> tuple[list[dict[str, Any]], bool]:
-        """All lines or none; whether they are stored. Raises DatabaseUnavailable and what the database raises."""
-        with self._database.write(self._request) as session:
-            results: list[dict[str, Any]] = []
-            for start in range(0, len(lines), BATCH):
-                results += self._together(session, lines[start : start + BATCH])
-            whole = not any("problem" in result for result in results)
-            if self._dry_run or not whole:
-                session.rollback()
-        self._remember_refusals()
-        if whole or self._dry_run:
-            return results, True
-        told = zip(lines, results, strict=True)
-        return [one if "problem" in one else self.refused(line, BatchRefused()) for line, one in told], False
+        self.broken = not isinstance(error, IntegrityError | IdempotencyKeyInFlight)
+        return self.refused(line, error)
 
     def _together(self, session: Session, lines: Sequence[Line]) -> list[dict[str, Any]]:
         """Raises DatabaseUnavailable, AnsweredMeanwhile, and what the database raises."""
@@ -143,6 +151,7 @@ class Upload:
         new = [task.body for task in tasks if task.once.digest not in answered]
         make, writes, answers = self._noun.recorder(self._request, session, actor, new), Writes(), []
         results: list[dict[str, Any]] = []
+        refused: list[Once] = []
         for one in read:
             if not isinstance(one, Task):
                 results.append(one)
@@ -157,12 +166,14 @@ class Upload:
                     answers.append(answer)
                     answered[one.once.digest] = answer
                 results.append(self._told(one.line, told))
-            except IntegrityError:
-                results.append(self.refused(one.line, ConstraintBroken()))
-            except RegistryError as error:
-                if isinstance(error, DatabaseUnavailable):
-                    raise
+            except DatabaseUnavailable:
+                raise
+            except (IntegrityError, RegistryError) as error:
                 results.append(self.refused(one.line, error))
+                if one.once.digest not in answered:
+                    refused.append(one.once)
+        if refused and answers_of(session, actor, refused):
+            raise AnsweredMeanwhile  # which may be the very reason of a refusal
         if not store(session, writes, answers):
             raise AnsweredMeanwhile
         return results
@@ -193,8 +204,9 @@ class Upload:
             faults = [fault_of({**item, "loc": ("body", *item["loc"])}) for item in error.errors(include_input=False)]
             raise ValidationFailed(*faults) from None
 
-    def refused(self, line: Line, error: RegistryError) -> dict[str, Any]:
-        result = "conflict" if error.status in _CONFLICT else "blocked" if error.status in _BLOCKED else "invalid"
-        self._noted.append(error)
-        problem = document(error, self._noun.path)
-        return {"line": line.number, "result": result, "status": error.status, "problem": problem}
+    def refused(self, line: Line, error: RegistryError | SQLAlchemyError) -> dict[str, Any]:
+        refusal = error if isinstance(error, RegistryError) else refusal_of(error)
+        result = "conflict" if refusal.status in _CONFLICT else "blocked" if refusal.status in _BLOCKED else "invalid"
+        self._noted.append(refusal)
+        problem = document(refusal, self._noun.path)
+        return {"line": line.number, "result": result, "status": refusal.status, "problem": problem}

@@ -1,0 +1,92 @@
+"""Bulk uploads beside other requests: what came first is replayed or named."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from app.services import bulk
+from tests.test_bulk import kinds, line, results, sent
+from tests.world import World
+
+Rows = list[dict[str, Any]]
+
+
+def on_sqlite(world: World) -> bool:
+    return world.registry.served.is_sqlite
+
+
+def overtaken(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str, upload: Callable[[], Response], other: Callable[[], Any]
+) -> Response:
+    """The answer to an upload, when another request is committed between its looking for earlier answers
+    (`answers_of`), or all its looking (`store`), and what follows. On SQLite, which has one writer, it comes before."""
+    if on_sqlite(world):
+        other()
+        return upload()
+    real, begun = getattr(bulk, step), Event()
+
+    def late(*given: Any) -> Any:
+        if begun.is_set():
+            return real(*given)
+        begun.set()
+        found = real(*given) if step == "answers_of" else None
+        other()
+        return real(*given) if found is None else found
+
+    monkeypatch.setattr(bulk, step, late)
+    return upload()
+
+
+def records(world: World, noun: str) -> Rows:
+    if noun == "participants":
+        return [line(world.enrolment()) for _ in range(3)]
+    if noun == "visits":
+        return [line(world.visit(world.enrolled())) for _ in range(3)]
+    return [line(world.event(world.enrolled())) for _ in range(3)]
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "by line"])
+@pytest.mark.parametrize(
+    ("noun", "step"),
+    [("participants", "answers_of"), ("visits", "answers_of"), ("visits", "store"), ("adverse-events", "store")],
+)
+def test_an_upload_that_is_sent_again_while_it_is_at_work_is_replayed(
+    world: World, monkeypatch: pytest.MonkeyPatch, noun: str, step: str, atomic: bool
+) -> None:
+    lines = records(world, noun)
+
+    def upload() -> Response:
+        return sent(world.staff_a, noun, lines, atomic=atomic)
+
+    answer = overtaken(world, monkeypatch, step, upload, upload)
+    assert (answer.status_code, kinds(answer)) == (200, ["replayed"] * 3)
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "by line"])
+def test_a_visit_that_somebody_else_records_meanwhile_is_refused_by_its_name(
+    world: World, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    first, second = (world.visit(world.enrolled()) for _ in range(2))
+
+    def upload() -> Response:
+        return sent(world.staff_a, "visits", [line(first), line(second)], atomic=atomic)
+
+    answer = overtaken(world, monkeypatch, "store", upload, lambda: world.staff_a.post("/v1/visits", second))
+    told = [one.get("problem", {}).get("code") for one in results(answer)]
+    assert told == ["batch_refused" if atomic else None, "visit_already_recorded"]
+    again = kinds(sent(world.staff_a, "visits", [line(first), line(second)]))
+    assert again == ["created" if atomic else "conflict", "conflict"]
+
+
+def test_an_upload_whose_keys_are_answered_again_and_again_meanwhile_is_told_to_come_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line(world.event(world.enrolled()))]
+    monkeypatch.setattr(bulk, "store", lambda *_: False)
+    whole = sent(world.staff_a, "adverse-events", lines, atomic=True)
+    assert (whole.json()["code"], whole.headers["Retry-After"]) == ("idempotency_key_in_flight", "1")
+    [told] = results(sent(world.staff_a, "adverse-events", lines))
+    assert (told["result"], told["problem"]["code"]) == ("conflict", "idempotency_key_in_flight")
