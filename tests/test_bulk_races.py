@@ -1,12 +1,16 @@
-"""Bulk uploads beside other requests: what came first is replayed or named."""
+"""Bulk uploads beside other requests: what came first is replayed or named, and nobody waits for ever."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
 import pytest
 from httpx2 import Response
+from sqlalchemy import text
 
+from app import audit
 from app.services import bulk
 from tests.test_bulk import kinds, line, results, sent
 from tests.world import World
@@ -90,3 +94,38 @@ def test_an_upload_whose_keys_are_answered_again_and_again_meanwhile_is_told_to_
     assert (whole.json()["code"], whole.headers["Retry-After"]) == ("idempotency_key_in_flight", "1")
     [told] = results(sent(world.staff_a, "adverse-events", lines))
     assert (told["result"], told["problem"]["code"]) == ("conflict", "idempotency_key_in_flight")
+
+
+def until_somebody_waits(world: World) -> None:
+    """Until a transaction waits for another one's lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with world.registry.database.engine.connect() as connection:
+        for _ in range(500):
+            if connection.execute(text(waiting)).scalar():
+                return
+            time.sleep(0.01)
+    raise AssertionError("Nobody waits")
+
+
+def test_a_long_atomic_upload_and_a_correction_do_not_wait_for_each_other_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The correction holds the participant of the last line when the upload comes to it."""
+    first, last = world.enrolled(), world.enrolled()
+    place, append, held = f"/v1/participants/{last}", audit.append, Event()
+    seen = world.staff_a.get(place).headers["ETag"]
+
+    def slow(*given: Any) -> None:
+        held.set()
+        if not on_sqlite(world):
+            until_somebody_waits(world)
+        append(*given)
+
+    monkeypatch.setattr(audit, "append", slow)
+    with ThreadPoolExecutor(1) as thread:
+        change = {"reason": "misread", "age_at_consent": 42}
+        corrected = thread.submit(world.staff_a.patch, place, change, seen)
+        assert held.wait(10)
+        lines = [line(world.event(pid)) for pid in [first] * bulk.BATCH + [last]]
+        uploaded = sent(world.staff_a, "adverse-events", lines, atomic=True)
+        assert (corrected.result().status_code, uploaded.status_code) == (200, 200)

@@ -1,6 +1,7 @@
 """Many records in one request, each by the rules of the single post and under a key of its own.
 
-Lines share a transaction: what they are held against is read at once, and what they come to stored at once. A line that
+Lines share a transaction, so many at a time, or all of an atomic upload: what they are held against is read at once,
+and what they come to stored at once, as whoever waits for a participant must not hold the chain's head yet. A line that
 is refused costs only itself, and what is answered is committed. When the shared transaction fails, its lines are tried
 one by one.
 """
@@ -114,9 +115,7 @@ class Upload:
 
     def _attempt(self, lines: Sequence[Line], whole: bool) -> list[dict[str, Any]]:
         with self._database.write(self._request) as session:
-            results: list[dict[str, Any]] = []
-            for start in range(0, len(lines), BATCH):
-                results += self._together(session, lines[start : start + BATCH])
+            results = self._together(session, lines)
             if self._dry_run or (whole and not _all_well(results)):
                 session.rollback()
         return results
