@@ -95,6 +95,16 @@ def test_a_line_is_refused_as_its_single_post_would_be(world: World) -> None:
         assert told["problem"] == single
 
 
+def test_of_many_faults_the_first_hundred_are_told_and_how_many_more_there_are(world: World) -> None:
+    body = {**world.event(world.enrolled()), **dict.fromkeys(map("field_{}".format, range(150)), 1)}
+    (told,) = results(sent(world.staff_a, "adverse-events", [line(body)]))
+    single = world.staff_a.post("/v1/adverse-events", body).json()
+    for problem in (told["problem"], single):
+        assert (len(problem["errors"]), problem["more_errors"]) == (100, 50)
+    few = world.staff_a.post("/v1/adverse-events", {**world.event(world.enrolled()), "colour": 1}).json()
+    assert "more_errors" not in few
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

@@ -18,10 +18,10 @@ from sqlmodel import Session
 
 from app.access import Actor
 from app.database import Database
-from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError, ValidationFailed
+from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
 from app.web.lines import Line, value_of
 from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
-from app.web.problems import document, fault_of, refusal_of
+from app.web.problems import document, refusal_of, validation_failed
 from app.writing import Writes, store
 
 BATCH = 250
@@ -200,8 +200,8 @@ class Upload:
         try:
             return key, self._shape.validate_python(value["record"], from_attributes=True)
         except ValidationError as error:
-            faults = [fault_of({**item, "loc": ("body", *item["loc"])}) for item in error.errors(include_input=False)]
-            raise ValidationFailed(*faults) from None
+            found = error.errors(include_url=False, include_input=False)
+            raise validation_failed(found, "body") from None
 
     def refused(self, line: Line, error: RegistryError | SQLAlchemyError) -> dict[str, Any]:
         refusal = error if isinstance(error, RegistryError) else refusal_of(error)

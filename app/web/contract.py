@@ -47,6 +47,7 @@ _PROBLEM = {
         "status": {"type": "integer"},
         "request_id": {"type": ["string", "null"]},
         "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldFault"}},
+        "more_errors": {"type": "integer", "description": "How many are not in errors, which tells the first 100"},
         "differing_fields": {"type": "array", "items": {"type": "string"}},
     },
 }

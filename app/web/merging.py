@@ -5,8 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.errors import ValidationFailed
-from app.web.problems import fault_of
+from app.web.problems import validation_failed
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,5 +20,5 @@ def checked(shape: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return shape.model_validate(dict(values))
     except ValidationError as error:
-        faults = [fault_of({**item, "loc": ("body", *item["loc"])}) for item in error.errors(include_input=False)]
-        raise ValidationFailed(*faults) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise validation_failed(found, "body") from None

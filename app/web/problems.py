@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -33,6 +34,8 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 _DISK_FULL, _READ_ONLY = "53100", "25006"
 """SQLSTATEs (PostgreSQL, appendix A)."""
 
+_MOST_FAULTS = 100
+
 _SOON, _LATER = {"Retry-After": "1"}, {"Retry-After": "30"}
 
 
@@ -51,6 +54,7 @@ def install(app: FastAPI) -> None:
 
 def document(error: RegistryError, instance: str) -> dict[str, Any]:
     """The problem document of a refusal. `instance` is the path only: query strings may carry what must not echo."""
+    faults, more = _first(error.faults)
     return {
         "type": published(f"/v1/problems/{error.code()}"),
         "title": error.title,
@@ -59,7 +63,8 @@ def document(error: RegistryError, instance: str) -> dict[str, Any]:
         "detail": error.detail(),
         "instance": published(instance),
         "request_id": current_request_id(),
-        "errors": [{"pointer": fault.pointer, "code": fault.code, "message": fault.message} for fault in error.faults],
+        "errors": [{"pointer": fault.pointer, "code": fault.code, "message": fault.message} for fault in faults],
+        **more,
         **error.facts,
     }
 
@@ -89,7 +94,19 @@ async def _registry_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _answer(request, ValidationFailed(*(fault_of(item) for item in error.errors())))
+    return _answer(request, validation_failed(error.errors()))
+
+
+def validation_failed(found: Sequence[Any], *place: str) -> ValidationFailed:
+    """What Pydantic found, at that place."""
+    items, more = _first(found)
+    return ValidationFailed(*(fault_of({**item, "loc": (*place, *item["loc"])}) for item in items), **more)
+
+
+def _first(found: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """As many as are told, and how many more there are: a refusal is not to be larger than what it refuses."""
+    more = len(found) - _MOST_FAULTS
+    return found[:_MOST_FAULTS], {"more_errors": more} if more > 0 else {}
 
 
 def fault_of(item: Any) -> Fault:
