@@ -197,6 +197,16 @@ def test_too_many_lines_are_not_tried_and_the_others_are_stored(world: World, mo
     assert sent(world.staff_a, "adverse-events", lines, atomic=True).status_code == 413
 
 
+def test_an_atomic_upload_is_no_larger_than_a_body(world: World) -> None:
+    one = json.dumps(line(world.event(world.enrolled()))).encode()
+    most = world.registry.app.state.settings.max_body_bytes // 2
+    whole, longer = [one.ljust(most)], [one.ljust(most), one.ljust(most + 1)]
+    assert sent(world.staff_a, "adverse-events", whole, atomic=True).status_code == 200
+    assert sent(world.staff_a, "adverse-events", longer).status_code == 200
+    refused = sent(world.staff_a, "adverse-events", longer, atomic=True)
+    assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+
+
 def test_a_grant_that_ends_meanwhile_ends_the_upload(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     account = world.account((Role.site_staff, "A"))
     caller = Caller(world.registry.client, world.token(account))

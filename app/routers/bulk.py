@@ -30,7 +30,7 @@ class TooManyLines(BodyTooLarge):
 
 class BulkQuery(Filter):
     atomic: bool = False
-    """All lines or none."""
+    """All lines or none. They are held until the last one has come, so together they are no larger than a body."""
 
     dry_run: bool = False
     """Check every line, store none."""
@@ -51,10 +51,12 @@ async def _upload(request: Request, permission: Permission, query: BulkQuery) ->
     settings, stored = request.app.state.settings, True
     results: list[dict[str, Any]] = []
     lines: list[Line] = []
+    held = 0
     async for batch in batches(request, bulk.BATCH, settings.max_body_bytes, settings.body_seconds):
         room = settings.max_bulk_lines - len(results) - len(lines)
         if query.atomic:
-            if len(batch) > room:
+            held += sum(len(line.raw or b"") for line in batch)
+            if len(batch) > room or held > settings.max_body_bytes:
                 raise BodyTooLarge(headers={"Connection": "close"})
             lines += batch
             continue
