@@ -98,7 +98,8 @@ def records(dialect: Dialect, name: str, columns: Iterable[Column[Any]], rows: I
     """Rows that go as one JSON text, however many they are. What a row lacks is NULL."""
     carried = [Column(one.name, one.type) for one in columns]
     text = json.dumps([{one.name: _stored(dialect, one, row.get(one.name)) for one in carried} for row in rows])
-    return select(*_columns(dialect, text, carried)).cte(name).prefix_with("MATERIALIZED", dialect="sqlite")
+    told = select(*_columns(dialect, text, carried)).cte(name).prefix_with("MATERIALIZED", dialect="sqlite")
+    return told.prefix_with("NOT MATERIALIZED", dialect="postgresql")  # else no process could help with what reads it
 
 
 def _columns(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
