@@ -75,13 +75,14 @@ def _as_always(element: Any, compiler: Any, **options: Any) -> str:
 
 def unhurried(session: Session) -> None:
     """The limits of requests are not those of reading a whole study. PostgreSQL does not know yet how many people are
-    in a new extract, and would plan loops for a handful: three times as long."""
+    in a new extract, and would plan loops for a handful: three times as long; or sort all that stands in front of a
+    table (`as_at`) in each of its processes: twice as long."""
     if session.get_bind().dialect.name == "postgresql":
         for setting in ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", *_BULK):
             session.connection().exec_driver_sql(f"SET LOCAL {setting}")
 
 
-_BULK = ("work_mem = '128MB'", "enable_nestloop = off")
+_BULK = ("work_mem = '128MB'", "enable_nestloop = off", "enable_mergejoin = off")
 
 
 def selected(*wanted: Any) -> Rows:
