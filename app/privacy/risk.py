@@ -55,16 +55,22 @@ def risk_report(
 ) -> dict[str, Any]:
     """The report as data; `people` are the exact values of everybody who was considered."""
     released = [one for one, kept in zip(chosen.classes, chosen.kept, strict=True) if kept]
+    left_out = banded(len(people) - len(released))
+    told = isinstance(left_out, int)
     return {
         "schema": "research-registry/risk-report/2",
         "decision": "pass",
         "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
-        "population": _population(len(people), len(released)),
+        "population": {
+            "considered": len(people) if told else "",  # with those released it would give the number left out
+            "released": len(released),
+            "suppressed": left_out,
+        },
         "quasi_identifiers": [
             {"name": one.name, "label": one.label, "released": one.levels[chosen.levels[one.name]].name}
             for one in quasis
         ],
-        "exact": _before(people, len(released)),
+        "exact": _before(people, told=told),
         "released": class_risk(released),
         "sensitive": [{"name": "serious", "blanked_classes": blanked_classes}],
         "ledger": ledger,
@@ -85,16 +91,9 @@ def risk_report(
     }
 
 
-def _population(considered: int, released: int) -> dict[str, int | str]:
-    """The number considered is not told where the number of those left out is not: one would give the other."""
-    left_out = banded(considered - released)
-    return {"considered": considered if isinstance(left_out, int) else "", "released": released, "suppressed": left_out}
-
-
-def _before(people: Sequence[tuple[Value, ...]], released: int) -> dict[str, Any]:
-    """The exact classes. Where the number of those left out is not told, neither is that of the classes, and the mean
+def _before(people: Sequence[tuple[Value, ...]], *, told: bool) -> dict[str, Any]:
+    """The exact classes. Where the number of those left out is not `told`, neither is that of the classes, and the mean
     risk has one decimal: it fits any number of K people or more, so that none can be worked out."""
-    told = not isinstance(banded(len(people) - released), str)
     risk, mean = class_risk(people), len(set(people)) / len(people)
     return {**risk, "avg_risk": round(mean, 2)} if told else {**risk, "classes": "", "avg_risk": round(mean, 1)}
 

@@ -48,12 +48,13 @@ class ExtractRows:
         self, readers: Readers, extract_id: UUID, profile: ExtractProfile, protocols: Mapping[int, Protocol]
     ) -> None:
         self._readers, self._id, self._profile, self._protocols = readers, extract_id, PROFILES[profile], protocols
-        self._timing = Timing(readers.sessions[0].get_bind().dialect, protocols)
+        self._dialect = readers.sessions[0].get_bind().dialect
+        self._timing = Timing(self._dialect, protocols)
 
     def csv(self, file: str, columns: Sequence[Column]) -> Pieces:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
         statement = _STATEMENTS[file](self)
-        if self._readers.sessions[0].get_bind().dialect.name == "postgresql":
+        if self._dialect.name == "postgresql":
             return extract_csv.parts(self._readers, columns, statement)
         return extract_csv.parts(self._readers, columns, statement.where(in_stretch()), self._stretches)
 

@@ -167,25 +167,35 @@ def _exact(person: Row[Any]) -> Class:
     return shown, person.sex, coded(person.race, RACES), person.country, person.status
 
 
-def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
-    """Extracts of the same study and profile that people of the requester's organisation have received. Whoever
-    received one may still hold it, though its files are gone here. An organisation is one however it was spelled."""
+def _released(session: Session, row: Extract) -> Sequence[Extract]:
+    """Other extracts of the same study and profile that somebody may hold, oldest first."""
     same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
     others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
-    received = session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at)))
+    return session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at))).all()
+
+
+def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
+    """Of these, what people of the requester's organisation have received. Whoever received one may still hold it,
+    though its files are gone here. An organisation is one however it was spelled."""
     organisation = as_compared(row.organisation)
-    return [one for one in received if as_compared(one.organisation) == organisation]
+    return [one for one in _released(session, row) if as_compared(one.organisation) == organisation]
+
+
+def _people_of(session: Session, extract: Extract) -> set[str]:
+    return set(session.exec(select(ExtractSubject.pid).where(ExtractSubject.extract_id == extract.id)))
+
+
+def _close(one: set[str], other: set[str]) -> bool:
+    """Whether fewer than K people, but somebody, are in one of the two alone."""
+    return any(0 < len(difference) < K for difference in (one - other, other - one))
 
 
 def _require_apart(session: Session, row: Extract, new: set[str]) -> None:
     """Two sets of tables, whoever holds them, are of the same people, or lie APART and differ by K people or more on
     either side. Raises DifferencingRisk."""
-    same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
-    others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
-    for extract in session.exec(select(Extract).where(*same, *others)):
-        held = set(session.exec(select(ExtractSubject.pid).where(ExtractSubject.extract_id == extract.id)))
-        few = any(0 < len(difference) < K for difference in (new - held, held - new))
-        if few or (new != held and extract.updated_at > now() - APART):
+    for extract in _released(session, row):
+        held = _people_of(session, extract)
+        if _close(new, held) or (new != held and extract.updated_at > now() - APART):
             raise DifferencingRisk
 
 
@@ -200,10 +210,7 @@ def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
 
 def _ledger(session: Session, earlier: Sequence[Extract], new: set[str], accepted: bool) -> dict[str, Any]:
     """Each earlier extract holds the same people, or differs by K or more on either side. Raises DifferencingRisk."""
-    close = 0
-    for extract in earlier:
-        held = set(session.exec(select(ExtractSubject.pid).where(ExtractSubject.extract_id == extract.id)))
-        close += any(0 < len(difference) < K for difference in (new - held, held - new))
+    close = any(_close(new, _people_of(session, extract)) for extract in earlier)
     if close and not accepted:
         raise DifferencingRisk
     verdict = "accepted with a reason" if close else "ok"
