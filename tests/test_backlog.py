@@ -60,7 +60,7 @@ def test_what_was_left_undone_is_named_with_what_to_do(world: World) -> None:
 def test_a_backup_that_is_missing_or_too_old_is_named(world: World, tmp_path: Path) -> None:
     assert told(world)["backup"] is None
     assert "there is none" in str(told(world, backup_folder=tmp_path)["backup"])
-    if not world.registry.database.is_sqlite:
+    if not world.on_sqlite:
         return
     for age, fault in ((timedelta(days=3), "3 days old"), (timedelta(hours=1), "None")):
         at = now() - age

@@ -18,16 +18,12 @@ from tests.world import World
 Rows = list[dict[str, Any]]
 
 
-def on_sqlite(world: World) -> bool:
-    return world.registry.served.is_sqlite
-
-
 def overtaken(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str, upload: Callable[[], Response], other: Callable[[], Any]
 ) -> Response:
     """The answer to an upload, when another request is committed between its looking for earlier answers
     (`answers_of`), or all its looking (`store`), and what follows. On SQLite, which has one writer, it comes before."""
-    if on_sqlite(world):
+    if world.on_sqlite:
         other()
         return upload()
     real, begun = getattr(bulk, step), Event()
@@ -117,7 +113,7 @@ def test_a_long_atomic_upload_and_a_correction_do_not_wait_for_each_other_for_ev
 
     def slow(*given: Any) -> None:
         held.set()
-        if not on_sqlite(world):
+        if not world.on_sqlite:
             until_somebody_waits(world)
         append(*given)
 

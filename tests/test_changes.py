@@ -190,7 +190,7 @@ def test_a_change_of_a_long_transaction_is_told_when_it_is_committed(world: Worl
     site = world.site_ids["A"]
     with world.registry.database.write() as session:
         event = audit.Event("visit:recorded", "visit", pid, 1, [{"field": "x", "old": None, "new": 1}])
-        if not world.registry.database.is_sqlite:  # SQLite has one writer anyway
+        if not world.on_sqlite:  # SQLite has one writer anyway
             with ThreadPoolExecutor(1) as thread:
                 session.exec(select(AuditEntry).limit(1)).all()
                 assert thread.submit(world.enrolled, "A").result(10)

@@ -304,6 +304,6 @@ def test_of_two_approvals_at_once_the_second_sees_the_first(world: World, monkey
     monkeypatch.setattr(release, "choose", interrupted)
     assert approved(world, first).status_code == 201
     thread.join()
-    at_once = (409, "differencing_risk") if world.registry.served.is_sqlite else (503, "approval_under_way")
+    at_once = (409, "differencing_risk") if world.on_sqlite else (503, "approval_under_way")
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [at_once]
     assert approved(world, second).json()["code"] == "differencing_risk"

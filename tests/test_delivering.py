@@ -255,7 +255,7 @@ def test_two_hundred_messages_all_arrive_and_come_twice_only_where_something_fai
         receiver.act = other.act = act
         for _ in range(100):
             office.tell(uuid4())
-        workers = 1 if world.registry.database.is_sqlite else 2
+        workers = 1 if world.on_sqlite else 2
         deliver_all(office, workers)
         office.clock.ahead += LONG
         deliver_all(office, workers)

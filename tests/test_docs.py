@@ -226,7 +226,7 @@ def test_an_exported_chain_verifies_with_the_documented_lines(world: World, tmp_
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, deviation_reason="Zug fiel aus, wörtlich: „morgen“ \\ \n 9 °C"))
     world.admin.post("/v1/clients", {"name": "Site app", "organisation": "Site A"})
-    (export,) = blocks("docs/audit.md", "sqlite" if world.registry.database.is_sqlite else "postgresql")
+    (export,) = blocks("docs/audit.md", "sqlite" if world.on_sqlite else "postgresql")
     script, _ = blocks("docs/audit.md", "python")
     with world.registry.database.read() as session:
         lines = [one if isinstance(one, dict) else json.loads(one) for one in session.scalars(text(export))]

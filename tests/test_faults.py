@@ -23,10 +23,6 @@ def owner(world: World) -> Engine:
     return world.registry.database.engine
 
 
-def on_sqlite(world: World) -> bool:
-    return world.registry.served.is_sqlite
-
-
 @contextmanager
 def connected_anew(world: World, prepare: Callable[[Any], object] | None) -> Iterator[None]:
     """The server's connections are made anew, each prepared in this way before anybody else has it."""
@@ -61,7 +57,7 @@ def of_server(world: World, setting: str, value: str) -> Iterator[None]:
 @contextmanager
 def full(world: World) -> Iterator[None]:
     """SQLite may not take another page; PostgreSQL says what it says on a full disk."""
-    if on_sqlite(world):
+    if world.on_sqlite:
         with connected_anew(world, lambda connection: connection.execute("PRAGMA max_page_count = 1")):
             yield
         return
@@ -78,7 +74,7 @@ def full(world: World) -> Iterator[None]:
 
 @contextmanager
 def read_only(world: World) -> Iterator[None]:
-    if on_sqlite(world):
+    if world.on_sqlite:
         with connected_anew(world, lambda connection: connection.execute("PRAGMA query_only = ON")):
             yield
         return
@@ -89,7 +85,7 @@ def read_only(world: World) -> Iterator[None]:
 @contextmanager
 def locked(world: World) -> Iterator[None]:
     """Another process holds what every write needs."""
-    if not on_sqlite(world):
+    if not world.on_sqlite:
         with of_server(world, "lock_timeout", "100ms"), owner(world).begin() as other:
             other.execute(text("LOCK TABLE audit_chain IN ACCESS EXCLUSIVE MODE"))
             yield
@@ -167,7 +163,7 @@ def test_a_bulk_upload_says_the_same_of_its_line(world: World, name: str) -> Non
 
 
 def test_connections_that_are_cut_are_made_anew(world: World) -> None:
-    if on_sqlite(world):
+    if world.on_sqlite:
         return  # there are none
     engine, body, key = world.registry.served.engine, world.event(world.enrolled()), str(uuid4())
     theirs = "FROM pg_stat_activity WHERE usename = :role AND datname = current_database()"

@@ -340,7 +340,7 @@ def test_whoever_holds_a_visit_holds_its_participant_before(world: World) -> Non
         record.writes()["PATCH", "/v1/visits/{visit_id}"],
         lambda: world.monitor.post("/v1/locks", about),
     ]
-    database, order = world.registry.served, [] if world.registry.served.is_sqlite else ["participant", "visit"]
+    database, order = world.registry.served, [] if world.on_sqlite else ["participant", "visit"]
     for write in writes:
         told: list[str] = []
         with statements(database, lambda _cursor, text, _given, told=told: told.append(text)):

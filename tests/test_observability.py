@@ -84,7 +84,7 @@ def test_readiness_names_what_is_lacking(world: World) -> None:
     assert client.get("/readyz").json() == {"status": "ready", "checks": well}
     with patch.object(readiness, "ROOM", 1 << 80):
         told = client.get("/readyz")
-        on_sqlite = world.registry.database.is_sqlite
+        on_sqlite = world.on_sqlite
         assert (told.status_code, told.json().get("lacking")) == ((503, ["disk"]) if on_sqlite else (200, None))
     with patch.object(readiness.schema, "head", lambda: "9999"):
         assert client.get("/readyz").json()["lacking"] == ["revision"]

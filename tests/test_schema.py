@@ -124,7 +124,7 @@ def test_the_database_itself_refuses_an_impossible_visit(world: World, column: s
 
 def key(world: World, row: Participant | Visit) -> object:
     assert isinstance(row, Visit)
-    return row.id.hex if world.registry.database.is_sqlite else row.id
+    return row.id.hex if world.on_sqlite else row.id
 
 
 def test_a_visit_cannot_hang_on_another_sites_participant(world: World) -> None:
@@ -159,7 +159,7 @@ def test_audit_entries_cannot_be_changed_by_sql(world: World, attack: str) -> No
 
 def test_audit_entries_cannot_be_replaced_or_truncated(world: World) -> None:
     world.enrolled()
-    sqlite = world.registry.database.is_sqlite
+    sqlite = world.on_sqlite
     attack = "INSERT OR REPLACE INTO audit_entry SELECT * FROM audit_entry" if sqlite else "TRUNCATE audit_entry"
     with pytest.raises(DatabaseError, match="append-only"), world.registry.database.write() as session:
         session.execute(text(attack))

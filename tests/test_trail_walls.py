@@ -81,7 +81,7 @@ def test_the_servers_own_connection_cannot_touch_the_trail(world: World) -> None
     assert world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).status_code == 201
     rest = "CURRENT_TIMESTAMP, 'x', 'x', 'x', 'x', 1, '[]'"
     request = world.request(world.account((Role.site_staff, "A")))
-    for attack in (*ATTACKS, *(ON_SQLITE if world.registry.database.is_sqlite else ON_POSTGRESQL)):
+    for attack in (*ATTACKS, *(ON_SQLITE if world.on_sqlite else ON_POSTGRESQL)):
         said = refusal(world, request, attack.format(all=_COLUMNS, rest=rest, genesis=audit.GENESIS))
         assert not MISTAKEN.search(said), said
     with world.registry.database.read() as session:

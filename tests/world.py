@@ -100,6 +100,10 @@ class World:
         self.study_id = self._set_up()
         self._callers: dict[str, Caller] = {}
 
+    @property
+    def on_sqlite(self) -> bool:
+        return self.registry.served.is_sqlite
+
     def _set_up(self) -> int:
         with self.registry.database.write() as session:
             study = Study(code=self.study, title="A study to test in")
