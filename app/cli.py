@@ -86,7 +86,7 @@ def serve(
         workers=workers,
         access_log=False,
         server_header=False,
-        http="h11",  # of uvicorn's two parsers the one that bounds what it collects: 64 KiB, then 400
+        http="app.web.connection:Connection",
         timeout_graceful_shutdown=25,
         timeout_worker_healthcheck=30,  # on a busy machine a new worker takes longer than uvicorn's 5 s to say anything
         log_level="warning",

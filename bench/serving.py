@@ -87,7 +87,8 @@ def served(settings: Settings, workers: int = 1) -> Iterator[Server]:
     """The registry and its floors in one process, so that both meet the same noise; parsed as `registry serve` does."""
     given = settings.model_dump(exclude_none=True)
     environment = {f"REGISTRY_{name.upper()}": str(value) for name, value in given.items()}
-    with answering("bench.floor:create_floor", environment, "--http", "h11", "--workers", str(workers)) as server:
+    options = ("--http", "app.web.connection:Connection", "--workers", str(workers))
+    with answering("bench.floor:create_floor", environment, *options) as server:
         yield server
 
 
