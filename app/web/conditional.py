@@ -14,7 +14,7 @@ def etag(keyring: Keyring, subject: object, version: int) -> str:
     return f'"{keyring.digest("etag", str(subject).encode(), str(version).encode())[:32]}"'
 
 
-def _if_match(header: Annotated[str | None, Header(alias="If-Match", max_length=100)] = None) -> str:
+async def _if_match(header: Annotated[str | None, Header(alias="If-Match", max_length=100)] = None) -> str:
     if header is None:
         raise IfMatchMissing
     return header.strip()

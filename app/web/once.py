@@ -218,7 +218,7 @@ def require_key(key: object) -> str:
     return key
 
 
-def _once(
+async def _once(
     request: Request,
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own")] = None,
     dry_run: Annotated[bool, Query(description="Check everything, tell what would be answered, store nothing")] = False,
