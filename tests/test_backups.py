@@ -83,6 +83,19 @@ def test_what_is_restored_is_served_as_it_was(world: World, source: Settings, em
     assert cli(empty, "audit", "verify").returncode == 0
 
 
+def test_what_is_restored_is_planned_for_from_the_first_request_on(
+    world: World, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    if world.on_sqlite:
+        pytest.skip("SQLite plans without statistics")
+    world.enrolled()
+    assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
+    assert cli(empty, "backup", "restore", str(tmp_path / "one")).returncode == 0
+    with Database(empty) as database, database.engine.connect() as connection:
+        known = connection.execute(text("SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = 'public'")).scalars()
+        assert {"participant", "audit_entry"} <= set(known)
+
+
 def test_a_backup_is_of_one_moment_while_sites_write(world: World, tmp_path: Path) -> None:
     stop, failed = threading.Event(), []
 

@@ -151,6 +151,8 @@ def restore(database: Database, folder: Path) -> Manifest:
         if database.server_role is not None:
             with database.migrating() as connection:
                 grant(connection, database.server_role)
+        with database.migrating() as connection:
+            connection.exec_driver_sql("ANALYZE")  # a dump brings no statistics, and without them plans are guesses
     for fault in differences(database, manifest):
         raise BackupRefused(f"What was restored is not what was backed up: {fault}. Do not serve it.")
     return manifest
