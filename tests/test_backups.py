@@ -92,7 +92,9 @@ def test_what_is_restored_is_planned_for_from_the_first_request_on(
     assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
     assert cli(empty, "backup", "restore", str(tmp_path / "one")).returncode == 0
     with Database(empty) as database, database.engine.connect() as connection:
-        known = connection.execute(text("SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = 'public'")).scalars()
+        known = connection.execute(
+            text("SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = 'public'")
+        ).scalars()
         assert {"participant", "audit_entry"} <= set(known)
 
 

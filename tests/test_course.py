@@ -107,6 +107,24 @@ def withdraw(world: World, pid: str, scope: str, on: str) -> Response:
     return answer
 
 
+def test_nobody_who_took_back_contact_is_listed_for_the_long_follow_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, datetime(2024, 8, 15, 12, tzinfo=UTC))
+    stays, left = (
+        world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=_given("2024-01-02"))
+        for _ in range(2)
+    )
+    for pid in (stays, left):
+        held(world, pid, "BL", "2024-01-29")
+    withdraw(world, left, "contact", "2024-08-02")
+    listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
+    assert {item["participant"] for item in listed if item["visit_code"] == "FU7M"} == {stays}
+    for pid in (stays, left):
+        waits = {code for code, item in planned(world, pid).items() if item["state"] in {"due", "overdue"}}
+        assert {item["visit_code"] for item in listed if item["participant"] == pid} == waits
+
+
 def test_no_data_are_taken_after_their_collection_was_taken_back_but_harm_is_still_reported(world: World) -> None:
     pid = world.enrolled()
     withdraw(world, pid, "collection", "2025-02-01")

@@ -1,17 +1,20 @@
 """Consent: what was given, what was taken back, and what therefore holds on a day."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
+import sqlalchemy as sa
+from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor
 from app.database import before_commit, unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, now
+from app.models.among import among
+from app.models.base import canonical_json, now, table_of
 from app.models.course import (
     ConsentCreate,
     ConsentRead,
@@ -27,6 +30,8 @@ from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.consent import ConsentScope, to_reconsent
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
 from app.services.unlocked import require_unlocked
+
+_CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
 
 
 class ConsentAlreadyRecorded(Conflict):
@@ -164,6 +169,22 @@ def agreed(session: Session, person: Enrolled) -> Agreed:
     """What a participant gave and took back until now."""
     given = [Given(one.version, one.given_on, one.scopes) for one in _consents(session, person)]
     return Agreed(given, [Taken(one.scope, one.effective_on) for one in _withdrawals(session, person)])
+
+
+def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, Agreed]:
+    """The same of many participants of these sites, by pid."""
+    found = {pid: Agreed([], []) for pid in pids}
+    for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
+        found[one.pid].given.append(Given(*one[1:]))
+    for one in session.execute(_of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids)):
+        found[one.pid].taken.append(Taken(*one[1:]))
+    return found
+
+
+def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[str]) -> Any:
+    """In the order in which one participant's are read."""
+    wanted = sa.select(table.c.pid, *(table.c[name] for name in names))
+    return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids)).order_by(*table.primary_key)
 
 
 def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:

@@ -1,9 +1,10 @@
-"""Schedules: of one participant, and what is due across the sites of a study. A handful of queries for either."""
+"""Schedules: of one participant in a handful of queries, and what is due across the sites of a study, for each thousand
+people in three."""
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from heapq import nsmallest
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,19 +13,20 @@ from sqlmodel import Session
 
 from app.access import Actor
 from app.errors import NotFound
+from app.models.among import among
 from app.models.base import now, table_of
 from app.models.outcome import Outcome
-from app.models.participant import Consent, Participant, ParticipantStatus
+from app.models.participant import Participant, ParticipantStatus
 from app.models.schedule import DueList, DueQuery, DueVisit, PlannedVisitRead, ScheduleRead
 from app.models.study import Site
 from app.models.visit import Visit, WindowRead
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
 from app.services import consents
-from app.services.participants import enrolled
+from app.services.participants import Enrolled, enrolled
 from app.services.studies import protocol_of
 
-_PERSON, _VISIT, _OUTCOME, _CONSENT, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Consent, Site))
+_PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Site))
 _LEFT = frozenset(
     {
         ParticipantStatus.withdrawn,
@@ -35,16 +37,17 @@ _LEFT = frozenset(
     }
 )
 _WAITING = frozenset({VisitState.due, VisitState.overdue})
+_AT_ONCE = 1_000
+"""People."""
 
 
 def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
-    recorded = _recorded(session, [person.site_id], person.row.pid)[person.row.pid]
     left_on = person.row.status_on if ParticipantStatus(person.row.status) in _LEFT else None
     agreed = consents.agreed(session, person)
-    planned = plan(person.protocol, recorded, today, left_on, agreed.scopes(today))
+    planned = plan(person.protocol, _recorded(session, person), today, left_on, agreed.scopes(today))
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -59,22 +62,39 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     sites = actor.sites_at(study, query.site)
     if not sites:
         raise NotFound
-    today, recorded, scopes = _today(session, sites), _recorded(session, sites), _scopes(session, sites)
-    found = [
+    today = _today(session, sites)
+    waiting = (one for people in _in_turn(session, sites) for one in _waiting(session, people, today, query))
+    first = nsmallest(query.limit + 1, waiting, key=_urgency)
+    items = [
         DueVisit(**_shown(visit), participant=row.pid, site=actor.places[row.site_id].site)
-        for row in session.execute(select(_PERSON).where(_PERSON.c.site_id.in_(sites)))
-        for visit in _planned(session, row, today[row.site_id], recorded[row.pid], scopes.get(row.pid))
-        if _meets(visit, query)
+        for row, visit in first[: query.limit]
     ]
-    ordered = sorted(found, key=_urgency)
-    return DueList(items=ordered[: query.limit], truncated=len(ordered) > query.limit)
+    return DueList(items=items, truncated=len(first) > query.limit)
 
 
-def _planned(
-    session: Session, row: Row[Any], today: date, recorded: Sequence[Recorded], scopes: frozenset[str] | None
-) -> Iterable[PlannedVisit]:
-    left_on = row.status_on if row.status in _LEFT else None
-    return plan(protocol_of(session, row.protocol_version_id), recorded, today, left_on, scopes)
+def _in_turn(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[Any]]]:
+    """The people of these sites, some at a time, so that a study of any size takes no more memory."""
+    wanted = select(*(_PERSON.c[name] for name in ("site_id", "pid", "status", "status_on", "protocol_version_id")))
+    ordered = wanted.where(_PERSON.c.site_id.in_(sites)).order_by(_PERSON.c.site_id, _PERSON.c.pid)
+    yield from session.execute(ordered.execution_options(yield_per=_AT_ONCE)).partitions()
+
+
+def _waiting(
+    session: Session, people: Sequence[Row[Any]], today: Mapping[int, date], query: DueQuery
+) -> Iterator[tuple[Row[Any], PlannedVisit]]:
+    """Nothing is recorded of a visit that waits, so no outcome is asked for."""
+    sites, pids = sorted({row.site_id for row in people}), [row.pid for row in people]
+    wanted = select(*(_VISIT.c[name] for name in ("pid", "visit_code", "occurrence", "status", "occurred_on")))
+    recorded: dict[str, list[Recorded]] = defaultdict(list)
+    for pid, *told in session.execute(wanted.where(_VISIT.c.site_id.in_(sites), among(_VISIT.c.pid, "pids", pids))):
+        recorded[pid].append(Recorded(*told))
+    agreed = consents.agreed_by(session, sites, pids)
+    for row in people:
+        day, left_on = today[row.site_id], row.status_on if row.status in _LEFT else None
+        protocol = protocol_of(session, row.protocol_version_id)
+        for visit in plan(protocol, recorded[row.pid], day, left_on, agreed[row.pid].scopes(day)):
+            if _meets(visit, query):
+                yield row, visit
 
 
 def _meets(visit: PlannedVisit, query: DueQuery) -> bool:
@@ -86,9 +106,9 @@ def _meets(visit: PlannedVisit, query: DueQuery) -> bool:
     return starts_in_time and (query.due_from is None or visit.window.end >= query.due_from)
 
 
-def _urgency(visit: DueVisit) -> tuple[date, str, str, int]:
-    end = visit.window.end if visit.window else date.max
-    return end, visit.participant, visit.visit_code, visit.occurrence
+def _urgency(one: tuple[Row[Any], PlannedVisit]) -> tuple[date, str, str, int]:
+    row, visit = one
+    return visit.window.end if visit.window else date.max, row.pid, visit.visit, visit.occurrence
 
 
 def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
@@ -97,29 +117,17 @@ def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
     return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in found}
 
 
-def _recorded(session: Session, sites: Sequence[int], pid: str | None = None) -> Mapping[str, list[Recorded]]:
-    """What is recorded, by pid, each visit with the instruments that have an outcome."""
-    visits = select(_VISIT).where(_VISIT.c.site_id.in_(sites))
-    outcomes = select(_OUTCOME.c.visit_id, _OUTCOME.c.instrument).where(_OUTCOME.c.site_id.in_(sites))
-    if pid is not None:
-        visits, outcomes = visits.where(_VISIT.c.pid == pid), outcomes.where(_OUTCOME.c.pid == pid)
+def _recorded(session: Session, person: Enrolled) -> list[Recorded]:
+    """Each visit with the instruments that have an outcome."""
+    of_them = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
     given: dict[Any, set[str]] = defaultdict(set)
-    for visit_id, code in session.execute(outcomes):
+    for visit_id, code in session.execute(select(_OUTCOME.c.visit_id, _OUTCOME.c.instrument).where(of_them)):
         given[visit_id].add(code)
-    found: dict[str, list[Recorded]] = defaultdict(list)
-    for row in session.execute(visits):
-        instruments = frozenset(given[row.id])
-        found[row.pid].append(Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, instruments))
-    return found
-
-
-def _scopes(session: Session, sites: Sequence[int]) -> Mapping[str, frozenset[str]]:
-    """Scopes of anybody's newest consent."""
-    order = (_CONSENT.c.pid, _CONSENT.c.given_on, _CONSENT.c.version)
-    rows = session.execute(
-        select(_CONSENT.c.pid, _CONSENT.c.scopes).where(_CONSENT.c.site_id.in_(sites)).order_by(*order)
-    )
-    return {pid: frozenset(json.loads(scopes)) for pid, scopes in rows}
+    theirs = select(_VISIT).where(_VISIT.c.site_id == person.site_id, _VISIT.c.pid == person.row.pid)
+    return [
+        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(given[row.id]))
+        for row in session.execute(theirs)
+    ]
 
 
 def _shown(visit: PlannedVisit) -> dict[str, Any]:
