@@ -1,4 +1,4 @@
-"""A participant's course: schedule and what is due, consent given and taken back, screening, amendments, history."""
+"""A participant's course: schedule, consent given and taken back, screening, amendments, history."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from httpx2 import Response
 from app.models.base import now
 from app.models.study import Site
 from tests.course_cases import TREATMENT, open_screening, screen_failed, under_amendment
+from tests.courses import at, given, held, planned, withdraw
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.route_cases import UNDER_AGREEMENT
 from tests.world import World, madrs, protocol_definition
@@ -19,24 +20,6 @@ Form = tuple[str | None, list[str]]
 """The day of a consent, and what it allows."""
 
 
-def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
-    """The server's clock, as the schedule reads it."""
-    monkeypatch.setattr("app.services.schedules.now", lambda: moment)
-
-
-def held(world: World, pid: str, code: str, on: str, **more: Any) -> Response:
-    body = world.visit(pid, code, on, deviation_reason="in this test", **more)
-    answer = world.staff_a.post("/v1/visits", body)
-    assert answer.status_code == 201, answer.text
-    return answer
-
-
-def planned(world: World, pid: str) -> dict[str, dict[str, Any]]:
-    """First occurrences, by visit code."""
-    read = world.monitor.get(f"/v1/participants/{pid}/schedule").json()
-    return {item["visit_code"]: item for item in read["items"] if item["occurrence"] == 1}
-
-
 def window(item: dict[str, Any]) -> tuple[str, str, str]:
     return item["window"]["start"], item["window"]["planned"], item["window"]["end"]
 
@@ -44,7 +27,7 @@ def window(item: dict[str, Any]) -> tuple[str, str, str]:
 def test_windows_open_as_their_anchors_take_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: baseline on 29 January 2024, dosing 1 on 29 February, a leap day; integration a day later."""
     at(monkeypatch, datetime(2024, 3, 1, 12, tzinfo=UTC))
-    pid = world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=_given("2024-01-02"))
+    pid = world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=given("2024-01-02"))
     before = planned(world, pid)
     assert (before["INT1A"]["state"], before["INT1A"]["waits_for"]) == ("waiting", "DOS1")
     held(world, pid, "BL", "2024-01-29")
@@ -54,10 +37,6 @@ def test_windows_open_as_their_anchors_take_place(world: World, monkeypatch: pyt
     assert window(after["FU7M"]) == ("2024-08-01", "2024-08-29", "2024-09-26")  # 29 January + 213 days, 28 either way
     assert (after["INT1A"]["state"], after["DOS1"]["state"], after["FU7M"]["state"]) == ("due", "done", "upcoming")
     assert after["INT1A"]["missing_instruments"] == ["CSSRS_SLV"]
-
-
-def _given(on: str) -> dict[str, Any]:
-    return {"version": "1", "given_on": on, "scopes": ["data_sharing", "long_follow_up", "main"]}
 
 
 def test_a_corrected_anchor_moves_the_windows_that_hang_on_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,50 +58,6 @@ def test_today_is_the_sites_own_day_also_where_clocks_change(world: World, monke
     for hour, minute, day in ((21, 59, "2026-03-29"), (22, 0, "2026-03-30")):
         at(monkeypatch, datetime(2026, 3, 29, hour, minute, tzinfo=UTC))
         assert world.staff_a.get(f"/v1/participants/{pid}/schedule").json()["today"] == day
-
-
-def test_what_is_due_is_listed_across_the_sites_in_reach_most_urgent_first(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at(monkeypatch, datetime(2025, 3, 10, 12, tzinfo=UTC))
-    first, second = world.enrolled(), world.enrolled()
-    for pid, dosed in ((first, "2025-03-03"), (second, "2025-03-05")):
-        held(world, pid, "BL", "2025-02-10")
-        held(world, pid, "DOS1", dosed)
-
-    def due(caller: Any, **query: str) -> list[tuple[str, str]]:
-        read = caller.get(f"/v1/studies/{world.study}/due", **query).json()
-        return [(item["participant"], item["visit_code"]) for item in read["items"] if item["visit_code"] == "INT1B"]
-
-    assert due(world.monitor) == due(world.staff_a) == [(first, "INT1B"), (second, "INT1B")]
-    assert due(world.staff_b) == []
-    assert due(world.monitor, **{"from": "2025-03-14", "to": "2025-03-20"}) == [(second, "INT1B")]
-    assert world.monitor.get(f"/v1/studies/{world.study}/due", limit="1").json()["truncated"] is True
-
-
-def withdraw(world: World, pid: str, scope: str, on: str) -> Response:
-    body = {"scope": scope, "effective_on": on, "reason": "told us by telephone"}
-    answer = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", body)
-    assert answer.status_code == 201, answer.text
-    return answer
-
-
-def test_nobody_who_took_back_contact_is_listed_for_the_long_follow_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at(monkeypatch, datetime(2024, 8, 15, 12, tzinfo=UTC))
-    stays, left = (
-        world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=_given("2024-01-02"))
-        for _ in range(2)
-    )
-    for pid in (stays, left):
-        held(world, pid, "BL", "2024-01-29")
-    withdraw(world, left, "contact", "2024-08-02")
-    listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
-    assert {item["participant"] for item in listed if item["visit_code"] == "FU7M"} == {stays}
-    for pid in (stays, left):
-        waits = {code for code, item in planned(world, pid).items() if item["state"] in {"due", "overdue"}}
-        assert {item["visit_code"] for item in listed if item["participant"] == pid} == waits
 
 
 def test_no_data_are_taken_after_their_collection_was_taken_back_but_harm_is_still_reported(world: World) -> None:

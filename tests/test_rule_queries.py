@@ -144,6 +144,18 @@ def test_time_raises_queries_about_missing_visits_and_instruments_once(world: Wo
     assert [query["visit_code"] for query in still] == ["SCR"]  # its window was over before the participant left
 
 
+def test_nobody_is_asked_why_the_long_follow_up_of_somebody_is_overdue_who_took_back_contact(world: World) -> None:
+    scopes = ["data_sharing", "long_follow_up", "main"]
+    pid = world.enrolled(consent={"version": "1", "given_on": "2025-01-02", "scopes": scopes})
+    world.staff_a.post("/v1/visits", world.visit(pid))
+    refresh_site(world, date(2027, 1, 1))
+    assert "FU7M" in {query["visit_code"] for query in queries(world, participant=pid, state="open")}
+    back = {"scope": "contact", "effective_on": "2025-02-01", "reason": "told us by telephone"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", back).status_code == 201
+    refresh_site(world, date(2027, 1, 1))
+    assert "FU7M" not in {query["visit_code"] for query in queries(world, participant=pid, state="open")}
+
+
 def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does(world: World) -> None:
     path = an_event(world, "A").headers["Location"]
     refresh_site(world)

@@ -54,6 +54,13 @@ STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
 }
 """CDISC DS (disposition) terms as states; dosing starts `active`. A completed person may still be reported dead."""
 
+IN_STUDY = frozenset({_S.screened, _S.enrolled, _S.active})
+
+
+def left_on(status: str, status_on: date | None) -> date | None:
+    """The day from which nothing more is expected of a participant: who completed the study or left it. None: in it."""
+    return None if status in IN_STUDY else status_on or date.min
+
 
 class Participant(SQLModel, table=True):
     """A person, known only by the pid."""

@@ -4,7 +4,7 @@ Days are calendar dates of the site, so nothing shifts where clocks change; ask 
 Everything is worked out anew from what is recorded: correct an anchor's date, and what hangs on it moves.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from datetime import date
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -80,15 +80,26 @@ def plan(
     `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
     Raises RecordedTwice.
     """
-    records: dict[tuple[str, int], Recorded] = {}
-    for one in recorded:
-        if (one.visit, one.occurrence) in records:
-            raise RecordedTwice(one.visit)
-        records[one.visit, one.occurrence] = one
-    course = _Course(protocol, records, today, left_on, scopes)
+    course = _Course(protocol, recorded, today, left_on, scopes)
     planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
-    known = {visit.code for visit in protocol.visits}
-    return planned + [_unplanned(records[key]) for key in sorted(records) if key[0] not in known]
+    return planned + [_unplanned(course.records[key]) for key in sorted(course.records) if key[0] not in course.visits]
+
+
+def open_visits(
+    protocol: Protocol,
+    recorded: Iterable[Recorded],
+    today: date,
+    left_on: date | None = None,
+    scopes: Collection[str] | None = None,
+) -> list[PlannedVisit]:
+    """Those of the schedule of which nothing is recorded: all that can be due. Raises RecordedTwice."""
+    course = _Course(protocol, recorded, today, left_on, scopes)
+    return [
+        course.planned(visit, number)
+        for visit in protocol.visits
+        for number in range(1, visit.repeats + 1)
+        if (visit.code, number) not in course.records
+    ]
 
 
 def _unplanned(record: Recorded) -> PlannedVisit:
@@ -110,15 +121,22 @@ class _Course:
     def __init__(
         self,
         protocol: Protocol,
-        records: Mapping[tuple[str, int], Recorded],
+        recorded: Iterable[Recorded],
         today: date,
         left_on: date | None,
         scopes: Collection[str] | None,
     ) -> None:
         self.visits = {visit.code: visit for visit in protocol.visits}
-        self.records, self.today, self.left_on, self.scopes = records, today, left_on, scopes
+        self.today, self.left_on, self.scopes = today, left_on, scopes
+        self.records: dict[tuple[str, int], Recorded] = {}
+        for one in recorded:
+            if (one.visit, one.occurrence) in self.records:
+                raise RecordedTwice(one.visit)
+            self.records[one.visit, one.occurrence] = one
         self.held = {
-            code: one.on for (code, number), one in records.items() if number == 1 and one.status in HELD and one.on
+            code: one.on
+            for (code, number), one in self.records.items()
+            if number == 1 and one.status in HELD and one.on
         }
         ends = [self.held[code] for code, visit in self.visits.items() if _ends(visit) and code in self.held]
         self.ended_on = min(ends, default=None)

@@ -21,11 +21,12 @@ from app.models.base import from_json, now
 from app.models.data_query import DataQuery, SubjectType
 from app.models.dosing_session import Dose, VitalReading
 from app.models.outcome import Outcome
-from app.models.participant import Consent, Participant, ParticipantStatus
+from app.models.participant import IN_STUDY, Participant, left_on
 from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
+from app.services.consents import Agreed, agreed_by
 from app.services.rule_queries import Doubt, doubts_of, doubts_of_session, settle
 from app.services.studies import protocol_of
 
@@ -33,7 +34,6 @@ STALE = timedelta(days=90)
 """An ongoing adverse event that nobody touched for so long is asked about. The registry's own choice: guidelines ask
 for follow-up until resolution (ICH E6(R2), 4.3.2) and give no number."""
 
-_IN_STUDY = frozenset({ParticipantStatus.screened, ParticipantStatus.enrolled, ParticipantStatus.active})
 _Records = dict[str, list[Row[Any]]]
 
 
@@ -66,7 +66,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
     events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
-    consents = _by_pid(_rows(session, site_id, Consent.pid, Consent.scopes))
+    agreed = agreed_by(session, [site_id], [person.pid for person in people])
     administered: dict[UUID, set[str]] = defaultdict(set)
     for row in _rows(session, site_id, Outcome.visit_id, Outcome.instrument):
         administered[row.visit_id].add(row.instrument)
@@ -78,7 +78,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
         for session_id, parts in given[person.pid].items():
             yield from doubts_of_session(person.pid, session_id, parts)
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
-        yield from _of_visits(session, person, held[person.pid], administered, consents[person.pid], today)
+        yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
         yield from _of_events(person, events[person.pid])
 
 
@@ -98,7 +98,7 @@ def _of_visits(
     person: Row[Any],
     held: list[Row[Any]],
     administered: dict[UUID, set[str]],
-    consents: list[Row[Any]],
+    agreed: Agreed,
     today: date,
 ) -> Iterator[Doubt]:
     ids = {(row.visit_code, row.occurrence): row.id for row in held}
@@ -113,8 +113,8 @@ def _of_visits(
             for row in held
         ],
         today,
-        left_on=None if person.status in _IN_STUDY else person.status_on or date.min,
-        scopes={scope for consent in consents for scope in from_json(consent.scopes)},
+        left_on(person.status, person.status_on),
+        agreed.scopes(today),
     )
     for visit in planned:
         yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))
@@ -140,6 +140,6 @@ def _of_events(person: Row[Any], events: list[Row[Any]]) -> Iterator[Doubt]:
     for row in events:
         yield from doubts_of(SubjectType.adverse_event, person.pid, row.id, from_json(row.findings))
         ongoing = row.end is None and row.outcome not in ENDED
-        if ongoing and person.status in _IN_STUDY and row.updated_at < now() - STALE:
+        if ongoing and person.status in IN_STUDY and row.updated_at < now() - STALE:
             message = f"Ongoing, and nothing was added for {STALE.days} days"
             yield Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")

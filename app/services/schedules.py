@@ -16,26 +16,17 @@ from app.errors import NotFound
 from app.models.among import among
 from app.models.base import now, table_of
 from app.models.outcome import Outcome
-from app.models.participant import Participant, ParticipantStatus
+from app.models.participant import Participant, left_on
 from app.models.schedule import DueList, DueQuery, DueVisit, PlannedVisitRead, ScheduleRead
 from app.models.study import Site
 from app.models.visit import Visit, WindowRead
 from app.protocol.clocks import local_day
-from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
+from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
 from app.services import consents
 from app.services.participants import Enrolled, enrolled
 from app.services.studies import protocol_of
 
 _PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Site))
-_LEFT = frozenset(
-    {
-        ParticipantStatus.withdrawn,
-        ParticipantStatus.died,
-        ParticipantStatus.lost_to_follow_up,
-        ParticipantStatus.terminated,
-        ParticipantStatus.screen_failed,
-    }
-)
 _WAITING = frozenset({VisitState.due, VisitState.overdue})
 _AT_ONCE = 1_000
 """People."""
@@ -45,9 +36,9 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
-    left_on = person.row.status_on if ParticipantStatus(person.row.status) in _LEFT else None
+    left = left_on(person.row.status, person.row.status_on)
     agreed = consents.agreed(session, person)
-    planned = plan(person.protocol, _recorded(session, person), today, left_on, agreed.scopes(today))
+    planned = plan(person.protocol, _recorded(session, person), today, left, agreed.scopes(today))
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -90,9 +81,9 @@ def _waiting(
         recorded[pid].append(Recorded(*told))
     agreed = consents.agreed_by(session, sites, pids)
     for row in people:
-        day, left_on = today[row.site_id], row.status_on if row.status in _LEFT else None
+        day, left = today[row.site_id], left_on(row.status, row.status_on)
         protocol = protocol_of(session, row.protocol_version_id)
-        for visit in plan(protocol, recorded[row.pid], day, left_on, agreed[row.pid].scopes(day)):
+        for visit in open_visits(protocol, recorded[row.pid], day, left, agreed[row.pid].scopes(day)):
             if _meets(visit, query):
                 yield row, visit
 

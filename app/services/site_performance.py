@@ -12,7 +12,7 @@ from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import QueryOrigin
-from app.models.participant import Participant, ParticipantStatus
+from app.models.participant import Participant, ParticipantStatus, left_on
 from app.models.site_performance import (
     Enrolment,
     EventReporting,
@@ -25,8 +25,6 @@ from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
 from app.services.query_ages import Numbers, query_counts, sites_of, standings
 from app.services.studies import protocol_of
-
-_IN_STUDY = frozenset({ParticipantStatus.screened, ParticipantStatus.enrolled, ParticipantStatus.active})
 
 
 def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSites:
@@ -94,8 +92,7 @@ def _months(people: Sequence[Row[Any]]) -> float:
 
 
 def _days(row: Row[Any], today: date) -> int:
-    left_on = None if row.status in _IN_STUDY else row.status_on
-    days: int = ((left_on or today) - row.enrolled_on).days
+    days: int = ((left_on(row.status, row.status_on) or today) - row.enrolled_on).days
     return max(days, 0)
 
 

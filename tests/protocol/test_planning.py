@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol.clocks import end_of_day, local_day
-from app.protocol.planning import HELD, PlannedVisit, Recorded, RecordedTwice, VisitState, plan
+from app.protocol.planning import HELD, PlannedVisit, Recorded, RecordedTwice, VisitState, open_visits, plan
 from app.protocol.schedule import parse_protocol, shipped_protocols
 from tests.protocol.test_protocol_files import SMALL
 
@@ -319,6 +319,15 @@ def test_shifting_every_date_shifts_every_window_and_nothing_else(
 @given(st.data(), courses(), today)
 def test_the_order_in_which_visits_are_recorded_does_not_matter(data: st.DataObject, course: Any, day: date) -> None:
     assert plan(GENERIC, data.draw(st.permutations(course)), day) == plan(GENERIC, course, day)
+
+
+@given(courses(), today, st.none() | today)
+def test_open_visits_are_those_of_the_schedule_of_which_nothing_is_recorded(
+    course: list[Recorded], day: date, left_on: date | None
+) -> None:
+    recorded = {(one.visit, one.occurrence) for one in course}
+    planned = [one for one in plan(GENERIC, course, day, left_on) if (one.visit, one.occurrence) not in recorded]
+    assert open_visits(GENERIC, course, day, left_on) == planned
 
 
 @given(courses(), today, st.none() | today)

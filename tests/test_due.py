@@ -1,0 +1,60 @@
+"""What is due or overdue across the sites in reach."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.courses import at, given, held, planned, withdraw
+from tests.world import World
+
+
+def test_what_is_due_is_listed_across_the_sites_in_reach_most_urgent_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, datetime(2025, 3, 10, 12, tzinfo=UTC))
+    first, second = world.enrolled(), world.enrolled()
+    for pid, dosed in ((first, "2025-03-03"), (second, "2025-03-05")):
+        held(world, pid, "BL", "2025-02-10")
+        held(world, pid, "DOS1", dosed)
+
+    def due(caller: Any, **query: str) -> list[tuple[str, str]]:
+        read = caller.get(f"/v1/studies/{world.study}/due", **query).json()
+        return [(item["participant"], item["visit_code"]) for item in read["items"] if item["visit_code"] == "INT1B"]
+
+    assert due(world.monitor) == due(world.staff_a) == [(first, "INT1B"), (second, "INT1B")]
+    assert due(world.staff_b) == []
+    assert due(world.monitor, **{"from": "2025-03-14", "to": "2025-03-20"}) == [(second, "INT1B")]
+    assert world.monitor.get(f"/v1/studies/{world.study}/due", limit="1").json()["truncated"] is True
+
+
+def test_nobody_who_took_back_contact_is_listed_for_the_long_follow_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, datetime(2024, 8, 15, 12, tzinfo=UTC))
+    stays, left = (
+        world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=given("2024-01-02"))
+        for _ in range(2)
+    )
+    for pid in (stays, left):
+        held(world, pid, "BL", "2024-01-29")
+    withdraw(world, left, "contact", "2024-08-02")
+    listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
+    assert {item["participant"] for item in listed if item["visit_code"] == "FU7M"} == {stays}
+    for pid in (stays, left):
+        waits = {code for code, item in planned(world, pid).items() if item["state"] in {"due", "overdue"}}
+        assert {item["visit_code"] for item in listed if item["participant"] == pid} == waits
+
+
+def test_nothing_is_due_of_somebody_who_completed_the_study(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, datetime(2024, 8, 15, 12, tzinfo=UTC))
+    pid = world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=given("2024-01-02"))
+    held(world, pid, "BL", "2024-01-29")
+    assert planned(world, pid)["FU7M"]["state"] == "due"
+    done = {"status": "completed", "effective_on": "2024-08-02", "reason": "last visit held elsewhere"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/status", done).status_code == 201
+    assert planned(world, pid)["FU7M"]["state"] == "not_applicable"
+    assert planned(world, pid)["SCR"]["state"] == "overdue"  # its window was over before
+    listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
+    assert {item["visit_code"] for item in listed} >= {"SCR"}
+    assert "FU7M" not in {item["visit_code"] for item in listed}
