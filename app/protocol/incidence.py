@@ -5,7 +5,7 @@ and in a table by severity at the worst severity only. Sums of events add up ove
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -34,12 +34,16 @@ class Person(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One adverse event. `onset` is the earliest day that it can have begun on."""
+    """Adverse events of one participant that are alike in what they are grouped by."""
 
     person: str
-    severity: str
     onset: date | None
+    """The earliest day that one of them can have begun on; None where that of one is not known."""
+
     groups: Mapping[str, str]
+    """By the names that do not belong to the participant, as far as rows are grouped by them."""
+
+    number: int = 1
 
 
 class Incidence(NamedTuple):
@@ -56,6 +60,29 @@ class Incidence(NamedTuple):
     """Participants over the time until their first event in this group, or until they left."""
 
 
+class _Tally:
+    """The events of one group."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.firsts: dict[str, date | None] = {}
+        """Who had one, and the day at risk of the first; None without time at risk."""
+
+    def add(self, event: Event, person: Person) -> None:
+        """An onset before exposure, or an unknown one, counts from the first day at risk."""
+        self.events += event.number
+        onset = None if person.first is None else max(event.onset or person.first, person.first)
+        earlier = self.firsts.get(event.person)
+        self.firsts[event.person] = min(onset, earlier) if onset and earlier else onset
+
+
+class _Members(NamedTuple):
+    """The population of a site or an arm, or the whole."""
+
+    number: int
+    days: int
+
+
 def incidence(people: Iterable[Person], events: Iterable[Event], by: Sequence[str]) -> list[Incidence]:
     """One row for each group that has events, and without `by` one row for all.
 
@@ -63,42 +90,41 @@ def incidence(people: Iterable[Person], events: Iterable[Event], by: Sequence[st
     """
     everybody = {person.key: person for person in people}
     members = _members(everybody.values(), by)
-    told = [event for event in events if event.person in everybody]
-    grouped: dict[tuple[str, ...], list[Event]] = defaultdict(list)
-    for event in told:
-        grouped[_group(event, everybody[event.person], by)].append(event)
+    tallies: dict[tuple[str, ...], _Tally] = defaultdict(_Tally)
+    for event in events:
+        if (person := everybody.get(event.person)) is not None:
+            tallies[_group(event, person, by)].add(event, person)
     if not by:
-        grouped.setdefault((), [])
-    counted = _people_of(grouped, by)
+        tallies.setdefault((), _Tally())
+    counted = _people_of(tallies, by)
     rows = [
-        _row(group, counted[group], grouped[group], members[_person_part(group, by)], everybody) for group in grouped
+        _row(group, counted[group], tally, members[_person_part(group, by)], everybody)
+        for group, tally in tallies.items()
     ]
     return sorted(rows, key=lambda row: (-row.participants, -row.events, row.group))
 
 
 def _group(event: Event, person: Person, by: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        event.severity if name == "severity" else (person.groups if name in OF_PERSON else event.groups)[name]
-        for name in by
-    )
+    return tuple((person.groups if name in OF_PERSON else event.groups)[name] for name in by)
 
 
 def _person_part(group: tuple[str, ...], by: Sequence[str]) -> tuple[str, ...]:
     return tuple(value for name, value in zip(by, group, strict=True) if name in OF_PERSON)
 
 
-def _members(people: Iterable[Person], by: Sequence[str]) -> Mapping[tuple[str, ...], list[Person]]:
-    """The denominators: the population of each site or arm, or the whole."""
+def _members(people: Iterable[Person], by: Sequence[str]) -> Mapping[tuple[str, ...], _Members]:
+    """The denominators."""
     names = [name for name in by if name in OF_PERSON]
-    members: dict[tuple[str, ...], list[Person]] = defaultdict(list)
+    members: dict[tuple[str, ...], _Members] = defaultdict(lambda: _Members(0, 0))
     for person in people:
-        members[tuple(person.groups[name] for name in names)].append(person)
+        part = tuple(person.groups[name] for name in names)
+        members[part] = _Members(members[part].number + 1, members[part].days + person.days())
     return members
 
 
-def _people_of(grouped: Mapping[tuple[str, ...], list[Event]], by: Sequence[str]) -> dict[tuple[str, ...], set[str]]:
+def _people_of(tallies: Mapping[tuple[str, ...], _Tally], by: Sequence[str]) -> dict[tuple[str, ...], Collection[str]]:
     """Who counts in each group: everybody with an event there, but at the worst severity only."""
-    people = {group: {event.person for event in events} for group, events in grouped.items()}
+    people: dict[tuple[str, ...], Collection[str]] = {group: tally.firsts.keys() for group, tally in tallies.items()}
     if "severity" not in by:
         return people
     place = by.index("severity")
@@ -116,37 +142,29 @@ def _people_of(grouped: Mapping[tuple[str, ...], list[Event]], by: Sequence[str]
 
 def _row(
     group: tuple[str, ...],
-    counted: set[str],
-    events: Sequence[Event],
-    members: Sequence[Person],
+    counted: Collection[str],
+    tally: _Tally,
+    members: _Members,
     everybody: Mapping[str, Person],
 ) -> Incidence:
-    years = sum(person.days() for person in members) / DAYS_A_YEAR
+    years = members.days / DAYS_A_YEAR
+    after = sum(_days_after(everybody[key], tally.firsts[key]) for key in counted)
+    until_first = (members.days - after) / DAYS_A_YEAR
     return Incidence(
         group=group,
         participants=len(counted),
-        denominator=len(members),
-        percent=100 * len(counted) / len(members) if members else None,
-        events=len(events),
+        denominator=members.number,
+        percent=100 * len(counted) / members.number if members.number else None,
+        events=tally.events,
         person_years=years,
-        events_rate=100 * len(events) / years if years else None,
-        first_event_rate=_first_event_rate(counted, events, members, everybody),
+        events_rate=100 * tally.events / years if years else None,
+        first_event_rate=100 * len(counted) / until_first if until_first else None,
     )
 
 
-def _first_event_rate(
-    counted: set[str], events: Sequence[Event], members: Sequence[Person], everybody: Mapping[str, Person]
-) -> float | None:
-    """An onset before exposure, or an unknown one, counts from the first day at risk."""
-    firsts: dict[str, date] = {}
-    for event in events:
-        start = everybody[event.person].first
-        if event.person not in counted or start is None:
-            continue
-        onset = max(event.onset or start, start)
-        firsts[event.person] = min(onset, firsts.get(event.person, onset))
-    years = sum(person.days(_until(person, firsts.get(person.key))) for person in members) / DAYS_A_YEAR
-    return 100 * len(counted) / years if years else None
+def _days_after(person: Person, first: date | None) -> int:
+    """Days at risk after the first event, which end the time at risk of it."""
+    return person.days() - person.days(_until(person, first))
 
 
 def _until(person: Person, onset: date | None) -> date | None:

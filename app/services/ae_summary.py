@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlmodel import Session
 
 from app.access import Actor
@@ -11,12 +11,19 @@ from app.models.adverse_event import AdverseEvent
 from app.models.ae_summary import AeSummary, AeSummaryQuery, AeSummaryRow, Population
 from app.models.base import now, table_of
 from app.models.participant import Participant, ParticipantStatus
-from app.protocol.incidence import Event, Incidence, Person, incidence
+from app.protocol.incidence import OF_PERSON, Event, Incidence, Person, incidence
 from app.services.exposure import NEVER, Exposure, exposures
 
 UNCODED, NOT_GIVEN = "UNCODED", "not given"
 _SCREENED_ONLY = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
 _PERSON, _EVENT = table_of(Participant), table_of(AdverseEvent)
+_OF_EVENT = {
+    "soc": func.coalesce(_EVENT.c.soc, UNCODED),
+    "pt": func.coalesce(_EVENT.c.pt, UNCODED),
+    "relatedness": func.coalesce(_EVENT.c.relatedness_drug, NOT_GIVEN),
+    "relatedness_therapy": func.coalesce(_EVENT.c.relatedness_therapy, NOT_GIVEN),
+    "severity": _EVENT.c.severity,
+}
 
 
 def summary(session: Session, actor: Actor, query: AeSummaryQuery) -> AeSummary:
@@ -54,21 +61,18 @@ def _people(
 def _events(
     session: Session, sites: Sequence[int], query: AeSummaryQuery, seen: Mapping[str, Exposure]
 ) -> Iterator[Event]:
-    names = ("pid", "severity", "soc", "pt", "relatedness_drug", "relatedness_therapy")
-    wanted = [_EVENT.c[name] for name in (*names, "onset_earliest", "onset_latest")]
-    statement = select(*wanted).where(_EVENT.c.site_id.in_(sites))
+    """Grouped by the database, each participant's by themselves."""
+    by = {name: _OF_EVENT[name] for name in query.by if name not in OF_PERSON}
+    apart = [_EVENT.c.pid, *by.values(), *([_EVENT.c.onset_latest] if query.emergent else [])]
+    onset, number = _EVENT.c.onset_earliest, func.count()
+    first = case((func.count(onset) == number, func.min(onset)))
+    statement = select(number, first, *apart).where(_EVENT.c.site_id.in_(sites)).group_by(*apart)
     if query.serious is not None:
         statement = statement.where(_EVENT.c.serious == query.serious)
-    for row in session.execute(statement.execution_options(yield_per=1000)):
-        if query.emergent and not seen.get(row.pid, NEVER).emergent(row.onset_latest):
+    for alike, begun, symbols, *told in session.execute(statement.execution_options(yield_per=1000)):
+        if query.emergent and not seen.get(symbols, NEVER).emergent(told.pop()):
             continue
-        groups = {
-            "soc": row.soc or UNCODED,
-            "pt": row.pt or UNCODED,
-            "relatedness": row.relatedness_drug or NOT_GIVEN,
-            "relatedness_therapy": row.relatedness_therapy or NOT_GIVEN,
-        }
-        yield Event(row.pid, row.severity, row.onset_earliest, groups)
+        yield Event(symbols, begun, dict(zip(by, told, strict=True)), alike)
 
 
 def _row(row: Incidence, query: AeSummaryQuery) -> AeSummaryRow:

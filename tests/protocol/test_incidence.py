@@ -18,7 +18,7 @@ def person(key: str, arm: str = "X", first: date | None = START, last: date | No
 
 def event(key: str, pt: str = "Headache", severity: str = "mild", day: int | None = 0) -> Event:
     onset = None if day is None else START + timedelta(days=day)
-    return Event(key, severity, onset, {"soc": "Nervous", "pt": pt})
+    return Event(key, onset, {"soc": "Nervous", "pt": pt, "severity": severity})
 
 
 def by_group(rows: list[Incidence]) -> dict[tuple[str, ...], tuple[int, int, int]]:
@@ -114,3 +114,18 @@ def test_another_record_of_the_same_event_changes_no_participants(events: list[E
     once, twice = incidence(_PEOPLE, events, by), incidence(_PEOPLE, [*events, *events], by)
     assert {row.group: row.participants for row in once} == {row.group: row.participants for row in twice}
     assert sum(row.events for row in twice) == 2 * sum(row.events for row in once)
+
+
+@given(_EVENTS, _BY)
+def test_events_that_are_alike_may_be_told_together(events: list[Event], by: list[str]) -> None:
+    alike: dict[tuple[str, ...], list[Event]] = {}
+    for one in events:
+        alike.setdefault((one.person, *one.groups.values()), []).append(one)
+    together = [
+        Event(some[0].person, _first([one.onset for one in some]), some[0].groups, len(some)) for some in alike.values()
+    ]
+    assert incidence(_PEOPLE, together, by) == incidence(_PEOPLE, events, by)
+
+
+def _first(onsets: list[date | None]) -> date | None:
+    return None if None in onsets else min(one for one in onsets if one is not None)
