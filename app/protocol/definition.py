@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 from pydantic import Field, Strict, StringConstraints
@@ -138,8 +138,13 @@ class Threshold(Definition):
             return value <= self.response_max
         if self.response_fraction is None or baseline is None or baseline <= 0:
             return None
-        wanted = Fraction(str(self.response_fraction)) * Fraction(baseline)  # exact: no float decides an endpoint
-        return Fraction(baseline) - Fraction(value) >= wanted
+        return _falls_by(self.response_fraction, baseline, value)
+
+
+@lru_cache(maxsize=10_000)  # a scale has few values, and a study many participants
+def _falls_by(share: float, baseline: float, value: float) -> bool:
+    """Exact: no float decides an endpoint."""
+    return Fraction(baseline) - Fraction(value) >= Fraction(str(share)) * Fraction(baseline)
 
 
 class SpecialInterest(Definition):

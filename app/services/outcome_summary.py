@@ -19,7 +19,7 @@ from app.protocol.derived import derived
 from app.protocol.descriptive import Description, describe, describe_change
 from app.protocol.instruments import UnknownInstrument, instrument
 from app.services.outcomes import InstrumentUnknown, shown_number
-from app.services.participants import enrolled
+from app.services.participants import Enrolled, enrolled
 from app.services.studies import protocol_of
 
 _OUTCOME, _SCORE, _VISIT, _PERSON = (table_of(model) for model in (Outcome, OutcomeScore, Visit, Participant))
@@ -44,7 +44,7 @@ def response_of(
     """Every score of a participant against its baseline, in the order of the visits' days; the pid and the protocol
     version. Raises NotFound."""
     person = enrolled(session, actor, symbols)
-    rows = [row for row in _rows(session, [person.site_id], person.row.pid) if wanted in (None, row.instrument)]
+    rows = [row for row in _rows(session, person) if wanted in (None, row.instrument)]
     baselines = {
         (row.instrument, row.name): row.value
         for row in rows
@@ -85,17 +85,19 @@ def baseline_of(protocol: Protocol, code: str, score: str) -> str | None:
     return next((visit.code for visit in protocol.visits if visit.kind is VisitKind.baseline), None)
 
 
-def _rows(session: Session, sites: Sequence[int], pid: str | None = None, *narrower: Any) -> Sequence[Row[Any]]:
-    """Scores with their outcomes and visits, by the visits' days."""
+def _rows(session: Session, person: Enrolled) -> Sequence[Row[Any]]:
+    """A participant's scores with their outcomes and visits, by the visits' days."""
+    wanted = [_OUTCOME.c[name] for name in ("id", "instrument", "instrument_version")]
+    wanted += [_VISIT.c.visit_code, _VISIT.c.occurrence, _SCORE.c.name, _SCORE.c.value]
+    order = (_VISIT.c.occurred_on, _VISIT.c.visit_code, _VISIT.c.occurrence, _OUTCOME.c.instrument, _SCORE.c.name)
+    theirs = (_OUTCOME.c.site_id == person.site_id, _OUTCOME.c.pid == person.row.pid)
+    return session.execute(_scores(*wanted).where(*theirs).order_by(*order)).all()
+
+
+def _scores(*wanted: Any) -> Any:
     same_visit = (_VISIT.c.site_id == _OUTCOME.c.site_id) & (_VISIT.c.id == _OUTCOME.c.visit_id)
     same_outcome = (_SCORE.c.site_id == _OUTCOME.c.site_id) & (_SCORE.c.outcome_id == _OUTCOME.c.id)
-    wanted = [_OUTCOME.c[name] for name in ("id", "site_id", "pid", "instrument", "instrument_version")]
-    wanted += [_VISIT.c.visit_code, _VISIT.c.occurrence, _SCORE.c.name, _SCORE.c.value]
-    statement = select(*wanted).join(_VISIT, same_visit).join(_SCORE, same_outcome).where(_OUTCOME.c.site_id.in_(sites))
-    if pid is not None:
-        narrower = (*narrower, _OUTCOME.c.pid == pid)
-    order = (_VISIT.c.occurred_on, _VISIT.c.visit_code, _VISIT.c.occurrence, _OUTCOME.c.instrument, _SCORE.c.name)
-    return session.execute(statement.where(*narrower).order_by(*order)).all()
+    return select(*wanted).join_from(_OUTCOME, _VISIT, same_visit).join(_SCORE, same_outcome)
 
 
 def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> OutcomeSummary:
@@ -105,11 +107,12 @@ def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> Outco
         raise NotFound
     _require_score(query)
     people = _protocols(session, sites, query.arm)
-    wanted = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)
+    asked = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)
+    scores = _scores(_OUTCOME.c.pid, _VISIT.c.visit_code, _SCORE.c.value).where(_OUTCOME.c.site_id.in_(sites), *asked)
     values: dict[str, dict[str, float | None]] = defaultdict(dict)
-    for row in _rows(session, sites, None, *wanted):
-        if row.pid in people:
-            values[row.pid][row.visit_code] = row.value
+    for pid, code, value in session.execute(scores.execution_options(yield_per=1000)):
+        if pid in people:
+            values[pid][code] = value
     return OutcomeSummary(
         as_of=now(),
         study=query.study,
