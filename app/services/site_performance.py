@@ -1,8 +1,9 @@
 """Site performance: enrolment, visit windows, data queries and the reporting of adverse events, side by side."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Row, func, select
@@ -21,6 +22,7 @@ from app.models.site_performance import (
     WindowCompliance,
 )
 from app.models.visit import HELD, Visit
+from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
 from app.services.query_ages import Numbers, query_counts, sites_of, standings
@@ -116,21 +118,29 @@ def _windows(
 ) -> dict[int, Counter[bool]]:
     """By site, how many held visits lie inside (True) and outside (False) their window."""
     versions = {row.pid: row.protocol_version_id for rows in people.values() for row in rows}
-    wanted: list[Any] = [Visit.site_id, Visit.pid, Visit.visit_code, Visit.occurrence, Visit.occurred_on]
-    held = select(*wanted).where(col(Visit.site_id).in_(site_ids), col(Visit.status).in_(sorted(HELD)))
-    visits = session.execute(visible(held, actor)).all()
-    anchors: dict[str, dict[str, date]] = defaultdict(dict)
-    for row in visits:
-        if row.occurrence == 1:
-            anchors[row.pid][row.visit_code] = row.occurred_on
     definitions = {
         version: {visit.code: visit for visit in protocol_of(session, version).visits}
         for version in set(versions.values())
     }
     counted: dict[int, Counter[bool]] = defaultdict(Counter)
-    for row in visits:
-        definition = definitions[versions[row.pid]].get(row.visit_code) if row.pid in versions else None
-        window = window_of(definition, anchors[row.pid], row.occurrence) if definition else None
-        if window is not None:
-            counted[row.site_id][window.deviation_days(row.occurred_on) == 0] += 1
+    for (site_id, pid), visits in groupby(_held(session, actor, site_ids), key=lambda row: (row.site_id, row.pid)):
+        if pid in versions:
+            counted[site_id].update(_in_window([*visits], definitions[versions[pid]]))
     return counted
+
+
+def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[Row[Any]]:
+    """Visits that took place, one participant's after the other's."""
+    wanted: list[Any] = [Visit.site_id, Visit.pid, Visit.visit_code, Visit.occurrence, Visit.occurred_on]
+    held = select(*wanted).where(col(Visit.site_id).in_(site_ids), col(Visit.status).in_(sorted(HELD)))
+    return session.execute(visible(held, actor).order_by(*wanted[:2]).execution_options(yield_per=1000))
+
+
+def _in_window(visits: Sequence[Row[Any]], definitions: Mapping[str, VisitDefinition]) -> Iterator[bool]:
+    """Of each of a participant's visits that has a window."""
+    anchors = {row.visit_code: row.occurred_on for row in visits if row.occurrence == 1}
+    for row in visits:
+        definition = definitions.get(row.visit_code)
+        window = window_of(definition, anchors, row.occurrence) if definition else None
+        if window is not None:
+            yield window.deviation_days(row.occurred_on) == 0
