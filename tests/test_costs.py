@@ -13,8 +13,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app import audit
+from app.database import Database
 from app.main import create_app
 from app.models.audit import REGISTRY_CHAIN
+from app.services.extract_sql import unhurried
 from bench.extracts import approved, built
 from bench.seed import Volume, seed
 from tests.conftest import ENGINES, BuildsAtOnce
@@ -169,6 +171,20 @@ def test_serious_events_are_not_sought_among_all_others(place: Place) -> None:
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_counts_nothing(place: Place, name: str) -> None:
     assert not [statement for statement, _ in explained(place, name) if "count(" in statement.lower()]
+
+
+def test_an_extract_joins_tables_in_the_order_in_which_its_statement_names_them(place: Place) -> None:
+    """Of a registry's first extract the planner knows no size. It joined people and visits by their site alone, which
+    took minutes for 47,619 people. Here it would turn the order round, if it was let."""
+    if place.on_sqlite:
+        pytest.skip("SQLite joins as its indexes lie")
+    named = "visit JOIN outcome_score USING (site_id) JOIN outcome ON outcome.id = outcome_id AND visit_id = visit.id"
+    with Database(place.settings) as database, database.read() as session:
+        unhurried(session)
+        connection = session.connection().connection.driver_connection
+        steps = [step.does for step in _plan(connection, f"SELECT 1 FROM {named}", None, on_sqlite=False)]
+    tables = [does.rpartition(" ")[2] for does in steps if " visit" in does or " outcome" in does]
+    assert set(tables[:2]) == {"visit", "outcome_score"}, steps
 
 
 def test_building_an_extract_takes_little_memory(place: Place) -> None:

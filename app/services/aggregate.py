@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import distinct, func
@@ -42,11 +43,9 @@ class AggregateRows:
 
     def _people(self) -> list[dict[str, str]]:
         """The traits of each person that the tables count by."""
-        event, subject = AdverseEvent, ExtractSubject
-        told = selected(subject.subject, event.severity, event.serious).join(event, of_subject(self._id, event))
-        events = self._session.execute(told).all()
-        serious = {row.subject for row in events if row.serious}
-        worst = tables.worst((row.subject, row.severity) for row in events if row.severity)
+        subject = ExtractSubject
+        serious = {name for name, _ in self._severities(col(AdverseEvent.serious))}
+        worst = tables.worst((name, severity) for name, severity in self._severities() if severity)
         shown = (subject.subject, subject.age_group, subject.sex, subject.race, subject.country, subject.status)
         wanted = selected(*shown, Participant.planned_arm).join(Participant, of_subject(self._id, Participant))
         return [
@@ -58,6 +57,13 @@ class AggregateRows:
             }
             for row in self._session.execute(wanted)
         ]
+
+    def _severities(self, *rules: Any) -> Iterator[tuple[str, str]]:
+        """Those that people had, each once: most people have few, however many events."""
+        told = selected(ExtractSubject.subject, AdverseEvent.severity)
+        told = told.join(AdverseEvent, of_subject(self._id, AdverseEvent)).where(*rules)
+        for row in self._session.execute(told.distinct().execution_options(yield_per=1000)):
+            yield row.subject, row.severity
 
     def _events(self) -> Iterator[Cell]:
         soc, subject = col(AdverseEvent.soc), col(ExtractSubject.subject)

@@ -75,14 +75,15 @@ def _as_always(element: Any, compiler: Any, **options: Any) -> str:
 
 def unhurried(session: Session) -> None:
     """The limits of requests are not those of reading a whole study. PostgreSQL does not know yet how many people are
-    in a new extract, and would plan loops for a handful: three times as long; or sort all that stands in front of a
-    table (`as_at`) in each of its processes: twice as long."""
+    in a new extract, and would plan for a handful: loops, three times as long; or, in a registry's first extract, all
+    visits of a site with all of its people, forty times as long, where it may choose the order of the joins. And it
+    would sort all that stands in front of a table (`as_at`) in each of its processes: twice as long."""
     if session.get_bind().dialect.name == "postgresql":
         for setting in ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", *_BULK):
             session.connection().exec_driver_sql(f"SET LOCAL {setting}")
 
 
-_BULK = ("work_mem = '128MB'", "enable_nestloop = off", "enable_mergejoin = off")
+_BULK = ("work_mem = '128MB'", "enable_nestloop = off", "enable_mergejoin = off", "join_collapse_limit = 1")
 
 
 def selected(*wanted: Any) -> Rows:
