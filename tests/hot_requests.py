@@ -79,6 +79,9 @@ class Place:
             "serious adverse events of a site": ("/v1/adverse-events", {"site": "S0", "serious": "true"}),
             "change feed": ("/v1/changes", {"limit": "50"}),
             "schedule": (f"/v1/participants/{self.person}/schedule", {}),
+            "response": (f"/v1/participants/{self.person}/response", {}),
+            "content to sign": ("/v1/signatures/content", {"participant": self.person}),
+            "audit trail": ("/v1/audit-entries", {"limit": "50"}),
         }
         return {
             "enrolment": self.enrol,

@@ -68,12 +68,16 @@ COSTS = {
     "serious adverse events of a site": (2, 1),
     "change feed": (3, 2),
     "schedule": (7, 6),
+    "response": (3, 2),
+    "content to sign": (14, 13),
+    "audit trail": (4, 3),
     "outcome, and the visit before it": (21, 10),
     "amended visit, read before": (16, 14),
 }
 """Request -> its statements on SQLite, with their BEGIN, and on PostgreSQL, where it travels with the first of them.
 Whoever raises a figure says why."""
 
+OF_ONE_PERSON = ("schedule", "response", "content to sign")
 LISTS = ("participants", "visits", "outcomes", "adverse events", "serious adverse events of a site", "change feed")
 MERGED = 8 * 51
 """Rows that a list may sort: a page of each site."""
@@ -136,6 +140,18 @@ def test_no_request_reads_a_whole_table(place: Place, name: str) -> None:
 
 def _reads_all_of(table: str, step: Step) -> bool:
     return step.does == f"Seq Scan {table}" or f"{step.does} ".startswith(f"SCAN {table} ")
+
+
+@pytest.mark.parametrize("name", OF_ONE_PERSON)
+def test_what_is_read_of_one_person_does_not_grow_with_their_site(place: Place, name: str) -> None:
+    for statement, plan in explained(place, name):
+        of_the_site = [step for step in plan if step.does.split()[:1] == ["SEARCH"] and _by_site_alone(step)]
+        assert not of_the_site, f"{of_the_site}\n{statement}"
+        assert not [step for step in plan if step.rows > 1_000], f"{statement}\n{plan}"
+
+
+def _by_site_alone(step: Step) -> bool:
+    return step.does.split()[1] in LARGE and step.does.endswith("(site_id=?)")
 
 
 def test_a_new_registrys_trail_is_not_read_whole_for_each_entry(world: World) -> None:

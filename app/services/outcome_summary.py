@@ -90,8 +90,9 @@ def _rows(session: Session, person: Enrolled) -> Sequence[Row[Any]]:
     wanted = [_OUTCOME.c[name] for name in ("id", "instrument", "instrument_version")]
     wanted += [_VISIT.c.visit_code, _VISIT.c.occurrence, _SCORE.c.name, _SCORE.c.value]
     order = (_VISIT.c.occurred_on, _VISIT.c.visit_code, _VISIT.c.occurrence, _OUTCOME.c.instrument, _SCORE.c.name)
-    theirs = (_OUTCOME.c.site_id == person.site_id, _OUTCOME.c.pid == person.row.pid)
-    return session.execute(_scores(*wanted).where(*theirs).order_by(*order)).all()
+    theirs = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
+    own = _SCORE.c.outcome_id.in_(select(_OUTCOME.c.id).where(theirs))  # or SQLite begins with everybody's scores
+    return session.execute(_scores(*wanted).where(theirs, own).order_by(*order)).all()
 
 
 def _scores(*wanted: Any) -> Any:

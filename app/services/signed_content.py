@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, select
-from sqlmodel import Session, SQLModel, col
+from sqlmodel import Session, SQLModel
 
 from app.access import Actor
 from app.audit import plain
@@ -95,6 +95,8 @@ def digest(content: str) -> str:
 
 def contents(session: Session, actor: Actor, subjects: Collection[Subject]) -> dict[Subject, str]:
     """The canonical content of each subject that exists for the actor: a query a table, however many they are."""
+    if not subjects:
+        return {}
     stored = _Stored(session, sorted(actor.site_ids), sorted({subject.pid for subject in subjects}))
     people = {row.pid: row for row in stored.rows(Participant)}
     texts: dict[Subject, str] = {}
@@ -118,11 +120,12 @@ class _Stored:
     def rows(self, model: type[SQLModel]) -> Iterable[Row[Any]]:
         """A score has no pid of its own: it belongs to whom its outcome belongs to."""
         table, outcomes = table_of(model), table_of(Outcome)
-        statement, owner = select(table), table
-        if model is OutcomeScore:
-            same = (outcomes.c.site_id == table.c.site_id) & (outcomes.c.id == table.c.outcome_id)
-            statement, owner = statement.join(outcomes, same), outcomes
-        theirs = statement.where(col(owner.c.site_id).in_(self._site_ids), col(owner.c.pid).in_(self._pids))
+        theirs = select(table).where(table.c.site_id.in_(self._site_ids))
+        if model is OutcomeScore:  # joined, SQLite would read the scores of everybody
+            own = select(outcomes.c.id).where(outcomes.c.site_id.in_(self._site_ids), outcomes.c.pid.in_(self._pids))
+            theirs = theirs.where(table.c.outcome_id.in_(own))
+        else:
+            theirs = theirs.where(table.c.pid.in_(self._pids))
         return self._session.execute(theirs).all()
 
     def content(self, subject: Subject, person: Row[Any]) -> dict[str, Any] | None:
