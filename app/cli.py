@@ -87,6 +87,7 @@ def serve(
         access_log=False,
         server_header=False,
         http="app.web.connection:Connection",
+        loop="app.web.connection:Loop",
         timeout_graceful_shutdown=25,
         timeout_worker_healthcheck=30,  # on a busy machine a new worker takes longer than uvicorn's 5 s to say anything
         log_level="warning",

@@ -87,7 +87,14 @@ def served(settings: Settings, workers: int = 1) -> Iterator[Server]:
     """The registry and its floors in one process, so that both meet the same noise; parsed as `registry serve` does."""
     given = settings.model_dump(exclude_none=True)
     environment = {f"REGISTRY_{name.upper()}": str(value) for name, value in given.items()}
-    options = ("--http", "app.web.connection:Connection", "--workers", str(workers))
+    options = (
+        "--http",
+        "app.web.connection:Connection",
+        "--loop",
+        "app.web.connection:Loop",
+        "--workers",
+        str(workers),
+    )
     with answering("bench.floor:create_floor", environment, *options) as server:
         yield server
 

@@ -1,11 +1,10 @@
 """The connection as `registry serve` makes it, over a socket that several workers share."""
 
-import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def served_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
 @contextmanager
 def a_worker(config: uvicorn.Config, listening: socket.socket) -> Iterator[uvicorn.Server]:
     worker = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(worker.serve([listening])))
+    thread = threading.Thread(target=worker.run, args=([listening],))
     thread.start()
     try:
         while not worker.started:
@@ -51,13 +50,47 @@ def a_worker(config: uvicorn.Config, listening: socket.socket) -> Iterator[uvico
         thread.join()
 
 
-def test_no_answer_waits_until_its_head_was_acknowledged(served_with: dict[str, Any]) -> None:
+@pytest.fixture
+def options(served_with: dict[str, Any]) -> dict[str, Any]:
+    return {**served_with, "factory": False, "port": 0, "lifespan": "off"}
+
+
+def address_of(listening: socket.socket) -> str:
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_no_answer_waits_until_its_head_was_acknowledged(options: dict[str, Any]) -> None:
     """40 ms of every answer where there were several workers."""
-    config = uvicorn.Config(answer, **{**served_with, "factory": False, "port": 0, "lifespan": "off"})
-    listening = config.bind_socket()
-    with a_worker(config, listening) as worker, httpx.Client(trust_env=False) as site_app:
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        assert site_app.get(address).text == "ok"
+    config = uvicorn.Config(answer, **options)
+    with (
+        config.bind_socket() as listening,
+        a_worker(config, listening) as worker,
+        httpx.Client(trust_env=False) as site_app,
+    ):
+        assert site_app.get(address_of(listening)).text == "ok"
         [connection] = worker.server_state.connections
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_workers_share_the_clients_that_keep_their_connections(options: dict[str, Any]) -> None:
+    """Whoever was awake had nearly all of them."""
+    first, second = (uvicorn.Config(answer, **options) for _ in range(2))
+    with ExitStack() as opened:
+        listening = opened.enter_context(first.bind_socket())
+        workers = [opened.enter_context(a_worker(one, listening.dup())) for one in (first, second)]
+        for _ in range(16):
+            site_app = opened.enter_context(httpx.Client(trust_env=False))
+            assert site_app.get(address_of(listening)).text == "ok"
+        held = [len(one.server_state.connections) for one in workers]
+        assert sum(held) == 16
+        assert min(held) >= 4, held
+
+
+def test_a_worker_that_stops_leaves_new_connections_to_the_other(options: dict[str, Any]) -> None:
+    first, second = (uvicorn.Config(answer, **options) for _ in range(2))
+    with first.bind_socket() as listening, a_worker(second, listening.dup()):
+        with a_worker(first, listening.dup()):
+            pass
+        for _ in range(4):
+            assert httpx.get(address_of(listening), trust_env=False).text == "ok"

@@ -78,7 +78,15 @@ COSTS = {
 Whoever raises a figure says why."""
 
 OF_ONE_PERSON = ("schedule", "response", "content to sign")
-LISTS = ("participants", "visits", "outcomes", "adverse events", "serious adverse events of a site", "change feed", "audit trail")
+LISTS = (
+    "participants",
+    "visits",
+    "outcomes",
+    "adverse events",
+    "serious adverse events of a site",
+    "change feed",
+    "audit trail",
+)
 MERGED = 8 * 51
 """Rows that a list may sort: a page of each site."""
 

@@ -1,9 +1,15 @@
-"""How `registry serve` speaks HTTP over one connection."""
+"""How `registry serve` takes connections and speaks HTTP over them."""
 
 import asyncio
 import socket
+from collections.abc import Callable, Sized
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+PATIENCE_SECONDS, MOST_PATIENT_SECONDS = 0.001, 0.005
+"""How much later a worker reaches for the next connection for every two that it has, and at most. asyncio tells
+milliseconds apart, no less."""
 
 
 class Connection(H11Protocol):
@@ -16,3 +22,45 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Workers that share a socket share its connections, too. asyncio's own loop takes all that wait as soon as it
+    wakes: of two workers one had most of the clients that keep their connections, and half of the cores was idle."""
+
+    _held: Sized = ()
+    """The connections of this worker."""
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], Connection], *, sock: socket.socket | None = None, **options: Any
+    ) -> asyncio.Server:
+        if sock is None:  # the one worker has them all
+            return await super().create_server(protocol_factory, **options)
+        server = await super().create_server(protocol_factory, sock=sock, start_serving=False, **options)
+        sock.listen(options["backlog"])
+        self._reach(sock, protocol_factory)
+        return server
+
+    def _reach(self, shared: socket.socket, protocol: Callable[[], Connection]) -> None:
+        if shared.fileno() >= 0:  # else it was closed: the worker stops
+            self.add_reader(shared, self._wait, shared, protocol)
+
+    def _wait(self, shared: socket.socket, protocol: Callable[[], Connection]) -> None:
+        """The fuller a worker is, the longer, so that an emptier one is first."""
+        self.remove_reader(shared)
+        patience = min(len(self._held) // 2 * PATIENCE_SECONDS, MOST_PATIENT_SECONDS)
+        self.call_later(patience, self._take, shared, protocol)
+
+    def _take(self, shared: socket.socket, protocol: Callable[[], Connection]) -> None:
+        try:
+            accepted, _ = shared.accept()
+        except OSError:  # another worker was first
+            pass
+        else:
+            accepted.setblocking(False)
+            self.create_task(self._serve(accepted, protocol))
+        self._reach(shared, protocol)
+
+    async def _serve(self, accepted: socket.socket, protocol: Callable[[], Connection]) -> None:
+        _, connection = await self.connect_accepted_socket(protocol, accepted)
+        self._held = connection.connections
