@@ -19,7 +19,8 @@ from sqlmodel import col, select
 
 from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
-from app.services.sync import Courier, Made, Shelf
+from app.services import sync as service
+from app.services.sync import Act, Courier, Made, Shelf
 from tests.closing_cases import lock_of
 from tests.hostile import census, require_problem
 from tests.world import Caller, World, madrs
@@ -82,9 +83,9 @@ class Desk:
         self.arrived: list[Operation] = []
         self.sent: list[int] = []
 
-    def waiting(self) -> tuple[list[Operation], dict[str, Made]]:
+    def waiting(self) -> tuple[list[Act], dict[str, Made]]:
         done = {f"@{self.acts[number].id}": Made(f"/v1/x/{number}", '"1"') for number in self.sent}
-        return [one for one in self.arrived if f"@{one.id}" not in done], done
+        return [Act.of(one) for one in self.arrived if f"@{one.id}" not in done], done
 
     def note(self, *_: Any) -> None:
         """Nobody reads it."""
@@ -130,6 +131,22 @@ def test_in_all_720_orders_each_act_is_sent_once_and_after_what_it_refers_to(mon
     met = asyncio.run(met_in_all())
     assert met == set(POSSIBLE)
     assert len(met) == 15
+
+
+def test_large_acts_that_wait_hold_up_nobody_elses_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they refer to is looked for in a thread of the call's own, not where all requests come in."""
+    searched, named = set(), service._named
+
+    def looked(one: Operation) -> frozenset[str]:
+        searched.add(threading.current_thread().name)
+        return named(one)
+
+    monkeypatch.setattr(service, "_named", looked)
+    for _ in range(2):
+        told = sync(world.staff_a, act("/v1/adverse-events", world.event(f"@{uuid4()}")))
+        assert {one["result"] for one in told.values()} == {"blocked"}
+    assert searched
+    assert all(name.startswith("AnyIO worker") for name in searched), searched
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -58,6 +58,22 @@ class Made(NamedTuple):
     etag: str | None
 
 
+class Act(NamedTuple):
+    """An act that waits, and what it refers to: looked for once, and not where it would hold up other requests."""
+
+    operation: Operation
+    names: frozenset[str]
+    pids: frozenset[str]
+
+    @classmethod
+    def of(cls, one: Operation) -> "Act":
+        return cls(one, _named(one), _referred(one))
+
+    def lacking(self, made: Mapping[str, Made], unborn: Set[str]) -> set[str]:
+        """The names and pids that it refers to and that are of nothing and nobody yet."""
+        return {*(self.names - made.keys()), *(self.pids & unborn)}
+
+
 class Shelf:
     """The acts of one account, as they are kept."""
 
@@ -103,15 +119,15 @@ class Shelf:
     def _context(self, operation_id: UUID) -> bytes:
         return self._account_id.bytes + operation_id.bytes
 
-    def waiting(self) -> tuple[list[Operation], dict[str, Made]]:
+    def waiting(self) -> tuple[list[Act], dict[str, Made]]:
         """What is to be done, oldest first, and what it refers to and has been made, by name."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
         )
         with self.database.read() as session:
             rows = session.exec(mine.order_by(col(SyncOperation.created_at))).all()
-        waiting = [one for row in rows if (one := self.opened(row))]
-        named = self.rows({UUID(name[1:]) for one in waiting for name in _named(one)})
+        waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
+        named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
         made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
         return waiting, made
 
@@ -160,13 +176,13 @@ class Courier:
         unborn = await run_in_threadpool(self._unborn, waiting)
         tried: list[UUID] = []
         async with self._http:
-            while ready := [one for one in waiting if not _lacking(one, made, unborn)]:
-                for one in ready:
+            while ready := [act for act in waiting if not act.lacking(made, unborn)]:
+                for one, _, _ in ready:
                     answer = await self._sent(one, made)
                     if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
                         continue  # a defect of ours: this act waits on, and holds up only what hangs on it
                     if answer.status_code in _LATER or "Retry-After" in answer.headers:
-                        return tried, {one.id: _lacking(one, made, unborn) for one in waiting}
+                        return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
                     tried.append(one.id)
                     there, problem = _read(one, answer, made)
                     await run_in_threadpool(self.shelf.note, one.id, there, problem)
@@ -175,12 +191,13 @@ class Courier:
                         unborn -= _pids(there.location.rpartition("/")[2])
                     if answer.headers.get("Idempotent-Replayed") == "true":
                         self.replayed.add(one.id)
-                waiting = [one for one in waiting if one not in ready]
-        return tried, {one.id: _lacking(one, made, unborn) for one in waiting}
+                done = {one.id for one, _, _ in ready}
+                waiting = [act for act in waiting if act.operation.id not in done]
+        return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
 
-    def _unborn(self, waiting: Iterable[Operation]) -> set[str]:
+    def _unborn(self, waiting: Iterable[Act]) -> set[str]:
         """The reserved pids that acts refer to and that nobody is enrolled under yet."""
-        referred = {symbols for one in waiting for symbols in _referred(one)}
+        referred = {symbols for act in waiting for symbols in act.pids}
         if not referred:
             return set()
         with self.shelf.database.read(self._request) as session:
@@ -195,20 +212,15 @@ class Courier:
         return await self._http.request(one.method, _path(one.path, made), json=body, headers=headers)
 
 
-def _lacking(one: Operation, made: Mapping[str, Made], unborn: Set[str]) -> set[str]:
-    """The names and pids that an act refers to and that are of nothing and nobody yet."""
-    return (_named(one) - made.keys()) | (_referred(one) & unborn)
-
-
-def _named(one: Operation) -> set[str]:
+def _named(one: Operation) -> frozenset[str]:
     """The names that an act refers to."""
-    return {text for text in _texts([one.path.split("/"), one.body, one.if_match]) if _is_name(text)}
+    return frozenset(text for text in _texts([one.path.split("/"), one.body, one.if_match]) if _is_name(text))
 
 
-def _referred(one: Operation) -> set[str]:
+def _referred(one: Operation) -> frozenset[str]:
     """The pids that an act refers to. An enrolment does not refer to the reserved pid that it gives to somebody."""
     body = {**one.body, "pid": None} if one.path == _ENROLMENTS else one.body
-    return set().union(*(_pids(text) for text in _texts([one.path.split("/"), body])))
+    return frozenset().union(*(_pids(text) for text in _texts([one.path.split("/"), body])))
 
 
 def _pids(text: str) -> set[str]:
