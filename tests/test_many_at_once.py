@@ -1,14 +1,19 @@
 """More requests at once than there are threads and connections: all are answered, none waits for another for ever."""
 
 import ssl
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from app.models.sync import Operation
+from app.services import sync
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
+from tests.world import World
 
 AT_ONCE, ROUNDS = 80, 2
 """Twice the threads of a worker, twenty times its connections."""
@@ -58,3 +63,20 @@ def test_many_corrections_at_once_are_all_answered(study: LiveStudy) -> None:
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         assert set(threads.map(correct, tags)) == {200}
+
+
+def test_large_acts_that_wait_hold_up_nobody_elses_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they refer to is looked for in a thread of the call's own, not where all requests come in."""
+    searched, named = set(), sync._named
+
+    def looked(one: Operation) -> frozenset[str]:
+        searched.add(threading.current_thread().name)
+        return named(one)
+
+    monkeypatch.setattr(sync, "_named", looked)
+    for _ in range(2):
+        act = {"id": str(uuid4()), "path": "/v1/adverse-events", "body": world.event(f"@{uuid4()}")}
+        told = world.staff_a.post("/v1/sync", {"operations": [act]}).json()["results"]
+        assert [one["result"] for one in told] == ["blocked"]
+    assert searched
+    assert all(name.startswith("AnyIO worker") for name in searched), searched

@@ -19,7 +19,6 @@ from sqlmodel import col, select
 
 from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
-from app.services import sync as service
 from app.services.sync import Act, Courier, Made, Shelf
 from tests.closing_cases import lock_of
 from tests.hostile import census, require_problem
@@ -131,22 +130,6 @@ def test_in_all_720_orders_each_act_is_sent_once_and_after_what_it_refers_to(mon
     met = asyncio.run(met_in_all())
     assert met == set(POSSIBLE)
     assert len(met) == 15
-
-
-def test_large_acts_that_wait_hold_up_nobody_elses_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they refer to is looked for in a thread of the call's own, not where all requests come in."""
-    searched, named = set(), service._named
-
-    def looked(one: Operation) -> frozenset[str]:
-        searched.add(threading.current_thread().name)
-        return named(one)
-
-    monkeypatch.setattr(service, "_named", looked)
-    for _ in range(2):
-        told = sync(world.staff_a, act("/v1/adverse-events", world.event(f"@{uuid4()}")))
-        assert {one["result"] for one in told.values()} == {"blocked"}
-    assert searched
-    assert all(name.startswith("AnyIO worker") for name in searched), searched
 
 
 @pytest.mark.parametrize("part", range(PARTS))
