@@ -1,17 +1,21 @@
 """The connection as `registry serve` makes it, over a socket that several workers share."""
 
+import errno
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 
+from app.web.connection import Loop
 from tests.server import PASSWORD, typed
 
 
@@ -94,3 +98,54 @@ def test_a_worker_that_stops_leaves_new_connections_to_the_other(options: dict[s
             pass
         for _ in range(4):
             assert httpx.get(address_of(listening), trust_env=False).text == "ok"
+
+
+class Queue:
+    """A socket with so many connections waiting, and then nothing or a fault."""
+
+    def __init__(self, waiting: int, fault: int) -> None:
+        self.waiting, self.fault = waiting, fault
+
+    def fileno(self) -> int:
+        return 0
+
+    def accept(self) -> tuple[Any, Any]:
+        if not self.waiting:
+            raise OSError(self.fault, os.strerror(self.fault))
+        self.waiting -= 1
+        return SimpleNamespace(setblocking=lambda _: None), None
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """One that notes what it would do later and when it would look again."""
+    one = Loop()
+    monkeypatch.setattr(one, "create_task", lambda served: served.close())
+    one.later, one.told, one.looking = [], [], []  # type: ignore[attr-defined]
+    monkeypatch.setattr(one, "call_later", lambda seconds, *_: one.later.append(seconds))
+    monkeypatch.setattr(one, "add_reader", lambda *_: one.looking.append(True))
+    one.set_exception_handler(lambda _, context: one.told.append(context["message"]))
+    yield one
+    one.close()
+
+
+async def serve(_accepted: Any) -> None:
+    """Nobody is there."""
+
+
+@pytest.mark.parametrize(("held", "taken"), [(0, 1), (3, 2), (40, 21)])
+def test_of_what_nobody_emptier_took_a_worker_takes_more_the_more_it_has(loop: Any, held: int, taken: int) -> None:
+    """Else many open connections would slow every new one."""
+    loop._held, waiting = range(held), Queue(50, errno.EAGAIN)
+    loop._take(waiting, serve)
+    assert (50 - waiting.waiting, loop.looking, loop.later) == (taken, [True], [])
+
+
+def test_what_another_worker_took_is_no_fault(loop: Any) -> None:
+    loop._take(Queue(0, errno.EAGAIN), serve)
+    assert (loop.looking, loop.later, loop.told) == ([True], [], [])
+
+
+def test_a_machine_without_descriptors_is_told_and_left_alone_for_a_second(loop: Any) -> None:
+    loop._take(Queue(0, errno.EMFILE), serve)
+    assert (loop.looking, loop.later, loop.told) == ([], [1.0], ["No connection can be accepted"])

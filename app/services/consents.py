@@ -167,8 +167,7 @@ class Agreed(NamedTuple):
 
 def agreed(session: Session, person: Enrolled) -> Agreed:
     """What a participant gave and took back until now."""
-    given = [Given(one.version, one.given_on, one.scopes) for one in _consents(session, person)]
-    return Agreed(given, [Taken(one.scope, one.effective_on) for one in _withdrawals(session, person)])
+    return agreed_by(session, [person.site_id], [person.row.pid])[person.row.pid]
 
 
 def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, Agreed]:
@@ -182,7 +181,7 @@ def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Ma
 
 
 def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[str]) -> Any:
-    """In the order in which one participant's are read."""
+    """Consents by their version: of several of one day the first counts, as `Agreed.newest` has it."""
     wanted = sa.select(table.c.pid, *(table.c[name] for name in names))
     return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids)).order_by(*table.primary_key)
 

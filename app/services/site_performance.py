@@ -13,7 +13,7 @@ from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import QueryOrigin
-from app.models.participant import Participant, ParticipantStatus, left_on
+from app.models.participant import IN_STUDY, Participant, ParticipantStatus
 from app.models.site_performance import (
     Enrolment,
     EventReporting,
@@ -94,7 +94,8 @@ def _months(people: Sequence[Row[Any]]) -> float:
 
 
 def _days(row: Row[Any], today: date) -> int:
-    days: int = ((left_on(row.status, row.status_on) or today) - row.enrolled_on).days
+    left = None if row.status in IN_STUDY else row.status_on
+    days: int = ((left or today) - row.enrolled_on).days
     return max(days, 0)
 
 

@@ -2,14 +2,20 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Coroutine, Sized
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-PATIENCE_SECONDS, MOST_PATIENT_SECONDS = 0.001, 0.005
+PATIENCE_SECONDS, MOST_PATIENT_SECONDS = 0.001, 0.003
 """How much later a worker reaches for the next connection for every two that it has, and at most. asyncio tells
 milliseconds apart, no less."""
+
+SECONDS_WITHOUT = 1.0
+"""After the machine had nothing left for another connection; asyncio's own."""
+
+Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
 
 class Connection(H11Protocol):
@@ -38,29 +44,35 @@ class Loop(asyncio.SelectorEventLoop):
             return await super().create_server(protocol_factory, **options)
         server = await super().create_server(protocol_factory, sock=sock, start_serving=False, **options)
         sock.listen(options["backlog"])
-        self._reach(sock, protocol_factory)
+        self._reach(sock, partial(self._serve, protocol_factory, options.get("ssl")))
         return server
 
-    def _reach(self, shared: socket.socket, protocol: Callable[[], Connection]) -> None:
+    def _reach(self, shared: socket.socket, serve: Serve) -> None:
         if shared.fileno() >= 0:  # else it was closed: the worker stops
-            self.add_reader(shared, self._wait, shared, protocol)
+            self.add_reader(shared, self._wait, shared, serve)
 
-    def _wait(self, shared: socket.socket, protocol: Callable[[], Connection]) -> None:
+    def _wait(self, shared: socket.socket, serve: Serve) -> None:
         """The fuller a worker is, the longer, so that an emptier one is first."""
         self.remove_reader(shared)
         patience = min(len(self._held) // 2 * PATIENCE_SECONDS, MOST_PATIENT_SECONDS)
-        self.call_later(patience, self._take, shared, protocol)
+        self.call_later(patience, self._take, shared, serve)
 
-    def _take(self, shared: socket.socket, protocol: Callable[[], Connection]) -> None:
+    def _take(self, shared: socket.socket, serve: Serve) -> None:
+        """What waits longer than that, nobody emptier took: the more a worker has, the more of it."""
         try:
-            accepted, _ = shared.accept()
-        except OSError:  # another worker was first
-            pass
-        else:
-            accepted.setblocking(False)
-            self.create_task(self._serve(accepted, protocol))
-        self._reach(shared, protocol)
+            for _ in range(1 + len(self._held) // 2):
+                accepted, _address = shared.accept()
+                accepted.setblocking(False)
+                self.create_task(serve(accepted))
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            pass  # there is no more, or another worker was first
+        except OSError as error:
+            if shared.fileno() >= 0:  # no descriptors left, or no memory
+                self.call_exception_handler({"message": "No connection can be accepted", "exception": error})
+                self.call_later(SECONDS_WITHOUT, self._reach, shared, serve)
+            return
+        self._reach(shared, serve)
 
-    async def _serve(self, accepted: socket.socket, protocol: Callable[[], Connection]) -> None:
-        _, connection = await self.connect_accepted_socket(protocol, accepted)
+    async def _serve(self, protocol: Callable[[], Connection], ssl: Any, accepted: socket.socket) -> None:
+        _, connection = await self.connect_accepted_socket(protocol, accepted, ssl=ssl)
         self._held = connection.connections
