@@ -66,6 +66,7 @@ def serve(
     from app.database_role import require_second_wall
     from app.security.keys import load_keyring
     from app.settings import Settings
+    from app.web.connection import HTTP, LOOP
 
     settings = Settings()
     load_keyring(settings)
@@ -86,8 +87,8 @@ def serve(
         workers=workers,
         access_log=False,
         server_header=False,
-        http="app.web.connection:Connection",
-        loop="app.web.connection:Loop",
+        http=HTTP,
+        loop=LOOP,
         timeout_graceful_shutdown=25,
         timeout_worker_healthcheck=30,  # on a busy machine a new worker takes longer than uvicorn's 5 s to say anything
         log_level="warning",

@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import tempfile
@@ -176,16 +177,16 @@ def built(settings: Settings) -> dict[str, Any]:
     with Database(settings, for_server=True) as database:
         with database.read() as session:
             session.exec(select(Account.id)).first()
-        keyring, before = load_keyring(settings), _peak()
+        keyring, before = load_keyring(settings), machine.peak_megabytes(os.getpid())
         started = time.perf_counter()
         assert building.build_next(database, keyring)
         taken = time.perf_counter() - started
-        grown = _peak() - before
+        grown = machine.peak_megabytes(os.getpid()) - before
         with database.read() as session:
             newest = select(ExtractFile).join(Extract, Extract.id == ExtractFile.extract_id)  # type: ignore[arg-type]
             files = session.exec(newest.order_by(Extract.created_at.desc())).all()  # type: ignore[attr-defined]
     rows = next(file.rows for file in files if file.name == LARGEST)
-    return {"seconds": taken, "megabytes": grown / 1024, "rows": rows}
+    return {"seconds": taken, "megabytes": grown, "rows": rows}
 
 
 def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
     path = f"/v1/extracts/{extract}"
     with served(settings) as server, httpx.Client(base_url=server.base_url, timeout=600) as http:
         http.get(path, headers=analyst).raise_for_status()
-        before, started = _peak(str(server.pid)), time.perf_counter()
+        before, started = machine.peak_megabytes(server.pid), time.perf_counter()
         verdict = {"decision": "approve", "reason": "measuring"}
         key = {**custodian, "Idempotency-Key": extract}
         http.post(f"{path}/approval", json=verdict, headers=key).raise_for_status()
@@ -206,14 +207,8 @@ def _served(settings: Settings, seeded: Seeded, extract: str) -> dict[str, Any]:
             answer.raise_for_status()
             for part in answer.iter_raw(1 << 20):
                 size += len(part)
-        seconds, grown = time.perf_counter() - started, (_peak(str(server.pid)) - before) / 1024
+        seconds, grown = time.perf_counter() - started, machine.peak_megabytes(server.pid) - before
     return {"seconds": seconds, "approved": approved, "ready": ready, "megabytes": grown, "bytes": size}
-
-
-def _peak(process: str = "self") -> int:
-    """The most memory that a process had, in KiB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def copied(url: str, extract: str, query: str) -> float:

@@ -14,7 +14,7 @@ import httpx
 
 from app.models.account import Role
 from app.settings import Settings
-from bench.extracts import _peak
+from bench import machine
 from bench.seed import Seeded, Volume, seed
 from bench.serving import database_of, served, server_of, settings_for
 
@@ -37,12 +37,12 @@ def asked(settings: Settings, seeded: Seeded, path: str) -> tuple[float, float]:
     signed = {"Authorization": f"Bearer {seeded.tokens[Role.monitor]}"}
     with served(settings) as server, httpx.Client(base_url=server.base_url, trust_env=False, timeout=600) as http:
         http.get("/v1/me", headers=signed).raise_for_status()
-        before = _peak(str(server.pid))
+        before = machine.peak_megabytes(server.pid)
         http.get(path, headers=signed).raise_for_status()
-        grown = _peak(str(server.pid)) - before
+        grown = machine.peak_megabytes(server.pid) - before
         started = time.perf_counter()
         http.get(path, headers=signed).raise_for_status()
-        return time.perf_counter() - started, grown / 1024
+        return time.perf_counter() - started, grown
 
 
 def main() -> None:

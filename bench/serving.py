@@ -15,6 +15,7 @@ import httpx
 from sqlalchemy import create_engine, make_url, text
 
 from app.settings import Settings
+from app.web.connection import HTTP, LOOP
 from bench import machine
 from tests.postgres import as_server
 from tests.server import free_port
@@ -87,14 +88,7 @@ def served(settings: Settings, workers: int = 1) -> Iterator[Server]:
     """The registry and its floors in one process, so that both meet the same noise; parsed as `registry serve` does."""
     given = settings.model_dump(exclude_none=True)
     environment = {f"REGISTRY_{name.upper()}": str(value) for name, value in given.items()}
-    options = (
-        "--http",
-        "app.web.connection:Connection",
-        "--loop",
-        "app.web.connection:Loop",
-        "--workers",
-        str(workers),
-    )
+    options = ("--http", HTTP, "--loop", LOOP, "--workers", str(workers))
     with answering("bench.floor:create_floor", environment, *options) as server:
         yield server
 

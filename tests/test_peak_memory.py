@@ -1,19 +1,14 @@
 """What a long upload takes of the server's memory."""
 
 import json
-from pathlib import Path
 from uuid import uuid4
 
+from bench.machine import peak_megabytes
 from tests.hostile import live_study
 from tests.server import LiveServer
 
 MEGABYTES = 30
 """Above what a short upload took: 5,000 lines have 1 MB, their results another, and no more than a batch is in work."""
-
-
-def peak(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def test_a_long_upload_is_worked_through_in_batches(live_server: LiveServer) -> None:
@@ -34,6 +29,6 @@ def test_a_long_upload_is_worked_through_in_batches(live_server: LiveServer) -> 
             assert answer.status_code == 200, answer.text[:500]
 
         upload(lines(people[0], 1, 501))
-        before = peak(live_server.process.pid)
+        before = peak_megabytes(live_server.process.pid)
         upload(b"".join(lines(person, 1, 1001) for person in people[1:]))
-        assert peak(live_server.process.pid) - before < MEGABYTES
+        assert peak_megabytes(live_server.process.pid) - before < MEGABYTES

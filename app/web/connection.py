@@ -15,6 +15,9 @@ milliseconds apart, no less."""
 SECONDS_WITHOUT = 1.0
 """After the machine had nothing left for another connection; asyncio's own."""
 
+HTTP, LOOP = f"{__name__}:Connection", f"{__name__}:Loop"
+"""As uvicorn is told of both, by whoever serves the registry."""
+
 Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
 
