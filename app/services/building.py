@@ -32,12 +32,9 @@ from app.models.extract import (
     ExtractFile,
     ExtractProfile,
     ExtractStatus,
-    ExtractSubject,
 )
 from app.models.notification import EventType, SubjectType
-from app.models.participant import Participant
 from app.models.study import Study
-from app.models.visit import Visit
 from app.privacy.profile import PROFILES
 from app.security.keys import Keyring
 from app.services import as_at
@@ -45,10 +42,10 @@ from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
 from app.services.extract_ends import end
 from app.services.extract_rows import ExtractRows
-from app.services.extract_sql import of_subject, selected, unhurried
+from app.services.extract_sql import unhurried
 from app.services.outbox import tell
 from app.services.reading import Pieces, Readers
-from app.services.studies import protocol_of, sites_of
+from app.services.studies import sites_of
 
 log = structlog.get_logger()
 LEASE = timedelta(seconds=60)
@@ -217,18 +214,9 @@ def _reading(database: Database, extract: Extract) -> Iterator[Session]:
 
 
 def _rows(readers: Readers, extract: Extract) -> AggregateRows | ExtractRows:
-    session = readers.sessions[0]
     if extract.profile == ExtractProfile.aggregate:
-        return AggregateRows(session, extract.id)
-    versions = {
-        version
-        for table in (Participant, Visit)
-        for version in session.execute(
-            selected(table.protocol_version_id).join(ExtractSubject, of_subject(extract.id, table)).distinct()
-        ).scalars()
-    }
-    protocols = {version: protocol_of(session, version) for version in sorted(versions - {None})}
-    return ExtractRows(readers, extract.id, extract.profile, protocols)
+        return AggregateRows(readers.sessions[0], extract.id)
+    return ExtractRows(readers, extract.id, extract.profile)
 
 
 SAME = "the same rows"

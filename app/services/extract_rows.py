@@ -33,6 +33,7 @@ from app.services.extract_sql import (
     study_day,
 )
 from app.services.reading import Pieces, Readers
+from app.services.studies import protocol_of
 
 STRETCH = 250
 """People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
@@ -42,14 +43,11 @@ _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SU
 
 
 class ExtractRows:
-    """The statements of one extract, whose people go by `protocols` (by the id of the version)."""
+    """The statements of one extract."""
 
-    def __init__(
-        self, readers: Readers, extract_id: UUID, profile: ExtractProfile, protocols: Mapping[int, Protocol]
-    ) -> None:
-        self._readers, self._id, self._profile, self._protocols = readers, extract_id, PROFILES[profile], protocols
+    def __init__(self, readers: Readers, extract_id: UUID, profile: ExtractProfile) -> None:
+        self._readers, self._id, self._profile = readers, extract_id, PROFILES[profile]
         self._dialect = readers.sessions[0].get_bind().dialect
-        self._timing = Timing(self._dialect, protocols)
 
     def csv(self, file: str, columns: Sequence[Column]) -> Pieces:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
@@ -64,6 +62,24 @@ class ExtractRows:
         people = STRETCH + as_at.touched(session) // 10  # each statement has all that was touched to read first
         ends = stretches(session, self._id, people)
         return extract_csv.Stretches(people_of_stretch(self._id), ends)
+
+    @cached_property
+    def _protocols(self) -> Mapping[int, Protocol]:
+        """By which its people go and visits were recorded, by the id of the version. All of both is read for it, so
+        only where days become classes."""
+        session = self._readers.sessions[0]
+        versions = {
+            version
+            for table in (Participant, Visit)
+            for version in session.execute(
+                selected(table.protocol_version_id).join(_SUBJECT, of_subject(self._id, table)).distinct()
+            ).scalars()
+        }
+        return {version: protocol_of(session, version) for version in sorted(versions - {None})}
+
+    @cached_property
+    def _timing(self) -> Timing:
+        return Timing(self._dialect, self._protocols)
 
     @property
     def _open(self) -> bool:
@@ -125,16 +141,27 @@ class ExtractRows:
 
     def adverse_events(self) -> Rows:
         event = AdverseEvent
-        dosing = frozenset(code for protocol in self._protocols.values() for code in protocol.exposure)
-        onset = study_day(full_onset()).label("onset_day") if self._open else since_dose(dosing).label("onset")
         statement = selected(
-            *(_SUBJECT.subject, self._term(event.soc), self._term(event.pt), onset, event.severity, self._serious()),
+            *(
+                _SUBJECT.subject,
+                self._term(event.soc),
+                self._term(event.pt),
+                self._onset(),
+                event.severity,
+                self._serious(),
+            ),
             *(event.relatedness_drug, event.relatedness_therapy),
             *(self._code(event.action_taken), self._code(event.outcome), event.expected),
             self._code(event.special_interest),
         ).join(event, of_subject(self._id, event))
         ordered = (bytewise(one) if isinstance(one.type, String) else one for one in statement.selected_columns)
         return statement.order_by(*(one.nulls_first() for one in ordered))
+
+    def _onset(self) -> Any:
+        if self._open:
+            return study_day(full_onset()).label("onset_day")
+        dosing = frozenset(code for protocol in self._protocols.values() for code in protocol.exposure)
+        return since_dose(dosing).label("onset")
 
     def _term(self, term: Any) -> Any:
         return self._common(AdverseEvent, term).label(term.key)
