@@ -78,7 +78,7 @@ def _decided(
     writes.add(AdverseEvent, row)
     rule_queries.raise_for_new(session, writes, AdverseEvent, row)
     if row["serious"]:
-        note(session, writes, EventType.adverse_event_serious, person.site_id, SubjectType.adverse_event, row["id"])
+        note(session, writes, EventType.adverse_event_serious, person.site_id, SubjectType.adverse_event, [row["id"]])
     event = audit.recorded("adverse-event:reported", AdverseEvent, row, row["id"])
     writes.remember(actor.account_id, person.site_id, event)
     return _read({**row, "reported_at": None}, person.place), writes

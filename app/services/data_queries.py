@@ -1,7 +1,6 @@
 """Data queries of people: raised by monitors, answered by sites, closed by monitors."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +32,7 @@ from app.models.data_query_shapes import (
 from app.services.history import names_of
 from app.services.query_steps import opened, step
 from app.services.query_subjects import site_of_subject
+from app.writing import Writes, store
 
 
 class QueryTransitionImpossible(Conflict):
@@ -46,7 +46,7 @@ class DataQueriesRefused(Invalid):
 def raise_query(session: Session, actor: Actor, asked: DataQueryCreate) -> tuple[DataQueryDetail, int]:
     """Ask about a record; also gives the site's key. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
     row = _stored(session, actor, asked, site_of_subject(session, actor, asked))
-    audit.append(session, str(actor.account_id), row.site_id, [opened(session, row)])
+    _ask(session, [row])
     return _detail(session, actor, row), row.site_id
 
 
@@ -59,9 +59,7 @@ def raise_queries(session: Session, actor: Actor, asked: Sequence[DataQueryCreat
         absent = any(isinstance(error, NotVisible) for error in refused.values())
         raise (NotFound if absent else DataQueriesRefused)(*faults)
     rows = [_stored(session, actor, one, site_id) for one, site_id in zip(asked, sites, strict=True)]
-    by_site = sorted(rows, key=lambda row: row.site_id)  # chains are locked in one order everywhere
-    for site_id, those in groupby(by_site, key=lambda row: row.site_id):
-        audit.append(session, str(actor.account_id), site_id, [opened(session, row) for row in those])
+    _ask(session, rows)
     return [_read(values(row), actor.places[row.site_id]) for row in rows]
 
 
@@ -97,6 +95,12 @@ def _stored(session: Session, actor: Actor, asked: DataQueryCreate, site_id: int
     session.add(row)
     session.flush()
     return row
+
+
+def _ask(session: Session, rows: Iterable[DataQuery]) -> None:
+    writes = Writes()
+    opened(session, writes, [values(row) for row in rows])
+    store(session, writes)
 
 
 def answer_query(session: Session, actor: Actor, query_id: UUID, body: DataQueryAnswer) -> tuple[DataQueryDetail, int]:

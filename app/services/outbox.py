@@ -43,19 +43,26 @@ def tell(
 def tell_at(session: Session, event: EventType, site_id: int, subject_type: SubjectType, subject_id: UUID) -> None:
     """`tell` of something at one site."""
     writes = Writes()
-    note(session, writes, event, site_id, subject_type, subject_id)
+    note(session, writes, event, site_id, subject_type, [subject_id])
     store(session, writes)
 
 
 def note(
-    session: Session, writes: Writes, event: EventType, site_id: int, subject_type: SubjectType, subject_id: UUID
+    session: Session,
+    writes: Writes,
+    event: EventType,
+    site_id: int,
+    subject_type: SubjectType,
+    subjects: Sequence[UUID],
 ) -> None:
-    """Have it told with what is going to be stored."""
+    """Have it told of each subject, with what is going to be stored."""
     study_id = session.get_one(Site, site_id).study_id
-    noted = {"site_id": site_id, "study_id": study_id, "subject_type": subject_type, "subject_id": subject_id}
-    row = new_row(Notification, {"type": event, **noted})
-    writes.add(Notification, row)
-    writes.add(Delivery, *_deliveries(row["id"], _subscribed(session, event, site_id, study_id)))
+    subscribed = _subscribed(session, event, site_id, study_id)
+    noted = {"type": event, "site_id": site_id, "study_id": study_id, "subject_type": subject_type}
+    for subject_id in subjects:
+        row = new_row(Notification, {**noted, "subject_id": subject_id})
+        writes.add(Notification, row)
+        writes.add(Delivery, *_deliveries(row["id"], subscribed))
 
 
 def _subscribed(session: Session, event: EventType, site_id: int | None, study_id: int) -> list[UUID]:

@@ -1,6 +1,7 @@
 """What happens to a data query, by people and by rules alike: a message, a change of state, an audit event."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -8,10 +9,11 @@ from uuid import UUID
 from sqlmodel import Session
 
 from app import audit
-from app.models.base import now
+from app.models.base import new_row, now
 from app.models.data_query import DataQuery, DataQueryMessage, MessageKind, QueryState
 from app.models.notification import EventType, SubjectType
-from app.services.outbox import tell_at
+from app.services.outbox import note, tell_at
+from app.writing import Writes
 
 _ENDED = frozenset({QueryState.closed, QueryState.cancelled})
 _TOLD: Mapping[MessageKind, EventType] = {
@@ -20,11 +22,19 @@ _TOLD: Mapping[MessageKind, EventType] = {
 }
 
 
-def opened(session: Session, row: DataQuery) -> audit.Event:
-    """The question itself, as the first message. The row is stored already."""
-    _say(session, row, MessageKind.opened, row.text, row.opened_by)
-    tell_at(session, EventType.data_query_opened, row.site_id, SubjectType.data_query, row.id)
-    return audit.created("data-query:opened", row, row.id)
+def opened(session: Session, writes: Writes, queries: Sequence[Mapping[str, Any]]) -> None:
+    """What each question says first, told to whoever subscribed, and remembered. The rows of DataQuery are stored
+    already, or with these writes."""
+    at_site: dict[int, list[UUID]] = defaultdict(list)
+    for query in queries:
+        said = {"site_id": query["site_id"], "query_id": query["id"], "number": 1, "kind": MessageKind.opened}
+        said |= {"author": query["opened_by"], "at": query["opened_at"], "text": query["text"]}
+        writes.add(DataQueryMessage, new_row(DataQueryMessage, said))
+        event = audit.recorded("data-query:opened", DataQuery, query, query["id"])
+        writes.remember(query["opened_by"] or audit.SYSTEM, query["site_id"], event)
+        at_site[query["site_id"]].append(query["id"])
+    for site_id, ids in at_site.items():
+        note(session, writes, EventType.data_query_opened, site_id, SubjectType.data_query, ids)
 
 
 def step(

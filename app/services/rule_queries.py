@@ -5,7 +5,6 @@ closed or cancelled stays so while the reason stands.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -14,24 +13,20 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.models.adverse_event import AdverseEvent
-from app.models.base import from_json, new_row, now, table_of, values
+from app.models.base import from_json, new_row, now, table_of
 from app.models.data_query import (
     PENDING,
     DataQuery,
-    DataQueryMessage,
     MessageKind,
     QueryOrigin,
     QueryState,
     SubjectType,
 )
 from app.models.dosing_session import DosingSession
-from app.models.notification import EventType
-from app.models.notification import SubjectType as Told
 from app.models.participant import Participant
 from app.models.visit import Visit
-from app.services.outbox import note
 from app.services.query_steps import opened, step
-from app.writing import Writes
+from app.writing import Writes, store
 
 _QUERIES = table_of(DataQuery)
 _TYPES: Mapping[type, SubjectType] = {
@@ -126,42 +121,35 @@ def raise_for_new(
     session: Session, writes: Writes, model: type[AdverseEvent | Participant | Visit], row: Mapping[str, Any]
 ) -> None:
     """Add the queries about a record that is going to be stored with them. Nobody can have asked about it before."""
-    for doubt in doubts_of(_TYPES[model], row["pid"], row.get("id"), from_json(row["findings"])):
-        query = new_row(DataQuery, _query(row["site_id"], doubt, now()))
-        said = {"site_id": row["site_id"], "query_id": query["id"], "number": 1, "kind": MessageKind.opened}
-        writes.add(DataQuery, query)
-        writes.add(
-            DataQueryMessage, new_row(DataQueryMessage, {**said, "at": query["opened_at"], "text": doubt.message})
-        )
-        note(session, writes, EventType.data_query_opened, row["site_id"], Told.data_query, query["id"])
-        event = audit.recorded("data-query:opened", DataQuery, query, query["id"])
-        writes.remember(audit.SYSTEM, row["site_id"], event)
+    doubts = doubts_of(_TYPES[model], row["pid"], row.get("id"), from_json(row["findings"]))
+    queries = [_query(row["site_id"], doubt) for doubt in doubts]
+    writes.add(DataQuery, *queries)
+    opened(session, writes, queries)
 
 
-def _query(site_id: int, doubt: Doubt, at: datetime) -> dict[str, Any]:
+def _query(site_id: int, doubt: Doubt) -> dict[str, Any]:
     asked = {name: value for name, value in doubt._asdict().items() if name not in {"message", "detail"}}
     by_rule = {"origin": QueryOrigin.rule, "rule_key": doubt.key, "rule_holds": True}
-    instants = dict.fromkeys(("opened_at", "open_since", "updated_at"), at)
-    return {"site_id": site_id, "text": doubt.message, **by_rule, **asked, **instants}
+    instants = dict.fromkeys(("opened_at", "open_since", "updated_at"), now())
+    return new_row(DataQuery, {"site_id": site_id, "text": doubt.message, **by_rule, **asked, **instants})
 
 
 def settle(session: Session, site_id: int, came: Iterable[Doubt], gone: Collection[str]) -> int:
     """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing."""
     found = {doubt.key: doubt for doubt in came}
-    events: list[audit.Event] = []
+    writes = Writes()
     asked = sorted({*found, *gone})
     for start in range(0, len(asked), _AT_ONCE):
         keys = asked[start : start + _AT_ONCE]
-        known = {row.rule_key: row for row in _held(session, site_id, keys)}
-        for key in keys:
-            row, doubt = known.get(key), found.get(key)
-            if row is None:
-                events += _raised(session, site_id, doubt) if doubt else []
-            elif row.rule_holds != (doubt is not None):
-                events.append(_turned(session, row, doubt))
-    if events:
-        audit.append(session, audit.SYSTEM, site_id, events)
-    return len(events)
+        known = {str(row.rule_key): row for row in _held(session, site_id, keys)}
+        new = [_query(site_id, found[key]) for key in keys if key in found and key not in known]
+        opened(session, writes, _raised(session, new))
+        for key, row in known.items():
+            if row.rule_holds != (key in found):
+                writes.remember(audit.SYSTEM, site_id, _turned(session, row, found.get(key)))
+    if writes.told:
+        store(session, writes)
+    return len(writes.told[site_id])
 
 
 def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQuery]:
@@ -170,12 +158,14 @@ def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQ
     return session.exec(statement.order_by(col(DataQuery.rule_key)).with_for_update()).all()
 
 
-def _raised(session: Session, site_id: int, doubt: Doubt) -> list[audit.Event]:
-    """Nothing when another worker raised the same query a moment ago."""
-    row = DataQuery(**_query(site_id, doubt, now()))
+def _raised(session: Session, new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the new queries that no other worker raised a moment ago; they are stored."""
+    if not new:
+        return []
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    insert = dialect.insert(_QUERIES).values(values(row)).on_conflict_do_nothing().returning(_QUERIES.c.id)
-    return [opened(session, row)] if session.execute(insert).first() else []
+    insert = dialect.insert(_QUERIES).on_conflict_do_nothing().returning(_QUERIES.c.id)
+    stored = set(session.execute(insert, new).scalars())
+    return [query for query in new if query["id"] in stored]
 
 
 def _turned(session: Session, row: DataQuery, doubt: Doubt | None) -> audit.Event:

@@ -144,7 +144,7 @@ def _raised(
         }
         row = new_row(SafetySignal, given)
         writes.add(SafetySignal, row)
-        note(session, writes, EventType.safety_signal_raised, source.site_id, SubjectType.safety_signal, row["id"])
+        note(session, writes, EventType.safety_signal_raised, source.site_id, SubjectType.safety_signal, [row["id"]])
         events.append(audit.recorded("safety-signal:raised", SafetySignal, row, row["id"]))
     return events
 
