@@ -103,8 +103,8 @@ SHEEHAN = {"instrument": "SHEEHAN_SDS", "items": {"SDS_01": 7, "SDS_02": 8, "SDS
 def statements(database: Database, look: Callable[[Any, str, Any], None]) -> Iterator[None]:
     """Call `look` with each statement (its cursor, text and parameters) before the database gets it."""
 
-    def before(_connection: Any, cursor: Any, statement: str, given: Any, _context: Any, many: bool) -> None:
-        look(cursor, statement, given[0] if many else given)
+    def before(_connection: Any, cursor: Any, statement: str, given: Any, _context: Any, _many: bool) -> None:
+        look(cursor, statement, given[0] if isinstance(given, list) else given)
 
     event.listen(database.engine, "before_cursor_execute", before)
     try:

@@ -14,6 +14,7 @@ from app.models.base import now
 from app.models.data_query import DataQuery, QueryState
 from app.services import rules_over_time
 from tests.dosing_cases import a_session, path_of, vitals
+from tests.hot_requests import statements
 from tests.monitor_cases import an_event
 from tests.world import World, madrs
 
@@ -185,6 +186,20 @@ def forget(world: World) -> None:
         for row in session.execute(select(DataQuery).where(mine)).scalars():
             row.rule_key, row.rule_holds = f"forgotten:{row.id}", False
             row.state, row.closed_at = QueryState.closed, now()
+
+
+def test_a_pass_raises_many_queries_in_as_many_statements_as_one(world: World) -> None:
+    def made() -> int:
+        asked: list[str] = []
+        with statements(world.registry.served, lambda _cursor, text, _given: asked.append(text)):
+            assert refresh_site(world, date(2027, 1, 1)) > 0
+        return len(asked)
+
+    world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
+    of_one = made()
+    for _ in range(3):
+        world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
+    assert made() == of_one
 
 
 def test_two_workers_passing_at_once_raise_nothing_twice(world: World) -> None:
