@@ -181,6 +181,26 @@ def test_a_later_consent_gives_anew_what_was_taken_back(world: World) -> None:
     assert (twice.status_code, twice.json()["code"]) == (409, "consent_already_recorded")
 
 
+def test_a_form_of_before_that_is_recorded_late_does_not_give_anew_what_was_taken_back(world: World) -> None:
+    pid = under_amendment(world)
+    withdraw(world, pid, "sharing", "2025-02-01")
+    body = {"version": "2", "given_on": "2025-01-20", "scopes": ["main", "data_sharing"], "reason": "found later"}
+    late = world.staff_a.post(f"/v1/participants/{pid}/consents", body).json()
+    assert (late["scopes_today"], late["withdrawn_today"], subjects(world)) == (["main"], ["sharing"], 0)
+
+
+def test_what_holds_today_is_told_by_the_day_of_the_site(world: World) -> None:
+    pid = world.enrolled()
+    with world.registry.database.write() as session:
+        session.get_one(Site, world.site_ids["A"]).timezone = "Europe/Berlin"
+    withdraw(world, pid, "sharing", "2025-02-02")
+    held = []
+    for instant in ("2025-02-01T22:59Z", "2025-02-01T23:01Z"):  # midnight there is 23:00 UTC
+        with patch("app.services.consents.now", lambda at=instant: datetime.fromisoformat(at)):
+            held.append(world.monitor.get(f"/v1/participants/{pid}/consents").json()["scopes_today"])
+    assert held == [["data_sharing", "main"], ["main"]]
+
+
 def test_taking_back_the_identity_erases_the_sites_label_for_good(world: World) -> None:
     body = world.enrolment()
     pid = world.staff_a.post("/v1/participants", body).json()["pid"]

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.audit import HistoryList
-from app.models.base import now
 from app.models.course import (
     ConsentCreate,
     ConsentState,
@@ -67,7 +66,7 @@ def read_participant_history(pid: Pid, actor: Reader, session: ReadSession) -> H
 @router.get("/consents")
 def read_consents(pid: Pid, actor: Reader, session: ReadSession) -> ConsentState:
     """What was given and taken back, and what holds today."""
-    return consents.state(session, enrolled(session, actor, pid), now().date())
+    return consents.state(session, enrolled(session, actor, pid))
 
 
 @router.post("/consents", status_code=201, response_model=ConsentState)

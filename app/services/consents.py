@@ -27,8 +27,10 @@ from app.models.course import (
 from app.models.participant import Consent, ParticipantStatus
 from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
+from app.protocol.clocks import local_day
 from app.protocol.consent import ConsentScope, to_reconsent
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
+from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
 
 _CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
@@ -76,7 +78,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     subject = f"{row.pid}/{row.version}"
     event = audit.created("consent:recorded", row, subject, reason=body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
-    return state(session, person, body.given_on), row.site_id
+    return state(session, person), row.site_id
 
 
 def withdraw(
@@ -101,7 +103,7 @@ def withdraw(
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
     audit.append(session, str(actor.account_id), row.site_id, events)
-    return state(session, person, body.effective_on), row.site_id
+    return state(session, person), row.site_id
 
 
 class Given(NamedTuple):
@@ -194,8 +196,9 @@ def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:
     return sorted({one.consent for one in asked if one.consent is not None})
 
 
-def state(session: Session, person: Enrolled, on: date) -> ConsentState:
-    record = agreed(session, person)
+def state(session: Session, person: Enrolled) -> ConsentState:
+    """What was given and taken back, and what holds today at the site."""
+    record, on = agreed(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,
         consents=[_consent_read(one) for one in _consents(session, person)],

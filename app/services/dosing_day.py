@@ -17,7 +17,6 @@ from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome
 from app.models.participant import ParticipantStatus
-from app.models.study import Site
 from app.models.visit import HELD, Visit
 from app.protocol.clocks import local_day
 from app.protocol.consent import current_consent
@@ -26,6 +25,7 @@ from app.protocol.dosing_checks import DischargeFacts
 from app.protocol.vitals import CountedFrom, Vitals
 from app.services import consents, rule_queries
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
 
 
@@ -141,10 +141,6 @@ def follow_findings(session: Session, row: DosingSession) -> None:
         *(("/vitals", reading.id, from_json(reading.findings)) for reading in readings_of(session, row)),
     ]
     rule_queries.follow_session(session, row, parts)
-
-
-def zone_of(session: Session, site_id: int) -> ZoneInfo:
-    return ZoneInfo(session.get_one(Site, site_id).timezone)
 
 
 def doses_of(session: Session, row: DosingSession) -> Sequence[Dose]:

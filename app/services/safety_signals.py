@@ -8,7 +8,6 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy import Row
@@ -30,10 +29,10 @@ from app.models.safety_signal import (
     SignalSource,
     SignalState,
 )
-from app.models.study import ProtocolVersion, Site
+from app.models.study import ProtocolVersion
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.services.outbox import note
-from app.services.studies import protocol_of
+from app.services.studies import protocol_of, zone_of
 from app.writing import Writes, store
 
 
@@ -127,7 +126,7 @@ def _raised(
 ) -> list[audit.Event]:
     due, events = {rule.code: rule for rule in rules}, []
     for signal in signals:
-        at, zone = now(), ZoneInfo(session.get_one(Site, source.site_id).timezone)
+        at, zone = now(), zone_of(session, source.site_id)
         given = {
             "site_id": source.site_id,
             "pid": source.pid,

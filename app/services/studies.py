@@ -3,6 +3,7 @@
 import json
 from typing import Any
 from weakref import WeakKeyDictionary
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
@@ -53,6 +54,11 @@ def sites_of(session: Session, study_id: int) -> list[int]:
     """The keys of all sites of a study."""
     statement = select(Site.id).where(Site.study_id == study_id).order_by(col(Site.id))
     return [site_id for site_id in session.exec(statement) if site_id is not None]
+
+
+def zone_of(session: Session, site_id: int) -> ZoneInfo:
+    """The time zone by whose days a site lives."""
+    return ZoneInfo(session.get_one(Site, site_id).timezone)
 
 
 def site_by_code(session: Session, actor: Actor, study: str, site: str) -> Site:
