@@ -36,7 +36,7 @@ def part_of(
     digest = base64.b64encode(bytes.fromhex(sha256)).decode()
     common = {**headers, "ETag": tag, "Accept-Ranges": "bytes", "Repr-Digest": f"sha-256=:{digest}:"}
     found = _ONE.fullmatch(request.headers.get("range", ""))
-    if found is None or not (found[1] or found[2]) or request.headers.get("if-range", tag) != tag:
+    if found is None or not _is_a_part(found[1], found[2]) or request.headers.get("if-range", tag) != tag:
         start, end, status, place = 0, length, 200, {}
     else:
         start, end = _bounds(found[1], found[2], length)
@@ -46,6 +46,11 @@ def part_of(
     begun = first(start, end)
     parts = chain([begun], read(start + len(begun), end))
     return StreamingResponse(parts, status, {**common, **place, "Content-Length": str(end - start)}, media_type)
+
+
+def _is_a_part(first: str, last: str) -> bool:
+    """A part that ends before it begins is no part (section 14.1.1)."""
+    return int(first) <= int(last) if first and last else bool(first or last)
 
 
 def _bounds(first: str, last: str, length: int) -> tuple[int, int]:
