@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import product
 from statistics import mean, stdev
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -15,11 +16,14 @@ from httpx2 import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import audit
 from app.models.base import now
-from app.models.extract import Extract
+from app.models.extract import Extract, ExtractStatus
 from app.privacy import tables
 from app.privacy.lattice import K
 from app.privacy.tables import ALL, Declared
+from app.services import extract_ends
+from tests.conftest import BuildsAtOnce
 from tests.world import World, madrs
 
 Row = dict[str, str]
@@ -131,6 +135,19 @@ def test_two_publications_are_apart_in_people_and_in_time(world: World) -> None:
     assert approved(world, asked(world)).status_code == 201
     world.enrolled()
     assert approved(world, asked(world)).json()["code"] == "differencing_risk"
+
+
+def test_tables_that_were_never_built_hold_back_no_others(world: World) -> None:
+    for _ in range(K):
+        world.enrolled()
+    first = asked(world)
+    with patch.object(BuildsAtOnce, "wake"):
+        assert approved(world, first).status_code == 201
+    with world.registry.database.write() as session:
+        row = session.get_one(Extract, UUID(first.rpartition("/")[2]))
+        extract_ends.end(session, row, ExtractStatus.failed, audit.SYSTEM)
+    world.enrolled()
+    assert approved(world, asked(world)).status_code == 201
 
 
 def test_eleven_people_are_no_table(world: World) -> None:

@@ -16,7 +16,7 @@ from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
 from app.models.base import as_compared, now, table_of
 from app.models.course import Withdrawal, WithdrawalScope
-from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractSubject
+from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
 from app.models.participant import Consent, Participant
 from app.models.study import Site
 from app.models.visit import Visit
@@ -168,10 +168,12 @@ def _exact(person: Row[Any]) -> Class:
 
 
 def _released(session: Session, row: Extract) -> Sequence[Extract]:
-    """Other extracts of the same study and profile that somebody may hold, oldest first."""
+    """Other extracts of the same study and profile that somebody may hold or is about to, oldest first. One that failed
+    counts if it was built before: its manifest then names the rows."""
     same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
     others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
-    return session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at))).all()
+    found = session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at))).all()
+    return [one for one in found if one.status != ExtractStatus.failed or "row_content_sha256" in (one.manifest or "")]
 
 
 def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
