@@ -229,7 +229,7 @@ async def _once(
 
 def _path(request: Request) -> str:
     """With a pid as our own links spell it: who repeats a request may spell it as they do on paper."""
-    path, symbols = request.url.path, request.path_params.get("pid", "")
+    path, symbols = str(request.scope["path"]), request.path_params.get("pid", "")
     try:
         return path.replace(symbols, pid.display(pid.normalise(symbols)))
     except ValueError:  # there is none, or it is about to be refused
