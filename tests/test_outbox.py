@@ -47,14 +47,17 @@ def test_a_serious_event_is_told_and_an_ordinary_one_is_not(world: World) -> Non
     assert told(world, everything) == [("adverse_event.serious", UUID(event["id"]))]
 
 
-def test_an_event_that_becomes_serious_is_told_once(world: World) -> None:
+def test_each_time_an_event_comes_to_meet_a_further_criterion_is_told(world: World) -> None:
     everything = a_subscription(world)
     made = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
-    tag = made.headers["ETag"]
-    for criteria in ({"hospitalisation": True}, {"hospitalisation": True, "life_threatening": True}):
-        body = {"criteria": criteria, "reason": "admitted overnight"}
+    tag, counted = made.headers["ETag"], []
+    hospital, died = {"hospitalisation": True}, {"hospitalisation": True, "death": True}
+    for change in ({"criteria": hospital}, {"severity": "severe"}, {"criteria": died}, {"criteria": hospital}):
+        body = {**change, "reason": "the ward telephoned"}
         tag = world.staff_a.patch(made.headers["Location"], body, tag).headers["ETag"]
-    assert told(world, everything) == [("adverse_event.serious", UUID(made.json()["id"]))]
+        counted.append(len(told(world, everything)))
+    assert counted == [1, 1, 2, 2]
+    assert set(told(world, everything)) == {("adverse_event.serious", UUID(made.json()["id"]))}
 
 
 def test_an_approved_extract_is_told_and_a_refused_one_is_not(world: World) -> None:

@@ -2,14 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from httpx2 import Response
 
 import app.models.base
-from app.protocol.clocks import Clock, SusarKind
-from app.protocol.expedited import ClockState, EventFacts, clocks
 from tests.dosing_cases import REVIEW, a_signal
 from tests.monitor_cases import a_question, shown
 from tests.world import World
@@ -35,9 +32,9 @@ class Clockwork:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
     """`now` wherever a service looks at the clock."""
     work = Clockwork()
-    for module in ("adverse_events", "ae_lists", "ae_reviews", "monitoring", "sae_reports"):
-        monkeypatch.setattr(f"app.services.{module}.now", lambda: work.at)
-    monkeypatch.setattr("app.routers.sae.now", lambda: work.at)
+    services = ("adverse_events", "ae_lists", "ae_reviews", "monitoring", "sae_reports")
+    for module in ("audit", "routers.sae", "writing", *(f"services.{name}" for name in services)):
+        monkeypatch.setattr(f"app.{module}.now", lambda: work.at)
     monkeypatch.setattr(app.models.base, "now", lambda: work.at)
     return work
 
@@ -59,6 +56,13 @@ def amend(world: World, event: Response, **change: Any) -> Response:
     answer = world.staff_a.patch(path(event), {"reason": "typed wrongly", **change}, seen)
     assert answer.is_success, answer.text
     return answer
+
+
+def report(world: World, event: Response, kind: str = "initial", **more: Any) -> dict[str, Any]:
+    answer = world.staff_a.post(f"{path(event)}/reports", {"kind": kind, **more})
+    assert answer.status_code == 201, answer.text
+    read: dict[str, Any] = answer.json()
+    return read
 
 
 def running(world: World, event: Response) -> list[tuple[str, str]]:
@@ -117,15 +121,17 @@ def test_reports_are_numbered_in_order_and_keep_what_was_reported(world: World, 
     again = world.staff_a.post(reports, {"kind": "initial"})
     assert (again.status_code, again.json()["code"]) == (409, "initial_report_missing")
     assert world.staff_a.post(reports, {"kind": "final", **aware}).json()["number"] == 3
-    after = world.staff_a.post(reports, {"kind": "follow_up", **aware})
+    after = world.staff_a.post(reports, {"kind": "final", **aware})
     assert (after.status_code, after.json()["code"]) == (409, "reports_final")
+    assert world.staff_a.post(reports, {"kind": "follow_up", **aware}).json()["number"] == 4
     kept = world.monitor.get(reports).json()["items"]
     assert [(item["number"], item["kind"], item["event_version"]) for item in kept] == [
         (1, "initial", 1),
         (2, "follow_up", 2),
         (3, "final", 2),
+        (4, "follow_up", 2),
     ]
-    assert [item["content"]["severity"] for item in kept] == ["mild", "severe", "severe"]
+    assert [item["content"]["severity"] for item in kept] == ["mild", "severe", "severe", "severe"]
 
 
 def test_a_follow_up_runs_on_its_own_clock(world: World, clock: Clockwork) -> None:
@@ -213,6 +219,112 @@ def test_an_unexpected_suspected_serious_event_starts_the_authoritys_clock(
     assert (expected, "late") in running(world, event)
 
 
+def test_a_reaction_of_which_the_authority_knows_and_that_turns_fatal_has_seven_days_anew(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    reviews = f"{path(event)}/reviews"
+    report(world, event)
+    assert world.monitor.post(reviews, {"version": 1, **ASSESSED, "expected": False}).status_code == 201
+    clock.later(days=5)
+    told = {"kind": "authority_informed", "version": 1, "informed_at": shown(clock.at)}
+    assert world.monitor.post(reviews, told).status_code == 201
+    clock.later(days=15)
+    amend(world, event, criteria={"hospitalisation": True, "death": True}, outcome="fatal", end="2026-04-16")
+    report(world, event, "follow_up", aware_at=shown(clock.at))
+    states = dict(running(world, event))
+    assert (states["SUSAR-OTHER"], states["SUSAR-FATAL"]) == ("met", "running")
+    clock.later(days=8)
+    assert urgent(world, "overdue") == [event.json()["id"]]
+    assert world.monitor.post(reviews, {**told, "version": 2, "informed_at": shown(clock.at)}).status_code == 201
+    assert dict(running(world, event))["SUSAR-FATAL"] == "late"
+
+
+def test_what_the_site_suspects_the_sponsor_does_not_downgrade(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, relatedness_drug="probable")
+    unlikely = {**ASSESSED, "relatedness_drug": "not_related", "expected": False}
+    read = world.monitor.post(f"{path(event)}/reviews", {"version": 1, **unlikely}).json()
+    assert read["susar"] is True
+    assert ("SUSAR-OTHER", "running") in running(world, event)
+
+
+def test_a_suspected_event_counts_as_unexpected_until_somebody_has_assessed_it(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, relatedness_drug="possible")
+    assert [code for code, _ in running(world, event)] == ["SAE-REPORT"]  # the sponsor knows nothing of it yet
+    report(world, event)
+    assert ("SUSAR-OTHER", "running") in running(world, event)
+    clock.later(days=16)
+    assert urgent(world, "overdue") == [event.json()["id"]]
+    assert world.monitor.post(f"{path(event)}/reviews", {"version": 1, **ASSESSED, "expected": True}).is_success
+    assert [code for code, _ in running(world, event)] == ["SAE-REPORT"]
+
+
+def test_an_assessment_of_before_counts_when_the_event_becomes_serious(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, criteria={})
+    assert world.monitor.post(f"{path(event)}/reviews", {"version": 1, **ASSESSED, "expected": False}).is_success
+    clock.later(days=9)
+    amend(world, event, criteria={"life_threatening": True})
+    report(world, event)
+    assert ("SUSAR-FATAL", "running") in running(world, event)
+    clock.later(days=8)
+    assert urgent(world, "overdue") == [event.json()["id"]]
+
+
+def test_calling_an_event_serious_off_and_on_again_gains_no_time(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    clock.later(days=5)
+    amend(world, event, criteria={})
+    clock.later(minutes=1)
+    again = amend(world, event, criteria={"hospitalisation": True}).json()
+    assert again["due_at"] == event.json()["due_at"]
+    assert urgent(world, "overdue") == [event.json()["id"]]
+    refused = world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "late_reason_missing")
+    anew = amend(world, event, aware_at=shown(clock.at)).json()  # which is said, with its reason, in the trail
+    assert datetime.fromisoformat(anew["due_at"]) == clock.at + timedelta(hours=24)
+
+
+def test_a_late_report_stays_late_whatever_is_corrected_later(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    clock.later(days=2)
+    report(world, event, late_reason="The ward told us late")
+    amend(world, event, aware_at=shown(clock.at))
+    assert ("SAE-REPORT", "late") in running(world, event)
+
+
+def test_a_criterion_added_after_the_first_report_is_reported_within_a_day(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    clock.later(days=3)
+    amend(world, event, severity="severe")
+    assert running(world, event) == [("SAE-REPORT", "met")]
+    amend(world, event, criteria={"hospitalisation": True, "life_threatening": True})
+    assert ("FOLLOW-UP", "running") in running(world, event)
+    clock.later(hours=25)
+    assert urgent(world, "overdue") == [event.json()["id"]]
+    report(world, event, "follow_up", aware_at=shown(clock.at - timedelta(hours=25)), late_reason="A weekend")
+    assert ("FOLLOW-UP", "late") in running(world, event)
+    assert urgent(world, "overdue") == []
+
+
+def test_a_site_can_answer_a_monitor_about_an_event_that_is_not_serious(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, criteria={})
+    due_at = shown(clock.at + timedelta(days=2))
+    asked = {"kind": "information_request", "version": 1, "comment": "Was it overnight?", "due_at": due_at}
+    assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
+    clock.later(days=1)
+    assert datetime.fromisoformat(report(world, event)["due_at"]) == clock.at + timedelta(days=1)
+    assert running(world, event) == [("SAE-REPORT", "met"), ("INFORMATION", "met")]
+
+
+def test_nobody_was_informed_before_the_event_began(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, onset="2026-03-20")
+    told = {"kind": "authority_informed", "version": 1, "informed_at": "2025-03-27T12:00:00Z"}
+    refused = world.monitor.post(f"{path(event)}/reviews", told)
+    assert (refused.status_code, refused.json()["code"]) == (422, "informed_too_early")
+    assert refused.json()["errors"][0]["pointer"] == "/informed_at"
+
+
 def test_a_review_speaks_of_the_version_that_was_seen(world: World, clock: Clockwork) -> None:
     event = serious(world, clock)
     amend(world, event, severity="severe")
@@ -264,34 +376,3 @@ def test_the_summary_shows_signals_and_data_queries_that_wait(world: World) -> N
     assert world.staff_a.post(f"/v1/safety-signals/{signal['id']}/review", REVIEW).status_code == 201
     read = world.monitor.get("/v1/monitoring/summary", study=world.study).json()
     assert (read["safety_signals"], read["sites"][0]["safety_signals_open"]) == ([], 0)
-
-
-AE_SUSAR = Clock(
-    code="S7",
-    label="x",
-    starts="sponsor_informed",
-    event=SusarKind.fatal_or_life_threatening,
-    calendar_days=7,
-    source="t",
-)
-
-
-def facts(**changes: Any) -> EventFacts:
-    base = EventFacts(NOON, NOON + timedelta(hours=24), (), (), None, True, None)
-    return base._replace(**changes)
-
-
-def test_calendar_days_end_with_the_sites_day_whatever_its_clocks_did() -> None:
-    susar = facts(reported=(NOON,), susar_since=NOON + timedelta(days=1))
-    _, authority = clocks(susar, [AE_SUSAR], ZoneInfo("Europe/Berlin"))
-    # Day 0 is Friday 27 March; day 7 is Friday 3 April, over at midnight summer time.
-    assert authority.due_at == datetime(2026, 4, 3, 22, tzinfo=UTC)
-    _, in_utc = clocks(susar, [AE_SUSAR], ZoneInfo("UTC"))
-    assert in_utc.due_at == datetime(2026, 4, 4, 0, tzinfo=UTC)
-
-
-def test_what_comes_exactly_at_its_time_is_in_time() -> None:
-    (first,) = clocks(facts(reported=(NOON + timedelta(hours=24),)), [], ZoneInfo("UTC"))
-    assert first.state(NOON) is ClockState.met
-    (late,) = clocks(facts(reported=(NOON + timedelta(hours=24, microseconds=1),)), [], ZoneInfo("UTC"))
-    assert late.state(NOON) is ClockState.late

@@ -13,7 +13,7 @@ from app.protocol.expedited import ClockState
 
 class ClockRead(Answer):
     code: str
-    """`SAE-REPORT`, `INFORMATION`, or a clock of the protocol."""
+    """`SAE-REPORT`, `FOLLOW-UP`, `INFORMATION`, or a clock of the protocol."""
 
     started_at: InstantShown
     due_at: InstantShown

@@ -1,15 +1,23 @@
-"""The clocks of one serious adverse event: what is due to whom, by when, and when it was met."""
+"""The clocks of one serious adverse event: what is due to whom, by when, and when it was met.
+
+They follow from what was recorded and when, so that no correction makes a clock unsaid: a site's clock from what its
+versions said, the sponsor's from what its monitors could know, by a report or a review.
+"""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from app.protocol.clocks import Clock, SusarKind
 
-FIRST_REPORT, INFORMATION = "SAE-REPORT", "INFORMATION"
-"""Codes of the two clocks that every study has: the first report, and the answer to a request for information."""
+FIRST_REPORT, FOLLOW_UP, INFORMATION = "SAE-REPORT", "FOLLOW-UP", "INFORMATION"
+"""Codes of the clocks that every study has: the first report, the one that tells of a further criterion, and the answer
+to a request for information."""
+
+_FATAL_OR_LIFE_THREATENING = frozenset({"death", "life_threatening"})
 
 
 class ClockState(StrEnum):
@@ -34,37 +42,132 @@ class RunningClock(NamedTuple):
         return ClockState.overdue if at > self.due_at else ClockState.running
 
 
+class Said(NamedTuple):
+    """What one version of an event says."""
+
+    version: int
+    at: datetime
+    aware_at: datetime | None
+    criteria: frozenset[str]
+    """Of seriousness; none: it is not serious."""
+
+    suspected: bool
+    """The site holds a causal relationship with the drug to be at least possible."""
+
+    expected: bool | None
+
+    @property
+    def critical(self) -> bool:
+        """Fatal or life-threatening."""
+        return not self.criteria.isdisjoint(_FATAL_OR_LIFE_THREATENING)
+
+
+class Report(NamedTuple):
+    """The site told the sponsor of a version."""
+
+    version: int
+    at: datetime
+    due_at: datetime
+
+
+class Review(NamedTuple):
+    """A monitor looked at a version, on behalf of the sponsor."""
+
+    version: int
+    at: datetime
+    suspected: bool | None = None
+    """With `expected` the sponsor's assessment; None: it is none."""
+
+    expected: bool | None = None
+    answer_until: datetime | None = None
+    """Information was asked for."""
+
+    informed_at: datetime | None = None
+    """The authority was told of this version."""
+
+
 class EventFacts(NamedTuple):
-    """What the clocks of an event hang on. Reports and requests are moments, oldest first."""
+    """What the clocks of an event hang on, each oldest first."""
 
-    started_at: datetime
     due_at: datetime | None
-    """None for an event that is not serious (any more): no first report is due."""
+    """Of the first report; None for an event that is not serious (any more)."""
 
-    reported: tuple[datetime, ...]
-    requests: tuple[tuple[datetime, datetime], ...]
-    """Requests for information: when asked, and by when."""
+    within: timedelta
+    """How soon a site reports, by the protocol."""
 
-    susar_since: datetime | None
-    """When the last assessment called it a suspected unexpected serious adverse reaction; None: it did not."""
+    said: tuple[Said, ...]
+    """Never empty."""
 
-    fatal_or_life_threatening: bool
-    authority_informed: datetime | None
+    reports: tuple[Report, ...] = ()
+    reviews: tuple[Review, ...] = ()
+
+    def as_of(self, version: int) -> Said:
+        return next((one for one in reversed(self.said) if one.version <= version), self.said[0])
 
 
 def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
-    """Every clock of the event. The sponsor is informed by the first report, or, where an assessment came before any
-    report, by that (Regulation (EU) 536/2014, article 42(2); 21 CFR 312.32(c): from the sponsor's knowledge)."""
-    first = facts.reported[0] if facts.reported else None
-    if facts.due_at is not None:
-        yield RunningClock(FIRST_REPORT, facts.started_at, facts.due_at, first)
-    for asked_at, due_at in facts.requests:
-        answered = next((at for at in facts.reported if at >= asked_at), None)
-        yield RunningClock(INFORMATION, asked_at, due_at, answered)
-    if facts.susar_since is None:
+    """Every clock of the event."""
+    first = facts.reports[0] if facts.reports else None
+    due_at = first.due_at if first else facts.due_at
+    if due_at is not None:
+        yield RunningClock(FIRST_REPORT, due_at - facts.within, due_at, first.at if first else None)
+    yield from _follow_ups(facts)
+    for review in facts.reviews:
+        if review.answer_until is not None:
+            answered = next((report.at for report in facts.reports if report.at >= review.at), None)
+            yield RunningClock(INFORMATION, review.at, review.answer_until, answered)
+    yield from _to_the_authority(facts, expedited, zone)
+
+
+def _follow_ups(facts: EventFacts) -> Iterator[RunningClock]:
+    """A criterion that was added after the first report, and that still holds, is reported within the same time: the
+    sponsor's own clock hangs on it (Regulation (EU) 536/2014, articles 41(2) and 42(2)(c))."""
+    for before, said in pairwise(facts.said):
+        added = said.criteria - before.criteria
+        if facts.reports and said.version > facts.reports[0].version and added & facts.said[-1].criteria:
+            told = said.aware_at if said.aware_at is not None and said.aware_at != before.aware_at else said.at
+            met_at = next((report.at for report in facts.reports if report.version >= said.version), None)
+            yield RunningClock(FOLLOW_UP, told, told + facts.within, met_at)
+
+
+def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
+    """A suspected unexpected serious adverse reaction: 15 days from the sponsor's awareness of it, 7 if it is fatal or
+    life-threatening, and where it turned out to be so later, 7 from the awareness of that (Regulation (EU) 536/2014,
+    article 42(2)(a) to (c); 21 CFR 312.32(c))."""
+    since, critical_since = _known(facts)
+    if since is None:
         return
-    kind = SusarKind.fatal_or_life_threatening if facts.fatal_or_life_threatening else SusarKind.other
-    started = min(first or facts.susar_since, facts.susar_since)
     for clock in expedited:
-        if clock.event == kind:
-            yield RunningClock(clock.code, started, clock.due_at(started, zone), facts.authority_informed)
+        fatal = clock.event == SusarKind.fatal_or_life_threatening
+        if clock.event is None or (fatal and critical_since is None) or (not fatal and critical_since == since):
+            continue
+        started = critical_since if fatal and critical_since else since
+        told = [one.informed_at for one in facts.reviews if one.informed_at is not None and one.at >= started]
+        yield RunningClock(clock.code, started, clock.due_at(started, zone), min(told, default=None))
+
+
+def _known(facts: EventFacts) -> tuple[datetime | None, datetime | None]:
+    """Since when the sponsor has known of such a reaction without a break, and since when that it is fatal or
+    life-threatening. What a site corrected since counts once a report or a review has seen it."""
+    since = critical_since = None
+    seen: list[Report | Review] = [*facts.reports, *facts.reviews]
+    for one in sorted(seen, key=lambda one: one.at):
+        said = facts.as_of(one.version)
+        if not said.criteria or not _unexpected_reaction(facts, said, one.at):
+            since = critical_since = None
+            continue
+        since = since or one.at
+        critical_since = (critical_since or one.at) if said.critical else None
+    return since, critical_since
+
+
+def _unexpected_reaction(facts: EventFacts, said: Said, at: datetime) -> bool:
+    """Suspected by the site or by the sponsor, who does not downgrade what the site suspects (Regulation (EU) 536/2014,
+    annex III, 2.1), and not expected by the sponsor. The last assessment until then counts, before the first one that
+    one: the facts were known. Until anybody has assessed the event it counts as unexpected, unless the site holds it
+    to be expected."""
+    assessments = [review for review in facts.reviews if review.expected is not None]
+    if not assessments:
+        return said.suspected and said.expected is not True
+    counts = max((one for one in assessments if one.at <= at), key=lambda one: one.at, default=assessments[0])
+    return counts.expected is False and bool(counts.suspected or said.suspected)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,7 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
+from app.services.history import history_of
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
 from app.services.standing import Standing
@@ -87,7 +88,8 @@ def _decided(
 def amend_adverse_event(
     session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: AdverseEventAmend
 ) -> AdverseEventRead:
-    """Correct an event. One that becomes serious starts its clock now, or when `aware_at` of this correction says.
+    """Correct an event. One that becomes serious starts its clock now, or when `aware_at` of this correction says; one
+    that was serious before takes up the clock that it had.
 
     Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown.
     """
@@ -104,23 +106,34 @@ def amend_adverse_event(
     _require_listed(person.protocol, merged)
     require_unlocked(session, row.site_id, row.pid)
     before, was_serious, at = audit.snapshot(row), row.serious, now()
+    met = {name for name in CRITERIA if getattr(row, name)}
     for name, value in _columns(merged).items():
         setattr(row, name, value)
     if not row.serious:
         row.due_at = None
-    elif not was_serious or "aware_at" in differing:
-        started = merged.aware_at if "aware_at" in differing else at
-        row.due_at = (started or row.created_at) + sae_clock(person.protocol)
+    elif "aware_at" in differing:
+        row.due_at = (merged.aware_at or row.created_at) + sae_clock(person.protocol)
+    elif not was_serious:
+        row.due_at = _due_before(session, row) or at + sae_clock(person.protocol)
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
     session.flush()
-    if row.serious and not was_serious:
+    if any(getattr(row, name) for name in set(CRITERIA) - met):
         tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return _read({**values(row), "reported_at": sent}, person.place)
+
+
+def _due_before(session: Session, row: AdverseEvent) -> datetime | None:
+    """The clock that an event had when it was called serious before. To call it off and on again gains no time."""
+    if row.downgraded_at is None:
+        return None
+    changes = history_of(session, row.site_id, "adverse_event", row.id)
+    stopped = (one.old for one in reversed(changes) if one.field == "due_at" and one.new is None)
+    return next((datetime.fromisoformat(str(due_at)) for due_at in stopped), None)
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:

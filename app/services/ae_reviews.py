@@ -7,13 +7,19 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, found, visible
-from app.errors import Conflict
+from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent, Relatedness
 from app.models.base import now
 from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, ReviewKind
+from app.protocol.clocks import local_day
+from app.services.studies import zone_of
 
 SUSPECTED = frozenset({Relatedness.possible, Relatedness.probable, Relatedness.definite})
 """A causal relationship is at least a reasonable possibility (ICH E2A, section II.A.2)."""
+
+
+class InformedTooEarly(Invalid):
+    """The authority cannot have been informed before the event began."""
 
 
 class EventMoved(Conflict):
@@ -21,11 +27,14 @@ class EventMoved(Conflict):
 
 
 def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
-    """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved."""
+    """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved, InformedTooEarly."""
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
     event = found(session.exec(statement.with_for_update()).first())
     if event.version != body.version:
         raise EventMoved
+    began, informed_at = event.onset_earliest, body.informed_at
+    if began and informed_at and local_day(informed_at, zone_of(session, event.site_id)) < began:
+        raise InformedTooEarly(Fault("/informed_at", "before_onset", "Lies before the onset of the event"))
     row = AeReview(
         site_id=event.site_id,
         adverse_event_id=event.id,
@@ -44,10 +53,12 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
 
 
 def _susar(event: AdverseEvent, body: AeReviewCreate) -> bool | None:
-    """Suspected, unexpected and serious (ICH E2A, sections II.A to II.C); None: nobody assessed."""
+    """Suspected by the site or by the sponsor, unexpected and serious (ICH E2A, sections II.A to II.C and III.A.1).
+    None: nobody assessed."""
     if body.kind is not ReviewKind.assessment:
         return None
-    return event.serious and body.expected is False and body.relatedness_drug in SUSPECTED
+    suspected = not SUSPECTED.isdisjoint({event.relatedness_drug, body.relatedness_drug})
+    return event.serious and body.expected is False and suspected
 
 
 def reviews_of(session: Session, event: Any) -> list[AeReview]:

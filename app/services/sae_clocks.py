@@ -1,56 +1,74 @@
 """The clocks of stored events, for one event and across sites."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, and_, or_, select
+from sqlalchemy import ColumnElement, Row, Table, and_, or_, select
 from sqlmodel import Session, col
 
+from app import audit
 from app.access import Actor, Rows, visible
-from app.models.adverse_event import AdverseEvent
+from app.models.adverse_event import CRITERIA, AdverseEvent
+from app.models.among import among
+from app.models.audit import AuditEntry
 from app.models.base import columns, table_of
 from app.models.participant import Participant
 from app.models.safety_report import AeReview, ReviewKind, SaeReport
 from app.models.study import Site
-from app.protocol.expedited import EventFacts, RunningClock, clocks
+from app.protocol.expedited import EventFacts, Report, Review, RunningClock, Said, clocks
+from app.services.ae_reviews import SUSPECTED
 from app.services.studies import protocol_of
 
 _EVENT, _REPORT, _REVIEW = table_of(AdverseEvent), table_of(SaeReport), table_of(AeReview)
 
 
 def with_open_clocks(actor: Actor, site_ids: Sequence[int]) -> Rows:
-    """Events that may have an open clock: serious ones without a report, those asked about, and those assessed as
-    unexpected reactions. Narrowed to what exists for the actor."""
-    reported = _same_event(_REPORT)
-    followed = or_(_REVIEW.c.kind == ReviewKind.information_request, _REVIEW.c.susar)
+    """Events that may have an open clock: serious ones whose present version was not reported, those asked about, and
+    those that are, or until somebody assesses them may be, unexpected reactions. Narrowed to what exists for the
+    actor."""
+    reported_as_it_is = _any(_REPORT, _REPORT.c.event_version >= _EVENT.c.version)
+    suspected = _EVENT.c.relatedness_drug.in_(SUSPECTED) & _EVENT.c.expected.is_not(True)
+    known = _any(_REPORT) | (_EVENT.c.serious & _any(_REVIEW))
     statement = visible(select(*columns(AdverseEvent)), actor).where(
         _EVENT.c.site_id.in_(site_ids),
         or_(
-            and_(_EVENT.c.serious, ~select(1).where(reported).correlate(_EVENT).exists()),
-            select(1).where(_same_event(_REVIEW), followed).correlate(_EVENT).exists(),
+            and_(_EVENT.c.serious, ~reported_as_it_is),
+            _any(_REVIEW, _REVIEW.c.kind == ReviewKind.information_request),
+            _any(_REVIEW, _REVIEW.c.expected.is_(False)),
+            and_(suspected, known, ~_any(_REVIEW, _REVIEW.c.kind == ReviewKind.assessment)),
         ),
     )
     return statement.order_by(_EVENT.c.due_at, _EVENT.c.id)
 
 
-def _same_event(table: Any) -> Any:
-    return and_(table.c.site_id == _EVENT.c.site_id, table.c.adverse_event_id == _EVENT.c.id)
+def _any(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether the event has one."""
+    of_event = and_(table.c.site_id == _EVENT.c.site_id, table.c.adverse_event_id == _EVENT.c.id)
+    return select(1).where(of_event, *conditions).correlate(_EVENT).exists()
 
 
 def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[RunningClock]]:
-    """The clocks of some events, in four queries however many they are."""
+    """The clocks of some events, in five queries however many they are."""
     reports = _by_event(session, _REPORT, events)
     reviews = _by_event(session, _REVIEW, events)
+    said = _said(session, events)
     zones = _zones(session, {event.site_id for event in events})
     versions = _protocol_versions(session, events)
     found = {}
     for event in events:
         safety = protocol_of(session, versions[event.site_id, event.pid]).safety
-        facts = _facts(event, timedelta(hours=safety.sae_report_hours), reports[event.id], reviews[event.id])
+        facts = EventFacts(
+            due_at=event.due_at,
+            within=timedelta(hours=safety.sae_report_hours),
+            said=tuple(said[event.id]),
+            reports=tuple(Report(one.event_version, one.submitted_at, one.due_at) for one in reports[event.id]),
+            reviews=tuple(_reviewed(one) for one in reviews[event.id]),
+        )
         found[event.id] = list(clocks(facts, safety.clocks, zones[event.site_id]))
     return found
 
@@ -77,17 +95,43 @@ def _protocol_versions(session: Session, events: Iterable[Row[Any]]) -> dict[tup
     return {(site_id, symbols): version for site_id, symbols, version in found}
 
 
-def _facts(event: Row[Any], hours: timedelta, reports: Sequence[Row[Any]], reviews: Sequence[Row[Any]]) -> EventFacts:
-    assessed = [review for review in reviews if review.kind == ReviewKind.assessment]
-    informed = [review.informed_at for review in reviews if review.kind == ReviewKind.authority_informed]
-    return EventFacts(
-        started_at=event.due_at - hours if event.due_at else event.created_at,
-        due_at=event.due_at,
-        reported=tuple(report.submitted_at for report in reports),
-        requests=tuple(
-            (review.reviewed_at, review.due_at) for review in reviews if review.kind == ReviewKind.information_request
-        ),
-        susar_since=assessed[-1].reviewed_at if assessed and assessed[-1].susar else None,
-        fatal_or_life_threatening=event.death or event.life_threatening,
-        authority_informed=min(informed, default=None),
+def _reviewed(row: Row[Any]) -> Review:
+    assessed = row.kind == ReviewKind.assessment
+    return Review(
+        version=row.event_version,
+        at=row.reviewed_at,
+        suspected=row.relatedness_drug in SUSPECTED if assessed else None,
+        expected=row.expected,
+        answer_until=row.due_at,
+        informed_at=row.informed_at,
     )
+
+
+def _said(session: Session, events: Sequence[Row[Any]]) -> Mapping[UUID, list[Said]]:
+    """What each version of the events says, as the trail has it."""
+    entry, told = table_of(AuditEntry).c, defaultdict(list)
+    theirs = select(entry.subject_id, entry.subject_version, entry.at, entry.changes).where(
+        entry.site_id.in_({event.site_id for event in events}),
+        entry.subject_type == _EVENT.name,
+        among(entry.subject_id, "ids", [str(event.id) for event in events]),
+    )
+    for row in session.execute(theirs.order_by(entry.site_id, entry.seq)):
+        told[row.subject_id].append(row)
+    return {event.id: list(_versions(event, told[str(event.id)])) for event in events}
+
+
+def _versions(event: Row[Any], entries: Iterable[Row[Any]]) -> Iterator[Said]:
+    says = {name: audit.plain(event._mapping[name]) for name in _TOLD}
+    for entry in entries:
+        says |= {one["field"]: one["new"] for one in json.loads(entry.changes) if one["field"] in says}
+        yield Said(
+            version=entry.subject_version,
+            at=entry.at,
+            aware_at=datetime.fromisoformat(says["aware_at"]) if says["aware_at"] else None,
+            criteria=frozenset(name for name in CRITERIA if says[name]),
+            suspected=says["relatedness_drug"] in SUSPECTED,
+            expected=says["expected"],
+        )
+
+
+_TOLD = (*CRITERIA, "aware_at", "relatedness_drug", "expected")

@@ -13,11 +13,12 @@ from app.models.adverse_event import AdverseEvent
 from app.models.base import canonical_json, now
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
 from app.services.adverse_events import sae_clock
+from app.services.ae_reviews import reviews_of
 from app.services.participants import enrolled
 
 
 class EventNotSerious(Conflict):
-    """Only serious events are reported; this one meets no criterion."""
+    """Serious events are reported, and those about which a monitor asked; this one meets no criterion."""
 
 
 class InitialReportMissing(Conflict):
@@ -25,7 +26,7 @@ class InitialReportMissing(Conflict):
 
 
 class ReportsFinal(Conflict):
-    """The final report of this event was sent; nothing follows it."""
+    """The final report of this event was sent. What is learned later goes into a follow-up, and then a final one."""
 
 
 class LateReasonMissing(Invalid):
@@ -41,11 +42,14 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     event = found(session.exec(statement).first())
     earlier = reports_of(session, event)
-    _require_in_order(event, earlier, body)
+    asked = [one.due_at for one in reviews_of(session, event) if one.due_at is not None]
+    _require_in_order(event, earlier, body, asked=bool(asked))
     at = now()
     aware_at = body.aware_at or event.aware_at or event.created_at
-    clock = sae_clock(enrolled(session, actor, event.pid).protocol)
-    due_at = event.due_at if body.kind is ReportKind.initial and event.due_at else aware_at + clock
+    if body.kind is ReportKind.initial:
+        due_at = event.due_at or asked[-1]
+    else:
+        due_at = aware_at + sae_clock(enrolled(session, actor, event.pid).protocol)
     if at > due_at and body.late_reason is None:
         raise LateReasonMissing(Fault("/late_reason", "required", "Say why the report comes after its time"))
     row = SaeReport(
@@ -69,12 +73,12 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     return read(row), row.site_id
 
 
-def _require_in_order(event: AdverseEvent, earlier: list[SaeReport], body: SaeReportCreate) -> None:
-    if not event.serious and not earlier:
+def _require_in_order(event: AdverseEvent, earlier: list[SaeReport], body: SaeReportCreate, *, asked: bool) -> None:
+    if not (event.serious or earlier or asked):
         raise EventNotSerious
     if bool(earlier) == (body.kind is ReportKind.initial):
         raise InitialReportMissing
-    if earlier and earlier[-1].kind == ReportKind.final:
+    if earlier and earlier[-1].kind == body.kind == ReportKind.final:
         raise ReportsFinal
 
 
