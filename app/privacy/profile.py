@@ -54,7 +54,9 @@ text where they are defined: nobody types them. Those of the large tables are no
 
 class Treatment(StrEnum):
     as_stored = "as stored"
-    counted = "counts rounded to 5, of 1 to 10 hidden; means and SD of 12 people or more"
+    counted = (
+        "counts rounded to 5, of 1 to 10 hidden; means and SD of 12 people or more, the coarser the fewer they are"
+    )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
     common_term = f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
@@ -192,7 +194,7 @@ def _declared(name: str, label: str) -> Column:
 PROFILES: Mapping[ExtractProfile, Profile] = {
     ExtractProfile.aggregate: Profile(
         ExtractProfile.aggregate,
-        "1",
+        "2",
         {
             "tables.csv": (
                 _declared("table", "Table"),

@@ -1,7 +1,8 @@
 """The `aggregate` profile: tables that are declared here, never asked for by a filter.
 
 Cells of 1 to 10 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
-so that no cell follows from the others. Means and standard deviations stand on twelve people at least.
+so that no cell follows from the others. Means and standard deviations stand on twelve people at least, and are rounded
+so far that nobody's score follows from two publications, or from one and the rows of all others.
 """
 
 from collections import Counter, defaultdict
@@ -13,6 +14,7 @@ from app.privacy.lattice import K
 from app.privacy.risk import SMALL
 
 BASE = 5
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 ALL, NOT_GIVEN = "all", "not given"
 _BANDS = ((35, "LT35"), (55, "35-54"))
 
@@ -23,6 +25,8 @@ class Declared(NamedTuple):
     name: str
     row: str
     column: str | None = None
+    sensitive: bool = False
+    """Nobody may learn that all people of a column stand in one row."""
 
 
 COUNTS = (
@@ -30,8 +34,8 @@ COUNTS = (
     Declared("people_by_sex_and_age", "sex", "age"),
     Declared("people_by_race", "race"),
     Declared("people_by_country", "country"),
-    Declared("people_by_serious_event_and_arm", "serious_event", "planned_arm"),
-    Declared("people_by_worst_event_and_arm", "worst_event", "planned_arm"),
+    Declared("people_by_serious_event_and_arm", "serious_event", "planned_arm", sensitive=True),
+    Declared("people_by_worst_event_and_arm", "worst_event", "planned_arm", sensitive=True),
 )
 EVENTS, SCORES = "people_with_events_by_organ_class", "scores_by_visit"
 
@@ -70,9 +74,11 @@ def counts(table: Declared, people: Iterable[tuple[str, str]]) -> Iterator[Cell]
     for (row, column), number in there.items():
         for pair in {(row, ALL), (ALL, column), (ALL, ALL)}:
             margins[pair] += number
+    cells = {**there, **margins}
     for row in (*rows, ALL):
         for column in (*columns, ALL) if table.column else (ALL,):
-            yield _counted(table.name, row, column, (margins if ALL in (row, column) else there)[row, column])
+            whole = table.sensitive and any(cells.get((one, column)) == cells[ALL, column] for one in rows)
+            yield _counted(table.name, row, column, cells.get((row, column), 0), hidden=whole and row != ALL)
 
 
 def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
@@ -82,14 +88,15 @@ def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
             yield _counted(EVENTS, name, ALL, people)
 
 
-def _counted(table: str, row: str, column: str, number: int) -> Cell:
-    value = rounded(number)
+def _counted(table: str, row: str, column: str, number: int, *, hidden: bool = False) -> Cell:
+    value = None if hidden else rounded(number)
     return Cell(table, row, column, "people", value, value is None)
 
 
-def scores(visit: str, instrument: str, people: Mapping[float, int]) -> Iterator[Cell]:
-    """People, mean and standard deviation (n - 1) of a score at a visit, from how many have which value. The sums are
-    the same in any order, so that the figures come out again when the rows are read differently."""
+def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int]) -> Iterator[Cell]:
+    """People, mean and standard deviation (n - 1) of a score at a visit, from how many have which value; `reach` is the
+    score's highest value less its lowest. The sums are the same in any order, so that the figures come out again when
+    the rows are read differently."""
     number = sum(people.values())
     total = fsum(value * count for value, count in people.items())
     squares = fsum(value * value * count for value, count in people.items())
@@ -99,7 +106,20 @@ def scores(visit: str, instrument: str, people: Mapping[float, int]) -> Iterator
     mean = total / number if number else 0.0
     spread = sqrt(max(squares - number * mean * mean, 0.0) / (number - 1)) if number > 1 else 0.0
     for name, figure in (("mean", mean), ("sd", spread)):
-        yield Cell(SCORES, visit, instrument, name, round(figure, 1) if enough else None, not enough)
+        yield Cell(
+            SCORES, visit, instrument, name, _coarse(figure, step(reach, number)) if enough else None, not enough
+        )
+
+
+def step(reach: float, number: int) -> float:
+    """To what the mean of so many people is rounded: their sum then stays open by as much as one score can reach.
+    Chosen by the count as it is published, since it is seen."""
+    fewest = max(K, (rounded(number) or 0) - BASE // 2)
+    return next((one for one in STEPS if one * fewest >= reach), STEPS[-1])
+
+
+def _coarse(figure: float, to: float) -> float:
+    return round(to * round(figure / to), 1)
 
 
 def worst(severities: Iterable[tuple[str, str]]) -> dict[str, str]:

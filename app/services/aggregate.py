@@ -17,6 +17,7 @@ from app.models.visit import Visit
 from app.privacy import bundle, tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, Column
 from app.privacy.tables import NOT_GIVEN, Cell
+from app.protocol.instruments import instrument
 from app.services.extract_sql import of_subject, selected
 from app.services.reading import Pieces
 
@@ -86,5 +87,10 @@ class AggregateRows:
         )
         group = (col(Visit.visit_code), col(Outcome.instrument))
         found = self._session.execute(statement.group_by(*group, value).order_by(*group))
-        for (visit, instrument), rows in groupby(found, key=itemgetter(0, 1)):
-            yield from tables.scores(visit, instrument, {number: people for _, _, number, people in rows})
+        for (visit, code), rows in groupby(found, key=itemgetter(0, 1)):
+            yield from tables.scores(visit, code, _reach(code), {number: people for _, _, number, people in rows})
+
+
+def _reach(code: str) -> float:
+    lowest, highest = instrument(code).bounds("total")
+    return float(highest - lowest)

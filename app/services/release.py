@@ -25,7 +25,7 @@ from app.privacy.profile import PROFILES
 from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
 from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
-from app.privacy.tables import BASE
+from app.privacy.tables import rounded
 from app.protocol.definition import Protocol
 from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
@@ -54,8 +54,8 @@ class CohortEmpty(Invalid):
 
 
 class DifferencingRisk(Conflict):
-    """An earlier extract of the same organisation has almost the same people, so the few in which they differ could be
-    read from the two. Wait for more, or accept it with a reason."""
+    """An earlier extract, of the same organisation or of tables for everybody, has almost the same people, so what is
+    known of the few in which they differ could be read from the two. Wait for more, or accept it with a reason."""
 
 
 class KNotMet(Conflict):
@@ -107,19 +107,18 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
-    if row.profile == ExtractProfile.aggregate:
-        _require_apart(session, row, {person.pid for person in people})
-        rows = _rows(session, row, people, protocols, map(_exact, people), frozenset())
-        return Cohort(BASE * (len(people) // BASE), protocols, None, None, rows)
-    earlier = _held_by_same_organisation(session, row)
-    raw = [_raw(person) for person in people]
+    earlier, raw = _held_by_same_organisation(session, row), [_raw(person) for person in people]
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(earlier))
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
-    ledger = _ledger(session, earlier, {people[index].pid for index in kept}, accept_difference)
+    there = [people[index] for index in kept]
+    ledger = _ledger(session, row, {person.pid for person in there}, accept_difference)
+    if row.profile == ExtractProfile.aggregate:
+        rows = _rows(session, row, there, protocols, map(_exact, there), frozenset())
+        return Cohort(rounded(len(there)) or 0, protocols, None, None, rows)
     blanked = _all_serious(session, row.study_id, people, chosen)
     shown = [chosen.classes[index] for index in kept]
-    rows = _rows(session, row, [people[index] for index in kept], protocols, shown, blanked)
-    marks = fingerprints(session, row.study_id, {people[index].pid for index in kept})
+    rows = _rows(session, row, there, protocols, shown, blanked)
+    marks = fingerprints(session, row.study_id, {person.pid for person in there})
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger, marks)
     return Cohort(len(kept), protocols, report, chosen.levels, rows)
 
@@ -167,20 +166,27 @@ def _exact(person: Row[Any]) -> Class:
     return shown, person.sex, coded(person.race, RACES), person.country, person.status
 
 
-def _released(session: Session, row: Extract) -> Sequence[Extract]:
-    """Other extracts of the same study and profile that somebody may hold or is about to, oldest first. One that failed
-    counts if it was built before: its manifest then names the rows."""
-    same = (col(Extract.study_id) == row.study_id, col(Extract.profile) == row.profile)
+def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list[Extract]:
+    """Other extracts of the same study that somebody may hold or is about to, oldest first. One that failed counts if
+    it was built before: its manifest then names the rows."""
+    same = (col(Extract.study_id) == row.study_id, col(Extract.profile).in_(profiles))
     others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
     found = session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at))).all()
     return [one for one in found if one.status != ExtractStatus.failed or "row_content_sha256" in (one.manifest or "")]
 
 
-def _held_by_same_organisation(session: Session, row: Extract) -> Sequence[Extract]:
-    """Of these, what people of the requester's organisation have received. Whoever received one may still hold it,
-    though its files are gone here. An organisation is one however it was spelled."""
+def _held_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
+    """Of the same profile, what people of the requester's organisation have received. Whoever received one may still
+    hold it, though its files are gone here. An organisation is one however it was spelled."""
     organisation = as_compared(row.organisation)
-    return [one for one in _released(session, row) if as_compared(one.organisation) == organisation]
+    return [one for one in _released(session, row, row.profile) if as_compared(one.organisation) == organisation]
+
+
+def _compared(session: Session, row: Extract) -> list[Extract]:
+    """With what it can be held together: aggregates are there for everybody."""
+    if row.profile == ExtractProfile.aggregate:
+        return _released(session, row, ExtractProfile.aggregate, ExtractProfile.deidentified)
+    return [*_held_by_same_organisation(session, row), *_released(session, row, ExtractProfile.aggregate)]
 
 
 def _people_of(session: Session, extract: Extract) -> set[str]:
@@ -192,31 +198,29 @@ def _close(one: set[str], other: set[str]) -> bool:
     return any(0 < len(difference) < K for difference in (one - other, other - one))
 
 
-def _require_apart(session: Session, row: Extract, new: set[str]) -> None:
-    """Two sets of tables, whoever holds them, are of the same people, or lie APART and differ by K people or more on
-    either side. Raises DifferencingRisk."""
-    for extract in _released(session, row):
-        held = _people_of(session, extract)
-        if _close(new, held) or (new != held and extract.updated_at > now() - APART):
-            raise DifferencingRisk
-
-
 def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
     """The coarsest level of each quasi-identifier that was released to the organisation before."""
     pinned: dict[str, int] = {}
     for extract in earlier:
-        for name, level in json.loads(extract.manifest or "{}").get("levels", {}).items():
+        for name, level in (json.loads(extract.manifest or "{}").get("levels") or {}).items():
             pinned[name] = max(level, pinned.get(name, 0))
     return pinned
 
 
-def _ledger(session: Session, earlier: Sequence[Extract], new: set[str], accepted: bool) -> dict[str, Any]:
-    """Each earlier extract holds the same people, or differs by K or more on either side. Raises DifferencingRisk."""
-    close = any(_close(new, _people_of(session, extract)) for extract in earlier)
+def _ledger(session: Session, row: Extract, new: set[str], accepted: bool) -> dict[str, Any]:
+    """Each extract with which it can be compared holds the same people, or differs by K or more on either side; and two
+    sets of tables that are of other people lie APART. Raises DifferencingRisk."""
+    earlier = _compared(session, row)
+    close = any(_too_close(row, new, one, _people_of(session, one)) for one in earlier)
     if close and not accepted:
         raise DifferencingRisk
     verdict = "accepted with a reason" if close else "ok"
     return {"earlier_extracts": len(earlier), "smallest_difference": K, "verdict": verdict}
+
+
+def _too_close(row: Extract, new: set[str], other: Extract, held: set[str]) -> bool:
+    soon = row.profile == other.profile == ExtractProfile.aggregate and other.updated_at > now() - APART
+    return _close(new, held) or (soon and new != held)
 
 
 def _all_serious(session: Session, study_id: int, people: Sequence[Row[Any]], chosen: Generalised) -> frozenset[Class]:
