@@ -16,6 +16,7 @@ from fastapi import Depends, Request
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from app import sqlite_wall
@@ -27,7 +28,10 @@ LOCK_MILLISECONDS = 3_000
 """How long a migration waits for a lock, and with it everybody behind it."""
 
 BUILDERS = 2
-"""Connections of a worker's extract builder to PostgreSQL, beside its pool: one reads, one stores."""
+"""Connections in the pool of a worker's extract builder: one stores, one keeps the lease."""
+
+MOMENTS = 2
+"""Connections of a worker to PostgreSQL in no pool: an approval and a build read one moment each (`one_moment`)."""
 
 _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 """PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
@@ -38,6 +42,7 @@ _REQUEST = "registry_request"
 _VAULT = "registry_vault"
 _COMPANION = "registry_companion"
 _LAST = "registry_last"
+_MOMENTS = "registry_moments"
 
 
 class NotDurable(CannotGoOn):
@@ -65,7 +70,11 @@ class Database:
         self.url = make_url(served if for_server or owner is None else owner)
         self.server_role = make_url(served).username if owner is not None else None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _engine(settings, self.url, self.is_sqlite, for_server)
+        pool = {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.pool_timeout_seconds}
+        self.engine = _engine(settings, self.url, self.is_sqlite, for_server, pool)
+        self._moments = self.engine
+        if not self.is_sqlite:
+            self._moments = _engine(settings, self.url, self.is_sqlite, for_server, {"poolclass": NullPool})
         self.pool_size = settings.pool_size
         self._reading = self.engine.execution_options(**{_OF_SESSION: True})
         self._writing = self.engine.execution_options(**{_OF_SESSION: True, _WRITES: True})
@@ -73,14 +82,15 @@ class Database:
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
         """A session that never commits. It sees the clinical rows of the request's actor; without one, none."""
-        with Session(self._reading, expire_on_commit=False, info={_REQUEST: request}) as session:
+        info = {_REQUEST: request, _MOMENTS: self._moments}
+        with Session(self._reading, expire_on_commit=False, info=info) as session:
             yield session
 
     @contextmanager
     def write(self, request: Request | None = None) -> Iterator[Session]:
         """A session whose work is committed as a whole when the block ends well, and rolled back otherwise. What it
         wrote to a vault of its own is committed just before."""
-        info = {_REQUEST: request, _VAULT: self.vault}
+        info = {_REQUEST: request, _VAULT: self.vault, _MOMENTS: self._moments}
         with Session(self._writing, expire_on_commit=False, info=info) as session:
             try:
                 yield session
@@ -120,12 +130,12 @@ class Database:
             allowed = int(connection.exec_driver_sql("SHOW max_connections").scalar() or 0)
             reserved = int(connection.exec_driver_sql("SHOW superuser_reserved_connections").scalar() or 0)
         pools = 2 if self.vault is not None and _server(self.vault.url) == _server(self.url) else 1
-        wanted = workers * (pools * self.pool_size + BUILDERS)
+        wanted = workers * (pools * self.pool_size + BUILDERS + MOMENTS)
         if wanted > allowed - reserved:
             also = ", as many for the vault on the same server" if pools == 2 else ""
             raise TooManyConnections(
-                f"{workers} workers with REGISTRY_POOL_SIZE={self.pool_size}{also} and {BUILDERS} more for extracts "
-                f"need {wanted} connections; PostgreSQL has {allowed - reserved} to give."
+                f"{workers} workers with REGISTRY_POOL_SIZE={self.pool_size}{also} and {BUILDERS + MOMENTS} more for "
+                f"extracts need {wanted} connections; PostgreSQL has {allowed - reserved} to give."
             )
 
     def dispose(self) -> None:
@@ -230,22 +240,18 @@ def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
 @contextmanager
 def one_moment(session: Session) -> Iterator[Session]:
     """A session whose statements all see one moment of the data. SQLite's writer is alone anyway. On PostgreSQL it is a
-    second connection, and never committed: what is written in it helps its own statements and is gone."""
-    engine = session.get_bind()
-    if engine.dialect.name == "sqlite":
+    second connection, and never committed: what is written in it helps its own statements and is gone. It comes from no
+    pool: whoever holds a connection of the pool and waits for another holds up everybody who does the same."""
+    if session.get_bind().dialect.name == "sqlite":
         yield session
         return
-    with Session(engine.execution_options(isolation_level="REPEATABLE READ")) as other:
+    moments: Engine = session.info[_MOMENTS]
+    with Session(moments.execution_options(isolation_level="REPEATABLE READ")) as other:
         yield other
 
 
-def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool) -> Engine:
-    options: dict[str, Any] = {
-        "hide_parameters": True,
-        "pool_size": settings.pool_size,
-        "max_overflow": 0,
-        "pool_timeout": settings.pool_timeout_seconds,
-    }
+def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, pool: Mapping[str, Any]) -> Engine:
+    options: dict[str, Any] = {"hide_parameters": True, **pool}
     if is_sqlite:
         engine = create_engine(url, connect_args={"timeout": settings.pool_timeout_seconds}, **options)
         _prepare_sqlite(engine, settings, for_server)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -199,6 +200,17 @@ def test_a_decision_is_final(world: World) -> None:
     again = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "changed mind"})
     assert (again.status_code, again.json()["code"]) == (409, "extract_decided")
     assert world.analyst.get(path).json()["files"] == []
+
+
+def test_an_approval_waits_for_no_second_connection_of_the_pool(world: World) -> None:
+    """As many approvals at once as there are connections would wait for each other, and everybody with them."""
+    path, engine = an_extract(world), world.registry.served.engine
+    with pytest.MonkeyPatch.context() as patched, ExitStack() as taken:
+        patched.setattr(engine.pool, "_timeout", 0.1)
+        for _ in range(world.registry.app.state.settings.pool_size - 1):
+            taken.enter_context(engine.connect())
+        decided = world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed use"})
+    assert decided.status_code == 201, decided.text
 
 
 def test_an_extract_is_the_recipients_alone(world: World) -> None:
