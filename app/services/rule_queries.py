@@ -134,8 +134,17 @@ def _query(site_id: int, doubt: Doubt) -> dict[str, Any]:
     return new_row(DataQuery, {"site_id": site_id, "text": doubt.message, **by_rule, **asked, **instants})
 
 
-def settle(session: Session, site_id: int, came: Iterable[Doubt], gone: Collection[str]) -> int:
-    """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing."""
+def settle(
+    session: Session,
+    site_id: int,
+    came: Iterable[Doubt],
+    gone: Collection[str],
+    read: Mapping[str, int] | None = None,
+) -> int:
+    """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing.
+
+    Whoever compared records and queries without holding them tells what was `read`, the version of each query by its
+    key: a query that changed since is left as it is."""
     found = {doubt.key: doubt for doubt in came}
     writes = Writes()
     asked = sorted({*found, *gone})
@@ -145,7 +154,7 @@ def settle(session: Session, site_id: int, came: Iterable[Doubt], gone: Collecti
         new = [_query(site_id, found[key]) for key in keys if key in found and key not in known]
         opened(session, writes, _raised(session, new))
         for key, row in known.items():
-            if row.rule_holds != (key in found):
+            if row.rule_holds != (key in found) and (read is None or read.get(key) == row.version):
                 writes.remember(audit.SYSTEM, site_id, _turned(session, row, found.get(key)))
     if writes.told:
         store(session, writes)

@@ -51,12 +51,17 @@ def refresh(database: Database) -> int:
 
 
 def refresh_site(session: Session, site_id: int, today: date) -> int:
-    """The same for one site, in the caller's transaction. A constant number of reading statements."""
+    """The same for one site, in the caller's transaction. A constant number of reading statements.
+
+    Sites write meanwhile, so the queries are read before the findings: a write in between can only have settled its own
+    query, and such a query, whose version then differs, is left to that write."""
+    known = _rows(session, site_id, DataQuery.rule_key, DataQuery.rule_holds, DataQuery.version)
     found = list(_doubts(session, site_id, today))
-    known = _rows(session, site_id, DataQuery.rule_key, DataQuery.rule_holds)
-    holding = {row.rule_key: row.rule_holds for row in known if row.rule_key is not None}
-    gone = {key for key, holds in holding.items() if holds} - {doubt.key for doubt in found}
-    return settle(session, site_id, [doubt for doubt in found if not holding.get(doubt.key)], gone)
+    holding = {row.rule_key for row in known if row.rule_holds}
+    came = [doubt for doubt in found if doubt.key not in holding]
+    return settle(
+        session, site_id, came, holding - {doubt.key for doubt in found}, {row.rule_key: row.version for row in known}
+    )
 
 
 def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
