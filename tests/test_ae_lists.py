@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.dosing_cases import a_session, at
 from tests.world import World
 
 
@@ -103,6 +104,26 @@ def test_an_event_shows_how_it_lies_to_the_doses(world: World) -> None:
 def test_without_a_dose_nothing_is_said_about_it(world: World) -> None:
     read = world.monitor.get(f"/v1/adverse-events/{report(world, world.enrolled(), '2025-02-03')}").json()
     assert (read["treatment_emergent"], read["days_since_last_dose"]) == (None, None)
+
+
+def test_whoever_came_for_a_dose_that_was_not_given_is_not_dosed(world: World) -> None:
+    session = a_session(world)
+    pid, path = session.json()["participant"], session.headers["Location"]
+    event = report(world, pid, "2025-03-04")
+
+    def told() -> tuple[int, bool | None, int | None]:
+        counted = world.monitor.get("/v1/adverse-events/summary", study=world.study).json()["participants"]
+        read = world.monitor.get(f"/v1/adverse-events/{event}").json()
+        return counted, read["treatment_emergent"], read["days_since_last_dose"]
+
+    assert told() == (1, True, 1)  # the visit alone tells nothing else
+    not_given = {"kind": "initial", "planned_mg": 80, "deviation_reason": "panic before the dose"}
+    entered = world.staff_a.post(f"{path}/doses", not_given)
+    assert told() == (0, None, None)
+    [dose] = entered.json()["doses"]
+    given = {"given_mg": 80, "given_at": at("12:00"), "deviation_reason": None, "reason": "was given later"}
+    assert world.staff_a.patch(f"{path}/doses/{dose['id']}", given, entered.headers["ETag"]).status_code == 200
+    assert told() == (1, True, 1)
 
 
 def test_the_summary_counts_by_population_and_place(world: World) -> None:

@@ -181,8 +181,8 @@ class Protocol(Versioned):
     """Instruments of which totals without items are taken, for data from before the registry."""
 
     exposure_visits: Codes = ()
-    """Visits at which the treatment is given; none named: those of kind dosing. Whoever had one is in the safety
-    population (ICH E9, section 5.2.3)."""
+    """Visits at which the treatment is given; none named: those of kind dosing. Whoever had a dose at one is in the
+    safety population (ICH E9, section 5.2.3)."""
 
     @cached_property
     def exposure(self) -> frozenset[str]:

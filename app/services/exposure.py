@@ -1,19 +1,21 @@
-"""When participants had the treatment: the days of their visits at which it is given."""
+"""When participants had the treatment: the days of their visits at which it is given, unless it was not given."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlmodel import Session
 
 from app.models.base import table_of
+from app.models.dosing_session import Dose, DoseKind, DosingSession
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.services.studies import protocol_of
 
 _PERSON, _VISIT = table_of(Participant), table_of(Visit)
+_SESSION, _DOSE = table_of(DosingSession), table_of(Dose)
 
 
 class Exposure(NamedTuple):
@@ -39,9 +41,13 @@ NEVER = Exposure((), None)
 
 
 def exposures(session: Session, site_ids: Sequence[int], pid: str | None = None) -> Mapping[str, Exposure]:
-    """By pid, of one participant or of everybody at some sites. Two queries."""
+    """By pid, of one participant or of everybody at some sites. Two queries.
+
+    Who had a dose counts (ICH E9, section 5.2.3), not who came for one. A visit without a dosing session counts as one
+    with a dose: not every study records sessions."""
     people = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(_PERSON.c.site_id.in_(site_ids))
-    visits = select(_VISIT.c.pid, _VISIT.c.visit_code, _VISIT.c.occurred_on).where(
+    without = _VISIT.c.id.in_(_visits_without_dose(site_ids, pid)).label("without")
+    visits = select(_VISIT.c.pid, _VISIT.c.visit_code, _VISIT.c.occurred_on, without).where(
         _VISIT.c.site_id.in_(site_ids), _VISIT.c.occurred_on.is_not(None)
     )
     if pid is not None:
@@ -49,8 +55,19 @@ def exposures(session: Session, site_ids: Sequence[int], pid: str | None = None)
     given = {row.pid: protocol_of(session, row.protocol_version_id).exposure for row in session.execute(people)}
     doses: dict[str, list[date]] = defaultdict(list)
     seen: dict[str, date] = {}
-    for symbols, code, day in session.execute(visits):
+    for symbols, code, day, not_given in session.execute(visits):
         seen[symbols] = max(day, seen.get(symbols, day))
-        if code in given.get(symbols, ()):
+        if code in given.get(symbols, ()) and not not_given:
             doses[symbols].append(day)
     return {symbols: Exposure(sorted(doses[symbols]), day) for symbols, day in seen.items()}
+
+
+def _visits_without_dose(site_ids: Sequence[int], pid: str | None) -> Select[Any]:
+    """Those whose dosing session says that the initial dose was not given."""
+    of_session = (_DOSE.c.site_id == _SESSION.c.site_id) & (_DOSE.c.session_id == _SESSION.c.id)
+    visits = (
+        select(_SESSION.c.visit_id)
+        .join(_DOSE, of_session)
+        .where(_DOSE.c.site_id.in_(site_ids), _DOSE.c.kind == DoseKind.initial, _DOSE.c.given_mg.is_(None))
+    )
+    return visits if pid is None else visits.where(_DOSE.c.pid == pid)
