@@ -150,6 +150,20 @@ def test_the_summary_counts_by_population_and_place(world: World) -> None:
     ]
 
 
+def test_whoever_left_while_screened_is_not_among_the_enrolled(world: World) -> None:
+    world.enrolled()
+    screened = world.enrolled(enrolled_on=None)
+    left = {"status": "withdrawn", "effective_on": "2025-02-01", "reason": "moved away"}
+    assert world.staff_a.post(f"/v1/participants/{screened}/status", left).status_code == 201
+
+    def counted(population: str) -> int:
+        query = {"study": world.study, "population": population}
+        number: int = world.monitor.get("/v1/adverse-events/summary", **query).json()["participants"]
+        return number
+
+    assert (counted("enrolled"), counted("all")) == (1, 2)
+
+
 @pytest.mark.parametrize("query", ["by=soc,soc", "by=term", "by=,", "population=dosed", "emergent=yes", "offset=1"])
 def test_a_summary_that_means_nothing_is_refused(world: World, query: str) -> None:
     answer = world.monitor.raw("GET", f"/v1/adverse-events/summary?study={world.study}&{query}", b"")

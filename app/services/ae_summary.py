@@ -10,12 +10,11 @@ from app.errors import NotFound
 from app.models.adverse_event import AdverseEvent
 from app.models.ae_summary import AeSummary, AeSummaryQuery, AeSummaryRow, Population
 from app.models.base import now, table_of
-from app.models.participant import Participant, ParticipantStatus
+from app.models.participant import Participant
 from app.protocol.incidence import OF_PERSON, Event, Incidence, Person, incidence
 from app.services.exposure import NEVER, Exposure, exposures
 
 UNCODED, NOT_GIVEN = "UNCODED", "not given"
-_SCREENED_ONLY = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
 _PERSON, _EVENT = table_of(Participant), table_of(AdverseEvent)
 _OF_EVENT = {
     "soc": func.coalesce(_EVENT.c.soc, UNCODED),
@@ -46,12 +45,12 @@ def summary(session: Session, actor: Actor, query: AeSummaryQuery) -> AeSummary:
 def _people(
     session: Session, actor: Actor, sites: Sequence[int], population: Population, seen: Mapping[str, Exposure]
 ) -> Iterator[Person]:
-    wanted = (_PERSON.c.site_id, _PERSON.c.pid, _PERSON.c.status, _PERSON.c.actual_arm, _PERSON.c.planned_arm)
+    wanted = (_PERSON.c.site_id, _PERSON.c.pid, _PERSON.c.enrolled_on, _PERSON.c.actual_arm, _PERSON.c.planned_arm)
     for row in session.execute(select(*wanted).where(_PERSON.c.site_id.in_(sites))):
         exposure = seen.get(row.pid, NEVER)
         if population is Population.safety and not exposure.doses:
             continue
-        if population is Population.enrolled and row.status in _SCREENED_ONLY:
+        if population is Population.enrolled and row.enrolled_on is None:
             continue
         groups = {"site": actor.places[row.site_id].site, "arm": row.actual_arm or row.planned_arm or NOT_GIVEN}
         first = exposure.doses[0] if exposure.doses else None
