@@ -284,6 +284,11 @@ def _prepare_postgresql(engine: Engine) -> None:
             raise DisconnectionError("The server closed the connection")
 
 
+def _lowered(text: str | None) -> str | None:
+    """In place of SQLite's own, which knows no letters but those of ASCII."""
+    return text if text is None else text.lower()
+
+
 def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> None:
     """WAL, durable, foreign keys on; one writer at a time, queued here and not in SQLite's busy handler."""
     gate = threading.Lock()
@@ -299,6 +304,7 @@ def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> Non
         cursor.execute("SELECT key FROM json_each('[]')")  # declared once, while a declaration is still allowed
         cursor.close()
         connection.create_function("shortest", 1, repr, deterministic=True)  # text that reads back as the number
+        connection.create_function("lower", 1, _lowered, deterministic=True)
         if for_server:
             connection.set_authorizer(sqlite_wall.allowed)
 

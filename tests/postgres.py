@@ -39,13 +39,14 @@ def postgres_server() -> Iterator[str]:
 
 
 @contextmanager
-def new_database(server_url: str, template: str | None = None) -> Iterator[str]:
-    """A fresh database on the server, or a copy of one that nobody is connected to, dropped afterwards."""
+def new_database(server_url: str, template: str | None = None, more: str = "") -> Iterator[str]:
+    """A fresh database on the server, or a copy of one that nobody is connected to, dropped afterwards; `more` is what
+    else its creation says."""
     name, source = f"registry_{uuid4().hex}", make_url(template).database if template else "template1"
     admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
     try:
         with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {source}"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {source} {more}"))
         yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
         with suppress(SQLAlchemyError), admin.connect() as connection:  # the server itself goes away soon
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -171,6 +171,15 @@ def test_a_summary_that_means_nothing_is_refused(world: World, query: str) -> No
     assert answer.json()["errors"][0]["pointer"].startswith("/query/")
 
 
+def test_a_term_is_found_whatever_the_case_of_its_letters(world: World) -> None:
+    pid = world.enrolled()
+    told = {report(world, pid, "2025-03", term=term) for term in ("Økt angst", "ØKT ANGST")}
+    report(world, pid, "2025-03", term="Angst")
+    for term in ("Økt angst", "økt angst", "ØKT ANGST"):
+        assert set(ids(world, term=term)) == told
+    assert set(ids(world, possible_duplicate="true")) == told
+
+
 def test_events_with_the_same_term_and_onset_are_listed_as_possible_duplicates(world: World) -> None:
     pid, other = world.enrolled(), world.enrolled()
     twins = {report(world, pid, onset, term=term) for onset, term in (("2025-03", "Nausea"), ("2025-03", "NAUSEA"))}

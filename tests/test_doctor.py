@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from app import schema
 from app.database import Database
@@ -86,3 +86,14 @@ def test_a_mighty_role_and_a_database_that_is_away_are_named_without_any_secret(
     code, found = look(environment, REGISTRY_DATABASE_URL=away)
     assert (code, wrong(found).keys()) == (1, {"database"})
     assert "a-secret-word" not in str(found)
+
+
+def test_a_database_that_knows_the_capitals_of_ascii_only_is_named(
+    environment: dict[str, str], postgres_url: str
+) -> None:
+    if "REGISTRY_OWNER_DATABASE_URL" not in environment:
+        pytest.skip("SQLite is told them by the registry")
+    template = make_url(postgres_url).set(database="template0").render_as_string()
+    with new_database(postgres_url, template, "LOCALE 'C'") as url:
+        code, found = look(environment, REGISTRY_DATABASE_URL=as_server(url))
+    assert (code, "UTF-8" in wrong(found)["letters"]) == (1, True)

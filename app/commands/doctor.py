@@ -80,6 +80,7 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     told = f"PostgreSQL {major}" + ("" if major >= OLDEST_POSTGRESQL else f"; {OLDEST_POSTGRESQL} or newer is needed")
     yield Finding("version", major >= OLDEST_POSTGRESQL, told)
     yield _clock(database)
+    yield _letters(database)
 
 
 def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Iterator[Finding]":
@@ -149,3 +150,15 @@ def _clock(database: "Database") -> Finding:
         "" if skew <= SKEW_SECONDS else "; let both follow the same time server"
     )
     return Finding("clock", skew <= SKEW_SECONDS, told)
+
+
+def _letters(database: "Database") -> Finding:
+    """In the locale C, PostgreSQL knows no capital but those of ASCII."""
+    with database.engine.connect() as connection:
+        well = connection.exec_driver_sql("SELECT lower('Ø') = 'ø'").scalar_one()
+    told = (
+        "capitals of all alphabets are known"
+        if well
+        else "a term is not found by other capitals than ASCII's; make the database with a UTF-8 locale, not C"
+    )
+    return Finding("letters", well, told)

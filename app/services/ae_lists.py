@@ -56,7 +56,7 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
             or_(col(ae.relatedness_drug) == query.relatedness, col(ae.relatedness_therapy) == query.relatedness)
         )
     if query.term is not None:
-        term = query.term.lower()
+        term = func.lower(query.term)
         conditions.append(or_(func.lower(ae.term) == term, func.lower(ae.pt) == term))
     if query.onset_from is not None:
         conditions.append(col(ae.onset_latest) >= query.onset_from)
