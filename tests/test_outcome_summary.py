@@ -128,6 +128,14 @@ def test_a_summary_counts_only_sites_in_reach_and_first_occurrences(world: World
     assert baseline(world.monitor) == (2, 40)
 
 
+def test_a_summary_leaves_out_who_was_screened_and_never_enrolled(world: World) -> None:
+    held(world, world.enrolled(), "BL", "2025-01-25", totals(30))
+    unmet = {"met": False, "unmet": ["INCL03"]}
+    held(world, world.enrolled(enrolled_on=None, eligibility=unmet), "BL", "2025-01-25", totals(10))
+    read = world.monitor.get("/v1/outcomes/summary", study=world.study, instrument="MADRS").json()
+    assert [(item["administered"], item["value"]["mean"]) for item in read["items"]] == [(1, 30)]
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [
