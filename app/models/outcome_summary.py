@@ -58,7 +58,7 @@ class VisitSummary(Answer):
     """From the participant's own baseline, of those who have both."""
 
     responders: int | None
-    """Of those with both; null where the protocol sets no threshold."""
+    """Of those with both, or with a value where the threshold is absolute; null where the protocol sets none."""
 
     remitters: int | None
 

@@ -106,7 +106,8 @@ class Threshold(Definition):
     """Fall from baseline, as a share of baseline, that counts as response."""
 
     response_max: int | None = None
-    """Response by an absolute value, where the scale's literature defines it so; never with a fraction."""
+    """Response by an absolute value, where the scale's literature defines it so; never with a fraction. Where the
+    baseline is known, the value must have fallen below it."""
 
     baseline: VisitCode | None = None
     """The visit whose score the others are compared with."""
@@ -135,7 +136,7 @@ class Threshold(Definition):
         if value is None:
             return None
         if self.response_max is not None:
-            return value <= self.response_max
+            return value <= self.response_max and (baseline is None or value < baseline)
         if self.response_fraction is None or baseline is None or baseline <= 0:
             return None
         return _falls_by(self.response_fraction, baseline, value)

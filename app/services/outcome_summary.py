@@ -134,7 +134,7 @@ def _require_score(query: OutcomeSummaryQuery) -> None:
 
 
 def _protocols(session: Session, sites: Sequence[int], arm: str | None) -> Mapping[str, Protocol]:
-    """Of those who entered the study: what was measured to screen somebody out is no outcome (ICH E9, section 5.2.1)."""
+    """Of those who entered the study: a measurement that screened somebody out is no outcome (ICH E9, 5.2.1)."""
     wanted = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(
         _PERSON.c.site_id.in_(sites), _PERSON.c.enrolled_on.is_not(None)
     )

@@ -293,6 +293,12 @@ def test_sheehan_response_and_remission_are_absolute(value: int, remission: bool
     assert SHEEHAN.response(None, value) is response
 
 
+@pytest.mark.parametrize(("baseline", "value"), [(6, 12), (12, 12)])
+def test_whoever_got_no_better_is_no_responder_on_sheehan(baseline: int, value: int) -> None:
+    assert SHEEHAN.response(baseline, value) is False
+    assert SHEEHAN.response(value + 1, value) is True
+
+
 def test_a_threshold_without_a_rule_tells_nothing() -> None:
     only_remission = Threshold(instrument="MADRS", score="total", remission_max=10, source="made up")
     only_response = Threshold(instrument="MADRS", score="total", response_fraction=0.3, source="made up")
