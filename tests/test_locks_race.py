@@ -83,7 +83,7 @@ class Closed:
         covered = {}
         for number in range(ROUNDS):
             given, kinds = scopes[number % len(scopes)]
-            about = {"kind": "freeze", "study": self.live.study, "reason": "cleaning now", **given}
+            about = {"kind": "lock", "study": self.live.study, "reason": "cleaning now", **given}
             lock = self.monitor.post("/v1/locks", about)
             assert lock.status_code == 201, lock.text
             covered[lock.json()["id"]] = kinds

@@ -16,7 +16,7 @@ from app.models.identifiers import Pid, PidShown
 
 
 class LockKind(StrEnum):
-    """`freeze`: closed for cleaning, the site edits nothing. `lock`: closed for good, nobody edits anything."""
+    """`freeze`: closed for cleaning, the site edits nothing and reports new adverse events. `lock`: closed for good."""
 
     freeze = "freeze"
     lock = "lock"

@@ -64,7 +64,7 @@ def _decided(
 ) -> tuple[AdverseEventRead, Writes]:
     """Hold an event against what is known of the participant."""
     _require_listed(person.protocol, body)
-    person.require_unlocked()
+    person.require_unlocked(through_freeze=True)
     at, writes = now(), Writes()
     given = {
         "site_id": person.site_id,

@@ -21,6 +21,7 @@ from app.access import Actor, Place, reach, visible
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import Withdrawal
+from app.models.data_lock import LockKind
 from app.models.participant import Consent, Participant
 from app.models.visit import Visit
 from app.protocol.definition import Protocol, VisitDefinition
@@ -65,9 +66,13 @@ class Standing:
         held_on = self.visits.get((definition.anchor, 1)) if definition.anchor else None
         return window_of(definition, {str(definition.anchor): held_on}, occurrence) if held_on else None
 
-    def require_unlocked(self, visit_id: UUID | None = None, visit_code: str | None = None) -> None:
-        """Raises DataLocked."""
-        require_open(self.closed, visit_id, visit_code)
+    def require_unlocked(
+        self, visit_id: UUID | None = None, visit_code: str | None = None, *, through_freeze: bool = False
+    ) -> None:
+        """Raises DataLocked. A new adverse event passes `through_freeze`: cleaning holds up no clock of 24 hours
+        (Regulation (EU) 536/2014, article 41(2))."""
+        holding = [one for one in self.closed if not (through_freeze and one.kind == LockKind.freeze)]
+        require_open(holding, visit_id, visit_code)
 
     def learn(self, fact: Any) -> None:
         match fact.kind:
