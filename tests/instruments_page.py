@@ -73,7 +73,8 @@ def read(rule: ScoreRule) -> str:
         case Steps():
             cuts = ", ".join(str(cut) for cut in rule.cuts)
             whole = f" as per cent of `{rule.percent_of}`" if rule.percent_of else ""
-            words = f"how many of {cuts} {'lie above' if rule.falling else 'are reached by'} {what}{whole}"
+            most = f", at most {rule.percent_at_most}" if rule.percent_at_most else ""
+            words = f"how many of {cuts} {'lie above' if rule.falling else 'are reached by'} {what}{whole}{most}"
         case CountAtLeast():
             words = f"how many of {what} are at least {rule.threshold}"
         case _:

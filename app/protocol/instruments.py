@@ -192,6 +192,9 @@ def _combining_faults(
         if rule.percent_of is not None and (rule.percent_of not in items or items[rule.percent_of].minimum < 1):
             message = f"{rule.name}: percent_of needs an item that is always above 0"
             yield ProtocolFault(f"{path}/percent_of", "unusable_whole", message)
+        if rule.percent_at_most is not None and rule.percent_of is None:
+            message = f"{rule.name}: percent_at_most needs percent_of"
+            yield ProtocolFault(f"{path}/percent_at_most", "unusable_whole", message)
 
 
 def _band_faults(path: str, rule: ScoreRule, reach: Bounds) -> Iterator[ProtocolFault]:

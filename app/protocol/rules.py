@@ -99,6 +99,9 @@ class Steps(_Combined):
     percent_of: Code | None = None
     """The sum is first taken as per cent of this item, unrounded."""
 
+    percent_at_most: int | None = None
+    """More than so many per cent cannot be true, and has no score."""
+
 
 class HighestYes(_OverItems):
     """The position, from 1, of the last item answered yes; 0 where all are no. Levels are never summed."""

@@ -134,6 +134,8 @@ def _steps(rule: Steps, given: Mapping[str, int], scores: Fraction | int, whole:
     if missing or whole is None:
         return _Result(None, f"missing items: {missing}")
     total = Fraction(sum(given.values()) + scores) * 100 / whole
+    if rule.percent_at_most is not None and total > rule.percent_at_most:
+        return _Result(None, f"above {rule.percent_at_most} per cent of {rule.percent_of}")
     reached = sum(total >= cut for cut in rule.cuts)
     return _Result(len(rule.cuts) - reached if rule.falling else reached)
 

@@ -203,6 +203,7 @@ def test_only_a_yes_no_item_can_be_skipped_as_no() -> None:
         (rule(rule="steps", cuts=[3, 3]), ("/scores/0/cuts", "cuts_not_ascending")),
         (rule(rule="steps", cuts=[3], percent_of="S7"), ("/scores/0/percent_of", "unusable_whole")),
         (rule(rule="steps", cuts=[3], percent_of="S1"), ("/scores/0/percent_of", "unusable_whole")),
+        (rule(rule="steps", cuts=[3], percent_at_most=100), ("/scores/0/percent_at_most", "unusable_whole")),
         (rule(rule="flag"), ("/scores/0/items/0", "not_yes_no")),
         (rule(rule="highest_yes", items=["S2"]), ("/scores/0/items/0", "not_yes_no")),
         (rule(bands=[band(0, 3), band(5, 8)]), ("/scores/0/bands/1/minimum", "band_gap")),

@@ -163,12 +163,19 @@ def test_psqi_hours_asleep(minutes: int, points: int) -> None:
         (339, 400, 1),  # 84.75 %
         (340, 400, 0),  # 85 %
         (459, 541, 1),  # 84.84 %, not rounded up
-        (500, 480, 0),  # more asleep than in bed
+        (480, 480, 0),
         (0, 1, 3),
     ],
 )
 def test_psqi_efficiency_is_asleep_as_per_cent_of_in_bed(asleep: int, in_bed: int, points: int) -> None:
     assert psqi(ASLEEP=asleep, IN_BED=in_bed)["efficiency"] == points
+
+
+def test_psqi_scores_no_efficiency_and_no_total_of_who_sleeps_longer_than_in_bed() -> None:
+    found = scored("PSQI", lowest(instrument("PSQI")) | {"PSQI_ASLEEP": 481, "PSQI_IN_BED": 480})
+    assert (found["efficiency"].value, found["efficiency"].reason) == (None, "above 100 per cent of PSQI_IN_BED")
+    assert (found["total"].value, found["total"].reason) == (None, "missing scores: 1")
+    assert found["duration"].value == 0
 
 
 @pytest.mark.parametrize(("total", "points"), [(0, 0), (1, 1), (9, 1), (10, 2), (18, 2), (19, 3), (27, 3)])

@@ -113,6 +113,8 @@ def test_more_complaints_never_lower_a_score_that_is_built_of_scores(
     sheet: tuple[Instrument, dict[str, int]], data: st.DataObject
 ) -> None:
     scale, items = sheet
+    if scale.code == "PSQI":
+        items = items | {"PSQI_ASLEEP": min(items["PSQI_ASLEEP"], items["PSQI_IN_BED"])}
     worse_when_less = {"PSQI_ASLEEP"}
     code = data.draw(st.sampled_from(sorted(scale.by_code)))
     item = scale.by_code[code]
@@ -133,6 +135,17 @@ def test_the_second_version_of_the_cssrs_scores_levels_and_behaviour_as_the_firs
     later = {one.name: one for one in score(instrument(first.code, "2"), items)}
     for one in score(first, items):
         assert (later[one.name].value, later[one.name].reason) == (one.value, one.reason)
+
+
+@given(sheets(st.just(instrument("PSQI", "1"))))
+def test_the_second_version_of_the_psqi_scores_as_the_first_who_sleeps_no_longer_than_in_bed(
+    sheet: tuple[Instrument, dict[str, int]],
+) -> None:
+    first, items = sheet
+    possible = items["PSQI_ASLEEP"] <= items["PSQI_IN_BED"]
+    later = {one.name: one.value for one in score(instrument("PSQI", "2"), items)}
+    for one in score(first, items):
+        assert later[one.name] == (one.value if possible or one.name not in {"efficiency", "total"} else None)
 
 
 def additive(scale: Instrument) -> list[Sum | Mean]:
