@@ -159,6 +159,20 @@ def test_nobody_is_asked_why_the_long_follow_up_of_somebody_is_overdue_who_took_
     assert "FU7M" not in {query["visit_code"] for query in queries(world, participant=pid, state="open")}
 
 
+def test_a_pass_asks_who_rated_where_the_protocol_wants_independent_raters(world: World) -> None:
+    pid = world.enrolled()
+    told = {"instrument": "CSSRS_SLV", "items": {}}  # which the protocol leaves to anybody
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, outcomes=[madrs(2), told])).json()
+    world.staff_a.post("/v1/visits", world.visit(pid, "PRIM", "2025-05-20", outcomes=[{**madrs(2), "rater": "T01"}]))
+    refresh_site(world)
+    [query] = queries(world, rule="rater_missing")
+    rated = next(outcome["id"] for outcome in visit["outcomes"] if outcome["instrument"] == "MADRS")
+    assert (query["subject"], query["subject_type"], query["field"]) == (rated, "outcome", "/rater")
+    amended(world, f"/v1/outcomes/{rated}", rater="T09")
+    refresh_site(world)
+    assert [query["state"] for query in queries(world, rule="rater_missing")] == ["closed"]
+
+
 def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does(world: World) -> None:
     path = an_event(world, "A").headers["Location"]
     refresh_site(world)

@@ -1,4 +1,4 @@
-"""Rules that time breaks, not a write: visits overdue, instruments missing, events that nobody follows up.
+"""Rules that time breaks, not a write: visits overdue, instruments or raters missing, events that nobody follows up.
 
 `refresh` is a pass over every site, for a command or a job. It also takes up findings that have no data query yet.
 Passing twice, or in two workers at once, raises nothing twice.
@@ -68,13 +68,16 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, Visit.status, Visit.occurred_on, Visit.findings)
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
     person_columns = (Participant.status, Participant.status_on, Participant.protocol_version_id, Participant.findings)
+    outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
     events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
     agreed = agreed_by(session, [site_id], [person.pid for person in people])
     administered: dict[UUID, set[str]] = defaultdict(set)
-    for row in _rows(session, site_id, Outcome.visit_id, Outcome.instrument):
-        administered[row.visit_id].add(row.instrument)
+    measured = _by_pid(_rows(session, site_id, Outcome.pid, *outcome_columns))
+    for rows in measured.values():
+        for row in rows:
+            administered[row.visit_id].add(row.instrument)
     given: dict[str, dict[UUID, list[tuple[str, UUID, Any]]]] = defaultdict(lambda: defaultdict(list))
     for place, model in (("/doses", Dose), ("/vitals", VitalReading)):
         for row in _rows(session, site_id, model.pid, model.id, model.session_id, model.findings):
@@ -85,6 +88,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
         yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
         yield from _of_events(person, events[person.pid])
+        yield from _of_raters(session, person, measured[person.pid])
 
 
 def _rows(session: Session, site_id: int, *wanted: Any) -> Sequence[Row[Any]]:
@@ -148,3 +152,11 @@ def _of_events(person: Row[Any], events: list[Row[Any]]) -> Iterator[Doubt]:
         if ongoing and person.status in IN_STUDY and row.updated_at < now() - STALE:
             message = f"Ongoing, and nothing was added for {STALE.days} days"
             yield Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")
+
+
+def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> Iterator[Doubt]:
+    rule = protocol_of(session, person.protocol_version_id).rater_independence
+    for row in measured:
+        if rule and row.rater is None and row.instrument in rule.instruments:
+            message = f"No rater is named, and the protocol wants {row.instrument} rated by nobody who treats here"
+            yield Doubt("rater_missing", message, person.pid, SubjectType.outcome, row.id, field="/rater")
