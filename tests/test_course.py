@@ -295,6 +295,34 @@ def test_an_unmet_criterion_is_a_screen_failure_that_keeps_its_criterion(world: 
     assert (person["status"], person["unmet_criteria"]) == ("screen_failed", ["EXCL02"])
 
 
+def judged(world: World, pid: str) -> tuple[str, bool, list[str]]:
+    person = world.monitor.get(f"/v1/participants/{pid}").json()
+    return person["status"], person["eligible"], person["unmet_criteria"]
+
+
+def test_an_exception_stands_until_its_own_criterion_is_answered_otherwise(world: World) -> None:
+    pid = screen_failed(world)
+    assert answers(world, pid, INCL01="met").json()["answers"] == {"EXCL02": "not_met", "INCL01": "met"}
+    assert judged(world, pid) == ("screen_failed", False, ["EXCL02"])
+    assert answers(world, pid, EXCL02="met").json()["eligible"] is None
+    assert judged(world, pid) == ("screened", False, [])
+
+
+@pytest.mark.parametrize(
+    ("met", "before"), [(True, ("screened", True, [])), (False, ("screen_failed", False, []))], ids=["met", "not met"]
+)
+def test_an_overall_answer_stands_until_the_answers_decide(
+    world: World, met: bool, before: tuple[str, bool, list[str]]
+) -> None:
+    pid, codes = world.enrolled(enrolled_on=None, eligibility={"met": met}), criteria()
+    assert answers(world, pid, **dict.fromkeys(codes[1:], "met")).json()["eligible"] is met
+    assert judged(world, pid) == before
+    answers(world, pid, **{codes[0]: "not_met"})
+    assert judged(world, pid) == ("screen_failed", False, codes[:1])
+    answers(world, pid, **{codes[0]: "met"})
+    assert judged(world, pid) == ("screened", True, [])
+
+
 def test_somebody_who_failed_is_screened_again_under_the_same_pid(world: World) -> None:
     pid = screen_failed(world)
     body = {"screened_on": "2025-04-01", "reason": "taper completed", "answers": dict.fromkeys(criteria(), "met")}

@@ -79,8 +79,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
     require_unlocked(session, person.site_id, person.row.pid)
     stood, before = audit.snapshot(person.row), audit.snapshot(row)
-    answers = {**json.loads(row.answers), **body.answers}
-    told = decided(protocol_of(session, row.protocol_version_id), answers)
+    answers, told = _completed(protocol_of(session, row.protocol_version_id), row, body.answers)
     row.answers, row.eligible = canonical_json(answers), told.eligible
     row.unmet = canonical_json(sorted(told.unmet))
     row.version += 1
@@ -90,6 +89,24 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason, stood)]
     audit.append(session, str(actor.account_id), row.site_id, events)
     return read(session, row), row.site_id
+
+
+def _completed(
+    protocol: Protocol, row: Screening, further: Mapping[str, Answer]
+) -> tuple[Mapping[str, Answer], Eligibility]:
+    """All answers, and what they come to: an overall answer given at enrolment stands until the answers decide."""
+    given = _answers(row)
+    answers = {**given, **further}
+    told = decided(protocol, answers)
+    if told.eligible is None and decided(protocol, given).eligible is None:
+        told = told._replace(eligible=row.eligible)
+    return answers, told
+
+
+def _answers(row: Screening) -> dict[str, Answer]:
+    """Those given so far. The exceptions to an overall answer are answers: those criteria are not met."""
+    exceptions = dict.fromkeys(json.loads(row.unmet), Answer.not_met)
+    return exceptions | {code: Answer(given) for code, given in json.loads(row.answers).items()}
 
 
 _UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
@@ -122,7 +139,7 @@ def _carry_over(
 ) -> list[audit.Event]:
     """The participant's status and eligibility as the screening has them; no event where nothing changes."""
     row.eligible, row.unmet_criteria = told.eligible is True, canonical_json(sorted(told.unmet))
-    status = ParticipantStatus.screen_failed if told.unmet else ParticipantStatus.screened
+    status = ParticipantStatus.screen_failed if told.eligible is False else ParticipantStatus.screened
     if row.status != status:
         row.status, row.status_on = status, on or row.status_on
     after = audit.snapshot(row)
@@ -139,7 +156,7 @@ def read_all(session: Session, person: Enrolled) -> list[ScreeningRead]:
 
 
 def read(session: Session, row: Screening) -> ScreeningRead:
-    answers = {code: Answer(given) for code, given in json.loads(row.answers).items()}
+    answers = _answers(row)
     told = eligibility(protocol_of(session, row.protocol_version_id).eligibility, answers)
     version = session.get_one(ProtocolVersion, row.protocol_version_id).version
     return ScreeningRead(
