@@ -80,11 +80,6 @@ def test_a_whole_dosing_day(world: World) -> None:
 
 
 NOT_STARTED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
-    "no consent in force": (
-        {"consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["data_sharing"]}},
-        {},
-        ["DOSE-CONSENT"],
-    ),
     "one member of staff": ({}, {"staff": ["T01"]}, ["DOSE-STAFF"]),
     "nothing confirmed": ({}, {"confirmations": {}}, ["DOSE-PREGNANCY", "DOSE-TAPER", "DOSE-DRUG-SCREEN"]),
     "a positive drug screen": ({}, {"confirmations": {**YES, "DOSE-DRUG-SCREEN": "no"}}, ["DOSE-DRUG-SCREEN"]),

@@ -75,6 +75,7 @@ def test_a_label_that_looks_like_an_identifier_is_refused_and_not_repeated(world
     [
         ({"consent": {"version": "9", "given_on": "2025-01-02", "scopes": []}}, "/consent/version"),
         ({"consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["fly"]}}, "/consent/scopes"),
+        ({"consent": {"version": "1", "given_on": "2025-01-02", "scopes": []}}, "/consent/scopes"),
         ({"eligibility": {"met": False, "unmet": ["EXCL99"]}, "enrolled_on": None}, "/eligibility/unmet"),
         ({"planned_arm": "placebo"}, "/planned_arm"),
         ({"protocol_version": "99"}, "/protocol_version"),
@@ -100,6 +101,15 @@ def test_enrolment_cannot_contradict_itself(world: World, change: dict[str, Any]
     answer = world.staff_a.post("/v1/participants", world.enrolment(**change))
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["code"] == code
+
+
+@pytest.mark.parametrize("enrolled_on", ["2025-01-20", None], ids=["enrolled", "screened"])
+def test_nobody_takes_part_without_the_scope_that_the_consent_requires(world: World, enrolled_on: str | None) -> None:
+    consent = {"version": "1", "given_on": "2025-01-02", "scopes": ["data_sharing", "recontact"]}
+    answer = world.staff_a.post("/v1/participants", world.enrolment(enrolled_on=enrolled_on, consent=consent))
+    assert answer.status_code == 422
+    fault = answer.json()["errors"][0]
+    assert (fault["pointer"], fault["code"]) == ("/consent/scopes", "required_scope")
 
 
 def test_a_screen_failure_is_kept_with_its_criteria(world: World) -> None:

@@ -29,6 +29,7 @@ from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day
 from app.protocol.consent import ConsentScope, to_reconsent
+from app.protocol.definition import Protocol
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
@@ -58,12 +59,9 @@ _TAKES_AWAY = {
 def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> tuple[ConsentState, int]:
     """Record a further consent; also gives the site's key. Raises NotFound, ConsentUnknown, ConsentAlreadyRecorded."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
-    known = next((one for one in person.protocol.consents if one.version == body.version), None)
-    if known is None:
-        raise ConsentUnknown(Fault("/version", "unknown_consent", "The protocol has no such consent version"))
+    if faults := faults_of(person.protocol, body.version, body.scopes):
+        raise ConsentUnknown(*faults)
     require_unlocked(session, person.site_id, person.row.pid)
-    if not set(known.required) <= set(body.scopes) <= set(known.scopes):
-        raise ConsentUnknown(Fault("/scopes", "unknown_scope", "Scopes of this version, the required ones among them"))
     row = Consent(
         site_id=person.site_id,
         pid=person.row.pid,
@@ -79,6 +77,18 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     event = audit.created("consent:recorded", row, subject, reason=body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return state(session, person), row.site_id
+
+
+def faults_of(protocol: Protocol, version: str, scopes: Iterable[str], at: str = "") -> list[Fault]:
+    """What the protocol does not know of a consent, or requires of it. `at` points at the consent in what was sent."""
+    known = next((one for one in protocol.consents if one.version == version), None)
+    if known is None:
+        return [Fault(f"{at}/version", "unknown_consent", "The protocol has no such consent version")]
+    if not set(scopes) <= set(known.scopes):
+        return [Fault(f"{at}/scopes", "unknown_scope", "The consent version has no such scope")]
+    if not set(known.required) <= set(scopes):
+        return [Fault(f"{at}/scopes", "required_scope", "Nobody takes part without the scopes that it requires")]
+    return []
 
 
 def withdraw(

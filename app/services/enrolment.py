@@ -16,7 +16,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import pid_reservations, rule_queries
+from app.services import consents, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
     DATA_SHARING,
@@ -103,12 +103,7 @@ def _with_consent_and_screening(
 
 
 def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
-    faults = []
-    consent = next((item for item in protocol.consents if item.version == body.consent.version), None)
-    if consent is None:
-        faults.append(Fault("/consent/version", "unknown_consent", "The protocol has no such consent version"))
-    elif not set(body.consent.scopes) <= set(consent.scopes):
-        faults.append(Fault("/consent/scopes", "unknown_scope", "The consent version has no such scope"))
+    faults = consents.faults_of(protocol, body.consent.version, body.consent.scopes, "/consent")
     for name in ("unmet", "answers"):
         if not set(getattr(body.eligibility, name) or ()) <= {criterion.code for criterion in protocol.eligibility}:
             faults.append(Fault(f"/eligibility/{name}", "unknown_criterion", "The protocol has no such criterion"))
