@@ -58,3 +58,31 @@ def test_nothing_is_due_of_somebody_who_completed_the_study(world: World, monkey
     listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
     assert {item["visit_code"] for item in listed} >= {"SCR"}
     assert "FU7M" not in {item["visit_code"] for item in listed}
+
+
+@pytest.mark.parametrize(
+    ("scope", "open_still"), [("dosing", ["INT1A", "INT1B", "INT1C"]), ("collection", [])], ids=["dosing", "collection"]
+)
+def test_nothing_is_due_of_what_was_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, scope: str, open_still: list[str]
+) -> None:
+    at(monkeypatch, datetime(2025, 7, 1, 12, tzinfo=UTC))
+    pid = world.enrolled()
+    held(world, pid, "BL", "2025-02-01")
+    held(world, pid, "DOS1", "2025-03-03")
+    withdraw(world, pid, scope, "2025-03-04")
+    listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
+    before = ["SCR", "PREP1", "PREP2", "PREP3"]  # those were due before the first dose
+    assert [item["visit_code"] for item in listed] == [*before, *open_still]
+    assert planned(world, pid)["DOS2"]["state"] == "not_applicable"
+
+
+def test_a_visit_that_had_to_precede_another_is_as_urgent_as_one_whose_window_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, datetime(2025, 3, 10, 12, tzinfo=UTC))
+    pid = world.enrolled()
+    held(world, pid, "BL", "2025-02-10")
+    held(world, pid, "DOS1", "2025-03-03")  # before it three preparations; INT1A until the 6th
+    first = world.staff_a.get(f"/v1/studies/{world.study}/due", limit="5").json()["items"]
+    assert [item["visit_code"] for item in first] == ["SCR", "PREP1", "PREP2", "PREP3", "INT1A"]

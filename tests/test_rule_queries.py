@@ -173,6 +173,17 @@ def test_a_pass_asks_who_rated_where_the_protocol_wants_independent_raters(world
     assert [query["state"] for query in queries(world, rule="rater_missing")] == ["closed"]
 
 
+def test_nobody_is_asked_about_visits_that_the_withdrawal_forbids(world: World) -> None:
+    pid = world.enrolled()
+    for code, on in (("BL", "2025-02-01"), ("DOS1", "2025-03-03")):
+        assert world.staff_a.post("/v1/visits", world.visit(pid, code, on)).status_code == 201
+    back = {"scope": "collection", "effective_on": "2025-03-04", "reason": "told us by telephone"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", back).status_code == 201
+    refresh_site(world, date(2027, 1, 1))
+    asked = {query["visit_code"] for query in queries(world, participant=pid, rule="visit_overdue")}
+    assert asked == {"SCR", "PREP1", "PREP2", "PREP3"}
+
+
 def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does(world: World) -> None:
     path = an_event(world, "A").headers["Location"]
     refresh_site(world)

@@ -4,7 +4,7 @@ Days are calendar dates of the site, so nothing shifts where clocks change; ask 
 Everything is worked out anew from what is recorded: correct an anchor's date, and what hangs on it moves.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -60,6 +60,9 @@ class PlannedVisit(NamedTuple):
     deviation_days: int | None
     """Days outside the window: of a visit held, negative early, 0 inside, positive late; of one overdue, so far."""
 
+    closes: date | None
+    """The last day on which it is as planned, where that is known."""
+
     missing: tuple[str, ...]
     """Instruments still to be administered, where the visit took place, is due or is overdue."""
 
@@ -74,13 +77,15 @@ def plan(
     today: date,
     left_on: date | None = None,
     scopes: Collection[str] | None = None,
+    withdrawn: Mapping[str, date] = {},
 ) -> list[PlannedVisit]:
     """The schedule in the protocol's order, then visits recorded under codes that it does not have.
 
     `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
+    `withdrawn`: what was taken back, and from which day on: `collection` ends the course, `dosing` the doses.
     Raises RecordedTwice.
     """
-    course = _Course(protocol, recorded, today, left_on, scopes)
+    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn)
     planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
     return planned + [_unplanned(course.records[key]) for key in sorted(course.records) if key[0] not in course.visits]
 
@@ -91,9 +96,10 @@ def open_visits(
     today: date,
     left_on: date | None = None,
     scopes: Collection[str] | None = None,
+    withdrawn: Mapping[str, date] = {},
 ) -> list[PlannedVisit]:
     """Those of the schedule of which nothing is recorded: all that can be due. Raises RecordedTwice."""
-    course = _Course(protocol, recorded, today, left_on, scopes)
+    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn)
     return [
         course.planned(visit, number)
         for visit in protocol.visits
@@ -104,7 +110,7 @@ def open_visits(
 
 def _unplanned(record: Recorded) -> PlannedVisit:
     state = _RECORDED_STATES[record.status]
-    return PlannedVisit(record.visit, record.occurrence, None, True, state, record.on, None, None, None, ())
+    return PlannedVisit(record.visit, record.occurrence, None, True, state, record.on, None, None, None, None, ())
 
 
 _RECORDED_STATES = {
@@ -125,9 +131,11 @@ class _Course:
         today: date,
         left_on: date | None,
         scopes: Collection[str] | None,
+        withdrawn: Mapping[str, date],
     ) -> None:
         self.visits = {visit.code: visit for visit in protocol.visits}
-        self.today, self.left_on, self.scopes = today, left_on, scopes
+        self.today, self.scopes, self.undosed_from = today, scopes, withdrawn.get("dosing")
+        self.left_on = _earliest(left_on, withdrawn.get("collection"))
         self.records: dict[tuple[str, int], Recorded] = {}
         for one in recorded:
             if (one.visit, one.occurrence) in self.records:
@@ -164,6 +172,7 @@ class _Course:
             window=window,
             waits_for=visit.anchor if visit.has_window and window is None else None,
             deviation_days=deviation,
+            closes=closes,
             missing=_missing(visit, state, record.instruments if record else frozenset()),
         )
 
@@ -182,25 +191,30 @@ class _Course:
 
     def _closes(self, visit: VisitDefinition, window: Window | None) -> date | None:
         """The last day on which it is as planned, where that is known."""
-        days = [window.end] if window else []
-        if visit.before in self.held:
-            days.append(self.held[visit.before])
-        return min(days, default=None)
+        return _earliest(window.end if window else None, self.held.get(visit.before or ""))
 
     def _dropped(self, visit: VisitDefinition, closes: date | None) -> bool:
-        """Whether it need not be held: for want of consent, or since the participant left before it was over."""
+        """Whether it need not be held: for want of consent, or since the participant left or took it back before it
+        was over."""
         if self.scopes is not None and visit.needs_scope is not None and visit.needs_scope not in self.scopes:
             return True
         ended_on = None if visit.kept_after_early_termination else self.ended_on
-        stops = [day for day in (self.left_on, ended_on) if day is not None]
-        return bool(stops) and (closes is None or closes >= min(stops))
+        undosed_from = self.undosed_from if visit.kind is VisitKind.dosing else None
+        stops = _earliest(self.left_on, ended_on, undosed_from)
+        return stops is not None and (closes is None or closes >= stops)
 
     def _never(self, visit: VisitDefinition) -> bool:
         """Whether its anchor will not take place, and so neither will it."""
         if not visit.has_window or visit.anchor not in self.visits:
             return False
-        anchor = self.records.get((visit.anchor, 1))
-        return anchor.status not in HELD if anchor else self._never(self.visits[visit.anchor])
+        record, anchor = self.records.get((visit.anchor, 1)), self.visits[visit.anchor]
+        if record:
+            return record.status not in HELD
+        return self._never(anchor) or self._dropped(anchor, self._closes(anchor, window_of(anchor, self.held)))
+
+
+def _earliest(*days: date | None) -> date | None:
+    return min((day for day in days if day is not None), default=None)
 
 
 def _ends(visit: VisitDefinition) -> bool:

@@ -159,17 +159,18 @@ class Agreed(NamedTuple):
         ]
         return frozenset(json.loads(newest.scopes)).difference(kept_back, *taken)
 
-    def withdrawn(self, on: date) -> frozenset[WithdrawalScope]:
-        """What is taken back on a day, and not given anew by a later consent. The identity never comes back."""
+    def withdrawn(self, on: date) -> Mapping[str, date]:
+        """What is taken back on a day and not given anew by a later consent, and from when on. The identity never comes
+        back."""
         if not self.taken:
-            return frozenset()
+            return {}
         newest = self.newest(on)
         since = newest.given_on if newest and newest.given_on else date.min
-        return frozenset(
-            WithdrawalScope(one.scope)
-            for one in self.taken
-            if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity)
-        )
+        days: dict[str, date] = {}
+        for one in self.taken:
+            if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity):
+                days[one.scope] = min(one.effective_on, days.get(one.scope, one.effective_on))
+        return days
 
     def require_collection(self, on: date) -> None:
         """Raises CollectionWithdrawn."""
@@ -214,7 +215,7 @@ def state(session: Session, person: Enrolled) -> ConsentState:
         consents=[_consent_read(one) for one in _consents(session, person)],
         withdrawals=[_withdrawal_read(one) for one in _withdrawals(session, person)],
         scopes_today=sorted(record.scopes(on)),
-        withdrawn_today=sorted(record.withdrawn(on)),
+        withdrawn_today=sorted(WithdrawalScope(scope) for scope in record.withdrawn(on)),
         reconsent_to=reconsents(person, record, on),
     )
 

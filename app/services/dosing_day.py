@@ -188,7 +188,7 @@ def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool
     if ParticipantStatus(row.status) in _GONE and row.status_on is not None and row.status_on <= on:
         return False, frozenset()
     agreed = consents.agreed(session, person)
-    if agreed.withdrawn(on) & _NO_DOSE:
+    if agreed.withdrawn(on).keys() & _NO_DOSE:
         return False, frozenset()
     current = current_consent(person.protocol.consents, on)
     signed = any(

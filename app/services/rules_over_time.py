@@ -124,6 +124,7 @@ def _of_visits(
         today,
         left_on(person.status, person.status_on),
         agreed.scopes(today),
+        agreed.withdrawn(today),
     )
     for visit in planned:
         yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))

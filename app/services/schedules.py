@@ -38,7 +38,9 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     today = _today(session, [person.site_id])[person.site_id]
     left = left_on(person.row.status, person.row.status_on)
     agreed = consents.agreed(session, person)
-    planned = plan(person.protocol, _recorded(session, person), today, left, agreed.scopes(today))
+    planned = plan(
+        person.protocol, _recorded(session, person), today, left, agreed.scopes(today), agreed.withdrawn(today)
+    )
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -83,7 +85,8 @@ def _waiting(
     for row in people:
         day, left = today[row.site_id], left_on(row.status, row.status_on)
         protocol = protocol_of(session, row.protocol_version_id)
-        for visit in open_visits(protocol, recorded[row.pid], day, left, agreed[row.pid].scopes(day)):
+        scopes, withdrawn = agreed[row.pid].scopes(day), agreed[row.pid].withdrawn(day)
+        for visit in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):
             if _meets(visit, query):
                 yield row, visit
 
@@ -99,7 +102,7 @@ def _meets(visit: PlannedVisit, query: DueQuery) -> bool:
 
 def _urgency(one: tuple[Row[Any], PlannedVisit]) -> tuple[date, str, str, int]:
     row, visit = one
-    return visit.window.end if visit.window else date.max, row.pid, visit.visit, visit.occurrence
+    return visit.closes or date.max, row.pid, visit.visit, visit.occurrence
 
 
 def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:

@@ -251,6 +251,22 @@ def test_a_visit_under_a_scope_not_agreed_to_is_not_applicable() -> None:
         assert found["INT1B"].state is VisitState.due
 
 
+def test_dosing_taken_back_ends_the_doses_and_what_hangs_on_them() -> None:
+    """INT1C ends on 27 March and DOS2 on 3 April 2024; the first dose was given."""
+    for since, second_dose in ((date(2024, 4, 3), "not_applicable"), (date(2024, 4, 4), "overdue")):
+        found = by_code(plan(GENERIC, LEAP_YEAR, date(2024, 9, 1), withdrawn={"dosing": since}))
+        assert found["DOS2"].state == second_dose
+        assert found["PRIM"].state == ("waiting" if second_dose == "overdue" else "not_applicable")
+        assert (found["INT1C"].state, found["FU7M"].state) == (VisitState.overdue, VisitState.due)
+
+
+def test_collection_taken_back_ends_the_course() -> None:
+    found = by_code(plan(GENERIC, LEAP_YEAR, date(2024, 9, 1), withdrawn={"collection": date(2024, 3, 10)}))
+    assert found["INT1B"].state is VisitState.overdue  # its window ended on 9 March
+    for code in ("INT1C", "DOS2", "PRIM", "FU7M"):
+        assert found[code].state is VisitState.not_applicable
+
+
 def test_an_optional_visit_is_never_overdue() -> None:
     recorded = [held("BL", date(2013, 1, 1))]
     on = {day: by_code(plan(PILOT, recorded, day))["RETRIEVAL"].state for day in (date(2013, 6, 18), date(2013, 8, 1))}
@@ -311,6 +327,7 @@ def test_shifting_every_date_shifts_every_window_and_nothing_else(
         one._replace(
             on=one.on + shift if one.on else None,
             window=type(one.window)(*(edge + shift for edge in one.window)) if one.window else None,
+            closes=one.closes + shift if one.closes else None,
         )
         for one in before
     ] == after
