@@ -1,5 +1,11 @@
 """Outcomes: scores are the server's own, and a correction computes them again."""
 
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from tests.courses import withdraw
 from tests.world import World, madrs
 
 
@@ -76,3 +82,40 @@ def test_outcomes_are_found_by_instrument_and_visit(world: World) -> None:
     assert world.monitor.get("/v1/outcomes", participant=pid, instrument="ISI").json()["items"] == []
     assert len(world.monitor.get("/v1/outcomes", participant=pid, visit_code="BL").json()["items"]) == 1
     assert world.monitor.get("/v1/outcomes", participant=pid, visit_code="PRIM").json()["items"] == []
+
+
+def measured(world: World, pid: str, on: str) -> dict[str, tuple[int, str | None]]:
+    """What the three ways answer by which an outcome of this day comes to the registry."""
+    bodies = [world.visit(pid, "UNS", "2025-01-31", occurrence=number) for number in (1, 2, 3)]
+    outcome: dict[str, Any] = {**madrs(1), "collected_on": on}
+    first, second = (world.staff_a.post("/v1/visits", body).json() for body in bodies[:2])
+    alone = {"participant": pid, "visit": first["id"]}
+    kept = world.staff_a.post("/v1/outcomes", {"participant": pid, "visit": second["id"], **madrs(1)})
+    path, etag = kept.headers["Location"], kept.headers["ETag"]
+    answers: dict[str, Response] = {
+        "with the visit": world.staff_a.post("/v1/visits", {**bodies[2], "outcomes": [outcome]}),
+        "alone": world.staff_a.post("/v1/outcomes", {**alone, **outcome}),
+        "by a correction": world.staff_a.patch(path, {"collected_on": on, "reason": "typed wrongly"}, etag),
+    }
+    return {way: (answer.status_code, answer.json().get("code")) for way, answer in answers.items()}
+
+
+@pytest.mark.parametrize(
+    ("on", "status", "code"),
+    [
+        ("2025-02-01", None, "collection_withdrawn"),
+        ("2025-02-02", "died", "participant_left"),
+        ("2025-02-02", "withdrawn", "participant_left"),
+        ("1950-06-01", None, "consent_missing"),
+    ],
+)
+def test_nothing_is_measured_on_a_day_on_which_no_visit_would_be_taken(
+    world: World, on: str, status: str | None, code: str
+) -> None:
+    pid = world.enrolled()
+    if status is None:
+        withdraw(world, pid, "collection", "2025-02-01")
+    else:
+        left = {"status": status, "effective_on": "2025-02-01", "reason": "told us by telephone"}
+        assert world.staff_a.post(f"/v1/participants/{pid}/status", left).status_code == 201
+    assert set(measured(world, pid, on).values()) == {(409, code)}

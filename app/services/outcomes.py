@@ -33,7 +33,7 @@ from app.security.keys import Keyring
 from app.services import consents, raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.safety_signals import Source
-from app.services.standing import Standing, standing
+from app.services.standing import Standing, require_in_study, standing
 from app.services.totals import scored
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -117,6 +117,7 @@ def measure(
         "created_by": actor.account_id,
     }
     row = new_row(Outcome, given)
+    require_in_study(person, person.agreed, row["collected_on"])
     raters.require_independent(session, person, definition.code, asked.rater, at)
     if asked.items is None and definition.code not in person.protocol.historical_totals:
         raise TotalsNotTaken(Fault(f"{at}/items", "required", "The protocol takes no totals without items here"))
@@ -181,16 +182,15 @@ def record_outcome(
 ) -> tuple[OutcomeRead, Writes, int]:
     """What recording one administration of an instrument at a visit comes to; also gives the site's key.
 
-    Raises NotFound, VisitNotHeld, CollectionWithdrawn, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange.
+    Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange, and the refusals of
+    `require_in_study`.
     """
     visit = found(around.visits.get(body.visit))
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
-    person, on = around.people[visit.pid], body.collected_on or visit.occurred_on
-    if on is not None:
-        person.agreed.require_collection(on)
+    person = around.people[visit.pid]
     person.require_unlocked(visit.id, visit.visit_code)
     writes = Writes()
     measured, events = measure(session, writes, actor, person, fields_of(visit), body, "")
@@ -223,8 +223,8 @@ def amend_outcome(
     session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: OutcomeAmend
 ) -> OutcomeRead:
     """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
-    version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, CollectionWithdrawn,
-    RaterNotIndependent."""
+    version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, RaterNotIndependent, and of
+    another day the refusals of `require_in_study`."""
     pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
     person = enrolled(session, actor, pid, hold=Hold.as_it_is)  # first, as by those who record an outcome
     statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
@@ -250,8 +250,8 @@ def amend_outcome(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
-    if "collected_on" in differing and collected_on is not None:
-        consents.agreed(session, person).require_collection(collected_on)
+    if "collected_on" in differing:
+        require_in_study(person.row, consents.agreed(session, person), collected_on)
     if "rater" in differing:
         raters.require_independent(session, person, row.instrument, rater, "")
     before = _remembered(row, stored)

@@ -18,11 +18,12 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel import Session
 
 from app.access import Actor, Place, reach, visible
+from app.errors import Conflict
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import Withdrawal
 from app.models.data_lock import LockKind
-from app.models.participant import Consent, Participant
+from app.models.participant import Consent, Participant, ParticipantStatus
 from app.models.visit import Visit
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
@@ -31,6 +32,18 @@ from app.services.studies import protocol_of
 from app.services.unlocked import Closed, closing, require_open
 
 _PEOPLE, _CONSENTS, _WITHDRAWALS, _VISITS = (table_of(one) for one in (Participant, Consent, Withdrawal, Visit))
+
+
+class ConsentMissing(Conflict):
+    """No consent of the participant was in force on that day."""
+
+
+class ParticipantLeft(Conflict):
+    """The participant had left the study before that day; no new data are taken."""
+
+
+_LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died})
+"""Who took the consent back, or died. A participant whose treatment was ended by others is still followed up."""
 
 
 class Asked(NamedTuple):
@@ -84,6 +97,20 @@ class Standing:
                 self.visits[fact.name, fact.number] = fact.day
             case "closed":
                 self.closed.append(Closed(fact.id, fact.name, fact.text, fact.visit_id, fact.visit_code, fact.at))
+
+
+def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | None) -> None:
+    """What is visited or measured on a day needs somebody who took part on it.
+
+    Raises ParticipantLeft, ConsentMissing, CollectionWithdrawn.
+    """
+    if on is None:
+        return
+    if person.status in _LEFT and person.status_on is not None and on > person.status_on:
+        raise ParticipantLeft
+    if agreed.newest(on) is None:
+        raise ConsentMissing
+    agreed.require_collection(on)
 
 
 def standing(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -18,7 +17,6 @@ from app.models.base import columns, fields_of, from_json, new_row, now, table_o
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.outcome import Outcome, OutcomeRead
-from app.models.participant import ParticipantStatus
 from app.models.visit import (
     HELD,
     Visit,
@@ -33,9 +31,8 @@ from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import consents, dosing_day, outcomes, rule_queries, therapy
-from app.services.consents import Agreed
 from app.services.participants import Enrolled, Hold, enrolled
-from app.services.standing import Asked, Standing, standing
+from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -53,18 +50,6 @@ class VisitUnknown(Invalid):
 
 class VisitOutsideWindow(Conflict):
     """The visit lies outside its window and no deviation reason was given."""
-
-
-class ConsentMissing(Conflict):
-    """No consent of the participant was in force on that day."""
-
-
-class ParticipantLeft(Conflict):
-    """The participant had left the study before that day; no new data are taken."""
-
-
-_LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died})
-"""Who took the consent back, or died. A participant whose treatment was ended by others is still followed up."""
 
 
 def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> dict[str, Standing]:
@@ -92,7 +77,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     person.require_unlocked(visit_code=body.visit_code)
     if (body.visit_code, body.occurrence) in person.visits:
         raise VisitAlreadyRecorded  # said first: who sends a stored visit again hears that it is there
-    _require_in_study(ParticipantStatus(person.status), person.status_on, person.agreed, body.occurred_on)
+    require_in_study(person, person.agreed, body.occurred_on)
     _require_explained(window, body)
     given = {
         "site_id": person.site_id,
@@ -138,16 +123,6 @@ def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefini
     if definition.repeats and occurrence > definition.repeats:
         raise VisitUnknown(Fault("/occurrence", "too_many", f"The protocol plans it {definition.repeats} time(s)"))
     return definition
-
-
-def _require_in_study(status: ParticipantStatus, status_on: date | None, agreed: Agreed, on: date | None) -> None:
-    if on is None:
-        return
-    if status in _LEFT and status_on is not None and on > status_on:
-        raise ParticipantLeft
-    if agreed.newest(on) is None:
-        raise ConsentMissing
-    agreed.require_collection(on)
 
 
 def _window(session: Session, person: Enrolled, definition: VisitDefinition, occurrence: int) -> Window | None:
@@ -205,8 +180,7 @@ def amend_visit(
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     if differing & {"occurred_on", "therapy"}:
-        agreed = consents.agreed(session, person)
-        _require_in_study(ParticipantStatus(person.row.status), person.row.status_on, agreed, dates.occurred_on)
+        require_in_study(person.row, consents.agreed(session, person), dates.occurred_on)
     definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
     window = _window(session, person, definition, row.occurrence)
     if "therapy" in differing:
