@@ -167,6 +167,14 @@ def test_data_are_shared_as_the_newest_consent_says_and_of_one_day_as_all_of_the
     assert ("data_sharing" in answer.json()["scopes_today"], subjects(world)) == (sharing, int(sharing))
 
 
+@pytest.mark.parametrize("second", [["main"], ["long_follow_up", "main"]], ids=["refused", "agreed"])
+def test_of_several_consents_of_one_day_only_what_all_of_them_say_holds(world: World, second: list[str]) -> None:
+    pid = under_amendment(world, consent=given(DAY))
+    body = {"version": "2", "given_on": DAY, "scopes": second, "reason": "a further form"}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/consents", body)
+    assert answer.json()["scopes_today"] == second
+
+
 def test_a_later_consent_gives_anew_what_was_taken_back(world: World) -> None:
     pid = under_amendment(world)
     withdraw(world, pid, "sharing", "2025-02-01")

@@ -144,20 +144,18 @@ class Agreed(NamedTuple):
 
     def scopes(self, on: date) -> frozenset[str]:
         """The scopes in force on a day: of the newest consent given by then, without what was taken back since. Of
-        several consents of one day data are shared only if all of them say so: sharing has to be shown (GDPR, article
-        7(1)), and which of them was the last word cannot be."""
+        several consents of one day only what all of them say holds: consent has to be shown (GDPR, article 7(1)), and
+        which of them was the last word cannot be."""
         newest = self.newest(on)
         if newest is None:
             return frozenset()
-        that_day = [one.scopes for one in self.given if one.given_on == newest.given_on]
-        shared = all(DATA_SHARING in json.loads(scopes) for scopes in that_day)
-        kept_back = frozenset() if shared else frozenset({DATA_SHARING})
+        that_day = [frozenset(json.loads(one.scopes)) for one in self.given if one.given_on == newest.given_on]
         taken = [
             _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
             for one in self.taken
             if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
         ]
-        return frozenset(json.loads(newest.scopes)).difference(kept_back, *taken)
+        return frozenset.intersection(*that_day).difference(*taken)
 
     def withdrawn(self, on: date) -> Mapping[str, date]:
         """What is taken back on a day and not given anew by a later consent, and from when on. The identity never comes
@@ -194,9 +192,8 @@ def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Ma
 
 
 def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[str]) -> Any:
-    """Consents by their version: of several of one day the first counts, as `Agreed.newest` has it."""
     wanted = sa.select(table.c.pid, *(table.c[name] for name in names))
-    return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids)).order_by(*table.primary_key)
+    return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids))
 
 
 def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:
