@@ -146,6 +146,15 @@ def test_a_participant_moves_only_along_the_status_model(world: World) -> None:
     assert (person["status"], person["status_on"], person["version"]) == ("completed", "2025-02-01", 3)
 
 
+def test_no_status_begins_before_the_screening(world: World) -> None:
+    pid = world.enrolled(enrolled_on=None)
+    body = {"status": "enrolled", "effective_on": "2025-01-01", "reason": "As the source says"}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/status", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "status_before_screening")
+    assert answer.json()["errors"][0]["pointer"] == "/effective_on"
+    assert world.staff_a.post(f"/v1/participants/{pid}/status", {**body, "effective_on": "2025-01-02"}).is_success
+
+
 def test_a_screened_person_is_enrolled_on_the_effective_day(world: World) -> None:
     pid = world.enrolled(enrolled_on=None)
     assert move(world, pid, "enrolled") == 201

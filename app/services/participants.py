@@ -54,6 +54,10 @@ class ProtocolVersionTheSame(Conflict):
     """The participant goes by this protocol version already."""
 
 
+class StatusBeforeScreening(Invalid):
+    """No status can begin before the participant was screened."""
+
+
 class StatusTransitionImpossible(Conflict):
     """A participant in the present status cannot go to that one."""
 
@@ -161,11 +165,16 @@ def amend_participant(
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model. Raises NotFound, StatusTransitionImpossible, NotEligible."""
+    """Move a participant along the status model.
+
+    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, NotEligible.
+    """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
     if body.status not in STATUS_TRANSITIONS[ParticipantStatus(row.status)]:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
+    if row.screened_on is not None and body.effective_on < row.screened_on:
+        raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
     require_unlocked(session, row.site_id, row.pid)
