@@ -155,6 +155,43 @@ def test_no_status_begins_before_the_screening(world: World) -> None:
     assert world.staff_a.post(f"/v1/participants/{pid}/status", {**body, "effective_on": "2025-01-02"}).is_success
 
 
+@pytest.mark.parametrize("mistaken", ["died", "withdrawn", "completed"])
+def test_an_end_that_was_entered_for_the_wrong_person_is_corrected_with_a_reason(world: World, mistaken: str) -> None:
+    pid = world.enrolled()
+    assert (move(world, pid, "active"), move(world, pid, mistaken)) == (201, 201)
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-03-01")).is_success is (
+        mistaken == "completed"
+    )
+    assert correct(world, pid, "active") == 201
+    person = world.staff_a.get(f"/v1/participants/{pid}").json()
+    assert (person["status"], person["status_on"]) == ("active", "2025-01-25")
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-03-02", occurrence=2)).status_code == 201
+    told = world.monitor.get(f"/v1/participants/{pid}/history").json()["items"]
+    assert ("participant:status-corrected", mistaken, "active", "It was another person") in [
+        (one["action"], one["old"], one["new"], one["reason"]) for one in told
+    ]
+
+
+def correct(world: World, pid: str, status: str) -> int:
+    body = {"status": status, "effective_on": "2025-01-25", "reason": "It was another person", "correction": True}
+    return world.staff_a.post(f"/v1/participants/{pid}/status", body).status_code
+
+
+def test_a_correction_of_an_end_makes_nobody_what_they_could_not_have_been(world: World) -> None:
+    taking_part, eligible, failed = (
+        world.enrolled(),
+        world.enrolled(enrolled_on=None),
+        world.enrolled(enrolled_on=None, eligibility={"met": False}),
+    )
+    assert correct(world, taking_part, "active") == 409, "it has no end that could be mistaken"
+    assert [move(world, pid, "died") for pid in (taking_part, eligible, failed)] == [201] * 3
+    assert [correct(world, failed, status) for status in ("screened", "enrolled", "withdrawn")] == [409] * 3
+    assert [correct(world, eligible, status) for status in ("active", "completed")] == [409] * 2
+    assert [correct(world, taking_part, status) for status in ("screened", "screen_failed")] == [409] * 2
+    assert [correct(world, failed, "screen_failed"), correct(world, eligible, "screened")] == [201] * 2
+    assert [correct(world, taking_part, status) for status in ("died", "withdrawn", "enrolled")] == [201] * 3
+
+
 def test_a_screened_person_is_enrolled_on_the_effective_day(world: World) -> None:
     pid = world.enrolled(enrolled_on=None)
     assert move(world, pid, "enrolled") == 201
@@ -170,6 +207,26 @@ def test_a_mistyped_enrolment_can_be_corrected(world: World) -> None:
     shown = corrected.json()
     assert (shown["age_at_consent"], shown["race"], shown["sex"], shown["version"]) == (52, None, "F", 2)
     assert world.staff_a.patch(path, body, etag).status_code == 412
+
+
+@pytest.mark.parametrize(
+    ("enrolled_on", "change"),
+    [("2025-01-20", {"enrolled_on": "2025-01-21"}), (None, {"screened_on": "2025-01-21"})],
+    ids=["enrolled", "screened"],
+)
+def test_the_day_of_the_status_follows_the_corrected_day_that_it_was_taken_from(
+    world: World, enrolled_on: str | None, change: dict[str, str]
+) -> None:
+    person = world.staff_a.post("/v1/participants", world.enrolment(enrolled_on=enrolled_on))
+    body = {**change, "reason": "Read from the wrong line"}
+    corrected = world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"]).json()
+    assert corrected["status_on"] == "2025-01-21"
+    pid = corrected["pid"]
+    assert move(world, pid, "died") == 201
+    later = world.staff_a.get(person.headers["Location"])
+    body["screened_on"] = "2025-01-10"
+    again = world.staff_a.patch(person.headers["Location"], body, later.headers["ETag"]).json()
+    assert again["status_on"] == "2025-02-01", "another event's day"
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ class ParticipantStatus(StrEnum):
 
 
 _S = ParticipantStatus
-_ENDS = frozenset({_S.completed, _S.withdrawn, _S.lost_to_follow_up, _S.died, _S.terminated})
+ENDS = frozenset({_S.completed, _S.withdrawn, _S.lost_to_follow_up, _S.died, _S.terminated})
 STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
     _S.screened: frozenset({_S.enrolled, _S.screen_failed, _S.withdrawn, _S.lost_to_follow_up, _S.died}),
     _S.screen_failed: frozenset({_S.died}),  # and back to screened, by a further screening only
-    _S.enrolled: frozenset({_S.active}) | _ENDS,
-    _S.active: _ENDS,
+    _S.enrolled: frozenset({_S.active}) | ENDS,
+    _S.active: ENDS,
     _S.completed: frozenset({_S.died}),
     _S.withdrawn: frozenset({_S.died}),
     _S.lost_to_follow_up: frozenset({_S.active, _S.withdrawn, _S.completed, _S.died}),
@@ -228,6 +228,8 @@ class StatusChange(Shape):
     status: Annotated[ParticipantStatus, Strict(False)]
     effective_on: PastDate
     reason: Reason
+    correction: bool = False
+    """The present status, or its day, was entered by mistake: this stands instead."""
 
 
 class ParticipantRead(Answer):

@@ -14,9 +14,10 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now, table_of, values
-from app.models.course import ProtocolMove
+from app.models.course import ProtocolMove, Screening
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import (
+    ENDS,
     STATUS_TRANSITIONS,
     EnrolmentFields,
     Participant,
@@ -155,6 +156,9 @@ def amend_participant(
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
     require_unlocked(session, row.site_id, row.pid)
+    dated_by = _DATED_BY.get(ParticipantStatus(row.status))
+    if dated_by and row.status_on == getattr(row, dated_by):
+        row.status_on = getattr(merged, dated_by)
     for name in COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
@@ -164,14 +168,23 @@ def amend_participant(
     return participant_read(values(row), person.place, person.protocol_version)
 
 
+_DATED_BY = {
+    ParticipantStatus.screened: "screened_on",
+    ParticipantStatus.screen_failed: "screened_on",
+    ParticipantStatus.enrolled: "enrolled_on",
+}
+"""The statuses that begin on a day which is kept besides."""
+
+
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model.
+    """Move a participant along the status model, or correct an end that was entered by mistake.
 
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, NotEligible.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
-    if body.status not in STATUS_TRANSITIONS[ParticipantStatus(row.status)]:
+    possible = _instead(session, row) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
+    if body.status not in possible:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
     if row.screened_on is not None and body.effective_on < row.screened_on:
         raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
@@ -183,12 +196,26 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         row.enrolled_on = body.effective_on
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    event = audit.changed(
-        "participant:status-changed", row, row.pid, row.version, before, audit.snapshot(row), body.reason
-    )
+    action = "participant:status-corrected" if body.correction else "participant:status-changed"
+    event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     audit.append(session, str(actor.account_id), row.site_id, [event])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
+
+
+def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]:
+    """What may stand in the place of an end that was entered by mistake: what the participant can have been before it,
+    by screening and enrolment, and what could have followed that."""
+    status = ParticipantStatus
+    if row.status not in ENDS:
+        return frozenset()
+    if row.enrolled_on is not None:
+        before = {status.enrolled, status.active}
+    else:
+        screenings = select(Screening.eligible).where(Screening.site_id == row.site_id, Screening.pid == row.pid)
+        failed = session.exec(screenings.order_by(col(Screening.number).desc())).first() is False
+        before = {status.screen_failed if failed else status.screened}
+    return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> ParticipantRead:
