@@ -66,6 +66,27 @@ def test_a_broken_line_costs_exactly_itself(world: World) -> None:
     assert (again.count("replayed"), again[160]) == (229, "created")
 
 
+@pytest.mark.parametrize("atomic", [False, True])
+def test_visits_of_one_upload_are_held_against_each_other_in_any_order(world: World, atomic: bool) -> None:
+    pid, stored = world.enrolled(), {}
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "INT1A", "2025-03-04")).status_code == 201
+    days = {"INT1B": "2025-02-08", "INT1C": "2025-02-22", "DOS1": "2025-02-01", "PREP1": "2025-02-05"}
+    lines = [line(world.visit(pid, code, day)) for code, day in days.items()]
+    assert kinds(sent(world.staff_a, "visits", lines, atomic=atomic)) == ["created"] * 4
+    for visit in world.staff_a.get("/v1/visits", participant=pid).json()["items"]:
+        stored[visit["visit_code"]] = [finding["code"] for finding in visit["findings"]]
+    assert stored.pop("INT1A") == ["visit_outside_window"], "which was stored before"
+    assert stored.pop("PREP1") == ["visit_out_of_order"]
+    assert stored == {"INT1B": [], "INT1C": [], "DOS1": []}
+    days = {"PRIM": "2025-02-08", "DOS2": "2025-03-01"}
+    lines = [line(world.visit(pid, code, day)) for code, day in days.items()]
+    assert kinds(sent(world.staff_a, "visits", lines, atomic=atomic)) == ["created"] * 2
+    [visit] = world.staff_a.get("/v1/visits", participant=pid, visit_code="PRIM").json()["items"]
+    assert [finding["code"] for finding in visit["findings"]] == ["visit_outside_window"], "which came with its anchor"
+    asked = world.monitor.get("/v1/data-queries", participant=pid, subject=visit["id"], subject_type="visit").json()
+    assert [query["rule"] for query in asked["items"]] == ["visit_outside_window"]
+
+
 def refusals(world: World) -> Iterator[tuple[str, str, Any, str]]:
     """Noun, body, and what becomes of it."""
     pid, other = world.enrolled(), world.enrolled("B")

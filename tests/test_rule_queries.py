@@ -15,6 +15,7 @@ from app.database import within
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryState
 from app.services import rules_over_time
+from app.services.visit_findings import NOTHING
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.hot_requests import statements
 from tests.monitor_cases import an_event
@@ -310,6 +311,18 @@ def test_corrections_answers_and_passes_at_once_do_not_block_each_other(world: W
     [query] = queries(world)
     assert query["rule_holds"] is (world.staff_a.get(path).json()["onset"] is None)
     assert len(messages(world, query)) == query["version"]
+
+
+def test_a_pass_judges_a_visit_that_was_recorded_at_the_same_moment_as_its_anchor(world: World) -> None:
+    pid = world.enrolled()
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, "INT1A", "2025-03-10")).json()
+    with patch("app.services.visits.visit_findings.judged_again", lambda *_: NOTHING):  # neither has seen the other
+        world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-03-03"))
+    assert world.staff_a.get(f"/v1/visits/{visit['id']}").json()["findings"] == []
+    rules_over_time.refresh(world.registry.served)
+    [finding] = world.staff_a.get(f"/v1/visits/{visit['id']}").json()["findings"]
+    assert finding["message"] == "4 day(s) after the window"
+    assert [query["state"] for query in queries(world, subject=visit["id"], rule="visit_outside_window")] == ["open"]
 
 
 @pytest.mark.parametrize("site", ["A", "B"])

@@ -90,6 +90,63 @@ def test_windows_move_when_the_anchor_is_corrected(world: World) -> None:
     assert world.staff_a.get(f"/v1/visits/{late['id']}").json()["deviation_days"] == 2
 
 
+def findings(world: World, pid: str, code: str) -> list[str]:
+    [visit] = world.staff_a.get("/v1/visits", participant=pid, visit_code=code).json()["items"]
+    return [f"{finding['code']}: {finding['message']}" for finding in visit["findings"]]
+
+
+def open_queries(world: World, pid: str) -> list[str]:
+    asked = world.monitor.get("/v1/data-queries", participant=pid, state="open").json()["items"]
+    return sorted(query["rule"] for query in asked)
+
+
+def corrected(world: World, pid: str, code: str, **change: Any) -> None:
+    [visit] = world.staff_a.get("/v1/visits", participant=pid, visit_code=code).json()["items"]
+    path = f"/v1/visits/{visit['id']}"
+    body = {"reason": "The date was misread", **change}
+    answer = world.staff_a.patch(path, body, world.staff_a.get(path).headers["ETag"])
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_visit_entered_before_its_anchor_is_held_against_its_window_once_the_anchor_is_there(world: World) -> None:
+    pid = world.enrolled()
+    early = world.staff_a.post("/v1/visits", world.visit(pid, "INT1B", "2025-02-08"))
+    assert early.json()["findings"] == []
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-02-20")).status_code == 201
+    assert findings(world, pid, "INT1B") == ["visit_outside_window: 16 day(s) before the window"]
+    assert open_queries(world, pid) == ["visit_outside_window"]
+    assert world.staff_a.get(early.headers["Location"]).headers["ETag"] == early.headers["ETag"], "no edit of the visit"
+    trail = world.monitor.get("/v1/audit-entries").json()["items"]
+    told = [one["action"] for one in trail if one["subject_id"] == early.json()["id"]]
+    assert list(dict.fromkeys(told)) == ["visit:flagged", "visit:recorded"]
+
+
+def test_what_is_said_of_a_window_follows_the_corrections_of_its_anchor(world: World) -> None:
+    pid = dosed(world)
+    world.staff_a.post("/v1/visits", world.visit(pid, "INT1B", "2025-02-11"))
+    corrected(world, pid, "DOS1", occurred_on="2025-01-30")
+    assert findings(world, pid, "INT1B") == ["visit_outside_window: 2 day(s) after the window"]
+    assert open_queries(world, pid) == ["visit_outside_window"]
+    corrected(world, pid, "DOS1", occurred_on="2025-02-01")
+    assert (findings(world, pid, "INT1B"), open_queries(world, pid)) == ([], [])
+    corrected(world, pid, "DOS1", occurred_on="2025-01-30")
+    corrected(world, pid, "DOS1", occurred_on=None, status="missed", deviation_reason="It was another person")
+    assert (findings(world, pid, "INT1B"), open_queries(world, pid)) == ([], [])
+
+
+@pytest.mark.parametrize("order", [("PREP1", "DOS1"), ("DOS1", "PREP1")])
+def test_a_preparation_after_the_dose_is_remarked_whichever_was_entered_first(
+    world: World, order: tuple[str, str]
+) -> None:
+    pid, days = world.enrolled(), {"PREP1": "2025-03-10", "DOS1": "2025-02-03"}
+    for code in order:
+        assert world.staff_a.post("/v1/visits", world.visit(pid, code, days[code])).status_code == 201
+    assert findings(world, pid, "PREP1") == ["visit_out_of_order: After DOS1, which it must precede"]
+    assert open_queries(world, pid) == ["visit_out_of_order"]
+    corrected(world, pid, "PREP1", occurred_on="2025-02-03")
+    assert (findings(world, pid, "PREP1"), open_queries(world, pid)) == ([], [])
+
+
 def test_the_same_visit_is_recorded_once(world: World) -> None:
     pid = world.enrolled()
     assert world.staff_a.post("/v1/visits", world.visit(pid)).status_code == 201

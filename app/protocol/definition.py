@@ -85,6 +85,11 @@ class VisitDefinition(Definition):
     def has_window(self) -> bool:
         return self.anchor not in (None, self.code)
 
+    @property
+    def hangs_on(self) -> frozenset[VisitCode]:
+        """The visits whose days say whether this one's is as planned."""
+        return frozenset(code for code in (self.anchor, self.before) if code not in (None, self.code))
+
 
 class Safety(Definition):
     sae_report_hours: Annotated[int, Field(ge=1, le=720)]
@@ -207,9 +212,13 @@ class Protocol(Versioned):
                 return visit
         raise UnknownVisit("The protocol has no such visit")
 
-    def anchor_of(self, code: str) -> VisitCode | None:
-        """The visit from which the window of this one is counted."""
-        return next((visit.anchor for visit in self.visits if visit.code == code), None)
+    def hangs_on(self, code: str) -> frozenset[VisitCode]:
+        """The visits whose days say whether this one's is as planned."""
+        return next((visit.hangs_on for visit in self.visits if visit.code == code), frozenset())
+
+    def carries(self, code: str) -> bool:
+        """Whether the day of this visit says of others whether theirs is as planned."""
+        return any(code in visit.hangs_on for visit in self.visits)
 
     def day_one(self, held: Mapping[str, date]) -> date | None:
         """The date of study day 1: the first study day anchor that took place, of the visits `held`."""

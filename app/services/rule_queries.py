@@ -101,20 +101,33 @@ def follow_session(session: Session, row: DosingSession, parts: Iterable[tuple[s
     )
 
 
-def follow(session: Session, row: AdverseEvent | Participant | Visit, before: Sequence[Any] = ()) -> None:
-    """Raise and close queries as a record's findings came and went; `before` are those it had. Asks the database
-    nothing while they stay the same. Call it just before the record's own audit entry: whoever holds a query for update
-    takes the chain's head after it, so nobody may wait for a query while holding the head."""
-    subject = _TYPES[type(row)]
+class Turned(NamedTuple):
+    """Reasons that came, and the keys of those that are gone."""
+
+    came: list[Doubt]
+    gone: set[str]
+
+
+def turned(
+    subject: SubjectType, pid: str, subject_id: UUID | None, before: Iterable[Any], after: Iterable[Any]
+) -> Turned:
+    """How a record's findings came and went."""
+    had = {doubt.key for doubt in doubts_of(subject, pid, subject_id, before)}
+    has = doubts_of(subject, pid, subject_id, after)
+    return Turned([doubt for doubt in has if doubt.key not in had], had - {doubt.key for doubt in has})
+
+
+def follow(
+    session: Session, row: AdverseEvent | Participant | Visit, before: Sequence[Any] = (), *others: Turned
+) -> None:
+    """Raise and close queries as a record's findings came and went; `before` are those it had, `others` what turned in
+    other records with it. Asks the database nothing while they stay the same. Call it just before the record's own
+    audit entry: whoever holds a query for update takes the chain's head after it, so nobody may wait for a query while
+    holding the head."""
     subject_id = None if isinstance(row, Participant) else row.id
-    had = {doubt.key for doubt in doubts_of(subject, row.pid, subject_id, before)}
-    has = doubts_of(subject, row.pid, subject_id, from_json(row.findings))
-    settle(
-        session,
-        row.site_id,
-        came=[doubt for doubt in has if doubt.key not in had],
-        gone=had - {doubt.key for doubt in has},
-    )
+    own = turned(_TYPES[type(row)], row.pid, subject_id, before, from_json(row.findings))
+    came = [doubt for one in (own, *others) for doubt in one.came]
+    settle(session, row.site_id, came, own.gone.union(*(one.gone for one in others)))
 
 
 def raise_for_new(
@@ -145,8 +158,23 @@ def settle(
 
     Whoever compared records and queries without holding them tells what was `read`, the version of each query by its
     key: a query that changed since is left as it is."""
-    found = {doubt.key: doubt for doubt in came}
     writes = Writes()
+    settled(session, writes, site_id, came, gone, read)
+    if writes.told:
+        store(session, writes)
+    return len(writes.told[site_id])
+
+
+def settled(
+    session: Session,
+    writes: Writes,
+    site_id: int,
+    came: Iterable[Doubt],
+    gone: Collection[str],
+    read: Mapping[str, int] | None = None,
+) -> None:
+    """The same for a request that stores its own writes: what is to be remembered is added to them."""
+    found = {doubt.key: doubt for doubt in came}
     asked = sorted({*found, *gone})
     for start in range(0, len(asked), _AT_ONCE):
         keys = asked[start : start + _AT_ONCE]
@@ -156,9 +184,6 @@ def settle(
         for key, row in known.items():
             if row.rule_holds != (key in found) and (read is None or read.get(key) == row.version):
                 writes.remember(audit.SYSTEM, site_id, _turned(session, row, found.get(key)))
-    if writes.told:
-        store(session, writes)
-    return len(writes.told[site_id])
 
 
 def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQuery]:

@@ -1,6 +1,7 @@
 """Rules that time breaks, not a write: visits overdue, instruments or raters missing, events that nobody follows up.
 
-`refresh` is a pass over every site, for a command or a job. It also takes up findings that have no data query yet.
+`refresh` is a pass over every site, for a command or a job. It also takes up findings that have no data query yet, and
+what two visits recorded at the same moment could not see of each other.
 Passing twice, or in two workers at once, raises nothing twice.
 """
 
@@ -26,6 +27,7 @@ from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
+from app.services import visit_findings
 from app.services.consents import Agreed, agreed_by
 from app.services.rule_queries import Doubt, doubts_of, doubts_of_session, settle
 from app.services.studies import protocol_of
@@ -45,6 +47,8 @@ def refresh(database: Database) -> int:
         sites = session.execute(select(*wanted).order_by(col(Site.id))).all()
     changed = 0
     for site_id, timezone in sites:
+        with database.write() as session, within(session, [site_id]):
+            changed += visit_findings.refresh(session, site_id)
         with database.write() as session, within(session, [site_id]):
             changed += refresh_site(session, site_id, local_day(now(), ZoneInfo(timezone)))
     return changed

@@ -25,8 +25,7 @@ from app.models.course import Withdrawal
 from app.models.data_lock import LockKind
 from app.models.participant import Consent, Participant, ParticipantStatus
 from app.models.visit import Visit
-from app.protocol.definition import Protocol, VisitDefinition
-from app.protocol.schedule import Window, window_of
+from app.protocol.definition import Protocol
 from app.services.consents import Agreed, Given, Taken
 from app.services.studies import protocol_of
 from app.services.unlocked import Closed, closing, require_open
@@ -73,11 +72,13 @@ class Standing:
     """Staff of therapy sessions that this request adds and has not stored yet."""
     rated: frozenset[tuple[str, str]] = frozenset()
     """Instrument and rater of outcomes that this request adds and has not stored yet."""
+    new: list[dict[str, Any]] = field(default_factory=list)
+    """Visits that this request adds and has not stored yet."""
 
-    def window(self, definition: VisitDefinition, occurrence: int) -> Window | None:
-        """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""
-        held_on = self.visits.get((definition.anchor, 1)) if definition.anchor else None
-        return window_of(definition, {str(definition.anchor): held_on}, occurrence) if held_on else None
+    @property
+    def held(self) -> dict[str, date]:
+        """The day of each visit that took place, as `visits` has it."""
+        return {code: day for (code, number), day in self.visits.items() if number == 1 and day is not None}
 
     def require_unlocked(
         self, visit_id: UUID | None = None, visit_code: str | None = None, *, through_freeze: bool = False
@@ -136,13 +137,13 @@ def standing(
 
 
 def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str, list[Any]]:
-    """The visits themselves, which may be there already, and the anchors of their windows."""
+    """The visits themselves, which may be there already, and those that they hang on."""
     codes, occurrences = set(), {1}
     for one in asked:
         if one.pid in people:
-            codes |= {one.visit_code, people[one.pid].protocol.anchor_of(one.visit_code)}
+            codes |= {one.visit_code, *people[one.pid].protocol.hangs_on(one.visit_code)}
             occurrences.add(one.occurrence)
-    return {"codes": sorted(codes - {None}), "occurrences": sorted(occurrences)}
+    return {"codes": sorted(codes), "occurrences": sorted(occurrences)}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, new_row, now, table_of, values
-from app.models.finding import Finding, findings_text
+from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.visit import (
@@ -30,7 +31,7 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import consents, dosing_day, outcomes, rule_queries, therapy
+from app.services import consents, dosing_day, outcomes, rule_queries, therapy, visit_findings
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.studies import protocol_of
@@ -73,7 +74,8 @@ def record_visit(
 def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
     """Hold a visit against what is known of the participant, and add it to that."""
     definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
-    window = person.window(definition, body.occurrence)
+    held = person.held
+    window = window_of(definition, held, body.occurrence)
     person.require_unlocked(visit_code=body.visit_code)
     if (body.visit_code, body.occurrence) in person.visits:
         raise VisitAlreadyRecorded  # said first: who sends a stored visit again hears that it is there
@@ -84,7 +86,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
         "pid": person.pid,
         "protocol_version_id": person.protocol_version_id,
         "created_by": actor.account_id,
-        "findings": findings_text(_findings(window, body)),
+        "findings": findings_text(visit_findings.remarks(definition, body.occurrence, body.occurred_on, held)),
         **{name: getattr(body, name) for name in _RECORDED},
     }
     row, writes = new_row(Visit, given), Writes()
@@ -102,6 +104,11 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     rule_queries.raise_for_new(session, writes, Visit, row)
     writes.remember(actor.account_id, person.site_id, *events)
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
+    person.new.append(row)
+    if body.occurred_on and body.occurrence == 1 and person.protocol.carries(body.visit_code):
+        judged = visit_findings.judged_again(session, person.site_id, person.pid, body.visit_code, person.new)
+        rule_queries.settled(session, writes, person.site_id, *judged.turned)
+        writes.remember(actor.account_id, person.site_id, *judged.events)
     person.treats = treated.treats
     person.rated |= {(one.instrument, one.rater) for one in read if one.rater}
     return _detail(row, person.place, window, read, has), writes
@@ -125,18 +132,17 @@ def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefini
     return definition
 
 
-def _window(session: Session, person: Enrolled, definition: VisitDefinition, occurrence: int) -> Window | None:
-    """The visit's window as far as its anchor has taken place. Unscheduled visits have none."""
-    if definition.anchor is None or definition.anchor == definition.code:
-        return None
-    anchor = select(col(Visit.occurred_on)).where(
+def _held(session: Session, person: Enrolled, definition: VisitDefinition) -> dict[str, date]:
+    """The days of the visits that this one hangs on, as far as they took place."""
+    if not definition.hangs_on:
+        return {}
+    days = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,
-        Visit.visit_code == definition.anchor,
+        col(Visit.visit_code).in_(sorted(definition.hangs_on)),
         Visit.occurrence == 1,
     )
-    held_on = session.exec(anchor).first()
-    return window_of(definition, {definition.anchor: held_on}, occurrence) if held_on else None
+    return {code: day for code, day in session.exec(days) if day is not None}
 
 
 def _deviation(window: Window | None, dates: VisitDates) -> int:
@@ -151,22 +157,13 @@ def _require_explained(window: Window | None, dates: VisitDates) -> None:
         )
 
 
-def _findings(window: Window | None, dates: VisitDates) -> list[Finding]:
-    days = _deviation(window, dates)
-    if not days:
-        return []
-    early = "before" if days < 0 else "after"
-    message = f"{abs(days)} day(s) {early} the window"
-    return [Finding(code="visit_outside_window", field="/occurred_on", message=message)]
-
-
 def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
     """Correct a visit. What was recorded stays, so a correction needs consent only for what it adds: another day, or a
     therapy session. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
     pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
-    hold = Hold.change if "therapy" in body.model_fields_set else Hold.as_it_is
+    hold = Hold.change if body.model_fields_set & {"occurred_on", "therapy"} else Hold.as_it_is
     person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
     statement = visible(select(Visit).where(Visit.id == visit_id), actor).with_for_update()
     row = found(session.exec(statement).first())
@@ -181,8 +178,10 @@ def amend_visit(
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     if differing & {"occurred_on", "therapy"}:
         require_in_study(person.row, consents.agreed(session, person), dates.occurred_on)
-    definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
-    window = _window(session, person, definition, row.occurrence)
+    protocol = _protocol_of(session, row, person)
+    definition = planned_visit(protocol, row.visit_code, row.occurrence)
+    held = _held(session, person, definition)
+    window = window_of(definition, held, row.occurrence)
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
     has = therapy.of(session, row)
@@ -191,14 +190,18 @@ def amend_visit(
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
     _require_explained(window, dates)
-    row.findings = findings_text(_findings(window, dates))
+    row.findings = findings_text(visit_findings.remarks(definition, row.occurrence, dates.occurred_on, held))
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     dosing_day.require_visit_fits(session, row)
     after = {**audit.snapshot(row), **therapy.remembered(has)}
     event = audit.changed("visit:amended", row, row.id, row.version, before, after, body.reason)
-    rule_queries.follow(session, row, before["findings"])
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    carries = any(one.carries(row.visit_code) for one in (protocol, person.protocol))
+    judged = visit_findings.NOTHING
+    if carries and "occurred_on" in differing:
+        judged = visit_findings.judged_again(session, row.site_id, row.pid, row.visit_code)
+    rule_queries.follow(session, row, before["findings"], judged.turned)
+    audit.append(session, str(actor.account_id), row.site_id, [event, *judged.events])
     return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
 
 
@@ -207,7 +210,8 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
     definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
-    window, has = _window(session, person, definition, row.occurrence), therapy.of(session, row)
+    window = window_of(definition, _held(session, person, definition), row.occurrence)
+    has = therapy.of(session, row)
     return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
 
 
