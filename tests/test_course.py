@@ -254,13 +254,18 @@ def test_a_participant_who_moves_on_keeps_the_windows_of_past_visits(world: Worl
     visit = held(world, pid, "INT1B", "2025-03-10").json()
     definition = {**protocol_definition(), "version": "moved"}
     for one in definition["visits"]:
-        if one["code"] == "INT1B":
-            one["offset_days"] = 21
+        if one["code"] in ("INT1A", "INT1B"):
+            one["offset_days"] = {"INT1A": 6, "INT1B": 21}[one["code"]]
     assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
     path = f"/v1/participants/{pid}/protocol-version"
     moved = world.staff_a.post(path, {"version": "moved", "reason": "amendment in force"})
     assert (moved.status_code, moved.json()["protocol_version"]) == (200, "moved")
     assert world.staff_a.get(f"/v1/visits/{visit['id']}").json()["window"] == visit["window"]
+    planned = {one["visit_code"]: one for one in world.staff_a.get(f"/v1/participants/{pid}/schedule").json()["items"]}
+    assert (planned["INT1B"]["window"], planned["INT1B"]["deviation_days"]) == (visit["window"], 0)
+    assert planned["INT1A"]["window"]["planned"] == "2025-03-09", "what is open goes by the new one"
+    counted = world.monitor.get("/v1/monitoring/sites", study=world.study).json()["sites"][0]["visits"]
+    assert (counted["with_window"], counted["in_window"]) == (1, 1)
     again = world.staff_a.post(path, {"version": "moved", "reason": "amendment in force"})
     assert (again.status_code, again.json()["code"]) == (409, "protocol_version_the_same")
     unknown = world.staff_a.post(path, {"version": "none", "reason": "amendment in force"})

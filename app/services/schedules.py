@@ -2,7 +2,7 @@
 people in three."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from heapq import nsmallest
 from typing import Any
@@ -37,10 +37,13 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
     left = left_on(person.row.status, person.row.status_on)
-    agreed = consents.agreed(session, person)
-    planned = plan(
-        person.protocol, _recorded(session, person), today, left, agreed.scopes(today), agreed.withdrawn(today)
-    )
+    agreed, (recorded, versions) = consents.agreed(session, person), _recorded(session, person)
+
+    def planned_by(version: int) -> list[PlannedVisit]:
+        protocol = protocol_of(session, version)
+        return plan(protocol, recorded, today, left, agreed.scopes(today), agreed.withdrawn(today))
+
+    planned = _as_recorded(planned_by, person.row.protocol_version_id, versions)
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -111,17 +114,36 @@ def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
     return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in found}
 
 
-def _recorded(session: Session, person: Enrolled) -> list[Recorded]:
-    """Each visit with the instruments that have an outcome."""
+def _as_recorded(
+    planned_by: Callable[[int], list[PlannedVisit]], version: int, versions: Mapping[tuple[str, int], int]
+) -> list[PlannedVisit]:
+    """What a participant's version plans; visits recorded by another one keep their windows."""
+    recorded = {
+        (visit.visit, visit.occurrence, other): visit
+        for other in {*versions.values()} - {version}
+        for visit in planned_by(other)
+    }
+    planned = []
+    for visit in planned_by(version):
+        key = visit.visit, visit.occurrence
+        own = recorded.get((*key, versions.get(key, version)), visit)
+        planned.append(visit._replace(window=own.window, deviation_days=own.deviation_days))
+    return planned
+
+
+def _recorded(session: Session, person: Enrolled) -> tuple[list[Recorded], dict[tuple[str, int], int]]:
+    """Each visit with the instruments that have an outcome, and the protocol version by which it was recorded."""
     of_them = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
     given: dict[Any, set[str]] = defaultdict(set)
     for visit_id, code in session.execute(select(_OUTCOME.c.visit_id, _OUTCOME.c.instrument).where(of_them)):
         given[visit_id].add(code)
     theirs = select(_VISIT).where(_VISIT.c.site_id == person.site_id, _VISIT.c.pid == person.row.pid)
-    return [
-        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(given[row.id]))
-        for row in session.execute(theirs)
+    rows = session.execute(theirs).all()
+    recorded = [
+        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(given[row.id])) for row in rows
     ]
+    versions = {(row.visit_code, row.occurrence): row.protocol_version_id for row in rows if row.protocol_version_id}
+    return recorded, versions
 
 
 def _shown(visit: PlannedVisit) -> dict[str, Any]:

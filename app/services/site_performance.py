@@ -119,29 +119,34 @@ def _windows(
 ) -> dict[int, Counter[bool]]:
     """By site, how many held visits lie inside (True) and outside (False) their window."""
     versions = {row.pid: row.protocol_version_id for rows in people.values() for row in rows}
-    definitions = {
-        version: {visit.code: visit for visit in protocol_of(session, version).visits}
-        for version in set(versions.values())
-    }
+    definitions: dict[int, Mapping[str, VisitDefinition]] = {}
+
+    def planned(row: Row[Any]) -> VisitDefinition | None:
+        """By the version by which it was recorded, as the visit itself shows its window."""
+        version = row.protocol_version_id or versions[row.pid]
+        if version not in definitions:
+            definitions[version] = {visit.code: visit for visit in protocol_of(session, version).visits}
+        return definitions[version].get(row.visit_code)
+
     counted: dict[int, Counter[bool]] = defaultdict(Counter)
     for (site_id, pid), visits in groupby(_held(session, actor, site_ids), key=lambda row: (row.site_id, row.pid)):
         if pid in versions:
-            counted[site_id].update(_in_window([*visits], definitions[versions[pid]]))
+            counted[site_id].update(_in_window([(row, planned(row)) for row in visits]))
     return counted
 
 
 def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[Row[Any]]:
     """Visits that took place, one participant's after the other's."""
     wanted: list[Any] = [Visit.site_id, Visit.pid, Visit.visit_code, Visit.occurrence, Visit.occurred_on]
+    wanted.append(Visit.protocol_version_id)
     held = select(*wanted).where(col(Visit.site_id).in_(site_ids), col(Visit.status).in_(sorted(HELD)))
     return session.execute(visible(held, actor).order_by(*wanted[:2]).execution_options(yield_per=1000))
 
 
-def _in_window(visits: Sequence[Row[Any]], definitions: Mapping[str, VisitDefinition]) -> Iterator[bool]:
+def _in_window(visits: Sequence[tuple[Row[Any], VisitDefinition | None]]) -> Iterator[bool]:
     """Of each of a participant's visits that has a window."""
-    anchors = {row.visit_code: row.occurred_on for row in visits if row.occurrence == 1}
-    for row in visits:
-        definition = definitions.get(row.visit_code)
+    anchors = {row.visit_code: row.occurred_on for row, _ in visits if row.occurrence == 1}
+    for row, definition in visits:
         window = window_of(definition, anchors, row.occurrence) if definition else None
         if window is not None:
             yield window.deviation_days(row.occurred_on) == 0
