@@ -3,9 +3,26 @@
 from typing import Any
 
 import pytest
+from httpx2 import Response
 
-from tests.dosing_cases import AMENDMENTS, a_session_to_close, at, closing, path_of
-from tests.world import World
+from tests.dosing_cases import (
+    AMENDMENTS,
+    DAY,
+    REVIEW,
+    SESSIONS,
+    SIGNALS,
+    a_session,
+    a_session_to_close,
+    at,
+    closing,
+    cssrs,
+    dose,
+    held,
+    path_of,
+    start,
+    vitals,
+)
+from tests.world import World, protocol_definition
 
 
 @pytest.mark.parametrize("below", AMENDMENTS, ids=["session", "dose", "vitals"])
@@ -69,3 +86,115 @@ def test_a_dose_or_reading_of_another_session_is_not_there(world: World) -> None
             **AMENDMENTS["/doses/{dose_id}" if kind == "doses" else "/vitals/{reading_id}"],
         }
         assert world.staff_a.patch(path, body, mine.headers["ETag"]).status_code == 404
+
+
+def corrected(world: World, path: str, part: str = "", **change: Any) -> Response:
+    """A correction of a record, or of what is in a session, against its newest ETag."""
+    seen = world.staff_a.get(path).headers["ETag"]
+    return world.staff_a.patch(path + part, {"reason": "read in the source", **change}, seen)
+
+
+def remarks(world: World, path: str) -> list[str]:
+    """What is said of the doses of a session."""
+    doses = world.staff_a.get(path).json()["doses"]
+    return [f"{one['code']} {one['message'].partition(':')[0]}" for dose in doses for one in dose["findings"]]
+
+
+def asked(world: World, path: str) -> list[str]:
+    """The open data queries on a session."""
+    of_it = {"subject_type": "dosing_session", "subject": path.rpartition("/")[2], "state": "open"}
+    return [query["rule"] for query in world.monitor.get("/v1/data-queries", **of_it).json()["items"]]
+
+
+def test_a_signal_holds_a_dose_that_was_first_told_as_not_given(world: World) -> None:
+    session = a_session(world)
+    path, read = path_of(session), session.json()
+    not_given = {"kind": "initial", "planned_mg": 80, "deviation_reason": "Not yet"}
+    [told] = world.staff_a.post(f"{path}/doses", not_given).json()["doses"]
+    world.staff_a.post("/v1/outcomes", {"participant": read["participant"], "visit": read["visit"], **cssrs(4)})
+    given = {"given_mg": 80, "given_at": at("12:00"), "deviation_reason": None}
+    refused = corrected(world, path, f"/doses/{told['id']}", **given)
+    assert (refused.status_code, refused.json()["code"]) == (409, "dose_refused")
+    assert [error["code"] for error in refused.json()["errors"]] == ["DOSE-SIGNAL"]
+    for signal in world.staff_a.get(path).json()["holding"]:
+        assert world.staff_a.post(f"{SIGNALS}/{signal['id']}/review", REVIEW).status_code == 201
+    assert corrected(world, path, f"/doses/{told['id']}", **given).status_code == 200
+
+
+def test_a_dose_is_not_moved_behind_the_end_of_its_session(world: World) -> None:
+    record = a_session_to_close(world)
+    world.staff_a.post(path_of(record, "/close"), closing())
+    of_dose = f"/doses/{record.json()['doses'][0]['id']}"
+    late = corrected(world, path_of(record), of_dose, given_at=at("17:01"))
+    assert (late.status_code, late.json()["code"]) == (422, "moment_outside_visit")
+    assert [(error["pointer"], error["code"]) for error in late.json()["errors"]] == [("/given_at", "after_end")]
+
+
+@pytest.mark.parametrize("scope", ["dosing", "collection"])
+def test_a_dose_after_dosing_was_taken_back_is_kept_with_its_reason_and_flagged(world: World, scope: str) -> None:
+    session = a_session(world)
+    path, pid = path_of(session), session.json()["participant"]
+    assert world.staff_a.post(f"{path}/doses", dose()).status_code == 201
+    back = {"scope": scope, "effective_on": DAY, "reason": "told the therapists"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", back).status_code == 201
+    assert world.staff_a.post(f"{path}/vitals", vitals("PRESUPP", "11:00")).status_code == 201, "for their safety"
+    second = dose("supplemental", 40, "11:05")
+    refused = world.staff_a.post(f"{path}/doses", second)
+    assert (refused.status_code, refused.json()["code"]) == (409, "dose_off_plan")
+    assert [error["code"] for error in refused.json()["errors"]] == ["DOSE-CONSENT"]
+    kept = world.staff_a.post(f"{path}/doses", {**second, "deviation_reason": "Given before we were told"})
+    assert kept.status_code == 201, kept.text
+    assert world.staff_a.post(f"{path}/vitals", vitals("M180", "12:15")).status_code == 201
+    assert remarks(world, path) == ["dose_without_consent DOSE-CONSENT"], "not the dose from before"
+    assert asked(world, path) == ["dose_without_consent"]
+
+
+def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_taken_back(world: World) -> None:
+    record = a_session_to_close(world)
+    first, pid = path_of(record), record.json()["participant"]
+    assert world.staff_a.post(f"{first}/close", closing()).status_code == 201
+    visit = held(world.staff_a, pid, "DOS2", "2025-03-24")  # 21 days after DAY
+    second = world.staff_a.post(SESSIONS, start(visit["id"], "2025-03-24")).headers["Location"]
+    given = dose(given_at=at("09:15", "2025-03-24"))
+    assert world.staff_a.post(f"{second}/doses", given).status_code == 201
+    night = "2025-03-04"
+    ends = {"ended_at": at("06:00", night), "released_at": at("08:00", night)}
+    assert corrected(world, first, **ends).status_code == 200
+    of_first = f"/doses/{record.json()['doses'][0]['id']}"
+    moved = {"given_at": at("00:30", night)}
+    assert corrected(world, first, of_first, **moved).json()["code"] == "dose_off_plan"
+    told = corrected(world, first, of_first, **moved, deviation_reason="Fell asleep before")
+    assert told.status_code == 200, told.text
+    for path in (first, second):
+        assert (remarks(world, path), asked(world, path)) == (["dose_off_plan DOSE-INTERVAL"], ["dose_off_plan"])
+    assert corrected(world, first, of_first, given_at=at("09:15")).status_code == 200
+    for path in (first, second):
+        assert (remarks(world, path), asked(world, path)) == ([], [])
+
+
+def test_a_dose_is_flagged_while_a_visit_that_prepares_it_is_said_not_to_have_been_held(world: World) -> None:
+    record = a_session_to_close(world)
+    path, pid = path_of(record), record.json()["participant"]
+    [prep] = world.staff_a.get("/v1/visits", participant=pid, visit_code="PREP2").json()["items"]
+    of_prep = f"/v1/visits/{prep['id']}"
+    missed = {"status": "missed", "occurred_on": None, "deviation_reason": "Was not there"}
+    assert corrected(world, of_prep, **missed).status_code == 200
+    assert (remarks(world, path), asked(world, path)) == (["dose_off_plan DOSE-PREPARED"], ["dose_off_plan"])
+    assert world.staff_a.get(path).headers["ETag"] != record.headers["ETag"]
+    there = {"status": "completed", "occurred_on": prep["occurred_on"], "deviation_reason": None}
+    assert corrected(world, of_prep, **there).status_code == 200
+    assert (remarks(world, path), asked(world, path)) == ([], [])
+
+
+def test_a_dose_is_held_against_the_protocol_version_of_its_day(world: World) -> None:
+    record = a_session_to_close(world)
+    path, pid = path_of(record), record.json()["participant"]
+    definition = {**protocol_definition(), "version": "larger"}
+    for one in definition["dosing"]["doses"]:
+        one["initial_min_mg"] = 100
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
+    move = {"version": "larger", "reason": "amendment in force"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/protocol-version", move).status_code == 200
+    reading = record.json()["vitals"][0]["id"]
+    assert corrected(world, path, f"/vitals/{reading}", values={"PULSE": 72}).status_code == 200
+    assert remarks(world, path) == []

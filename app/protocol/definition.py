@@ -12,7 +12,7 @@ from pydantic import Field, Strict, StringConstraints
 from app.protocol.base import Code, Codes, Definition, Listed, Share, Text, Title, Versioned, VisitCode
 from app.protocol.clocks import Clock
 from app.protocol.consent import Amendment, ConsentVersion
-from app.protocol.dosing import Dosing
+from app.protocol.dosing import Dosing, VisitsHeld
 from app.protocol.eligibility import Criterion
 from app.protocol.raters import RaterIndependence
 from app.protocol.rules import Band
@@ -219,6 +219,11 @@ class Protocol(Versioned):
     def carries(self, code: str) -> bool:
         """Whether the day of this visit says of others whether theirs is as planned."""
         return any(code in visit.hangs_on for visit in self.visits)
+
+    def prepares(self, code: str) -> bool:
+        """Whether a dose wants this visit to be held before it."""
+        rules = self.dosing.preconditions if self.dosing else ()
+        return any(code in rule.visits for rule in rules if isinstance(rule, VisitsHeld))
 
     def day_one(self, held: Mapping[str, date]) -> date | None:
         """The date of study day 1: the first study day anchor that took place, of the visits `held`."""

@@ -12,21 +12,26 @@ from app import audit
 from app.access import Actor, found
 from app.database import unique_or
 from app.errors import Conflict, Fault
-from app.models.base import now
+from app.models.base import from_json, now
 from app.models.dosing_session import Dose, DoseKind, DosingSession, VitalReading
 from app.models.dosing_shapes import DoseAmend, DoseCreate, DoseFields, DosingSessionDetail
 from app.models.finding import Finding, findings_text
-from app.protocol.dosing import NoOpenSignal
-from app.protocol.dosing_checks import Breach, initial_breaches, supplemental_breaches
+from app.protocol.clocks import local_day
+from app.protocol.dosing import ConsentInForce, MinimumInterval, NoOpenSignal, VisitsHeld
+from app.protocol.dosing_checks import Breach, SessionFacts, initial_breaches, supplemental_breaches
 from app.security.keys import Keyring
 from app.services import dosing_day, safety_signals
 from app.services.dosing_day import DosingDay, doses_of, readings_of
 from app.services.dosing_reads import detail_of
+from app.services.participants import Enrolled
+from app.services.rule_queries import Turned
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
 
 PLANNED_DOSE = "PLANNED-DOSE"
 """Name of the rule that has no code of its own: what was planned is given."""
+
+WITHOUT_CONSENT = "dose_without_consent"
 
 
 class DoseAlreadyRecorded(Conflict):
@@ -53,7 +58,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     """
     day, row = dosing_day.held(session, actor, session_id)
     dosing_day.require_open(row)
-    day.require_moment("/given_at", body.given_at, row.started_at)
+    day.require_moment("/given_at", body.given_at, row)
     dose = Dose(
         site_id=row.site_id,
         pid=row.pid,
@@ -65,12 +70,12 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     session.add(dose)
     with unique_or(DoseAlreadyRecorded):
         session.flush()
-    signals = [signal.rule for signal in safety_signals.holding(session, row.site_id, row.pid)]
-    breaches = _breaches(day, dose, earlier, readings, signals)
-    if refused := [one for one in breaches if one.level == "refuse"]:
-        raise DoseRefused(*(Fault("", one.rule, one.message) for one in refused))
-    _require_explained(dose, breaches)
-    dose.findings = _findings(breaches)
+    breaches = _breaches(day, dose, earlier, readings, _signals(session, row))
+    breaches += _off_course(session, day, row, dose)
+    _require_allowed(breaches)
+    unasked = _without_consent(session, day, dose)
+    _require_explained(dose, [*breaches, *unasked])
+    dose.findings = _findings(breaches, [_no_consent(one) for one in unasked])
     dosing_day.touch(session, row)
     audit.append(session, str(actor.account_id), row.site_id, [audit.created("dose:recorded", dose, dose.id)])
     return detail_of(session, day, row), row.site_id
@@ -101,6 +106,52 @@ def _breaches(
     return other + initial_breaches(day.plan, given[0]) + [Breach(rule.code, "refuse", message) for rule in held]
 
 
+def _signals(session: Session, row: DosingSession) -> list[str]:
+    return [signal.rule for signal in safety_signals.holding(session, row.site_id, row.pid)]
+
+
+def _require_allowed(breaches: Sequence[Breach]) -> None:
+    """Raises DoseRefused."""
+    if refused := [one for one in breaches if one.level == "refuse"]:
+        raise DoseRefused(*(Fault("", one.rule, one.message) for one in refused))
+
+
+def _off_course(session: Session, day: DosingDay, row: DosingSession, dose: Dose) -> list[Breach]:
+    """Conditions to start that a correction may have undone since: the distance to other doses, the visits before."""
+    if dose.given_at is None or dose.kind != DoseKind.initial:
+        return []
+    facts = SessionFacts(
+        visit=day.visit.visit_code,
+        on=local_day(dose.given_at, day.zone),
+        earlier_doses=dosing_day.other_doses(session, day, row),
+        held=dosing_day.held_visits(session, day.person),
+    )
+    return _flags(day.unmet(MinimumInterval | VisitsHeld, facts))
+
+
+def _without_consent(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
+    """A dose that was given is kept, whatever was taken back before. It is asked when the dose is told: what is taken
+    back later that day says nothing of it."""
+    if dose.given_at is None:
+        return []
+    on = local_day(dose.given_at, day.zone)
+    current, scopes = dosing_day.consent_in_force(session, day.person, on)
+    facts = SessionFacts(visit=day.visit.visit_code, on=on, consent_current=current, consent_scopes=scopes)
+    return _flags(day.unmet(ConsentInForce, facts))
+
+
+def _flags(breaches: Sequence[Breach]) -> list[Breach]:
+    return [one._replace(level="flag") for one in breaches]
+
+
+def _no_consent(one: Breach) -> Finding:
+    return Finding(code=WITHOUT_CONSENT, field="/given_at", message=f"{one.rule}: {one.message}")
+
+
+def _kept(dose: Dose) -> list[Finding]:
+    return [Finding(**one) for one in from_json(dose.findings) if one["code"] == WITHOUT_CONSENT]
+
+
 def _given(dose: Dose | None) -> tuple[float, datetime] | None:
     if dose is None or dose.given_mg is None or dose.given_at is None:
         return None
@@ -112,11 +163,11 @@ def _require_explained(dose: Dose, breaches: Sequence[Breach]) -> None:
         raise DoseOffPlan(*(Fault("/deviation_reason", one.rule, one.message) for one in breaches))
 
 
-def _findings(breaches: Sequence[Breach]) -> str:
+def _findings(breaches: Sequence[Breach], others: Sequence[Finding]) -> str:
     remarks = [
         Finding(code="dose_off_plan", field="/given_mg", message=f"{one.rule}: {one.message}") for one in breaches
     ]
-    return findings_text(remarks)
+    return findings_text([*remarks, *others])
 
 
 def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[audit.Event]:
@@ -124,13 +175,26 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
         before = audit.snapshot(dose)
-        dose.findings = _findings(_breaches(day, dose, doses, readings))
+        breaches = _breaches(day, dose, doses, readings) + _off_course(session, day, row, dose)
+        dose.findings = _findings(breaches, _kept(dose))
         if audit.snapshot(dose) != before:
             dose.version += 1
             after = audit.snapshot(dose)
             events.append(audit.changed("dose:flagged", dose, dose.id, dose.version, before, after, None))
     session.flush()
     return events
+
+
+def judged_again(session: Session, person: Enrolled, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
+    """Hold the doses of a participant's sessions (but one) against the plan once more, after the day of a visit or of
+    another dose was corrected: what to remember, and the data queries to raise and to close."""
+    events, turns = [], []
+    for day, row in dosing_day.days_of(session, person, but):
+        if flagged := flagged_again(session, day, row):
+            dosing_day.move_on(session, row)
+            events += flagged
+            turns.append(dosing_day.turned(session, row))
+    return events, turns
 
 
 def amend_dose(
@@ -150,16 +214,24 @@ def amend_dose(
         return detail_of(session, day, row)
     fields: dict[str, Any] = {name: getattr(dose, name) for name in DoseFields.model_fields}
     merged, before = checked(DoseFields, {**fields, **changes}), audit.snapshot(dose)
-    day.require_moment("/given_at", merged.given_at, row.started_at)
+    was = None if dose.given_at is None else local_day(dose.given_at, day.zone)
+    day.require_moment("/given_at", merged.given_at, row)
     for name, value in merged.model_dump().items():
         setattr(dose, name, value)
-    breaches = _breaches(day, dose, doses, readings_of(session, row))
-    _require_explained(dose, breaches)
-    dose.findings = _findings(breaches)
+    on = None if dose.given_at is None else local_day(dose.given_at, day.zone)
+    signals = _signals(session, row) if was is None else ()
+    breaches = _breaches(day, dose, doses, readings_of(session, row), signals) + _off_course(session, day, row, dose)
+    if was is None:
+        _require_allowed(breaches)  # as if it was recorded now
+    unasked = _without_consent(session, day, dose) if on != was else []
+    _require_explained(dose, [*breaches, *unasked])
+    dose.findings = _findings(breaches, _kept(dose) if on == was else [_no_consent(one) for one in unasked])
     dose.version, dose.updated_at = dose.version + 1, now()
     session.flush()
     events = [audit.changed("dose:amended", dose, dose.id, dose.version, before, audit.snapshot(dose), body.reason)]
     events += flagged_again(session, day, row)
-    dosing_day.touch(session, row)
+    others, turns = judged_again(session, day.person, but=row.id) if on != was else ([], [])
+    dosing_day.touch(session, row, *turns)
+    events += others
     audit.append(session, str(actor.account_id), row.site_id, events)
     return detail_of(session, day, row)

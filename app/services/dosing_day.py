@@ -20,12 +20,14 @@ from app.models.participant import ParticipantStatus
 from app.models.visit import HELD, Visit
 from app.protocol.clocks import local_day
 from app.protocol.consent import current_consent
+from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
-from app.protocol.dosing_checks import DischargeFacts
+from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
 from app.protocol.vitals import CountedFrom, Vitals
 from app.services import consents, rule_queries
 from app.services.participants import Enrolled, Hold, enrolled
-from app.services.studies import zone_of
+from app.services.rule_queries import Turned
+from app.services.studies import protocol_of, zone_of
 from app.services.unlocked import require_unlocked
 
 
@@ -54,10 +56,12 @@ class DosingDay:
     plan: PlannedDose
     dosing: Dosing
     zone: ZoneInfo
+    protocol: Protocol
+    """The visit's own version: moving the participant on changes nothing of a day that was."""
 
     @property
     def vitals(self) -> Vitals:
-        return self.person.protocol.vitals or Vitals.model_construct(measures=(), pairs=(), timepoints=())
+        return self.protocol.vitals or Vitals.model_construct(measures=(), pairs=(), timepoints=())
 
     def require_start(self, at: datetime) -> date:
         """The site's calendar day on which the session starts. Raises MomentOutsideVisit."""
@@ -66,15 +70,22 @@ class DosingDay:
             raise MomentOutsideVisit(Fault("/started_at", "outside_visit", "Must lie on the day of the visit"))
         return day
 
-    def require_moment(self, pointer: str, at: datetime | None, earliest: datetime | None = None) -> None:
-        """A session may last into the night. Raises MomentOutsideVisit."""
+    def unmet(self, kinds: Any, facts: SessionFacts) -> list[Breach]:
+        """The conditions to start, of these kinds, that do not hold."""
+        rules = tuple(rule for rule in self.dosing.preconditions if isinstance(rule, kinds))
+        return start_refusals(self.dosing.model_copy(update={"preconditions": rules}), facts)
+
+    def require_moment(self, pointer: str, at: datetime | None, row: DosingSession | None = None) -> None:
+        """A session may last into the night; what lies within it, between its ends. Raises MomentOutsideVisit."""
         if at is None:
             return
         if not self._first <= local_day(at, self.zone) <= self._last + timedelta(days=1):
             message = "Must lie on the day of the visit, or in the night after it"
             raise MomentOutsideVisit(Fault(pointer, "outside_visit", message))
-        if earliest is not None and at < earliest:
+        if row is not None and at < row.started_at:
             raise MomentOutsideVisit(Fault(pointer, "before_start", "Cannot lie before the session's start"))
+        if row is not None and row.ended_at is not None and at > row.ended_at:
+            raise MomentOutsideVisit(Fault(pointer, "after_end", "Cannot lie after the session's end"))
 
     @property
     def _first(self) -> date:
@@ -92,11 +103,25 @@ def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: H
     visit = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     if hold is not Hold.none:
         require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
-    dosing = person.protocol.dosing
+    return _day_of(session, person, visit)
+
+
+def _day_of(session: Session, person: Enrolled, visit: Visit) -> DosingDay:
+    version = visit.protocol_version_id
+    protocol = person.protocol if version is None else protocol_of(session, version)
+    dosing = protocol.dosing
     plan = dosing.dose(visit.visit_code) if dosing else None
     if dosing is None or plan is None:
         raise NotADosingVisit(Fault("/visit", "no_dose", "The protocol plans no dose at this visit"))
-    return DosingDay(person, visit, plan, dosing, zone_of(session, person.site_id))
+    return DosingDay(person, visit, plan, dosing, zone_of(session, person.site_id), protocol)
+
+
+def days_of(session: Session, person: Enrolled, but: UUID | None = None) -> list[tuple[DosingDay, DosingSession]]:
+    """A participant's sessions (but one) with their days. Hold the participant for change."""
+    joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
+    theirs = select(Visit, DosingSession).join(DosingSession, joined)
+    rows = session.exec(theirs.where(Visit.site_id == person.site_id, Visit.pid == person.pid)).all()
+    return [(_day_of(session, person, visit), row) for visit, row in rows if row.id != but]
 
 
 def held(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, DosingSession]:
@@ -127,20 +152,30 @@ def require_open(row: DosingSession) -> None:
         raise DosingSessionClosed
 
 
-def touch(session: Session, row: DosingSession) -> None:
-    """Something of the session changed: its version moves on, and with it the ETag."""
+def touch(session: Session, row: DosingSession, *others: Turned) -> None:
+    """Something of the session changed: its version moves on, and with it the ETag. `others`: see `follow_findings`."""
+    move_on(session, row)
+    follow_findings(session, row, *others)
+
+
+def move_on(session: Session, row: DosingSession) -> None:
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    follow_findings(session, row)
 
 
-def follow_findings(session: Session, row: DosingSession) -> None:
-    """Raise and close the data queries on doses and vital signs. Call it just before the audit entry."""
+def follow_findings(session: Session, row: DosingSession, *others: Turned) -> None:
+    """Raise and close the data queries on doses and vital signs, and of what turned in other sessions with them. Call
+    it just before the audit entry."""
+    rule_queries.settle_all(session, row.site_id, turned(session, row), *others)
+
+
+def turned(session: Session, row: DosingSession) -> Turned:
+    """How the findings of a session differ from the data queries on it."""
     parts = [
         *(("/doses", dose.id, from_json(dose.findings)) for dose in doses_of(session, row)),
         *(("/vitals", reading.id, from_json(reading.findings)) for reading in readings_of(session, row)),
     ]
-    rule_queries.follow_session(session, row, parts)
+    return rule_queries.turned_in_session(session, row, parts)
 
 
 def doses_of(session: Session, row: DosingSession) -> Sequence[Dose]:
@@ -215,10 +250,13 @@ def eligibility_confirmed(person: Enrolled, on: date) -> bool:
 _TAKING_PART = frozenset({ParticipantStatus.enrolled, ParticipantStatus.active})
 
 
-def earlier_doses(session: Session, day: DosingDay) -> list[date]:
-    """Calendar days on which the participant was dosed."""
-    statement = select(col(Dose.given_at)).where(Dose.site_id == day.person.site_id, Dose.pid == day.person.row.pid)
-    return [local_day(at, day.zone) for at in session.exec(statement) if at is not None]
+def other_doses(session: Session, day: DosingDay, row: DosingSession | None = None) -> list[date]:
+    """Calendar days on which the participant was dosed in other sessions than this one."""
+    theirs = select(col(Dose.given_at), col(Dose.session_id)).where(
+        Dose.site_id == day.person.site_id, Dose.pid == day.person.row.pid
+    )
+    given = session.exec(theirs).all()
+    return [local_day(at, day.zone) for at, of in given if at is not None and (row is None or of != row.id)]
 
 
 def held_visits(session: Session, person: Enrolled) -> dict[str, date]:

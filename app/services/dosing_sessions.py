@@ -101,7 +101,7 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
         consent_current=current,
         consent_scopes=scopes,
         eligible=dosing_day.eligibility_confirmed(person, on),
-        earlier_doses=dosing_day.earlier_doses(session, day),
+        earlier_doses=dosing_day.other_doses(session, day),
         staff=body.staff,
         open_signals=signals | {signal.rule for signal in raised if signal.holds_dosing},
         confirmed=body.confirmations,
@@ -225,12 +225,11 @@ def _keep(session: Session, day: DosingDay, row: DosingSession, fields: DosingSe
 
 def _require_start_rules(day: DosingDay, fields: DosingSessionFields) -> None:
     """What can be corrected of the start still has to allow it: the staff and the confirmations."""
-    rules = tuple(rule for rule in day.dosing.preconditions if isinstance(rule, StaffPresent | Confirmed))
     facts = SessionFacts(
         visit=day.visit.visit_code,
         on=day.require_start(fields.started_at),
         staff=fields.staff,
         confirmed=fields.confirmations,
     )
-    if refused := start_refusals(day.dosing.model_copy(update={"preconditions": rules}), facts):
+    if refused := day.unmet(StaffPresent | Confirmed, facts):
         raise DosingNotAllowed(*(Fault("", one.rule, one.message) for one in refused))

@@ -83,8 +83,15 @@ def doubts_of_session(pid: str, session_id: UUID, parts: Iterable[tuple[str, UUI
     ]
 
 
-def follow_session(session: Session, row: DosingSession, parts: Iterable[tuple[str, UUID, Iterable[Any]]]) -> None:
-    """`follow` for all doses and vital signs of a dosing session at once."""
+class Turned(NamedTuple):
+    """Reasons that came, and the keys of those that are gone."""
+
+    came: list[Doubt]
+    gone: set[str]
+
+
+def turned_in_session(session: Session, row: DosingSession, parts: Iterable[tuple[str, UUID, Iterable[Any]]]) -> Turned:
+    """How the findings of all doses and vital signs of a dosing session differ from the data queries on it."""
     has = doubts_of_session(row.pid, row.id, parts)
     holding = select(DataQuery.rule_key).where(
         DataQuery.site_id == row.site_id,
@@ -93,19 +100,7 @@ def follow_session(session: Session, row: DosingSession, parts: Iterable[tuple[s
         _QUERIES.c.rule_holds,
     )
     had = {key for key in session.exec(holding) if key is not None}
-    settle(
-        session,
-        row.site_id,
-        came=[doubt for doubt in has if doubt.key not in had],
-        gone=had - {doubt.key for doubt in has},
-    )
-
-
-class Turned(NamedTuple):
-    """Reasons that came, and the keys of those that are gone."""
-
-    came: list[Doubt]
-    gone: set[str]
+    return Turned([doubt for doubt in has if doubt.key not in had], had - {doubt.key for doubt in has})
 
 
 def turned(
@@ -126,8 +121,13 @@ def follow(
     holding the head."""
     subject_id = None if isinstance(row, Participant) else row.id
     own = turned(_TYPES[type(row)], row.pid, subject_id, before, from_json(row.findings))
-    came = [doubt for one in (own, *others) for doubt in one.came]
-    settle(session, row.site_id, came, own.gone.union(*(one.gone for one in others)))
+    settle_all(session, row.site_id, own, *others)
+
+
+def settle_all(session: Session, site_id: int, *turns: Turned) -> int:
+    """`settle` at once, so that all queries are waited for before the chain's head is held."""
+    came = [doubt for one in turns for doubt in one.came]
+    return settle(session, site_id, came, {key for one in turns for key in one.gone})
 
 
 def raise_for_new(

@@ -17,7 +17,7 @@ from app.models.finding import Finding, findings_text
 from app.models.visit import Visit
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
-from app.services.rule_queries import Doubt, Turned, settle, turned
+from app.services.rule_queries import Doubt, Turned, settle_all, turned
 from app.services.studies import protocol_of
 
 _VISITS = table_of(Visit)
@@ -82,8 +82,7 @@ def refresh(session: Session, site_id: int) -> int:
     events = [event for one in judged for event in one.events]
     if not events:
         return 0
-    came = [doubt for one in judged for doubt in one.turned.came]
-    changed = settle(session, site_id, came, {key for one in judged for key in one.turned.gone})
+    changed = settle_all(session, site_id, *(one.turned for one in judged))
     audit.append(session, audit.SYSTEM, site_id, events)
     return changed
 

@@ -31,7 +31,7 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import consents, dosing_day, outcomes, rule_queries, therapy, visit_findings
+from app.services import consents, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.studies import protocol_of
@@ -200,8 +200,10 @@ def amend_visit(
     judged = visit_findings.NOTHING
     if carries and "occurred_on" in differing:
         judged = visit_findings.judged_again(session, row.site_id, row.pid, row.visit_code)
-    rule_queries.follow(session, row, before["findings"], judged.turned)
-    audit.append(session, str(actor.account_id), row.site_id, [event, *judged.events])
+    prepares = "occurred_on" in differing and any(one.prepares(row.visit_code) for one in (protocol, person.protocol))
+    flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
+    rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
+    audit.append(session, str(actor.account_id), row.site_id, [event, *judged.events, *flagged])
     return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
 
 

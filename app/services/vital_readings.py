@@ -51,7 +51,7 @@ def require_plausible(day: DosingDay, asked: VitalsCreate, pointer: str) -> list
     faults, findings = [], []
     if asked.timepoint is not None and asked.timepoint not in {point.code for point in day.vitals.timepoints}:
         faults.append(Fault(f"{pointer}/timepoint", "unknown_timepoint", "The protocol has no such time point"))
-    known = day.person.protocol.measures
+    known = day.protocol.measures
     for one in vital_findings(day.vitals, asked.values):
         if one.level == "refuse":
             place = one.measure if one.measure in known else "?"
