@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from app import schema
+from app import audit, schema
 from app.database import Database
+from app.models.audit import REGISTRY_CHAIN
 from app.security.keys import new_key_file, write_key_file
 from app.settings import Settings
 from tests.postgres import as_server, new_database
@@ -35,6 +36,8 @@ def migrated(given: dict[str, str], url: str, owner: str | None) -> dict[str, st
     settings = Settings(environment="demo", database_url=url, owner_database_url=owner)
     with Database(settings) as database:
         schema.upgrade(database)
+        with database.write() as session:
+            audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [audit.Event("user:created", "account", "1", 1, [])])
     return {**given, "REGISTRY_DATABASE_URL": url, **({"REGISTRY_OWNER_DATABASE_URL": owner} if owner else {})}
 
 
