@@ -49,6 +49,9 @@ app.command()(deliver)
 app.command()(doctor)
 app.command()(migrate)
 
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE of PostgreSQL for what a role may not do."""
+
 PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -166,7 +169,7 @@ def test(context: typer.Context) -> None:
 def main() -> None:
     """Entry point. Known failures of a deployment end in one plain sentence, not in a traceback."""
     from pydantic import ValidationError
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, ProgrammingError
 
     from app.errors import CannotGoOn, RegistryError
     from app.settings import SecretsFolderMissing
@@ -180,6 +183,15 @@ def main() -> None:
     except OperationalError as unreachable:  # without its text, which names the server and the role
         kind = type(unreachable.orig).__name__
         typer.echo(f"The database of REGISTRY_DATABASE_URL (or of the owner's) does not answer: {kind}.", err=True)
+        sys.exit(2)
+    except ProgrammingError as forbidden:
+        if getattr(forbidden.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        typer.echo(
+            "The database's role may not do this. Commands need that of the tables' owner: set "
+            "REGISTRY_OWNER_DATABASE_URL (and of a vault apart, REGISTRY_OWNER_VAULT_URL).",
+            err=True,
+        )
         sys.exit(2)
     except RegistryError as refused:
         told = [refused.detail(), *(f"{fault.pointer.rpartition('/')[2]}: {fault.message}" for fault in refused.faults)]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from app import audit
 from app.cli import app
+from app.models.audit import REGISTRY_CHAIN
 from app.security import statements
 from tests.test_audit_entries import amended
 from tests.world import World
@@ -51,6 +53,20 @@ def exported(world: World, shell: Shell) -> list[str]:
     code, lines = shell.audit("export", "--chain", f"{world.study}/A")
     assert code == 0
     return lines.splitlines(keepends=True)
+
+
+def test_the_servers_role_sees_every_chain_whole_as_the_owner_does(
+    world: World, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.enrolled()
+    with world.registry.database.write() as session:
+        done = audit.Event("test.done", "test", "1", 1, [])
+        audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [done])
+    commands = (("verify",), ("export", "--chain", "0"), ("export", "--chain", f"{world.study}/A"))
+    owners = [shell.audit(*command) for command in commands]
+    monkeypatch.delenv("REGISTRY_OWNER_DATABASE_URL", raising=False)
+    assert [shell.audit(*command) for command in commands] == owners
+    assert all(code == 0 and lines for code, lines in owners)
 
 
 def test_the_pages_lines_verify_an_export_and_find_what_was_tampered_with(world: World, shell: Shell) -> None:

@@ -16,7 +16,7 @@ from app.models.audit import AuditEntry
 from app.settings import Settings
 from tests.conftest import ENGINES
 from tests.pasted import blocks, pasted
-from tests.postgres import new_database
+from tests.postgres import as_server, new_database
 from tests.server import ROOT, typed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -196,3 +196,14 @@ def test_what_is_run_daily_can_be_run_again(run: Run, command: str) -> None:
     for _ in range(2):
         done = run(*command.split())
         assert (done.returncode, done.stdout[:2]) == (0, "0 "), done.stderr
+
+
+def test_what_needs_the_owner_says_so_to_the_servers_role(tmp_path: Path, postgres_url: str) -> None:
+    with new_database(postgres_url) as url:
+        served = as_server(url)
+        environment = {**variables(tmp_path, served), "REGISTRY_OWNER_DATABASE_URL": url}
+        assert typed(environment, "init").returncode == 0
+        del environment["REGISTRY_OWNER_DATABASE_URL"]
+        done = typed(environment, "vault", "rewrap")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "REGISTRY_OWNER_DATABASE_URL" in done.stderr

@@ -132,13 +132,17 @@ def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
 
 @contextmanager
 def _reading() -> Iterator[Session]:
-    from app.database import Database
+    """Every chain, also as the server's role, to which only the chains of named sites exist."""
+    from app.database import Database, within
+    from app.models.audit import REGISTRY_CHAIN
+    from app.services.outbox import every_site
     from app.settings import Settings
 
     with Database(Settings()) as database, database.read() as session:
         if not database.is_sqlite:  # one state of heads and entries, while others go on writing
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        yield session
+        with within(session, [REGISTRY_CHAIN, *every_site(session)]):
+            yield session
 
 
 def _names(session: Session) -> dict[int, str]:
