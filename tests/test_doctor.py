@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -13,6 +14,7 @@ from app import audit, schema
 from app.database import Database
 from app.models.audit import REGISTRY_CHAIN
 from app.security.keys import new_key_file, write_key_file
+from app.services import readiness
 from app.settings import Settings
 from tests.postgres import as_server, new_database
 from tests.server import typed
@@ -77,6 +79,12 @@ def test_tables_of_another_version_are_named_with_the_command(environment: dict[
     engine.dispose()
     code, found = look(environment)
     assert (code, "registry migrate" in wrong(found)["tables"]) == (1, True)
+
+
+def test_a_database_that_takes_no_writes_is_named(environment: dict[str, str]) -> None:
+    with patch.object(readiness, "writable", return_value=False):
+        code, found = look(environment)
+    assert (code, wrong(found).keys()) == (1, {"writable"})
 
 
 def test_a_mighty_role_and_a_database_that_is_away_are_named_without_any_secret(environment: dict[str, str]) -> None:

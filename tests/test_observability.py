@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from app.services import readiness
 from tests.server import ROOT, running_server
+from tests.test_faults import read_only
 from tests.world import World, label
 
 SECRET = "a secret for tests only"
@@ -80,7 +81,7 @@ def test_the_dashboard_and_the_alerts_ask_for_what_there_is(client: TestClient, 
 
 def test_readiness_names_what_is_lacking(world: World) -> None:
     client, file = world.registry.client, world.registry.app.state.settings.key_file
-    well = {"database": "ok", "revision": "ok", "keys": "ok", "disk": "ok"}
+    well = dict.fromkeys(("database", "revision", "keys", "disk", "writable"), "ok")
     assert client.get("/readyz").json() == {"status": "ready", "checks": well}
     with patch.object(readiness, "ROOM", 1 << 80):
         told = client.get("/readyz")
@@ -93,6 +94,15 @@ def test_readiness_names_what_is_lacking(world: World) -> None:
     file.chmod(0o600)
     assert (told.json()["code"], told.json()["lacking"]) == ("not_ready", ["keys"])
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_registry_that_can_only_read_is_not_ready(world: World) -> None:
+    """SQLite on a disk that was mounted anew after an error, PostgreSQL as a standby that nobody promoted."""
+    read_only_disk = patch.object(readiness.os, "access", return_value=False)
+    with read_only_disk if world.on_sqlite else read_only(world):
+        told = world.registry.client.get("/readyz")
+    assert (told.status_code, told.json().get("lacking")) == (503, ["writable"])
+    assert world.registry.client.get("/readyz").status_code == 200
 
 
 def test_the_workers_figures_are_added_up(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     from app.database_role import require_second_wall
 
     yield _tried("vault", lambda: schema.require_vault_head(database), "its tables too, where it is apart")
+    yield _writable(database)
     yield _tried("durable", database.require_durable, "a commit outlives a power cut")
     yield _tried(
         "second wall", lambda: require_second_wall(database, settings), "the server's role is held to its sites"
@@ -128,6 +129,15 @@ def _journal(settings: "Settings") -> Finding:
         else f"{file} cannot be written, so no label can be erased; let the server write it"
     )
     return Finding("erasure journal", well, told)
+
+
+def _writable(database: "Database") -> Finding:
+    from app.services import readiness
+
+    with database.read() as session:
+        well = readiness.writable(session)
+    told = "it takes writes" if well else "it is read-only: a standby, a disk mounted so, or a file of another user"
+    return Finding("writable", well, told)
 
 
 def _disk(database: "Database") -> Finding:

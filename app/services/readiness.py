@@ -1,5 +1,6 @@
-"""Whether a worker can do its work: database, tables, keys, room on the disk."""
+"""Whether a worker can do its work: database, tables, keys, room on the disk, and leave to write there."""
 
+import os
 import shutil
 from collections.abc import Mapping
 
@@ -27,6 +28,7 @@ def readiness(session: Session, settings: Settings) -> Mapping[str, bool]:
         "revision": revision == schema.head(),
         "keys": _keys_readable(settings),
         "disk": _room(session),
+        "writable": writable(session),
     }
 
 
@@ -45,3 +47,11 @@ def _room(session: Session) -> bool:
     if url.get_backend_name() != "sqlite" or not url.database:
         return True
     return shutil.disk_usage(url.database).free >= ROOM
+
+
+def writable(session: Session) -> bool:
+    """Not on a disk that was mounted to be read only, nor on a standby that nobody promoted: reading goes on there."""
+    url = session.get_bind().engine.url
+    if url.get_backend_name() == "sqlite":
+        return os.access(str(url.database), os.W_OK)
+    return session.execute(sa.text("SHOW transaction_read_only")).scalar() == "off"
