@@ -2,11 +2,12 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -182,6 +183,8 @@ def test_of_many_backups_the_newest_stay(world: World, source: Settings, tmp_pat
             backups.make(database, folder / f"day-{days}", at - timedelta(days=days))
     for name, ended in (("interrupted", at - timedelta(days=2)), ("at work", at), ("of somebody", at)):
         (folder / name).mkdir()
+        for left in ("registry.db", *(f"registry.db-{of}" for of in ("journal", "wal", "shm"))):
+            (folder / name / left).touch()
         os.utime(folder / name, (ended.timestamp(), ended.timestamp()))
     (folder / "of somebody" / "letters.txt").touch()
     (folder / "a file").touch()
@@ -193,6 +196,24 @@ def refusal(act: Callable[[], object]) -> str:
     with pytest.raises(BackupRefused) as refused:
         act()
     return str(refused.value)
+
+
+def test_a_backup_that_finds_no_room_says_so_and_leaves_nothing(world: World, tmp_path: Path) -> None:
+    with Database(world.registry.app.state.settings) as database, room_for(8192):
+        told = refusal(lambda: backups.make(database, tmp_path / "all" / "one", now()))
+    assert "has room" in told if world.on_sqlite else "pg_dump failed" in told
+    assert list((tmp_path / "all").iterdir()) == []
+
+
+@contextmanager
+def room_for(most: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: what a full disk does, without filling one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_is_damaged_interrupted_or_in_the_way_is_refused(

@@ -27,7 +27,7 @@ from app.database_role import grant
 from app.errors import CannotGoOn
 
 MANIFEST = "manifest.json"
-_FILES = frozenset({"registry.db", "registry.dump"})
+_FILES = frozenset({"registry.dump", "registry.db", *(f"registry.db-{beside}" for beside in ("journal", "wal", "shm"))})
 A_DAY = 86_400
 _ADDRESS = frozenset(
     {
@@ -69,11 +69,23 @@ class Manifest(BaseModel):
 
 
 def make(database: Database, folder: Path, at: datetime) -> Manifest:
-    """Copy the database into a new folder. Raises BackupRefused."""
+    """Copy the database into a new folder, which is gone again when that fails. Raises BackupRefused."""
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         raise BackupRefused(f"{folder} is there already. A backup is never written over another.") from None
+    except OSError:
+        raise BackupRefused(f"{folder} cannot be made. See that its disk has room and that this user may.") from None
+    try:
+        return _written(database, folder, at)
+    except (OSError, sqlite3.Error):
+        raise BackupRefused(f"Nothing was backed up: see that the disk of {folder} has room, and is well.") from None
+    finally:
+        if not (folder / MANIFEST).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _written(database: Database, folder: Path, at: datetime) -> Manifest:
     if database.is_sqlite:
         file, state = folder / "registry.db", _copied(database, folder / "registry.db")
     else:
@@ -185,10 +197,11 @@ def _state(session: Session) -> dict[str, Any]:
 def _copied(database: Database, file: Path) -> dict[str, Any]:
     os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     _copy(Path(str(database.url.database)).resolve().as_uri(), str(file))
+    with closing(sqlite3.connect(file)) as copy:
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
     engine = sa.create_engine(f"sqlite:///{file}", hide_parameters=True)
     try:
         with Session(engine) as session:
-            session.execute(sa.text("PRAGMA journal_mode=DELETE"))  # one file, without a log beside it
             return _state(session)
     finally:
         engine.dispose()
