@@ -133,7 +133,16 @@ def test_a_backup_is_verified_by_restoring_it_elsewhere(
     elsewhere = ["--scratch", named] if named else []
     done = cli(source, "backup", "verify", str(tmp_path / "one"), *elsewhere)
     assert (done.returncode, "Restored elsewhere, and whole" in done.stdout) == (0, True), done.stderr
-    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "one").iterdir()} == {0}
+
+
+def test_the_folders_group_sees_that_there_is_a_backup_and_never_the_copy(
+    world: World, source: Settings, tmp_path: Path
+) -> None:
+    assert cli(source, "backup", "daily", str(tmp_path / "all")).returncode == 0
+    ((place, manifest),) = [(file.parent, file) for file in (tmp_path / "all").rglob("manifest.json")]
+    (copy,) = set(place.iterdir()) - {manifest}
+    modes = {path.stat().st_mode & 0o777 for path in (place.parent, place)}, manifest.stat().st_mode & 0o777
+    assert (*modes, copy.stat().st_mode & 0o777) == ({0o750}, 0o640, 0o600)
 
 
 def test_a_vault_apart_is_backed_up_and_restored_with_the_rest(

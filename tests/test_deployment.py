@@ -258,6 +258,16 @@ def test_the_units_start_what_the_command_offers_and_hold_it_back(unit: Path) ->
         assert {line.partition("=")[2] for line in lines if line.startswith("User=")} <= {"registry", "registry-backup"}
 
 
+def test_the_servers_user_sees_the_backups_and_cannot_write_there() -> None:
+    backing_up, settings = (
+        (ROOT / "deploy/systemd" / name).read_text() for name in ("registry-backup.service", "registry.env")
+    )
+    (folder,) = re.findall(r"^REGISTRY_BACKUP_FOLDER=(.+)$", settings, re.MULTILINE)
+    assert f"registry backup daily {folder} " in backing_up
+    assert {"StateDirectoryMode=0750", "Group=registry-backup"} <= set(backing_up.splitlines())
+    assert "useradd --system --groups registry-backup registry`" in (ROOT / "docs/operations.md").read_text()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     for unit in (ROOT / "deploy/systemd").glob("registry*"):

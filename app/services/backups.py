@@ -29,6 +29,8 @@ from app.errors import CannotGoOn
 MANIFEST = "manifest.json"
 _FILES = frozenset({"registry.dump", "registry.db", *(f"registry.db-{beside}" for beside in ("journal", "wal", "shm"))})
 A_DAY = 86_400
+_SEEN_BY_GROUP = 0o750
+_SEE = "See that its disk has room, and that this user may write there."
 _ADDRESS = frozenset(
     {
         *("host", "hostaddr", "port", "user", "dbname", "service", "passfile", "connect_timeout"),
@@ -51,7 +53,7 @@ class Chain(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a backup holds. It is written last: a folder without one is no backup."""
+    """What a backup holds, and nothing of anybody. It is written last: a folder without one is no backup."""
 
     model_config = ConfigDict(extra="forbid")
     form: Literal["research-registry/backup/1"] = "research-registry/backup/1"
@@ -68,6 +70,16 @@ class Manifest(BaseModel):
     chains: list[Chain]
 
 
+def shelf(folder: Path) -> Path:
+    """A folder of backups. Its group sees which there are, as `registry doctor` has to. Raises BackupRefused."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(_SEEN_BY_GROUP)
+    except OSError:
+        raise BackupRefused(f"{folder} cannot be made. {_SEE}") from None
+    return folder
+
+
 def make(database: Database, folder: Path, at: datetime) -> Manifest:
     """Copy the database into a new folder, which is gone again when that fails. Raises BackupRefused."""
     try:
@@ -75,11 +87,11 @@ def make(database: Database, folder: Path, at: datetime) -> Manifest:
     except FileExistsError:
         raise BackupRefused(f"{folder} is there already. A backup is never written over another.") from None
     except OSError:
-        raise BackupRefused(f"{folder} cannot be made. See that its disk has room and that this user may.") from None
+        raise BackupRefused(f"{folder} cannot be made. {_SEE}") from None
     try:
         return _written(database, folder, at)
     except (OSError, sqlite3.Error):
-        raise BackupRefused(f"Nothing was backed up: see that the disk of {folder} has room, and is well.") from None
+        raise BackupRefused(f"Nothing was backed up into {folder}. {_SEE}") from None
     finally:
         if not (folder / MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -102,6 +114,8 @@ def _written(database: Database, folder: Path, at: datetime) -> Manifest:
     )
     beside = folder / f".{MANIFEST}"
     beside.write_text(manifest.model_dump_json(indent=2) + "\n")
+    beside.chmod(0o640)
+    folder.chmod(_SEEN_BY_GROUP)
     _on_disk(file, beside)
     beside.rename(folder / MANIFEST)
     _on_disk(folder)
