@@ -76,6 +76,7 @@ def serve(
     with Database(settings, for_server=True) as database:
         schema.require_head(database)
         schema.require_vault_head(database)
+        database.require_apart()
         database.require_durable()
         require_second_wall(database, settings)
         database.require_room(workers)

@@ -4,6 +4,8 @@ A write is committed in the handler's thread, before its answer is given away (`
 a 2xx means durably stored. Nobody else commits.
 """
 
+import os
+import secrets
 import select
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -51,6 +53,10 @@ class NotDurable(CannotGoOn):
 
 class TooManyConnections(CannotGoOn):
     """The workers together would ask for more connections than the database gives."""
+
+
+class NotApart(CannotGoOn):
+    """The vault's address leads to the main database; the message says which setting to change."""
 
 
 class Database:
@@ -137,6 +143,26 @@ class Database:
                 f"{workers} workers with REGISTRY_POOL_SIZE={self.pool_size}{also} and {BUILDERS + MOMENTS} more for "
                 f"extracts need {wanted} connections; PostgreSQL has {allowed - reserved} to give."
             )
+
+    def require_apart(self) -> None:
+        """Raises NotApart when the vault's address leads to this very database, however it is written."""
+        if self.vault is not None and self._is(self.vault):
+            raise NotApart(
+                "REGISTRY_VAULT_URL leads to the database of REGISTRY_DATABASE_URL. Make an empty database for it and "
+                "run registry migrate, or unset it: the labels then stay with the rest."
+            )
+
+    def _is(self, other: "Database") -> bool:
+        """PostgreSQL keeps advisory locks in each database apart: where both are one, the second cannot be taken."""
+        if self.is_sqlite != other.is_sqlite:
+            return False
+        if self.is_sqlite:
+            files = [str(one.url.database) for one in (self, other)]
+            return all(os.path.exists(file) for file in files) and os.path.samefile(*files)
+        lock = secrets.randbits(63)
+        with self.engine.connect() as here, other.engine.connect() as there:
+            here.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+            return not there.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({lock})").scalar()
 
     def dispose(self) -> None:
         """Close the pool's connections."""

@@ -23,6 +23,7 @@ def _opened() -> "Iterator[tuple[Database, Settings]]":
     with Database(settings) as database:
         schema.require_head(database)
         schema.require_vault_head(database)
+        database.require_apart()
         yield database, settings
 
 
@@ -59,9 +60,6 @@ def move() -> None:
     from app.services import vault_care
 
     with _opened() as (database, _):
-        if database.vault is None:
-            typer.echo("REGISTRY_VAULT_URL is not set: the labels stay with the rest.", err=True)
-            raise typer.Exit(2)
         moved = vault_care.move(database)
     typer.echo(f"{moved} labels moved.")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Session, select
 
-from app.database import Database, vault_session, within
+from app.database import Database, NotApart, vault_session, within
 from app.models.audit import AuditEntry
 from app.models.base import now, table_of
 from app.models.participant import Participant, VaultIdentity
@@ -78,8 +78,10 @@ def check(database: Database, *, sweep: bool) -> Check:
 
 def move(database: Database) -> int:
     """Bring labels that are still with the rest into the vault's own database; how many there were. It may be stopped
-    and run again: a label is deleted here once it is stored there."""
-    assert database.vault is not None
+    and run again: a label is deleted here once it is stored there. Raises NotApart where `there` would be here."""
+    if database.vault is None:
+        raise NotApart("REGISTRY_VAULT_URL is not set: the labels stay with the rest.")
+    database.require_apart()
     moved = 0
     while True:
         with database.write() as session, whole_vault(session) as own:

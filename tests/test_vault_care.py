@@ -1,0 +1,66 @@
+"""What an operator does with the vault is refused, or told, before a label is lost."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import make_url
+
+from app import schema
+from app.database import Database
+from app.main import create_app
+from app.security.keys import new_key_file, write_key_file
+from app.settings import Settings
+from tests.postgres import as_server, new_database, settings_of
+from tests.test_backups import cli
+from tests.test_vault import labels
+from tests.world import Registry, World
+
+
+@pytest.fixture(params=("sqlite", "postgresql"))
+def together(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a registry that keeps its labels with the rest."""
+    write_key_file(tmp_path / "keys.json", new_key_file(demo=True))
+    with ExitStack() as kept:
+        url = f"sqlite:///{tmp_path / 'main.db'}"
+        if request.param == "postgresql":
+            url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
+        settings = settings_of(url, tmp_path / "keys.json")
+        with Database(settings) as database:
+            schema.upgrade(database)
+        yield settings
+
+
+@pytest.fixture
+def world(together: Settings) -> Iterator[World]:
+    app = create_app(together)
+    with Database(together) as database, TestClient(app) as client:
+        yield World(Registry(app, client, database))
+
+
+def with_vault_at(settings: Settings, url: str) -> Settings:
+    owned = settings.owner_database_url is not None
+    return settings.model_copy(
+        update={"vault_url": as_server(url) if owned else url, "owner_vault_url": url if owned else None}
+    )
+
+
+def same_database(settings: Settings) -> str:
+    """Its address, written in another way."""
+    if settings.owner_database_url is None:
+        return settings.database_url.replace("/main.db", "/./main.db")
+    url = make_url(settings.owner_database_url).update_query_dict({"application_name": "vault"})
+    return url.render_as_string(hide_password=False)
+
+
+def test_no_label_is_moved_into_the_database_where_it_is(world: World, together: Settings) -> None:
+    world.enrolled()
+    before = labels(world.registry.database).keys()
+    wrong = with_vault_at(together, same_database(together))
+    moved = cli(wrong, "vault", "move")
+    assert labels(world.registry.database).keys() == before
+    for refused in (moved, cli(wrong, "serve")):
+        assert (refused.returncode, "leads to the database of REGISTRY_DATABASE_URL" in refused.stderr) == (2, True)
+    assert "WRONG  vault apart" in cli(wrong, "doctor").stdout
