@@ -1,8 +1,9 @@
 """What an operator does with the vault is refused, or told, before a label is lost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -11,11 +12,13 @@ from sqlalchemy import make_url
 from app import schema
 from app.database import Database
 from app.main import create_app
+from app.models.participant import VaultIdentity
 from app.security.keys import new_key_file, write_key_file
+from app.services import vault_care
 from app.settings import Settings
 from tests.postgres import as_server, new_database, settings_of
 from tests.test_backups import cli
-from tests.test_vault import labels
+from tests.test_vault import erased, labels
 from tests.world import Registry, World
 
 
@@ -55,6 +58,12 @@ def same_database(settings: Settings) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def restored(database: Database, label: Mapping[str, Any]) -> None:
+    """As from a backup that is older than the erasure."""
+    with database.write() as session, vault_care.whole_vault(session):
+        session.add(VaultIdentity(**label))
+
+
 def test_no_label_is_moved_into_the_database_where_it_is(world: World, together: Settings) -> None:
     world.enrolled()
     before = labels(world.registry.database).keys()
@@ -64,3 +73,21 @@ def test_no_label_is_moved_into_the_database_where_it_is(world: World, together:
     for refused in (moved, cli(wrong, "serve")):
         assert (refused.returncode, "leads to the database of REGISTRY_DATABASE_URL" in refused.stderr) == (2, True)
     assert "WRONG  vault apart" in cli(wrong, "doctor").stdout
+
+
+def test_a_journal_that_is_not_whole_is_told_before_and_after_a_restore(world: World, together: Settings) -> None:
+    world.enrolled()
+    database = world.registry.database
+    (backup,) = (row.model_dump() for row in labels(database).values())
+    erased(world, backup["pid"])
+    assert cli(together, "vault", "replay").stdout == "0 labels erased again.\n"
+    together.erasures.rename(together.erasures.with_suffix(".away"))
+    restored(database, backup)
+    done = cli(together, "vault", "replay")
+    assert (done.returncode, "There is no erasure journal" in done.stdout) == (2, True)
+    assert labels(database) == {}, "the trail tells of the erasure too"
+    assert "tells of 1 erasures" in done.stderr
+    assert "WRONG  erasures" in cli(together, "doctor").stdout
+    together.erasures.write_text("no journal\n")
+    assert "1 lines" in cli(together, "vault", "replay").stdout
+    assert "WRONG  erasure journal" in cli(together, "doctor").stdout

@@ -1,7 +1,6 @@
 """`registry doctor`: what is wrong with a deployment, in plain words, a line for each thing that is looked at."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -45,13 +44,15 @@ def _findings(chains: bool) -> "Iterator[Finding]":
     """Settings that cannot be read end the command with their own sentence, as with every other command."""
     from app import schema
     from app.database import Database
+    from app.privacy.erasure_journal import require_usable
     from app.security.keys import load_keyring
     from app.settings import Settings
 
     settings = Settings()
     yield Finding("settings", True, f"environment {settings.environment}")
-    yield _tried("keys", lambda: load_keyring(settings), "the key file is whole, and its owner's alone")
-    yield _journal(settings)
+    keys = _tried("keys", lambda: load_keyring(settings), "the key file is whole, and its owner's alone")
+    yield keys
+    yield _tried("erasure journal", lambda: require_usable(settings.erasures), "erasures can be noted")
     with Database(settings, for_server=True) as database:
         reached = _tried("database", lambda: _version(database), "it answers")
         yield reached
@@ -61,6 +62,8 @@ def _findings(chains: bool) -> "Iterator[Finding]":
             yield from _of_database(database, settings)
             if tables.well:
                 yield from _of_work(database, settings, chains)
+            if tables.well and keys.well:
+                yield from _of_labels(database, settings)
 
 
 def _of_database(database: "Database", settings: "Settings") -> "Iterator[Finding]":
@@ -97,6 +100,16 @@ def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Itera
         yield Finding(check, fault is None, fault or well.get(check, "nothing waits that should not"))
 
 
+def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]":
+    """What the key file and the journal have to hold for the labels that are there, and for those that are not."""
+    from app.privacy.erasure_journal import ErasureJournal
+    from app.security.keys import load_keyring
+    from app.services import erasure
+
+    journal = ErasureJournal(settings.erasures, load_keyring(settings))
+    yield _tried("erasures", lambda: erasure.require_noted(database, journal), "the journal holds those of the trail")
+
+
 def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
     """What stops the server from starting, said in the same words."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -118,18 +131,6 @@ def _version(database: "Database") -> int:
     with database.engine.connect() as connection:
         statement = "SELECT 0" if database.is_sqlite else "SHOW server_version_num"
         return int(connection.exec_driver_sql(statement).scalar() or 0)
-
-
-def _journal(settings: "Settings") -> Finding:
-    file = settings.erasures
-    target = file if file.exists() else file.parent
-    well = os.access(target, os.W_OK)
-    told = (
-        "erasures can be noted"
-        if well
-        else f"{file} cannot be written, so no label can be erased; let the server write it"
-    )
-    return Finding("erasure journal", well, told)
 
 
 def _writable(database: "Database") -> Finding:

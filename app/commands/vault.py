@@ -67,15 +67,16 @@ def move() -> None:
 @app.command()
 def replay() -> None:
     """After a restore: erase again whose erasure REGISTRY_ERASURE_JOURNAL names."""
-    from app.privacy.erasure_journal import ErasureJournal
+    from app.privacy.erasure_journal import ErasureJournal, noted
     from app.security.keys import load_keyring
     from app.services import erasure
 
     with _opened() as (database, settings):
         journal = ErasureJournal(settings.erasures, load_keyring(settings))
-        try:
-            erased = erasure.replay(database, journal)
-        except (OSError, ValueError):
-            typer.echo("The file of REGISTRY_ERASURE_JOURNAL cannot be read, or is no journal.", err=True)
-            raise typer.Exit(2) from None
-    typer.echo(f"{erased} labels erased again.")
+        erased, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
+        typer.echo(f"{erased} labels erased again.")
+        if not journal.path.exists():
+            typer.echo(f"There is no erasure journal ({journal.path}).")
+        if unreadable:
+            typer.echo(f"{unreadable} lines of {journal.path} cannot be read, and are passed over.")
+        erasure.require_noted(database, journal)

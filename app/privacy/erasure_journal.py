@@ -3,19 +3,35 @@
 A line holds an instant and a keyed digest of the pid, so that the file tells nothing to whoever lacks the keys.
 """
 
+import errno
+import fcntl
 import json
 import os
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from app.errors import Unavailable
+from app.errors import CannotGoOn, Unavailable
 from app.models.base import utc_text
 from app.security.keys import Keyring
 
 
 class ErasureJournalUnavailable(Unavailable):
     """The erasure could not be noted where a restored backup will look for it, so nothing was erased. Try again."""
+
+
+class ErasureJournalUnusable(CannotGoOn):
+    """The file cannot serve as the journal; the message says what to do."""
+
+
+class Noted(NamedTuple):
+    """What a journal holds."""
+
+    persons: frozenset[str]
+    """Everybody who was erased."""
+
+    unreadable: int
+    """Lines that a crash cut off, which were never acknowledged, or that were damaged since."""
 
 
 class ErasureJournal(NamedTuple):
@@ -29,9 +45,10 @@ class ErasureJournal(NamedTuple):
         for again. Raises ErasureJournalUnavailable."""
         line = json.dumps({"at": utc_text(at), "person": self.person(pid)}) + "\n"
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(descriptor, line.encode())  # one write: lines of several workers do not mix
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed: one worker at a time
+                _append(descriptor, line.encode())
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -41,10 +58,43 @@ class ErasureJournal(NamedTuple):
     def person(self, pid: str) -> str:
         return self.keyring.digest("erasure", pid.encode())
 
-    def persons(self) -> frozenset[str]:
-        """Everybody who was erased. A last line that a crash cut off was never acknowledged. Raises OSError, and
-        ValueError for a file that is no journal."""
-        if not self.path.exists():
-            return frozenset()
-        whole, _, _cut_off = self.path.read_text().rpartition("\n")
-        return frozenset(str(json.loads(line)["person"]) for line in whole.splitlines())
+
+def _append(descriptor: int, line: bytes) -> None:
+    """The whole line or nothing, as on a full disk; and never behind a line that a crash cut off."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    if os.write(descriptor, line) < len(line):
+        os.ftruncate(descriptor, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def noted(path: Path) -> Noted:
+    """What the journal holds; nothing before the first erasure. Raises ErasureJournalUnusable."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise ErasureJournalUnusable(f"The erasure journal {path} cannot be read ({error.strerror}).") from None
+    persons = [_person(line) for line in lines]
+    return Noted(frozenset(person for person in persons if person), persons.count(None))
+
+
+def _person(line: bytes) -> str | None:
+    try:
+        return str(json.loads(line)["person"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def require_usable(path: Path) -> None:
+    """Raises ErasureJournalUnusable when no erasure could be noted, or not every line can be read."""
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ErasureJournalUnusable(f"{path} cannot be written, so no label can be erased; let the server write it")
+    unreadable = noted(path).unreadable
+    if unreadable:
+        raise ErasureJournalUnusable(
+            f"{unreadable} lines of {path} cannot be read: look for them in its copies. One that a crash cut off was "
+            "never acknowledged, and may be deleted"
+        )

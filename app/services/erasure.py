@@ -4,24 +4,31 @@ import sqlalchemy as sa
 from sqlmodel import select
 
 from app import audit
-from app.database import Database
+from app.database import Database, within
+from app.errors import CannotGoOn
 from app.models.base import table_of
 from app.models.participant import Participant, VaultIdentity
 from app.privacy import vault
-from app.privacy.erasure_journal import ErasureJournal
-from app.services.vault_care import whole_vault
+from app.privacy.erasure_journal import ErasureJournal, noted
+from app.services.outbox import every_site
+from app.services.vault_care import told_erased, whole_vault
 
 _PERSON = table_of(Participant).c
-WHY = "Done again from the erasure journal after a restore"
+WHY = "Done again after a restore"
+
+
+class JournalIncomplete(CannotGoOn):
+    """The audit trail tells of erasures that the journal does not hold; the message says what to do."""
 
 
 def replay(database: Database, journal: ErasureJournal) -> int:
-    """Erase the label of everybody in the journal who has one; how many had. Each is an entry in the chain of its
-    site. Raises OSError and ValueError when the journal cannot be read."""
-    erased = journal.persons()
+    """Erase the label of everybody who has one and was erased, by the journal or by the trail; how many had. Each is an
+    entry in the chain of its site. Raises ErasureJournalUnusable."""
+    erased = noted(journal.path).persons
     with database.write() as session, whole_vault(session) as own:
+        told = told_erased(session)
         kept = own.exec(select(VaultIdentity.site_id, VaultIdentity.pid)).all()
-        back = [(site_id, pid) for site_id, pid in kept if journal.person(pid) in erased]
+        back = [(site_id, pid) for site_id, pid in kept if pid in told or journal.person(pid) in erased]
         for site_id, pid in back:
             vault.erase(session, site_id, pid)
             version = session.execute(sa.select(_PERSON.version).where(_PERSON.pid == pid)).scalar()
@@ -29,3 +36,16 @@ def replay(database: Database, journal: ErasureJournal) -> int:
                 event = audit.Event("vault:erased", "participant", pid, version, [], WHY)
                 audit.append(session, audit.SYSTEM, site_id, [event])
     return len(back)
+
+
+def require_noted(database: Database, journal: ErasureJournal) -> None:
+    """Raises JournalIncomplete when the trail tells of erasures that the journal does not: it cannot tell of those that
+    came after a backup either. Raises ErasureJournalUnusable."""
+    erased = noted(journal.path).persons
+    with database.read() as session, within(session, every_site(session)):
+        missing = sum(journal.person(pid) not in erased for pid in told_erased(session))
+    if missing:
+        raise JournalIncomplete(
+            f"The audit trail tells of {missing} erasures that {journal.path} does not hold: it is not the whole "
+            "erasure journal of this registry. Bring that back, then run: registry vault replay"
+        )

@@ -61,11 +61,16 @@ def needs(database: Database, kek_id: str) -> bool:
         return vault.uses(session, kek_id)
 
 
+def told_erased(session: Session) -> set[str]:
+    """The pids of those whose erasure is in the audit trail."""
+    return set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
+
+
 def check(database: Database, *, sweep: bool) -> Check:
     """See that labels and participants fit together; with `sweep`, delete old reservations."""
     with database.write() as session, whole_vault(session) as own:
         people = set(session.exec(select(Participant.site_id, Participant.pid)).all())
-        erased = set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
+        erased = told_erased(session)
         labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
         kept = {(row.site_id, row.pid) for row in labels}
         before = now() - vault.RESERVED_FOR
