@@ -17,7 +17,7 @@ from app.models.participant import Participant, VaultIdentity
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import reveal_label
 from app.security.keys import KeyFile, Keyring, new_key_file, write_key_file
-from app.security.rotation import RotationRefused, rotated, without_kek
+from app.security.rotation import SPREAD_SECONDS, WRAPPING_ENDS, RotationRefused, rotated, without_kek
 from app.services import erasure, vault_care
 from app.settings import Settings
 from tests.conftest import BuildsAtOnce
@@ -29,6 +29,7 @@ from tests.test_key_rotation import LATER, START
 from tests.world import Registry, World, label
 
 KEYS = new_key_file(demo=True)
+LONG_AFTER = LATER + timedelta(seconds=SPREAD_SECONDS) + WRAPPING_ENDS
 
 
 def with_vault(folder: Path, main: str, vault: str) -> Settings:
@@ -238,12 +239,14 @@ def test_labels_are_wrapped_anew_before_their_old_key_goes(world: World) -> None
     after = labels_apart(world)[without_hyphens(pid)]
     assert (after.kek_id, after.ciphertext) == (keyring.active_kek, before.ciphertext)
     assert not vault_care.needs(database, before.kek_id)
-    assert reveal_label(Keyring(without_kek(file, before.kek_id)), after) == theirs
+    assert reveal_label(Keyring(without_kek(file, before.kek_id, LONG_AFTER)), after) == theirs
     assert vault_care.rewrap(database, keyring) == 0
+    with pytest.raises(RotationRefused, match="enrolment under way"):
+        without_kek(file, before.kek_id, LONG_AFTER - timedelta(seconds=1))
     with pytest.raises(RotationRefused, match="active or next"):
-        without_kek(file, keyring.active_kek)
+        without_kek(file, keyring.active_kek, LONG_AFTER)
     with pytest.raises(RotationRefused, match="no wrapping key"):
-        without_kek(file, "unknown")
+        without_kek(file, "unknown", LONG_AFTER)
     assert vault_care.rewrap(database, Keyring(file.model_copy(update={"kek": file.kek[::-1]}))) > 0, "for the others"
 
 

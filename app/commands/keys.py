@@ -49,7 +49,7 @@ def retire(
 
     if kind == "kek":
         _require_unused(kid)
-        _change("keys:retired", reason, lambda file: without_kek(file, kid))
+        _change("keys:retired", reason, lambda file: without_kek(file, kid, clock()))
         return
     lifetime = Settings().access_token_seconds
     _change("keys:retired", reason, lambda file: retired(file, kid, clock(), lifetime, now))

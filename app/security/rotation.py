@@ -28,6 +28,10 @@ SPREAD_SECONDS = 5 * RELOAD_SECONDS
 """How old a next key must be before it is used, so that the slowest worker knows it."""
 
 
+WRAPPING_ENDS = timedelta(hours=1)
+"""How long after its retirement a worker may still commit what it wrapped with a key: the longest request, and more."""
+
+
 class RotationRefused(CannotGoOn):
     """The step cannot be taken now; the message says why and when."""
 
@@ -51,13 +55,19 @@ def _step(keys: list[K], new: Callable[[datetime], K], at: datetime) -> list[K]:
     return [following, retired, *(key for key in others if key is not following)]
 
 
-def without_kek(file: KeyFile, kid: str) -> KeyFile:
-    """Without a wrapping key that no label needs any more: ask that first. Raises RotationRefused."""
+def without_kek(file: KeyFile, kid: str, at: datetime) -> KeyFile:
+    """Without a wrapping key that no label needs any more: ask that afterwards, when nobody wraps with it. Raises
+    RotationRefused."""
     key = next((key for key in file.kek if key.kid == kid), None)
     if key is None:
         raise RotationRefused("There is no wrapping key with this id. `registry keys show` lists them.")
     if key.retired_at is None:
         raise RotationRefused("This key is active or next. Run `registry keys rotate --kind kek` until it is retired.")
+    until = key.retired_at + timedelta(seconds=SPREAD_SECONDS) + WRAPPING_ENDS
+    if at < until:
+        raise RotationRefused(
+            f"An enrolment under way may still need this key. Retire it after {until:%Y-%m-%d %H:%M:%S} UTC."
+        )
     return file.model_copy(update={"kek": [one for one in file.kek if one is not key]})
 
 
