@@ -68,11 +68,12 @@ def serve(
     from app.database import Database
     from app.database_role import require_second_wall
     from app.security.keys import load_keyring
+    from app.services import vault_care
     from app.settings import Settings
     from app.web.connection import HTTP, LOOP
 
     settings = Settings()
-    load_keyring(settings)
+    keyring = load_keyring(settings)
     with Database(settings, for_server=True) as database:
         schema.require_head(database)
         schema.require_vault_head(database)
@@ -80,6 +81,7 @@ def serve(
         database.require_durable()
         require_second_wall(database, settings)
         database.require_room(workers)
+        vault_care.require_own_keys(database, keyring)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
     if settings.metrics_token is not None:  # before any worker imports the library: where they add up their figures
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="registry-metrics-")
@@ -107,17 +109,33 @@ def init(
     """Make the key file and the tables if they are missing, and the first admin."""
     from app import schema
     from app.database import Database
-    from app.security.keys import new_key_file, write_key_file
     from app.settings import Settings
 
     settings = Settings()
-    if not settings.key_file.exists():
-        write_key_file(settings.key_file, new_key_file(demo=settings.environment == "demo"))
-        typer.echo(f"Made {settings.key_file}. Keep a copy apart from the database: without it labels are lost.")
     with Database(settings) as database:
+        if not settings.key_file.exists():
+            _make_keys(database, settings)
         schema.upgrade(database)
         made = _first_admin(database, settings, admin, organisation)
     typer.echo(f"Ready. Sign in as {admin} at POST /v1/auth/sessions." if made else "The database is up to date.")
+
+
+def _make_keys(database: Database, settings: Settings) -> None:
+    """Only where nobody was there before: with other keys nobody is found by label, and is enrolled a second time."""
+    from sqlmodel import select
+
+    from app import schema
+    from app.models.account import Account
+    from app.security.keys import KeysUnusable, new_key_file, write_key_file
+
+    with database.read() as session:
+        if schema.current(database) is not None and session.exec(select(Account.id).limit(1)).first() is not None:
+            raise KeysUnusable(
+                f"Key file {settings.key_file} is not there, and this database was used with one. Bring it back from "
+                "its copy: with other keys no label could be read or found."
+            )
+    write_key_file(settings.key_file, new_key_file(demo=settings.environment == "demo"))
+    typer.echo(f"Made {settings.key_file}. Keep a copy apart from the database: without it labels are lost.")
 
 
 def _first_admin(database: Database, settings: Settings, username: str, organisation: str) -> bool:

@@ -13,11 +13,13 @@ from app import schema
 from app.database import Database
 from app.main import create_app
 from app.models.participant import VaultIdentity
-from app.security.keys import new_key_file, write_key_file
+from app.security.keys import load_keyring, new_key_file, read_key_file, write_key_file
+from app.security.rotation import replace_key_file, rotated
 from app.services import vault_care
 from app.settings import Settings
 from tests.postgres import as_server, new_database, settings_of
 from tests.test_backups import cli
+from tests.test_key_rotation import LATER, START
 from tests.test_vault import erased, labels
 from tests.world import Registry, World
 
@@ -91,3 +93,32 @@ def test_a_journal_that_is_not_whole_is_told_before_and_after_a_restore(world: W
     together.erasures.write_text("no journal\n")
     assert "1 lines" in cli(together, "vault", "replay").stdout
     assert "WRONG  erasure journal" in cli(together, "doctor").stdout
+
+
+def test_a_wrapping_key_that_is_gone_is_told_and_holds_up_no_other_label(world: World, together: Settings) -> None:
+    world.enrolled()
+    ours = read_key_file(together)
+    replace_key_file(together, lambda file: rotated(rotated(file, "kek", START), "kek", LATER))
+    app = create_app(together)
+    with TestClient(app) as client:
+        there = World(Registry(app, client, world.registry.database))
+        there.enrolled()
+    replace_key_file(together, lambda file: file.model_copy(update={"kek": [file.kek[0], *new_key_file().kek]}))
+    for command in ("rewrap", "check"):
+        done = cli(together, "vault", command)
+        assert (done.returncode, "1 labels cannot be opened" in done.stderr) == (2, True)
+        assert ours.kek[0].kid in done.stderr
+    assert "WRONG  labels" in cli(together, "doctor").stdout
+    vault_care.require_own_keys(world.registry.served, load_keyring(together))
+
+
+def test_another_key_file_is_refused_and_none_is_made_for_a_database_in_use(world: World, together: Settings) -> None:
+    world.enrolled()
+    together.key_file.unlink()
+    made = cli(together, "init")
+    assert (made.returncode, together.key_file.exists()) == (2, False)
+    assert "Bring it back" in made.stderr
+    write_key_file(together.key_file, new_key_file(demo=True))
+    refused = cli(together, "serve")
+    assert (refused.returncode, "not the key file of this registry" in refused.stderr) == (2, True)
+    assert "WRONG  labels" in cli(together, "doctor").stdout

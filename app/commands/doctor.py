@@ -104,9 +104,11 @@ def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]
     """What the key file and the journal have to hold for the labels that are there, and for those that are not."""
     from app.privacy.erasure_journal import ErasureJournal
     from app.security.keys import load_keyring
-    from app.services import erasure
+    from app.services import erasure, vault_care
 
-    journal = ErasureJournal(settings.erasures, load_keyring(settings))
+    keyring = load_keyring(settings)
+    journal = ErasureJournal(settings.erasures, keyring)
+    yield _tried("labels", lambda: vault_care.require_keys(database, keyring), "the key file has the key of each")
     yield _tried("erasures", lambda: erasure.require_noted(database, journal), "the journal holds those of the trail")
 
 

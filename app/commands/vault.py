@@ -34,8 +34,10 @@ def rewrap() -> None:
     from app.services import vault_care
 
     with _opened() as (database, settings):
-        wrapped = vault_care.rewrap(database, load_keyring(settings))
-    typer.echo(f"{wrapped} labels wrapped anew.")
+        keyring = load_keyring(settings)
+        wrapped = vault_care.rewrap(database, keyring)
+        typer.echo(f"{wrapped} labels wrapped anew.")
+        vault_care.require_keys(database, keyring)
 
 
 @app.command()
@@ -43,14 +45,16 @@ def check(
     sweep: Annotated[bool, typer.Option("--sweep", help="Delete reservations that nobody took up.")] = False,
 ) -> None:
     """See that labels and participants fit together."""
+    from app.security.keys import load_keyring
     from app.services import vault_care
 
-    with _opened() as (database, _):
+    with _opened() as (database, settings):
         found = vault_care.check(database, sweep=sweep)
-    typer.echo(
-        f"{found.labels} labels, {found.reservations} of them reservations over an hour old"
-        f"{', now deleted' if sweep else ''}; {found.nameless} participants without a label that was not erased."
-    )
+        typer.echo(
+            f"{found.labels} labels, {found.reservations} of them reservations over an hour old"
+            f"{', now deleted' if sweep else ''}; {found.nameless} participants without a label that was not erased."
+        )
+        vault_care.require_keys(database, load_keyring(settings))
     raise typer.Exit(1 if found.nameless else 0)
 
 

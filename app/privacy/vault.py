@@ -108,10 +108,11 @@ def reveal_label(keyring: Keyring, row: VaultIdentity) -> str:
 
 
 def rewrap(session: Session, keyring: Keyring, batch: int) -> int:
-    """Wrap up to `batch` data keys that an older key wraps with the active one; how many there were. The labels' own
-    encryption does not change. Raises SealBroken."""
+    """Wrap up to `batch` data keys that an older key of the file wraps with the active one; how many there were. The
+    labels' own encryption does not change. Raises SealBroken."""
     vault = vault_session(session)
-    old = select(VaultIdentity).where(VaultIdentity.kek_id != keyring.active_kek).limit(batch).with_for_update()
+    older = col(VaultIdentity.kek_id).in_(keyring.kek.keys() - {keyring.active_kek})
+    old = select(VaultIdentity).where(older).limit(batch).with_for_update()
     rows = vault.exec(old.order_by(col(VaultIdentity.site_id), col(VaultIdentity.pid))).all()
     for row in rows:
         data_key = _data_key(keyring, row)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, select
 
 from app.database import Database, NotApart, vault_session, within
+from app.errors import CannotGoOn
 from app.models.audit import AuditEntry
 from app.models.base import now, table_of
 from app.models.participant import Participant, VaultIdentity
@@ -19,6 +20,10 @@ _LABELS = table_of(VaultIdentity)
 _WHOSE = (_LABELS.c.site_id, _LABELS.c.pid)
 _AT_ONCE = 500
 """Rows of one transaction: short, as sites enrol meanwhile."""
+
+
+class WrappingKeyMissing(CannotGoOn):
+    """Labels are there that no key of the key file opens; the message says what to do."""
 
 
 class Check(NamedTuple):
@@ -59,6 +64,41 @@ def needs(database: Database, kek_id: str) -> bool:
     """Whether any label needs this wrapping key."""
     with database.write() as session, whole_vault(session):
         return vault.uses(session, kek_id)
+
+
+def require_keys(database: Database, keyring: Keyring) -> None:
+    """Raises WrappingKeyMissing when some label was wrapped by a key that the file does not have."""
+    with _reading(database) as own:
+        wrapped = sa.select(_LABELS.c.kek_id, sa.func.count()).group_by(_LABELS.c.kek_id)
+        missing = {kek_id: count for kek_id, count in own.execute(wrapped) if kek_id not in keyring.kek}
+    if missing:
+        raise WrappingKeyMissing(
+            f"{sum(missing.values())} labels cannot be opened: the key file lacks the wrapping key "
+            f"{', '.join(sorted(missing))}. Bring back a copy that has it."
+        )
+
+
+def require_own_keys(database: Database, keyring: Keyring) -> None:
+    """Raises WrappingKeyMissing when no label was wrapped by a key of the file: it is another registry's, which would
+    find nobody here and enrol people a second time. Where only some keys are lost, sites can still work."""
+    with _reading(database) as own:
+        label = sa.select(_LABELS.c.pid).limit(1)
+        ours = own.execute(label.where(_LABELS.c.kek_id.in_(keyring.kek))).first()
+        foreign = ours is None and own.execute(label).first() is not None
+    if foreign:
+        raise WrappingKeyMissing(
+            "No key of the key file opens any label of this database: it is not the key file of this registry. Bring "
+            "that back from its copy; REGISTRY_KEY_FILE names its place."
+        )
+
+
+@contextmanager
+def _reading(database: Database) -> Iterator[Session]:
+    """Every site's labels, where they are kept."""
+    with database.read() as session:
+        sites = every_site(session)
+    with (database.vault or database).read() as own, within(own, sites):
+        yield own
 
 
 def told_erased(session: Session) -> set[str]:
