@@ -48,6 +48,7 @@ WRONG_KEYS: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "a folder": (lambda path: path.mkdir(), "cannot be read"),
     "empty": (lambda path: (path.touch(), path.chmod(0o600)), "damaged"),
     "not JSON": (lambda path: (path.write_text(SECRET), path.chmod(0o600)), "damaged"),
+    "no text": (lambda path: (path.write_bytes(b"\xff\xfe\xfd"), path.chmod(0o600)), "damaged"),
     "open to others": (_open_to_others, "chmod 600"),
     "of a demo": (lambda path: keys(path, demo=True), "belongs to a demo"),
     "short": (lambda path: keys(path, derivation="c2hvcnQ="), "damaged or holds weak keys"),

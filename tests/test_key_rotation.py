@@ -95,9 +95,9 @@ def test_a_worker_notices_a_replaced_file_and_keeps_its_keys_over_a_bad_one(
     with pytest.raises(TokenRefused):
         tokens.verify(token)
     known = keyring.signing
-    for bad in ("{", new_key_file(demo=True).model_dump_json()):
-        settings.key_file.write_text(bad)
-        assert keyring.signing == known, "damaged, or of another deployment"
+    for bad in (b"{", b"\xff\xfe\xfd", new_key_file(demo=True).model_dump_json().encode()):
+        settings.key_file.write_bytes(bad)
+        assert keyring.signing == known, "damaged, no text, or of another deployment"
     settings.key_file.unlink()
     assert keyring.signing == known
 

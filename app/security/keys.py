@@ -191,7 +191,7 @@ def read_key_file(settings: Settings) -> KeyFile:
     path = settings.key_file
     try:
         mode = path.stat().st_mode
-        text = path.read_text()
+        content = path.read_bytes()
     except OSError as error:
         raise KeysUnusable(
             f"Key file {path} cannot be read ({error.strerror}). Make one with `registry init`."
@@ -199,7 +199,7 @@ def read_key_file(settings: Settings) -> KeyFile:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeysUnusable(f"Key file {path} is open to other users. Run: chmod 600 {path}")
     try:
-        file = KeyFile.model_validate(json.loads(text))
+        file = KeyFile.model_validate(json.loads(content))
     except (ValueError, ValidationError):
         raise KeysUnusable(f"Key file {path} is damaged or holds weak keys. Restore it from its backup.") from None
     if file.demo and settings.environment != "demo":
