@@ -62,6 +62,14 @@ class Flaky(httpx.HTTPTransport):
         return answer
 
 
+class Deaf(httpx.HTTPTransport):
+    """Loses every answer."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        super().handle_request(request).read()
+        raise httpx.ReadTimeout("the answer was lost")
+
+
 def app_of(live: LiveStudy) -> ClientCredentials:
     client = live._made("/v1/clients", {"name": "App", "organisation": "Test"})
     grant = {"role": "site_staff", "study": live.study, "sites": [live.site]}
@@ -161,6 +169,32 @@ def test_an_outbox_is_sent_in_order_and_survives_the_app(live: LiveStudy, tmp_pa
         assert box.send(registry) == 0
         outcomes = list(registry.pages("/v1/outcomes", study=live.study))
         assert [one["scores"][0]["value"] for one in outcomes] == [30]
+
+
+def test_an_outbox_corrects_no_version_that_nobody_here_saw(live: LiveStudy, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        made = registry.post("/v1/visits", visit(live.enrolled()))
+        assert made.location
+        assert made.etag
+        day = box.amend(made.location, made.etag, "misread", occurred_on="2025-01-26")
+        end = box.amend(made.location, day, "ended later", ended_on="2025-01-27")
+        registry.amend(made.location, made.etag, "misread", occurred_on="2025-01-26", ended_on="2025-01-26")
+        assert box.send(registry) == 1
+        (refused,) = box.acts("refused")
+        assert (f"@{refused.key}", (refused.problem or {})["differing_fields"]) == (end, ["ended_on"])
+        assert registry.get(made.location).body["ended_on"] == "2025-01-26"
+
+
+def test_an_outbox_whose_answer_was_lost_goes_on_from_what_it_left(live: LiveStudy, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        made = registry.post("/v1/visits", visit(live.enrolled()))
+        day = box.amend(str(made.location), str(made.etag), "misread", occurred_on="2025-01-26")
+        with registry_of(live, transport=Deaf(), patience=0.1) as deaf:
+            assert box.send(deaf) == 0
+        assert registry.get(str(made.location)).body["version"] == 2
+        box.amend(str(made.location), day, "ended later", ended_on="2025-01-27")
+        assert box.send(registry) == 2
+        assert registry.get(str(made.location)).body["ended_on"] == "2025-01-27"
 
 
 def test_what_is_refused_is_kept_until_somebody_decides(live: LiveStudy, tmp_path: Path) -> None:

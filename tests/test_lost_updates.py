@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from httpx2 import Response
 
 from bench.lost_updates import count_up
 from tests.dosing_cases import a_session
@@ -80,6 +82,29 @@ def test_a_change_needs_the_version_that_was_seen(world: World, kind: str) -> No
     decided = world.staff_a.patch(path, {"reason": "typed wrongly", **second}, stale.headers["ETag"])
     assert (decided.status_code, decided.json()["version"]) == (200, 3)
     assert world.staff_a.get(path).headers["ETag"] == decided.headers["ETag"]
+
+
+@pytest.mark.parametrize("kind", _changes())
+def test_a_correction_sent_again_is_told_of_the_version_that_it_left(world: World, kind: str) -> None:
+    make, template, first, second, _ = _changes()[kind]
+    record, key = make(world), str(uuid4())
+    path = template.format(**record.json())
+
+    def sent(**changes: Any) -> Response:
+        headers = world.staff_a.headers(**{"If-Match": record.headers["ETag"], "Idempotency-Key": key})
+        return world.registry.client.patch(path, json={"reason": "typed wrongly", **changes}, headers=headers)
+
+    done = sent(**first)
+    assert (done.status_code, "Location" in done.headers) == (200, False), done.text
+    elsewhere = world.staff_a.patch(path, {"reason": "by somebody else", **second}, done.headers["ETag"])
+    assert elsewhere.status_code == 200
+    before = census(world.registry.database.engine)
+    again = sent(**first)
+    assert (again.status_code, again.content, again.headers["ETag"]) == (200, done.content, done.headers["ETag"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = sent(**second)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert census(world.registry.database.engine) == before
 
 
 def test_the_etag_of_one_record_does_not_fit_another(world: World) -> None:

@@ -27,7 +27,7 @@ from app.services import adverse_events, ae_lists
 from app.services.history import history_of
 from app.services.standing import standing
 from app.web.conditional import IfMatch, etag
-from app.web.once import Made, OncePerKey
+from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
 from app.writing import Writes
 
@@ -98,17 +98,20 @@ def read_history(event_id: UUID, actor: Reader, session: ReadSession) -> History
     return HistoryList(items=history_of(session, event.site_id, "adverse_event", event.id))
 
 
-@router.patch("/{event_id}")
+@router.patch("/{event_id}", response_model=AdverseEventRead)
 def amend_adverse_event(
     event_id: UUID,
     body: AdverseEventAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> AdverseEventRead:
+) -> Response:
     """Correct an event, with the reason."""
-    read = adverse_events.amend_adverse_event(session, actor, request.app.state.keyring, seen, event_id, body)
-    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
-    return read
+
+    def make() -> Made:
+        read = adverse_events.amend_adverse_event(session, actor, request.app.state.keyring, seen, event_id, body)
+        return _made(request, read, Writes(), actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)

@@ -26,7 +26,7 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import doses, dosing_reads, dosing_sessions, vital_readings
 from app.web.conditional import IfMatch, etag
-from app.web.once import Made, OncePerKey
+from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/dosing-sessions", tags=["dosing sessions"], route_class=StrictRoute)
@@ -81,20 +81,23 @@ def read_dosing_session(
     return read
 
 
-@router.patch("/{session_id}")
+@router.patch("/{session_id}", response_model=DosingSessionDetail)
 def amend_dosing_session(
     session_id: UUID,
     body: DosingSessionAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> DosingSessionDetail:
+) -> Response:
     """Correct a session, open or closed, with the reason."""
-    read = dosing_sessions.amend(session, actor, request.app.state.keyring, seen, session_id, body)
-    response.headers["ETag"] = _etag(request, read)
-    return read
+
+    def make() -> Made:
+        read = dosing_sessions.amend(session, actor, request.app.state.keyring, seen, session_id, body)
+        return _made(request, read, actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)
 
 
 @router.post("/{session_id}/doses", status_code=201, response_model=DosingSessionDetail)
@@ -107,21 +110,24 @@ def record_dose(
     )
 
 
-@router.patch("/{session_id}/doses/{dose_id}")
+@router.patch("/{session_id}/doses/{dose_id}", response_model=DosingSessionDetail)
 def amend_dose(
     session_id: UUID,
     dose_id: UUID,
     body: DoseAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> DosingSessionDetail:
+) -> Response:
     """Correct a dose, with the reason, against the ETag of the session."""
-    read = doses.amend_dose(session, actor, request.app.state.keyring, seen, session_id, dose_id, body)
-    response.headers["ETag"] = _etag(request, read)
-    return read
+
+    def make() -> Made:
+        read = doses.amend_dose(session, actor, request.app.state.keyring, seen, session_id, dose_id, body)
+        return _made(request, read, actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)
 
 
 @router.post("/{session_id}/vitals", status_code=201, response_model=DosingSessionDetail)
@@ -134,22 +140,26 @@ def record_vitals(
     )
 
 
-@router.patch("/{session_id}/vitals/{reading_id}")
+@router.patch("/{session_id}/vitals/{reading_id}", response_model=DosingSessionDetail)
 def amend_vitals(
     session_id: UUID,
     reading_id: UUID,
     body: VitalsAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> DosingSessionDetail:
+) -> Response:
     """Correct vital signs, with the reason, against the ETag of the session."""
-    keyring = request.app.state.keyring
-    read = vital_readings.amend_vitals(session, actor, keyring, seen, session_id, reading_id, body)
-    response.headers["ETag"] = _etag(request, read)
-    return read
+
+    def make() -> Made:
+        read = vital_readings.amend_vitals(
+            session, actor, request.app.state.keyring, seen, session_id, reading_id, body
+        )
+        return _made(request, read, actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)
 
 
 @router.post("/{session_id}/close", status_code=201, response_model=DosingSessionDetail)

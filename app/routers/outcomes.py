@@ -16,7 +16,7 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
-from app.web.once import Made, OncePerKey
+from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
 from app.writing import Writes
 
@@ -90,17 +90,20 @@ def rescore_outcome(
     return read
 
 
-@router.patch("/{outcome_id}")
+@router.patch("/{outcome_id}", response_model=OutcomeRead)
 def amend_outcome(
     outcome_id: UUID,
     body: OutcomeAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> OutcomeRead:
+) -> Response:
     """Correct items, with the reason; the scores are computed again."""
-    read = outcomes.amend_outcome(session, actor, request.app.state.keyring, seen, outcome_id, body)
-    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
-    return read
+
+    def make() -> Made:
+        read = outcomes.amend_outcome(session, actor, request.app.state.keyring, seen, outcome_id, body)
+        return _made(request, read, Writes(), actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)

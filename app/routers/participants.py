@@ -25,7 +25,7 @@ from app.permissions import Permission
 from app.pid import display
 from app.services import enrolment, outcome_summary, participants
 from app.web.conditional import IfMatch, etag
-from app.web.once import Made, OncePerKey
+from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
 from app.writing import Writes
 
@@ -100,20 +100,23 @@ def read_response(
     return ResponseList(participant=symbols, protocol_version=version, items=items)
 
 
-@router.patch("/{pid}")
+@router.patch("/{pid}", response_model=ParticipantRead)
 def amend_participant(
     pid: Pid,
     body: ParticipantAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> ParticipantRead:
+) -> Response:
     """Correct what was entered at enrolment, with the reason."""
-    read = participants.amend_participant(session, actor, request.app.state.keyring, seen, pid, body)
-    response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
-    return read
+
+    def make() -> Made:
+        read = participants.amend_participant(session, actor, request.app.state.keyring, seen, pid, body)
+        return _made(request, read, actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)
 
 
 @router.post("/{pid}/status", status_code=201, response_model=ParticipantRead)

@@ -14,7 +14,7 @@ from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.services import visits
 from app.web.conditional import IfMatch, etag
-from app.web.once import Made, OncePerKey
+from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
 from app.writing import Writes
 
@@ -69,17 +69,20 @@ def read_visit(
     return read
 
 
-@router.patch("/{visit_id}")
+@router.patch("/{visit_id}", response_model=VisitDetail)
 def amend_visit(
     visit_id: UUID,
     body: VisitAmend,
     seen: IfMatch,
     actor: Writer,
+    once: OnceIfKeyed,
     request: Request,
-    response: Response,
     session: WriteSession,
-) -> VisitDetail:
+) -> Response:
     """Correct a visit, with the reason."""
-    read = visits.amend_visit(session, actor, request.app.state.keyring, seen, visit_id, body)
-    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
-    return read
+
+    def make() -> Made:
+        read = visits.amend_visit(session, actor, request.app.state.keyring, seen, visit_id, body)
+        return _made(request, read, Writes(), actor.site_at(read.study, read.site))
+
+    return amended(once, session, actor, body, make)

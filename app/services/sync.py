@@ -262,12 +262,13 @@ def _is_name(text: str) -> bool:
 def _read(
     one: Operation, answer: httpx.Response, made: Mapping[str, Made]
 ) -> tuple[Made | None, dict[str, Any] | None]:
-    """What was made, or the problem. A correction that differs in nothing from what is there was done before."""
+    """What was made, or the problem. A correction that differs in nothing from what is there is done, by somebody else
+    (a retry is answered as the first try was): which version that left, with what else in it, nobody here has seen."""
     told = answer.json()
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
         location = answer.headers.get("Location") or _path(one.path, made)
-        return Made(inner(location), answer.headers.get("ETag")), None
+        return Made(inner(location), None if done else answer.headers.get("ETag")), None
     return None, told
 
 

@@ -110,11 +110,14 @@ def _show(operation: dict[str, Any], example: dict[str, Any] | None) -> None:
 
 def _complete(operation: dict[str, Any], path: str, permission: str | None) -> None:
     statuses = {"default"}
-    for parameter in operation.get("parameters", ()):
+    parameters = operation.get("parameters", ())
+    correcting = any(one["name"] == "If-Match" for one in parameters)
+    for parameter in parameters:
         if parameter["name"] in {"Idempotency-Key", "If-Match"}:
-            parameter["required"], parameter["schema"] = True, {"type": "string"}
-        if parameter["name"] == "If-Match":
-            statuses |= {"412", "428"}
+            parameter["required"] = parameter["name"] == "If-Match" or not correcting
+            parameter["schema"] = {"type": "string"}
+    if correcting:
+        statuses |= {"412", "428"}
     if permission is not None:
         operation["security"], operation["x-permission"] = [{"bearer": []}, {"siteApp": []}], permission
         statuses |= {"401", "403", "429", "503", *({"404"} if "{" in path or "requestBody" in operation else ())}

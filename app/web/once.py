@@ -1,4 +1,4 @@
-"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06): a retried POST gets the first answer again.
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06): a retried request gets the first answer again.
 
 The answer is stored with the effect, so its primary key decides between equal requests: one of them stores both, the
 others store nothing and tell the first one's answer. On PostgreSQL the first one also holds an advisory lock, so that
@@ -95,9 +95,7 @@ class Once:
             text = canonical_json({"dry_run": True, "answer": would.answer.model_dump(mode="json")})
             return Response(text, 200, media_type="application/json")
         told = self.tell(session, actor, body, make, status)
-        named = {"Location": told.location, "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
-        headers = {name: value for name, value in named.items() if value is not None}
-        return Response(told.text, told.status, headers, media_type="application/json")
+        return _response(told, {"Location": told.location})
 
     def tell(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
@@ -181,6 +179,21 @@ class Once:
         return self._keyring.digest("idempotency", canonical_json(asked).encode())
 
 
+def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made]) -> Response:
+    """Answer with the record as a correction leaves it. Under a key a retry is told the same, whoever changed the
+    record since: the version that the correction left is known, and no other is taken for it."""
+    if once is not None:
+        return _response(once.tell(session, actor, body, make, 200))
+    made = make()
+    return _response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
+
+
+def _response(told: Told, more: Mapping[str, str | None] | None = None) -> Response:
+    named = {**(more or {}), "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
+    headers = {name: value for name, value in named.items() if value is not None}
+    return Response(told.text, told.status, headers, media_type="application/json")
+
+
 def answers_of(session: Session, actor: Actor, asked: Iterable[Once]) -> dict[str, Mapping[str, Any]]:
     """What equal requests of the account were told before, by digest of the key."""
     named = {"account": actor.account_id, "digests": sorted({one.digest for one in asked})}
@@ -223,8 +236,18 @@ async def _once(
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own")] = None,
     dry_run: Annotated[bool, Query(description="Check everything, tell what would be answered, store nothing")] = False,
 ) -> Once:
-    place = (request.method, _path(request))
-    return Once(request.app.state.keyring, place, require_key(key), dry_run=dry_run)
+    return Once(request.app.state.keyring, _place(request), require_key(key), dry_run=dry_run)
+
+
+async def _once_if_asked(
+    request: Request,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own, if you like")] = None,
+) -> Once | None:
+    return None if key is None else Once(request.app.state.keyring, _place(request), require_key(key))
+
+
+def _place(request: Request) -> tuple[str, str]:
+    return request.method, _path(request)
 
 
 def _path(request: Request) -> str:
@@ -237,3 +260,5 @@ def _path(request: Request) -> str:
 
 
 OncePerKey = Annotated[Once, Depends(_once)]
+OnceIfKeyed = Annotated[Once | None, Depends(_once_if_asked)]
+"""Of a correction, which its If-Match keeps from being done twice."""

@@ -81,5 +81,6 @@ def problem_of(answer: httpx.Response) -> Record:
 
 
 def already_so(stale: Stale) -> bool:
-    """An amendment whose answer was lost meets a newer ETag on its second try, and no field that differs."""
+    """Somebody has written the same already, perhaps with other changes. (A second try of this amendment is answered as
+    the first was.)"""
     return stale.problem.get("differing_fields") == []

@@ -63,7 +63,7 @@ class AsyncRegistry:
 
     async def amend(self, path: str, etag: str, reason: str, **changes: Any) -> Answer:
         try:
-            return await self._answer(amending(path, {**changes, "reason": reason}, etag))
+            return await self._answer(amending(path, {**changes, "reason": reason}, etag, new_key()))
         except Stale as stale:
             if not already_so(stale):
                 raise

@@ -69,8 +69,8 @@ def creating(path: str, body: Record, key: str) -> Call:
     return Call("POST", path, json=dict(body), headers={"Idempotency-Key": key})
 
 
-def amending(path: str, changes: Record, etag: str) -> Call:
-    return Call("PATCH", path, json=dict(changes), headers={"If-Match": etag})
+def amending(path: str, changes: Record, etag: str, key: str) -> Call:
+    return Call("PATCH", path, json=dict(changes), headers={"If-Match": etag, "Idempotency-Key": key})
 
 
 class Patience:

@@ -25,6 +25,9 @@ CREATE TABLE IF NOT EXISTS act (
 )
 """
 
+_UNSEEN = '""'
+"""The ETag of no version: what corrects a version that nobody here saw is refused (412), and shown to a person."""
+
 
 class Act(NamedTuple):
     """One thing that was done here. `refused`: its body is kept, with the registry's reason, until somebody decides."""
@@ -109,8 +112,7 @@ class Outbox:
                 stored += 1
                 if act.seen is None and answer.location is not None:
                     ids[f"@{act.key}"] = _id_in(answer.location)
-                if answer.etag is not None:
-                    etags[f"@{act.key}"] = answer.etag
+                etags[f"@{act.key}"] = answer.etag or _UNSEEN
             told(act)
         return stored
 
@@ -135,7 +137,7 @@ class Outbox:
         """By name: the ids of what was made, and the ETags that acts left."""
         rows = self._file.execute("SELECT key, seen, location, etag FROM act WHERE state = 'stored'").fetchall()
         ids = {f"@{key}": _id_in(location) for key, seen, location, _ in rows if seen is None and location is not None}
-        return ids, {f"@{key}": etag for key, _, _, etag in rows if etag is not None}
+        return ids, {f"@{key}": etag or _UNSEEN for key, _, _, etag in rows}
 
     def _note(self, act: Act, state: str, answer: Answer | None, problem: Mapping[str, Any] | None) -> None:
         told = json.dumps(problem) if problem is not None else None
@@ -149,7 +151,7 @@ def _call(act: Act, ids: Mapping[str, str], etags: Mapping[str, str]) -> Call:
     path, body = _filled(act.path, ids), _filled(act.body, ids)
     if act.seen is None:
         return creating(path, body, act.key)
-    return amending(path, body, etags[act.seen] if _is_name(act.seen) else act.seen)
+    return amending(path, body, etags[act.seen] if _is_name(act.seen) else act.seen, act.key)
 
 
 def _answer(caller: Caller, call: Call) -> Steps[Answer]:
@@ -160,7 +162,7 @@ def _answer(caller: Caller, call: Call) -> Steps[Answer]:
     except Stale as stale:
         if call.method != "PATCH" or not already_so(stale):
             raise
-        return Answer(None, None, stale.etag, replayed=True)
+        return Answer(None, None, None, replayed=True)  # somebody else wrote the same, and what else nobody here saw
 
 
 def _id_in(location: str) -> str:

@@ -68,7 +68,7 @@ class Registry:
     def amend(self, path: str, etag: str, reason: str, **changes: Any) -> Answer:
         """Change a record as it was seen under `etag`. Raises Stale when somebody was faster."""
         try:
-            return self._answer(amending(path, {**changes, "reason": reason}, etag))
+            return self._answer(amending(path, {**changes, "reason": reason}, etag, new_key()))
         except Stale as stale:
             if not already_so(stale):
                 raise
