@@ -1,8 +1,12 @@
 """Sync: what becomes of acts that meet somebody else's, or cannot be done yet."""
 
+from typing import Any
+
+import httpx
 import pytest
 
-from app.services.sync import Shelf
+from app.privacy.vault import EnrolmentUnderWay
+from app.services.sync import Courier, Shelf
 from tests.test_sync import Row, act, sync
 from tests.world import World
 
@@ -47,3 +51,38 @@ def test_a_correction_whose_answer_was_lost_is_done_and_so_is_what_hangs_on_it(
     assert (told[day["id"]]["result"], told[end["id"]]["result"]) == ("replayed", "created")
     there = world.staff_a.get(path).json()
     assert (there["ended_on"], there["version"]) == ("2025-01-27", 3)
+
+
+def test_an_act_that_is_told_to_come_again_holds_up_only_what_hangs_on_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def under_way(*_: Any) -> Any:
+        raise EnrolmentUnderWay(headers={"Retry-After": "60"})
+
+    person, event = act("/v1/participants", world.enrolment()), act("/v1/adverse-events", world.event(world.enrolled()))
+    visit = act("/v1/visits", world.visit(f"@{person['id']}"))
+    with monkeypatch.context() as broken:
+        broken.setattr("app.routers.participants.recorder", under_way)
+        told = sync(world.staff_a, person, visit, event)
+    assert [told[one["id"]]["result"] for one in (person, visit, event)] == ["blocked", "blocked", "created"]
+    assert (told[person["id"]]["problem"]["code"], told[person["id"]]["retry_after"]) == ("enrolment_under_way", 60)
+    assert (told[visit["id"]]["problem"], told[visit["id"]]["waits_for"]) == (None, [person["id"]])
+    told = sync(world.staff_a, event)
+    assert {told[one["id"]]["result"] for one in (person, visit)} == {"created"}
+
+
+def test_what_concerns_every_act_is_told_of_all_that_wait_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid, sent, tried = world.enrolled(), Courier._sent, []
+
+    async def full(courier: Courier, one: Any, made: Any) -> httpx.Response:
+        tried.append(str(one.id))
+        if len(tried) == 2:
+            return httpx.Response(507, json={"status": 507, "code": "storage_full"}, headers={"Retry-After": "30"})
+        return await sent(courier, one, made)
+
+    monkeypatch.setattr(Courier, "_sent", full)
+    acts = [act("/v1/adverse-events", world.event(pid)) for _ in range(3)]
+    told = sync(world.staff_a, *acts)
+    assert tried == [one["id"] for one in acts[:2]]
+    assert [told[one["id"]]["result"] for one in acts] == ["created", "blocked", "blocked"]
+    assert [told[one["id"]]["retry_after"] for one in acts] == [None, 30, 30]

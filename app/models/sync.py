@@ -110,6 +110,10 @@ class SyncResult(Answer):
     location: str | None
     etag: str | None
     problem: dict[str, Any] | None
+    """Why it was refused, or why the registry could not do it just now: the latter is tried again in the next call."""
+
+    retry_after: int | None = None
+    """Seconds after which that is worth while."""
 
 
 class SyncRead(Answer):

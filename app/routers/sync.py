@@ -39,7 +39,7 @@ async def _told(courier: Courier, before: dict[UUID, SyncState | None]) -> Respo
     tried, lacking = await courier.deliver()
     ids = list(dict.fromkeys([*before, *tried]))
     rows = await run_in_threadpool(courier.shelf.rows, ids)
-    results = [sync.result(rows[one], before.get(one), one in courier.replayed, lacking.get(one, set())) for one in ids]
+    results = [sync.result(rows[one], before.get(one), courier, lacking.get(one, set())) for one in ids]
     return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
 
 

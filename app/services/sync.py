@@ -21,7 +21,7 @@ from sqlmodel import Session, col, select
 from app import audit, pid
 from app.access import Actor, Rows, found
 from app.database import Database
-from app.errors import Conflict
+from app.errors import Conflict, DatabaseUnavailable
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, now, table_of, values
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
@@ -34,9 +34,8 @@ from app.web.rates import uncounted
 
 _ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_LATER = frozenset({401, 429, 502, 503, 504, 507})
-"""Answers that say nothing about any act: what is left waits for the next call. So does what is answered with a time to
-come again, as an act that another call is doing."""
+_EVERYTHING = frozenset({401, 429, 502, 504, 507})
+"""Answers that any other act would get as well: what is left waits for the next call."""
 
 _ENROLMENTS = "/v1/participants"
 
@@ -168,6 +167,8 @@ class Courier:
         transport = httpx.ASGITransport(app=uncounted(request.app), raise_app_exceptions=False, client=client)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
+        self.later: dict[UUID, httpx.Response] = {}
+        """Why the registry could not do an act just now; nothing is wrong with the act itself."""
 
     async def deliver(self) -> tuple[list[UUID], dict[UUID, set[str]]]:
         """Do whatever can be done, until nothing more can; gives what was tried, in that order, and the names and pids
@@ -177,12 +178,14 @@ class Courier:
         tried: list[UUID] = []
         async with self._http:
             while ready := [act for act in waiting if not act.lacking(made, unborn)]:
-                for one, _, _ in ready:
+                for place, (one, _, _) in enumerate(ready):
                     answer = await self._sent(one, made)
-                    if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
-                        continue  # a defect of ours: this act waits on, and holds up only what hangs on it
-                    if answer.status_code in _LATER or "Retry-After" in answer.headers:
+                    if _concerns_everything(answer):
+                        self.later |= {act.operation.id: answer for act in ready[place:]}
                         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
+                    if answer.is_server_error or "Retry-After" in answer.headers:
+                        self.later[one.id] = answer  # this act waits on, and holds up only what hangs on it
+                        continue
                     tried.append(one.id)
                     there, problem = _read(one, answer, made)
                     await run_in_threadpool(self.shelf.note, one.id, there, problem)
@@ -259,6 +262,12 @@ def _is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+def _concerns_everything(answer: httpx.Response) -> bool:
+    if answer.status_code == DatabaseUnavailable.status:
+        return bool(answer.json().get("code") == DatabaseUnavailable.code())
+    return answer.status_code in _EVERYTHING
+
+
 def _read(
     one: Operation, answer: httpx.Response, made: Mapping[str, Made]
 ) -> tuple[Made | None, dict[str, Any] | None]:
@@ -272,11 +281,11 @@ def _read(
     return None, told
 
 
-def result(row: SyncOperation, before: SyncState | None, replayed: bool, lacking: Set[str]) -> SyncResult:
+def result(row: SyncOperation, before: SyncState | None, courier: Courier, lacking: Set[str]) -> SyncResult:
     """How an act stands now, as its app is told."""
     problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
     if row.state == SyncState.stored:
-        kind = "replayed" if replayed or before == SyncState.stored else "created"
+        kind = "replayed" if row.id in courier.replayed or before == SyncState.stored else "created"
     elif problem is None:
         kind = "blocked"
     else:
@@ -284,7 +293,9 @@ def result(row: SyncOperation, before: SyncState | None, replayed: bool, lacking
         kind = "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
     names = sorted(UUID(name[1:]) for name in lacking if _is_name(name))
     pids = sorted(symbols for symbols in lacking if not _is_name(symbols))
-    told = {"location": row.location, "etag": row.etag, "problem": problem}
+    told: dict[str, Any] = {"location": row.location, "etag": row.etag, "problem": problem}
+    if row.state == SyncState.waiting and (later := courier.later.get(row.id)) is not None:
+        told |= {"problem": later.json(), "retry_after": later.headers.get("Retry-After")}
     return SyncResult(id=row.id, result=kind, waits_for=names, waits_for_pids=pids, **told)
 
 
