@@ -248,6 +248,24 @@ def test_a_correction_obeys_the_rules_of_enrolment(world: World, change: dict[st
     assert world.staff_a.get(person.headers["Location"]).json() == person.json()
 
 
+def test_enrolment_on_a_day_before_consent_is_stored_with_a_finding_that_follows_its_correction(world: World) -> None:
+    pid = world.enrolled(enrolled_on=None, consent={"version": "1", "given_on": "2025-02-10", "scopes": ["main"]})
+    path = f"/v1/participants/{pid}"
+    assert world.staff_a.get(path).json()["findings"] == []
+    assert move(world, pid, "enrolled") == 201
+    early = world.staff_a.get(path)
+    assert [one["code"] for one in early.json()["findings"]] == ["consent_after_enrolment"]
+    body = {"enrolled_on": "2025-02-10", "reason": "Read from the wrong line"}
+    assert world.staff_a.patch(path, body, early.headers["ETag"]).json()["findings"] == []
+
+
+def test_only_a_consent_that_was_given_has_a_day_to_correct(world: World) -> None:
+    person = world.staff_a.post("/v1/participants", world.enrolment())
+    body = {"consent": {"version": "2", "given_on": "2025-01-02"}, "reason": "found on the paper form"}
+    answer = world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"])
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/consent/version")
+
+
 def test_a_person_who_was_not_enrolled_cannot_become_so_by_a_correction(world: World) -> None:
     change = {"eligibility": {"met": False, "unmet": ["EXCL01"]}, "enrolled_on": None}
     person = world.staff_a.post("/v1/participants", world.enrolment(**change))

@@ -77,6 +77,25 @@ def test_findings_of_visits_and_participants_raise_queries_too(world: World) -> 
     assert ("visit_outside_window", "visit", "/occurred_on") in found
 
 
+@pytest.mark.parametrize(
+    ("given_on", "code"), [(None, "consent_date_missing"), ("2025-01-21", "consent_after_enrolment")]
+)
+def test_a_doubtful_day_of_consent_is_asked_about_until_it_is_corrected(
+    world: World, given_on: str | None, code: str
+) -> None:
+    consent = {"version": "1", "given_on": given_on, "scopes": ["main"]}
+    person = world.staff_a.post("/v1/participants", world.enrolment(consent=consent))
+    assert [one["code"] for one in person.json()["findings"]] == [code]
+    [query] = queries(world, rule=code)
+    assert (query["state"], query["field"]) == ("open", "/consent/given_on")
+    body = {"consent": {"version": "1", "given_on": "2025-01-20"}, "reason": "found on the paper form"}
+    corrected = world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"])
+    assert (corrected.status_code, corrected.json()["findings"], corrected.json()["version"]) == (200, [], 2)
+    assert [one["state"] for one in queries(world, rule=code)] == ["closed"]
+    read = world.monitor.get(f"{person.headers['Location']}/consents").json()
+    assert read["consents"] == [{"version": "1", "given_on": "2025-01-20", "scopes": ["main"]}]
+
+
 def test_an_unlikely_vital_sign_raises_a_query_that_a_correction_closes(world: World) -> None:
     session = a_session(world)
     entered = world.staff_a.post(path_of(session, "/vitals"), vitals("M60", "10:15", SYSBP=175, DIABP=100))

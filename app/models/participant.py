@@ -184,8 +184,15 @@ class EnrolmentFields(Shape):
         return self
 
 
+class ConsentDay(Shape):
+    """The day of a consent that was unknown, or entered wrongly."""
+
+    version: Code
+    given_on: PastDate
+
+
 class ParticipantAmend(Shape):
-    """A correction: only the fields sent change; null clears."""
+    """A correction: only the fields sent change; null clears, but for the consent."""
 
     reason: Reason
     age_at_consent: Annotated[int, Bounded(ge=18, le=120)] | None = None
@@ -196,6 +203,7 @@ class ParticipantAmend(Shape):
     actual_arm: Code | None = None
     screened_on: PastDate | None = None
     enrolled_on: PastDate | None = None
+    consent: ConsentDay | None = None
 
 
 class ParticipantCreate(EnrolmentFields):

@@ -10,7 +10,7 @@ from app.database import unique_or
 from app.errors import Fault
 from app.models.base import canonical_json, new_row
 from app.models.course import Screening
-from app.models.finding import Finding, findings_text
+from app.models.finding import findings_text
 from app.models.participant import Consent, Participant, ParticipantCreate, ParticipantRead, ParticipantStatus
 from app.privacy import vault
 from app.protocol.definition import Protocol
@@ -21,6 +21,7 @@ from app.services.participants import (
     COPIED,
     DATA_SHARING,
     EnrolmentContradictsProtocol,
+    consent_findings,
     participant_read,
     protocol_version,
     unknown_arms,
@@ -53,7 +54,7 @@ def enrol(
         "status_on": body.enrolled_on or body.screened_on,
         "eligible": told.eligible is True,
         "unmet_criteria": canonical_json(sorted(told.unmet)),
-        "findings": findings_text(_findings(body)),
+        "findings": findings_text(consent_findings([body.consent.given_on], body.enrolled_on)),
         "created_by": actor.account_id,
         **{name: getattr(body, name) for name in COPIED},
     }
@@ -128,18 +129,6 @@ def _first_status(body: ParticipantCreate, told: Eligibility) -> ParticipantStat
     if told.eligible is False:
         return ParticipantStatus.screen_failed
     return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
-
-
-def _findings(body: ParticipantCreate) -> list[Finding]:
-    if body.consent.given_on is None:
-        return [
-            Finding(
-                code="consent_date_missing",
-                field="/consent/given_on",
-                message="The day of consent is unknown",
-            )
-        ]
-    return []
 
 
 def _consent(body: ParticipantCreate) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Participants once they are enrolled: found, corrected, moved along their status. app/services/enrolment.py enrols."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -15,10 +16,12 @@ from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now, table_of, values
 from app.models.course import ProtocolMove, Screening
+from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import (
     ENDS,
     STATUS_TRANSITIONS,
+    Consent,
     EnrolmentFields,
     Participant,
     ParticipantAmend,
@@ -31,6 +34,7 @@ from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
+from app.services import rule_queries
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -129,6 +133,18 @@ def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
     ]
 
 
+def consent_findings(given: Collection[date | None], enrolled_on: date | None) -> list[Finding]:
+    """What is doubtful about the days of somebody's consents. Consent comes before taking part (ICH E6(R2), 4.8.8)."""
+    days = [day for day in given if day is not None]
+    if len(days) < len(given):
+        code, message = "consent_date_missing", "The day of consent is unknown"
+    elif enrolled_on is not None and min(days, default=enrolled_on) > enrolled_on:
+        code, message = "consent_after_enrolment", "Consent was given after the enrolment"
+    else:
+        return []
+    return [Finding(code=code, field="/consent/given_on", message=message)]
+
+
 def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:
     """The participant that this site knows under its own label. Raises NotFound."""
     site_id = actor.site_at(body.study, body.site)
@@ -145,7 +161,11 @@ def amend_participant(
     """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
+    changes.pop("consent", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    consent = _consent(session, row, body.consent.version) if body.consent else None
+    if consent and body.consent and consent.given_on != body.consent.given_on:
+        differing.add("consent")
     require_current(keyring, seen, row.pid, row.version, differing)
     merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
     if not differing:
@@ -162,10 +182,33 @@ def amend_participant(
     for name in COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
-    session.flush()
-    event = audit.changed("participant:amended", row, row.pid, row.version, before, audit.snapshot(row), body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    events = []
+    if consent and body.consent and "consent" in differing:
+        was, consent.given_on = audit.snapshot(consent), body.consent.given_on
+        now_is, subject = audit.snapshot(consent), f"{row.pid}/{consent.version}"
+        events.append(audit.changed("consent:amended", consent, subject, row.version, was, now_is, body.reason))
+    _follow_consent(session, row)
+    after = audit.snapshot(row)
+    events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
+    rule_queries.follow(session, row, before["findings"])
+    audit.append(session, str(actor.account_id), row.site_id, events)
     return participant_read(values(row), person.place, person.protocol_version)
+
+
+def _consent(session: Session, row: Participant, version: str) -> Consent:
+    """A consent that the participant gave. Raises EnrolmentContradictsProtocol."""
+    given = session.get(Consent, (row.site_id, row.pid, version))
+    if given is None:
+        fault = Fault("/consent/version", "unknown_consent", "The participant gave no such consent version")
+        raise EnrolmentContradictsProtocol(fault)
+    return given
+
+
+def _follow_consent(session: Session, row: Participant) -> None:
+    """Look anew for what is doubtful about the days of consent."""
+    session.flush()
+    given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
+    row.findings = findings_text(consent_findings([one.given_on for one in given], row.enrolled_on))
 
 
 _DATED_BY = {
@@ -192,12 +235,14 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         raise NotEligible
     require_unlocked(session, row.site_id, row.pid)
     row.status, row.status_on = body.status, body.effective_on
+    row.version, row.updated_at = row.version + 1, now()
     if body.status is ParticipantStatus.enrolled:
         row.enrolled_on = body.effective_on
-    row.version, row.updated_at = row.version + 1, now()
+        _follow_consent(session, row)
     session.flush()
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
+    rule_queries.follow(session, row, before["findings"])
     audit.append(session, str(actor.account_id), row.site_id, [event])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
