@@ -102,7 +102,7 @@ def refusals(world: World) -> Iterator[tuple[str, str, Any, str]]:
     yield "visits", "conflict", world.visit(pid), "visit_already_recorded"
     yield "participants", "invalid", world.enrolment("B"), "not_found"
     locked = world.enrolled()
-    assert world.monitor.post("/v1/locks", {**lock_of(world, "A"), "participant": locked}).is_success
+    assert world.monitor.post("/v1/locks", lock_of(world, "A", kind="lock", participant=locked)).is_success
     yield "adverse-events", "blocked", world.event(locked), "data_locked"
 
 

@@ -282,8 +282,8 @@ def answers(world: World, pid: str, **given: str) -> Response:
     return world.staff_a.post(f"/v1/participants/{pid}/eligibility", {"answers": given, "reason": "seen in the file"})
 
 
-def enrol(world: World, pid: str) -> Response:
-    body = {"status": "enrolled", "effective_on": "2025-02-01", "reason": "all criteria met"}
+def enrol(world: World, pid: str, on: str = "2025-02-01") -> Response:
+    body = {"status": "enrolled", "effective_on": on, "reason": "all criteria met"}
     return world.staff_a.post(f"/v1/participants/{pid}/status", body)
 
 
@@ -347,7 +347,7 @@ def test_somebody_who_failed_is_screened_again_under_the_same_pid(world: World) 
     assert [(one["number"], one["unmet"]) for one in episodes] == [(1, ["EXCL02"]), (2, [])]
     other = world.staff_a.post(f"/v1/participants/{pid}/screenings", body)
     assert (other.status_code, other.json()["code"]) == (409, "not_screen_failed")
-    assert enrol(world, pid).status_code == 201
+    assert enrol(world, pid, "2025-04-02").status_code == 201
 
 
 @pytest.mark.parametrize("form", [{}, {"met": True, "answers": {}}, {"answers": {}, "unmet": ["EXCL02"]}])

@@ -287,7 +287,7 @@ def test_an_act_that_waits_for_what_never_comes_can_be_pointed_elsewhere(world: 
 
 def test_an_act_that_meets_a_lock_is_kept_until_the_lock_is_lifted(world: World) -> None:
     pid = world.enrolled()
-    lock = world.monitor.post("/v1/locks", {**lock_of(world, "A"), "participant": pid})
+    lock = world.monitor.post("/v1/locks", lock_of(world, "A", kind="lock", participant=pid))
     event = act("/v1/adverse-events", world.event(pid))
     told = sync(world.staff_a, event)[event["id"]]
     assert (told["result"], told["problem"]["code"]) == ("blocked", "data_locked")
