@@ -79,6 +79,21 @@ def vital_findings(vitals: Vitals, values: Mapping[str, float]) -> list[VitalFin
     return found
 
 
+def misplaced(point: Timepoint, taken_at: datetime, moments: Mapping[CountedFrom, datetime]) -> str | None:
+    """Why a reading cannot have been taken at this time point. A protocol names no tolerance, so nothing is said of its
+    minutes: only that it was on the wrong side of a dose. Raises ValueError for a moment without time zone."""
+    given: dict[CountedFrom, datetime] = {name: instant(at) for name, at in moments.items() if name != "session_end"}
+    taken = instant(taken_at)
+    if point.counted_from == "session_end":
+        return "Before a dose of the session" if any(taken < at for at in given.values()) else None
+    dose = given.get(point.counted_from)
+    if dose is None:
+        return None
+    if point.minutes < 0 and taken > dose:
+        return "After the dose that it precedes"
+    return "Before the dose that it follows" if point.minutes > 0 and taken < dose else None
+
+
 def _of_value(measure: Measure | None, code: str, value: float) -> Iterator[VitalFinding]:
     if measure is None:
         yield VitalFinding(code, "refuse", "unknown_measure", "The protocol has no such measure")

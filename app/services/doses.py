@@ -31,7 +31,7 @@ from app.web.merging import checked, sent_fields
 PLANNED_DOSE = "PLANNED-DOSE"
 """Name of the rule that has no code of its own: what was planned is given."""
 
-WITHOUT_CONSENT = "dose_without_consent"
+WITHOUT_CONSENT, OUT_OF_ORDER = "dose_without_consent", "vital_out_of_order"
 
 
 class DoseAlreadyRecorded(Conflict):
@@ -76,8 +76,9 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     unasked = _without_consent(session, day, dose)
     _require_explained(dose, [*breaches, *unasked])
     dose.findings = _findings(breaches, [_no_consent(one) for one in unasked])
+    events = [audit.created("dose:recorded", dose, dose.id), *flagged_again(session, day, row)]
     dosing_day.touch(session, row)
-    audit.append(session, str(actor.account_id), row.site_id, [audit.created("dose:recorded", dose, dose.id)])
+    audit.append(session, str(actor.account_id), row.site_id, events)
     return detail_of(session, day, row), row.site_id
 
 
@@ -171,7 +172,7 @@ def _findings(breaches: Sequence[Breach], others: Sequence[Finding]) -> str:
 
 
 def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[audit.Event]:
-    """Hold the doses against the plan once more, after something that they are judged by changed."""
+    """Hold doses and vital signs against the plan once more, after something that they are judged by changed."""
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
         before = audit.snapshot(dose)
@@ -181,8 +182,26 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[
             dose.version += 1
             after = audit.snapshot(dose)
             events.append(audit.changed("dose:flagged", dose, dose.id, dose.version, before, after, None))
+    for reading in readings:
+        had = from_json(reading.findings)
+        reading.findings = findings_text(
+            [Finding(**one) for one in had if one["code"] != OUT_OF_ORDER]
+            + order_findings(day, row, doses, reading.timepoint, reading.taken_at)
+        )
+        if (has := from_json(reading.findings)) != had:
+            reading.version += 1
+            told = {"findings": had}, {"findings": has}
+            events.append(audit.event("vitals:flagged", "vital_reading", reading.id, reading.version, *told))
     session.flush()
     return events
+
+
+def order_findings(
+    day: DosingDay, row: DosingSession, doses: Sequence[Dose], timepoint: str | None, taken_at: datetime
+) -> list[Finding]:
+    """What to remark on the moment of a reading."""
+    message = dosing_day.out_of_order(day, row, doses, timepoint, taken_at)
+    return [Finding(code=OUT_OF_ORDER, field="/taken_at", message=message)] if message else []
 
 
 def judged_again(session: Session, person: Enrolled, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:

@@ -23,7 +23,7 @@ from app.protocol.consent import current_consent
 from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
-from app.protocol.vitals import CountedFrom, Vitals
+from app.protocol.vitals import CountedFrom, Vitals, misplaced
 from app.services import consents, rule_queries
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.rule_queries import Turned
@@ -203,9 +203,22 @@ def taken(readings: Sequence[VitalReading]) -> set[tuple[str, str]]:
     return {(one.timepoint, code) for one in readings if one.timepoint for code in json.loads(one.measured)}
 
 
+def out_of_order(
+    day: DosingDay, row: DosingSession, doses: Sequence[Dose], timepoint: str | None, taken_at: datetime
+) -> str | None:
+    """Why a reading cannot have been taken at the time point that it names."""
+    known = moments(row, doses)
+    points = [point for point in day.vitals.timepoints if point.code == timepoint]
+    return next((misplaced(point, taken_at, known) for point in points), None)
+
+
 def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> DischargeFacts:
-    """What the checklist is held against. A form without any answer was not done."""
-    there = taken(readings_of(session, row))
+    """What the checklist is held against. A form without any answer was not done, nor was a vital sign at a time point
+    at which it cannot have been taken; what a session was closed by stays, with its finding."""
+    doses, readings = doses_of(session, row), readings_of(session, row)
+    if row.state == SessionState.open:
+        readings = [one for one in readings if not out_of_order(day, row, doses, one.timepoint, one.taken_at)]
+    there = taken(readings)
     outcomes = select(Outcome.instrument, Outcome.items).where(
         Outcome.site_id == row.site_id, Outcome.visit_id == row.visit_id
     )

@@ -18,7 +18,7 @@ from app.protocol.vitals import vital_findings
 from app.security.keys import Keyring
 from app.services import doses, dosing_day, safety_signals
 from app.services.discharge import require_still_complete
-from app.services.dosing_day import DosingDay
+from app.services.dosing_day import DosingDay, doses_of
 from app.services.dosing_reads import detail_of
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -38,6 +38,7 @@ def record_vitals(
     day, row = dosing_day.held(session, actor, session_id)
     dosing_day.require_open(row)
     findings = require_plausible(day, body, "")
+    findings += doses.order_findings(day, row, doses_of(session, row), body.timepoint, body.taken_at)
     day.require_moment("/taken_at", body.taken_at)
     events = store(session, actor, row, body, findings)
     events += doses.flagged_again(session, day, row)
@@ -116,6 +117,7 @@ def amend_vitals(
         return detail_of(session, day, row)
     asked = checked(VitalsCreate, merged)
     findings, before = require_plausible(day, asked, ""), _remembered(reading)
+    findings += doses.order_findings(day, row, doses_of(session, row), asked.timepoint, asked.taken_at)
     day.require_moment("/taken_at", asked.taken_at)
     reading.taken_at, reading.timepoint = asked.taken_at, asked.timepoint
     reading.measured, reading.findings = canonical_json(asked.values), findings_text(findings)
