@@ -150,6 +150,35 @@ def test_a_dose_after_dosing_was_taken_back_is_kept_with_its_reason_and_flagged(
     assert asked(world, path) == ["dose_without_consent"]
 
 
+FORGOTTEN = {"doses": dose("supplemental", 40, "11:05"), "vitals": vitals(None, "11:00")}
+
+
+def test_what_was_forgotten_is_added_to_a_closed_session_with_the_reason(world: World) -> None:
+    record = a_session_to_close(world)
+    path = path_of(record)
+    assert world.staff_a.post(f"{path}/close", closing()).status_code == 201
+    why = "Found on the paper form"
+    for below in ("vitals", "doses"):
+        refused = world.staff_a.post(f"{path}/{below}", FORGOTTEN[below])
+        assert (refused.status_code, refused.json()["code"]) == (409, "dosing_session_closed")
+        added = world.staff_a.post(f"{path}/{below}", {**FORGOTTEN[below], "reason": why})
+        assert (added.status_code, added.json()["state"]) == (201, "closed"), added.text
+        assert world.monitor.get("/v1/audit-entries").json()["items"][0]["reason"] == why
+    assert [one["kind"] for one in added.json()["doses"]] == ["initial", "supplemental"]
+    assert remarks(world, path) == []
+    again = world.staff_a.post(f"{path}/close", closing())
+    assert (again.status_code, again.json()["code"]) == (409, "dosing_session_closed")
+
+
+def test_a_forgotten_dose_lies_before_the_end_of_its_session(world: World) -> None:
+    record = a_session_to_close(world)
+    path = path_of(record)
+    assert world.staff_a.post(f"{path}/close", closing()).status_code == 201
+    late = {**dose("supplemental", 40, "17:01"), "reason": "Found on the paper form"}
+    refused = world.staff_a.post(f"{path}/doses", late)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "after_end")
+
+
 def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_taken_back(world: World) -> None:
     record = a_session_to_close(world)
     first, pid = path_of(record), record.json()["participant"]

@@ -43,6 +43,9 @@ class VitalsCreate(Shape):
     values: Annotated[dict[Code, Value], Bounded(min_length=1, max_length=50)]
     """By measure, in the protocol's unit."""
 
+    reason: Reason | None = None
+    """Why it is added to a session that is closed."""
+
 
 class VitalsAmend(Shape):
     """A correction: the values sent replace those of the same measures; null takes one away."""
@@ -73,6 +76,8 @@ class DoseFields(Shape):
 
 class DoseCreate(DoseFields):
     kind: Annotated[DoseKind, Strict(False)]
+    reason: Reason | None = None
+    """Why it is added to a session that is closed."""
 
 
 class DoseAmend(Shape):

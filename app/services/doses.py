@@ -51,20 +51,20 @@ class DoseOffPlan(Conflict):
 
 
 def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCreate) -> tuple[DosingSessionDetail, int]:
-    """Add a dose to an open session; also gives the site's key.
+    """Add a dose to an open session, or with the reason to a closed one; also gives the site's key.
 
     Raises NotFound, DosingSessionClosed, MomentOutsideVisit, InitialDoseMissing, DoseRefused, DoseOffPlan,
     DoseAlreadyRecorded.
     """
     day, row = dosing_day.held(session, actor, session_id)
-    dosing_day.require_open(row)
+    dosing_day.require_open(row, body.reason)
     day.require_moment("/given_at", body.given_at, row)
     dose = Dose(
         site_id=row.site_id,
         pid=row.pid,
         session_id=row.id,
         created_by=actor.account_id,
-        **body.model_dump(),
+        **body.model_dump(exclude={"reason"}),
     )
     earlier, readings = doses_of(session, row), readings_of(session, row)
     session.add(dose)
@@ -76,7 +76,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     unasked = _without_consent(session, day, dose)
     _require_explained(dose, [*breaches, *unasked])
     dose.findings = _findings(breaches, [_no_consent(one) for one in unasked])
-    events = [audit.created("dose:recorded", dose, dose.id), *flagged_again(session, day, row)]
+    events = [audit.created("dose:recorded", dose, dose.id, reason=body.reason), *flagged_again(session, day, row)]
     dosing_day.touch(session, row)
     audit.append(session, str(actor.account_id), row.site_id, events)
     return detail_of(session, day, row), row.site_id

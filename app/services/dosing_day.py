@@ -36,7 +36,7 @@ class NotADosingVisit(Invalid):
 
 
 class DosingSessionClosed(Conflict):
-    """The dosing session is closed; what is there can be corrected, with the reason."""
+    """The dosing session is closed; what is there can be corrected, and what was forgotten added, with the reason."""
 
 
 class MomentOutsideVisit(Invalid):
@@ -146,9 +146,9 @@ def require_visit_fits(session: Session, visit: Visit) -> None:
         raise VisitHasDosingSession
 
 
-def require_open(row: DosingSession) -> None:
-    """Raises DosingSessionClosed."""
-    if row.state == SessionState.closed:
+def require_open(row: DosingSession, reason: str | None = None) -> None:
+    """A dose or reading that was forgotten is added later, with the `reason`. Raises DosingSessionClosed."""
+    if row.state == SessionState.closed and reason is None:
         raise DosingSessionClosed
 
 

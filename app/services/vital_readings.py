@@ -31,12 +31,12 @@ class VitalsRefused(Invalid):
 def record_vitals(
     session: Session, actor: Actor, session_id: UUID, body: VitalsCreate
 ) -> tuple[DosingSessionDetail, int]:
-    """Add a reading to an open session; also gives the site's key.
+    """Add a reading to an open session, or with the reason to a closed one; also gives the site's key.
 
     Raises NotFound, DosingSessionClosed, MomentOutsideVisit, VitalsRefused.
     """
     day, row = dosing_day.held(session, actor, session_id)
-    dosing_day.require_open(row)
+    dosing_day.require_open(row, body.reason)
     findings = require_plausible(day, body, "")
     findings += doses.order_findings(day, row, doses_of(session, row), body.timepoint, body.taken_at)
     day.require_moment("/taken_at", body.taken_at)
@@ -80,7 +80,7 @@ def store(
     )
     session.add(reading)
     session.flush()
-    event = audit.changed("vitals:recorded", reading, reading.id, 1, {}, _remembered(reading), None)
+    event = audit.changed("vitals:recorded", reading, reading.id, 1, {}, _remembered(reading), asked.reason)
     return safety_signals.seen_in_reading(session, reading, event)
 
 
