@@ -52,6 +52,19 @@ def with_vault_at(settings: Settings, url: str) -> Settings:
     )
 
 
+@pytest.fixture
+def apart(together: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """The same registry with a vault of its own, into which nothing is moved yet."""
+    with ExitStack() as kept:
+        url = f"sqlite:///{tmp_path / 'vault.db'}"
+        if together.owner_database_url is not None:
+            url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
+        settings = with_vault_at(together, url)
+        with Database(settings) as database:
+            schema.upgrade(database)
+        yield settings
+
+
 def same_database(settings: Settings) -> str:
     """Its address, written in another way."""
     if settings.owner_database_url is None:
@@ -122,3 +135,23 @@ def test_another_key_file_is_refused_and_none_is_made_for_a_database_in_use(worl
     refused = cli(together, "serve")
     assert (refused.returncode, "not the key file of this registry" in refused.stderr) == (2, True)
     assert "WRONG  labels" in cli(together, "doctor").stdout
+
+
+def test_a_label_that_an_older_backup_brings_back_beside_the_vault_is_erased_again(
+    world: World, together: Settings, apart: Settings
+) -> None:
+    world.enrolled()
+    main = world.registry.database
+    (backup,) = (row.model_dump() for row in labels(main).values())
+    kept = world.enrolled().replace("-", "")
+    erased(world, backup["pid"])
+    restored(main, backup)
+    found = cli(apart, "vault", "check")
+    assert (found.returncode, "2 labels are still with the rest" in found.stdout) == (1, True)
+    assert cli(apart, "vault", "move").stdout == "1 labels moved, 1 erased again.\n"
+    restored(main, backup)
+    assert cli(apart, "vault", "replay").stdout == "1 labels erased again.\n"
+    with Database(apart) as database:
+        assert (labels(database), labels(database.vault).keys()) == ({}, {kept})
+    assert cli(apart, "vault", "check").returncode == 0
+    assert "WRONG" not in cli(apart, "doctor").stdout

@@ -54,18 +54,23 @@ def check(
             f"{found.labels} labels, {found.reservations} of them reservations over an hour old"
             f"{', now deleted' if sweep else ''}; {found.nameless} participants without a label that was not erased."
         )
+        if found.left:
+            typer.echo(f"{found.left} labels are still with the rest. Run: registry vault move")
         vault_care.require_keys(database, load_keyring(settings))
-    raise typer.Exit(1 if found.nameless else 0)
+    raise typer.Exit(1 if found.nameless or found.left else 0)
 
 
 @app.command()
 def move() -> None:
     """Bring the labels into the database of REGISTRY_VAULT_URL. Stop the servers first."""
-    from app.services import vault_care
+    from app.privacy.erasure_journal import ErasureJournal
+    from app.security.keys import load_keyring
+    from app.services import erasure, vault_care
 
-    with _opened() as (database, _):
+    with _opened() as (database, settings):
+        erased = erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
         moved = vault_care.move(database)
-    typer.echo(f"{moved} labels moved.")
+    typer.echo(f"{moved} labels moved, {erased} erased again.")
 
 
 @app.command()

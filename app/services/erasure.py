@@ -1,19 +1,18 @@
 """After a restore: erasures that the backup does not know are done again, from the journal that outlived it."""
 
 import sqlalchemy as sa
-from sqlmodel import select
 
 from app import audit
 from app.database import Database, within
 from app.errors import CannotGoOn
 from app.models.base import table_of
 from app.models.participant import Participant, VaultIdentity
-from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.services.outbox import every_site
 from app.services.vault_care import told_erased, whole_vault
 
 _PERSON = table_of(Participant).c
+_LABEL = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.pid)
 WHY = "Done again after a restore"
 
 
@@ -23,14 +22,16 @@ class JournalIncomplete(CannotGoOn):
 
 def replay(database: Database, journal: ErasureJournal) -> int:
     """Erase the label of everybody who has one and was erased, by the journal or by the trail; how many had. Each is an
-    entry in the chain of its site. Raises ErasureJournalUnusable."""
+    entry in the chain of its site. A backup from before the vault was moved has labels with the rest: they go too.
+    Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.write() as session, whole_vault(session) as own:
         told = told_erased(session)
-        kept = own.exec(select(VaultIdentity.site_id, VaultIdentity.pid)).all()
-        back = [(site_id, pid) for site_id, pid in kept if pid in told or journal.person(pid) in erased]
+        kept = {tuple(row) for store in (own, session) for row in store.execute(sa.select(*_LABEL))}
+        back = sorted(one for one in kept if one[1] in told or journal.person(one[1]) in erased)
+        for store in (own, session):
+            store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(back)))
         for site_id, pid in back:
-            vault.erase(session, site_id, pid)
             version = session.execute(sa.select(_PERSON.version).where(_PERSON.pid == pid)).scalar()
             if version is not None:  # else a reservation that nobody took up
                 event = audit.Event("vault:erased", "participant", pid, version, [], WHY)

@@ -36,6 +36,9 @@ class Check(NamedTuple):
     nameless: int
     """Participants without a label whose label nobody erased: their site cannot find them any more."""
 
+    left: int
+    """Labels with the rest although the vault is apart, as after a restore of an older backup."""
+
 
 @contextmanager
 def whole_vault(session: Session) -> Iterator[Session]:
@@ -117,8 +120,9 @@ def check(database: Database, *, sweep: bool) -> Check:
         waiting = [(row.site_id, row.pid) for row in labels if row.created_at < before and row[:2] not in people]
         for site_id, pid in waiting if sweep else ():
             vault.erase(session, site_id, pid)
+        left = 0 if own is session else session.execute(sa.select(sa.func.count()).select_from(_LABELS)).scalar_one()
     nameless = [pid for site_id, pid in people - kept if pid not in erased]
-    return Check(len(labels), len(waiting), len(nameless))
+    return Check(len(labels), len(waiting), len(nameless), left)
 
 
 def move(database: Database) -> int:
