@@ -66,7 +66,7 @@ def serve(
 
     from app import schema
     from app.database import Database
-    from app.database_role import require_second_wall
+    from app.database_role import require_second_wall, require_vault_wall
     from app.security.keys import load_keyring
     from app.services import vault_care
     from app.settings import Settings
@@ -80,6 +80,7 @@ def serve(
         database.require_apart()
         database.require_durable()
         require_second_wall(database, settings)
+        require_vault_wall(database, settings)
         database.require_room(workers)
         vault_care.require_own_keys(database, keyring)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")

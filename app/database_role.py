@@ -122,15 +122,15 @@ FROM pg_roles WHERE rolname = current_user
 _GUARDED = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace = current_schema()::regnamespace"
 
 
-def require_second_wall(database: Database, settings: Settings) -> None:
+def require_second_wall(database: Database, settings: Settings, name: str = "DATABASE") -> None:
     """Raises SecondWallMissing in production when PostgreSQL would not hold the server to its actor's sites."""
     if database.is_sqlite or settings.environment != "production":
         return
     with database.engine.connect() as connection:
         if connection.exec_driver_sql(_TOO_MIGHTY).scalar():
             raise SecondWallMissing(
-                "The server must not connect as a superuser or as the owner of the tables. Give REGISTRY_DATABASE_URL "
-                "a role that owns nothing, REGISTRY_OWNER_DATABASE_URL the owner's, and run: registry migrate"
+                f"The server must not connect as a superuser or as the owner of the tables. Give REGISTRY_{name}_URL a "
+                f"role that owns nothing, REGISTRY_OWNER_{name}_URL the owner's, and run: registry migrate"
             )
         open_tables = sorted(OF_A_SITE - set(connection.exec_driver_sql(_GUARDED).scalars()))
     if open_tables:
@@ -138,3 +138,9 @@ def require_second_wall(database: Database, settings: Settings) -> None:
             f"Row-level security is off for {', '.join(open_tables)}. Turn it on as the owner of the tables: "
             "ALTER TABLE ... ENABLE ROW LEVEL SECURITY"
         )
+
+
+def require_vault_wall(database: Database, settings: Settings) -> None:
+    """The same of a vault of its own. Raises SecondWallMissing."""
+    if database.vault is not None:
+        require_second_wall(database.vault, settings, "VAULT")

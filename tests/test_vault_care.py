@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 
 from app import schema
 from app.database import Database
+from app.database_role import SecondWallMissing, require_vault_wall
 from app.main import create_app
 from app.models.participant import VaultIdentity
 from app.security.keys import load_keyring, new_key_file, read_key_file, write_key_file
@@ -155,3 +156,14 @@ def test_a_label_that_an_older_backup_brings_back_beside_the_vault_is_erased_aga
         assert (labels(database), labels(database.vault).keys()) == ({}, {kept})
     assert cli(apart, "vault", "check").returncode == 0
     assert "WRONG" not in cli(apart, "doctor").stdout
+
+
+def test_production_asks_for_the_second_wall_of_the_vault_too(apart: Settings) -> None:
+    if apart.owner_vault_url is None:
+        pytest.skip("SQLite has no roles")
+    production = apart.model_copy(update={"environment": "production"})
+    with Database(production, for_server=True) as served:
+        require_vault_wall(served, production)
+    mighty = production.model_copy(update={"vault_url": apart.owner_vault_url})
+    with Database(mighty, for_server=True) as served, pytest.raises(SecondWallMissing, match="REGISTRY_VAULT_URL"):
+        require_vault_wall(served, mighty)

@@ -68,7 +68,7 @@ def _findings(chains: bool) -> "Iterator[Finding]":
 
 def _of_database(database: "Database", settings: "Settings") -> "Iterator[Finding]":
     from app import schema
-    from app.database_role import require_second_wall
+    from app.database_role import require_second_wall, require_vault_wall
 
     yield _tried("vault", lambda: schema.require_vault_head(database), "its tables too, where it is apart")
     yield _writable(database)
@@ -77,6 +77,7 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     yield _tried(
         "second wall", lambda: require_second_wall(database, settings), "the server's role is held to its sites"
     )
+    yield _tried("vault's wall", lambda: require_vault_wall(database, settings), "the same holds where the labels are")
     yield _tried("connections", lambda: database.require_room(1), "there is room for a worker")
     if database.is_sqlite:
         yield _disk(database)
