@@ -102,7 +102,7 @@ class SyncResult(Answer):
     id: UUID
     result: Literal["created", "replayed", "conflict", "invalid", "blocked"]
     waits_for: list[UUID]
-    """What it refers to and is not stored yet; it is kept, and done as soon as that is."""
+    """What it refers to and is not stored yet. Without a problem it waits, and is done as soon as that is."""
 
     waits_for_pids: list[PidShown]
     """Reserved pids that it refers to and that nobody is enrolled under yet."""

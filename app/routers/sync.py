@@ -37,6 +37,7 @@ async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
 
 async def _told(courier: Courier, before: dict[UUID, SyncState | None]) -> Response:
     tried, lacking = await courier.deliver()
+    await courier.bound(before, lacking)
     ids = list(dict.fromkeys([*before, *tried]))
     rows = await run_in_threadpool(courier.shelf.rows, ids)
     results = [sync.result(rows[one], before.get(one), courier, lacking.get(one, set())) for one in ids]

@@ -30,6 +30,7 @@ from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 from app.services import pid_reservations
 from app.web.prefix import inner
+from app.web.problems import document
 from app.web.rates import uncounted
 
 _ACTS = table_of(SyncOperation)
@@ -38,6 +39,9 @@ _EVERYTHING = frozenset({401, 429, 502, 504, 507})
 """Answers that any other act would get as well: what is left waits for the next call."""
 
 _ENROLMENTS = "/v1/participants"
+
+MOST_WAITING = 5_000
+"""Acts of an account that wait for others: more than a tablet's backlog. Each call looks at all of them."""
 
 _CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423})
 
@@ -48,6 +52,11 @@ class OperationIdReused(Conflict):
 
 class ActSettled(Conflict):
     """This act was stored or discarded; only one that waits or was refused is sent again or discarded."""
+
+
+class TooManyActsWait(Conflict):
+    """This account has as many acts that wait for others as it may. Send those others first, and then this one again,
+    by its resolution."""
 
 
 class Made(NamedTuple):
@@ -197,6 +206,16 @@ class Courier:
                 done = {one.id for one, _, _ in ready}
                 waiting = [act for act in waiting if act.operation.id not in done]
         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
+
+    async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
+        """Refuse the last of what this call brought to wait, where that is more than may. What can be done, and so all
+        that others wait for, was done before."""
+        surplus = len(lacking) - MOST_WAITING
+        if surplus <= 0 or not all(lacking.values()):  # some could have been done, were the registry well
+            return
+        anew = [one for one, before in brought.items() if before != SyncState.waiting and one in lacking]
+        for one in anew[-surplus:]:
+            await run_in_threadpool(self.shelf.note, one, None, document(TooManyActsWait(), "/v1/sync"))
 
     def _unborn(self, waiting: Iterable[Act]) -> set[str]:
         """The reserved pids that acts refer to and that nobody is enrolled under yet."""

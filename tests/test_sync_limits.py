@@ -1,0 +1,40 @@
+"""How much an account may leave waiting at the registry."""
+
+import pytest
+
+from app.models.account import Role
+from tests.test_sync import six, sync
+from tests.world import Caller, World
+
+
+def test_of_more_acts_than_may_wait_the_last_is_refused_and_goes_through_once_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.sync.MOST_WAITING", 2)
+    staff = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
+    person, visit, outcome, event, *_ = six(world)
+    told = sync(staff, visit, outcome, event)
+    assert {told[one["id"]]["problem"] for one in (visit, outcome)} == {None}
+    refused = told[event["id"]]
+    assert (refused["result"], refused["problem"]["code"]) == ("conflict", "too_many_acts_wait")
+    assert refused["waits_for"] == [person["id"]]
+    assert sync(staff, event)[event["id"]]["problem"] == refused["problem"]
+    told = sync(staff, person)
+    assert {one: told[one]["result"] for one in told} == dict.fromkeys(
+        (person["id"], visit["id"], outcome["id"]), "created"
+    )
+    again = {"decision": "send", "reason": "there is room again"}
+    done = staff.post(f"/v1/sync/{event['id']}/resolution", again).json()["results"]
+    assert [(one["id"], one["result"]) for one in done] == [(event["id"], "created")]
+
+
+def test_an_act_that_was_refused_is_not_brought_back_to_wait_where_none_more_may(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.sync.MOST_WAITING", 1)
+    staff = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
+    _, visit, _, event, *_ = six(world)
+    sync(staff, visit, event)
+    again = staff.post(f"/v1/sync/{event['id']}/resolution", {"decision": "send", "reason": "once more"})
+    assert again.json()["results"][0]["problem"]["code"] == "too_many_acts_wait"
+    assert [one["id"] for one in staff.get("/v1/sync", state="waiting").json()["items"]] == [visit["id"]]
