@@ -1,6 +1,7 @@
 """Who may call which route: the matrix that docs/permissions.md shows, proven by calling every cell."""
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,16 @@ def test_nobody_is_admitted_without_a_token_or_a_grant(requests: Requests, route
     refused = requests.refused(route, Caller(world.registry.client, "not-a-token"))
     assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid")
     assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+CORRECTIONS = sorted(path for method, path in MATRIX if method == "PATCH")
+
+
+@pytest.mark.parametrize("path", CORRECTIONS)
+def test_who_may_not_correct_is_told_so_before_a_header_is_missed(requests: Requests, path: str) -> None:
+    somewhere = re.sub(r"{\w+}", "00000000-0000-4000-8000-000000000000", path)
+    assert requests.world.nobody.patch(somewhere, {}).status_code == 403
+    assert Caller(requests.world.registry.client, "not-a-token").patch(somewhere, {}).status_code == 401
 
 
 def expired(world: World, account: Account) -> Caller:

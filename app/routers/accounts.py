@@ -61,8 +61,8 @@ def read_user(user_id: UUID, actor: Reader, request: Request, response: Response
 def amend_user(
     user_id: UUID,
     body: AccountAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     request: Request,
     response: Response,
     session: WriteSession,
@@ -147,8 +147,8 @@ def read_client(
 def amend_client(
     client_id: Code,
     body: AccountAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     request: Request,
     response: Response,
     session: WriteSession,

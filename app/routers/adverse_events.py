@@ -102,8 +102,8 @@ def read_history(event_id: UUID, actor: Reader, session: ReadSession) -> History
 def amend_adverse_event(
     event_id: UUID,
     body: AdverseEventAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     once: OnceIfKeyed,
     request: Request,
     session: WriteSession,

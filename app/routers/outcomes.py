@@ -94,8 +94,8 @@ def rescore_outcome(
 def amend_outcome(
     outcome_id: UUID,
     body: OutcomeAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     once: OnceIfKeyed,
     request: Request,
     session: WriteSession,

@@ -104,8 +104,8 @@ def read_response(
 def amend_participant(
     pid: Pid,
     body: ParticipantAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     once: OnceIfKeyed,
     request: Request,
     session: WriteSession,

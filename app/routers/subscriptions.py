@@ -76,8 +76,8 @@ def read_subscription(
 def amend_subscription(
     subscription_id: UUID,
     body: SubscriptionAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     request: Request,
     response: Response,
     session: WriteSession,

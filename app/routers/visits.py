@@ -73,8 +73,8 @@ def read_visit(
 def amend_visit(
     visit_id: UUID,
     body: VisitAmend,
-    seen: IfMatch,
     actor: Writer,
+    seen: IfMatch,
     once: OnceIfKeyed,
     request: Request,
     session: WriteSession,
