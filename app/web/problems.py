@@ -130,6 +130,7 @@ def _message(kind: str, message: str, limits: str) -> str:
         "missing": "This field is required",
         "extra_forbidden": "There is no such field",
         "json_invalid": "The body is not JSON",
+        "uuid_parsing": "Not a UUID",
     }
     if kind in fixed:
         return fixed[kind]
