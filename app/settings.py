@@ -29,6 +29,7 @@ NOT_SETTINGS = frozenset(
 
 
 DRIVERS = frozenset({"postgresql+psycopg", "sqlite", "sqlite+pysqlite"})
+_IN_MEMORY = frozenset({None, "", ":memory:"})
 
 
 class SecretsFolderMissing(Exception):
@@ -53,11 +54,13 @@ def secret(name: str) -> str | None:
     return os.environ.get(name) or (files[0].read_text().strip() if files else None)
 
 
-def _driver(address: str) -> str | None:
+def _is_ours(address: str) -> bool:
+    """A server, or a file: what is in memory is gone with its connection."""
     try:
-        return make_url(address).drivername
+        url = make_url(address)
     except ArgumentError:
-        return None
+        return False
+    return url.drivername in DRIVERS and (url.get_backend_name() != "sqlite" or url.database not in _IN_MEMORY)
 
 
 class Settings(BaseSettings):
@@ -215,7 +218,7 @@ class Settings(BaseSettings):
     metrics_token: Annotated[SecretStr | None, Field(min_length=16)] = None
     """The bearer secret with which a monitoring system reads `/metrics`; none closes it."""
 
-    traces_endpoint: str | None = None
+    traces_endpoint: Annotated[str | None, Field(pattern=r"^https?://[^/\s]+")] = None
     """Where an OpenTelemetry collector takes traces by OTLP over HTTP, such as `http://collector:4318/v1/traces`; none
     sends none. Needs the package's extra `tracing`."""
 
@@ -251,9 +254,9 @@ class Settings(BaseSettings):
     def _databases_are_ours(self) -> Self:
         for field in ("database_url", "owner_database_url", "vault_url", "owner_vault_url"):
             address = getattr(self, field)
-            if address is not None and _driver(address) not in DRIVERS:
+            if address is not None and not _is_ours(address):
                 name = f"{PREFIX}{field.upper()}"
-                raise ValueError(f"{name} must be a URL that begins with sqlite:// or postgresql+psycopg://")
+                raise ValueError(f"{name} must be a URL: sqlite:/// and a file, or postgresql+psycopg://...")
         if self.vault_url is None and self.owner_vault_url is not None:
             raise ValueError("REGISTRY_OWNER_VAULT_URL needs REGISTRY_VAULT_URL")
         if self.vault_url == self.database_url:
