@@ -16,6 +16,9 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r
 Listed = Strict(False)
 """Files have arrays where the shapes keep tuples; what is inside stays strict."""
 
+MOST_ENTRIES = 1_000
+"""Of one list: several times what any study or instrument has."""
+
 VisitCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_.\-]{0,63}$")]
 Codes = Annotated[tuple[Code, ...], Listed]
 SomeCodes = Annotated[tuple[Code, ...], Listed, Field(min_length=1)]
@@ -90,6 +93,19 @@ def build(shape: type[Shape], data: Mapping[str, Any], check: Callable[[Shape], 
     if faults := list(check(definition)):
         raise ProtocolInvalid(faults)
     return definition
+
+
+def endless(data: Mapping[str, Any]) -> Iterator[ProtocolFault]:
+    """Lists longer than any study's. Counted first: to find a fault in each of so many entries takes seconds."""
+    waiting: list[tuple[tuple[int | str, ...], Any]] = [((), data)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [((*place, name), inner) for name, inner in value.items()]
+        elif isinstance(value, list) and len(value) <= MOST_ENTRIES:
+            waiting += [((*place, number), inner) for number, inner in enumerate(value)]
+        elif isinstance(value, list):
+            yield ProtocolFault(_pointer(place), "too_long", f"At most {MOST_ENTRIES} entries")
 
 
 def read_folder(folder: Traversable, load: Callable[[str], Shape]) -> Mapping[str, Shape]:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
-from app.protocol.base import build, decode, read_folder
+from app.protocol.base import ProtocolInvalid, build, decode, endless, read_folder
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.validation import protocol_faults
 
@@ -15,6 +15,8 @@ FOLDER = files("app.protocol") / "definitions" / "protocols"
 
 def parse_protocol(data: Mapping[str, Any]) -> Protocol:
     """Make a protocol out of plain data, as JSON or TOML gives it. Raises ProtocolInvalid, with all faults."""
+    if faults := list(endless(data)):
+        raise ProtocolInvalid(faults)
     return build(Protocol, data, protocol_faults)
 
 

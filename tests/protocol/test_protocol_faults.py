@@ -318,3 +318,7 @@ def test_the_last_day_of_a_window_may_be_the_first_after_the_interval() -> None:
     data = deepcopy(FULL)
     condition(data, 2, days=35)  # 28 + 7
     assert parse_protocol(data).dosing is not None
+
+
+def test_a_list_without_end_is_refused_without_reading_all_of_it() -> None:
+    assert faults(lambda plan: plan.update(visits=[{}] * 100_000)) == [("/visits", "too_long")]
