@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,15 +64,12 @@ def serve(
     workers: Annotated[int, typer.Option(help="Processes; on SQLite use one.")] = 1,
 ) -> None:
     """Serve the API. Settings come from REGISTRY_... variables."""
-    import uvicorn
-
     from app import schema
     from app.database import Database
     from app.database_role import require_second_wall, require_vault_wall
     from app.security.keys import load_keyring
     from app.services import vault_care
     from app.settings import Settings
-    from app.web.connection import HTTP, LOOP
 
     settings = Settings()
     keyring = load_keyring(settings)
@@ -84,8 +83,23 @@ def serve(
         database.require_room(workers)
         vault_care.require_own_keys(database, keyring)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
-    if settings.metrics_token is not None:  # before any worker imports the library: where they add up their figures
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="registry-metrics-")
+    with _shared_figures() if settings.metrics_token is not None and workers > 1 else nullcontext():
+        _serve(host, port, workers)
+
+
+@contextmanager
+def _shared_figures() -> Iterator[None]:
+    """A folder where workers add up their figures, named before any of them imports the library."""
+    with tempfile.TemporaryDirectory(prefix="registry-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
+
+
+def _serve(host: str, port: int, workers: int) -> None:
+    import uvicorn
+
+    from app.web.connection import HTTP, LOOP
+
     uvicorn.run(
         "app.main:create_app",
         factory=True,

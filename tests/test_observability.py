@@ -107,11 +107,22 @@ def test_a_registry_that_can_only_read_is_not_ready(world: World) -> None:
 
 def test_the_workers_figures_are_added_up(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'registry.db'}"
-    with running_server(tmp_path, database, workers=2, REGISTRY_METRICS_TOKEN=SECRET) as server:
+    more = {"REGISTRY_METRICS_TOKEN": SECRET, "TMPDIR": str(tmp_path)}
+    with running_server(tmp_path, database, workers=2, **more) as server:
+        assert list(tmp_path.glob("registry-metrics-*"))
         for _ in range(20):
             httpx.get(f"{server.base_url}/healthz")
         text = httpx.get(f"{server.base_url}/metrics", headers=SENT).text
     assert figures(text)['registry_requests_total{method="GET",route="/healthz",status="200"}'] == 20
+    assert not list(tmp_path.glob("registry-metrics-*")), "what a server put there goes with it"
+
+
+def test_one_worker_needs_no_folder_for_its_figures(tmp_path: Path) -> None:
+    more = {"REGISTRY_METRICS_TOKEN": SECRET, "TMPDIR": str(tmp_path)}
+    with running_server(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}", **more) as server:
+        text = httpx.get(f"{server.base_url}/metrics", headers=SENT).text
+        assert not list(tmp_path.glob("registry-metrics-*"))
+    assert figures(text)["registry_requests_in_flight"] == 1
 
 
 def test_a_machine_that_traces_every_program_is_told_of_no_request(world: World) -> None:
