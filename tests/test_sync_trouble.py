@@ -7,6 +7,7 @@ import pytest
 
 from app.privacy.vault import EnrolmentUnderWay
 from app.services.sync import Courier, Shelf
+from tests.dosing_cases import DAY, closing, cssrs, dose, held, start, vitals
 from tests.test_sync import Row, act, sync
 from tests.world import World
 
@@ -86,3 +87,45 @@ def test_what_concerns_every_act_is_told_of_all_that_wait_for_it(world: World, m
     assert tried == [one["id"] for one in acts[:2]]
     assert [told[one["id"]]["result"] for one in acts] == ["created", "blocked", "blocked"]
     assert [told[one["id"]]["retry_after"] for one in acts] == [None, 30, 30]
+
+
+def test_what_a_record_is_not_ready_for_yet_is_done_once_it_is(world: World) -> None:
+    serious = {"criteria": {"hospitalisation": True}, "severity": "severe"}
+    event = act("/v1/adverse-events", world.event(world.enrolled(), **serious))
+    reports = f"/v1/adverse-events/@{event['id']}/reports"
+    initial = act(reports, {"kind": "initial", "late_reason": "was offline"})
+    follow_up = act(reports, {"kind": "follow_up", "aware_at": "2025-02-06T10:00:00Z", "late_reason": "was offline"})
+    told = sync(world.staff_a, follow_up, initial, event)
+    assert {one["result"] for one in told.values()} == {"created"}
+    (first, second) = world.staff_a.get(f"{told[event['id']]['location']}/reports").json()["items"]
+    assert [first["kind"], second["kind"]] == ["initial", "follow_up"]
+
+
+@pytest.mark.parametrize("turn", [-1, 3], ids=["newest first", "the middle first"])
+def test_a_dosing_day_is_whole_in_whatever_order_it_comes(world: World, turn: int) -> None:
+    pid = world.enrolled()
+    for number, code in enumerate(("BL", "PREP1", "PREP2", "PREP3")):
+        held(world.staff_a, pid, code, f"2025-02-1{number}")
+    visit = act("/v1/visits", {**world.visit(pid), "visit_code": "DOS1", "occurred_on": DAY})
+    started = act("/v1/dosing-sessions", start(f"@{visit['id']}"))
+    place = f"/v1/dosing-sessions/@{started['id']}"
+    vital = [act(f"{place}/vitals", vitals(*one)) for one in ((None, "10:15"), ("END", "17:00"))]
+    outcome = act("/v1/outcomes", {"participant": pid, "visit": f"@{visit['id']}", **cssrs()})
+    given = [act(f"{place}/doses", dose()), act(f"{place}/doses", dose("supplemental", 40, "11:00"))]
+    closed = act(f"{place}/close", closing())
+    acts = [visit, started, *given, *vital, outcome, closed]
+    told = sync(world.staff_a, *(acts[::-1] if turn < 0 else acts[turn:] + acts[:turn]))
+    assert {one["result"] for one in told.values()} == {"created"}, told
+
+
+def test_what_was_refused_for_the_state_of_a_record_is_tried_again_when_it_is_sent_again(world: World) -> None:
+    event = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
+    report = act(f"{event.headers['Location']}/reports", {"kind": "initial", "late_reason": "was offline"})
+    wrong = act("/v1/visits", {})
+    told = sync(world.staff_a, report, wrong)
+    assert told[report["id"]]["problem"]["code"] == "event_not_serious"
+    serious = {"criteria": {"hospitalisation": True}, "reason": "the ward called"}
+    assert world.staff_a.patch(event.headers["Location"], serious, event.headers["ETag"]).is_success
+    told = sync(world.staff_a, report, wrong)
+    assert (told[report["id"]]["result"], told[wrong["id"]]["result"]) == ("created", "invalid")
+    assert world.staff_a.get("/v1/sync", state="stored").json()["items"][0]["problem"] is None

@@ -1,4 +1,4 @@
-"""Sync: acts of an app that was offline, done in whatever order they can be.
+"""Sync: acts of an app that was offline, done in the order sent as far as they can be.
 
 Each act is sent through the very route that it names, as the caller, under its id as idempotency key: every rule,
 refusal and audit entry is that of the single request. Here is only what a courier has to know: what refers to what, and
@@ -81,6 +81,11 @@ class Act(NamedTuple):
         """The names and pids that it refers to and that are of nothing and nobody yet."""
         return {*(self.names - made.keys()), *(self.pids & unborn)}
 
+    @property
+    def closes(self) -> bool:
+        """Whether nothing can be added to its record afterwards."""
+        return self.operation.path.endswith("/close")
+
 
 class Shelf:
     """The acts of one account, as they are kept."""
@@ -108,7 +113,22 @@ class Shelf:
             there = {row.id: row for row in session.execute(mine)}
             if any(there[row["id"]].digest != row["digest"] for row in fresh) or _two_of_one_id(operations):
                 raise OperationIdReused
+            if refused := [one for one in sent if there[one].state == SyncState.refused]:
+                self._try_again(session, refused)
         return {one: None if one in new else SyncState(there[one].state) for one in sent}
+
+    def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
+        """What was refused for the state of a record may be right by now; what else was refused is for somebody to
+        decide."""
+        mine = select(SyncOperation).where(
+            SyncOperation.account_id == self._account_id,
+            col(SyncOperation.id).in_(sent),
+            SyncOperation.state == SyncState.refused,
+        )
+        refused = {row.id: row for row in session.exec(mine.order_by(col(SyncOperation.id)).with_for_update())}
+        for row in (refused[one] for one in sent if one in refused):
+            if json.loads(row.problem or "{}").get("status") == Conflict.status:
+                row.state, row.problem, row.updated_at = SyncState.waiting, None, now()
 
     def _digest(self, one: Operation) -> str:
         return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
@@ -128,27 +148,28 @@ class Shelf:
         return self._account_id.bytes + operation_id.bytes
 
     def waiting(self) -> tuple[list[Act], dict[str, Made]]:
-        """What is to be done, oldest first, and what it refers to and has been made, by name."""
+        """What is to be done, in the order in which it was sent, and what it refers to and has been made, by name."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
         )
         with self.database.read() as session:
-            rows = session.exec(mine.order_by(col(SyncOperation.created_at))).all()
+            rows = session.exec(mine.order_by(col(SyncOperation.updated_at))).all()
         waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
         named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
         made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
         return waiting, made
 
     def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
-        """What became of an act. What is stored stays so, and a refusal counts only for an act that still waits: a
-        slower call may be told one of what another call stored, or somebody discarded."""
+        """What became of an act. What is stored stays so, and a refusal does not bring back what somebody discarded: a
+        slower call may be told one."""
         with self.database.write() as session:
             row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
-            if row.state == SyncState.stored or (made is None and row.state != SyncState.waiting):
+            if row.state == SyncState.stored or (made is None and row.state == SyncState.discarded):
                 return
             row.updated_at = now()
             if made is not None:
-                row.state, row.location, row.etag, row.sealed = SyncState.stored, made.location, made.etag, None
+                row.state, row.location, row.etag = SyncState.stored, made.location, made.etag
+                row.sealed, row.problem = None, None
             else:
                 row.state, row.problem = SyncState.refused, json.dumps(problem)
 
@@ -185,26 +206,30 @@ class Courier:
         waiting, made = await run_in_threadpool(self.shelf.waiting)
         unborn = await run_in_threadpool(self._unborn, waiting)
         tried: list[UUID] = []
+        refused: dict[UUID, int] = {}
         async with self._http:
-            while ready := [act for act in waiting if not act.lacking(made, unborn)]:
+            while ready := _turn([act for act in waiting if not act.lacking(made, unborn)], refused, len(made)):
                 for place, (one, _, _) in enumerate(ready):
                     answer = await self._sent(one, made)
                     if _concerns_everything(answer):
                         self.later |= {act.operation.id: answer for act in ready[place:]}
                         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
+                    refused.pop(one.id, None)
                     if answer.is_server_error or "Retry-After" in answer.headers:
                         self.later[one.id] = answer  # this act waits on, and holds up only what hangs on it
                         continue
                     tried.append(one.id)
                     there, problem = _read(one, answer, made)
                     await run_in_threadpool(self.shelf.note, one.id, there, problem)
+                    if answer.status_code == Conflict.status:
+                        refused[one.id] = len(made)
                     if there is not None:
                         made[f"@{one.id}"] = there
                         unborn -= _pids(there.location.rpartition("/")[2])
                     if answer.headers.get("Idempotent-Replayed") == "true":
                         self.replayed.add(one.id)
                 done = {one.id for one, _, _ in ready}
-                waiting = [act for act in waiting if act.operation.id not in done]
+                waiting = [act for act in waiting if act.operation.id in refused or act.operation.id not in done]
         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
 
     async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
@@ -279,6 +304,18 @@ def _path(path: str, made: Mapping[str, Made]) -> str:
 
 def _is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
+
+
+def _turn(ready: Sequence[Act], refused: Mapping[UUID, int], stored: int) -> list[Act]:
+    """What to do next: whatever is new; then what was refused for the state of a record when less was `stored`; and to
+    close a session last, as nothing can be added to it afterwards."""
+
+    def rank(act: Act) -> int:
+        return 2 if act.closes else int(act.operation.id in refused)
+
+    able = [act for act in ready if refused.get(act.operation.id, -1) < stored]
+    first = min(map(rank, able), default=0)
+    return [act for act in able if rank(act) == first]
 
 
 def _concerns_everything(answer: httpx.Response) -> bool:
