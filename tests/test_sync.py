@@ -82,9 +82,9 @@ class Desk:
         self.arrived: list[Operation] = []
         self.sent: list[int] = []
 
-    def waiting(self) -> tuple[list[Act], dict[str, Made]]:
+    def waiting(self) -> tuple[list[Act], dict[str, Made], set[str]]:
         done = {f"@{self.acts[number].id}": Made(f"/v1/x/{number}", '"1"') for number in self.sent}
-        return [Act.of(one) for one in self.arrived if f"@{one.id}" not in done], done
+        return [Act.of(one) for one in self.arrived if f"@{one.id}" not in done], done, set()
 
     def note(self, *_: Any) -> None:
         """Nobody reads it."""
@@ -247,7 +247,7 @@ def test_a_discarded_act_is_gone_and_remembered(world: World) -> None:
     wrong = act("/v1/participants", world.enrolment(age_at_consent=-1, site_local_id="CANARY7"))
     assert sync(world.staff_a, wrong)[wrong["id"]]["result"] == "invalid"
     place, decision = f"/v1/sync/{wrong['id']}/resolution", {"decision": "discard", "reason": "entered twice"}
-    assert world.staff_a.post(place, decision).json()["results"][0]["result"] == "blocked"
+    assert world.staff_a.post(place, decision).json()["results"][0]["result"] == "discarded"
     again = world.staff_a.post(place, decision)
     assert (again.status_code, again.json()["code"]) == (409, "act_settled")
     with world.registry.database.read() as session:

@@ -129,3 +129,17 @@ def test_what_was_refused_for_the_state_of_a_record_is_tried_again_when_it_is_se
     told = sync(world.staff_a, report, wrong)
     assert (told[report["id"]]["result"], told[wrong["id"]]["result"]) == ("created", "invalid")
     assert world.staff_a.get("/v1/sync", state="stored").json()["items"][0]["problem"] is None
+
+
+def test_what_refers_to_a_discarded_act_is_told_so(world: World) -> None:
+    wrong = act("/v1/adverse-events", {**world.event(world.enrolled()), "severity": "awful"})
+    later = act(f"/v1/adverse-events/@{wrong['id']}/reports", {"kind": "initial"})
+    assert sync(world.staff_a, wrong, later)[later["id"]]["waits_for"] == [wrong["id"]]
+    decision = {"decision": "discard", "reason": "entered twice"}
+    done = world.staff_a.post(f"/v1/sync/{wrong['id']}/resolution", decision).json()["results"]
+    for told in ({one["id"]: one for one in done}, sync(world.staff_a, wrong, later)):
+        assert (told[wrong["id"]]["result"], told[wrong["id"]]["problem"]) == ("discarded", None)
+        assert (told[later["id"]]["result"], told[later["id"]]["waits_for"]) == ("conflict", [])
+        assert told[later["id"]]["problem"]["code"] == "reference_discarded"
+    (kept,) = world.staff_a.get("/v1/sync", state="refused").json()["items"]
+    assert (kept["id"], kept["body"]) == (later["id"], later["body"])

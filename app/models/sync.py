@@ -100,7 +100,7 @@ class SyncCreate(Shape):
 
 class SyncResult(Answer):
     id: UUID
-    result: Literal["created", "replayed", "conflict", "invalid", "blocked"]
+    result: Literal["created", "replayed", "conflict", "invalid", "blocked", "discarded"]
     waits_for: list[UUID]
     """What it refers to and is not stored yet. Without a problem it waits, and is done as soon as that is."""
 

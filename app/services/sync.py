@@ -59,6 +59,10 @@ class TooManyActsWait(Conflict):
     by its resolution."""
 
 
+class ReferenceDiscarded(Conflict):
+    """This act refers to one that was discarded: let it refer to something else, or discard it too."""
+
+
 class Made(NamedTuple):
     """What an act made."""
 
@@ -147,8 +151,9 @@ class Shelf:
     def _context(self, operation_id: UUID) -> bytes:
         return self._account_id.bytes + operation_id.bytes
 
-    def waiting(self) -> tuple[list[Act], dict[str, Made]]:
-        """What is to be done, in the order in which it was sent, and what it refers to and has been made, by name."""
+    def waiting(self) -> tuple[list[Act], dict[str, Made], set[str]]:
+        """What is to be done, in the order in which it was sent, and what it refers to: what has been made, by name,
+        and the names of what was discarded."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
         )
@@ -157,7 +162,8 @@ class Shelf:
         waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
         named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
         made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
-        return waiting, made
+        gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
+        return waiting, made, gone
 
     def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
         """What became of an act. What is stored stays so, and a refusal does not bring back what somebody discarded: a
@@ -203,9 +209,12 @@ class Courier:
     async def deliver(self) -> tuple[list[UUID], dict[UUID, set[str]]]:
         """Do whatever can be done, until nothing more can; gives what was tried, in that order, and the names and pids
         that each act that still waits lacks."""
-        waiting, made = await run_in_threadpool(self.shelf.waiting)
+        waiting, made, gone = await run_in_threadpool(self.shelf.waiting)
+        tried = [act.operation.id for act in waiting if act.names & gone]
+        for one_id in tried:
+            await run_in_threadpool(self.shelf.note, one_id, None, document(ReferenceDiscarded(), "/v1/sync"))
+        waiting = [act for act in waiting if not act.names & gone]
         unborn = await run_in_threadpool(self._unborn, waiting)
-        tried: list[UUID] = []
         refused: dict[UUID, int] = {}
         async with self._http:
             while ready := _turn([act for act in waiting if not act.lacking(made, unborn)], refused, len(made)):
@@ -342,6 +351,8 @@ def result(row: SyncOperation, before: SyncState | None, courier: Courier, lacki
     problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
     if row.state == SyncState.stored:
         kind = "replayed" if row.id in courier.replayed or before == SyncState.stored else "created"
+    elif row.state == SyncState.discarded:
+        kind = "discarded"
     elif problem is None:
         kind = "blocked"
     else:
