@@ -99,6 +99,7 @@ def _serve(host: str, port: int, workers: int) -> None:
     import uvicorn
 
     from app.web.connection import HTTP, LOOP
+    from app.web.logs import OTHERS
 
     uvicorn.run(
         "app.main:create_app",
@@ -113,6 +114,7 @@ def _serve(host: str, port: int, workers: int) -> None:
         timeout_graceful_shutdown=25,
         timeout_worker_healthcheck=30,  # on a busy machine a new worker takes longer than uvicorn's 5 s to say anything
         log_level="warning",
+        log_config=OTHERS,
     )
 
 

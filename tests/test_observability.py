@@ -1,7 +1,9 @@
 """What an operator's monitoring sees: readiness by part, figures of requests and state, and nothing of anybody."""
 
+import json
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,7 +13,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.services import readiness
-from tests.server import ROOT, running_server
+from tests.hostile import exchange
+from tests.server import ROOT, LiveServer, running_server
 from tests.test_faults import read_only
 from tests.world import World, label
 
@@ -123,6 +126,14 @@ def test_one_worker_needs_no_folder_for_its_figures(tmp_path: Path) -> None:
         text = httpx.get(f"{server.base_url}/metrics", headers=SENT).text
         assert not list(tmp_path.glob("registry-metrics-*"))
     assert figures(text)["registry_requests_in_flight"] == 1
+
+
+def test_what_the_server_says_of_what_is_no_request_is_a_line_of_json_too(live_server: LiveServer) -> None:
+    before = live_server.log.read_text()
+    exchange(live_server, b"nonsense\r\n\r\n")
+    told = [json.loads(line) for line in live_server.log.read_text().removeprefix(before).splitlines()]
+    (refused,) = [line for line in told if line["event"] == "Invalid HTTP request received."]
+    assert (refused["level"], datetime.fromisoformat(refused["timestamp"]).tzname()) == ("warning", "UTC")
 
 
 def test_a_machine_that_traces_every_program_is_told_of_no_request(world: World) -> None:

@@ -1,9 +1,11 @@
 """Structured logs: one JSON object a line, with the request id; never bodies, query strings, tokens or identifiers."""
 
+import json
 import logging
 import sys
 from contextlib import suppress
-from typing import TextIO, cast
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -23,6 +25,37 @@ class _Lines:
     def flush(self) -> None:
         with suppress(OSError):
             self._file.flush()
+
+
+def place_of(error: BaseException) -> str | None:
+    """File and line where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None
+
+
+class OfLibraries(logging.Formatter):
+    """What libraries log, such as uvicorn of what is no HTTP: as lines of the same form. Of an exception its class and
+    place, as its text may repeat what was sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        told: dict[str, str | None] = {"event": record.getMessage(), "level": record.levelname.lower(), "timestamp": at}
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            told |= {"kind": type(error).__name__, "place": place_of(error)}
+        return json.dumps({**told, "logger": record.name}, sort_keys=True)
+
+
+OTHERS: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"lines": {"()": OfLibraries}},
+    "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "lines"}},
+    "root": {"handlers": ["lines"], "level": "WARNING"},
+}
+"""For uvicorn: how it and every other library logs."""
 
 
 def configure(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from app import errors
 from app.errors import DatabaseUnavailable, Fault, RegistryError, StorageFull, ValidationFailed
 from app.request_id import current_request_id
+from app.web.logs import place_of
 from app.web.prefix import published
 
 log = structlog.get_logger()
@@ -193,9 +194,5 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
 
 def failure(error: Exception, instance: str = "/") -> JSONResponse:
     """The answer to a defect of ours. The log names the exception's class and place, never its text."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None
-    log.error("internal_error", kind=type(error).__name__, place=place, request_id=current_request_id())
+    log.error("internal_error", kind=type(error).__name__, place=place_of(error), request_id=current_request_id())
     return problem(errors.InternalError(), instance)
