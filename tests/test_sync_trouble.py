@@ -9,7 +9,7 @@ from app.privacy.vault import EnrolmentUnderWay
 from app.services.sync import Courier, Shelf
 from tests.dosing_cases import DAY, closing, cssrs, dose, held, start, vitals
 from tests.test_sync import Row, act, sync
-from tests.world import World
+from tests.world import World, madrs
 
 
 def a_visit(world: World) -> tuple[str, str]:
@@ -143,3 +143,15 @@ def test_what_refers_to_a_discarded_act_is_told_so(world: World) -> None:
         assert told[later["id"]]["problem"]["code"] == "reference_discarded"
     (kept,) = world.staff_a.get("/v1/sync", state="refused").json()["items"]
     assert (kept["id"], kept["body"]) == (later["id"], later["body"])
+
+
+def test_names_are_read_in_any_case(world: World) -> None:
+    visit = act("/v1/visits", world.visit(world.enrolled()))
+    shout = f"@{visit['id']}".upper()
+    changes = {"occurred_on": "2025-01-26", "reason": "misread"}
+    day = act(f"/v1/visits/{shout}", changes, method="PATCH", if_match=shout)
+    outcome = act("/v1/outcomes", {"participant": visit["body"]["participant"], "visit": shout, **madrs(2)})
+    told = sync(world.staff_a, outcome, day, {**visit, "id": visit["id"].upper()})
+    assert {one: told[one]["result"] for one in told} == dict.fromkeys(
+        [outcome["id"], day["id"], visit["id"]], "created"
+    )

@@ -49,7 +49,7 @@ class SyncOperation(SQLModel, table=True):
 
 _PATH = (
     r"^/v1/(participants|visits|outcomes|adverse-events|dosing-sessions)"
-    r"(/(@[0-9a-f-]{36}|[0-9A-Za-z-]{1,36}))?(/[a-z-]{1,32}(/(@[0-9a-f-]{36}|[0-9A-Za-z-]{1,36}))?)?$"
+    r"(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?(/[a-z-]{1,32}(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?)?$"
 )
 
 
@@ -90,7 +90,7 @@ class Operation(Shape):
     """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made."""
 
     body: Body
-    if_match: Annotated[str, StringConstraints(pattern=r'^(@[0-9a-f-]{36}|"[\x21\x23-\x7e]{1,64}")$')] | None = None
+    if_match: Annotated[str, StringConstraints(pattern=r'^(@[0-9A-Fa-f-]{36}|"[\x21\x23-\x7e]{1,64}")$')] | None = None
     """Of a correction: the ETag that was seen, or `@` and the operation whose record it corrects."""
 
 

@@ -34,7 +34,7 @@ from app.web.problems import document
 from app.web.rates import uncounted
 
 _ACTS = table_of(SyncOperation)
-_NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _EVERYTHING = frozenset({401, 429, 502, 504, 507})
 """Answers that any other act would get as well: what is left waits for the next call."""
 
@@ -263,14 +263,14 @@ class Courier:
         headers = {"Authorization": self._authorization, "Idempotency-Key": str(one.id)}
         headers["X-Request-Id"] = current_request_id() or str(one.id)  # in the trail it is one request
         if one.if_match is not None:
-            headers["If-Match"] = (made[one.if_match].etag or "") if _is_name(one.if_match) else one.if_match
+            headers["If-Match"] = (made[one.if_match.lower()].etag or "") if _is_name(one.if_match) else one.if_match
         body = _filled(one.body, made)
         return await self._http.request(one.method, _path(one.path, made), json=body, headers=headers)
 
 
 def _named(one: Operation) -> frozenset[str]:
     """The names that an act refers to."""
-    return frozenset(text for text in _texts([one.path.split("/"), one.body, one.if_match]) if _is_name(text))
+    return frozenset(text.lower() for text in _texts([one.path.split("/"), one.body, one.if_match]) if _is_name(text))
 
 
 def _referred(one: Operation) -> frozenset[str]:
@@ -303,7 +303,7 @@ def _filled(value: Any, made: Mapping[str, Made]) -> Any:
     if isinstance(value, list):
         return [_filled(one, made) for one in value]
     if isinstance(value, str) and _is_name(value):
-        return made[value].location.rpartition("/")[2]
+        return made[value.lower()].location.rpartition("/")[2]
     return value
 
 
