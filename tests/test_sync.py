@@ -358,11 +358,14 @@ def test_an_act_is_done_as_its_caller_and_nothing_else_is_reached(world: World) 
 def test_an_id_is_for_one_act(world: World) -> None:
     first = act("/v1/visits", {})
     sync(world.staff_a, first)
-    refused: Response = world.staff_a.post("/v1/sync", {"operations": [{**first, "body": {"a": 1}}]})
+    batch = [act("/v1/visits", {}), {**first, "body": {"a": 1}}, first]
+    refused: Response = world.staff_a.post("/v1/sync", {"operations": batch})
     assert (refused.status_code, refused.json()["code"]) == (409, "operation_id_reused")
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["/operations/1/id"]
     two = act("/v1/visits", {})
     both = world.staff_a.post("/v1/sync", {"operations": [two, {**two, "body": {"a": 1}}]})
     assert (both.status_code, both.json()["code"]) == (409, "operation_id_reused")
+    assert [fault["pointer"] for fault in both.json()["errors"]] == ["/operations/0/id"]
     assert two["id"] not in {one["id"] for one in world.staff_a.get("/v1/sync").json()["items"]}
 
 

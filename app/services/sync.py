@@ -21,7 +21,7 @@ from sqlmodel import Session, col, select
 from app import audit, pid
 from app.access import Actor, Rows, found
 from app.database import Database
-from app.errors import Conflict, DatabaseUnavailable
+from app.errors import Conflict, DatabaseUnavailable, Fault
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, now, table_of, values
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
@@ -115,8 +115,11 @@ class Shelf:
                 _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)
             )
             there = {row.id: row for row in session.execute(mine)}
-            if any(there[row["id"]].digest != row["digest"] for row in fresh) or _two_of_one_id(operations):
-                raise OperationIdReused
+            reused = [place for place, one in enumerate(operations) if there[one.id].digest != self._digest(one)]
+            if reused:
+                raise OperationIdReused(
+                    *(Fault(f"/operations/{n}/id", "reused", "Used for another act") for n in reused)
+                )
             if refused := [one for one in sent if there[one].state == SyncState.refused]:
                 self._try_again(session, refused)
         return {one: None if one in new else SyncState(there[one].state) for one in sent}
@@ -185,12 +188,6 @@ class Shelf:
         )
         with self.database.read() as session:
             return {row.id: row for row in session.exec(mine)}
-
-
-def _two_of_one_id(operations: Sequence[Operation]) -> bool:
-    """Whether one call gives one id to two different acts."""
-    first: dict[UUID, Operation] = {}
-    return any(first.setdefault(one.id, one) != one for one in operations)
 
 
 class Courier:
