@@ -1,6 +1,7 @@
 """Corrections of dosing sessions: with a reason, against the session's ETag, never against a rule."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from httpx2 import Response
@@ -41,6 +42,18 @@ def test_what_is_in_a_closed_session_is_corrected_with_a_reason(world: World, be
     assert again.json()["version"] == done.json()["version"], "the same again changes nothing"
     trail = world.monitor.get("/v1/audit-entries").json()["items"]
     assert trail[0]["reason"] == "typed wrongly"
+
+
+@pytest.mark.parametrize("below", AMENDMENTS, ids=["session", "dose", "vitals"])
+def test_a_correction_of_a_session_sent_again_is_told_of_the_version_that_it_left(world: World, below: str) -> None:
+    record = a_session_to_close(world)
+    headers = world.staff_a.headers(**{"If-Match": record.headers["ETag"], "Idempotency-Key": str(uuid4())})
+    body = {"reason": "typed wrongly", **AMENDMENTS[below]}
+    done = world.registry.client.patch(path_of(record, below), json=body, headers=headers)
+    elsewhere = {"reason": "by somebody else", **_other(below)}
+    assert world.staff_a.patch(path_of(record, below), elsewhere, done.headers["ETag"]).status_code == 200
+    again = world.registry.client.patch(path_of(record, below), json=body, headers=headers)
+    assert (again.status_code, again.content, again.headers["ETag"]) == (200, done.content, done.headers["ETag"])
 
 
 def _other(below: str) -> dict[str, Any]:
