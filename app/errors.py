@@ -134,7 +134,7 @@ class MalformedRequest(Malformed):
 
 
 class UnsupportedMediaType(RegistryError):
-    """The body must be sent as application/json."""
+    """The body must be sent as application/json; a bulk upload as application/x-ndjson, or as application/json."""
 
     status = 415
     title = "Unsupported media type"

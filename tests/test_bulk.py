@@ -206,6 +206,7 @@ def test_an_array_is_taken_too_and_nothing_else(world: World) -> None:
     assert world.staff_a.raw("POST", "/v1/adverse-events/bulk", b"{}").json()["code"] == "malformed_json"
     csv = world.staff_a.raw("POST", "/v1/adverse-events/bulk", b"a,b", **{"Content-Type": "text/csv"})
     assert csv.status_code == 415
+    assert "application/x-ndjson" in csv.json()["detail"]
 
 
 def test_too_many_lines_are_not_tried_and_the_others_are_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

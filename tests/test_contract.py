@@ -63,6 +63,12 @@ def test_every_operation_has_a_name_of_its_own_and_tells_its_refusals(document: 
             assert {"401", "403"} <= operation["responses"].keys(), route
 
 
+def test_a_download_of_json_is_not_described_as_a_text(document: Document) -> None:
+    download = document["paths"]["/v1/extracts/{extract_id}/files/{name}"]["get"]["responses"]["200"]["content"]
+    schemas = [download[kind]["schema"] for kind in ("application/json", "text/csv")]
+    assert schemas == [{}, {"type": "string"}]
+
+
 def test_no_reference_leads_nowhere(document: Document) -> None:
     text = json.dumps(document)
     for part in text.split('"$ref": "')[1:]:

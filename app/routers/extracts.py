@@ -121,8 +121,9 @@ def revoke_extract(
     return once.create(session, actor, body, revoked)
 
 
+_KINDS = [kind.partition(";")[0] for kind in MEDIA_TYPES.values()]
 _FILE: dict[str, Any] = {
-    "content": {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}
+    "content": {kind: {"schema": {} if kind == "application/json" else {"type": "string"}} for kind in _KINDS}
 }
 
 
