@@ -1,4 +1,4 @@
-"""Engines, sessions, THE commit.
+"""Sessions, and THE commit.
 
 A write is committed in the handler's thread, before its answer is given away (`opened`, called by app/web/route.py). So
 a 2xx means durably stored. Nobody else commits.
@@ -6,23 +6,20 @@ a 2xx means durably stored. Nobody else commits.
 
 import os
 import secrets
-import select
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from math import ceil
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DisconnectionError, IntegrityError
+from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
-from app import sqlite_wall
-from app.errors import CannotGoOn, DatabaseUnavailable, RegistryError
+from app.engines import OF_SESSION, WRITES, at_once, begun_here, engine_of
+from app.errors import CannotGoOn, RegistryError
 from app.settings import Settings
 
 NO_SITE = -1
@@ -35,11 +32,6 @@ BUILDERS = 2
 MOMENTS = 2
 """Connections of a worker to PostgreSQL in no pool: an approval and a build read one moment each (`one_moment`)."""
 
-_VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-"""PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
-
-_WRITES = "registry_writes"
-_OF_SESSION = "registry_of_session"
 _REQUEST = "registry_request"
 _VAULT = "registry_vault"
 _COMPANION = "registry_companion"
@@ -77,13 +69,13 @@ class Database:
         self.server_role = make_url(served).username if owner is not None else None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         pool = {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.pool_timeout_seconds}
-        self.engine = _engine(settings, self.url, self.is_sqlite, for_server, pool)
+        self.engine = engine_of(settings, self.url, self.is_sqlite, for_server, pool)
         self._moments = self.engine
         if not self.is_sqlite:
-            self._moments = _engine(settings, self.url, self.is_sqlite, for_server, {"poolclass": NullPool})
+            self._moments = engine_of(settings, self.url, self.is_sqlite, for_server, {"poolclass": NullPool})
         self.pool_size = settings.pool_size
-        self._reading = self.engine.execution_options(**{_OF_SESSION: True})
-        self._writing = self.engine.execution_options(**{_OF_SESSION: True, _WRITES: True})
+        self._reading = self.engine.execution_options(**{OF_SESSION: True})
+        self._writing = self.engine.execution_options(**{OF_SESSION: True, WRITES: True})
 
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
@@ -113,7 +105,7 @@ class Database:
     def migrating(self) -> Iterator[Connection]:
         """A connection for schema changes, committed as a whole. On PostgreSQL it takes the time that it needs, but
         waits for a lock only shortly: who waits for one holds up everybody who comes later."""
-        with self.engine.execution_options(**{_WRITES: True}).begin() as connection:
+        with self.engine.execution_options(**{WRITES: True}).begin() as connection:
             if not self.is_sqlite:
                 for timeout, value in (("statement_timeout", "0"), ("lock_timeout", f"{LOCK_MILLISECONDS}")):
                     connection.exec_driver_sql(f"SET LOCAL {timeout} = {value}")
@@ -222,13 +214,8 @@ def _show_own_sites(session: Session, transaction: SessionTransaction, connectio
     connection before. Read now, and not when the session was made: by the first statement the actor is known."""
     if transaction.nested or connection.dialect.name != "postgresql":
         return
-    waits = _begun_here(connection) and connection.get_execution_options().get(_OF_SESSION)
-    _at_once(connection, *(["BEGIN"] if waits else []), *_opened_for(_own_sites(session)))
-
-
-def _begun_here(connection: Connection) -> bool:
-    """Not by the driver, as it does at another isolation level (`one_moment`)."""
-    return bool(connection.connection.autocommit)
+    waits = begun_here(connection) and connection.get_execution_options().get(OF_SESSION)
+    at_once(connection, *(["BEGIN"] if waits else []), *_opened_for(_own_sites(session)))
 
 
 def _own_sites(session: Session) -> Collection[int]:
@@ -242,13 +229,6 @@ def _opened_for(site_ids: Collection[int]) -> list[str]:
     return [f"SET LOCAL registry.sites = '{listed}'"] if site_ids else []
 
 
-def _at_once(connection: Connection, *statements: str) -> None:
-    """Statements without parameters or results, in one journey to PostgreSQL."""
-    if statements:
-        driver: Any = connection.connection.driver_connection
-        driver.execute("; ".join(statements), prepare=False)
-
-
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
     """In this block the clinical rows of these sites exist instead of the actor's own. An exception is to end the
@@ -256,11 +236,11 @@ def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     session.flush()
     if not is_sqlite:
-        _at_once(session.connection(), *_opened_for(site_ids))
+        at_once(session.connection(), *_opened_for(site_ids))
     yield
     session.flush()
     if not is_sqlite:
-        _at_once(session.connection(), *_opened_for(_own_sites(session) or {NO_SITE}))
+        at_once(session.connection(), *_opened_for(_own_sites(session) or {NO_SITE}))
 
 
 @contextmanager
@@ -274,86 +254,6 @@ def one_moment(session: Session) -> Iterator[Session]:
     moments: Engine = session.info[_MOMENTS]
     with Session(moments.execution_options(isolation_level="REPEATABLE READ")) as other:
         yield other
-
-
-def _engine(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, pool: Mapping[str, Any]) -> Engine:
-    options: dict[str, Any] = {"hide_parameters": True, **pool}
-    if is_sqlite:
-        engine = create_engine(url, connect_args={"timeout": settings.pool_timeout_seconds}, **options)
-        _prepare_sqlite(engine, settings, for_server)
-        return engine
-    timeout = settings.statement_timeout_seconds * 1000
-    session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
-    patience = {"connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
-    connecting = {"options": session_options, **patience}
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args=connecting, **options)
-    _prepare_postgresql(engine)
-    return engine
-
-
-def _prepare_postgresql(engine: Engine) -> None:
-    """Transactions begin in one journey with what they say first, so the driver does not begin them itself."""
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        wanted = options.get("isolation_level") != "AUTOCOMMIT" and not options.get(_OF_SESSION)
-        if wanted and _begun_here(connection):
-            _at_once(connection, "BEGIN")
-
-    @event.listens_for(engine, "checkout")
-    def look(connection: Any, _record: Any, _proxy: Any) -> None:
-        """A connection that the server closed has something to read: its end. Seen without asking the server."""
-        socket = select.poll()
-        socket.register(connection.pgconn.socket, select.POLLIN)
-        if socket.poll(0):
-            raise DisconnectionError("The server closed the connection")
-
-
-def _lowered(text: str | None) -> str | None:
-    """In place of SQLite's own, which knows no letters but those of ASCII."""
-    return text if text is None else text.lower()
-
-
-def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> None:
-    """WAL, durable, foreign keys on; one writer at a time, queued here and not in SQLite's busy handler."""
-    gate = threading.Lock()
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA recursive_triggers=ON")
-        cursor.execute("SELECT key FROM json_each('[]')")  # declared once, while a declaration is still allowed
-        cursor.close()
-        connection.create_function("shortest", 1, repr, deterministic=True)  # text that reads back as the number
-        connection.create_function("lower", 1, _lowered, deterministic=True)
-        if for_server:
-            connection.set_authorizer(sqlite_wall.allowed)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        if not connection.get_execution_options().get(_WRITES):
-            connection.exec_driver_sql("BEGIN")
-            return
-        if not gate.acquire(timeout=settings.pool_timeout_seconds):
-            raise DatabaseUnavailable(headers={"Retry-After": "1"})
-        connection.info["holds_gate"] = True
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    @event.listens_for(engine, "checkin")
-    def leave_gate(_connection: Any, record: Any) -> None:
-        if record.info.pop("holds_gate", False):
-            gate.release()
-
-
-def watch(engine: Engine, taken: Callable[[], None], given_back: Callable[[], None]) -> None:
-    """Be told of each connection that is taken from the pool and given back."""
-    event.listen(engine, "checkout", lambda *_: taken())
-    event.listen(engine, "checkin", lambda *_: given_back())
 
 
 @contextmanager

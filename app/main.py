@@ -11,8 +11,9 @@ from fastapi.routing import APIRoute
 
 from app import __version__
 from app.access import KnownActors
-from app.database import Database, watch
+from app.database import Database
 from app.database_role import require_second_wall
+from app.engines import watch
 from app.privacy.erasure_journal import ErasureJournal
 from app.routers import (
     accounts,

@@ -1,0 +1,114 @@
+"""Engines: how the two databases are connected to, and how a transaction begins on each."""
+
+import select
+import threading
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DisconnectionError
+
+from app import sqlite_wall
+from app.errors import DatabaseUnavailable
+from app.settings import Settings
+
+_VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
+
+WRITES = "registry_writes"
+OF_SESSION = "registry_of_session"
+"""Options of connections: that they write, and that their session begins the transaction."""
+
+
+def engine_of(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, pool: Mapping[str, Any]) -> Engine:
+    """Connections to one database, as `pool` keeps them."""
+    options: dict[str, Any] = {"hide_parameters": True, **pool}
+    if is_sqlite:
+        engine = create_engine(url, connect_args={"timeout": settings.pool_timeout_seconds}, **options)
+        _prepare_sqlite(engine, settings, for_server)
+        return engine
+    timeout = settings.statement_timeout_seconds * 1000
+    session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
+    patience = {"connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
+    connecting = {"options": session_options, **patience}
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args=connecting, **options)
+    _prepare_postgresql(engine)
+    return engine
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    """Transactions begin in one journey with what they say first, so the driver does not begin them itself."""
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        wanted = options.get("isolation_level") != "AUTOCOMMIT" and not options.get(OF_SESSION)
+        if wanted and begun_here(connection):
+            at_once(connection, "BEGIN")
+
+    @event.listens_for(engine, "checkout")
+    def look(connection: Any, _record: Any, _proxy: Any) -> None:
+        """A connection that the server closed has something to read: its end. Seen without asking the server."""
+        socket = select.poll()
+        socket.register(connection.pgconn.socket, select.POLLIN)
+        if socket.poll(0):
+            raise DisconnectionError("The server closed the connection")
+
+
+def _lowered(text: str | None) -> str | None:
+    """In place of SQLite's own, which knows no letters but those of ASCII."""
+    return text if text is None else text.lower()
+
+
+def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> None:
+    """WAL, durable, foreign keys on; one writer at a time, queued here and not in SQLite's busy handler."""
+    gate = threading.Lock()
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA recursive_triggers=ON")
+        cursor.execute("SELECT key FROM json_each('[]')")  # declared once, while a declaration is still allowed
+        cursor.close()
+        connection.create_function("shortest", 1, repr, deterministic=True)  # text that reads back as the number
+        connection.create_function("lower", 1, _lowered, deterministic=True)
+        if for_server:
+            connection.set_authorizer(sqlite_wall.allowed)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        if not connection.get_execution_options().get(WRITES):
+            connection.exec_driver_sql("BEGIN")
+            return
+        if not gate.acquire(timeout=settings.pool_timeout_seconds):
+            raise DatabaseUnavailable(headers={"Retry-After": "1"})
+        connection.info["holds_gate"] = True
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @event.listens_for(engine, "checkin")
+    def leave_gate(_connection: Any, record: Any) -> None:
+        if record.info.pop("holds_gate", False):
+            gate.release()
+
+
+def watch(engine: Engine, taken: Callable[[], None], given_back: Callable[[], None]) -> None:
+    """Be told of each connection that is taken from the pool and given back."""
+    event.listen(engine, "checkout", lambda *_: taken())
+    event.listen(engine, "checkin", lambda *_: given_back())
+
+
+def begun_here(connection: Connection) -> bool:
+    """Not by the driver, as it does at another isolation level (`one_moment`)."""
+    return bool(connection.connection.autocommit)
+
+
+def at_once(connection: Connection, *statements: str) -> None:
+    """Statements without parameters or results, in one journey to PostgreSQL."""
+    if statements:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("; ".join(statements), prepare=False)
