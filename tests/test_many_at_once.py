@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.models.sync import Operation
-from app.services import sync
+from app.services import sync_shelf
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.world import World
@@ -67,13 +67,13 @@ def test_many_corrections_at_once_are_all_answered(study: LiveStudy) -> None:
 
 def test_large_acts_that_wait_hold_up_nobody_elses_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they refer to is looked for in a thread of the call's own, not where all requests come in."""
-    searched, named = set(), sync._named
+    searched, named = set(), sync_shelf._named
 
     def looked(one: Operation) -> frozenset[str]:
         searched.add(threading.current_thread().name)
         return named(one)
 
-    monkeypatch.setattr(sync, "_named", looked)
+    monkeypatch.setattr(sync_shelf, "_named", looked)
     for _ in range(2):
         act = {"id": str(uuid4()), "path": "/v1/adverse-events", "body": world.event(f"@{uuid4()}")}
         told = world.staff_a.post("/v1/sync", {"operations": [act]}).json()["results"]

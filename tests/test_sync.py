@@ -19,7 +19,8 @@ from sqlmodel import col, select
 
 from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
-from app.services.sync import Act, Courier, Made, Shelf
+from app.services.sync import Courier
+from app.services.sync_shelf import Act, Made, Shelf
 from tests.closing_cases import lock_of
 from tests.hostile import census, require_problem
 from tests.world import Caller, World, madrs

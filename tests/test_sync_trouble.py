@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from app.privacy.vault import EnrolmentUnderWay
-from app.services.sync import Courier, Shelf
+from app.services.sync import Courier
+from app.services.sync_shelf import Shelf
 from tests.dosing_cases import DAY, closing, cssrs, dose, held, start, vitals
 from tests.test_sync import Row, act, sync
 from tests.world import World, madrs

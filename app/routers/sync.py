@@ -20,7 +20,8 @@ from app.models.sync import (
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import sync
-from app.services.sync import Courier, Shelf
+from app.services.sync import Courier
+from app.services.sync_shelf import Shelf
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/sync", tags=["sync"], route_class=StrictRoute)

@@ -1,53 +1,41 @@
 """Sync: acts of an app that was offline, done in the order sent as far as they can be.
 
 Each act is sent through the very route that it names, as the caller, under its id as idempotency key: every rule,
-refusal and audit entry is that of the single request. Here is only what a courier has to know: what refers to what, and
-what is kept until it can be delivered, or until somebody decides.
+refusal and audit entry is that of the single request. Here is only what a courier has to know; what waits lies on the
+shelf (`sync_shelf`).
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import httpx
 import sqlalchemy as sa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from app import audit, pid
+from app import audit
 from app.access import Actor, Rows, found
-from app.database import Database
-from app.errors import Conflict, DatabaseUnavailable, Fault
+from app.errors import Conflict, DatabaseUnavailable
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json, columns, now, table_of, values
+from app.models.base import columns, now
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
 from app.request_id import current_request_id
-from app.security.keys import Keyring
-from app.security.sealing import seal, unseal
 from app.services import pid_reservations
+from app.services.sync_shelf import Act, Made, Shelf, filled, is_name, path_of, pids_in
 from app.web.prefix import inner
 from app.web.problems import document
 from app.web.rates import uncounted
 
-_ACTS = table_of(SyncOperation)
-_NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _EVERYTHING = frozenset({401, 429, 502, 504, 507})
 """Answers that any other act would get as well: what is left waits for the next call."""
-
-_ENROLMENTS = "/v1/participants"
 
 MOST_WAITING = 5_000
 """Acts of an account that wait for others: more than a tablet's backlog. Each call looks at all of them."""
 
 _CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423})
-
-
-class OperationIdReused(Conflict):
-    """This id was used for another act."""
 
 
 class ActSettled(Conflict):
@@ -61,133 +49,6 @@ class TooManyActsWait(Conflict):
 
 class ReferenceDiscarded(Conflict):
     """This act refers to one that was discarded: let it refer to something else, or discard it too."""
-
-
-class Made(NamedTuple):
-    """What an act made."""
-
-    location: str
-    etag: str | None
-
-
-class Act(NamedTuple):
-    """An act that waits, and what it refers to: looked for once, and not where it would hold up other requests."""
-
-    operation: Operation
-    names: frozenset[str]
-    pids: frozenset[str]
-
-    @classmethod
-    def of(cls, one: Operation) -> "Act":
-        return cls(one, _named(one), _referred(one))
-
-    def lacking(self, made: Mapping[str, Made], unborn: Set[str]) -> set[str]:
-        """The names and pids that it refers to and that are of nothing and nobody yet."""
-        return {*(self.names - made.keys()), *(self.pids & unborn)}
-
-    @property
-    def closes(self) -> bool:
-        """Whether nothing can be added to its record afterwards."""
-        return self.operation.path.endswith("/close")
-
-
-class Shelf:
-    """The acts of one account, as they are kept."""
-
-    def __init__(self, database: Database, keyring: Keyring, account_id: UUID) -> None:
-        self.database, self._keyring, self._account_id = database, keyring, account_id
-
-    def keep(self, operations: Sequence[Operation]) -> dict[UUID, SyncState | None]:
-        """Store what is new, before anything is tried; gives how each stood before. The same may come in two calls at
-        once: in the order of their ids, so that neither waits for the other for ever. Raises OperationIdReused."""
-        sent = {one.id: one for one in operations}
-        fresh = [
-            values(
-                SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
-            )
-            for one in sent.values()
-        ]
-        with self.database.write() as session:
-            dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-            kept = dialect.insert(_ACTS).values(sorted(fresh, key=lambda row: row["id"])).on_conflict_do_nothing()
-            new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
-            mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
-                _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)
-            )
-            there = {row.id: row for row in session.execute(mine)}
-            reused = [place for place, one in enumerate(operations) if there[one.id].digest != self._digest(one)]
-            if reused:
-                raise OperationIdReused(
-                    *(Fault(f"/operations/{n}/id", "reused", "Used for another act") for n in reused)
-                )
-            if refused := [one for one in sent if there[one].state == SyncState.refused]:
-                self._try_again(session, refused)
-        return {one: None if one in new else SyncState(there[one].state) for one in sent}
-
-    def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
-        """What was refused for the state of a record may be right by now; what else was refused is for somebody to
-        decide."""
-        mine = select(SyncOperation).where(
-            SyncOperation.account_id == self._account_id,
-            col(SyncOperation.id).in_(sent),
-            SyncOperation.state == SyncState.refused,
-        )
-        refused = {row.id: row for row in session.exec(mine.order_by(col(SyncOperation.id)).with_for_update())}
-        for row in (refused[one] for one in sent if one in refused):
-            if json.loads(row.problem or "{}").get("status") == Conflict.status:
-                row.state, row.problem, row.updated_at = SyncState.waiting, None, now()
-
-    def _digest(self, one: Operation) -> str:
-        return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
-
-    def sealed(self, one: Operation) -> str:
-        text = canonical_json(one.model_dump(mode="json")).encode()
-        return seal(self._keyring.derived("sync"), text, self._context(one.id))
-
-    def opened(self, row: SyncOperation) -> Operation | None:
-        """As it was kept, by whatever rules were then: what is kept can always be listed and discarded."""
-        if row.sealed is None:
-            return None
-        text = unseal(self._keyring.derived("sync"), row.sealed, self._context(row.id))
-        return Operation.model_construct(**{**json.loads(text), "id": row.id})
-
-    def _context(self, operation_id: UUID) -> bytes:
-        return self._account_id.bytes + operation_id.bytes
-
-    def waiting(self) -> tuple[list[Act], dict[str, Made], set[str]]:
-        """What is to be done, in the order in which it was sent, and what it refers to: what has been made, by name,
-        and the names of what was discarded."""
-        mine = select(SyncOperation).where(
-            SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
-        )
-        with self.database.read() as session:
-            rows = session.exec(mine.order_by(col(SyncOperation.updated_at))).all()
-        waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
-        named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
-        made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
-        gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
-        return waiting, made, gone
-
-    def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
-        """What became of an act. What is stored stays so, and a refusal does not bring back what somebody discarded: a
-        slower call may be told one."""
-        with self.database.write() as session:
-            row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
-            if row.state == SyncState.stored or (made is None and row.state == SyncState.discarded):
-                return
-            row.updated_at = now()
-            if made is not None:
-                row.state, row.location, row.etag = SyncState.stored, made.location, made.etag
-                row.sealed, row.problem = None, None
-            else:
-                row.state, row.problem = SyncState.refused, json.dumps(problem)
-
-    def rows(self, ids: Iterable[UUID]) -> dict[UUID, SyncOperation]:
-        mine = select(SyncOperation).where(
-            SyncOperation.account_id == self._account_id, col(SyncOperation.id).in_(list(ids))
-        )
-        with self.database.read() as session:
-            return {row.id: row for row in session.exec(mine)}
 
 
 class Courier:
@@ -208,8 +69,7 @@ class Courier:
         that each act that still waits lacks."""
         waiting, made, gone = await run_in_threadpool(self.shelf.waiting)
         tried = [act.operation.id for act in waiting if act.names & gone]
-        for one_id in tried:
-            await run_in_threadpool(self.shelf.note, one_id, None, document(ReferenceDiscarded(), "/v1/sync"))
+        await self._refuse(tried, ReferenceDiscarded())
         waiting = [act for act in waiting if not act.names & gone]
         unborn = await run_in_threadpool(self._unborn, waiting)
         refused: dict[UUID, int] = {}
@@ -225,15 +85,12 @@ class Courier:
                         self.later[one.id] = answer  # this act waits on, and holds up only what hangs on it
                         continue
                     tried.append(one.id)
-                    there, problem = _read(one, answer, made)
-                    await run_in_threadpool(self.shelf.note, one.id, there, problem)
+                    there = await self._noted(one, answer, made)
                     if answer.status_code == Conflict.status:
                         refused[one.id] = len(made)
                     if there is not None:
                         made[f"@{one.id}"] = there
-                        unborn -= _pids(there.location.rpartition("/")[2])
-                    if answer.headers.get("Idempotent-Replayed") == "true":
-                        self.replayed.add(one.id)
+                        unborn -= pids_in(there.location.rpartition("/")[2])
                 done = {one.id for one, _, _ in ready}
                 waiting = [act for act in waiting if act.operation.id in refused or act.operation.id not in done]
         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
@@ -245,8 +102,19 @@ class Courier:
         if surplus <= 0 or not all(lacking.values()):  # some could have been done, were the registry well
             return
         anew = [one for one, before in brought.items() if before != SyncState.waiting and one in lacking]
-        for one in anew[-surplus:]:
-            await run_in_threadpool(self.shelf.note, one, None, document(TooManyActsWait(), "/v1/sync"))
+        await self._refuse(anew[-surplus:], TooManyActsWait())
+
+    async def _refuse(self, acts: Iterable[UUID], why: Conflict) -> None:
+        for one in acts:
+            await run_in_threadpool(self.shelf.note, one, None, document(why, "/v1/sync"))
+
+    async def _noted(self, one: Operation, answer: httpx.Response, made: Mapping[str, Made]) -> Made | None:
+        """What an act has made, once it is kept what became of it."""
+        there, problem = _read(one, answer, made)
+        await run_in_threadpool(self.shelf.note, one.id, there, problem)
+        if answer.headers.get("Idempotent-Replayed") == "true":
+            self.replayed.add(one.id)
+        return there
 
     def _unborn(self, waiting: Iterable[Act]) -> set[str]:
         """The reserved pids that acts refer to and that nobody is enrolled under yet."""
@@ -260,56 +128,9 @@ class Courier:
         headers = {"Authorization": self._authorization, "Idempotency-Key": str(one.id)}
         headers["X-Request-Id"] = current_request_id() or str(one.id)  # in the trail it is one request
         if one.if_match is not None:
-            headers["If-Match"] = (made[one.if_match.lower()].etag or "") if _is_name(one.if_match) else one.if_match
-        body = _filled(one.body, made)
-        return await self._http.request(one.method, _path(one.path, made), json=body, headers=headers)
-
-
-def _named(one: Operation) -> frozenset[str]:
-    """The names that an act refers to."""
-    return frozenset(text.lower() for text in _texts([one.path.split("/"), one.body, one.if_match]) if _is_name(text))
-
-
-def _referred(one: Operation) -> frozenset[str]:
-    """The pids that an act refers to. An enrolment does not refer to the reserved pid that it gives to somebody."""
-    body = {**one.body, "pid": None} if one.path == _ENROLMENTS else one.body
-    return frozenset().union(*(_pids(text) for text in _texts([one.path.split("/"), body])))
-
-
-def _pids(text: str) -> set[str]:
-    try:
-        return {pid.normalise(text)}
-    except ValueError:
-        return set()
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
-    elif isinstance(value, str):
-        yield value
-
-
-def _filled(value: Any, made: Mapping[str, Made]) -> Any:
-    """With ids in place of names."""
-    if isinstance(value, Mapping):
-        return {name: _filled(one, made) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, made) for one in value]
-    if isinstance(value, str) and _is_name(value):
-        return made[value.lower()].location.rpartition("/")[2]
-    return value
-
-
-def _path(path: str, made: Mapping[str, Made]) -> str:
-    return "/".join(_filled(part, made) for part in path.split("/"))
-
-
-def _is_name(text: str) -> bool:
-    return _NAME.fullmatch(text) is not None
+            headers["If-Match"] = (made[one.if_match.lower()].etag or "") if is_name(one.if_match) else one.if_match
+        body = filled(one.body, made)
+        return await self._http.request(one.method, path_of(one.path, made), json=body, headers=headers)
 
 
 def _turn(ready: Sequence[Act], refused: Mapping[UUID, int], stored: int) -> list[Act]:
@@ -338,7 +159,7 @@ def _read(
     told = answer.json()
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
-        location = answer.headers.get("Location") or _path(one.path, made)
+        location = answer.headers.get("Location") or path_of(one.path, made)
         return Made(inner(location), None if done else answer.headers.get("ETag")), None
     return None, told
 
@@ -355,8 +176,8 @@ def result(row: SyncOperation, before: SyncState | None, courier: Courier, lacki
     else:
         status = problem["status"]
         kind = "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
-    names = sorted(UUID(name[1:]) for name in lacking if _is_name(name))
-    pids = sorted(symbols for symbols in lacking if not _is_name(symbols))
+    names = sorted(UUID(name[1:]) for name in lacking if is_name(name))
+    pids = sorted(symbols for symbols in lacking if not is_name(symbols))
     told: dict[str, Any] = {"location": row.location, "etag": row.etag, "problem": problem}
     if row.state == SyncState.waiting and (later := courier.later.get(row.id)) is not None:
         told |= {"problem": later.json(), "retry_after": later.headers.get("Retry-After")}

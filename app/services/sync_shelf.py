@@ -1,0 +1,202 @@
+"""The shelf of sync: acts of an account as they are kept, sealed, until they can be delivered or somebody decides; and
+what refers to what among them."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from app import pid
+from app.database import Database
+from app.errors import Conflict, Fault
+from app.models.base import canonical_json, now, table_of, values
+from app.models.sync import Operation, SyncOperation, SyncState
+from app.security.keys import Keyring
+from app.security.sealing import seal, unseal
+
+_ACTS = table_of(SyncOperation)
+_NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_ENROLMENTS = "/v1/participants"
+
+
+class OperationIdReused(Conflict):
+    """This id was used for another act."""
+
+
+class Made(NamedTuple):
+    """What an act made."""
+
+    location: str
+    etag: str | None
+
+
+class Act(NamedTuple):
+    """An act that waits, and what it refers to: looked for once, and not where it would hold up other requests."""
+
+    operation: Operation
+    names: frozenset[str]
+    pids: frozenset[str]
+
+    @classmethod
+    def of(cls, one: Operation) -> "Act":
+        return cls(one, _named(one), _referred(one))
+
+    def lacking(self, made: Mapping[str, Made], unborn: Set[str]) -> set[str]:
+        """The names and pids that it refers to and that are of nothing and nobody yet."""
+        return {*(self.names - made.keys()), *(self.pids & unborn)}
+
+    @property
+    def closes(self) -> bool:
+        """Whether nothing can be added to its record afterwards."""
+        return self.operation.path.endswith("/close")
+
+
+class Shelf:
+    """The acts of one account, as they are kept."""
+
+    def __init__(self, database: Database, keyring: Keyring, account_id: UUID) -> None:
+        self.database, self._keyring, self._account_id = database, keyring, account_id
+
+    def keep(self, operations: Sequence[Operation]) -> dict[UUID, SyncState | None]:
+        """Store what is new, before anything is tried; gives how each stood before. The same may come in two calls at
+        once: in the order of their ids, so that neither waits for the other for ever. Raises OperationIdReused."""
+        sent = {one.id: one for one in operations}
+        fresh = [
+            values(
+                SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
+            )
+            for one in sent.values()
+        ]
+        with self.database.write() as session:
+            dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+            kept = dialect.insert(_ACTS).values(sorted(fresh, key=lambda row: row["id"])).on_conflict_do_nothing()
+            new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
+            mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
+                _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)
+            )
+            there = {row.id: row for row in session.execute(mine)}
+            reused = [place for place, one in enumerate(operations) if there[one.id].digest != self._digest(one)]
+            if reused:
+                raise OperationIdReused(
+                    *(Fault(f"/operations/{n}/id", "reused", "Used for another act") for n in reused)
+                )
+            if refused := [one for one in sent if there[one].state == SyncState.refused]:
+                self._try_again(session, refused)
+        return {one: None if one in new else SyncState(there[one].state) for one in sent}
+
+    def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
+        """What was refused for the state of a record may be right by now; what else was refused is for somebody to
+        decide."""
+        mine = select(SyncOperation).where(
+            SyncOperation.account_id == self._account_id,
+            col(SyncOperation.id).in_(sent),
+            SyncOperation.state == SyncState.refused,
+        )
+        refused = {row.id: row for row in session.exec(mine.order_by(col(SyncOperation.id)).with_for_update())}
+        for row in (refused[one] for one in sent if one in refused):
+            if json.loads(row.problem or "{}").get("status") == Conflict.status:
+                row.state, row.problem, row.updated_at = SyncState.waiting, None, now()
+
+    def _digest(self, one: Operation) -> str:
+        return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
+
+    def sealed(self, one: Operation) -> str:
+        text = canonical_json(one.model_dump(mode="json")).encode()
+        return seal(self._keyring.derived("sync"), text, self._context(one.id))
+
+    def opened(self, row: SyncOperation) -> Operation | None:
+        """As it was kept, by whatever rules were then: what is kept can always be listed and discarded."""
+        if row.sealed is None:
+            return None
+        text = unseal(self._keyring.derived("sync"), row.sealed, self._context(row.id))
+        return Operation.model_construct(**{**json.loads(text), "id": row.id})
+
+    def _context(self, operation_id: UUID) -> bytes:
+        return self._account_id.bytes + operation_id.bytes
+
+    def waiting(self) -> tuple[list[Act], dict[str, Made], set[str]]:
+        """What is to be done, in the order in which it was sent, and what it refers to: what has been made, by name,
+        and the names of what was discarded."""
+        mine = select(SyncOperation).where(
+            SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
+        )
+        with self.database.read() as session:
+            rows = session.exec(mine.order_by(col(SyncOperation.updated_at))).all()
+        waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
+        named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
+        made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
+        gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
+        return waiting, made, gone
+
+    def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
+        """What became of an act. What is stored stays so, and a refusal does not bring back what somebody discarded: a
+        slower call may be told one."""
+        with self.database.write() as session:
+            row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
+            if row.state == SyncState.stored or (made is None and row.state == SyncState.discarded):
+                return
+            row.updated_at = now()
+            if made is not None:
+                row.state, row.location, row.etag = SyncState.stored, made.location, made.etag
+                row.sealed, row.problem = None, None
+            else:
+                row.state, row.problem = SyncState.refused, json.dumps(problem)
+
+    def rows(self, ids: Iterable[UUID]) -> dict[UUID, SyncOperation]:
+        mine = select(SyncOperation).where(
+            SyncOperation.account_id == self._account_id, col(SyncOperation.id).in_(list(ids))
+        )
+        with self.database.read() as session:
+            return {row.id: row for row in session.exec(mine)}
+
+
+def _named(one: Operation) -> frozenset[str]:
+    """The names that an act refers to."""
+    return frozenset(text.lower() for text in _texts([one.path.split("/"), one.body, one.if_match]) if is_name(text))
+
+
+def _referred(one: Operation) -> frozenset[str]:
+    """The pids that an act refers to. An enrolment does not refer to the reserved pid that it gives to somebody."""
+    body = {**one.body, "pid": None} if one.path == _ENROLMENTS else one.body
+    return frozenset().union(*(pids_in(text) for text in _texts([one.path.split("/"), body])))
+
+
+def pids_in(text: str) -> set[str]:
+    try:
+        return {pid.normalise(text)}
+    except ValueError:
+        return set()
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, str):
+        yield value
+
+
+def filled(value: Any, made: Mapping[str, Made]) -> Any:
+    """With ids in place of names."""
+    if isinstance(value, Mapping):
+        return {name: filled(one, made) for name, one in value.items()}
+    if isinstance(value, list):
+        return [filled(one, made) for one in value]
+    if isinstance(value, str) and is_name(value):
+        return made[value.lower()].location.rpartition("/")[2]
+    return value
+
+
+def path_of(path: str, made: Mapping[str, Made]) -> str:
+    return "/".join(filled(part, made) for part in path.split("/"))
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
