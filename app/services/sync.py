@@ -43,7 +43,7 @@ class ActSettled(Conflict):
 
 
 class TooManyActsWait(Conflict):
-    """This account has as many acts that wait for others as it may. Send those others first, and then this one again."""
+    """This account has as many acts that wait for others as it may. Send those others first, then this one again."""
 
 
 class ReferenceDiscarded(Conflict):
