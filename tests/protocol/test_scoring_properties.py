@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol.instruments import Instrument, instrument, instruments, item_faults
-from app.protocol.rules import Mean, Sum
+from app.protocol.rules import Mean, Steps, Sum
 from app.protocol.scoring import score
 
 scales = st.sampled_from(sorted(instruments())).map(lambda key: instruments()[key])
@@ -14,8 +14,14 @@ summed = st.sampled_from([one for one in instruments().values() if any(isinstanc
 
 @st.composite
 def sheets(draw: st.DrawFn, of: st.SearchStrategy[Instrument] = scales) -> tuple[Instrument, dict[str, int]]:
+    """A full sheet that can be true: no part is larger than its whole."""
     scale = draw(of)
-    return scale, {item.code: draw(st.integers(item.minimum, item.maximum)) for item in scale.items}
+    items = {item.code: draw(st.integers(item.minimum, item.maximum)) for item in scale.items}
+    for rule in scale.scores:
+        if isinstance(rule, Steps) and rule.percent_of is not None and rule.percent_at_most is not None:
+            (part,) = rule.items
+            items[part] = min(items[part], items[rule.percent_of] * rule.percent_at_most // 100)
+    return scale, items
 
 
 @given(sheets())
