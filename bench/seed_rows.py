@@ -106,6 +106,8 @@ def _people(kept: Kept, pids: Sequence[str]) -> Iterator[dict[str, Any]]:
             "pid": one,
             "protocol_version_id": kept.protocol_version_id,
             "status": "enrolled",
+            "status_on": _DAY,
+            "enrolled_on": _DAY,
             "age_at_consent": 40,
             "sex": "F",
             "eligible": True,

@@ -96,7 +96,7 @@ class EventFacts(NamedTuple):
     """How soon a site reports, by the protocol."""
 
     said: tuple[Said, ...]
-    """Never empty."""
+    """Its versions; none may be left out once somebody has reported or reviewed one."""
 
     reports: tuple[Report, ...] = ()
     reviews: tuple[Review, ...] = ()

@@ -53,10 +53,11 @@ def _any(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[RunningClock]]:
-    """The clocks of some events, in five queries however many they are."""
+    """The clocks of some events, in five queries however many they are. Of an event that nobody has reported or
+    reviewed yet, only the first report's runs, and what its versions said is not read."""
     reports = _by_event(session, _REPORT, events)
     reviews = _by_event(session, _REVIEW, events)
-    said = _said(session, events)
+    said = _said(session, [event for event in events if event.id in reports or event.id in reviews])
     zones = _zones(session, {event.site_id for event in events})
     versions = _protocol_versions(session, events)
     found = {}
@@ -65,9 +66,11 @@ def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[R
         facts = EventFacts(
             due_at=event.due_at,
             within=timedelta(hours=safety.sae_report_hours),
-            said=tuple(said[event.id]),
-            reports=tuple(Report(one.event_version, one.submitted_at, one.due_at) for one in reports[event.id]),
-            reviews=tuple(_reviewed(one) for one in reviews[event.id]),
+            said=tuple(said.get(event.id, ())),
+            reports=tuple(
+                Report(one.event_version, one.submitted_at, one.due_at) for one in reports.get(event.id, ())
+            ),
+            reviews=tuple(_reviewed(one) for one in reviews.get(event.id, ())),
         )
         found[event.id] = list(clocks(facts, safety.clocks, zones[event.site_id]))
     return found
@@ -75,7 +78,7 @@ def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[R
 
 def _by_event(session: Session, table: Any, events: Iterable[Row[Any]]) -> Mapping[UUID, list[Row[Any]]]:
     ids, sites = [event.id for event in events], sorted({event.site_id for event in events})
-    theirs = select(table).where(table.c.site_id.in_(sites), table.c.adverse_event_id.in_(ids))
+    theirs = select(table).where(table.c.site_id.in_(sites), among(table.c.adverse_event_id, "ids", ids))
     grouped = defaultdict(list)
     for row in session.execute(theirs.order_by(table.c.number)):
         grouped[row.adverse_event_id].append(row)
@@ -91,7 +94,7 @@ def _protocol_versions(session: Session, events: Iterable[Row[Any]]) -> dict[tup
     person = table_of(Participant)
     pids, sites = {event.pid for event in events}, {event.site_id for event in events}
     wanted = select(person.c.site_id, person.c.pid, person.c.protocol_version_id)
-    found = session.execute(wanted.where(person.c.site_id.in_(sites), person.c.pid.in_(pids)))
+    found = session.execute(wanted.where(person.c.site_id.in_(sites), among(person.c.pid, "pids", sorted(pids))))
     return {(site_id, symbols): version for site_id, symbols, version in found}
 
 
