@@ -1,79 +1,21 @@
 """Serious events against their clock: reports, reviews, and what a monitor sees in the morning."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from httpx2 import Response
 
-import app.models.base
 from tests.dosing_cases import REVIEW, a_signal
 from tests.monitor_cases import a_question, shown
+from tests.sae_cases import NOON, Clockwork, amend, path, report, running, serious, set_clock, urgent
 from tests.world import World
-
-NOON = datetime(2026, 3, 27, 12, tzinfo=UTC)
-"""A Friday; on the Sunday after it clocks go forward in Berlin."""
 
 ASSESSED = {"kind": "assessment", "relatedness_drug": "possible", "relatedness_therapy": "unlikely"}
 
 
-class Clockwork:
-    """The server's clock, set by hand."""
-
-    def __init__(self) -> None:
-        self.at = NOON
-
-    def later(self, **by: float) -> datetime:
-        self.at += timedelta(**by)
-        return self.at
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
-    """`now` wherever a service looks at the clock."""
-    work = Clockwork()
-    services = ("adverse_events", "ae_lists", "ae_reviews", "monitoring", "sae_reports")
-    for module in ("audit", "routers.sae", "writing", *(f"services.{name}" for name in services)):
-        monkeypatch.setattr(f"app.{module}.now", lambda: work.at)
-    monkeypatch.setattr(app.models.base, "now", lambda: work.at)
-    return work
-
-
-def serious(world: World, clock: Clockwork, **changes: Any) -> Response:
-    """A serious event at site A, of which the site became aware an hour ago."""
-    body = world.event(world.enrolled(), aware_at=shown(clock.at - timedelta(hours=1)), **changes)
-    answer = world.staff_a.post("/v1/adverse-events", {"criteria": {"hospitalisation": True}, **body})
-    assert answer.status_code == 201, answer.text
-    return answer
-
-
-def path(event: Response) -> str:
-    return event.headers["Location"]
-
-
-def amend(world: World, event: Response, **change: Any) -> Response:
-    seen = world.staff_a.get(path(event)).headers["ETag"]
-    answer = world.staff_a.patch(path(event), {"reason": "typed wrongly", **change}, seen)
-    assert answer.is_success, answer.text
-    return answer
-
-
-def report(world: World, event: Response, kind: str = "initial", **more: Any) -> dict[str, Any]:
-    answer = world.staff_a.post(f"{path(event)}/reports", {"kind": kind, **more})
-    assert answer.status_code == 201, answer.text
-    read: dict[str, Any] = answer.json()
-    return read
-
-
-def running(world: World, event: Response) -> list[tuple[str, str]]:
-    """Codes and states of the event's clocks."""
-    return [(item["code"], item["state"]) for item in world.monitor.get(f"{path(event)}/clocks").json()["items"]]
-
-
-def urgent(world: World, kind: str, **query: Any) -> list[str]:
-    """Ids of the events of this study that the summary puts under a heading."""
-    read = world.monitor.get("/v1/monitoring/summary", study=world.study, **query).json()
-    return [item["adverse_event"] for item in read[kind]]
+    return set_clock(monkeypatch)
 
 
 def test_a_serious_event_is_due_24_hours_after_the_site_became_aware(world: World, clock: Clockwork) -> None:
@@ -219,94 +161,6 @@ def test_an_unexpected_suspected_serious_event_starts_the_authoritys_clock(
     assert (expected, "late") in running(world, event)
 
 
-def test_a_reaction_of_which_the_authority_knows_and_that_turns_fatal_has_seven_days_anew(
-    world: World, clock: Clockwork
-) -> None:
-    event = serious(world, clock)
-    reviews = f"{path(event)}/reviews"
-    report(world, event)
-    assert world.monitor.post(reviews, {"version": 1, **ASSESSED, "expected": False}).status_code == 201
-    clock.later(days=5)
-    told = {"kind": "authority_informed", "version": 1, "informed_at": shown(clock.at)}
-    assert world.monitor.post(reviews, told).status_code == 201
-    clock.later(days=15)
-    amend(world, event, criteria={"hospitalisation": True, "death": True}, outcome="fatal", end="2026-04-16")
-    report(world, event, "follow_up", aware_at=shown(clock.at))
-    states = dict(running(world, event))
-    assert (states["SUSAR-OTHER"], states["SUSAR-FATAL"]) == ("met", "running")
-    clock.later(days=8)
-    assert urgent(world, "overdue") == [event.json()["id"]]
-    assert world.monitor.post(reviews, {**told, "version": 2, "informed_at": shown(clock.at)}).status_code == 201
-    assert dict(running(world, event))["SUSAR-FATAL"] == "late"
-
-
-def test_what_the_site_suspects_the_sponsor_does_not_downgrade(world: World, clock: Clockwork) -> None:
-    event = serious(world, clock, relatedness_drug="probable")
-    unlikely = {**ASSESSED, "relatedness_drug": "not_related", "expected": False}
-    read = world.monitor.post(f"{path(event)}/reviews", {"version": 1, **unlikely}).json()
-    assert read["susar"] is True
-    assert ("SUSAR-OTHER", "running") in running(world, event)
-
-
-def test_a_suspected_event_counts_as_unexpected_until_somebody_has_assessed_it(world: World, clock: Clockwork) -> None:
-    event = serious(world, clock, relatedness_drug="possible")
-    assert [code for code, _ in running(world, event)] == ["SAE-REPORT"]  # the sponsor knows nothing of it yet
-    report(world, event)
-    assert ("SUSAR-OTHER", "running") in running(world, event)
-    clock.later(days=16)
-    assert urgent(world, "overdue") == [event.json()["id"]]
-    assert world.monitor.post(f"{path(event)}/reviews", {"version": 1, **ASSESSED, "expected": True}).is_success
-    assert [code for code, _ in running(world, event)] == ["SAE-REPORT"]
-
-
-def test_an_assessment_of_before_counts_when_the_event_becomes_serious(world: World, clock: Clockwork) -> None:
-    event = serious(world, clock, criteria={})
-    assert world.monitor.post(f"{path(event)}/reviews", {"version": 1, **ASSESSED, "expected": False}).is_success
-    clock.later(days=9)
-    amend(world, event, criteria={"life_threatening": True})
-    report(world, event)
-    assert ("SUSAR-FATAL", "running") in running(world, event)
-    clock.later(days=8)
-    assert urgent(world, "overdue") == [event.json()["id"]]
-
-
-def test_calling_an_event_serious_off_and_on_again_gains_no_time(world: World, clock: Clockwork) -> None:
-    event = serious(world, clock)
-    clock.later(days=5)
-    amend(world, event, criteria={})
-    clock.later(minutes=1)
-    again = amend(world, event, criteria={"hospitalisation": True}).json()
-    assert again["due_at"] == event.json()["due_at"]
-    assert urgent(world, "overdue") == [event.json()["id"]]
-    refused = world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
-    assert (refused.status_code, refused.json()["code"]) == (422, "late_reason_missing")
-    anew = amend(world, event, aware_at=shown(clock.at)).json()  # which is said, with its reason, in the trail
-    assert datetime.fromisoformat(anew["due_at"]) == clock.at + timedelta(hours=24)
-
-
-def test_a_late_report_stays_late_whatever_is_corrected_later(world: World, clock: Clockwork) -> None:
-    event = serious(world, clock)
-    clock.later(days=2)
-    report(world, event, late_reason="The ward told us late")
-    amend(world, event, aware_at=shown(clock.at))
-    assert ("SAE-REPORT", "late") in running(world, event)
-
-
-def test_a_criterion_added_after_the_first_report_is_reported_within_a_day(world: World, clock: Clockwork) -> None:
-    event = serious(world, clock)
-    report(world, event)
-    clock.later(days=3)
-    amend(world, event, severity="severe")
-    assert running(world, event) == [("SAE-REPORT", "met")]
-    amend(world, event, criteria={"hospitalisation": True, "life_threatening": True})
-    assert ("FOLLOW-UP", "running") in running(world, event)
-    clock.later(hours=25)
-    assert urgent(world, "overdue") == [event.json()["id"]]
-    report(world, event, "follow_up", aware_at=shown(clock.at - timedelta(hours=25)), late_reason="A weekend")
-    assert ("FOLLOW-UP", "late") in running(world, event)
-    assert urgent(world, "overdue") == []
-
-
 def test_a_site_can_answer_a_monitor_about_an_event_that_is_not_serious(world: World, clock: Clockwork) -> None:
     event = serious(world, clock, criteria={})
     due_at = shown(clock.at + timedelta(days=2))
@@ -314,7 +168,7 @@ def test_a_site_can_answer_a_monitor_about_an_event_that_is_not_serious(world: W
     assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
     clock.later(days=1)
     assert datetime.fromisoformat(report(world, event)["due_at"]) == clock.at + timedelta(days=1)
-    assert running(world, event) == [("SAE-REPORT", "met"), ("INFORMATION", "met")]
+    assert running(world, event) == [("INFORMATION", "met")]
 
 
 def test_nobody_was_informed_before_the_event_began(world: World, clock: Clockwork) -> None:

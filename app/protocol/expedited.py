@@ -109,7 +109,7 @@ def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Ite
     """Every clock of the event."""
     first = facts.reports[0] if facts.reports else None
     due_at = first.due_at if first else facts.due_at
-    if due_at is not None:
+    if due_at is not None and (first is None or facts.as_of(first.version).criteria):
         yield RunningClock(FIRST_REPORT, due_at - facts.within, due_at, first.at if first else None)
     yield from _follow_ups(facts)
     for review in facts.reviews:

@@ -114,7 +114,7 @@ def amend_adverse_event(
     elif "aware_at" in differing:
         row.due_at = (merged.aware_at or row.created_at) + sae_clock(person.protocol)
     elif not was_serious:
-        row.due_at = _due_before(session, row) or at + sae_clock(person.protocol)
+        row.due_at = _due_before(session, row, sae_clock(person.protocol)) or at + sae_clock(person.protocol)
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
     session.flush()
@@ -127,13 +127,17 @@ def amend_adverse_event(
     return _read({**values(row), "reported_at": sent}, person.place)
 
 
-def _due_before(session: Session, row: AdverseEvent) -> datetime | None:
-    """The clock that an event had when it was called serious before. To call it off and on again gains no time."""
+def _due_before(session: Session, row: AdverseEvent, clock: timedelta) -> datetime | None:
+    """The clock that an event had when it was called serious before, or by when the site became aware, if that was
+    corrected since. To call it off and on again gains no time."""
     if row.downgraded_at is None:
         return None
-    changes = history_of(session, row.site_id, "adverse_event", row.id)
-    stopped = (one.old for one in reversed(changes) if one.field == "due_at" and one.new is None)
-    return next((datetime.fromisoformat(str(due_at)) for due_at in stopped), None)
+    for one in reversed(history_of(session, row.site_id, "adverse_event", row.id)):
+        if one.field == "aware_at" and row.aware_at is not None:
+            return row.aware_at + clock
+        if one.field == "due_at" and one.new is None:
+            return datetime.fromisoformat(str(one.old))
+    return None
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:

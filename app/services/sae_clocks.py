@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Row, Table, and_, or_, select
 from sqlmodel import Session, col
 
-from app import audit
 from app.access import Actor, Rows, visible
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.among import among
@@ -28,10 +27,11 @@ _EVENT, _REPORT, _REVIEW = table_of(AdverseEvent), table_of(SaeReport), table_of
 
 
 def with_open_clocks(actor: Actor, site_ids: Sequence[int]) -> Rows:
-    """Events that may have an open clock: serious ones whose present version was not reported, those asked about, and
-    those that are, or until somebody assesses them may be, unexpected reactions. Narrowed to what exists for the
-    actor."""
+    """Events that may have an open clock: serious ones whose present version was not reported, those asked about, those
+    that are, or until somebody assesses them may be, unexpected reactions, and those that were corrected since anybody
+    reported or reviewed them. Narrowed to what exists for the actor."""
     reported_as_it_is = _any(_REPORT, _REPORT.c.event_version >= _EVENT.c.version)
+    reviewed_as_it_is = _any(_REVIEW, _REVIEW.c.event_version >= _EVENT.c.version)
     suspected = _EVENT.c.relatedness_drug.in_(SUSPECTED) & _EVENT.c.expected.is_not(True)
     known = _any(_REPORT) | (_EVENT.c.serious & _any(_REVIEW))
     statement = visible(select(*columns(AdverseEvent)), actor).where(
@@ -41,6 +41,7 @@ def with_open_clocks(actor: Actor, site_ids: Sequence[int]) -> Rows:
             _any(_REVIEW, _REVIEW.c.kind == ReviewKind.information_request),
             _any(_REVIEW, _REVIEW.c.expected.is_(False)),
             and_(suspected, known, ~_any(_REVIEW, _REVIEW.c.kind == ReviewKind.assessment)),
+            and_(or_(_any(_REPORT), _any(_REVIEW)), ~reported_as_it_is, ~reviewed_as_it_is),
         ),
     )
     return statement.order_by(_EVENT.c.due_at, _EVENT.c.id)
@@ -67,9 +68,7 @@ def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[R
             due_at=event.due_at,
             within=timedelta(hours=safety.sae_report_hours),
             said=tuple(said.get(event.id, ())),
-            reports=tuple(
-                Report(one.event_version, one.submitted_at, one.due_at) for one in reports.get(event.id, ())
-            ),
+            reports=tuple(Report(one.event_version, one.submitted_at, one.due_at) for one in reports.get(event.id, ())),
             reviews=tuple(_reviewed(one) for one in reviews.get(event.id, ())),
         )
         found[event.id] = list(clocks(facts, safety.clocks, zones[event.site_id]))
@@ -120,11 +119,11 @@ def _said(session: Session, events: Sequence[Row[Any]]) -> Mapping[UUID, list[Sa
     )
     for row in session.execute(theirs.order_by(entry.site_id, entry.seq)):
         told[row.subject_id].append(row)
-    return {event.id: list(_versions(event, told[str(event.id)])) for event in events}
+    return {event.id: list(_versions(told[str(event.id)])) for event in events}
 
 
-def _versions(event: Row[Any], entries: Iterable[Row[Any]]) -> Iterator[Said]:
-    says = {name: audit.plain(event._mapping[name]) for name in _TOLD}
+def _versions(entries: Iterable[Row[Any]]) -> Iterator[Said]:
+    says: dict[str, Any] = dict.fromkeys(_TOLD)  # an entry leaves out what was nothing and stays so
     for entry in entries:
         says |= {one["field"]: one["new"] for one in json.loads(entry.changes) if one["field"] in says}
         yield Said(
