@@ -2,7 +2,8 @@
 
 Cells of 1 to 10 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
 so that no cell follows from the others. Means and standard deviations stand on twelve people at least, and are rounded
-so far that nobody's score follows from two publications, or from one and the rows of all others.
+so far that a person's score stays open over much of its reach to whoever has two publications, or one and the rows of
+all others; at the edge of a rounding it may be narrowed down all the same.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +27,7 @@ class Declared(NamedTuple):
     row: str
     column: str | None = None
     sensitive: bool = False
-    """Nobody may learn that all people of a column stand in one row."""
+    """Nobody may learn that all people of a column stand in one row, or none of them in a harmless one."""
 
 
 COUNTS = (
@@ -74,11 +75,24 @@ def counts(table: Declared, people: Iterable[tuple[str, str]]) -> Iterator[Cell]
     for (row, column), number in there.items():
         for pair in {(row, ALL), (ALL, column), (ALL, ALL)}:
             margins[pair] += number
-    cells = {**there, **margins}
+    cells: Mapping[tuple[str, str], int] = {**there, **margins}
+    shown = (*columns, ALL) if table.column else (ALL,)
+    if table.sensitive and any(_tells(cells, rows, column) for column in columns):
+        shown = (ALL,)  # a hidden column would follow from the margins
+    if table.sensitive and _tells(cells, rows, ALL):
+        rows = []
     for row in (*rows, ALL):
-        for column in (*columns, ALL) if table.column else (ALL,):
-            whole = table.sensitive and any(cells.get((one, column)) == cells[ALL, column] for one in rows)
-            yield _counted(table.name, row, column, cells.get((row, column), 0), hidden=whole and row != ALL)
+        for column in shown:
+            yield _counted(table.name, row, column, cells.get((row, column), 0))
+
+
+_HARMLESS = frozenset({"no", "none"})
+
+
+def _tells(cells: Mapping[tuple[str, str], int], rows: Iterable[str], column: str) -> bool:
+    """Whether a column says the same of each of its people."""
+    people = {row: cells.get((row, column), 0) for row in rows}
+    return cells.get((ALL, column)) in people.values() or not any(people.get(row) for row in _HARMLESS)
 
 
 def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
@@ -88,8 +102,8 @@ def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
             yield _counted(EVENTS, name, ALL, people)
 
 
-def _counted(table: str, row: str, column: str, number: int, *, hidden: bool = False) -> Cell:
-    value = None if hidden else rounded(number)
+def _counted(table: str, row: str, column: str, number: int) -> Cell:
+    value = rounded(number)
     return Cell(table, row, column, "people", value, value is None)
 
 
@@ -100,22 +114,29 @@ def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int
     number = sum(people.values())
     total = fsum(value * count for value, count in people.items())
     squares = fsum(value * value * count for value, count in people.items())
-    value = rounded(number)
-    yield Cell(SCORES, visit, instrument, "people", value, value is None)
     enough = number >= K
+    value = rounded(number) if enough or not number else None  # a count without a mean would be exactly eleven
+    yield Cell(SCORES, visit, instrument, "people", value, value is None)
     mean = total / number if number else 0.0
     spread = sqrt(max(squares - number * mean * mean, 0.0) / (number - 1)) if number > 1 else 0.0
-    for name, figure in (("mean", mean), ("sd", spread)):
-        yield Cell(
-            SCORES, visit, instrument, name, _coarse(figure, step(reach, number)) if enough else None, not enough
-        )
+    for name, figure, to in (("mean", mean, step(reach, number)), ("sd", spread, spread_step(reach, number))):
+        yield Cell(SCORES, visit, instrument, name, _coarse(figure, to) if enough else None, not enough)
 
 
 def step(reach: float, number: int) -> float:
     """To what the mean of so many people is rounded: their sum then stays open by as much as one score can reach.
     Chosen by the count as it is published, since it is seen."""
-    fewest = max(K, (rounded(number) or 0) - BASE // 2)
-    return next((one for one in STEPS if one * fewest >= reach), STEPS[-1])
+    return next((one for one in STEPS if one * _fewest(number) >= reach), STEPS[-1])
+
+
+def spread_step(reach: float, number: int) -> float:
+    """The same for a standard deviation, which one person moves by as much as the reach over the root of the number."""
+    return next((one for one in STEPS if one * sqrt(_fewest(number)) >= reach), STEPS[-1])
+
+
+def _fewest(number: int) -> int:
+    """The fewest people that a published count can be of."""
+    return max(K, (rounded(number) or 0) - BASE // 2)
 
 
 def _coarse(figure: float, to: float) -> float:

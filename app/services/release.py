@@ -107,12 +107,14 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
-    earlier, raw = _held_by_same_organisation(session, row), [_raw(person) for person in people]
+    tables = row.profile == ExtractProfile.aggregate
+    earlier = _compared(session, row) if tables else _held_by_same_organisation(session, row)
+    raw = [_raw(person) for person in people]
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(earlier))
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     there = [people[index] for index in kept]
     ledger = _ledger(session, row, {person.pid for person in there}, accept_difference)
-    if row.profile == ExtractProfile.aggregate:
+    if tables:
         rows = _rows(session, row, there, protocols, map(_exact, there), frozenset())
         return Cohort(rounded(len(there)) or 0, protocols, None, None, rows)
     blanked = _all_serious(session, row.study_id, people, chosen)
@@ -211,7 +213,10 @@ def _ledger(session: Session, row: Extract, new: set[str], accepted: bool) -> di
     """Each extract with which it can be compared holds the same people, or differs by K or more on either side; and two
     sets of tables that are of other people lie APART. Raises DifferencingRisk."""
     earlier = _compared(session, row)
-    close = any(_too_close(row, new, one, _people_of(session, one)) for one in earlier)
+    held = {one.id: _people_of(session, one) for one in earlier}
+    if any(one.profile == row.profile != ExtractProfile.aggregate and held[one.id] == new for one in earlier):
+        earlier = [one for one in earlier if one.profile == row.profile]  # these people's rows are there already
+    close = any(_too_close(row, new, one, held[one.id]) for one in earlier)
     if close and not accepted:
         raise DifferencingRisk
     verdict = "accepted with a reason" if close else "ok"
