@@ -1,7 +1,7 @@
 """What is remarked on a visit's day. It hangs on other visits, so it is judged again when one of those is recorded or
 corrected. That is no change of the visit itself: its version stays, and so does what was verified or signed of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import groupby
 from operator import itemgetter
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import Session
 
 from app import audit
+from app.models.among import among
 from app.models.base import fields_of, from_json, now, table_of
 from app.models.data_query import SubjectType
 from app.models.finding import Finding, findings_text
@@ -49,6 +50,16 @@ def remarks(visit: VisitDefinition, occurrence: int, on: date | None, held: Mapp
 
 def _finding(code: str, message: str) -> Finding:
     return Finding(code=code, field="/occurred_on", message=message)
+
+
+def hold(session: Session, people: Collection[tuple[int, str]]) -> None:
+    """Hold the visits of several participants before they are judged again, in the order in which `refresh` does."""
+    if session.get_bind().dialect.name == "sqlite":
+        return  # has one writer
+    sites, pids = ({one[side] for one in people} for side in (0, 1))
+    theirs = _VISITS.c.site_id.in_(sites), among(_VISITS.c.pid, "pids", sorted(pids))
+    wanted = sa.select(_VISITS.c.id).where(*theirs).order_by(_VISITS.c.pid, _VISITS.c.id)
+    session.execute(wanted.with_for_update(key_share=True))
 
 
 def judged_again(

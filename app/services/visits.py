@@ -57,7 +57,17 @@ def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> 
     """What these visits are held against, by pid."""
     asked = [Asked(body.participant, body.visit_code, body.occurrence) for body in bodies]
     for_change = any(body.therapy for body in bodies)
-    return standing(session, actor, {body.participant for body in bodies}, asked, for_change=for_change)
+    people = standing(session, actor, {body.participant for body in bodies}, asked, for_change=for_change)
+    carrying = [people[body.participant] for body in bodies if body.participant in people and _carries(people, body)]
+    if len(carrying) > 1:  # in one order, as two uploads may have them in different ones
+        visit_findings.hold(session, {(one.site_id, one.pid) for one in carrying})
+    return people
+
+
+def _carries(people: Mapping[str, Standing], body: VisitCreate) -> bool:
+    """Whether other visits hang on the day of this one."""
+    held = body.occurred_on is not None and body.occurrence == 1
+    return held and people[body.participant].protocol.carries(body.visit_code)
 
 
 def record_visit(
@@ -105,7 +115,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     writes.remember(actor.account_id, person.site_id, *events)
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
     person.new.append(row)
-    if body.occurred_on and body.occurrence == 1 and person.protocol.carries(body.visit_code):
+    if _carries({body.participant: person}, body):
         judged = visit_findings.judged_again(session, person.site_id, person.pid, body.visit_code, person.new)
         rule_queries.settled(session, writes, person.site_id, *judged.turned)
         writes.remember(actor.account_id, person.site_id, *judged.events)
