@@ -3,7 +3,7 @@
 import pytest
 
 from app.models.account import Role
-from tests.test_sync import six, sync
+from tests.test_sync import act, six, sync
 from tests.world import Caller, World
 
 
@@ -36,3 +36,15 @@ def test_an_act_that_was_refused_is_not_brought_back_to_wait_where_none_more_may
     again = staff.post(f"/v1/sync/{event['id']}/resolution", {"decision": "send", "reason": "once more"})
     assert again.json()["results"][0]["problem"]["code"] == "too_many_acts_wait"
     assert [one["id"] for one in staff.get("/v1/sync", state="waiting").json()["items"]] == [visit["id"]]
+
+
+def test_an_act_that_is_refused_lets_no_others_wait_beyond_the_limit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.sync.MOST_WAITING", 1)
+    staff = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
+    taken = world.visit(world.enrolled())
+    assert staff.post("/v1/visits", taken).status_code == 201
+    _, visit, outcome, *_ = six(world)
+    told = sync(staff, act("/v1/visits", taken), visit, outcome)
+    assert told[outcome["id"]]["problem"]["code"] == "too_many_acts_wait"

@@ -92,7 +92,9 @@ class Courier:
                         unborn -= pids_in(there.location.rpartition("/")[2])
                 done = {one.id for one, _, _ in ready}
                 waiting = [act for act in waiting if act.operation.id in refused or act.operation.id not in done]
-        return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
+        return tried, {
+            act.operation.id: act.lacking(made, unborn) for act in waiting if act.operation.id not in refused
+        }
 
     async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
         """Refuse the last of what this call brought to wait, where that is more than may. What can be done, and so all
