@@ -1,5 +1,6 @@
 """Nobody overwrites what they have not seen."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
@@ -125,3 +126,15 @@ def test_no_update_is_lost_between_writers(live: LiveStudy) -> None:
     assert report.faults == []
     assert report.statuses.total() == 2 * ROUNDS
     assert report.statuses[200] >= ROUNDS
+
+
+def test_a_correction_can_be_tried_out_under_a_key(world: World) -> None:
+    made = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
+    path, tag = made.headers["Location"], {"If-Match": made.headers["ETag"]}
+    body = json.dumps({"deviation_reason": "came by train", "reason": "tried out"}).encode()
+    sent = {**tag, "Content-Type": "application/json"}
+    tried = world.staff_a.raw("PATCH", f"{path}?dry_run=true", body, **sent, **{"Idempotency-Key": "try-1"})
+    assert (tried.status_code, tried.json()["dry_run"]) == (200, True)
+    assert world.staff_a.get(path).headers["ETag"] == made.headers["ETag"]
+    keyless = world.registry.client.patch(f"{path}?dry_run=true", content=body, headers=world.staff_a.headers(**sent))
+    assert (keyless.status_code, keyless.json()["code"]) == (400, "idempotency_key_missing")

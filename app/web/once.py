@@ -76,7 +76,7 @@ class Once:
 
     def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
         """`place` is the method and the path: a key is for one of them."""
-        self._keyring, self._place, self._dry_run = keyring, place, dry_run
+        self._keyring, self._place, self.dry_run = keyring, place, dry_run
         self.digest = keyring.digest("idempotency", key.encode())
 
     def create(
@@ -88,14 +88,18 @@ class Once:
         status: int = 201,
     ) -> Response:
         """Answer with what `make` creates, or with what an equal request was told."""
-        if self._dry_run:
-            would = make()
-            store(session, would.writes)
-            session.rollback()
-            text = canonical_json({"dry_run": True, "answer": would.answer.model_dump(mode="json")})
-            return Response(text, 200, media_type="application/json")
+        if self.dry_run:
+            return self.tried(session, make)
         told = self.tell(session, actor, body, make, status)
         return _response(told, {"Location": told.location})
+
+    def tried(self, session: Session, make: Callable[[], Made]) -> Response:
+        """What would be answered."""
+        would = make()
+        store(session, would.writes)
+        session.rollback()
+        text = canonical_json({"dry_run": True, "answer": would.answer.model_dump(mode="json")})
+        return Response(text, 200, media_type="application/json")
 
     def tell(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
@@ -183,7 +187,7 @@ def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, 
     """Answer with the record as a correction leaves it. Under a key a retry is told the same, whoever changed the
     record since: the version that the correction left is known, and no other is taken for it."""
     if once is not None:
-        return _response(once.tell(session, actor, body, make, 200))
+        return once.tried(session, make) if once.dry_run else _response(once.tell(session, actor, body, make, 200))
     made = make()
     return _response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
 
@@ -242,8 +246,9 @@ async def _once(
 async def _once_if_asked(
     request: Request,
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own, if you like")] = None,
+    dry_run: Annotated[bool, Query(description="With a key: check everything and store nothing")] = False,
 ) -> Once | None:
-    return None if key is None else Once(request.app.state.keyring, _place(request), require_key(key))
+    return await _once(request, key, dry_run) if dry_run or key is not None else None
 
 
 def _place(request: Request) -> tuple[str, str]:
