@@ -209,7 +209,7 @@ def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_tak
     told = corrected(world, first, of_first, **moved, deviation_reason="Fell asleep before")
     assert told.status_code == 200, told.text
     for path in (first, second):
-        assert (remarks(world, path), asked(world, path)) == (["dose_off_plan DOSE-INTERVAL"], ["dose_off_plan"])
+        assert (remarks(world, path), asked(world, path)) == (["dose_off_course DOSE-INTERVAL"], ["dose_off_course"])
     assert corrected(world, first, of_first, given_at=at("09:15")).status_code == 200
     for path in (first, second):
         assert (remarks(world, path), asked(world, path)) == ([], [])
@@ -222,7 +222,7 @@ def test_a_dose_is_flagged_while_a_visit_that_prepares_it_is_said_not_to_have_be
     of_prep = f"/v1/visits/{prep['id']}"
     missed = {"status": "missed", "occurred_on": None, "deviation_reason": "Was not there"}
     assert corrected(world, of_prep, **missed).status_code == 200
-    assert (remarks(world, path), asked(world, path)) == (["dose_off_plan DOSE-PREPARED"], ["dose_off_plan"])
+    assert (remarks(world, path), asked(world, path)) == (["dose_off_course DOSE-PREPARED"], ["dose_off_course"])
     assert world.staff_a.get(path).headers["ETag"] != record.headers["ETag"]
     there = {"status": "completed", "occurred_on": prep["occurred_on"], "deviation_reason": None}
     assert corrected(world, of_prep, **there).status_code == 200

@@ -31,7 +31,7 @@ from app.web.merging import checked, sent_fields
 PLANNED_DOSE = "PLANNED-DOSE"
 """Name of the rule that has no code of its own: what was planned is given."""
 
-WITHOUT_CONSENT, OUT_OF_ORDER = "dose_without_consent", "vital_out_of_order"
+WITHOUT_CONSENT, OFF_COURSE, OUT_OF_ORDER = "dose_without_consent", "dose_off_course", "vital_out_of_order"
 
 
 class DoseAlreadyRecorded(Conflict):
@@ -71,11 +71,11 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     with unique_or(DoseAlreadyRecorded):
         session.flush()
     breaches = _breaches(day, dose, earlier, readings, _signals(session, row))
-    breaches += _off_course(session, day, row, dose)
+    off_course = _off_course(session, day, row, dose)
     _require_allowed(breaches)
     unasked = _without_consent(session, day, dose)
-    _require_explained(dose, [*breaches, *unasked])
-    dose.findings = _findings(breaches, [_no_consent(one) for one in unasked])
+    _require_explained(dose, [*breaches, *off_course, *unasked])
+    dose.findings = _findings(breaches, off_course, [_no_consent(one) for one in unasked])
     events = [audit.created("dose:recorded", dose, dose.id, reason=body.reason), *flagged_again(session, day, row)]
     dosing_day.touch(session, row)
     audit.append(session, str(actor.account_id), row.site_id, events)
@@ -164,9 +164,11 @@ def _require_explained(dose: Dose, breaches: Sequence[Breach]) -> None:
         raise DoseOffPlan(*(Fault("/deviation_reason", one.rule, one.message) for one in breaches))
 
 
-def _findings(breaches: Sequence[Breach], others: Sequence[Finding]) -> str:
+def _findings(breaches: Sequence[Breach], off_course: Sequence[Breach], others: Sequence[Finding]) -> str:
     remarks = [
-        Finding(code="dose_off_plan", field="/given_mg", message=f"{one.rule}: {one.message}") for one in breaches
+        Finding(code=code, field=field, message=f"{one.rule}: {one.message}")
+        for code, field, those in (("dose_off_plan", "/given_mg", breaches), (OFF_COURSE, "/given_at", off_course))
+        for one in those
     ]
     return findings_text([*remarks, *others])
 
@@ -176,8 +178,8 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
         before = audit.snapshot(dose)
-        breaches = _breaches(day, dose, doses, readings) + _off_course(session, day, row, dose)
-        dose.findings = _findings(breaches, _kept(dose))
+        breaches = _breaches(day, dose, doses, readings)
+        dose.findings = _findings(breaches, _off_course(session, day, row, dose), _kept(dose))
         if audit.snapshot(dose) != before:
             dose.version += 1
             after = audit.snapshot(dose)
@@ -239,12 +241,14 @@ def amend_dose(
         setattr(dose, name, value)
     on = None if dose.given_at is None else local_day(dose.given_at, day.zone)
     signals = _signals(session, row) if was is None else ()
-    breaches = _breaches(day, dose, doses, readings_of(session, row), signals) + _off_course(session, day, row, dose)
+    breaches = _breaches(day, dose, doses, readings_of(session, row), signals)
+    off_course = _off_course(session, day, row, dose)
     if was is None:
         _require_allowed(breaches)  # as if it was recorded now
     unasked = _without_consent(session, day, dose) if on != was else []
-    _require_explained(dose, [*breaches, *unasked])
-    dose.findings = _findings(breaches, _kept(dose) if on == was else [_no_consent(one) for one in unasked])
+    _require_explained(dose, [*breaches, *off_course, *unasked])
+    asked_before = _kept(dose) if on == was else [_no_consent(one) for one in unasked]
+    dose.findings = _findings(breaches, off_course, asked_before)
     dose.version, dose.updated_at = dose.version + 1, now()
     session.flush()
     events = [audit.changed("dose:amended", dose, dose.id, dose.version, before, audit.snapshot(dose), body.reason)]
