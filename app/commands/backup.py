@@ -41,7 +41,8 @@ def daily(
     settings, at = Settings(), now()
     for kind in ("database", *(() if settings.vault_url is None else ("vault",))):
         with Database(settings, of_vault=kind == "vault") as database:
-            _told("Backed up", backups.make(database, backups.shelf(folder / kind) / f"{at:%Y-%m-%dT%H%M%SZ}", at))
+            place = backups.shelf(backups.shelf(folder) / kind) / f"{at:%Y-%m-%dT%H%M%SZ}"
+            _told("Backed up", backups.make(database, place, at))
         for gone in backups.forget(folder / kind, keep):
             typer.echo(f"Deleted {gone}.")
 

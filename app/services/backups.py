@@ -123,10 +123,11 @@ def _written(database: Database, folder: Path, at: datetime) -> Manifest:
 
 
 def finished(folder: Path) -> list[tuple[datetime, Path]]:
-    """The backups in a folder of them, the oldest first; interrupted and damaged ones are none."""
+    """The backups in a folder of them that this user may see, the oldest first; interrupted and damaged ones are none.
+    Raises PermissionError for the folder itself."""
     found = []
     for place in folder.iterdir() if folder.is_dir() else ():
-        with suppress(FileNotFoundError, NotADirectoryError, ValidationError, UnicodeDecodeError):
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError, ValidationError, UnicodeDecodeError):
             manifest = Manifest.model_validate_json((place / MANIFEST).read_text())
             found.append((manifest.made_at, place))
     return sorted(found)
