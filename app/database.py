@@ -30,7 +30,8 @@ BUILDERS = 2
 """Connections in the pool of a worker's extract builder: one stores, one keeps the lease."""
 
 MOMENTS = 2
-"""Connections of a worker to PostgreSQL in no pool: an approval and a build read one moment each (`one_moment`)."""
+"""Connections of a worker to PostgreSQL in no pool: an approval and a build read one moment each (`one_moment`). More
+approvals of different studies at once take more, and are told 503 where PostgreSQL has none left."""
 
 _REQUEST = "registry_request"
 _VAULT = "registry_vault"

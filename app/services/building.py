@@ -219,7 +219,7 @@ def _rows(readers: Readers, extract: Extract) -> AggregateRows | ExtractRows:
     return ExtractRows(readers, extract.id, extract.profile)
 
 
-SAME = "the same rows"
+SAME, OTHER = "the same rows", "OTHER ROWS than those cited"
 
 
 def differing(database: Database, extract: Extract) -> str | None:
@@ -237,7 +237,7 @@ def differing(database: Database, extract: Extract) -> str | None:
             for part in parts:
                 digest.update(part)
             digests[file] = digest.hexdigest()
-    return SAME if content_digest(digests) == manifest["row_content_sha256"] else "OTHER ROWS than those cited"
+    return SAME if content_digest(digests) == manifest["row_content_sha256"] else OTHER
 
 
 def _finish(session: Session, extract_id: UUID, files: list[dict[str, Any]], manifest: Mapping[str, Any]) -> None:
