@@ -5,13 +5,15 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 
 from app.models.account import Role
 from app.models.base import now
 from app.models.label_disclosure import LabelDisclosure
+from app.models.participant import VaultIdentity
+from app.pid import normalise
 from tests.course_cases import WITHDRAWAL
 from tests.label_cases import APPROVED, PATH, a_disclosure, approved, asking
 from tests.world import World, label
@@ -32,6 +34,19 @@ def test_who_asked_reads_the_label_once_after_somebody_else_approved(world: Worl
     again = world.monitor.post(f"{path}/reading", {})
     assert (again.status_code, again.json()["code"]) == (410, "disclosure_spent")
     assert world.monitor.get(path).json()["status"] == "read"
+
+
+def test_a_label_whose_key_is_lost_is_told_so_and_is_still_to_be_read(world: World) -> None:
+    pid, theirs = of_somebody(world)
+    path = approved(world, world.monitor.post(PATH, asking(pid)).headers["Location"])
+    with world.registry.database.write() as session:
+        ((kept,),) = session.execute(select(VaultIdentity.kek_id).where(col(VaultIdentity.pid) == normalise(pid)))
+        session.execute(update(VaultIdentity).values(kek_id="0" * len(kept)))
+    lost = world.monitor.post(f"{path}/reading", {})
+    assert (lost.status_code, lost.json()["code"]) == (503, "label_key_missing")
+    with world.registry.database.write() as session:
+        session.execute(update(VaultIdentity).values(kek_id=kept))
+    assert world.monitor.post(f"{path}/reading", {}).json()["site_local_id"] == theirs
 
 
 def test_an_approval_is_for_who_asked_alone(world: World) -> None:

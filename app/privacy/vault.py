@@ -34,6 +34,10 @@ class EnrolmentUnderWay(Unavailable):
     """An enrolment under this label and another pid is being done, or broke off; try again within the hour."""
 
 
+class LabelKeyMissing(Unavailable):
+    """The key file lacks the key that opens this label; the operator has to bring it back from a copy."""
+
+
 def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
     """The pid under which to enrol the person with this label: a fresh one; or that of an attempt whose participant was
     never committed, as can happen where the vault is a database of its own. Raises LabelAlreadyEnrolled."""
@@ -102,7 +106,8 @@ def erase(session: Session, site_id: int, pid: str) -> None:
 
 
 def reveal_label(keyring: Keyring, row: VaultIdentity) -> str:
-    """The label of a vault row, for break-glass. Raises SealBroken when the row was moved or changed."""
+    """The label of a vault row, for break-glass. Raises LabelKeyMissing, and SealBroken when the row was moved or
+    changed."""
     context = _context(row.site_id, row.pid)
     return unseal(_data_key(keyring, row), row.ciphertext, b"label|" + context).decode()
 
@@ -128,6 +133,8 @@ def uses(session: Session, kek_id: str) -> bool:
 
 
 def _data_key(keyring: Keyring, row: VaultIdentity) -> bytes:
+    if row.kek_id not in keyring.kek:
+        raise LabelKeyMissing(headers={"Retry-After": "3600"})
     return unseal(keyring.kek[row.kek_id], row.wrapped_key, b"key|" + _context(row.site_id, row.pid))
 
 

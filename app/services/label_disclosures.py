@@ -87,7 +87,7 @@ def decide(session: Session, actor: Actor, disclosure_id: UUID, body: Disclosure
 def open_label(session: Session, actor: Actor, keyring: Keyring, disclosure_id: UUID) -> LabelRead:
     """The label, for who asked for it, once.
 
-    Raises NotFound, DisclosureNotApproved, DisclosureSpent, LabelErased.
+    Raises NotFound, DisclosureNotApproved, DisclosureSpent, LabelErased, LabelKeyMissing.
     """
     row = _held(session, actor, disclosure_id)
     found(row if row.requested_by == actor.account_id else None)
