@@ -107,14 +107,12 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
-    tables = row.profile == ExtractProfile.aggregate
-    earlier = _compared(session, row) if tables else _held_by_same_organisation(session, row)
-    raw = [_raw(person) for person in people]
-    chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(earlier))
+    compared, raw = _compared(session, row), [_raw(person) for person in people]
+    chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared))
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     there = [people[index] for index in kept]
-    ledger = _ledger(session, row, {person.pid for person in there}, accept_difference)
-    if tables:
+    ledger = _ledger(session, row, compared, {person.pid for person in there}, accept_difference)
+    if row.profile == ExtractProfile.aggregate:
         rows = _rows(session, row, there, protocols, map(_exact, there), frozenset())
         return Cohort(rounded(len(there)) or 0, protocols, None, None, rows)
     blanked = _all_serious(session, row.study_id, people, chosen)
@@ -201,7 +199,7 @@ def _close(one: set[str], other: set[str]) -> bool:
 
 
 def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
-    """The coarsest level of each quasi-identifier that was released to the organisation before."""
+    """The coarsest level of each quasi-identifier that was released before; tables have none."""
     pinned: dict[str, int] = {}
     for extract in earlier:
         for name, level in (json.loads(extract.manifest or "{}").get("levels") or {}).items():
@@ -209,10 +207,11 @@ def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
     return pinned
 
 
-def _ledger(session: Session, row: Extract, new: set[str], accepted: bool) -> dict[str, Any]:
+def _ledger(
+    session: Session, row: Extract, earlier: Sequence[Extract], new: set[str], accepted: bool
+) -> dict[str, Any]:
     """Each extract with which it can be compared holds the same people, or differs by K or more on either side; and two
     sets of tables that are of other people lie APART. Raises DifferencingRisk."""
-    earlier = _compared(session, row)
     held = {one.id: _people_of(session, one) for one in earlier}
     if any(one.profile == row.profile != ExtractProfile.aggregate and held[one.id] == new for one in earlier):
         earlier = [one for one in earlier if one.profile == row.profile]  # these people's rows are there already
