@@ -25,9 +25,9 @@ from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
 from app.protocol.vitals import CountedFrom, Vitals, misplaced
 from app.services import consents, rule_queries
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services.participants import Enrolled, Hold, enrolled, recorded_by
 from app.services.rule_queries import Turned
-from app.services.studies import protocol_of, zone_of
+from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
 
 
@@ -107,8 +107,7 @@ def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: H
 
 
 def _day_of(session: Session, person: Enrolled, visit: Visit) -> DosingDay:
-    version = visit.protocol_version_id
-    protocol = person.protocol if version is None else protocol_of(session, version)
+    protocol = recorded_by(session, person, visit.protocol_version_id)
     dosing = protocol.dosing
     plan = dosing.dose(visit.visit_code) if dosing else None
     if dosing is None or plan is None:

@@ -124,6 +124,11 @@ def protocol_version(session: Session, site_id: int, asked: str | None) -> Row[A
     return version
 
 
+def recorded_by(session: Session, person: Enrolled, version: int | None) -> Protocol:
+    """The version by which a visit was recorded, whatever the participant goes by now."""
+    return person.protocol if version is None else protocol_of(session, version)
+
+
 def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
     known = {arm.code for arm in protocol.arms} | {None}
     return [

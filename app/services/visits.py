@@ -32,9 +32,8 @@ from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import consents, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services.participants import Enrolled, Hold, enrolled, recorded_by
 from app.services.standing import Asked, Standing, require_in_study, standing
-from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import checked, sent_fields
@@ -58,16 +57,16 @@ def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> 
     asked = [Asked(body.participant, body.visit_code, body.occurrence) for body in bodies]
     for_change = any(body.therapy for body in bodies)
     people = standing(session, actor, {body.participant for body in bodies}, asked, for_change=for_change)
-    carrying = [people[body.participant] for body in bodies if body.participant in people and _carries(people, body)]
+    recorded = ((people[body.participant], body) for body in bodies if body.participant in people)
+    carrying = {(person.site_id, person.pid) for person, body in recorded if _carries(person, body)}
     if len(carrying) > 1:  # in one order, as two uploads may have them in different ones
-        visit_findings.hold(session, {(one.site_id, one.pid) for one in carrying})
+        visit_findings.hold(session, carrying)
     return people
 
 
-def _carries(people: Mapping[str, Standing], body: VisitCreate) -> bool:
+def _carries(person: Standing, body: VisitCreate) -> bool:
     """Whether other visits hang on the day of this one."""
-    held = body.occurred_on is not None and body.occurrence == 1
-    return held and people[body.participant].protocol.carries(body.visit_code)
+    return body.occurred_on is not None and body.occurrence == 1 and person.protocol.carries(body.visit_code)
 
 
 def record_visit(
@@ -115,7 +114,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     writes.remember(actor.account_id, person.site_id, *events)
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
     person.new.append(row)
-    if _carries({body.participant: person}, body):
+    if _carries(person, body):
         judged = visit_findings.judged_again(session, person.site_id, person.pid, body.visit_code, person.new)
         rule_queries.settled(session, writes, person.site_id, *judged.turned)
         writes.remember(actor.account_id, person.site_id, *judged.events)
@@ -125,11 +124,6 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
 
 
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
-
-
-def _protocol_of(session: Session, row: Visit, person: Enrolled) -> Protocol:
-    """The version by which a visit was recorded, whatever the participant goes by now."""
-    return person.protocol if row.protocol_version_id is None else protocol_of(session, row.protocol_version_id)
 
 
 def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
@@ -188,7 +182,7 @@ def amend_visit(
     dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     if differing & {"occurred_on", "therapy"}:
         require_in_study(person.row, consents.agreed(session, person), dates.occurred_on)
-    protocol = _protocol_of(session, row, person)
+    protocol = recorded_by(session, person, row.protocol_version_id)
     definition = planned_visit(protocol, row.visit_code, row.occurrence)
     held = _held(session, person, definition)
     window = window_of(definition, held, row.occurrence)
@@ -206,11 +200,11 @@ def amend_visit(
     dosing_day.require_visit_fits(session, row)
     after = {**audit.snapshot(row), **therapy.remembered(has)}
     event = audit.changed("visit:amended", row, row.id, row.version, before, after, body.reason)
-    carries = any(one.carries(row.visit_code) for one in (protocol, person.protocol))
+    by = (protocol, person.protocol) if "occurred_on" in differing else ()
     judged = visit_findings.NOTHING
-    if carries and "occurred_on" in differing:
+    if any(one.carries(row.visit_code) for one in by):
         judged = visit_findings.judged_again(session, row.site_id, row.pid, row.visit_code)
-    prepares = "occurred_on" in differing and any(one.prepares(row.visit_code) for one in (protocol, person.protocol))
+    prepares = any(one.prepares(row.visit_code) for one in by)
     flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
     audit.append(session, str(actor.account_id), row.site_id, [event, *judged.events, *flagged])
@@ -221,7 +215,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
     person = enrolled(session, actor, row.pid)
-    definition = planned_visit(_protocol_of(session, row, person), row.visit_code, row.occurrence)
+    definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code, row.occurrence)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
     has = therapy.of(session, row)
     return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
