@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +31,8 @@ from app.web.merging import checked, sent_fields
 PLANNED_DOSE = "PLANNED-DOSE"
 """Name of the rule that has no code of its own: what was planned is given."""
 
-WITHOUT_CONSENT, OFF_COURSE, OUT_OF_ORDER = "dose_without_consent", "dose_off_course", "vital_out_of_order"
+OFF_PLAN, OFF_COURSE, WITHOUT_CONSENT = "dose_off_plan", "dose_off_course", "dose_without_consent"
+OUT_OF_ORDER = "vital_out_of_order"
 
 
 class DoseAlreadyRecorded(Conflict):
@@ -75,7 +76,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     _require_allowed(breaches)
     unasked = _without_consent(session, day, dose)
     _require_explained(dose, [*breaches, *off_course, *unasked])
-    dose.findings = _findings(breaches, off_course, [_no_consent(one) for one in unasked])
+    dose.findings = _findings(breaches, off_course, _remarks(WITHOUT_CONSENT, unasked))
     events = [audit.created("dose:recorded", dose, dose.id, reason=body.reason), *flagged_again(session, day, row)]
     dosing_day.touch(session, row)
     audit.append(session, str(actor.account_id), row.site_id, events)
@@ -119,11 +120,12 @@ def _require_allowed(breaches: Sequence[Breach]) -> None:
 
 def _off_course(session: Session, day: DosingDay, row: DosingSession, dose: Dose) -> list[Breach]:
     """Conditions to start that a correction may have undone since: the distance to other doses, the visits before."""
-    if dose.given_at is None or dose.kind != DoseKind.initial:
+    on = _given_on(day, dose)
+    if on is None or dose.kind != DoseKind.initial:
         return []
     facts = SessionFacts(
         visit=day.visit.visit_code,
-        on=local_day(dose.given_at, day.zone),
+        on=on,
         earlier_doses=dosing_day.other_doses(session, day, row),
         held=dosing_day.held_visits(session, day.person),
     )
@@ -133,9 +135,9 @@ def _off_course(session: Session, day: DosingDay, row: DosingSession, dose: Dose
 def _without_consent(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
     """A dose that was given is kept, whatever was taken back before. It is asked when the dose is told: what is taken
     back later that day says nothing of it."""
-    if dose.given_at is None:
+    on = _given_on(day, dose)
+    if on is None:
         return []
-    on = local_day(dose.given_at, day.zone)
     current, scopes = dosing_day.consent_in_force(session, day.person, on)
     facts = SessionFacts(visit=day.visit.visit_code, on=on, consent_current=current, consent_scopes=scopes)
     return _flags(day.unmet(ConsentInForce, facts))
@@ -145,8 +147,9 @@ def _flags(breaches: Sequence[Breach]) -> list[Breach]:
     return [one._replace(level="flag") for one in breaches]
 
 
-def _no_consent(one: Breach) -> Finding:
-    return Finding(code=WITHOUT_CONSENT, field="/given_at", message=f"{one.rule}: {one.message}")
+def _given_on(day: DosingDay, dose: Dose) -> date | None:
+    """The site's calendar day on which it was given, if it was."""
+    return None if dose.given_at is None else local_day(dose.given_at, day.zone)
 
 
 def _kept(dose: Dose) -> list[Finding]:
@@ -164,13 +167,13 @@ def _require_explained(dose: Dose, breaches: Sequence[Breach]) -> None:
         raise DoseOffPlan(*(Fault("/deviation_reason", one.rule, one.message) for one in breaches))
 
 
-def _findings(breaches: Sequence[Breach], off_course: Sequence[Breach], others: Sequence[Finding]) -> str:
-    remarks = [
-        Finding(code=code, field=field, message=f"{one.rule}: {one.message}")
-        for code, field, those in (("dose_off_plan", "/given_mg", breaches), (OFF_COURSE, "/given_at", off_course))
-        for one in those
-    ]
-    return findings_text([*remarks, *others])
+def _findings(breaches: Sequence[Breach], off_course: Sequence[Breach], consent: Sequence[Finding]) -> str:
+    return findings_text([*_remarks(OFF_PLAN, breaches), *_remarks(OFF_COURSE, off_course), *consent])
+
+
+def _remarks(code: str, breaches: Sequence[Breach]) -> list[Finding]:
+    field = "/given_mg" if code == OFF_PLAN else "/given_at"
+    return [Finding(code=code, field=field, message=f"{one.rule}: {one.message}") for one in breaches]
 
 
 def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[audit.Event]:
@@ -235,11 +238,11 @@ def amend_dose(
         return detail_of(session, day, row)
     fields: dict[str, Any] = {name: getattr(dose, name) for name in DoseFields.model_fields}
     merged, before = checked(DoseFields, {**fields, **changes}), audit.snapshot(dose)
-    was = None if dose.given_at is None else local_day(dose.given_at, day.zone)
+    was = _given_on(day, dose)
     day.require_moment("/given_at", merged.given_at, row)
     for name, value in merged.model_dump().items():
         setattr(dose, name, value)
-    on = None if dose.given_at is None else local_day(dose.given_at, day.zone)
+    on = _given_on(day, dose)
     signals = _signals(session, row) if was is None else ()
     breaches = _breaches(day, dose, doses, readings_of(session, row), signals)
     off_course = _off_course(session, day, row, dose)
@@ -247,8 +250,8 @@ def amend_dose(
         _require_allowed(breaches)  # as if it was recorded now
     unasked = _without_consent(session, day, dose) if on != was else []
     _require_explained(dose, [*breaches, *off_course, *unasked])
-    asked_before = _kept(dose) if on == was else [_no_consent(one) for one in unasked]
-    dose.findings = _findings(breaches, off_course, asked_before)
+    consent = _kept(dose) if on == was else _remarks(WITHOUT_CONSENT, unasked)
+    dose.findings = _findings(breaches, off_course, consent)
     dose.version, dose.updated_at = dose.version + 1, now()
     session.flush()
     events = [audit.changed("dose:amended", dose, dose.id, dose.version, before, audit.snapshot(dose), body.reason)]
