@@ -134,14 +134,13 @@ def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
 def _reading() -> Iterator[Session]:
     """Every chain, also as the server's role, to which only the chains of named sites exist."""
     from app.database import Database, within
-    from app.models.audit import REGISTRY_CHAIN
-    from app.services.outbox import every_site
+    from app.services.outbox import every_chain
     from app.settings import Settings
 
     with Database(Settings()) as database, database.read() as session:
         if not database.is_sqlite:  # one state of heads and entries, while others go on writing
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        with within(session, [REGISTRY_CHAIN, *every_site(session)]):
+        with within(session, every_chain(session)):
             yield session
 
 

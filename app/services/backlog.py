@@ -10,14 +10,14 @@ from sqlmodel import Session, col
 
 from app import audit
 from app.database import Database, within
-from app.models.audit import REGISTRY_CHAIN, AuditChain, AuditEntry
+from app.models.audit import AuditChain, AuditEntry
 from app.models.base import now, table_of
 from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
 from app.models.notification import Delivery, DeliveryState
 from app.models.sync import SyncOperation, SyncState
 from app.services import backups
-from app.services.outbox import every_site
+from app.services.outbox import every_chain
 from app.settings import Settings
 
 PATIENCE = timedelta(hours=1)
@@ -37,7 +37,7 @@ Fault = str | None
 
 def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Fault]]:
     """Each thing that is looked at, with what is wrong and what to do, or None."""
-    with database.read() as session, within(session, [REGISTRY_CHAIN, *every_site(session)]):
+    with database.read() as session, within(session, every_chain(session)):
         yield "chains", _chains(session, every_entry)
         yield "messages", _messages(session)
         yield "extracts", _extracts(session)

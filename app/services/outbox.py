@@ -12,6 +12,7 @@ from sqlmodel import Session, col, or_, select
 
 from app.database import within
 from app.models.adverse_event import AdverseEvent
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import from_json, new_row, now, table_of
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
 from app.models.safety_report import SaeReport
@@ -126,6 +127,11 @@ def _deliveries(notified: UUID, subscriptions: Sequence[UUID]) -> list[dict[str,
 def every_site(session: Session) -> list[int]:
     """For `within`: the worker has no actor, and what it sends says nothing about a row."""
     return [site_id for site_id in session.exec(select(Site.id)) if site_id is not None]
+
+
+def every_chain(session: Session) -> list[int]:
+    """The same for whoever reads the trail: the registry's own chain belongs to no site."""
+    return [REGISTRY_CHAIN, *every_site(session)]
 
 
 def tell_overdue(session: Session, at: datetime) -> int:
