@@ -7,11 +7,16 @@ from tests.test_sync import act, six, sync
 from tests.world import Caller, World
 
 
+@pytest.fixture
+def staff(world: World) -> Caller:
+    """An app with an account of its own: what others left waiting does not count."""
+    return Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
+
+
 def test_of_more_acts_than_may_wait_the_last_is_refused_and_goes_through_once_there_is_room(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.services.sync.MOST_WAITING", 2)
-    staff = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
     person, visit, outcome, event, *_ = six(world)
     told = sync(staff, visit, outcome, event)
     assert {told[one["id"]]["problem"] for one in (visit, outcome)} == {None}
@@ -27,10 +32,9 @@ def test_of_more_acts_than_may_wait_the_last_is_refused_and_goes_through_once_th
 
 
 def test_an_act_that_was_refused_is_not_brought_back_to_wait_where_none_more_may(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.services.sync.MOST_WAITING", 1)
-    staff = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
     _, visit, _, event, *_ = six(world)
     sync(staff, visit, event)
     again = staff.post(f"/v1/sync/{event['id']}/resolution", {"decision": "send", "reason": "once more"})
@@ -39,10 +43,9 @@ def test_an_act_that_was_refused_is_not_brought_back_to_wait_where_none_more_may
 
 
 def test_an_act_that_is_refused_lets_no_others_wait_beyond_the_limit(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.services.sync.MOST_WAITING", 1)
-    staff = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"))))
     taken = world.visit(world.enrolled())
     assert staff.post("/v1/visits", taken).status_code == 201
     _, visit, outcome, *_ = six(world)
