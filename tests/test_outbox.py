@@ -124,6 +124,22 @@ def test_an_event_that_is_not_due_yet_is_told_when_its_time_has_passed(world: Wo
     assert len(told(world, everything)) == 1
 
 
+def test_a_clock_that_starts_after_the_first_report_is_told_when_it_has_run_out(world: World, office: Office) -> None:
+    everything = a_subscription(world, event_types=["adverse_event.overdue"])
+    event = world.event(world.enrolled(), **{**SERIOUS, "aware_at": now().isoformat().replace("+00:00", "Z")})
+    made = world.staff_a.post("/v1/adverse-events", event)
+    assert world.staff_a.post(f"{made.headers['Location']}/reports", {"kind": "initial"}).status_code == 201
+    office.clock.ahead += timedelta(hours=25)
+    office.courier().look_for_overdue()
+    assert told(world, everything) == []  # it was reported in time
+    fatal = {"criteria": {"death": True}, "outcome": "fatal", "end": event["onset"], "reason": "died in hospital"}
+    assert world.staff_a.patch(made.headers["Location"], fatal, made.headers["ETag"]).is_success
+    office.clock.ahead += timedelta(hours=25)
+    office.courier().look_for_overdue()
+    office.courier().look_for_overdue()
+    assert told(world, everything) == [("adverse_event.overdue", UUID(made.json()["id"]))]
+
+
 def test_a_webhooks_secret_is_shown_once_and_stored_sealed(world: World) -> None:
     made = a_subscription(world)
     assert made["secret"].startswith("whsec_")

@@ -1,5 +1,7 @@
 """What becomes of the clocks of a serious event as more is known, and as it is corrected."""
 
+import csv
+import io
 from datetime import datetime, timedelta
 
 import pytest
@@ -136,3 +138,23 @@ def test_a_criterion_added_after_the_first_report_is_reported_within_a_day(world
     report(world, event, "follow_up", aware_at=shown(clock.at - timedelta(hours=25)), late_reason="A weekend")
     assert ("FOLLOW-UP", "late") in running(world, event)
     assert urgent(world, "overdue") == []
+
+
+def test_an_event_is_listed_as_overdue_by_any_of_its_clocks(world: World, clock: Clockwork) -> None:
+    def listed(overdue: str, **more: str) -> list[str]:
+        answer = world.monitor.get("/v1/adverse-events", study=world.study, overdue=overdue, **more)
+        if "format" in more:
+            return [row["id"] for row in csv.DictReader(io.StringIO(answer.text))]
+        return [item["id"] for item in answer.json()["items"]]
+
+    event, other = serious(world, clock), serious(world, clock)
+    report(world, event)
+    report(world, other)
+    amend(world, event, criteria={"hospitalisation": True, "life_threatening": True})
+    assert (listed("true"), len(listed("false"))) == ([], 2)
+    clock.later(hours=25)
+    name = event.json()["id"]
+    assert listed("true") == listed("true", format="csv") == urgent(world, "overdue") == [name]
+    assert listed("false") == [other.json()["id"]]
+    report(world, event, "follow_up", aware_at=shown(clock.at - timedelta(hours=25)), late_reason="A weekend")
+    assert (listed("true"), len(listed("false"))) == ([], 2)

@@ -193,7 +193,7 @@ class AdverseEventFilter(Filter):
 
     updated_since: Instant | None = None
     overdue: QueryBool | None = None
-    """Serious, its first report due before now and not sent."""
+    """True: one of its clocks has run out unmet: a report, an answer or what an authority has to hear of."""
 
     unreviewed: QueryBool | None = None
     """True: what you have not reviewed at its present version."""

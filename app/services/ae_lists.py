@@ -7,16 +7,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Date, func, literal, or_, select
 from sqlalchemy.orm import aliased
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from app.access import Actor, Rows, visible
 from app.database import Database
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventFilter, AdverseEventRead, AdverseEventSort
+from app.models.among import among
 from app.models.base import now
 from app.services import adverse_events
 from app.services.csv_lines import blocks, line_of
 from app.services.monitoring import unreviewed_by
+from app.services.sae_clocks import overdue
 
 LONG_AGO = date(1, 1, 1)
 _ONSET = func.coalesce(AdverseEvent.onset_latest, literal(LONG_AGO, Date)).label("onset_order")
@@ -30,11 +32,14 @@ _KEYS: dict[AdverseEventSort, Any] = {
 }
 
 
-def asked(actor: Actor, query: AdverseEventFilter, rows: Rows) -> tuple[Rows, Any, bool]:
+def asked(session: Session, actor: Actor, query: AdverseEventFilter, rows: Rows) -> tuple[Rows, Any, bool]:
     """The statement, the column that it is ordered by, and whether the smallest comes first."""
-    at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
-    key = _KEYS[query.sort]
-    statement = visible(rows.add_columns(key, col(AdverseEvent.id)), actor).where(at, *_conditions(actor, query))
+    sites, key = actor.sites_at(query.study, query.site), _KEYS[query.sort]
+    conditions = [col(AdverseEvent.site_id).in_(sites), *_conditions(actor, query)]
+    if query.overdue is not None:
+        late = among(AdverseEvent.id, "overdue", sorted({one.event_id for one in overdue(session, sites, now())}))
+        conditions.append(late if query.overdue else ~late)
+    statement = visible(rows.add_columns(key, col(AdverseEvent.id)), actor).where(*conditions)
     if query.sort is AdverseEventSort.due:
         statement = statement.where(key.is_not(None))
     return statement, key, query.sort is AdverseEventSort.due
@@ -64,9 +69,6 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
         conditions.append(col(ae.onset_earliest) <= query.onset_to)
     if query.updated_since is not None:
         conditions.append(col(ae.updated_at) >= query.updated_since)
-    if query.overdue is not None:
-        late, sent = col(ae.due_at) < now(), adverse_events.reported_at().element.is_not(None)
-        conditions.append(late & ~sent if query.overdue else or_(col(ae.due_at).is_(None), ~late, sent))
     if query.unreviewed is not None:
         conditions.append(unreviewed_by(actor) if query.unreviewed else ~unreviewed_by(actor))
     if query.possible_duplicate is not None:

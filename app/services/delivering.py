@@ -21,7 +21,7 @@ from app.models.notification import Delivery, DeliveryState, Notification, Subsc
 from app.security.keys import Keyring
 from app.security.sealing import SealBroken, unseal
 from app.services.mail import mail
-from app.services.outbox import every_site, tell_overdue
+from app.services.outbox import every_site, tell_overdue, untold
 from app.services.webhooks import Undelivered, post
 from app.settings import Settings
 
@@ -66,9 +66,13 @@ class Courier:
         self._database, self._keyring, self._settings, self._clock = database, keyring, settings, clock
 
     def look_for_overdue(self) -> int:
-        """Tell of what has become overdue. How many events were found."""
-        with self._database.write() as session:
-            return tell_overdue(session, self._clock())
+        """Tell of the clocks of serious events that have run out. How many were found."""
+        with self._database.read() as session:
+            late = untold(session, self._clock())
+        if late:
+            with self._database.write() as session:
+                tell_overdue(session, late)
+        return len(late)
 
     def deliver(self) -> int:
         """Send what is due, one batch. How many were tried."""

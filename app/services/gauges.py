@@ -10,13 +10,12 @@ from prometheus_client.registry import Collector
 from sqlmodel import Session, col
 
 from app.database import within
-from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.extract import Extract, ExtractStatus
 from app.models.notification import Delivery, DeliveryState
-from app.models.safety_report import SaeReport
 from app.models.sync import SyncOperation, SyncState
 from app.services.outbox import every_site
+from app.services.sae_clocks import overdue
 
 
 class State(Collector):
@@ -32,9 +31,9 @@ class State(Collector):
         yield self._counted("registry_deliveries", "Messages not delivered", col(Delivery.state), open_ones)
         held = [SyncState.waiting, SyncState.refused]
         yield self._counted("registry_sync_operations", "Acts of apps not stored", col(SyncOperation.state), held)
-        overdue = GaugeMetricFamily("registry_serious_events_overdue", "Serious events past their clock, unreported")
-        overdue.add_metric([], self._overdue())
-        yield overdue
+        late = GaugeMetricFamily("registry_serious_events_overdue", "Events with a clock that ran out unmet")
+        late.add_metric([], self._overdue())
+        yield late
 
     def _counted(self, name: str, about: str, column: Any, states: Iterable[str]) -> Metric:
         wanted = [str(state) for state in states]
@@ -46,10 +45,6 @@ class State(Collector):
         return family
 
     def _overdue(self) -> int:
-        sent = sa.select(col(SaeReport.number)).where(
-            col(SaeReport.site_id) == col(AdverseEvent.site_id),
-            col(SaeReport.adverse_event_id) == col(AdverseEvent.id),
-        )
-        late = sa.select(sa.func.count()).where(col(AdverseEvent.due_at) < now(), ~sent.exists())
-        with within(self._session, every_site(self._session)):
-            return int(self._session.execute(late).scalar_one())
+        sites = every_site(self._session)
+        with within(self._session, sites):
+            return len({clock.event_id for clock in overdue(self._session, sites, now())})

@@ -23,7 +23,7 @@ from app.models.participant import Participant
 from app.models.safety_report import AeReview
 from app.models.safety_signal import SafetySignal, SignalState
 from app.protocol.expedited import ClockState
-from app.services.sae_clocks import clocks_of, with_open_clocks
+from app.services.sae_clocks import open_clocks, with_open_clocks
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
 _QUERY, _SIGNAL = table_of(DataQuery), table_of(SafetySignal)
@@ -49,13 +49,9 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
 
 def _open_clocks(session: Session, actor: Actor, sites: Sequence[int], at: datetime) -> list[UrgentClock]:
     """Every clock that nobody has met, by its time."""
-    events = session.execute(with_open_clocks(actor, sites)).all()
-    running = clocks_of(session, events)
     found = [
         UrgentClock(**_about(event, actor), **clock._asdict(), state=clock.state(at))
-        for event in events
-        for clock in running[event.id]
-        if clock.met_at is None
+        for event, clock in open_clocks(session, visible(with_open_clocks(sites), actor))
     ]
     return sorted(found, key=lambda clock: (clock.due_at, clock.adverse_event, clock.code))
 

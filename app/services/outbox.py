@@ -11,12 +11,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, or_, select
 
 from app.database import within
-from app.models.adverse_event import AdverseEvent
+from app.models.among import among
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import from_json, new_row, now, table_of
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
-from app.models.safety_report import SaeReport
 from app.models.study import Site
+from app.services.sae_clocks import OverdueClock, overdue
 from app.writing import Writes, store
 
 _MANY = 500
@@ -134,27 +134,26 @@ def every_chain(session: Session) -> list[int]:
     return [REGISTRY_CHAIN, *every_site(session)]
 
 
-def tell_overdue(session: Session, at: datetime) -> int:
-    """Tell of each serious event whose due time has passed without a report, once for each due time. How many."""
-    told = select(Notification.id).where(
-        Notification.site_id == AdverseEvent.site_id,
-        Notification.type == EventType.adverse_event_overdue,
-        Notification.subject_id == AdverseEvent.id,
-        Notification.due_at == AdverseEvent.due_at,
-    )
-    sent = select(SaeReport.number).where(
-        SaeReport.site_id == AdverseEvent.site_id, SaeReport.adverse_event_id == AdverseEvent.id
-    )
-    late = (
-        select(AdverseEvent.id, AdverseEvent.site_id, AdverseEvent.due_at, Site.study_id)
-        .join(Site, col(Site.id) == AdverseEvent.site_id)
-        .where(col(AdverseEvent.due_at) < at, ~told.exists(), ~sent.exists())
-        .order_by(col(AdverseEvent.due_at))
-        .limit(_MANY)
-    )
-    with within(session, every_site(session)):
-        rows = session.execute(late).all()
-        for row in rows:
+def untold(session: Session, at: datetime) -> list[OverdueClock]:
+    """Clocks that have run out and that nobody was told of yet, the oldest first."""
+    sites = every_site(session)
+    with within(session, sites):
+        late = overdue(session, sites, at)
+        note = table_of(Notification).c
+        told = select(note.subject_id, note.due_at).where(
+            note.type == EventType.adverse_event_overdue,
+            among(note.subject_id, "events", [one.event_id for one in late]),
+        )
+        known = {(row.subject_id, row.due_at) for row in session.execute(told)}
+    return sorted((one for one in late if one[1:] not in known), key=lambda one: one.due_at)[:_MANY]
+
+
+def tell_overdue(session: Session, late: Sequence[OverdueClock]) -> None:
+    """Tell of each once, whichever worker comes first."""
+    sites = sorted({one.site_id for one in late})
+    with within(session, sites):
+        where = select(Site.id, Site.study_id).where(col(Site.id).in_(sites))
+        studies = {row.id: row.study_id for row in session.execute(where)}
+        for site_id, event_id, due_at in late:
             event, kind = EventType.adverse_event_overdue, SubjectType.adverse_event
-            tell(session, event, row.site_id, row.study_id, kind, row.id, row.due_at)
-    return len(rows)
+            tell(session, event, site_id, studies[site_id], kind, event_id, due_at)

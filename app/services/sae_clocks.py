@@ -4,14 +4,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Row, Table, and_, or_, select
 from sqlmodel import Session, col
 
-from app.access import Actor, Rows, visible
+from app.access import Rows
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.among import among
 from app.models.audit import AuditEntry
@@ -19,22 +19,46 @@ from app.models.base import columns, table_of
 from app.models.participant import Participant
 from app.models.safety_report import AeReview, ReviewKind, SaeReport
 from app.models.study import Site
-from app.protocol.expedited import EventFacts, Report, Review, RunningClock, Said, clocks
+from app.protocol.expedited import ClockState, EventFacts, Report, Review, RunningClock, Said, clocks
 from app.services.ae_reviews import SUSPECTED
 from app.services.studies import protocol_of
 
 _EVENT, _REPORT, _REVIEW = table_of(AdverseEvent), table_of(SaeReport), table_of(AeReview)
 
 
-def with_open_clocks(actor: Actor, site_ids: Sequence[int]) -> Rows:
+class OverdueClock(NamedTuple):
+    """Which event, and since when: two clocks of one event with the same end are one."""
+
+    site_id: int
+    event_id: UUID
+    due_at: datetime
+
+
+def overdue(session: Session, site_ids: Sequence[int], at: datetime) -> set[OverdueClock]:
+    """Every clock at these sites that has run out and that nobody has met."""
+    return {
+        OverdueClock(event.site_id, event.id, clock.due_at)
+        for event, clock in open_clocks(session, with_open_clocks(site_ids))
+        if clock.state(at) is ClockState.overdue
+    }
+
+
+def open_clocks(session: Session, statement: Rows) -> Iterator[tuple[Row[Any], RunningClock]]:
+    """Every clock that nobody has met, with its event, of those that the statement finds."""
+    events = session.execute(statement).all()
+    running = clocks_of(session, events)
+    return ((event, clock) for event in events for clock in running[event.id] if clock.met_at is None)
+
+
+def with_open_clocks(site_ids: Sequence[int]) -> Rows:
     """Events that may have an open clock: serious ones whose present version was not reported, those asked about, those
     that are, or until somebody assesses them may be, unexpected reactions, and those that were corrected since anybody
-    reported or reviewed them. Narrowed to what exists for the actor."""
+    reported or reviewed them."""
     reported_as_it_is = _any(_REPORT, _REPORT.c.event_version >= _EVENT.c.version)
     reviewed_as_it_is = _any(_REVIEW, _REVIEW.c.event_version >= _EVENT.c.version)
     suspected = _EVENT.c.relatedness_drug.in_(SUSPECTED) & _EVENT.c.expected.is_not(True)
     known = _any(_REPORT) | (_EVENT.c.serious & _any(_REVIEW))
-    statement = visible(select(*columns(AdverseEvent)), actor).where(
+    statement = select(*columns(AdverseEvent)).where(
         _EVENT.c.site_id.in_(site_ids),
         or_(
             and_(_EVENT.c.serious, ~reported_as_it_is),
