@@ -214,6 +214,17 @@ def test_a_backup_that_finds_no_room_says_so_and_leaves_nothing(world: World, tm
     assert list((tmp_path / "all").iterdir()) == []
 
 
+def test_a_restore_that_finds_no_room_says_so_and_is_done_once_there_is(
+    world: World, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    with Database(source) as database, Database(empty) as target:
+        whole = backups.make(database, tmp_path / "one", now())
+        if world.on_sqlite:  # PostgreSQL's files are its server's: pg_restore tells of them
+            with room_for(65_536):
+                assert "has room" in refusal(lambda: backups.restore(target, tmp_path / "one"))
+        assert backups.restore(target, tmp_path / "one") == whole
+
+
 @contextmanager
 def room_for(most: int) -> Iterator[None]:
     """No file may grow beyond so many bytes: what a full disk does, without filling one."""

@@ -30,7 +30,7 @@ MANIFEST = "manifest.json"
 _FILES = frozenset({"registry.dump", "registry.db", *(f"registry.db-{beside}" for beside in ("journal", "wal", "shm"))})
 A_DAY = 86_400
 _SEEN_BY_GROUP = 0o750
-_SEE = "See that its disk has room, and that this user may write there."
+_SEE = "See that the disk has room, and that this user may write there."
 _ADDRESS = frozenset(
     {
         *("host", "hostaddr", "port", "user", "dbname", "service", "passfile", "connect_timeout"),
@@ -171,7 +171,10 @@ def restore(database: Database, folder: Path) -> Manifest:
         raise BackupRefused("The database is not empty. A restore never writes over data: give it an empty one.")
     file = folder / manifest.file
     if database.is_sqlite:
-        _copy(f"{file.resolve().as_uri()}?mode=ro&immutable=1", str(database.url.database))
+        try:
+            _copy(f"{file.resolve().as_uri()}?mode=ro&immutable=1", str(database.url.database))
+        except sqlite3.Error:
+            raise BackupRefused(f"Nothing was restored from {folder}. {_SEE}") from None
     else:
         with database.engine.connect() as connection:
             _tool("pg_restore", connection, "--single-transaction", "--no-owner", "--no-privileges", str(file))
