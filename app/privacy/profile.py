@@ -194,7 +194,7 @@ def _declared(name: str, label: str) -> Column:
 PROFILES: Mapping[ExtractProfile, Profile] = {
     ExtractProfile.aggregate: Profile(
         ExtractProfile.aggregate,
-        "2",
+        "3",
         {
             "tables.csv": (
                 _declared("table", "Table"),
@@ -202,7 +202,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
                 _declared("column", "Column of the table; all: its margin"),
                 _declared("statistic", "people, mean or sd"),
                 Column("value", "Figure", "outcome_score.value", "number", Treatment.counted),
-                Column("suppressed", "Hidden because few people", "outcome_score.value", "boolean", Treatment.counted),
+                Column("suppressed", "Hidden: of few people, or rounded to nothing", "outcome_score.value", "boolean", Treatment.counted),
             )
         },
     ),

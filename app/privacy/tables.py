@@ -119,8 +119,11 @@ def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int
     yield Cell(SCORES, visit, instrument, "people", value, value is None)
     mean = total / number if number else 0.0
     spread = sqrt(max(squares - number * mean * mean, 0.0) / (number - 1)) if number > 1 else 0.0
-    for name, figure, to in (("mean", mean, step(reach, number)), ("sd", spread, spread_step(reach, number))):
-        yield Cell(SCORES, visit, instrument, name, _coarse(figure, to) if enough else None, not enough)
+    shown: float | None = _coarse(mean, step(reach, number)) if enough else None
+    yield Cell(SCORES, visit, instrument, "mean", shown, shown is None)
+    # one that is rounded to nothing would read as if all people had one score
+    shown = (_coarse(spread, spread_step(reach, number)) or None) if enough else None
+    yield Cell(SCORES, visit, instrument, "sd", shown, shown is None)
 
 
 def step(reach: float, number: int) -> float:
