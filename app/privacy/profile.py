@@ -183,6 +183,9 @@ _PERSON = (
 )
 
 
+_HIDDEN = "Hidden: of few people, or rounded to nothing"
+
+
 def _person(treatment: Treatment) -> tuple[Column, ...]:
     return tuple(Column(name, label, f"extract_subject.{name}", treatment=treatment) for name, label in _PERSON)
 
@@ -202,7 +205,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
                 _declared("column", "Column of the table; all: its margin"),
                 _declared("statistic", "people, mean or sd"),
                 Column("value", "Figure", "outcome_score.value", "number", Treatment.counted),
-                Column("suppressed", "Hidden: of few people, or rounded to nothing", "outcome_score.value", "boolean", Treatment.counted),
+                Column("suppressed", _HIDDEN, "outcome_score.value", "boolean", Treatment.counted),
             )
         },
     ),
