@@ -246,9 +246,14 @@ def test_a_column_cannot_be_declared_against_its_class(source: str, treatment: T
         Column("x", "X", source, treatment=treatment)
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", " =1", "a\nb", "é"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", " =1", "a\nb", "＝1", "a;=1", "a|=1", 'a"'])  # noqa: RUF001
 def test_no_cell_can_begin_a_formula(text: str) -> None:
     assert cell(text) == "OTHER"
+
+
+@pytest.mark.parametrize("text", ["Økt blodtrykk", "Sjögren's syndrome", "Nausea & vomiting", "Łuszczyca", "Тошнота"])
+def test_terms_of_other_languages_leave_as_they_are(text: str) -> None:
+    assert cell(text) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(30.0, "30"), (12.5, "12.5"), (True, "Y"), (None, ""), (-3, "-3")])

@@ -7,13 +7,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import JSON, cast, func, literal, update
 from sqlmodel import col, select
 
 from app.models.account import Role
 from app.models.extract import ExtractSubject
 from app.models.visit import Visit
 from app.privacy.bundle import UnsafeText, require_no_formula
+from app.privacy.profile import cell
+from app.services.extract_csv import _globbed, _matched
 from tests.bundle_checker import CLASS, Opened, joins, rank_correlation
 from tests.cohorts import alike, fill, mixed, skewed
 from tests.world import Caller, World
@@ -113,6 +115,19 @@ def test_a_code_that_was_changed_in_the_database_leaves_as_no_formula(world: Wor
     assert read["status"] in {"failed", "ready"}
     for file in read["files"]:
         assert b"=1+1" not in world.analyst.get(f"{path}/files/{file['name']}").content
+
+
+def test_both_databases_and_python_let_the_same_text_out(world: World) -> None:
+    texts = [chr(point) + "x" for point in range(1, 0x2100)] + [f"x{chr(point)}x" for point in range(1, 0x2100)]
+    value = literal(json.dumps(texts))
+    if world.on_sqlite:
+        told = func.json_each(value).table_valued("value").c.value
+        safe = select(told).where(_globbed(told))
+    else:
+        told = func.json_array_elements_text(cast(value, JSON)).column_valued("value")
+        safe = select(told).where(_matched(told))
+    with world.registry.database.read() as session:
+        assert session.scalars(safe).all() == [text for text in texts if cell(text) == text]
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ RELEASED_INSTRUMENTS = frozenset(
 not: an answer there can be known of one person (GDPR article 9; design of de-identification). What is not named here
 stays."""
 
-_FIRST, _SAFE = "A-Za-z0-9", "A-Za-z0-9 _./<>+:,()'-"
-SAFE_TEXT = re.compile(f"[{_FIRST}][{_SAFE}]*", re.ASCII)
-"""Text that may stand in a CSV cell: it can never begin a spreadsheet formula."""
+_FIRST = "A-Za-z0-9À-ÖØ-öø-ɏΈ-ϿЀ-ԯḀ-ỿ"  # noqa: RUF001 - Latin, Greek and Cyrillic letters
+_SAFE = f"{_FIRST} _./<>+:,()&%'-"
+SAFE_TEXT = re.compile(f"[{_FIRST}][{_SAFE}]*")
+"""Text that may stand in a CSV cell: it can never begin a spreadsheet formula, also where another separator is taken,
+and where signs of full width count as signs (OWASP, CSV injection)."""
 
 SAFE_PATTERN = rf"\A{SAFE_TEXT.pattern}\Z"
 """The same for PostgreSQL, of the whole text."""
@@ -177,7 +179,7 @@ def _events(code: Treatment, onset: Column, serious: Treatment) -> tuple[Column,
 _PERSON = (
     ("age_group", "Age at consent in years"),
     ("sex", "Sex at birth"),
-    ("race", "Race"),
+    ("race", "Race by CDISC's list; any other is OTHER"),
     ("country", "Country of the site"),
     ("status", "Status in the study"),
 )

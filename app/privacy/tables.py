@@ -12,6 +12,7 @@ from math import fsum, sqrt
 from typing import NamedTuple
 
 from app.privacy.lattice import K
+from app.privacy.profile import SAFE_TEXT
 from app.privacy.risk import SMALL
 
 BASE = 5
@@ -96,9 +97,10 @@ def _tells(cells: Mapping[tuple[str, str], int], rows: Iterable[str], column: st
 
 
 def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
-    """People with an event of each organ class. A class of few is not even named."""
+    """People with an event of each organ class. A class of few is not even named, nor one whose name may not stand in a
+    cell: two of these would be one row."""
     for name, people in sorted(people_of):
-        if people > SMALL:
+        if people > SMALL and SAFE_TEXT.fullmatch(name):
             yield _counted(EVENTS, name, ALL, people)
 
 
