@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from threading import Thread
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from sqlmodel import col, delete, select
+from sqlmodel import col, delete, select, update
 
 from app.models.base import now
-from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile
+from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
+from app.models.outcome import Outcome, OutcomeScore
 from app.privacy import bundle
 from app.services import building, chunks, extract_csv
 from tests.builds import Killed, approved_of_several, built, dies_after, key, lapse, status
@@ -125,6 +127,60 @@ def test_an_extract_that_cannot_be_built_is_given_up_and_nothing_left(
     assert not built(world)
     with world.registry.database.read() as session:
         assert session.exec(select(ExtractChunk).where(ExtractChunk.extract_id == key(waiting))).all() == []
+
+
+def test_what_was_given_up_is_built_once_its_cause_is_gone(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up(world, waiting, monkeypatch)
+    assert key(waiting) in building.queue_again(world.registry.served)
+    while status(world, waiting) == "building":
+        assert built(world)  # those that other tests had given up wait as well
+    assert status(world, waiting) == "ready"
+
+
+def test_a_custodian_takes_back_what_cannot_be_built(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up(world, waiting, monkeypatch)
+    taken = world.custodian.post(f"{waiting}/revocation", {"reason": "asked for anew"})
+    assert (taken.status_code, taken.json()["status"], taken.json()["manifest"]) == (201, "revoked", None)
+
+
+def given_up(world: World, waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        dies_after(patch, 0, ValueError)
+        for _ in range(building.ATTEMPTS):
+            assert built(world)
+    assert status(world, waiting) == "failed"
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("change", ["nothing", "version", "rows"])
+def test_files_that_were_lost_are_written_again_as_they_were_cited_or_not_at_all(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """A step of the schema may delete them; the rows of a later version of the registry may be others."""
+    path = approved_of_several(world)
+    assert built(world)
+    assert built(world)
+    cited = world.analyst.get(path).json()["manifest"]["row_content_sha256"]
+    with world.registry.database.write() as session:
+        for table in (ExtractFile, ExtractChunk):
+            session.execute(delete(table).where(col(table.extract_id) == key(path)))
+        row = session.get_one(Extract, key(path))
+        row.status = ExtractStatus.building
+        session.add(ExtractBuild(extract_id=row.id))
+        if change == "rows":
+            of_study = select(Outcome.id).where(col(Outcome.site_id).in_(world.site_ids.values()))
+            session.execute(update(OutcomeScore).where(col(OutcomeScore.outcome_id).in_(of_study)).values(value=59))
+    if change == "version":
+        monkeypatch.setitem(building.PROFILES, row.profile, replace(building.PROFILES[row.profile], version="999"))
+    assert built(world)
+    read = world.analyst.get(path).json()
+    assert read["status"] == ("ready" if change == "nothing" else "expired")
+    assert read["manifest"]["row_content_sha256"] == cited
+    assert (read["files"] != []) == (change == "nothing")
 
 
 def test_workers_that_stopped_do_not_count_against_an_extract(

@@ -23,21 +23,33 @@ def expire() -> None:
 
 @app.command()
 def build() -> None:
-    """Build what waits, as every server does by itself."""
+    """Build what waits, as every server does by itself, and what was given up once more."""
+    from collections import Counter
+
+    from sqlmodel import col, select
+
     from app import schema
     from app.database import Database
+    from app.models.extract import Extract, ExtractStatus
     from app.security.keys import load_keyring
-    from app.services.building import build_next
+    from app.services.building import build_next, queue_again
     from app.settings import Settings
 
     settings = Settings()
     keyring = load_keyring(settings)
     with Database(settings) as database:
         schema.require_head(database)
-        built = 0
+        waiting = queue_again(database)
         while build_next(database, keyring):
-            built += 1
-    typer.echo(f"{built} extracts built.")
+            pass
+        with database.read() as session:
+            became = Counter(session.exec(select(Extract.status).where(col(Extract.id).in_(waiting))))
+    typer.echo(f"{became[ExtractStatus.ready]} extracts built.")
+    if expired := became[ExtractStatus.expired]:
+        typer.echo(f"{expired} expired: this version writes other rows than those that were cited.")
+    if failed := became[ExtractStatus.failed]:
+        typer.echo(f"{failed} could not be built: the log says why.")
+        raise typer.Exit(1)
 
 
 @app.command()

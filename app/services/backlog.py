@@ -89,7 +89,8 @@ def _extracts(session: Session) -> Fault:
     failed = _count(session, col(Extract.status) == ExtractStatus.failed)
     if waiting:
         return f"{waiting} approved over an hour ago are not built: see that a server runs, and its log"
-    return f"{failed} could not be built: the server's log says why; then registry extracts build" if failed else None
+    again = "registry extracts build tries again, and a custodian can take one back"
+    return f"{failed} could not be built: the log says why; {again}" if failed else None
 
 
 def _sync(session: Session) -> Fault:

@@ -63,6 +63,11 @@ class BuildLost(Exception):
     """The lease ran out and somebody else builds, or the extract was taken back, or the worker is to stop."""
 
 
+class NotAsCited(Exception):
+    """It was released before, and its files are gone; but what this version of the registry writes is not the rows that
+    were cited."""
+
+
 class Claim(NamedTuple):
     """One extract to be built, and the name of this attempt."""
 
@@ -86,20 +91,31 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
     if claim is None:
         return False
     if claim.attempts > MOST_ATTEMPTS:
-        _given_up(database, claim)
+        _ended(database, claim, ExtractStatus.failed)
         return True
     try:
         _build(database, keyring, claim, stopping)
     except BuildLost:
         _released(database, claim, counted=False)
+    except NotAsCited:
+        _ended(database, claim, ExtractStatus.expired)
     except (OperationalError, PoolTimeout, DatabaseUnavailable):
         raise  # the database is away, which is not the extract's fault: the lease runs out, and somebody begins anew
     except Exception as fault:
         log.error("extract.build_failed", extract=str(claim.extract_id), fault=type(fault).__name__)
         _released(database, claim)
         if claim.attempts >= ATTEMPTS:
-            _given_up(database, claim)
+            _ended(database, claim, ExtractStatus.failed)
     return True
+
+
+def queue_again(database: Database) -> list[UUID]:
+    """Queue what was given up once more. Gives every extract that now waits."""
+    with database.write() as session:
+        for row in session.exec(select(Extract).where(Extract.status == ExtractStatus.failed).with_for_update()).all():
+            session.add(ExtractBuild(extract_id=row.id))
+            _moved(session, row, "extract:queued", ExtractStatus.building)
+        return list(session.exec(select(Extract.id).where(Extract.status == ExtractStatus.building)))
 
 
 def _claimed(database: Database, at: datetime) -> Claim | None:
@@ -138,11 +154,17 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     with database.read() as session:
         extract = session.get_one(Extract, claim.extract_id)
         study = session.get_one(Study, extract.study_id)
+    fixed = json.loads(extract.manifest or "{}")
+    cited = fixed.get("row_content_sha256")  # its files were lost, and are to be the same again
+    if cited is not None and _of_another_version(extract, fixed):
+        raise NotAsCited
     with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
         with _moment(database, extract) as tables:
             for file, parts in tables:
                 progress.rows += files.write(file, parts, counted=True).rows or 0
-        files.complete(extract, study.code, json.loads(extract.manifest or "{}"))
+        files.complete(extract, study.code, fixed)
+    if cited not in (None, files.manifest["row_content_sha256"]):
+        raise NotAsCited
     with database.write() as session:
         progress.kept(session)
         files.require_all_there(session)
@@ -228,7 +250,7 @@ def differing(database: Database, extract: Extract) -> str | None:
     manifest = json.loads(extract.manifest or "{}")
     if "row_content_sha256" not in manifest or extract.heads is None:
         return None
-    if manifest["schema"] != SCHEMA or manifest["profile_version"] != PROFILES[extract.profile].version:
+    if _of_another_version(extract, manifest):
         return "cannot be compared: it was written by another version of the registry"
     digests = {}
     with _moment(database, extract) as tables:
@@ -240,23 +262,31 @@ def differing(database: Database, extract: Extract) -> str | None:
     return SAME if content_digest(digests) == manifest["row_content_sha256"] else OTHER
 
 
+def _of_another_version(extract: Extract, manifest: Mapping[str, Any]) -> bool:
+    return (manifest.get("schema"), manifest.get("profile_version")) != (SCHEMA, PROFILES[extract.profile].version)
+
+
 def _finish(session: Session, extract_id: UUID, files: list[dict[str, Any]], manifest: Mapping[str, Any]) -> None:
     row = session.exec(select(Extract).where(Extract.id == extract_id).with_for_update(key_share=True)).one()
     if row.status != ExtractStatus.building:
         raise BuildLost
     session.execute(sa.insert(table_of(ExtractFile)), files)
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == extract_id))
-    before = audit.snapshot(row)
-    row.status, row.manifest = ExtractStatus.ready, canonical_json(manifest)
-    row.version, row.updated_at = row.version + 1, now()
-    session.flush()
-    event = audit.changed("extract:built", row, row.id, row.version, before, audit.snapshot(row), None)
-    audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
+    _moved(session, row, "extract:built", ExtractStatus.ready, canonical_json(manifest))
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
 
 
-def _given_up(database: Database, claim: Claim) -> None:
+def _moved(session: Session, row: Extract, action: str, status: ExtractStatus, manifest: str | None = None) -> None:
+    before = audit.snapshot(row)
+    row.status, row.manifest = status, manifest or row.manifest
+    row.version, row.updated_at = row.version + 1, now()
+    session.flush()
+    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
+    audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
+
+
+def _ended(database: Database, claim: Claim, status: ExtractStatus) -> None:
     with database.write() as session:
         row = session.exec(select(Extract).where(Extract.id == claim.extract_id).with_for_update(key_share=True)).one()
         if row.status == ExtractStatus.building:
-            end(session, row, ExtractStatus.failed, audit.SYSTEM)
+            end(session, row, status, audit.SYSTEM)

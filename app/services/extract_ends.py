@@ -24,7 +24,7 @@ class ExtractRevoked(Gone):
 
 
 class ExtractNotReady(Conflict):
-    """Only an extract whose files are there can be taken back."""
+    """Only an extract whose files are there, or could not be built, can be taken back."""
 
 
 def expiry(row: Extract, days: int) -> None:
@@ -44,7 +44,7 @@ def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> Non
     """Take an extract back. Raises NotFound, ExtractNotReady."""
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    if row.status != ExtractStatus.ready:
+    if row.status not in (ExtractStatus.ready, ExtractStatus.failed):
         raise ExtractNotReady
     end(session, row, ExtractStatus.revoked, str(actor.account_id), reason)
 

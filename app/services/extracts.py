@@ -161,16 +161,13 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], b
     return ExtractRead(
         study=study,
         risk=fixed.get("risk"),
-        manifest=fixed if values["status"] in _FINISHED else None,
+        manifest=fixed if "row_content_sha256" in fixed else None,  # else it is what the approval fixed of it
         files=files,
         formats=from_json(values["formats"]),
         built_rows=built_rows,
         **{name: values[name] for name in _SHOWN},
     )
 
-
-_FINISHED = frozenset({ExtractStatus.ready, ExtractStatus.expired, ExtractStatus.revoked})
-"""Of these, the manifest is whole."""
 
 _SHOWN = (
     *("id", "profile", "purpose", "agreement", "cut", "status", "decision_reason", "expires_at"),
