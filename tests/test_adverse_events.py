@@ -177,6 +177,28 @@ def test_a_correction_derives_seriousness_again(world: World) -> None:
     assert listed(world, serious="true") == ["Headache"]
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"criteria": {"hospitalisation": True}},
+        {"criteria": {"hospitalisation": True, "death": False}},
+        {"codings": [{"system": "own", "term": "Cephalalgia", "level": "pt"}]},
+        {"aware_at": "2025-02-03T10:00:00+01:00"},
+    ],
+    ids=["a criterion", "one more that is not met", "a coding", "the same moment elsewhere"],
+)
+def test_a_correction_that_says_what_is_stored_makes_no_version(world: World, again: dict[str, Any]) -> None:
+    coding = {"system": "own", "term": "Cephalalgia", "level": "pt"}
+    known = {"criteria": {"hospitalisation": True}, "codings": [coding], "aware_at": "2025-02-03T09:00:00Z"}
+    answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), **known))
+    path, seen = answer.headers["Location"], answer.headers["ETag"]
+    same = world.staff_a.patch(path, {**again, "reason": "The form was saved again"}, seen)
+    assert (same.status_code, same.json()) == (200, answer.json())
+    world.staff_a.patch(path, {"severity": "severe", "reason": "The diary says so"}, seen)
+    stale = world.staff_a.patch(path, {**again, "reason": "The form was saved again"}, seen)
+    assert (stale.status_code, stale.json()["differing_fields"]) == (412, [])
+
+
 def test_a_correction_may_clear_a_field_but_not_contradict(world: World) -> None:
     pid = world.enrolled()
     answer = world.staff_a.post("/v1/adverse-events", world.event(pid, outcome="recovered", end="2025-02-05"))

@@ -96,7 +96,7 @@ def amend_adverse_event(
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     current, changes = _fields(row), sent_fields(body)
-    differing = {name for name, value in changes.items() if current.model_dump().get(name) != value}
+    differing = {name for name in changes if getattr(current, name) != getattr(body, name)}
     require_current(keyring, seen, row.id, row.version, differing)
     person: Enrolled = enrolled(session, actor, row.pid)
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
