@@ -29,6 +29,39 @@ def test_a_serious_event_is_due_24_hours_after_the_site_became_aware(world: Worl
     assert running(world, event) == [("SAE-REPORT", "overdue")]
 
 
+@pytest.mark.parametrize(
+    ("ahead", "status"),
+    [({"minutes": 4}, 201), ({"minutes": 6}, 422), ({"hours": 13}, 422)],
+    ids=["a tablet's clock is fast", "too fast", "local time sent as UTC"],
+)
+def test_a_clock_starts_no_further_ahead_than_a_sites_own_clock_is_off(
+    world: World, clock: Clockwork, ahead: dict[str, float], status: int
+) -> None:
+    told = serious(world, clock)
+    at = shown(clock.at + timedelta(**ahead))
+    event = world.event(told.json()["participant"], criteria={"death": True}, aware_at=at)
+    informed = {"kind": "authority_informed", "version": 1, "informed_at": at}
+    answers = [world.staff_a.post("/v1/adverse-events", event), world.monitor.post(f"{path(told)}/reviews", informed)]
+    assert [answer.status_code for answer in answers] == [status] * 2
+    pointers = [fault["pointer"] for answer in answers for fault in answer.json().get("errors", [])]
+    assert pointers == ([] if status == 201 else ["/aware_at", "/informed_at"])
+
+
+def test_an_awareness_stored_by_a_fast_server_can_be_corrected(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    clock.later(hours=-3)
+    amended = amend(world, event, aware_at=shown(clock.at)).json()
+    assert datetime.fromisoformat(amended["due_at"]) == clock.at + timedelta(hours=24)
+
+
+@pytest.mark.parametrize(("onset", "status"), [("2026-03-28", 201), ("2026-03-29", 422)])
+def test_a_day_has_begun_as_soon_as_it_has_at_the_easternmost_site(
+    world: World, clock: Clockwork, onset: str, status: int
+) -> None:
+    event = world.event(world.enrolled(), onset=onset)
+    assert world.staff_a.post("/v1/adverse-events", event).status_code == status
+
+
 def test_an_event_goes_from_due_soon_to_overdue_to_reported_and_leaves_the_summary(
     world: World, clock: Clockwork
 ) -> None:

@@ -57,6 +57,9 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]
 _AHEAD = timedelta(hours=14)
 """The day is at most this much further than in UTC, at the easternmost sites."""
 
+_CLOCK_OFF = timedelta(minutes=5)
+"""A moment carries its offset, so it lies ahead only as far as the clock of a site's device does."""
+
 
 def _clean(text: str) -> str:
     if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in text):
@@ -113,8 +116,8 @@ def _in_utc(value: datetime) -> datetime:
 
 
 def _not_future(value: date | datetime) -> Any:
-    latest = now() + _AHEAD
-    if (value > latest) if isinstance(value, datetime) else (value > latest.date()):
+    at = now()
+    if value > at + _CLOCK_OFF if isinstance(value, datetime) else value > (at + _AHEAD).date():
         raise PydanticCustomError("date_in_future", "Cannot lie in the future")
     return value
 
@@ -210,6 +213,8 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 PastInstant = Annotated[Instant, AfterValidator(_not_future)]
+"""A moment at which something happened: now at the latest, by a clock that may be a little fast."""
+
 PartialDate = Annotated[
     str,
     AfterValidator(_past_partial_date),

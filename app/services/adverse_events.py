@@ -95,14 +95,14 @@ def amend_adverse_event(
     """
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    current, changes = _fields(row), sent_fields(body)
-    differing = {name for name in changes if getattr(current, name) != getattr(body, name)}
+    current, changes = _fields(row), {name: getattr(body, name) for name in sent_fields(body)}
+    differing = {name for name, value in changes.items() if current[name] != value}
     require_current(keyring, seen, row.id, row.version, differing)
     person: Enrolled = enrolled(session, actor, row.pid)
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
     if not differing:
         return _read({**values(row), "reported_at": sent}, person.place)
-    merged = checked(AdverseEventFields, {**current.model_dump(), **changes})
+    merged = checked(AdverseEventFields, {**current, **changes})
     _require_listed(person.protocol, merged)
     require_unlocked(session, row.site_id, row.pid)
     before, was_serious, at = audit.snapshot(row), row.serious, now()
@@ -222,12 +222,13 @@ def findings(event: AdverseEventFields) -> list[Finding]:
     return [finding for applies, finding in doubts if applies]
 
 
-def _fields(row: AdverseEvent) -> AdverseEventFields:
-    return AdverseEventFields(
+def _fields(row: AdverseEvent) -> dict[str, Any]:
+    """As it is stored, and not checked again: a moment may lie ahead of a clock that has been put right."""
+    return {
         **{name: getattr(row, name) for name in _COPIED},
-        codings=[Coding(**coding) for coding in json.loads(row.codings)],
-        criteria=Criteria(**{name: getattr(row, name) for name in CRITERIA}),
-    )
+        "codings": [Coding(**coding) for coding in json.loads(row.codings)],
+        "criteria": Criteria(**{name: getattr(row, name) for name in CRITERIA}),
+    }
 
 
 def rows() -> Rows:
