@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -166,6 +167,19 @@ def test_a_request_for_information_is_open_until_the_next_report(world: World, c
     assert world.staff_a.post(f"{path(event)}/reports", {"kind": "follow_up", **aware}).status_code == 201
     assert running(world, event) == [("SAE-REPORT", "met"), ("INFORMATION", "late")]
     assert urgent(world, "overdue") == []
+
+
+def test_no_site_is_asked_for_information_by_a_time_that_is_over(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    reviews, key = f"{path(event)}/reviews", str(uuid4())
+    asked = {"kind": "information_request", "version": 1, "comment": "Discharge letter", "due_at": shown(clock.at)}
+    first = world.monitor.post(reviews, asked, key)
+    clock.later(seconds=1)
+    refused = world.monitor.post(reviews, asked)
+    assert (first.status_code, refused.status_code, refused.json()["code"]) == (201, 422, "due_in_past")
+    assert refused.json()["errors"][0]["pointer"] == "/due_at"
+    assert world.monitor.post(reviews, asked, key).json() == first.json()
+    assert running(world, event) == [("SAE-REPORT", "running"), ("INFORMATION", "overdue")]
 
 
 @pytest.mark.parametrize(

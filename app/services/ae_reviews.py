@@ -22,19 +22,26 @@ class InformedTooEarly(Invalid):
     """The authority cannot have been informed before the event began."""
 
 
+class DueInPast(Invalid):
+    """Nobody can answer a request for information by a time that is over."""
+
+
 class EventMoved(Conflict):
     """The event has changed since the version that you reviewed; read it again."""
 
 
 def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
-    """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved, InformedTooEarly."""
+    """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved, InformedTooEarly,
+    DueInPast."""
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
     event = found(session.exec(statement.with_for_update()).first())
     if event.version != body.version:
         raise EventMoved
-    began, informed_at = event.onset_earliest, body.informed_at
+    at, began, informed_at = now(), event.onset_earliest, body.informed_at
     if began and informed_at and local_day(informed_at, zone_of(session, event.site_id)) < began:
         raise InformedTooEarly(Fault("/informed_at", "before_onset", "Lies before the onset of the event"))
+    if body.due_at and body.due_at < at:
+        raise DueInPast(Fault("/due_at", "in_past", "Lies in the past"))
     row = AeReview(
         site_id=event.site_id,
         adverse_event_id=event.id,
@@ -42,7 +49,7 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
         event_version=event.version,
         susar=_susar(event, body),
         reviewed_by=actor.account_id,
-        reviewed_at=now(),
+        reviewed_at=at,
         **body.model_dump(exclude={"version"}),
     )
     session.add(row)
