@@ -82,6 +82,23 @@ def test_what_is_unlikely_is_kept_with_a_finding(world: World, change: dict[str,
         assert event[name] == ({**event[name], **value} if isinstance(value, dict) else value)
 
 
+@pytest.mark.parametrize(
+    ("onset", "aware_at", "doubted"),
+    [
+        ("2025-02-03", "2025-02-02T09:59:59Z", True),
+        ("2025-02-03", "2025-02-02T10:00:00Z", False),
+        ("2025-02", "2025-01-31T09:59:59Z", True),
+        ("2025-02", "2025-02-01T00:00:00Z", False),
+    ],
+    ids=["before the day began anywhere", "when it began farthest east", "before the month", "within the month"],
+)
+def test_an_awareness_from_before_the_onset_is_remarked_on(
+    world: World, onset: str, aware_at: str, doubted: bool
+) -> None:
+    event = report(world, onset=onset, aware_at=aware_at, criteria={"hospitalisation": True})
+    assert ("awareness_before_onset" in codes(event)) is doubted
+
+
 @pytest.mark.parametrize("onset", ["2025", "2025-02", "2025-02-03"])
 def test_a_partial_onset_keeps_its_precision(world: World, onset: str) -> None:
     assert report(world, onset=onset)["onset"] == onset

@@ -117,9 +117,14 @@ def _in_utc(value: datetime) -> datetime:
 
 def _not_future(value: date | datetime) -> Any:
     at = now()
-    if value > at + _CLOCK_OFF if isinstance(value, datetime) else value > (at + _AHEAD).date():
+    if value > at + _CLOCK_OFF if isinstance(value, datetime) else value > latest_day(at):
         raise PydanticCustomError("date_in_future", "Cannot lie in the future")
     return value
+
+
+def latest_day(at: datetime) -> date:
+    """The day at a moment in UTC where it is latest: at the easternmost sites."""
+    return (at + _AHEAD).date()
 
 
 def _instant_text(value: Any) -> Any:

@@ -24,7 +24,17 @@ from app.models.adverse_event_shapes import (
     Coding,
     Criteria,
 )
-from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, table_of, values
+from app.models.base import (
+    canonical_json,
+    columns,
+    fields_of,
+    from_json,
+    latest_day,
+    new_row,
+    now,
+    table_of,
+    values,
+)
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.notification import EventType, SubjectType
@@ -216,6 +226,16 @@ def findings(event: AdverseEventFields) -> list[Finding]:
                 code="awareness_missing",
                 field="/aware_at",
                 message="Unknown when the site became aware; the clock runs from the report",
+            ),
+        ),
+        (
+            event.onset is not None
+            and event.aware_at is not None
+            and latest_day(event.aware_at) < span(event.onset).earliest,
+            Finding(
+                code="awareness_before_onset",
+                field="/aware_at",
+                message="Aware before the onset; one of the two is wrong",
             ),
         ),
     ]
