@@ -90,6 +90,14 @@ def test_a_correction_breaks_no_rule_that_the_session_was_made_by(world: World) 
         assert world.staff_a.get(path_of(record)).json() == closed.json(), why
 
 
+def test_the_same_discharge_in_another_order_makes_no_version(world: World) -> None:
+    told = closing()
+    closed = world.staff_a.post(path_of(a_session_to_close(world), "/close"), told)
+    again = {"discharge": told["discharge"][::-1], "reason": "The form was saved again"}
+    answer = world.staff_a.patch(path_of(closed), again, closed.headers["ETag"])
+    assert (answer.status_code, answer.json()) == (200, closed.json())
+
+
 def test_a_dose_or_reading_of_another_session_is_not_there(world: World) -> None:
     mine, other = a_session_to_close(world), a_session_to_close(world)
     for kind, index in (("doses", "doses"), ("vitals", "vitals")):

@@ -148,6 +148,11 @@ def _written(body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend
     return [medication.model_dump(mode="json") for medication in body.medications or []]
 
 
+def _ticked(discharge: Iterable[str]) -> list[str]:
+    """A checklist has no order."""
+    return sorted(set(discharge))
+
+
 def close(
     session: Session, actor: Actor, session_id: UUID, body: DosingSessionClose
 ) -> tuple[DosingSessionDetail, int]:
@@ -182,6 +187,8 @@ def amend(
     before, current, changes = audit.snapshot(row), _fields(row), sent_fields(body)
     if body.medications is not None:
         changes["medications"] = _written(body)
+    if body.discharge is not None:
+        changes["discharge"] = _ticked(body.discharge)
     differing = {name for name, value in changes.items() if current[name] != value}
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
@@ -219,7 +226,7 @@ def _keep(session: Session, day: DosingDay, row: DosingSession, fields: DosingSe
     _require_on_checklist(day, fields.discharge)
     row.started_at, row.ended_at, row.released_at = fields.started_at, fields.ended_at, fields.released_at
     row.staff, row.confirmations = canonical_json(fields.staff), canonical_json(fields.confirmations)
-    row.discharge = canonical_json(sorted(set(fields.discharge)))
+    row.discharge = canonical_json(_ticked(fields.discharge))
     row.medications = canonical_json([one.model_dump(mode="json") for one in fields.medications])
 
 
