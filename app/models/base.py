@@ -57,8 +57,9 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]
 _AHEAD = timedelta(hours=14)
 """The day is at most this much further than in UTC, at the easternmost sites."""
 
-_CLOCK_OFF = timedelta(minutes=5)
-"""A moment carries its offset, so it lies ahead only as far as the clock of a site's device does."""
+_CLOCK_OFF = timedelta(minutes=15)
+"""A moment carries its offset, so it lies ahead only as far as the clock of a site's device does; who sends local time
+as UTC is half an hour ahead or more."""
 
 
 def _clean(text: str) -> str:
