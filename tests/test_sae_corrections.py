@@ -3,12 +3,14 @@
 import csv
 import io
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from httpx2 import Response
 
 from tests.monitor_cases import shown
-from tests.sae_cases import Clockwork, amend, path, report, running, serious, set_clock, urgent
-from tests.world import World
+from tests.sae_cases import NOON, Clockwork, amend, path, report, running, serious, set_clock, urgent
+from tests.world import World, protocol_definition
 
 ASSESSED = {"kind": "assessment", "relatedness_drug": "possible", "relatedness_therapy": "unlikely"}
 
@@ -158,3 +160,111 @@ def test_an_event_is_listed_as_overdue_by_any_of_its_clocks(world: World, clock:
     assert listed("false") == [other.json()["id"]]
     report(world, event, "follow_up", aware_at=shown(clock.at - timedelta(hours=25)), late_reason="A weekend")
     assert (listed("true"), len(listed("false"))) == ([], 2)
+
+
+def times(world: World, event: Response) -> dict[str, tuple[float, float]]:
+    """Start and due time of each clock, in hours since noon of the first day."""
+    return {item["code"]: (hours(item["started_at"]), hours(item["due_at"])) for item in clocks(world, event)}
+
+
+def clocks(world: World, event: Response) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = world.monitor.get(f"{path(event)}/clocks").json()["items"]
+    return items
+
+
+def hours(shown_at: str) -> float:
+    return (datetime.fromisoformat(shown_at) - NOON) / timedelta(hours=1)
+
+
+def test_a_participant_who_goes_on_by_another_protocol_keeps_the_clocks_of_before(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    amend(world, event, criteria={"hospitalisation": True, "life_threatening": True})
+    other = serious(world, clock, participant=event.json()["participant"])
+    before = times(world, event), times(world, other)
+    safety = {**protocol_definition()["safety"], "sae_report_hours": 12}
+    shorter = {**protocol_definition(), "version": "2", "safety": safety, "amendments": []}
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", shorter).status_code == 201
+    moved = {"version": "2", "reason": "amended"}
+    assert world.staff_a.post(f"/v1/participants/{event.json()['participant']}/protocol-version", moved).is_success
+    assert (times(world, event), times(world, other)) == before
+    corrected = amend(world, other, aware_at=shown(clock.at)).json()
+    assert hours(corrected["due_at"]) == 24
+    clock.later(hours=1)
+    amend(world, event, criteria={"hospitalisation": True, "life_threatening": True, "disability": True})
+    codes = [(item["code"], hours(item["due_at"])) for item in clocks(world, event)]
+    assert codes == [("SAE-REPORT", 23), ("FOLLOW-UP", 24), ("FOLLOW-UP", 13)]
+
+
+def test_a_report_of_it_as_not_serious_does_not_meet_the_clock_of_a_serious_event(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    amend(world, event, criteria={})
+    asked = {"kind": "information_request", "version": 2, "comment": "Why?", "due_at": shown(NOON + timedelta(days=9))}
+    assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
+    report(world, event)
+    clock.later(days=5)
+    again = amend(world, event, criteria={"hospitalisation": True}).json()
+    assert again["due_at"] == event.json()["due_at"]
+    assert running(world, event) == [("SAE-REPORT", "overdue"), ("INFORMATION", "met")]
+    assert urgent(world, "overdue") == [event.json()["id"]]
+    body = {"kind": "follow_up", "aware_at": shown(clock.at)}
+    refused = world.staff_a.post(f"{path(event)}/reports", body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "late_reason_missing")
+    assert report(world, event, late_reason="Held for harmless", **body)["due_at"] == again["due_at"]
+    assert ("SAE-REPORT", "late") in running(world, event)
+
+
+def test_an_event_whose_awareness_is_unknown_is_due_from_when_it_was_called_serious(
+    world: World, clock: Clockwork
+) -> None:
+    one, other = serious(world, clock, criteria={}), serious(world, clock, criteria={})
+    clock.later(days=30)
+    in_one = amend(world, one, criteria={"hospitalisation": True}, aware_at=None).json()
+    assert datetime.fromisoformat(in_one["due_at"]) == clock.at + timedelta(hours=24)
+    amend(world, other, criteria={"hospitalisation": True})
+    called = clock.at
+    clock.later(hours=1)
+    cleared = amend(world, other, aware_at=None).json()
+    assert datetime.fromisoformat(cleared["due_at"]) == called + timedelta(hours=24)
+    assert running(world, other) == [("SAE-REPORT", "running")]
+
+
+def test_a_site_that_knew_earlier_than_it_said_reported_late(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    clock.later(hours=1)
+    assert report(world, event)["late"] is False
+    corrected = amend(world, event, aware_at=shown(NOON - timedelta(days=4))).json()
+    assert hours(corrected["due_at"]) == -72
+    assert times(world, event) == {"SAE-REPORT": (-96, -72)}
+    assert running(world, event) == [("SAE-REPORT", "late")]
+    mended = amend(world, event, aware_at=shown(NOON)).json()
+    assert hours(mended["due_at"]) == 23
+    assert running(world, event) == [("SAE-REPORT", "met")]
+
+
+def test_when_an_added_criterion_was_known_can_be_corrected_until_it_is_told(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    further = {"criteria": {"hospitalisation": True, "life_threatening": True}}
+    amend(world, event, **further, aware_at=shown(NOON - timedelta(days=28)))
+    assert ("FOLLOW-UP", "overdue") in running(world, event)
+    amend(world, event, aware_at=shown(NOON))
+    assert times(world, event) == {"SAE-REPORT": (-1, 23), "FOLLOW-UP": (0, 24)}
+    clock.later(hours=25)
+    report(world, event, "follow_up", aware_at=shown(clock.at))
+    amend(world, event, aware_at=shown(clock.at))
+    assert running(world, event) == [("SAE-REPORT", "met"), ("FOLLOW-UP", "late")]
+
+
+def test_a_further_criterion_gains_no_time_for_an_event_that_nobody_has_reported(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    clock.later(hours=25)
+    further = {"criteria": {"hospitalisation": True, "life_threatening": True}, "aware_at": shown(clock.at)}
+    assert amend(world, event, **further).json()["due_at"] == event.json()["due_at"]
+    assert urgent(world, "overdue") == [event.json()["id"]]

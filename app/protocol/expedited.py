@@ -1,10 +1,11 @@
 """The clocks of one serious adverse event: what is due to whom, by when, and when it was met.
 
-They follow from what was recorded and when, so that no correction makes a clock unsaid: a site's clock from what its
-versions said, the sponsor's from what its monitors could know, by a report or a review.
+They follow from what was recorded and when, so that no correction makes a clock unsaid. A site's runs from when it
+became aware of what a version added, as it says until a report tells it, and is met by the first report that does; the
+sponsor's runs from what its monitors could know, by a report or a review.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -55,6 +56,11 @@ class Said(NamedTuple):
     """The site holds a causal relationship with the drug to be at least possible."""
 
     expected: bool | None
+    due_at: datetime | None
+    """Of the first report, as it was stored with this version; None: it was not serious."""
+
+    within: timedelta
+    """How soon a site reports, by the protocol that the participant went by then."""
 
     @property
     def critical(self) -> bool:
@@ -62,12 +68,15 @@ class Said(NamedTuple):
         return not self.criteria.isdisjoint(_FATAL_OR_LIFE_THREATENING)
 
 
+_NOTHING = Said(0, datetime.min, None, frozenset(), False, None, None, timedelta())
+"""Before the first version."""
+
+
 class Report(NamedTuple):
     """The site told the sponsor of a version."""
 
     version: int
     at: datetime
-    due_at: datetime
 
 
 class Review(NamedTuple):
@@ -89,14 +98,8 @@ class Review(NamedTuple):
 class EventFacts(NamedTuple):
     """What the clocks of an event hang on, each oldest first."""
 
-    due_at: datetime | None
-    """Of the first report; None for an event that is not serious (any more)."""
-
-    within: timedelta
-    """How soon a site reports, by the protocol."""
-
     said: tuple[Said, ...]
-    """Its versions; none may be left out once somebody has reported or reviewed one."""
+    """Its versions."""
 
     reports: tuple[Report, ...] = ()
     reviews: tuple[Review, ...] = ()
@@ -104,13 +107,15 @@ class EventFacts(NamedTuple):
     def as_of(self, version: int) -> Said:
         return next((one for one in reversed(self.said) if one.version <= version), self.said[0])
 
+    @property
+    def first(self) -> Report | None:
+        """The first report of it as a serious event: a monitor may have asked about it while it was none."""
+        return next((one for one in self.reports if self.as_of(one.version).criteria), None)
+
 
 def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
     """Every clock of the event."""
-    first = facts.reports[0] if facts.reports else None
-    due_at = first.due_at if first else facts.due_at
-    if due_at is not None and (first is None or facts.as_of(first.version).criteria):
-        yield RunningClock(FIRST_REPORT, due_at - facts.within, due_at, first.at if first else None)
+    yield from _first_report(facts)
     yield from _follow_ups(facts)
     for review in facts.reviews:
         if review.answer_until is not None:
@@ -119,15 +124,70 @@ def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Ite
     yield from _to_the_authority(facts, expedited, zone)
 
 
+def first_due(facts: EventFacts) -> datetime | None:
+    """When the first report is due, to be stored with the last version: as before, unless the site became aware at
+    another time. None: the event is not serious."""
+    if not facts.said[-1].criteria:
+        return None
+    stored = [one for one in facts.said if one.due_at is not None]
+    earlier = facts.said[: facts.said.index(stored[-1]) + 1] if stored else ()
+    due_at = _worked_out(facts)
+    return stored[-1].due_at if stored and _worked_out(facts._replace(said=earlier)) == due_at else due_at
+
+
+def _worked_out(facts: EventFacts) -> datetime:
+    return min(at + facts.as_of(version).within for version, at in _aware(facts, facts.first).items())
+
+
+def _first_report(facts: EventFacts) -> Iterator[RunningClock]:
+    """What the first report tells is due together, by the earliest (Regulation (EU) 536/2014, article 41(2)). Later
+    corrections only bring it forward."""
+    first, stored = facts.first, [one.due_at for one in facts.said if one.due_at is not None]
+    told = facts.as_of(first.version) if first else facts.said[-1]
+    if told.criteria and stored:
+        due_at = min(told.due_at or stored[-1], stored[-1])
+        yield RunningClock(FIRST_REPORT, min(_aware(facts, first).values()), due_at, first.at if first else None)
+
+
 def _follow_ups(facts: EventFacts) -> Iterator[RunningClock]:
-    """A criterion that was added after the first report, and that still holds, is reported within the same time: the
-    sponsor's own clock hangs on it (Regulation (EU) 536/2014, articles 41(2) and 42(2)(c))."""
+    """A criterion that was added after the first report, and that was told or still holds, is reported within the same
+    time: the sponsor's own clock hangs on it (Regulation (EU) 536/2014, articles 41(2) and 42(2)(c))."""
     for before, said in pairwise(facts.said):
         added = said.criteria - before.criteria
-        if facts.reports and said.version > facts.reports[0].version and added & facts.said[-1].criteria:
-            told = said.aware_at if said.aware_at is not None and said.aware_at != before.aware_at else said.at
-            met_at = next((report.at for report in facts.reports if report.version >= said.version), None)
-            yield RunningClock(FOLLOW_UP, told, told + facts.within, met_at)
+        if added and facts.first and said.version > facts.first.version:
+            later = (report for report in facts.reports if report.version >= said.version)
+            met = next((report for report in later if added & facts.as_of(report.version).criteria), None)
+            if met or added & facts.said[-1].criteria:
+                started = _aware(facts, met)[said.version]
+                yield RunningClock(FOLLOW_UP, started, started + said.within, met.at if met else None)
+
+
+def _aware(facts: EventFacts, met: Report | None) -> dict[int, datetime]:
+    """When the site became aware of what each version added, up to the one that a report told. Until then that can be
+    corrected; afterwards it only becomes earlier, so that what was late stays late."""
+    now = _as_corrected(facts.said)
+    if met is None:
+        return now
+    then = _as_corrected([one for one in facts.said if one.version <= met.version])
+    return {version: min(at, now[version]) for version, at in then.items()}
+
+
+def _as_corrected(said: Sequence[Said]) -> dict[int, datetime]:
+    """The same, by the last of these versions: `aware_at`, else when the criterion was stored. An `aware_at` that comes
+    with a further criterion of a serious event speaks of that one, and of none before it; any later one speaks of all
+    since the last such."""
+    added: list[Said] = []
+    aware: list[datetime] = []
+    since = 0
+    for before, one in pairwise((_NOTHING, *said)):
+        named = one.aware_at != before.aware_at
+        if one.criteria - before.criteria:
+            since = len(added) if named and before.criteria else since
+            added.append(one)
+            aware.append(one.at)
+        if named:
+            aware[since:] = [one.aware_at or each.at for each in added[since:]]
+    return {one.version: at for one, at in zip(added, aware, strict=True)}
 
 
 def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:

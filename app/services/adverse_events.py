@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -44,9 +44,9 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
-from app.services.history import history_of
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
+from app.services.sae_clocks import corrected_due_at
 from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -98,8 +98,7 @@ def _decided(
 def amend_adverse_event(
     session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: AdverseEventAmend
 ) -> AdverseEventRead:
-    """Correct an event. One that becomes serious starts its clock now, or when `aware_at` of this correction says; one
-    that was serious before takes up the clock that it had.
+    """Correct an event, and when its first report is due.
 
     Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown.
     """
@@ -119,14 +118,10 @@ def amend_adverse_event(
     met = {name for name in CRITERIA if getattr(row, name)}
     for name, value in _columns(merged).items():
         setattr(row, name, value)
-    if not row.serious:
-        row.due_at = None
-    elif "aware_at" in differing:
-        row.due_at = (merged.aware_at or row.created_at) + sae_clock(person.protocol)
-    elif not was_serious:
-        row.due_at = _due_before(session, row, sae_clock(person.protocol)) or at + sae_clock(person.protocol)
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
+    if differing & {"criteria", "aware_at"}:
+        row.due_at = corrected_due_at(session, row)
     session.flush()
     if any(getattr(row, name) for name in set(CRITERIA) - met):
         tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
@@ -135,19 +130,6 @@ def amend_adverse_event(
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, str(actor.account_id), row.site_id, [event])
     return _read({**values(row), "reported_at": sent}, person.place)
-
-
-def _due_before(session: Session, row: AdverseEvent, clock: timedelta) -> datetime | None:
-    """The clock that an event had when it was called serious before, or by when the site became aware, if that was
-    corrected since. To call it off and on again gains no time."""
-    if row.downgraded_at is None:
-        return None
-    for one in reversed(history_of(session, row.site_id, "adverse_event", row.id)):
-        if one.field == "aware_at" and row.aware_at is not None:
-            return row.aware_at + clock
-        if one.field == "due_at" and one.new is None:
-            return datetime.fromisoformat(str(one.old))
-    return None
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
@@ -225,7 +207,7 @@ def findings(event: AdverseEventFields) -> list[Finding]:
             Finding(
                 code="awareness_missing",
                 field="/aware_at",
-                message="Unknown when the site became aware; the clock runs from the report",
+                message="Unknown when the site became aware; the clock runs from when it was called serious",
             ),
         ),
         (

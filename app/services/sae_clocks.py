@@ -19,7 +19,8 @@ from app.models.base import columns, table_of
 from app.models.participant import Participant
 from app.models.safety_report import AeReview, ReviewKind, SaeReport
 from app.models.study import Site
-from app.protocol.expedited import ClockState, EventFacts, Report, Review, RunningClock, Said, clocks
+from app.protocol.definition import Safety
+from app.protocol.expedited import ClockState, EventFacts, Report, Review, RunningClock, Said, clocks, first_due
 from app.services.ae_reviews import SUSPECTED
 from app.services.studies import protocol_of
 
@@ -78,24 +79,42 @@ def _any(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[RunningClock]]:
-    """The clocks of some events, in five queries however many they are. Of an event that nobody has reported or
-    reviewed yet, only the first report's runs, and what its versions said is not read."""
-    reports = _by_event(session, _REPORT, events)
-    reviews = _by_event(session, _REVIEW, events)
-    said = _said(session, [event for event in events if event.id in reports or event.id in reviews])
-    zones = _zones(session, {event.site_id for event in events})
+    """The clocks of some events, in five queries however many they are."""
+    known, zones = _facts(session, events), _zones(session, {event.site_id for event in events})
+    return {
+        event.id: list(clocks(known[event.id].facts, known[event.id].safety.clocks, zones[event.site_id]))
+        for event in events
+    }
+
+
+def corrected_due_at(session: Session, event: AdverseEvent) -> datetime | None:
+    """When the first report of a corrected event is due, of which the trail does not have the new version yet."""
+    with session.no_autoflush:
+        facts, safety = _facts(session, [event])[event.id]
+    corrected = _as_stored(event, safety)._replace(due_at=None)
+    return first_due(facts._replace(said=(*facts.said, corrected)))
+
+
+class _Known(NamedTuple):
+    facts: EventFacts
+    safety: Safety
+    """By the protocol that the participant goes by now."""
+
+
+def _facts(session: Session, events: Sequence[Any]) -> dict[UUID, _Known]:
+    """What is known of some events. One that was never corrected says what its row says."""
+    reports, reviews = _by_event(session, _REPORT, events), _by_event(session, _REVIEW, events)
     versions = _protocol_versions(session, events)
+    said = _said(session, [event for event in events if event.version > 1], versions)
     found = {}
     for event in events:
         safety = protocol_of(session, versions[event.site_id, event.pid]).safety
         facts = EventFacts(
-            due_at=event.due_at,
-            within=timedelta(hours=safety.sae_report_hours),
-            said=tuple(said.get(event.id, ())),
-            reports=tuple(Report(one.event_version, one.submitted_at, one.due_at) for one in reports.get(event.id, ())),
+            said=tuple(said.get(event.id, ())) or (_as_stored(event, safety),),
+            reports=tuple(Report(one.event_version, one.submitted_at) for one in reports.get(event.id, ())),
             reviews=tuple(_reviewed(one) for one in reviews.get(event.id, ())),
         )
-        found[event.id] = list(clocks(facts, safety.clocks, zones[event.site_id]))
+        found[event.id] = _Known(facts, safety)
     return found
 
 
@@ -133,31 +152,52 @@ def _reviewed(row: Row[Any]) -> Review:
     )
 
 
-def _said(session: Session, events: Sequence[Row[Any]]) -> Mapping[UUID, list[Said]]:
-    """What each version of the events says, as the trail has it."""
-    entry, told = table_of(AuditEntry).c, defaultdict(list)
-    theirs = select(entry.subject_id, entry.subject_version, entry.at, entry.changes).where(
+def _as_stored(event: Any, safety: Safety) -> Said:
+    """What the row of an event says."""
+    return _version(event.version, event.updated_at, {name: getattr(event, name) for name in _TOLD}, safety)
+
+
+def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, str], int]) -> dict[UUID, list[Said]]:
+    """What each version of the events says, as the trail has it, by the protocol that the participant went by then.
+    `versions` are those of which the trail does not tell."""
+    entry, person = table_of(AuditEntry).c, table_of(Participant).name
+    about = {str(event.id): event for event in events}
+    theirs = select(entry.site_id, entry.subject_id, entry.subject_version, entry.at, entry.changes).where(
         entry.site_id.in_({event.site_id for event in events}),
-        entry.subject_type == _EVENT.name,
-        among(entry.subject_id, "ids", [str(event.id) for event in events]),
+        entry.subject_type.in_((_EVENT.name, person)),
+        among(entry.subject_id, "ids", [*about, *{event.pid for event in events}]),
     )
-    for row in session.execute(theirs.order_by(entry.site_id, entry.seq)):
-        told[row.subject_id].append(row)
-    return {event.id: list(_versions(told[str(event.id)])) for event in events}
+    followed, told = dict(versions), defaultdict(list)
+    says: dict[str, dict[str, Any]] = {name: dict.fromkeys(_TOLD) for name in about}  # nothing until an entry tells it
+    for row in session.execute(theirs.order_by(entry.site_id, entry.seq)).all():
+        new = {one["field"]: one["new"] for one in json.loads(row.changes)}
+        event = about.get(row.subject_id)
+        if event is None:
+            if "protocol_version_id" in new:
+                followed[row.site_id, row.subject_id] = new["protocol_version_id"]
+            continue
+        says[row.subject_id] |= {name: value for name, value in new.items() if name in _TOLD}
+        safety = protocol_of(session, followed[row.site_id, event.pid]).safety
+        at = event.created_at if row.subject_version == 1 else row.at
+        told[event.id].append(_version(row.subject_version, at, says[row.subject_id], safety))
+    return told
 
 
-def _versions(entries: Iterable[Row[Any]]) -> Iterator[Said]:
-    says: dict[str, Any] = dict.fromkeys(_TOLD)  # an entry leaves out what was nothing and stays so
-    for entry in entries:
-        says |= {one["field"]: one["new"] for one in json.loads(entry.changes) if one["field"] in says}
-        yield Said(
-            version=entry.subject_version,
-            at=entry.at,
-            aware_at=datetime.fromisoformat(says["aware_at"]) if says["aware_at"] else None,
-            criteria=frozenset(name for name in CRITERIA if says[name]),
-            suspected=says["relatedness_drug"] in SUSPECTED,
-            expected=says["expected"],
-        )
+def _version(version: int, at: datetime, says: Mapping[str, Any], safety: Safety) -> Said:
+    return Said(
+        version=version,
+        at=at,
+        aware_at=_instant(says["aware_at"]),
+        criteria=frozenset(name for name in CRITERIA if says[name]),
+        suspected=says["relatedness_drug"] in SUSPECTED,
+        expected=says["expected"],
+        due_at=_instant(says["due_at"]),
+        within=timedelta(hours=safety.sae_report_hours),
+    )
 
 
-_TOLD = (*CRITERIA, "aware_at", "relatedness_drug", "expected")
+def _instant(value: datetime | str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+_TOLD = (*CRITERIA, "aware_at", "due_at", "relatedness_drug", "expected")

@@ -46,8 +46,11 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     _require_in_order(event, earlier, body, asked=bool(asked))
     at = now()
     aware_at = body.aware_at or event.aware_at or event.created_at
-    if body.kind is ReportKind.initial:
-        due_at = event.due_at or asked[-1]
+    told = any(json.loads(one.content)["serious"] for one in earlier)  # as serious: the first report's clock is met
+    if event.due_at is not None and not told:
+        due_at = event.due_at
+    elif body.kind is ReportKind.initial:
+        due_at = asked[-1]
     else:
         due_at = aware_at + sae_clock(enrolled(session, actor, event.pid).protocol)
     if at > due_at and body.late_reason is None:
