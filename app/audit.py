@@ -56,6 +56,7 @@ JSON_TEXT = frozenset(
             "confirmations",
             "definition",
             "discharge",
+            "earlier_ends",
             "event_types",
             "findings",
             "formats",

@@ -31,6 +31,13 @@ def given(on: str) -> dict[str, Any]:
     return {"version": "1", "given_on": on, "scopes": ["data_sharing", "long_follow_up", "main"]}
 
 
+def left(world: World, pid: str, status: str, on: str, **more: Any) -> None:
+    """A change of status, mostly to an end."""
+    body = {"status": status, "effective_on": on, "reason": "told us by telephone", **more}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/status", body)
+    assert answer.status_code == 201, answer.text
+
+
 def withdraw(world: World, pid: str, scope: str, on: str) -> Response:
     body = {"scope": scope, "effective_on": on, "reason": "told us by telephone"}
     answer = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", body)

@@ -132,12 +132,12 @@ def insert_rows(connection: sa.Connection, revision: str) -> Old:
             old.keys[table.name] = {**values, **key.one()._asdict()}
     with Session(connection, join_transaction_mode="rollback_only") as session:
         for site_id in (0, old.site_id):
-            _remember(session, site_id, audit.Event("participant:created", "participant", old.pid, 1, []))
+            remember(session, site_id, audit.Event("participant:created", "participant", old.pid, 1, []))
         session.commit()
     return old
 
 
-def _remember(session: Session, site_id: int, event: audit.Event) -> None:
+def remember(session: Session, site_id: int, event: audit.Event) -> None:
     """Row by row, as before the database had a function for it (revision 0017)."""
     entries, chains = table_of(AuditEntry), table_of(AuditChain)
     if site_id not in audit.heads(session):

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from httpx2 import Response
 
+from tests.courses import left
 from tests.dosing_cases import (
     CALM,
     DAY,
@@ -118,14 +119,15 @@ def test_a_session_does_not_start_before_the_visits_that_prepare_it(world: World
     assert refusal(answer) == (409, "dosing_not_allowed", ["DOSE-PREPARED"])
 
 
-@pytest.mark.parametrize("status", ["screened", "withdrawn"])
+@pytest.mark.parametrize("status", ["screened", "withdrawn", "withdrawn, then died"])
 def test_a_session_does_not_start_without_confirmed_eligibility(world: World, status: str) -> None:
     pid = world.enrolled(**({"enrolled_on": None} if status == "screened" else {}))
     visit = prepared(world.staff_a, pid)
     rules = ["DOSE-ELIGIBLE"]
-    if status == "withdrawn":
-        change = {"status": "withdrawn", "effective_on": DAY, "reason": "took the consent back"}
-        assert world.staff_a.post(f"/v1/participants/{pid}/status", change).status_code == 201
+    if status != "screened":
+        left(world, pid, "withdrawn", DAY)
+        if status.endswith("died"):
+            left(world, pid, "died", "2025-09-30")
         rules = ["DOSE-CONSENT", "DOSE-ELIGIBLE"]
     assert refusal(world.staff_a.post(SESSIONS, start(visit["id"]))) == (409, "dosing_not_allowed", rules)
 

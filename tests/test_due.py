@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.courses import at, given, held, planned, withdraw
+from tests.courses import at, given, held, left, planned, withdraw
 from tests.world import World
 
 
@@ -51,13 +51,50 @@ def test_nothing_is_due_of_somebody_who_completed_the_study(world: World, monkey
     pid = world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=given("2024-01-02"))
     held(world, pid, "BL", "2024-01-29")
     assert planned(world, pid)["FU7M"]["state"] == "due"
-    done = {"status": "completed", "effective_on": "2024-08-02", "reason": "last visit held elsewhere"}
-    assert world.staff_a.post(f"/v1/participants/{pid}/status", done).status_code == 201
+    left(world, pid, "completed", "2024-08-02")
     assert planned(world, pid)["FU7M"]["state"] == "not_applicable"
     assert planned(world, pid)["SCR"]["state"] == "overdue"  # its window was over before
     listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
     assert {item["visit_code"] for item in listed} >= {"SCR"}
     assert "FU7M" not in {item["visit_code"] for item in listed}
+
+
+ENDS = {
+    "completed, then died": [("completed", "2025-03-04"), ("died", "2025-06-01")],
+    "withdrew, then died": [("withdrawn", "2025-03-04"), ("died", "2025-06-01")],
+    "lost, then withdrew": [("lost_to_follow_up", "2025-03-04"), ("withdrawn", "2025-06-01")],
+    "lost, then withdrew, then died": [
+        ("lost_to_follow_up", "2025-03-04"),
+        ("withdrawn", "2025-05-01"),
+        ("died", "2025-06-01"),
+    ],
+}
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_an_end_that_follows_another_makes_nothing_due_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: list[tuple[str, str]]
+) -> None:
+    at(monkeypatch, datetime(2025, 7, 1, 12, tzinfo=UTC))
+    pid = world.enrolled()
+    held(world, pid, "BL", "2025-02-01")
+    held(world, pid, "DOS1", "2025-03-03")
+    for status, on in ends:
+        left(world, pid, status, on)
+        listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
+        assert [item["visit_code"] for item in listed] == ["SCR", "PREP1", "PREP2", "PREP3"], status
+        assert planned(world, pid)["INT1A"]["state"] == "not_applicable"
+
+
+def test_somebody_found_again_is_expected_again_until_the_next_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, datetime(2025, 7, 1, 12, tzinfo=UTC))
+    pid = world.enrolled()
+    held(world, pid, "DOS1", "2025-03-03")
+    for status, on in (("lost_to_follow_up", "2025-03-04"), ("active", "2025-03-05"), ("completed", "2025-06-01")):
+        left(world, pid, status, on)
+    assert planned(world, pid)["INT1A"]["state"] == "overdue"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from sqlalchemy import event
 from app.models.account import Role
 from app.models.base import now
 from app.models.data_query import DataQuery
+from tests.courses import left
 from tests.monitor_cases import a_question, an_event
 from tests.world import World
 
@@ -55,7 +56,6 @@ def test_a_monitor_of_one_site_sees_that_site(world: World) -> None:
 
 def test_a_site_is_described_by_enrolment_windows_queries_and_events(world: World) -> None:
     first, second = world.enrolled(), world.enrolled()
-    left = {"status": "withdrawn", "effective_on": "2025-02-19", "reason": "moved away"}
     for visit in (
         world.visit(first, "DOS1", "2025-02-01"),
         world.visit(first, "INT1A", "2025-02-02"),
@@ -63,14 +63,15 @@ def test_a_site_is_described_by_enrolment_windows_queries_and_events(world: Worl
         world.visit(first, "INT1C", None, status="missed", deviation_reason="The participant forgot"),
     ):
         assert world.staff_a.post("/v1/visits", visit).status_code == 201
-    assert world.staff_a.post(f"/v1/participants/{second}/status", left).status_code == 201
+    for status, on in (("withdrawn", "2025-02-19"), ("died", "2025-03-10")):
+        left(world, second, status, on)
     for _ in range(3):
         world.staff_a.post("/v1/adverse-events", world.event(first))
     day = date(2025, 3, 21)
     with patch("app.services.site_performance.now", lambda: now().replace(day.year, day.month, day.day)):
         site = sites(world, "sites")["A"]
     assert (site["participants"]["registered"], site["participants"]["enrolled"]) == (2, 2)
-    assert site["participants"]["by_status"]["withdrawn"] == 1
+    assert site["participants"]["by_status"]["died"] == 1
     assert site["visits"] == {"with_window": 2, "in_window": 1, "share": 0.5}
     assert (site["data_queries"]["open"], site["data_queries_per_participant"]) == (1, 0.5)
     reporting = site["adverse_events"]

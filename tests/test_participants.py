@@ -8,6 +8,7 @@ from sqlmodel import select
 from app.models.participant import STATUS_TRANSITIONS, ParticipantStatus, VaultIdentity
 from app.privacy.vault import reveal_label
 from app.security.sealing import SealBroken
+from tests.courses import left
 from tests.world import World, madrs
 
 
@@ -190,6 +191,26 @@ def test_a_correction_of_an_end_makes_nobody_what_they_could_not_have_been(world
     assert [correct(world, taking_part, status) for status in ("screened", "screen_failed")] == [409] * 2
     assert [correct(world, failed, "screen_failed"), correct(world, eligible, "screened")] == [201] * 2
     assert [correct(world, taking_part, status) for status in ("died", "withdrawn", "enrolled")] == [201] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "on", "taken"),
+    [
+        ("died", "2025-09-20", False),
+        ("withdrawn", "2025-02-02", False),
+        ("withdrawn", "2025-02-10", True),
+        ("completed", "2025-02-02", True),
+        ("active", "2025-01-25", True),
+    ],
+)
+def test_a_corrected_end_leaves_the_ends_before_it_that_it_can_have_followed(
+    world: World, status: str, on: str, taken: bool
+) -> None:
+    pid = world.enrolled()
+    left(world, pid, "withdrawn", "2025-02-01")
+    left(world, pid, "died", "2025-09-30")
+    left(world, pid, status, on, correction=True)
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-02-10")).is_success is taken
 
 
 def test_a_screened_person_is_enrolled_on_the_effective_day(world: World) -> None:

@@ -1,6 +1,7 @@
 """Data of every earlier revision come to this version whole and are served; the steps say what they will do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from fastapi.testclient import TestClient
+from sqlmodel import Session
 
 from app import audit, schema
 from app.commands.migrate import WAITS, locks, steps
 from app.database import Database
 from app.main import create_app
-from app.pid import display
+from app.models.base import canonical_json, table_of
+from app.models.participant import Participant
+from app.pid import display, draw
 from app.settings import Settings
 from tests.conftest import ENGINES
-from tests.old_rows import Old, insert_rows
+from tests.old_rows import Old, insert_rows, remember
 from tests.postgres import new_database, settings_of
 from tests.server import ROOT, typed
 from tests.test_commands import refused, variables
@@ -103,6 +107,49 @@ def _served(settings: Settings, olds: list[Old]) -> None:
             assert made.status_code == 201, (old.revision, made.text)
     with Database(settings) as database, database.read() as session:
         assert [one.fault for one in audit.verify(session) if one.fault] == []
+
+
+LOST, WITHDREW, DIED = ("lost_to_follow_up", "2025-03-01"), ("withdrawn", "2025-03-02"), ("died", "2025-03-03")
+BACK, COMPLETED = ("active", "2025-03-01"), ("completed", "2025-03-02")
+COURSES = {
+    (BACK, WITHDREW): [],
+    (WITHDREW, DIED): [WITHDREW],
+    (LOST, WITHDREW, DIED): [LOST, WITHDREW],
+    (LOST, BACK, COMPLETED, DIED): [COMPLETED],
+}
+"""What participants went through, and which ends came before their present status."""
+
+
+def test_the_ends_before_a_death_are_taken_from_the_trail(settings: Settings) -> None:
+    with Database(settings) as database, database.migrating() as connection:
+        climbed(connection, "0022")
+        old = insert_rows(connection, "0022")
+        people = {went_through(connection, old, course): ends for course, ends in COURSES.items()}
+        mistaken = went_through(connection, old, (WITHDREW, BACK, DIED), "participant:status-corrected")
+        climbed(connection, "0024")
+        told = dict(connection.execute(sa.text("SELECT pid, earlier_ends FROM participant")).all())
+    expected = {
+        pid: canonical_json([{"status": status, "status_on": on} for status, on in ends]) if ends else None
+        for pid, ends in people.items()
+    }
+    assert told == {old.pid: None, mistaken: None, **expected}
+
+
+def went_through(
+    connection: sa.Connection, old: Old, course: Sequence[tuple[str, str]], back: str = "participant:status-changed"
+) -> str:
+    """Another participant of the study. `back`: what the trail calls the way back into it."""
+    pid, before = draw(), {"status": "enrolled", "status_on": "2025-02-01"}
+    with Session(connection, join_transaction_mode="rollback_only") as session:
+        for version, (status, on) in enumerate(course, 2):
+            after = {"status": status, "status_on": on}
+            action = back if status == "active" else "participant:status-changed"
+            remember(session, old.site_id, audit.event(action, "participant", pid, version, before, after))
+            before = after
+        session.commit()
+    row = {**old.keys["participant"], "pid": pid, "status": status, "status_on": date.fromisoformat(on)}
+    connection.execute(sa.insert(table_of(Participant)).values(row))
+    return pid
 
 
 def test_a_database_of_a_newer_version_is_left_alone_and_said_to_be_one(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.courses import left
 from tests.world import World, madrs
 
 
@@ -210,11 +211,28 @@ def test_nothing_is_recorded_before_consent(world: World) -> None:
 
 def test_nothing_is_recorded_after_withdrawal_but_what_was_before_may_be(world: World) -> None:
     pid = world.enrolled()
-    left = {"status": "withdrawn", "effective_on": "2025-02-01", "reason": "Moved away"}
-    assert world.staff_a.post(f"/v1/participants/{pid}/status", left).status_code == 201
+    left(world, pid, "withdrawn", "2025-02-01")
     late = world.staff_a.post("/v1/visits", world.visit(pid, "PREP1", "2025-02-02"))
     assert (late.status_code, late.json()["code"]) == (409, "participant_left")
     assert world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-01-31")).status_code == 201
+
+
+def test_a_death_told_later_lets_nothing_in_after_the_withdrawal(world: World) -> None:
+    pid = world.enrolled()
+    for status, on in (("lost_to_follow_up", "2025-02-01"), ("withdrawn", "2025-02-10"), ("died", "2025-09-30")):
+        left(world, pid, status, on)
+    late = world.staff_a.post("/v1/visits", world.visit(pid, "PREP1", "2025-02-11"))
+    assert (late.status_code, late.json()["code"]) == (409, "participant_left")
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "PREP1", "2025-02-10")).status_code == 201
+
+
+def test_a_death_told_later_keeps_out_nothing_that_was_taken_of_somebody_who_had_completed(world: World) -> None:
+    pid = world.enrolled()
+    for status, on in (("completed", "2025-02-01"), ("died", "2025-09-30")):
+        left(world, pid, status, on)
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "PREP1", "2025-02-11")).status_code == 201
+    late = world.staff_a.post("/v1/visits", world.visit(pid, "PREP2", "2025-10-01"))
+    assert (late.status_code, late.json()["code"]) == (409, "participant_left")
 
 
 def test_a_correction_obeys_the_same_rules_as_a_new_visit(world: World) -> None:

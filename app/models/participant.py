@@ -1,9 +1,9 @@
 """Participants: pseudonymous people, the consent they gave, and the status model of the study."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, Strict, StringConstraints, model_validator
@@ -12,7 +12,21 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Label, Limit, PastDate, Reason, Shape, now, one_of
+from app.models.base import (
+    Answer,
+    Code,
+    Filter,
+    InstantShown,
+    Label,
+    Limit,
+    PastDate,
+    Reason,
+    Shape,
+    canonical_json,
+    from_json,
+    now,
+    one_of,
+)
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.protocol.eligibility import Answer as Answered
@@ -55,11 +69,38 @@ STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
 """CDISC DS (disposition) terms as states; dosing starts `active`. A completed person may still be reported dead."""
 
 IN_STUDY = frozenset({_S.screened, _S.enrolled, _S.active})
+_OUT = frozenset(ParticipantStatus) - IN_STUDY
 
 
-def left_on(status: str, status_on: date | None) -> date | None:
+def left_on(status: str, status_on: date | None, earlier_ends: str | None) -> date | None:
     """The day from which nothing more is expected of a participant: who completed the study or left it. None: in it."""
-    return None if status in IN_STUDY else status_on or date.min
+    return began(_OUT, status, status_on, earlier_ends)
+
+
+def began(statuses: Collection[str], status: str, status_on: date | None, earlier_ends: str | None) -> date | None:
+    """The first day on which the participant had one of these statuses, the present one or an end before it: a death
+    that is told later does not take back a withdrawal. None: it was none of them."""
+    earlier = [one["status_on"] for one in _told(earlier_ends) if one["status"] in statuses]
+    days = [date.fromisoformat(day) if day else date.min for day in earlier]
+    if status in statuses:
+        days.append(status_on or date.min)
+    return min(days, default=None)
+
+
+def ends_before(person: "Participant", status: ParticipantStatus, *, correction: bool) -> str | None:
+    """The `earlier_ends` of a participant who goes to this status: those that it can have followed. A correction stands
+    instead of the present status, so that is none of them."""
+    ends = _told(person.earlier_ends)
+    if not correction and person.status not in IN_STUDY:
+        ends.append({"status": person.status, "status_on": person.status_on and str(person.status_on)})
+    while ends and (status in IN_STUDY or status not in STATUS_TRANSITIONS[ParticipantStatus(ends[-1]["status"])]):
+        ends.pop()
+    return canonical_json(ends) if ends else None
+
+
+def _told(earlier_ends: str | None) -> list[dict[str, Any]]:
+    ends: list[dict[str, Any]] = from_json(earlier_ends or "[]")
+    return ends
 
 
 class Participant(SQLModel, table=True):
@@ -80,6 +121,10 @@ class Participant(SQLModel, table=True):
     protocol_version_id: int = Field(foreign_key="protocol_version.id")
     status: ParticipantStatus = Field(sa_type=String(20))
     status_on: date | None = None
+    earlier_ends: str | None = Field(default=None, sa_column=Column(Text))
+    """Canonical JSON list of {status, status_on}, oldest first: the ends that the present one followed, such as the
+    withdrawal of somebody who died later. NULL: there are none."""
+
     age_at_consent: int
     sex: Sex = Field(sa_type=String(16))
     race: str | None = Field(default=None, max_length=64)

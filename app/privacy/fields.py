@@ -42,7 +42,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         direct="pid",
         quasi="site_id age_at_consent sex race ethnicity",
         clinical="status planned_arm actual_arm eligible unmet_criteria",
-        date="status_on screened_on enrolled_on",
+        date="status_on earlier_ends screened_on enrolled_on",
         operational="protocol_version_id findings version created_by created_at updated_at",
     ),
     "consent": _table(

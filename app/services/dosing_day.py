@@ -16,7 +16,7 @@ from app.models.base import from_json, now
 from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome
-from app.models.participant import ParticipantStatus
+from app.models.participant import ParticipantStatus, began, left_on
 from app.models.visit import HELD, Visit
 from app.protocol.clocks import local_day
 from app.protocol.consent import current_consent
@@ -232,7 +232,8 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
 def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool, frozenset[str]]:
     """Whether the consent version of that day was given, and the scopes of the newest consent given by then."""
     row = person.row
-    if ParticipantStatus(row.status) in _GONE and row.status_on is not None and row.status_on <= on:
+    gone = began(_GONE, row.status, row.status_on, row.earlier_ends)
+    if gone is not None and gone <= on:
         return False, frozenset()
     agreed = consents.agreed(session, person)
     if agreed.withdrawn(on).keys() & _NO_DOSE:
@@ -255,11 +256,9 @@ _GONE = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, Particip
 def eligibility_confirmed(person: Enrolled, on: date) -> bool:
     """Eligible, enrolled by that day, and still taking part on it."""
     row = person.row
-    ended = row.status not in _TAKING_PART and (row.status_on is None or row.status_on <= on)
+    left = left_on(row.status, row.status_on, row.earlier_ends)
+    ended = left is not None and left <= on
     return row.eligible and row.enrolled_on is not None and row.enrolled_on <= on and not ended
-
-
-_TAKING_PART = frozenset({ParticipantStatus.enrolled, ParticipantStatus.active})
 
 
 def other_doses(session: Session, day: DosingDay, row: DosingSession | None = None) -> list[date]:

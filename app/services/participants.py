@@ -29,6 +29,7 @@ from app.models.participant import (
     ParticipantRead,
     ParticipantStatus,
     StatusChange,
+    ends_before,
 )
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
@@ -239,6 +240,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
     require_unlocked(session, row.site_id, row.pid)
+    row.earlier_ends = ends_before(row, body.status, correction=body.correction)
     row.status, row.status_on = body.status, body.effective_on
     row.version, row.updated_at = row.version + 1, now()
     if body.status is ParticipantStatus.enrolled:

@@ -71,7 +71,8 @@ def refresh_site(session: Session, site_id: int, today: date) -> int:
 def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, Visit.status, Visit.occurred_on, Visit.findings)
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
-    person_columns = (Participant.status, Participant.status_on, Participant.protocol_version_id, Participant.findings)
+    status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
+    person_columns = (*status_columns, Participant.protocol_version_id, Participant.findings)
     outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
@@ -126,7 +127,7 @@ def _of_visits(
             for row in held
         ],
         today,
-        left_on(person.status, person.status_on),
+        left_on(person.status, person.status_on, person.earlier_ends),
         agreed.scopes(today),
         agreed.withdrawn(today),
     )

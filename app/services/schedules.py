@@ -36,7 +36,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
-    left = left_on(person.row.status, person.row.status_on)
+    left = left_on(person.row.status, person.row.status_on, person.row.earlier_ends)
     agreed, (recorded, versions) = consents.agreed(session, person), _recorded(session, person)
 
     def planned_by(version: int) -> list[PlannedVisit]:
@@ -70,8 +70,12 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
 
 def _in_turn(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[Any]]]:
     """The people of these sites, some at a time, so that a study of any size takes no more memory."""
-    wanted = select(*(_PERSON.c[name] for name in ("site_id", "pid", "status", "status_on", "protocol_version_id")))
-    ordered = wanted.where(_PERSON.c.site_id.in_(sites)).order_by(_PERSON.c.site_id, _PERSON.c.pid)
+    names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
+    ordered = (
+        select(*(_PERSON.c[name] for name in names))
+        .where(_PERSON.c.site_id.in_(sites))
+        .order_by(_PERSON.c.site_id, _PERSON.c.pid)
+    )
     yield from session.execute(ordered.execution_options(yield_per=_AT_ONCE)).partitions()
 
 
@@ -86,7 +90,7 @@ def _waiting(
         recorded[pid].append(Recorded(*told))
     agreed = consents.agreed_by(session, sites, pids)
     for row in people:
-        day, left = today[row.site_id], left_on(row.status, row.status_on)
+        day, left = today[row.site_id], left_on(row.status, row.status_on, row.earlier_ends)
         protocol = protocol_of(session, row.protocol_version_id)
         scopes, withdrawn = agreed[row.pid].scopes(day), agreed[row.pid].withdrawn(day)
         for visit in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):

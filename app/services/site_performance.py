@@ -13,7 +13,7 @@ from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import QueryOrigin
-from app.models.participant import IN_STUDY, Participant, ParticipantStatus
+from app.models.participant import Participant, ParticipantStatus, left_on
 from app.models.site_performance import (
     Enrolment,
     EventReporting,
@@ -79,8 +79,8 @@ def _site(
 
 
 def _people(session: Session, actor: Actor, site_ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
-    wanted: list[Any] = [Participant.site_id, Participant.pid, Participant.status, Participant.status_on]
-    wanted += [Participant.enrolled_on, Participant.protocol_version_id]
+    wanted: list[Any] = [Participant.site_id, Participant.pid, Participant.protocol_version_id]
+    wanted += [Participant.status, Participant.status_on, Participant.earlier_ends, Participant.enrolled_on]
     grouped: dict[int, list[Row[Any]]] = defaultdict(list)
     for row in session.execute(visible(select(*wanted).where(col(Participant.site_id).in_(site_ids)), actor)):
         grouped[row.site_id].append(row)
@@ -94,7 +94,7 @@ def _months(people: Sequence[Row[Any]]) -> float:
 
 
 def _days(row: Row[Any], today: date) -> int:
-    left = None if row.status in IN_STUDY else row.status_on
+    left = left_on(row.status, row.status_on, row.earlier_ends)
     days: int = ((left or today) - row.enrolled_on).days
     return max(days, 0)
 

@@ -23,7 +23,7 @@ from app.models.among import among
 from app.models.base import table_of
 from app.models.course import Withdrawal
 from app.models.data_lock import LockKind
-from app.models.participant import Consent, Participant, ParticipantStatus
+from app.models.participant import Consent, Participant, ParticipantStatus, began
 from app.models.visit import Visit
 from app.protocol.definition import Protocol
 from app.services.consents import Agreed, Given, Taken
@@ -61,6 +61,7 @@ class Standing:
     pid: str
     status: str
     status_on: date | None
+    earlier_ends: str | None
     protocol_version_id: int
     place: Place
     protocol: Protocol
@@ -107,7 +108,8 @@ def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | 
     """
     if on is None:
         return
-    if person.status in _LEFT and person.status_on is not None and on > person.status_on:
+    left = began(_LEFT, person.status, person.status_on, person.earlier_ends)
+    if left is not None and on > left:
         raise ParticipantLeft
     if agreed.newest(on) is None:
         raise ConsentMissing
@@ -148,7 +150,8 @@ def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str,
 
 @cache
 def _held(for_change: bool) -> Any:
-    wanted = _PEOPLE.c.site_id, _PEOPLE.c.pid, _PEOPLE.c.status, _PEOPLE.c.status_on, _PEOPLE.c.protocol_version_id
+    names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
+    wanted = [_PEOPLE.c[name] for name in names]
     statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids")), None)
     return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(read=not for_change)
 
