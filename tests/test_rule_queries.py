@@ -6,19 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
 
 from app.database import within
+from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryState
 from app.services import rules_over_time
 from app.services.visit_findings import NOTHING
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.hot_requests import statements
-from tests.monitor_cases import an_event
+from tests.monitor_cases import a_serious_event, an_event
 from tests.world import World, madrs
 
 
@@ -212,6 +214,18 @@ def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does
         refresh_site(world)
     assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["open"]
     amended(world, path, severity="moderate")
+    refresh_site(world)
+    assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["closed"]
+
+
+def test_an_ongoing_event_is_followed_up_by_a_report_too(world: World) -> None:
+    event = a_serious_event(world, "A")
+    with world.registry.database.write() as session:
+        key = world.site_ids["A"], UUID(event.json()["id"])
+        session.get_one(AdverseEvent, key).updated_at = now() - timedelta(days=91)
+    refresh_site(world)
+    assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["open"]
+    assert world.staff_a.post(f"{event.headers['Location']}/reports", {"kind": "initial"}).status_code == 201
     refresh_site(world)
     assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["closed"]
 

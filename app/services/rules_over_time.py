@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlmodel import Session, col
 
 from app.database import Database, within
@@ -23,6 +23,7 @@ from app.models.data_query import DataQuery, SubjectType
 from app.models.dosing_session import Dose, VitalReading
 from app.models.outcome import Outcome
 from app.models.participant import IN_STUDY, Participant, left_on
+from app.models.safety_report import SaeReport
 from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
@@ -33,8 +34,8 @@ from app.services.rule_queries import Doubt, doubts_of, doubts_of_session, settl
 from app.services.studies import protocol_of
 
 STALE = timedelta(days=90)
-"""An ongoing adverse event that nobody touched for so long is asked about. The registry's own choice: guidelines ask
-for follow-up until resolution (ICH E6(R2), 4.3.2) and give no number."""
+"""An ongoing adverse event that nobody changed or reported on for so long is asked about. The registry's own choice:
+guidelines ask for follow-up until resolution (ICH E6(R2), 4.3.2) and give no number."""
 
 _Records = dict[str, list[Row[Any]]]
 
@@ -76,7 +77,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
-    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
+    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings, _REPORTED_AT))
     agreed = agreed_by(session, [site_id], [person.pid for person in people])
     administered: dict[UUID, set[str]] = defaultdict(set)
     measured = _by_pid(_rows(session, site_id, Outcome.pid, *outcome_columns))
@@ -94,6 +95,15 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
         yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
         yield from _of_events(person, events[person.pid])
         yield from _of_raters(session, person, measured[person.pid])
+
+
+_REPORTED_AT = (
+    select(func.max(col(SaeReport.submitted_at)))
+    .where(col(SaeReport.site_id) == col(AdverseEvent.site_id), col(SaeReport.adverse_event_id) == col(AdverseEvent.id))
+    .scalar_subquery()
+    .label("reported_at")
+)
+"""Of an event: when its last report was sent. A report adds to what is known and leaves the event as it is."""
 
 
 def _rows(session: Session, site_id: int, *wanted: Any) -> Sequence[Row[Any]]:
@@ -155,7 +165,8 @@ def _of_events(person: Row[Any], events: list[Row[Any]]) -> Iterator[Doubt]:
     for row in events:
         yield from doubts_of(SubjectType.adverse_event, person.pid, row.id, from_json(row.findings))
         ongoing = row.end is None and row.outcome not in ENDED
-        if ongoing and person.status in IN_STUDY and row.updated_at < now() - STALE:
+        followed_up = max(row.updated_at, row.reported_at or row.updated_at)
+        if ongoing and person.status in IN_STUDY and followed_up < now() - STALE:
             message = f"Ongoing, and nothing was added for {STALE.days} days"
             yield Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")
 
