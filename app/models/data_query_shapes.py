@@ -117,7 +117,7 @@ class DataQueryFilter(Filter):
     cursor: str | None = Bounded(default=None, max_length=1000)
 
 
-class MonitoringQuery(Filter):
+class StudyQuery(Filter):
     study: Code
 
 

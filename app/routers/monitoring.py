@@ -1,4 +1,4 @@
-"""The monitor's morning: what is urgent, in one call."""
+"""What a monitor watches across sites: what is urgent, in one call; data queries by age; and how the sites do."""
 
 from typing import Annotated
 
@@ -6,16 +6,34 @@ from fastapi import APIRouter, Depends, Query
 
 from app.access import Actor, requires
 from app.database import ReadSession
+from app.models.data_query_shapes import MonitoringQueries, StudyQuery
 from app.models.monitoring import MonitoringQuery, MonitoringSummary
+from app.models.site_performance import MonitoringSites
 from app.permissions import Permission
 from app.services import monitoring
+from app.services.query_ages import monitoring_queries
+from app.services.site_performance import monitoring_sites
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/monitoring", tags=["monitoring"], route_class=StrictRoute)
-Reader = Annotated[Actor, Depends(requires(Permission.monitoring_read))]
+Monitor = Annotated[Actor, Depends(requires(Permission.monitoring_read))]
 
 
 @router.get("/summary")
-def read_summary(query: Annotated[MonitoringQuery, Query()], actor: Reader, session: ReadSession) -> MonitoringSummary:
+def read_summary(query: Annotated[MonitoringQuery, Query()], actor: Monitor, session: ReadSession) -> MonitoringSummary:
     """What is overdue, due soon, or was downgraded at your sites, and how much waits at each."""
     return monitoring.summary(session, actor, query)
+
+
+@router.get("/queries")
+def read_query_ages(query: Annotated[StudyQuery, Query()], actor: Monitor, session: ReadSession) -> MonitoringQueries:
+    """How many data queries of a study stand how at your sites, and how old the open ones are."""
+    return monitoring_queries(session, actor, query.study)
+
+
+@router.get("/sites")
+def read_site_performance(
+    query: Annotated[StudyQuery, Query()], actor: Monitor, session: ReadSession
+) -> MonitoringSites:
+    """Enrolment, visit windows, data queries and adverse event reporting of your sites in a study, side by side."""
+    return monitoring_sites(session, actor, query.study)
