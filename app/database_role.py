@@ -1,5 +1,7 @@
 """What the server's PostgreSQL role may do: the one list of privileges, and the check that it may do no more."""
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 
 from sqlalchemy import Connection
@@ -62,7 +64,7 @@ PRIVILEGES: Mapping[str, str] = {
     "verification": _ADD,
     "verification_withdrawal": _ADD,
     "visit": _KEEP,
-    "withdrawal": _ADD,
+    "withdrawal": "SELECT, INSERT, UPDATE (voided_by, voided_at, voiding_reason)",
     "vital_reading": _KEEP,
 }
 """Table -> what the server does with its rows. A table that is not here is closed to it."""
@@ -94,9 +96,9 @@ def grant(connection: Connection, role: str) -> None:
     to = quote(role)
     names = connection.exec_driver_sql("SELECT current_schema(), current_database()").one()
     schema, database = (quote(name) for name in names)
-    there = set(
-        connection.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").scalars()
-    )
+    there: defaultdict[str, set[str]] = defaultdict(set)
+    for table, column in connection.exec_driver_sql(_COLUMNS):
+        there[table].add(column)
     for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
         connection.exec_driver_sql(f"REVOKE ALL ON ALL {kind} IN SCHEMA {schema} FROM PUBLIC, {to}")
     connection.exec_driver_sql(f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {to}")
@@ -108,7 +110,16 @@ def grant(connection: Connection, role: str) -> None:
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.{function} TO {to}")
     for table, privileges in PRIVILEGES.items():
         if table in there:
-            connection.exec_driver_sql(f"GRANT {privileges} ON {schema}.{quote(table)} TO {to}")
+            given = _known(privileges, there[table])
+            connection.exec_driver_sql(f"GRANT {given} ON {schema}.{quote(table)} TO {to}")
+
+
+_COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+
+
+def _known(privileges: str, columns: set[str]) -> str:
+    """Without those on columns that a later revision adds: a backup of an earlier one is restored as it was."""
+    return re.sub(r", \w+ \((.+?)\)", lambda one: one[0] if columns.issuperset(one[1].split(", ")) else "", privileges)
 
 
 _TOO_MIGHTY = """

@@ -29,8 +29,11 @@ _REFUSED = frozenset(
         (sqlite3.SQLITE_DELETE, "verification"),
         (sqlite3.SQLITE_UPDATE, "verification_withdrawal"),
         (sqlite3.SQLITE_DELETE, "verification_withdrawal"),
+        (sqlite3.SQLITE_DELETE, "withdrawal"),
     }
 )
+_CHANGEABLE = {"withdrawal": frozenset({"voided_at", "voided_by", "voiding_reason"})}
+"""All that is ever written into a row that is there already."""
 _TEMPORARY = frozenset(
     {
         sqlite3.SQLITE_CREATE_TEMP_TABLE,
@@ -53,6 +56,8 @@ def allowed(action: int, first: str | None, second: str | None, database: str | 
         fine = (first or "").removeprefix("was_") in _REWOUND
     elif action in _CHANGES:
         fine = (action, first) not in _REFUSED and not (first or "").startswith("sqlite_")
+        if action == sqlite3.SQLITE_UPDATE and first in _CHANGEABLE:
+            fine = second in _CHANGEABLE[first]
     elif action == sqlite3.SQLITE_FUNCTION:
         fine = second != "load_extension"
     else:

@@ -25,7 +25,7 @@ ALIASES = {
     "username": ["login"],
     "name": ["display_name"],
     "term": ["pt", "soc"],
-    "reason": ["decision_reason", "lifting_reason", "text", "withdrawal_reason"],
+    "reason": ["decision_reason", "lifting_reason", "text", "voiding_reason", "withdrawal_reason"],
 }
 """Fields of requests whose values answers show under other names."""
 

@@ -6,10 +6,11 @@ from uuid import uuid4
 
 from httpx2 import Response
 
-from tests.world import Caller, World, protocol_definition
+from tests.world import Caller, World, made, protocol_definition
 
 ONE = "/v1/participants/{pid}"
 WITHDRAWAL = {"scope": "contact", "effective_on": "2025-03-01", "reason": "asked not to be called"}
+VOIDING = {"reason": "recorded for the wrong participant"}
 TREATMENT = {"atc": "N06AB04", "weeks": 8, "adequate": True, "this_episode": True, "outcome": "none"}
 CONSENT = {"version": "2", "given_on": "2025-06-01", "scopes": ["main"], "reason": "after the amendment"}
 SCREENING = {"screened_on": "2025-04-01", "reason": "taper completed", "answers": {}}
@@ -37,6 +38,13 @@ def amended(world: World) -> str:
 
 def under_amendment(world: World, site: str = "A", **changes: Any) -> str:
     return world.enrolled(site, protocol_version=amended(world), **changes)
+
+
+def withdrawn(world: World, site: str = "A") -> str:
+    """Somebody with one withdrawal, as the site recorded it."""
+    pid = world.enrolled(site)
+    made(world, site, f"/v1/participants/{pid}/withdrawals", WITHDRAWAL)
+    return pid
 
 
 def open_screening(world: World, site: str = "A") -> str:
@@ -75,6 +83,7 @@ COURSE_CASES: Mapping[tuple[str, str], Any] = {
     ("GET", "/v1/studies/{study}/due"): lambda world, caller, site: caller.get(f"/v1/studies/{world.study}/due"),
     ("POST", f"{ONE}/consents"): _post("consents", CONSENT, under_amendment),
     ("POST", f"{ONE}/withdrawals"): _post("withdrawals", WITHDRAWAL, _enrolled),
+    ("POST", f"{ONE}/withdrawals/{{number}}/voiding"): _post("withdrawals/1/voiding", VOIDING, withdrawn),
     ("POST", f"{ONE}/screenings"): _post("screenings", SCREENING, screen_failed),
     ("POST", f"{ONE}/eligibility"): _post("eligibility", ELIGIBILITY, open_screening),
     ("POST", f"{ONE}/treatments"): _post("treatments", TREATMENT, _enrolled),

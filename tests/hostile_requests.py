@@ -25,6 +25,7 @@ from tests.course_cases import (
     open_screening,
     screen_failed,
     under_amendment,
+    withdrawn,
 )
 from tests.dosing_cases import AMENDMENTS as DOSING_AMENDMENTS
 from tests.dosing_cases import (
@@ -66,6 +67,7 @@ PEOPLE: Mapping[str, Callable[[World], str]] = {
     "consents": under_amendment,
     "screenings": screen_failed,
     "eligibility": open_screening,
+    "voiding": withdrawn,
 }
 """Participants who are ready for what is posted below their address."""
 TOLD = {"kind": "webhook", "address": "https://r.example.org/", "event_types": ["extract.ready"]}
@@ -145,6 +147,7 @@ class Targets:
             "event": (staff, "/v1/adverse-events", event),
             "consent": (staff, PERSON + "/consents", CONSENT),
             "withdrawal": (staff, PERSON + "/withdrawals", WITHDRAWAL),
+            "voiding": (staff, PERSON + "/withdrawals/{number}/voiding", WHY),
             "screening": (staff, PERSON + "/screenings", SCREENING),
             "eligibility": (staff, PERSON + "/eligibility", ELIGIBILITY),
             "move": (staff, PERSON + "/protocol-version", {"version": amended(world), "reason": "amendment in force"}),
@@ -256,6 +259,7 @@ class Targets:
         return self.world.admin.get(make(self.world)["path"])
 
     def _filled(self, template: str) -> str:
+        template = template.replace("{number}", "1")
         if "{" not in template:
             return template
         if template.count("{") == 2:
@@ -305,7 +309,7 @@ NAMES = (
         "outcome",
         "event",
         "rescore",
-        *("consent", "withdrawal", "screening", "eligibility", "move", "treatment"),
+        *("consent", "withdrawal", "voiding", "screening", "eligibility", "move", "treatment"),
         "report",
         "ae_review",
         "sign",

@@ -187,6 +187,10 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _of_person("withdrawals", course.WITHDRAWAL, World.enrolled),
         {"withdrawal": 1, "audit_entry": 1},
     ),
+    ("POST", "/v1/participants/{pid}/withdrawals/{number}/voiding"): (
+        _of_person("withdrawals/1/voiding", course.VOIDING, course.withdrawn),
+        {"audit_entry": 1},
+    ),
     ("POST", "/v1/participants/{pid}/screenings"): (
         _of_person("screenings", course.SCREENING, course.screen_failed),
         {"screening": 1, "audit_entry": 2},

@@ -161,6 +161,18 @@ def test_a_withdrawal_of_sharing_counts_for_later_extracts_of_an_earlier_cut(wor
     assert [row["age_group"] for row in people] == ["41"]
 
 
+def test_who_shares_again_as_the_withdrawal_was_voided_is_in_later_extracts_alone(world: World) -> None:
+    course(world)
+    back = course(world)
+    withdrawal = {"scope": "sharing", "effective_on": "2025-03-01", "reason": "changed their mind"}
+    assert world.staff_a.post(f"{back['participant']}/withdrawals", withdrawal).is_success
+    name, held = cut(world), extract(world)
+    why = {"reason": "it was the neighbour's letter"}
+    assert world.staff_a.post(f"{back['participant']}/withdrawals/1/voiding", why).is_success
+    assert verdict(world, held) == "the same rows"
+    assert [len(tables(world, path)["participants.csv"]) for path in (held, extract(world, cut=name))] == [1, 2]
+
+
 @pytest.mark.parametrize("table", ["score", "visit"])
 def test_rows_changed_behind_the_trail_are_found(world: World, table: str) -> None:
     made = course(world)

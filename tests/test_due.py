@@ -40,10 +40,18 @@ def test_nobody_who_took_back_contact_is_listed_for_the_long_follow_up(
         held(world, pid, "BL", "2024-01-29")
     withdraw(world, left, "contact", "2024-08-02")
     listed = world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"]
-    assert {item["participant"] for item in listed if item["visit_code"] == "FU7M"} == {stays}
+    assert _waiting_for(listed, "FU7M") == {stays}
     for pid in (stays, left):
         waits = {code for code, item in planned(world, pid).items() if item["state"] in {"due", "overdue"}}
         assert {item["visit_code"] for item in listed if item["participant"] == pid} == waits
+    mistaken = {"reason": "it was somebody else who rang"}
+    assert world.staff_a.post(f"/v1/participants/{left}/withdrawals/1/voiding", mistaken).status_code == 201
+    assert _waiting_for(world.staff_a.get(f"/v1/studies/{world.study}/due").json()["items"], "FU7M") == {stays, left}
+    assert planned(world, left)["FU7M"]["state"] == "due"
+
+
+def _waiting_for(listed: list[dict[str, Any]], code: str) -> set[str]:
+    return {item["participant"] for item in listed if item["visit_code"] == code}
 
 
 def test_nothing_is_due_of_somebody_who_completed_the_study(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

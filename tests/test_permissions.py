@@ -102,6 +102,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
         ("POST", f"/v1/participants/{{pid}}/{below}"): STAFF
         for below in ("consents", "withdrawals", "screenings", "eligibility", "treatments", "protocol-version")
     },
+    ("POST", "/v1/participants/{pid}/withdrawals/{number}/voiding"): STAFF,
     ("POST", "/v1/dosing-sessions"): STAFF,
     ("GET", "/v1/dosing-sessions"): CLINICAL_READERS,
     ("GET", "/v1/dosing-sessions/{session_id}"): CLINICAL_READERS,

@@ -179,6 +179,10 @@ def test_nobody_is_asked_why_the_long_follow_up_of_somebody_is_overdue_who_took_
     assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals", back).status_code == 201
     refresh_site(world, date(2027, 1, 1))
     assert "FU7M" not in {query["visit_code"] for query in queries(world, participant=pid, state="open")}
+    mistaken = {"reason": "somebody else told us"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals/1/voiding", mistaken).status_code == 201
+    refresh_site(world, date(2027, 1, 1))
+    assert "FU7M" in {query["visit_code"] for query in queries(world, participant=pid, state="open")}
 
 
 def test_a_pass_asks_who_rated_where_the_protocol_wants_independent_raters(world: World) -> None:

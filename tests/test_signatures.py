@@ -13,7 +13,7 @@ from sqlmodel import Session, select
 
 from app.models.account import Account, AccountKind, Role
 from app.models.audit import AuditEntry
-from tests.course_cases import TREATMENT, WITHDRAWAL
+from tests.course_cases import TREATMENT, VOIDING, WITHDRAWAL
 from tests.dosing_cases import a_session, dose
 from tests.monitor_cases import an_event
 from tests.route_cases import PASSWORD, a_signature, a_visit, content_of, signature_of, totp_code, with_password
@@ -231,6 +231,16 @@ def test_a_change_that_is_taken_back_mends_the_signature_because_the_content_is_
         seen = world.staff_a.get(path).headers["ETag"]
         assert world.staff_a.patch(path, {"occurred_on": day, "reason": "typed wrongly"}, seen).is_success
         assert state(world, signature) == expected
+
+
+def test_a_withdrawal_that_is_voided_is_no_part_of_what_is_signed(world: World) -> None:
+    pid = world.enrolled()
+    before = signed_record(world, pid)
+    assert _below("withdrawals", WITHDRAWAL)(world, {"participant": pid}).is_success
+    meanwhile = signed_record(world, pid)
+    assert (state(world, before), state(world, meanwhile)) == ("broken", "valid")
+    assert _below("withdrawals/1/voiding", VOIDING)(world, {"participant": pid}).is_success
+    assert (state(world, before), state(world, meanwhile)) == ("valid", "broken")
 
 
 def test_a_signature_is_in_the_trail_with_the_hash_of_what_was_signed(world: World) -> None:

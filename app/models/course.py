@@ -11,7 +11,7 @@ from pydantic import Strict, StringConstraints
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, InstantShown, LongReason, PastDate, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, InstantShown, LongReason, PastDate, Reason, Shape, now, one_of, table_of
 from app.models.identifiers import PidShown
 from app.protocol.eligibility import Answer as Answered
 
@@ -39,9 +39,17 @@ _OF_PERSON = ["site_id", "pid"], ["participant.site_id", "participant.pid"]
 
 
 class Withdrawal(SQLModel, table=True):
-    """One thing that a participant took back. Never changed: a later consent gives it anew."""
+    """One thing that a participant took back. What it says is never changed: a later consent gives it anew, and what a
+    site recorded in error is voided."""
 
-    __table_args__ = (ForeignKeyConstraint(*_OF_PERSON), one_of("scope", WithdrawalScope))
+    __table_args__ = (
+        ForeignKeyConstraint(*_OF_PERSON),
+        one_of("scope", WithdrawalScope),
+        CheckConstraint(
+            "(voided_at IS NULL) = (voided_by IS NULL) AND (voided_at IS NULL) = (voiding_reason IS NULL)",
+            name="voided_whole",
+        ),
+    )
 
     site_id: int = Field(primary_key=True)
     pid: str = Field(primary_key=True, max_length=12)
@@ -51,6 +59,13 @@ class Withdrawal(SQLModel, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     recorded_by: UUID = Field(foreign_key="account.id")
     recorded_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
+
+
+HOLDS = table_of(Withdrawal).c.voided_at.is_(None)
+"""Of a withdrawal: it was not voided. Whoever asks what a participant took back asks this too."""
 
 
 class Screening(SQLModel, table=True):
@@ -126,6 +141,16 @@ class WithdrawalRead(Answer):
     effective_on: date
     reason: str
     recorded_at: InstantShown
+    voided_at: InstantShown | None
+    """Since when it holds no more, and is as if it had never been recorded."""
+
+    voiding_reason: str | None
+
+
+class VoidingCreate(Shape):
+    """Why a withdrawal was recorded in error. A participant who thinks otherwise now consents anew."""
+
+    reason: LongReason
 
 
 class ConsentState(Answer):

@@ -49,7 +49,8 @@ class SyncOperation(SQLModel, table=True):
 
 _PATH = (
     r"^/v1/(participants|visits|outcomes|adverse-events|dosing-sessions)"
-    r"(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?(/[a-z-]{1,32}(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?)?$"
+    r"(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?"
+    r"(/[a-z-]{1,32}(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36})(/[a-z-]{1,32})?)?)?$"
 )
 
 

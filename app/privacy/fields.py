@@ -149,8 +149,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         clinical="scope",
         date="effective_on",
-        free_text="reason",
-        operational="number recorded_by recorded_at",
+        free_text="reason voiding_reason",
+        operational="number recorded_by recorded_at voided_by voided_at",
     ),
     "screening": _table(
         direct="pid",

@@ -19,6 +19,7 @@ from app.models.course import (
     TreatmentCreate,
     TreatmentList,
     TreatmentRead,
+    VoidingCreate,
     WithdrawalCreate,
 )
 from app.models.identifiers import Pid
@@ -86,6 +87,16 @@ def withdraw_consent(
         return _made(pid, "consents", consents.withdraw(session, actor, journal, pid, body))
 
     return once.create(session, actor, body, withdrawn)
+
+
+@router.post("/withdrawals/{number}/voiding", status_code=201, response_model=ConsentState)
+def void_withdrawal(
+    pid: Pid, number: int, body: VoidingCreate, actor: Writer, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Let a withdrawal hold no more that the site recorded in error, with the reason. That of `identity` stays."""
+    return once.create(
+        session, actor, body, lambda: _made(pid, "consents", consents.void(session, actor, pid, number, body))
+    )
 
 
 @router.get("/screenings")

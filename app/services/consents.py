@@ -10,15 +10,17 @@ from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor
+from app.access import Actor, found
 from app.database import before_commit, unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
 from app.models.base import canonical_json, now, table_of
 from app.models.course import (
+    HOLDS,
     ConsentCreate,
     ConsentRead,
     ConsentState,
+    VoidingCreate,
     Withdrawal,
     WithdrawalCreate,
     WithdrawalRead,
@@ -43,6 +45,14 @@ class ConsentAlreadyRecorded(Conflict):
 
 class CollectionWithdrawn(Conflict):
     """The participant had taken back the collection of data before that day; adverse events are still reported."""
+
+
+class WithdrawalVoided(Conflict):
+    """This withdrawal was voided already."""
+
+
+class IdentityErased(Conflict):
+    """A withdrawal of the identity cannot be voided: the site's label was erased for good."""
 
 
 class ConsentUnknown(Invalid):
@@ -116,6 +126,29 @@ def withdraw(
     return state(session, person), row.site_id
 
 
+def void(session: Session, actor: Actor, symbols: str, number: int, body: VoidingCreate) -> tuple[ConsentState, int]:
+    """Let a withdrawal that the site recorded in error hold no more; also gives the site's key. The withdrawal is a
+    participant's own (GDPR, article 7(3)), the error is the site's: what is put right is the record of it, which stays
+    to be read (ICH E6(R3), 4.2.4).
+
+    Raises NotFound, IdentityErased, WithdrawalVoided.
+    """
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    row = found(next((one for one in _withdrawals(session, person) if one.number == number), None))
+    if row.scope == WithdrawalScope.identity:
+        raise IdentityErased
+    if row.voided_at is not None:
+        raise WithdrawalVoided
+    require_unlocked(session, person.site_id, person.row.pid)
+    before = audit.snapshot(row)
+    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    session.flush()
+    subject, after = f"{row.pid}/{row.number}", audit.snapshot(row)
+    event = audit.changed("consent:withdrawal-voided", row, subject, 2, before, after, body.reason)
+    audit.append(session, str(actor.account_id), row.site_id, [event])
+    return state(session, person), row.site_id
+
+
 class Given(NamedTuple):
     """A consent, as far as it says what holds."""
 
@@ -186,7 +219,8 @@ def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Ma
     found = {pid: Agreed([], []) for pid in pids}
     for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
         found[one.pid].given.append(Given(*one[1:]))
-    for one in session.execute(_of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids)):
+    taken = _of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids).where(HOLDS)
+    for one in session.execute(taken):
         found[one.pid].taken.append(Taken(*one[1:]))
     return found
 

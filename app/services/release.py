@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
 from app.models.base import as_compared, now, table_of
-from app.models.course import Withdrawal, WithdrawalScope
+from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
 from app.models.participant import Consent, Participant
 from app.models.study import Site
@@ -139,6 +139,7 @@ def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
         taken.site_id == Consent.site_id,
         taken.pid == Consent.pid,
         taken.scope == WithdrawalScope.sharing,
+        HOLDS,
         sa.or_(undated, col(taken.effective_on) >= col(Consent.given_on)),
     )
     consented = select(Consent.pid).where(

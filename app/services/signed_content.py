@@ -17,7 +17,7 @@ from app.access import Actor
 from app.audit import plain
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.base import canonical_json, table_of
-from app.models.course import Screening, TreatmentTrial, Withdrawal
+from app.models.course import HOLDS, Screening, TreatmentTrial, Withdrawal
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
@@ -126,6 +126,8 @@ class _Stored:
             theirs = theirs.where(table.c.outcome_id.in_(own))
         else:
             theirs = theirs.where(table.c.pid.in_(self._pids))
+        if model is Withdrawal:
+            theirs = theirs.where(HOLDS)
         return self._session.execute(theirs).all()
 
     def content(self, subject: Subject, person: Row[Any]) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from app.access import Actor, Place, reach, visible
 from app.errors import Conflict
 from app.models.among import among
 from app.models.base import table_of
-from app.models.course import Withdrawal
+from app.models.course import HOLDS, Withdrawal
 from app.models.data_lock import LockKind
 from app.models.participant import Consent, Participant, ParticipantStatus, began
 from app.models.visit import Visit
@@ -175,7 +175,7 @@ def _facts(dialect: str) -> Any:
     locks, of_person = closing(dialect, _PEOPLE)
     parts = [
         _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes),
-        _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on),
+        _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(HOLDS),
         _part(
             "visit", _VISITS, name=_VISITS.c.visit_code, day=_VISITS.c.occurred_on, number=_VISITS.c.occurrence
         ).where(
