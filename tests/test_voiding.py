@@ -11,8 +11,9 @@ from app.models.account import Role
 from app.models.audit import AuditEntry
 from tests.course_cases import WITHDRAWAL, withdrawn
 from tests.courses import withdraw
-from tests.dosing_cases import SESSIONS, prepared, start
+from tests.dosing_cases import DAY, SESSIONS, a_session, dose, path_of, prepared, start
 from tests.test_changes import feed
+from tests.test_dosing_corrections import asked, remarks
 from tests.test_sync import act, sync
 from tests.test_trail_walls import MISTAKEN, refusal
 from tests.world import Caller, World
@@ -60,6 +61,22 @@ def test_a_dosing_day_begins_once_the_withdrawal_is_voided(world: World, scope: 
     assert world.staff_a.post(SESSIONS, start(visit["id"])).json()["code"] == "dosing_not_allowed"
     voided(world, pid)
     assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
+
+
+def test_a_dose_that_was_told_meanwhile_was_given_with_consent_after_all(world: World) -> None:
+    session = a_session(world)
+    path, pid = path_of(session), session.json()["participant"]
+    withdraw(world, pid, "dosing", DAY)
+    withdraw(world, pid, "collection", DAY)
+    assert world.staff_a.post(f"{path}/doses", dose(deviation_reason="Given before we were told")).status_code == 201
+    voided(world, pid)
+    assert (remarks(world, path), asked(world, path)) == (
+        *(["dose_without_consent DOSE-CONSENT"], ["dose_without_consent"]),
+    ), "it was taken back twice"
+    seen = world.staff_a.get(path).headers["ETag"]
+    voided(world, pid, 2)
+    assert (remarks(world, path), asked(world, path)) == ([], [])
+    assert world.staff_a.get(path).headers["ETag"] != seen
 
 
 def test_only_the_withdrawal_that_is_named_is_voided(world: World) -> None:

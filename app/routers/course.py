@@ -27,7 +27,7 @@ from app.models.participant import ParticipantRead
 from app.models.schedule import DueList, DueQuery, ScheduleRead
 from app.permissions import Permission
 from app.pid import display
-from app.services import consents, participants, schedules, screenings, treatments
+from app.services import consents, participants, schedules, screenings, treatments, voiding
 from app.services.history import history_of
 from app.services.participants import enrolled
 from app.web.conditional import etag
@@ -95,7 +95,7 @@ def void_withdrawal(
 ) -> Response:
     """Let a withdrawal hold no more that the site recorded in error, with the reason. That of `identity` stays."""
     return once.create(
-        session, actor, body, lambda: _made(pid, "consents", consents.void(session, actor, pid, number, body))
+        session, actor, body, lambda: _made(pid, "consents", voiding.void(session, actor, pid, number, body))
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found
+from app.access import Actor
 from app.database import before_commit, unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
@@ -20,7 +20,6 @@ from app.models.course import (
     ConsentCreate,
     ConsentRead,
     ConsentState,
-    VoidingCreate,
     Withdrawal,
     WithdrawalCreate,
     WithdrawalRead,
@@ -45,14 +44,6 @@ class ConsentAlreadyRecorded(Conflict):
 
 class CollectionWithdrawn(Conflict):
     """The participant had taken back the collection of data before that day; adverse events are still reported."""
-
-
-class WithdrawalVoided(Conflict):
-    """This withdrawal was voided already."""
-
-
-class IdentityErased(Conflict):
-    """A withdrawal of the identity cannot be voided: the site's label was erased for good."""
 
 
 class ConsentUnknown(Invalid):
@@ -110,7 +101,7 @@ def withdraw(
     row = Withdrawal(
         site_id=person.site_id,
         pid=person.row.pid,
-        number=len(_withdrawals(session, person)) + 1,
+        number=len(withdrawals_of(session, person)) + 1,
         recorded_by=actor.account_id,
         recorded_at=now(),
         **body.model_dump(),
@@ -123,29 +114,6 @@ def withdraw(
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
     audit.append(session, str(actor.account_id), row.site_id, events)
-    return state(session, person), row.site_id
-
-
-def void(session: Session, actor: Actor, symbols: str, number: int, body: VoidingCreate) -> tuple[ConsentState, int]:
-    """Let a withdrawal that the site recorded in error hold no more; also gives the site's key. The withdrawal is a
-    participant's own (GDPR, article 7(3)), the error is the site's: what is put right is the record of it, which stays
-    to be read (ICH E6(R3), 4.2.4).
-
-    Raises NotFound, IdentityErased, WithdrawalVoided.
-    """
-    person = enrolled(session, actor, symbols, hold=Hold.change)
-    row = found(next((one for one in _withdrawals(session, person) if one.number == number), None))
-    if row.scope == WithdrawalScope.identity:
-        raise IdentityErased
-    if row.voided_at is not None:
-        raise WithdrawalVoided
-    require_unlocked(session, person.site_id, person.row.pid)
-    before = audit.snapshot(row)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
-    session.flush()
-    subject, after = f"{row.pid}/{row.number}", audit.snapshot(row)
-    event = audit.changed("consent:withdrawal-voided", row, subject, 2, before, after, body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
     return state(session, person), row.site_id
 
 
@@ -244,7 +212,7 @@ def state(session: Session, person: Enrolled) -> ConsentState:
     return ConsentState(
         participant=person.row.pid,
         consents=[_consent_read(one) for one in _consents(session, person)],
-        withdrawals=[_withdrawal_read(one) for one in _withdrawals(session, person)],
+        withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
         scopes_today=sorted(record.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in record.withdrawn(on)),
         reconsent_to=reconsents(person, record, on),
@@ -256,7 +224,8 @@ def _consents(session: Session, person: Enrolled) -> list[Consent]:
     return list(session.exec(theirs.order_by(col(Consent.given_on), col(Consent.version))))
 
 
-def _withdrawals(session: Session, person: Enrolled) -> list[Withdrawal]:
+def withdrawals_of(session: Session, person: Enrolled) -> list[Withdrawal]:
+    """All that were recorded, also those that were voided."""
     theirs = select(Withdrawal).where(Withdrawal.site_id == person.site_id, Withdrawal.pid == person.row.pid)
     return list(session.exec(theirs.order_by(col(Withdrawal.number))))
 

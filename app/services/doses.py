@@ -156,6 +156,13 @@ def _kept(dose: Dose) -> list[Finding]:
     return [Finding(**one) for one in from_json(dose.findings) if one["code"] == WITHOUT_CONSENT]
 
 
+def _still(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
+    """The remark that consent was missing, unless it turned out since that it was not: what seemed taken back was
+    voided."""
+    kept = _kept(dose)
+    return kept if kept and _without_consent(session, day, dose) else []
+
+
 def _given(dose: Dose | None) -> tuple[float, datetime] | None:
     if dose is None or dose.given_mg is None or dose.given_at is None:
         return None
@@ -182,7 +189,7 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[
     for dose in doses:
         before = audit.snapshot(dose)
         breaches = _breaches(day, dose, doses, readings)
-        dose.findings = _findings(breaches, _off_course(session, day, row, dose), _kept(dose))
+        dose.findings = _findings(breaches, _off_course(session, day, row, dose), _still(session, day, dose))
         if audit.snapshot(dose) != before:
             dose.version += 1
             after = audit.snapshot(dose)
@@ -210,8 +217,8 @@ def order_findings(
 
 
 def judged_again(session: Session, person: Enrolled, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
-    """Hold the doses of a participant's sessions (but one) against the plan once more, after the day of a visit or of
-    another dose was corrected: what to remember, and the data queries to raise and to close."""
+    """Hold the doses of a participant's sessions (but one) against the plan once more, after a visit, another dose
+    or a withdrawal was corrected: what to remember, and the data queries to raise and to close."""
     events, turns = [], []
     for day, row in dosing_day.days_of(session, person, but):
         if flagged := flagged_again(session, day, row):

@@ -1,0 +1,45 @@
+"""Withdrawals of consent that a site recorded in error. A withdrawal is a participant's own (GDPR, article 7(3)), the
+error is the site's: what is put right is the record of it, which stays to be read (ICH E6(R3), 4.2.4)."""
+
+from sqlmodel import Session
+
+from app import audit
+from app.access import Actor, found
+from app.errors import Conflict
+from app.models.base import now
+from app.models.course import ConsentState, VoidingCreate, WithdrawalScope
+from app.services import consents, doses, rule_queries
+from app.services.participants import Hold, enrolled
+from app.services.unlocked import require_unlocked
+
+
+class WithdrawalVoided(Conflict):
+    """This withdrawal was voided already."""
+
+
+class IdentityErased(Conflict):
+    """A withdrawal of the identity cannot be voided: the site's label was erased for good."""
+
+
+def void(session: Session, actor: Actor, symbols: str, number: int, body: VoidingCreate) -> tuple[ConsentState, int]:
+    """Let a withdrawal hold no more, nor what was remarked on doses because of it; also gives the site's key.
+
+    Raises NotFound, IdentityErased, WithdrawalVoided.
+    """
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    withdrawals = consents.withdrawals_of(session, person)
+    row = found(next((one for one in withdrawals if one.number == number), None))
+    if row.scope == WithdrawalScope.identity:
+        raise IdentityErased
+    if row.voided_at is not None:
+        raise WithdrawalVoided
+    require_unlocked(session, person.site_id, person.row.pid)
+    before = audit.snapshot(row)
+    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    session.flush()
+    subject, after = f"{row.pid}/{row.number}", audit.snapshot(row)
+    event = audit.changed("consent:withdrawal-voided", row, subject, 2, before, after, body.reason)
+    flagged, turns = doses.judged_again(session, person)
+    rule_queries.settle_all(session, row.site_id, *turns)
+    audit.append(session, str(actor.account_id), row.site_id, [event, *flagged])
+    return consents.state(session, person), row.site_id
