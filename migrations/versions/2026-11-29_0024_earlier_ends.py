@@ -4,14 +4,14 @@ Those that were told already are in the trail: the move to an end from another o
 before a later return to the study, or before a correction of the status, holds no more.
 
 Revision: 0024
-Follows: 0022
+Follows: 0023
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
