@@ -173,16 +173,17 @@ def test_who_shares_again_as_the_withdrawal_was_voided_is_in_later_extracts_alon
     assert [len(tables(world, path)["participants.csv"]) for path in (held, extract(world, cut=name))] == [1, 2]
 
 
-@pytest.mark.parametrize("table", ["score", "visit"])
-def test_rows_changed_behind_the_trail_are_found(world: World, table: str) -> None:
+@pytest.mark.parametrize("changed", ["score", "visit", "formula"])
+def test_rows_changed_behind_the_trail_are_found(world: World, changed: str) -> None:
     made = course(world)
     path = extract(world)
     changes = {
         "score": update(OutcomeScore).where(OutcomeScore.name == "total").values(value=7),
         "visit": update(Visit).where(Visit.visit_code == "BL").values(visit_code="UNS"),
+        "formula": update(Visit).where(Visit.visit_code == "BL").values(visit_code="=1+1"),
     }
     with world.registry.database.write() as session:
-        session.execute(changes[table].where(changes[table].table.c.site_id == world.site_ids["A"]))
+        session.execute(changes[changed].where(changes[changed].table.c.site_id == world.site_ids["A"]))
     assert verdict(world, path) == "OTHER ROWS than those cited"
     assert made
 

@@ -35,6 +35,7 @@ from app.models.extract import (
 )
 from app.models.notification import EventType, SubjectType
 from app.models.study import Study
+from app.privacy.bundle import UnsafeText
 from app.privacy.profile import PROFILES
 from app.security.keys import Keyring
 from app.services import as_at
@@ -252,6 +253,15 @@ def differing(database: Database, extract: Extract) -> str | None:
         return None
     if _of_another_version(extract, manifest):
         return "cannot be compared: it was written by another version of the registry"
+    try:
+        rebuilt = _content(database, extract)
+    except UnsafeText:  # what was cited passed this check
+        return OTHER
+    return SAME if rebuilt == manifest["row_content_sha256"] else OTHER
+
+
+def _content(database: Database, extract: Extract) -> str:
+    """What the rows of an extract would be cited by, if they were built now. Raises UnsafeText."""
     digests = {}
     with _moment(database, extract) as tables:
         for file, parts in tables:
@@ -259,7 +269,7 @@ def differing(database: Database, extract: Extract) -> str | None:
             for part in parts:
                 digest.update(part)
             digests[file] = digest.hexdigest()
-    return SAME if content_digest(digests) == manifest["row_content_sha256"] else OTHER
+    return content_digest(digests)
 
 
 def _of_another_version(extract: Extract, manifest: Mapping[str, Any]) -> bool:
