@@ -7,12 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlmodel import update
+from sqlmodel import col, update
 
 from app.models.extract import Extract
 from app.models.outcome import OutcomeScore
+from app.models.participant import Participant
 from app.models.visit import Visit
-from app.services.building import SAME, differing
+from app.services.building import OTHER, SAME, differing
 from tests.route_cases import UNDER_AGREEMENT, a_cut
 from tests.test_totals import taking_history
 from tests.world import World, madrs
@@ -184,8 +185,19 @@ def test_rows_changed_behind_the_trail_are_found(world: World, changed: str) -> 
     }
     with world.registry.database.write() as session:
         session.execute(changes[changed].where(changes[changed].table.c.site_id == world.site_ids["A"]))
-    assert verdict(world, path) == "OTHER ROWS than those cited"
+    assert verdict(world, path) == OTHER
     assert made
+
+
+@pytest.mark.parametrize("changed", [{"age_at_consent": 77, "sex": "M"}, {"status": "died"}])
+def test_people_changed_behind_the_trail_are_found_in_every_profile(world: World, changed: dict[str, Any]) -> None:
+    """What an approval stored of them is held against what it would store of them today."""
+    pids = [world.enrolled(age_at_consent=41, race="WHITE").replace("-", "") for _ in range(13)]
+    paths = [extract(world), *(extract(world, profile=one, agreement=None) for one in ("deidentified", "aggregate"))]
+    assert [verdict(world, path) for path in paths] == [SAME] * 3
+    with world.registry.database.write() as session:
+        session.execute(update(Participant).where(col(Participant.pid).in_(pids[:3])).values(**changed))
+    assert [verdict(world, path) for path in paths] == [OTHER] * 3
 
 
 def test_a_cut_is_of_one_moment_while_many_write(world: World) -> None:

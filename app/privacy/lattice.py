@@ -62,13 +62,13 @@ def generalise(
     counted = Counter(people)
     nodes = product(*(range(floor.get(one.name, 0), len(one.levels)) for one in quasis))
     for node in sorted(nodes, key=lambda node: (_loss(node, quasis), node)):
-        shown = {raw: _shown(raw, node, quasis) for raw in counted}
+        seen = {raw: shown(raw, node, quasis) for raw in counted}
         sizes: Counter[tuple[str | None, ...]] = Counter()
         for raw, count in counted.items():
-            sizes[shown[raw]] += count
+            sizes[seen[raw]] += count
         left_out = sum(size for size in sizes.values() if size < K)
         if left_out <= MAX_SUPPRESSED * len(people):
-            classes = [shown[raw] for raw in people]
+            classes = [seen[raw] for raw in people]
             levels = {one.name: level for one, level in zip(quasis, node, strict=True)}
             return Generalised(levels, classes, [sizes[one] >= K for one in classes])
     raise AssertionError("the coarsest combination is one class")
@@ -79,5 +79,6 @@ def _loss(node: tuple[int, ...], quasis: Sequence[Quasi]) -> float:
     return round(sum(one.weight * level / (len(one.levels) - 1) for level, one in steps), 9)
 
 
-def _shown(raw: tuple[Value, ...], node: tuple[int, ...], quasis: Sequence[Quasi]) -> tuple[str | None, ...]:
+def shown(raw: tuple[Value, ...], node: Sequence[int], quasis: Sequence[Quasi]) -> tuple[str | None, ...]:
+    """How a person looks at these levels."""
     return tuple(one.levels[level].of(value) for value, level, one in zip(raw, node, quasis, strict=True))

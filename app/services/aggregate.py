@@ -13,6 +13,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.extract import ExtractSubject
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
+from app.models.study import Site
 from app.models.visit import Visit
 from app.privacy import bundle, tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, Column
@@ -20,9 +21,9 @@ from app.privacy.tables import NOT_GIVEN, Cell
 from app.protocol.instruments import instrument
 from app.services.extract_sql import of_subject, selected
 from app.services.reading import Pieces
+from app.services.traits import CLASS, OF_PERSON, shown_at
 
 NONE = "none"
-_TRAITS = ("sex", "race", "country", "status", "planned_arm")
 
 
 class AggregateRows:
@@ -44,19 +45,23 @@ class AggregateRows:
 
     def _people(self) -> list[dict[str, str]]:
         """The traits of each person that the tables count by."""
-        subject = ExtractSubject
+        shown = shown_at(None)
         serious = {name for name, _ in self._severities(col(AdverseEvent.serious))}
         worst = tables.worst((name, severity) for name, severity in self._severities() if severity)
-        shown = (subject.subject, subject.age_group, subject.sex, subject.race, subject.country, subject.status)
-        wanted = selected(*shown, Participant.planned_arm).join(Participant, of_subject(self._id, Participant))
+        wanted = (
+            selected(ExtractSubject.subject, Participant.planned_arm, *OF_PERSON)
+            .join(Participant, of_subject(self._id, Participant))
+            .join(Site, col(Site.id) == col(Participant.site_id))
+        )
         return [
             {
-                **{name: row._mapping[name] or NOT_GIVEN for name in _TRAITS},
-                "age": tables.age_band(row.age_group),
+                **{name: value or NOT_GIVEN for name, value in zip(CLASS, traits, strict=True)},
+                "age": tables.age_band(traits[0]),
+                "planned_arm": row.planned_arm or NOT_GIVEN,
                 "serious_event": "yes" if row.subject in serious else "no",
                 "worst_event": worst.get(row.subject, NONE),
             }
-            for row in self._session.execute(wanted)
+            for row, traits in ((row, shown(row)) for row in self._session.execute(wanted))
         ]
 
     def _severities(self, *rules: Any) -> Iterator[tuple[str, str]]:

@@ -38,7 +38,7 @@ from app.models.study import Study
 from app.privacy.bundle import UnsafeText
 from app.privacy.profile import PROFILES
 from app.security.keys import Keyring
-from app.services import as_at
+from app.services import as_at, traits
 from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
 from app.services.extract_ends import end
@@ -160,7 +160,7 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     if cited is not None and _of_another_version(extract, fixed):
         raise NotAsCited
     with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
-        with _moment(database, extract) as tables:
+        with _moment(database, extract) as readers, closing(_tables(readers, extract)) as tables:
             for file, parts in tables:
                 progress.rows += files.write(file, parts, counted=True).rows or 0
         files.complete(extract, study.code, fixed)
@@ -205,14 +205,15 @@ class _Progress:
 
 
 @contextmanager
-def _moment(database: Database, extract: Extract) -> Iterator[Iterator[tuple[str, Pieces]]]:
-    """The tables of an extract as CSV, all of its moment, whatever was written since."""
+def _moment(database: Database, extract: Extract) -> Iterator[Readers]:
+    """Sessions that see the moment of an extract, whatever was written since."""
     with ExitStack() as held:
-        rows = _rows(held.enter_context(_readers(held, database, extract)), extract)
-        yield held.enter_context(closing(_tables(rows, extract)))
+        yield held.enter_context(_readers(held, database, extract))
 
 
-def _tables(rows: AggregateRows | ExtractRows, extract: Extract) -> Generator[tuple[str, Pieces], None, None]:
+def _tables(readers: Readers, extract: Extract) -> Generator[tuple[str, Pieces], None, None]:
+    """The tables of an extract as CSV."""
+    rows = _rows(readers, extract)
     for file, columns in PROFILES[extract.profile].files.items():
         with closing(rows.csv(file, columns)) as parts:
             yield file, parts
@@ -253,17 +254,25 @@ def differing(database: Database, extract: Extract) -> str | None:
         return None
     if _of_another_version(extract, manifest):
         return "cannot be compared: it was written by another version of the registry"
-    try:
-        rebuilt = _content(database, extract)
-    except UnsafeText:  # what was cited passed this check
-        return OTHER
+    with _moment(database, extract) as readers:
+        if _shows_otherwise(readers.sessions[0], extract, manifest["levels"]):
+            return OTHER
+        try:
+            rebuilt = _content(readers, extract)
+        except UnsafeText:  # what was cited passed this check
+            return OTHER
     return SAME if rebuilt == manifest["row_content_sha256"] else OTHER
 
 
-def _content(database: Database, extract: Extract) -> str:
+def _shows_otherwise(session: Session, extract: Extract, levels: Mapping[str, int] | None) -> bool:
+    """Rows show people as the approval stored them. Tables are counted from the people themselves."""
+    return extract.profile != ExtractProfile.aggregate and traits.changed(session, extract.id, levels)
+
+
+def _content(readers: Readers, extract: Extract) -> str:
     """What the rows of an extract would be cited by, if they were built now. Raises UnsafeText."""
     digests = {}
-    with _moment(database, extract) as tables:
+    with closing(_tables(readers, extract)) as tables:
         for file, parts in tables:
             digest = hashlib.sha256()
             for part in parts:

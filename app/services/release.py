@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,17 +22,15 @@ from app.models.study import Site
 from app.models.visit import Visit
 from app.privacy.lattice import Generalised, K, generalise
 from app.privacy.profile import PROFILES
-from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
+from app.privacy.quasi import QUASI_IDENTIFIERS
 from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
 from app.privacy.tables import rounded
 from app.protocol.definition import Protocol
 from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
+from app.services.traits import CLASS, OF_PERSON, Class, raw_of, shown_at
 from app.writing import Writes, store
-
-OLDEST = 90
-"""Ages from here on are one group, even under an agreement (45 CFR 164.514(b)(2)(i)(C))."""
 
 APART = timedelta(days=90)
 """Between tables of different people, so that no single arrival can be read from their difference."""
@@ -41,8 +39,6 @@ BATCH = 5_000
 """People who are read or stored at a time."""
 
 _SUBJECTS = table_of(ExtractSubject)
-Class = tuple[str | None, ...]
-_CLASS = ("age_group", "sex", "race", "country", "status")
 
 
 class CohortTooSmall(Invalid):
@@ -103,21 +99,20 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        rows = _rows(session, row, people, protocols, map(_exact, people), frozenset())
+        rows = _rows(session, row, people, protocols, None, frozenset())
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
-    compared, raw = _compared(session, row), [_raw(person) for person in people]
+    compared, raw = _compared(session, row), [raw_of(person) for person in people]
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared))
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     there = [people[index] for index in kept]
     ledger = _ledger(session, row, compared, {person.pid for person in there}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
-        rows = _rows(session, row, there, protocols, map(_exact, there), frozenset())
+        rows = _rows(session, row, there, protocols, None, frozenset())
         return Cohort(rounded(len(there)) or 0, protocols, None, None, rows)
     blanked = _all_serious(session, row.study_id, people, chosen)
-    shown = [chosen.classes[index] for index in kept]
-    rows = _rows(session, row, there, protocols, shown, blanked)
+    rows = _rows(session, row, there, protocols, chosen.levels, blanked)
     marks = fingerprints(session, row.study_id, {person.pid for person in there})
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger, marks)
     return Cohort(len(kept), protocols, report, chosen.levels, rows)
@@ -150,21 +145,11 @@ def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
         ~withdrawn.exists(),
     )
     person = table_of(Participant).c
-    wanted = (person.site_id, person.pid, person.protocol_version_id, person.age_at_consent, person.sex, person.race)
-    statement = sa.select(*wanted, person.status, col(Site.country)).join(Site, col(Site.id) == person.site_id)
+    wanted = (person.site_id, person.pid, person.protocol_version_id, *OF_PERSON)
+    statement = sa.select(*wanted).join(Site, col(Site.id) == person.site_id)
     return session.execute(
         statement.where(col(Site.study_id) == study_id, consented.exists()).order_by(person.pid)
     ).all()
-
-
-def _raw(person: Row[Any]) -> tuple[Any, ...]:
-    return person.age_at_consent, person.sex, person.race, person.country, person.status
-
-
-def _exact(person: Row[Any]) -> Class:
-    age = person.age_at_consent
-    shown = None if age is None else f"GE{OLDEST}" if age >= OLDEST else str(age)
-    return shown, person.sex, coded(person.race, RACES), person.country, person.status
 
 
 def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list[Extract]:
@@ -245,7 +230,7 @@ def _rows(
     row: Extract,
     people: Sequence[Row[Any]],
     protocols: Mapping[int, Protocol],
-    shown: Iterable[Class],
+    levels: Mapping[str, int] | None,
     blanked: frozenset[Class],
 ) -> Iterator[dict[str, Any]]:
     anchors = _anchors(session, row.study_id, people, protocols)
@@ -260,10 +245,10 @@ def _rows(
             "subject": subjects[person.pid],
             "anchor_on": anchors[person.pid],
             "site_group": groups[person.site_id],
-            **dict(zip(_CLASS, traits, strict=True)),
+            **dict(zip(CLASS, traits, strict=True)),
             "serious_shown": traits not in blanked,
         }
-        for person, traits in zip(people, shown, strict=True)
+        for person, traits in zip(people, map(shown_at(levels), people), strict=True)
     )
 
 
@@ -313,7 +298,7 @@ def _anchors(
 def _require_k(session: Session, row: Extract) -> None:
     """The stored rows once more, counted by the database. Raises KNotMet."""
     sizes = sa.select(func.count().label("size")).where(_SUBJECTS.c.extract_id == row.id)
-    grouped = sizes.group_by(*(_SUBJECTS.c[name] for name in _CLASS)).subquery()
+    grouped = sizes.group_by(*(_SUBJECTS.c[name] for name in CLASS)).subquery()
     smallest = session.execute(sa.select(func.min(grouped.c.size))).scalar()
     if smallest is None or smallest < K:
         raise KNotMet

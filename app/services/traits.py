@@ -1,0 +1,59 @@
+"""What an extract shows of each of its people: stored when it is approved, and held against what is stored when it is
+verified."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlmodel import Session, col
+
+from app.models.base import table_of
+from app.models.extract import ExtractSubject
+from app.models.participant import Participant
+from app.models.study import Site
+from app.privacy import lattice
+from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
+from app.services.extract_sql import of_subject, selected
+
+OLDEST = 90
+"""Ages from here on are one group, even under an agreement (45 CFR 164.514(b)(2)(i)(C))."""
+
+Class = tuple[str | None, ...]
+CLASS = ("age_group", "sex", "race", "country", "status")
+_PERSON, _SUBJECT = table_of(Participant).c, table_of(ExtractSubject).c
+OF_PERSON = (_PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), _PERSON.status)
+"""What they follow from, in the order of the quasi-identifiers."""
+
+
+def shown_at(levels: Mapping[str, int] | None) -> Callable[[Row[Any]], Class]:
+    """How each person is shown: at these levels, or, where there are none, as stored."""
+    if levels is None:
+        return _exact
+    node = [levels[one.name] for one in QUASI_IDENTIFIERS]
+    return lambda person: lattice.shown(raw_of(person), node, QUASI_IDENTIFIERS)
+
+
+def raw_of(person: Row[Any]) -> tuple[Any, ...]:
+    return person.age_at_consent, person.sex, person.race, person.country, person.status
+
+
+def _exact(person: Row[Any]) -> Class:
+    age = person.age_at_consent
+    group = None if age is None else f"GE{OLDEST}" if age >= OLDEST else str(age)
+    return group, person.sex, coded(person.race, RACES), person.country, person.status
+
+
+def changed(session: Session, extract_id: UUID, levels: Mapping[str, int] | None) -> bool:
+    """Whether anybody in an extract would be shown otherwise than was stored. Study day 1 needs no second look: it is
+    the day of visits that are rows themselves."""
+    stored = (_SUBJECT[name].label(f"stored_{name}") for name in CLASS)
+    people = (
+        selected(*OF_PERSON, *stored)
+        .select_from(ExtractSubject)
+        .join(Participant, of_subject(extract_id, Participant))
+        .join(Site, col(Site.id) == col(Participant.site_id))
+    )
+    shown = shown_at(levels)
+    with session.execute(people.execution_options(yield_per=1000)) as found:
+        return any(shown(person) != person[len(OF_PERSON) :] for person in found)
