@@ -193,6 +193,18 @@ def test_who_asked_cannot_approve(world: World) -> None:
     assert world.analyst.post(f"{path}/approval", {"decision": "approve", "reason": "my own"}).status_code == 403
 
 
+@pytest.mark.parametrize(("profile", "people"), [("pseudonymised", 14), ("deidentified", 14), ("aggregate", 15)])
+def test_a_dry_run_of_an_approval_says_how_many_people_it_comes_to(world: World, profile: str, people: int) -> None:
+    """Of tables rounded, as in their manifest."""
+    for _ in range(14):
+        world.enrolled()
+    asked = {"study": world.study, "purpose": "A question", "profile": profile}
+    agreed = {"agreement": "DUA-7"} if profile == "pseudonymised" else {}
+    path = world.analyst.post("/v1/extracts", {**asked, **agreed}).headers["Location"]
+    told = world.custodian.post(f"{path}/approval?dry_run=true", {"decision": "approve", "reason": "agreed use"})
+    assert (told.json()["answer"]["subjects"], world.custodian.get(path).json()["subjects"]) == (people, None)
+
+
 def test_a_decision_is_final(world: World) -> None:
     path = an_extract(world)
     refusal = {"decision": "refuse", "reason": "Purpose too vague"}

@@ -224,6 +224,9 @@ class ExtractRead(Answer):
     built_rows: int | None
     """While the files are being written: how far it is."""
 
+    subjects: int | None
+    """How many people are in it, from its approval on, as the manifest has it; a dry run of the approval shows it."""
+
     risk: dict[str, Any] | None
     """The risk report of a deidentified extract, from its approval on; a dry run of the approval shows it before."""
 

@@ -160,6 +160,7 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], b
     fixed = json.loads(values["manifest"] or "{}")
     return ExtractRead(
         study=study,
+        subjects=fixed.get("subjects"),
         risk=fixed.get("risk"),
         manifest=fixed if "row_content_sha256" in fixed else None,  # else it is what the approval fixed of it
         files=files,
