@@ -7,7 +7,6 @@ from collections import Counter
 from datetime import timedelta
 from itertools import product
 from statistics import mean, stdev
-from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import audit
-from app.models.base import now
+from app.models.base import canonical_json, now, utc_text
 from app.models.extract import Extract, ExtractStatus
 from app.privacy import tables
 from app.privacy.lattice import K
@@ -182,13 +181,21 @@ def test_two_publications_are_apart_in_people_and_in_time(world: World) -> None:
         world.enrolled()
     refused = approved(world, asked(world))
     assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
-    moved: Any = now() - timedelta(days=91)
-    with world.registry.database.write() as session:
-        for extract in world.analyst.get("/v1/extracts", study=world.study).json()["items"]:
-            session.get_one(Extract, UUID(extract["id"])).updated_at = moved
+    for extract in world.analyst.get("/v1/extracts", study=world.study).json()["items"]:
+        approved_before(world, extract["id"], timedelta(days=91))
+    assert extract_ends.expire(world.registry.served) == 2
     assert approved(world, asked(world)).status_code == 201
     world.enrolled()
     assert approved(world, asked(world)).json()["code"] == "differencing_risk"
+
+
+def approved_before(world: World, extract: str, span: timedelta) -> None:
+    """As if it had been approved so long before; its files are due to go."""
+    with world.registry.database.write() as session:
+        row = session.get_one(Extract, UUID(extract))
+        if row.manifest is not None:
+            row.expires_at, fixed = now(), json.loads(row.manifest)
+            row.manifest = canonical_json({**fixed, "created_at": utc_text(now() - span)})
 
 
 def test_tables_and_rows_are_of_the_same_people(world: World) -> None:

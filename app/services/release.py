@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
-from app.models.base import as_compared, now, table_of
+from app.models.base import as_compared, now, table_of, utc_text
 from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
 from app.models.participant import Consent, Participant
@@ -209,8 +209,16 @@ def _ledger(
 
 
 def _too_close(row: Extract, new: set[str], other: Extract, held: set[str]) -> bool:
-    soon = row.profile == other.profile == ExtractProfile.aggregate and other.updated_at > now() - APART
+    tables = row.profile == other.profile == ExtractProfile.aggregate
+    soon = tables and _approved_at(other) > utc_text(now() - APART)
     return _close(new, held) or (soon and new != held)
+
+
+def _approved_at(extract: Extract) -> str:
+    """As its manifest has it: the row itself changes also when its files go."""
+    assert extract.manifest is not None
+    at: str = json.loads(extract.manifest)["created_at"]
+    return at
 
 
 def _all_serious(session: Session, study_id: int, people: Sequence[Row[Any]], chosen: Generalised) -> frozenset[Class]:
