@@ -14,11 +14,14 @@ from app.models.outcome import OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.services.building import OTHER, SAME, differing
+from tests.course_cases import under_amendment
+from tests.courses import given
 from tests.route_cases import UNDER_AGREEMENT, a_cut
 from tests.test_totals import taking_history
 from tests.world import World, madrs
 
 Row = dict[str, str]
+SHARED = ["data_sharing", "main"]
 TABLES = ("participants.csv", "visits.csv", "outcomes.csv", "adverse_events.csv")
 
 
@@ -172,6 +175,18 @@ def test_who_shares_again_as_the_withdrawal_was_voided_is_in_later_extracts_alon
     assert world.staff_a.post(f"{back['participant']}/withdrawals/1/voiding", why).is_success
     assert verdict(world, held) == "the same rows"
     assert [len(tables(world, path)["participants.csv"]) for path in (held, extract(world, cut=name))] == [1, 2]
+
+
+def test_a_consent_recorded_after_a_cut_brings_nobody_into_it(world: World) -> None:
+    under_amendment(world)
+    forms = [under_amendment(world, consent={**given("2025-01-02"), "scopes": scopes}) for scopes in (["main"], SHARED)]
+    name, people = cut(world), []
+    for pid in forms:
+        again = {"version": "2", "given_on": "2025-06-01", "scopes": SHARED, "reason": "asked again"}
+        assert world.staff_a.post(f"/v1/participants/{pid}/consents", again).is_success
+    for asked in ({"cut": name}, {}):
+        people.append(len(tables(world, extract(world, **asked))["participants.csv"]))
+    assert people == [2, 3]
 
 
 @pytest.mark.parametrize("changed", ["score", "visit", "formula"])

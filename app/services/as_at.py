@@ -78,6 +78,18 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
         del session.info[_FRONT]
 
 
+def consents_since(session: Session, heads: Heads) -> list[str]:
+    """The consents that were recorded after this moment, as pid/version."""
+    found = []
+    for site_id, seq in heads.items():
+        later = (col(AuditEntry.site_id) == site_id, col(AuditEntry.seq) > seq)
+        recorded = select(col(AuditEntry.changes)).where(*later, col(AuditEntry.action) == "consent:recorded")
+        for (changes,) in session.execute(recorded):
+            new = {one["field"]: one["new"] for one in json.loads(changes)}
+            found.append(f"{new['pid']}/{new['version']}")
+    return found
+
+
 def touched(session: Session) -> int:
     """How many rows were written since."""
     fronts: Fronts | None = session.info.get(_FRONT)

@@ -14,6 +14,7 @@ from sqlmodel import Session, col, select
 
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
+from app.models.among import among
 from app.models.base import as_compared, now, table_of, utc_text
 from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
@@ -27,6 +28,7 @@ from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
 from app.privacy.tables import rounded
 from app.protocol.definition import Protocol
+from app.services import as_at
 from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
 from app.services.traits import CLASS, OF_PERSON, Class, raw_of, shown_at
@@ -92,7 +94,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
 
     Raises CohortEmpty, CohortTooSmall, DifferencingRisk.
     """
-    people = _sharing(session, row.study_id)
+    people = _sharing(session, row.study_id, as_at.consents_since(session, as_at.read(row.heads or "{}")))
     if not people:
         raise CohortEmpty
     protocols = {
@@ -118,10 +120,11 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     return Cohort(len(kept), protocols, report, chosen.levels, rows)
 
 
-def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
+def _sharing(session: Session, study_id: int, too_late: Sequence[str]) -> Sequence[Row[Any]]:
     """Everybody who shares data by the newest consent (as `Agreed.scopes` has it) and has not taken that back since, in
     no telling order. A withdrawal counts from the moment it is recorded: its day is never later than today at the
-    site, which may be tomorrow here."""
+    site, which may be tomorrow here. Consents that were recorded after a data cut, `too_late`, may refuse, but bring
+    nobody into it."""
     other, taken = aliased(Consent), Withdrawal
     undated = col(Consent.given_on).is_(None)
     refused = select(other.pid).where(
@@ -141,6 +144,7 @@ def _sharing(session: Session, study_id: int) -> Sequence[Row[Any]]:
         Consent.site_id == Participant.site_id,
         Consent.pid == Participant.pid,
         col(Consent.data_sharing).is_(True),
+        ~among(sa.type_coerce(Consent.pid, sa.Text) + "/" + Consent.version, "too_late", too_late),
         ~refused.exists(),
         ~withdrawn.exists(),
     )
