@@ -150,6 +150,16 @@ def test_the_tables_of_a_study(world: World) -> None:
     assert figure(rows, "scores_by_visit", "BL", "MADRS", "sd") == ("", "Y")
 
 
+def test_the_codebook_names_each_table_and_statistic_and_what_is_counted(world: World) -> None:
+    for _ in range(K):
+        world.enrolled()
+    rows = published(world)
+    book = {one["name"]: one for one in world.analyst.get("/v1/codebook", profile="aggregate").json()["columns"]}
+    for name in ("table", "statistic"):
+        assert {row[name] for row in rows} <= set(book[name]["codes"])
+    assert (book["row"]["codes"], book["value"]["unit"]) == ([], "people, or points of the score")
+
+
 def test_an_organ_class_of_few_is_not_named(world: World) -> None:
     people = [world.enrolled() for _ in range(K)]
     coding = [{"system": "own", "term": "Rare", "level": "soc"}]

@@ -8,12 +8,19 @@ from app.models.extract import ExtractProfile
 from app.models.outcome import Origin
 from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
+from app.privacy import tables
 from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column, Treatment
 from app.privacy.quasi import ETHNICITIES, OTHER, RACES
 from app.protocol.instruments import instruments
 
 SINCE_DOSE = ("BEFORE", "D0", "D1", "D2-7", "D8-28", "GT28")
 TIMINGS = ("early", "in_window", "late")
+_CLASSES = {Treatment.since_dose: SINCE_DOSE, Treatment.timing: TIMINGS}
+_DECLARED: Mapping[str, Sequence[str]] = {
+    "table": sorted([*(one.name for one in tables.COUNTS), tables.EVENTS, tables.SCORES]),
+    "statistic": ("people", "mean", "sd"),
+}
+"""Column -> what tables.csv says in it. Its rows and columns are named after what was found."""
 
 _STORED: Mapping[str, Sequence[str]] = {
     "adverse_event.action_taken": tuple(ActionTaken),
@@ -40,10 +47,10 @@ _DAYS = frozenset({Treatment.study_day, Treatment.since_dose})
 def _codes(profile: ExtractProfile, column: Column) -> list[str]:
     if column.treatment is Treatment.coarsened:
         return []  # the levels of the one extract decide; its manifest names them
-    if column.treatment is Treatment.since_dose:
-        return list(SINCE_DOSE)
-    if column.treatment is Treatment.timing:
-        return list(TIMINGS)
+    if column.treatment in _CLASSES:
+        return list(_CLASSES[column.treatment])
+    if column.treatment is Treatment.declared:
+        return list(_DECLARED.get(column.name, ()))
     if column.type == "boolean":
         return ["N", "Y"]
     stored = [str(code) for code in _STORED.get(column.source, ())]
@@ -57,7 +64,9 @@ def _unit(column: Column) -> str | None:
         return "days"
     if column.name == "age_group":
         return "years"
-    return "points of the score" if column.source == "outcome_score.value" and column.type == "number" else None
+    if column.source != "outcome_score.value" or column.type != "number":
+        return None
+    return "people, or points of the score" if column.treatment is Treatment.counted else "points of the score"
 
 
 def codebook(profile: ExtractProfile) -> list[dict[str, Any]]:

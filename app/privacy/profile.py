@@ -233,7 +233,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
                 _SUBJECT,
                 Column(
                     "site",
-                    "Site, under a code of this extract",
+                    "Site, under a code of the project",
                     "extract_subject.site_group",
                     treatment=Treatment.under_agreement,
                 ),
