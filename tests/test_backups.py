@@ -19,8 +19,9 @@ from app import schema
 from app.database import Database
 from app.main import create_app
 from app.models.base import now
-from app.services import backups
+from app.services import backups, vault_care
 from app.services.backups import BackupRefused
+from app.services.vault_care import Check
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
 from tests.postgres import as_server, new_database, settings_of
@@ -173,6 +174,28 @@ def test_a_vault_apart_is_backed_up_and_restored_with_the_rest(
             assert [row.pid for row in session.execute(text("SELECT pid FROM vault_identity"))] == [
                 kept.replace("-", "")
             ]
+
+
+def test_a_main_database_restored_beside_its_vault_tells_of_every_erasure_again(
+    request: pytest.FixtureRequest, source: Settings, empty: Settings, tmp_path: Path
+) -> None:
+    """The vault has lost the label already, and the trail that told so was not in the backup."""
+    with ExitStack() as databases:
+        vault = _vault(databases, request, source, tmp_path / "vault.db")
+        there, here = (at.model_copy(update=vault) for at in (source, empty))
+        with Database(there) as database:
+            schema.upgrade(database)
+            app = create_app(there)
+            with TestClient(app) as client:
+                world = World(Registry(app, client, database))
+                pid, _ = world.enrolled(), world.enrolled()
+                backups.make(database, tmp_path / "one", now())
+                world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
+        restored = cli(here, "backup", "restore", str(tmp_path / "one"))
+        assert restored.stdout.endswith("0 labels erased again.\n1 erasures told to the audit trail again.\n")
+        assert cli(here, "vault", "replay").stdout == "0 labels erased again.\n"
+        with Database(here) as database:
+            assert vault_care.check(database, sweep=False) == Check(labels=1, reservations=0, nameless=0, left=0)
 
 
 def _vault(

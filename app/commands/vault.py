@@ -68,9 +68,9 @@ def move() -> None:
     from app.services import erasure, vault_care
 
     with _opened() as (database, settings):
-        erased = erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
+        replayed = erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
         moved = vault_care.move(database)
-    typer.echo(f"{moved} labels moved, {erased} erased again.")
+    typer.echo(f"{moved} labels moved, {replayed.erased} erased again.")
 
 
 @app.command()
@@ -82,8 +82,10 @@ def replay() -> None:
 
     with _opened() as (database, settings):
         journal = ErasureJournal(settings.erasures, load_keyring(settings))
-        erased, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
-        typer.echo(f"{erased} labels erased again.")
+        replayed, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
+        typer.echo(f"{replayed.erased} labels erased again.")
+        if replayed.told:
+            typer.echo(f"{replayed.told} erasures told to the audit trail again.")
         if not journal.path.exists():
             typer.echo(f"There is no erasure journal ({journal.path}).")
         if unreadable:

@@ -1,5 +1,7 @@
 """After a restore: erasures that the backup does not know are done again, from the journal that outlived it."""
 
+from typing import NamedTuple
+
 import sqlalchemy as sa
 
 from app import audit
@@ -11,7 +13,7 @@ from app.privacy.erasure_journal import ErasureJournal, noted
 from app.services.outbox import every_site
 from app.services.vault_care import told_erased, whole_vault
 
-_PERSON = table_of(Participant).c
+_PERSON = (table_of(Participant).c.site_id, table_of(Participant).c.pid, table_of(Participant).c.version)
 _LABEL = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.pid)
 WHY = "Done again after a restore"
 
@@ -20,23 +22,33 @@ class JournalIncomplete(CannotGoOn):
     """The audit trail tells of erasures that the journal does not hold; the message says what to do."""
 
 
-def replay(database: Database, journal: ErasureJournal) -> int:
-    """Erase the label of everybody who has one and was erased, by the journal or by the trail; how many had. Each is an
-    entry in the chain of its site. A backup from before the vault was moved has labels with the rest: they go too.
-    Raises ErasureJournalUnusable."""
+class Replayed(NamedTuple):
+    """What a replay did."""
+
+    erased: int
+    """Labels that were there again."""
+
+    told: int
+    """Erasures of which only the audit trail knew nothing, as when the vault was not restored with it."""
+
+
+def replay(database: Database, journal: ErasureJournal) -> Replayed:
+    """Erase the label of everybody who has one and was erased, by the journal or by the trail. A backup from before the
+    vault was moved has labels with the rest: they go too. Each erasure is an entry in the chain of its site, as is one
+    that the journal and the vault know and the trail does not. Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.write() as session, whole_vault(session) as own:
         told = told_erased(session)
         kept = {tuple(row) for store in (own, session) for row in store.execute(sa.select(*_LABEL))}
-        back = sorted(one for one in kept if one[1] in told or journal.person(one[1]) in erased)
+        people = {(site_id, pid): version for site_id, pid, version in session.execute(sa.select(*_PERSON))}
+        back = {one for one in kept if one[1] in told or journal.person(one[1]) in erased}
+        untold = {one for one in people.keys() - kept if one[1] not in told and journal.person(one[1]) in erased}
         for store in (own, session):
-            store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(back)))
-        for site_id, pid in back:
-            version = session.execute(sa.select(_PERSON.version).where(_PERSON.pid == pid)).scalar()
-            if version is not None:  # else a reservation that nobody took up
-                event = audit.Event("vault:erased", "participant", pid, version, [], WHY)
-                audit.append(session, audit.SYSTEM, site_id, [event])
-    return len(back)
+            store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(sorted(back))))
+        for site_id, pid in sorted((back | untold) & people.keys()):  # others are reservations that nobody took up
+            event = audit.Event("vault:erased", "participant", pid, people[site_id, pid], [], WHY)
+            audit.append(session, audit.SYSTEM, site_id, [event])
+    return Replayed(len(back), len(untold))
 
 
 def require_noted(database: Database, journal: ErasureJournal) -> None:
