@@ -100,6 +100,17 @@ def test_the_wait_doubles_up_to_a_quarter_of_an_hour(world: World, clock: Clock)
     assert waits == [60, 120, 240, 480, 900, 900, 900]
 
 
+def test_a_clock_that_was_ahead_and_is_put_right_makes_nobody_wait_for_it(world: World, clock: Clock) -> None:
+    username, other = person(world), person(world)
+    clock.wait(days=1)
+    fail(world, username, 5)
+    fail(world, other, 5)
+    clock.wait(days=-1)
+    assert sign_in(world, username).status_code == 201
+    assert fail(world, other, 2) == [401, 429], "the failures count on"
+    assert told(sign_in(world, other)) == (429, "too_many_attempts", 120)
+
+
 def test_success_and_a_day_without_failures_start_the_count_anew(world: World, clock: Clock) -> None:
     username = person(world)
     fail(world, username, 4)
