@@ -1,7 +1,6 @@
 """What the documentation shows, run as somebody who pastes it."""
 
 import re
-import shlex
 import subprocess
 from collections.abc import Mapping
 from itertools import groupby
@@ -17,6 +16,11 @@ def blocks(page: str, name: str) -> list[str]:
     return [code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == name]
 
 
+def inline(page: str) -> list[str]:
+    """The commands of ours within a page's sentences."""
+    return [f"{' '.join(code.split())}\n" for code in re.findall(r"`(registry [^`]+)`", (ROOT / page).read_text())]
+
+
 def pasted(scripts: list[str], given: Mapping[str, str]) -> str:
     """What it prints, in the present folder. Lines of ours run in this process, as a new one for each would take most
     of the time; what is between them runs in one shell each."""
@@ -30,8 +34,7 @@ def pasted(scripts: list[str], given: Mapping[str, str]) -> str:
 
 def _registry(line: str, given: Mapping[str, str]) -> str:
     command, _, file = line.partition(" > ")
-    _, *arguments = shlex.split(command)
-    arguments = [str(path) for one in arguments for path in (sorted(Path().glob(one)) if "*" in one else [one])]
+    _, *arguments = _shell(f"printf '%s\\n' {command}", given).splitlines()
     done = typed(given, *arguments)
     assert done.returncode == 0, (line, done.stdout, done.stderr)
     if file:

@@ -126,6 +126,13 @@ def test_a_wrapping_key_that_is_gone_is_told_and_holds_up_no_other_label(world: 
     vault_care.require_own_keys(world.registry.served, load_keyring(together))
 
 
+def test_who_wraps_labels_anew_before_the_new_key_is_active_is_told(together: Settings) -> None:
+    for at, told in ((START, True), (LATER, False)):
+        replace_key_file(together, lambda file, at=at: rotated(file, "kek", at))  # type: ignore[misc]
+        done = cli(together, "vault", "rewrap")
+        assert (done.returncode, "registry keys rotate --kind kek" in done.stdout) == (0, told)
+
+
 def test_another_key_file_is_refused_and_none_is_made_for_a_database_in_use(world: World, together: Settings) -> None:
     world.enrolled()
     together.key_file.unlink()

@@ -30,13 +30,16 @@ def _opened() -> "Iterator[tuple[Database, Settings]]":
 @app.command()
 def rewrap() -> None:
     """After a rotation of wrapping keys: wrap every label's key with the active one."""
-    from app.security.keys import load_keyring
+    from app.security.keys import load_keyring, read_key_file
+    from app.security.rotation import next_of
     from app.services import vault_care
 
     with _opened() as (database, settings):
         keyring = load_keyring(settings)
         wrapped = vault_care.rewrap(database, keyring)
         typer.echo(f"{wrapped} labels wrapped anew.")
+        if next_of(read_key_file(settings).kek):
+            typer.echo("The next key is not active yet: registry keys rotate --kind kek once more, then this again.")
         vault_care.require_keys(database, keyring)
 
 

@@ -5,7 +5,7 @@ second step makes it active. The old key is retired: it still verifies what it s
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -43,9 +43,14 @@ def rotated(file: KeyFile, kind: Kind, at: datetime) -> KeyFile:
     return file.model_copy(update={"signing": _step(file.signing, new_signing_key, at)})
 
 
+def next_of(keys: Sequence[K]) -> K | None:
+    """The key that the next step makes active, if it is there already."""
+    return next((key for key in keys[1:] if key.retired_at is None and key.made_at is not None), None)
+
+
 def _step(keys: list[K], new: Callable[[datetime], K], at: datetime) -> list[K]:
     active, others = keys[0], keys[1:]
-    following = next((key for key in others if key.retired_at is None and key.made_at is not None), None)
+    following = next_of(keys)
     if following is None or following.made_at is None:
         return [*keys, new(at)]
     wait = (following.made_at + timedelta(seconds=SPREAD_SECONDS) - at).total_seconds()
