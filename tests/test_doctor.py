@@ -9,12 +9,13 @@ from unittest.mock import patch
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from sqlmodel import Session
 
 from app import audit, schema
 from app.database import Database
 from app.models.audit import REGISTRY_CHAIN
 from app.security.keys import new_key_file, write_key_file
-from app.services import readiness
+from app.services import backlog, readiness
 from app.settings import Settings
 from tests.postgres import as_server, new_database
 from tests.server import typed
@@ -85,6 +86,16 @@ def test_a_database_that_takes_no_writes_is_named(environment: dict[str, str]) -
     with patch.object(readiness, "writable", return_value=False):
         code, found = look(environment)
     assert (code, wrong(found).keys()) == (1, {"writable"})
+
+
+def test_a_connection_that_is_cut_in_the_midst_is_named_beside_what_was_found(environment: dict[str, str]) -> None:
+    def cut(session: Session) -> None:
+        session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))  # which fails on SQLite too
+
+    with patch.object(backlog, "_messages", cut):
+        code, found = look(environment)
+    assert (code, wrong(found).keys()) == (1, {"database"})
+    assert {"chains", "labels"} <= found.keys()
 
 
 def test_a_mighty_role_and_a_database_that_is_away_are_named_without_any_secret(environment: dict[str, str]) -> None:

@@ -10,6 +10,8 @@ import typer
 from app.commands import JSON
 
 if TYPE_CHECKING:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from app.database import Database
     from app.settings import Settings
 
@@ -59,9 +61,9 @@ def _findings(chains: bool) -> "Iterator[Finding]":
         if reached.well:
             tables = _tried("tables", lambda: schema.require_head(database), "at the revision of this version")
             yield tables
-            yield from _of_database(database, settings)
+            yield from _while_it_answers(_of_database(database, settings))
             if tables.well:
-                yield from _of_work(database, settings, chains)
+                yield from _while_it_answers(_of_work(database, settings, chains))
             if tables.well and keys.well:
                 yield from _of_labels(database, settings)
 
@@ -113,6 +115,16 @@ def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]
     yield _tried("erasures", lambda: erasure.require_noted(database, journal), "the journal holds those of the trail")
 
 
+def _while_it_answers(findings: "Iterator[Finding]") -> "Iterator[Finding]":
+    """What was found before the database left is told, and that it left."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield from findings
+    except SQLAlchemyError as error:
+        yield _failed("database", error)
+
+
 def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
     """What stops the server from starting, said in the same words."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -123,10 +135,15 @@ def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
         look()
     except CannotGoOn as refused:
         return Finding(check, False, str(refused))
-    except SQLAlchemyError as error:  # without its text, which names the server and the role
-        kind = type(getattr(error, "orig", None) or error).__name__
-        return Finding(check, False, f"the database does not answer as it should ({kind}); look at its address and log")
+    except SQLAlchemyError as error:
+        return _failed(check, error)
     return Finding(check, True, well)
+
+
+def _failed(check: str, error: "SQLAlchemyError") -> Finding:
+    """Without the error's text, which names the server and the role."""
+    kind = type(getattr(error, "orig", None) or error).__name__
+    return Finding(check, False, f"the database does not answer as it should ({kind}); look at its address and log")
 
 
 def _version(database: "Database") -> int:
