@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.commands import audit as audit_commands
+from app.commands import told_of
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.backup import app as backup_app
 from app.commands.deliver import deliver
@@ -216,9 +217,8 @@ def main() -> None:
     except (CannotGoOn, SecretsFolderMissing) as refused:
         typer.echo(str(refused), err=True)
         sys.exit(2)
-    except OperationalError as unreachable:  # without its text, which names the server and the role
-        kind = type(unreachable.orig).__name__
-        typer.echo(f"The database of REGISTRY_DATABASE_URL (or of the owner's) does not answer: {kind}.", err=True)
+    except OperationalError as error:
+        typer.echo(told_of(error), err=True)
         sys.exit(2)
     except ProgrammingError as forbidden:
         if getattr(forbidden.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:

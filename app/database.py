@@ -6,6 +6,7 @@ a 2xx means durably stored. Nobody else commits.
 
 import os
 import secrets
+import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
 from sqlalchemy import URL, Connection, Engine, event, make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
@@ -32,6 +33,15 @@ BUILDERS = 2
 MOMENTS = 2
 """Connections of a worker to PostgreSQL in no pool: an approval and a build read one moment each (`one_moment`). More
 approvals of different studies at once take more, and are told 503 where PostgreSQL has none left."""
+
+DISK_FULL, LOCKED = "53100", "55P03"
+"""SQLSTATEs (PostgreSQL, appendix A)."""
+
+_OF_SQLITE: Mapping[int | None, str] = {
+    sqlite3.SQLITE_FULL: DISK_FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE: DISK_FULL,  # not even a page for what its connections share
+    sqlite3.SQLITE_BUSY: LOCKED,
+}
 
 _REQUEST = "registry_request"
 _VAULT = "registry_vault"
@@ -272,6 +282,13 @@ def is_unique_violation(error: IntegrityError) -> bool:
     """SQLSTATE 23505 on PostgreSQL; SQLite has only the beginning of its message."""
     state = getattr(error.orig, "sqlstate", None)
     return state == "23505" or str(error.orig).startswith("UNIQUE constraint failed")
+
+
+def sqlstate(error: SQLAlchemyError) -> str | None:
+    """PostgreSQL's, and of SQLite what is the same thing there."""
+    cause = getattr(error, "orig", None)
+    state: str | None = getattr(cause, "sqlstate", None) or _OF_SQLITE.get(getattr(cause, "sqlite_errorcode", None))
+    return state
 
 
 class Opens:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import Engine, event
 from sqlmodel import Session, col, select
 
 from app.database import Database
@@ -196,6 +200,50 @@ def test_what_is_run_daily_can_be_run_again(run: Run, command: str) -> None:
     for _ in range(2):
         done = run(*command.split())
         assert (done.returncode, done.stdout[:2]) == (0, "0 "), done.stderr
+
+
+NEW_USER = ("--name", "S. Sue", "--organisation", "Office")
+
+
+@pytest.fixture
+def no_room(environment: dict[str, str]) -> Iterator[None]:
+    """SQLite may not take another page; PostgreSQL says what it says on a full disk."""
+    url = environment["REGISTRY_DATABASE_URL"]
+    if url.startswith("sqlite"):
+        prepared: tuple[Any, str, Callable[..., object]] = (
+            Engine,
+            "connect",
+            lambda connection, _: connection.execute("PRAGMA max_page_count = 1"),
+        )
+        event.listen(*prepared)
+        yield
+        event.remove(*prepared)
+        return
+    body = "BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END"
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as owner:
+        owner.execute(f"CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        owner.execute("CREATE TRIGGER full_disk BEFORE INSERT ON account EXECUTE FUNCTION full_disk()")
+        yield
+        owner.execute("DROP FUNCTION full_disk CASCADE")
+
+
+@pytest.mark.usefixtures("no_room")
+def test_a_full_disk_is_told_as_one(run: Run) -> None:
+    for name in range(60):  # the last page may still have room for some
+        done = run("user", "create", f"sue-{name}", *NEW_USER)
+        if done.returncode:
+            break
+    assert refused(done, "disk is full")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_database_that_another_program_holds_is_told_as_that(run: Run, environment: dict[str, str]) -> None:
+    file = environment["REGISTRY_DATABASE_URL"].removeprefix("sqlite:///")
+    if file == environment["REGISTRY_DATABASE_URL"]:
+        pytest.skip("PostgreSQL has many writers")
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert refused(run("user", "create", "sue", *NEW_USER, REGISTRY_POOL_TIMEOUT_SECONDS="0.1"), "Another program")
 
 
 def test_what_needs_the_owner_says_so_to_the_servers_role(tmp_path: Path, postgres_url: str) -> None:

@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from app import audit, schema
+from app.commands import doctor
 from app.database import Database
 from app.models.audit import REGISTRY_CHAIN
 from app.security.keys import new_key_file, write_key_file
@@ -96,6 +100,20 @@ def test_a_connection_that_is_cut_in_the_midst_is_named_beside_what_was_found(en
         code, found = look(environment)
     assert (code, wrong(found).keys()) == (1, {"database"})
     assert {"chains", "labels"} <= found.keys()
+
+
+def test_a_full_disk_is_named_although_the_database_does_not_answer_for_it(environment: dict[str, str]) -> None:
+    if "REGISTRY_OWNER_DATABASE_URL" in environment:
+        pytest.skip("of PostgreSQL's disk its own monitoring knows")
+    no_shared_memory = sqlite3.OperationalError("disk I/O error")
+    no_shared_memory.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE  # as where not a page is free
+    with (
+        patch.object(doctor, "_version", side_effect=OperationalError("", None, no_shared_memory)),
+        patch.object(shutil, "disk_usage", return_value=Mock(free=0)),
+    ):
+        code, found = look(environment)
+    assert (code, wrong(found).keys()) == (1, {"disk", "database"})
+    assert "disk is full" in found["database"][1]
 
 
 def test_a_mighty_role_and_a_database_that_is_away_are_named_without_any_secret(environment: dict[str, str]) -> None:

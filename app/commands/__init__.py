@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlmodel import Session
 
     from app.settings import Settings
@@ -29,6 +30,20 @@ def writing() -> "Iterator[tuple[Session, Settings]]":
         schema.require_head(database)
         with database.write() as session:
             yield session, settings
+
+
+def told_of(error: "SQLAlchemyError") -> str:
+    """Why the database does not do its work; without the error's text, which names the server and the role."""
+    from app.database import DISK_FULL, LOCKED, sqlstate
+
+    state = sqlstate(error)
+    if state == DISK_FULL:
+        return "The database's disk is full. Make room, then run this again."
+    if state == LOCKED:
+        return "Another program is writing to the database and does not let go of it. Run this again later."
+    kind = type(getattr(error, "orig", None) or error).__name__
+    whose = "The database of REGISTRY_DATABASE_URL (or of the owner's)"
+    return f"{whose} does not answer as it should ({kind}). Look at its address and its log."
 
 
 def ask_password(login: str) -> str:

@@ -3,15 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from app.commands import JSON
+from app.commands import JSON, told_of
 
 if TYPE_CHECKING:
-    from sqlalchemy.exc import SQLAlchemyError
-
     from app.database import Database
     from app.settings import Settings
 
@@ -56,6 +55,8 @@ def _findings(chains: bool) -> "Iterator[Finding]":
     yield keys
     yield _tried("erasure journal", lambda: require_usable(settings.erasures), "erasures can be noted")
     with Database(settings, for_server=True) as database:
+        if database.is_sqlite and Path(str(database.url.database)).exists():
+            yield _disk(database)  # first, as without room nothing answers
         reached = _tried("database", lambda: _version(database), "it answers")
         yield reached
         if reached.well:
@@ -82,7 +83,6 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     yield _tried("vault's wall", lambda: require_vault_wall(database, settings), "the same holds where the labels are")
     yield _tried("connections", lambda: database.require_room(1), "there is room for a worker")
     if database.is_sqlite:
-        yield _disk(database)
         return
     major = _version(database) // 10_000
     told = f"PostgreSQL {major}" + ("" if major >= OLDEST_POSTGRESQL else f"; {OLDEST_POSTGRESQL} or newer is needed")
@@ -122,7 +122,7 @@ def _while_it_answers(findings: "Iterator[Finding]") -> "Iterator[Finding]":
     try:
         yield from findings
     except SQLAlchemyError as error:
-        yield _failed("database", error)
+        yield Finding("database", False, told_of(error))
 
 
 def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
@@ -136,14 +136,8 @@ def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
     except CannotGoOn as refused:
         return Finding(check, False, str(refused))
     except SQLAlchemyError as error:
-        return _failed(check, error)
+        return Finding(check, False, told_of(error))
     return Finding(check, True, well)
-
-
-def _failed(check: str, error: "SQLAlchemyError") -> Finding:
-    """Without the error's text, which names the server and the role."""
-    kind = type(getattr(error, "orig", None) or error).__name__
-    return Finding(check, False, f"the database does not answer as it should ({kind}); look at its address and log")
 
 
 def _version(database: "Database") -> int:

@@ -1,7 +1,6 @@
 """One shape for every refusal: RFC 9457 problem documents. Nothing that was sent is ever repeated."""
 
 import re
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from app import errors
+from app.database import DISK_FULL, sqlstate
 from app.errors import DatabaseUnavailable, Fault, RegistryError, StorageFull, ValidationFailed
 from app.request_id import current_request_id
 from app.web.logs import place_of
@@ -32,8 +32,8 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 }
 
 
-_DISK_FULL, _READ_ONLY = "53100", "25006"
-"""SQLSTATEs (PostgreSQL, appendix A)."""
+_READ_ONLY = "25006"
+"""SQLSTATE (PostgreSQL, appendix A)."""
 
 _MOST_FAULTS = 100
 
@@ -163,7 +163,7 @@ def _methods_of(request: Request) -> list[str]:
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
     """Only the SQLSTATE and the exception's class are logged: PostgreSQL's texts carry values."""
     assert isinstance(error, SQLAlchemyError)
-    log.error("database_error", kind=type(error).__name__, sqlstate=_state(error), request_id=current_request_id())
+    log.error("database_error", kind=type(error).__name__, sqlstate=sqlstate(error), request_id=current_request_id())
     return _answer(request, refusal_of(error))
 
 
@@ -171,21 +171,12 @@ def refusal_of(error: SQLAlchemyError) -> RegistryError:
     """What clients are told when the database fails."""
     if isinstance(error, IntegrityError):
         return ConstraintBroken()
-    if _state(error) == _DISK_FULL:
+    if sqlstate(error) == DISK_FULL:
         return StorageFull(headers=_LATER)
-    away = isinstance(error, OperationalError | PoolTimeout) or _state(error) == _READ_ONLY
+    away = isinstance(error, OperationalError | PoolTimeout) or sqlstate(error) == _READ_ONLY
     if away or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return DatabaseUnavailable(headers=_SOON)
     return errors.InternalError()
-
-
-def _state(error: SQLAlchemyError) -> str | None:
-    """The SQLSTATE; SQLite has codes of its own."""
-    cause = getattr(error, "orig", None)
-    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return _DISK_FULL
-    state: str | None = getattr(cause, "sqlstate", None)
-    return state
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
