@@ -8,15 +8,17 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import create_engine, func, select, update
 from sqlmodel import col
 
 from app.models.account import Account, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
-from app.models.base import now
+from app.models.base import canonical_json, now
 from app.models.idempotency import IdempotencyRecord
-from app.models.participant import Participant
+from app.models.participant import Participant, ParticipantCreate
+from app.models.visit import VisitCreate
 from app.pid import normalise
 from app.services import retries
 from tests.hostile import LiveStudy, census, live_study
@@ -44,6 +46,28 @@ def test_the_same_request_gets_the_first_answer_again(world: World) -> None:
         first.headers[name] for name in ("ETag", "Location")
     ]
     assert census(world.registry.database.engine) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "moved"),
+    [("/v1/participants", ParticipantCreate, "enrolled_on"), ("/v1/visits", VisitCreate, "occurred_on")],
+)
+def test_what_version_0_1_0_answered_is_answered_again_after_the_upgrade(
+    world: World, path: str, model: type[BaseModel], moved: str
+) -> None:
+    """It kept the digest of every field that it knew, sent or not."""
+    key, body = str(uuid4()), world.enrolment() if model is ParticipantCreate else world.visit(world.enrolled())
+    first = world.staff_a.post(path, body, key)
+    digest = world.registry.app.state.keyring.digest
+    known = canonical_json(["POST", path, model.model_validate(body).model_dump(mode="json", exclude={"pid"})])
+    with world.registry.database.write() as session:
+        mine = col(IdempotencyRecord.key_digest) == digest("idempotency", key.encode())
+        stored = {"request_digest": digest("idempotency", known.encode())}
+        session.execute(update(IdempotencyRecord).where(mine).values(stored))
+    again = world.staff_a.post(path, body, key)
+    assert (again.status_code, again.content) == (201, first.content)
+    other = world.staff_a.post(path, {**body, moved: "2025-01-22"}, key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
 def test_a_request_with_two_keys_is_refused(world: World) -> None:

@@ -6,7 +6,7 @@ the others need not do its work beside it; on SQLite, which has one writer, they
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
@@ -31,6 +31,14 @@ WAIT_MILLISECONDS = 2_000
 """How long a request waits for an equal one that is at work."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
+
+_SINCE_0_1_0 = {
+    "DoseCreate": {"reason"},
+    "ParticipantCreate": {"pid"},
+    "StatusChange": {"correction"},
+    "VitalsCreate": {"reason"},
+}
+"""Fields of bodies that were there before them. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
 
 
 class IdempotencyKeyMissing(Malformed):
@@ -154,7 +162,7 @@ class Once:
         IdempotencyKeyReused."""
         if record is None:
             return None
-        if record["request_digest"] != self._request_digest(body):
+        if record["request_digest"] not in self._digests(body):
             raise IdempotencyKeyReused
         if record["site_id"] is not None and record["site_id"] not in actor.site_ids:
             raise NotFound
@@ -176,11 +184,19 @@ class Once:
             _wait_for(connection, lock)
         return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
+    def _digests(self, body: BaseModel) -> Iterator[str]:
+        """Of a request that is equal to this one. Version 0.1.0 kept the digest of every field that it knew."""
+        yield self._request_digest(body)
+        unknown = _SINCE_0_1_0.get(type(body).__name__, set()) - body.model_fields_set
+        yield self._digest_of(body.model_dump(mode="json", exclude=unknown))
+
     def _request_digest(self, body: BaseModel) -> str:
-        """Keyed, as the body may hold a label that could be guessed. Of what was sent only: a field that comes with a
-        later version does not make another request of a retry."""
-        asked = [*self._place, body.model_dump(mode="json", exclude_unset=True)]
-        return self._keyring.digest("idempotency", canonical_json(asked).encode())
+        """Of what was sent only: a field that comes with a later version does not make another request of a retry."""
+        return self._digest_of(body.model_dump(mode="json", exclude_unset=True))
+
+    def _digest_of(self, asked: object) -> str:
+        """Keyed, as a body may hold a label that could be guessed."""
+        return self._keyring.digest("idempotency", canonical_json([*self._place, asked]).encode())
 
 
 def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made]) -> Response:
