@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlmodel import SQLModel
 
 from app.audit import entry_hash
 from app.database import Database
 from app.errors import DatabaseUnavailable
 from app.models.account import Role
-from app.models.base import canonical_json
+from app.models.base import canonical_json, table_of
 from app.services import refusals
-from tests.monitor_cases import an_event
-from tests.route_cases import a_visit, an_extract
-from tests.world import Caller, World
+from app.services.audit_trail import NAMED_BY
+from tests.course_cases import TREATMENT, WITHDRAWAL
+from tests.dosing_cases import suicidal
+from tests.label_cases import asking
+from tests.monitor_cases import a_report, an_event, question_about
+from tests.route_cases import a_visit, an_extract, signature_of, with_password
+from tests.world import Caller, World, made
 
 
 def rows(caller: Caller, **asked: Any) -> list[dict[str, Any]]:
@@ -55,12 +60,57 @@ def test_a_corrected_field_is_one_row_with_old_new_who_when_and_why(world: World
 
 
 def test_a_participant_means_all_their_records_and_nobody_elses(world: World) -> None:
-    pid = amended(world)
+    pid = documented(world)
+    theirs = rows(world.monitor, site="A")
     amended(world)
-    assert world.staff_a.post("/v1/adverse-events", world.event(pid)).is_success
-    found = rows(world.monitor, participant=pid, limit=2)
-    assert {row["subject_type"] for row in found} == {"participant", "consent", "visit", "outcome", "adverse_event"}
-    assert {row["subject_id"] for row in found if row["subject_type"] == "participant"} == {pid.replace("-", "")}
+    assert {row["subject_type"] for row in theirs} >= {"label_disclosure", "signature", "verification_withdrawal"}
+    assert rows(world.monitor, participant=pid, limit=20) == theirs
+
+
+def documented(world: World) -> str:
+    """The pid of the only person of site A, who has some record of almost every kind."""
+    event = a_report(world, "A").headers["Location"].rpartition("/reports")[0]
+    pid = str(world.staff_a.get(event).json()["participant"])
+    body = world.visit(pid, outcomes=[suicidal()])
+    visit = made(world, "A", "/v1/visits", body).json()
+    made(world, "A", f"/v1/participants/{pid}/withdrawals", WITHDRAWAL)
+    made(world, "A", f"/v1/participants/{pid}/treatments", TREATMENT)
+    with_password(world, world.investigator)
+    lock = {"kind": "freeze", "study": world.study, "participant": pid, "reason": "cleaning for the interim look"}
+    verified = {"subject_type": "visit", "subject": visit["id"], "version": 1, "result": "verified"}
+    for caller, path, sent in (
+        (world.investigator, "/v1/signatures", signature_of(world, visit)),
+        (world.monitor, f"{event}/reviews", {"kind": "acknowledged", "version": 1}),
+        (world.monitor, "/v1/data-queries", question_about(world.staff_a.get(event).json())),
+        (world.monitor, "/v1/verifications", verified),
+        (world.monitor, "/v1/locks", lock),
+        (world.monitor, "/v1/label-disclosures", asking(pid)),
+    ):
+        answer = caller.post(path, sent)
+        assert answer.status_code == 201, answer.text
+        if path == "/v1/verifications":
+            caller.post(f"{answer.headers['Location']}/withdrawal", {"reason": "the wrong record"})
+    return pid
+
+
+NO_RECORD_OF_ITS_OWN = {
+    "data_query_message": "in the entries of its query",
+    "extract_subject": "who is in an extract; its entries are about the extract, in the registry's own chain",
+    "outcome_score": "in the entries of its outcome",
+    "reserved_pid": "a pid that nobody has yet; the entry is about the whole block",
+    "therapy_session": "in the entries of its visit",
+    "vault_identity": "the site's label, which no entry may carry",
+}
+
+
+def test_every_table_about_a_person_is_found_by_the_person_or_has_no_entries() -> None:
+    about = {table.name for table in SQLModel.metadata.sorted_tables if "pid" in table.c}
+    for table in SQLModel.metadata.sorted_tables:
+        if any(key.column.table.name in about for key in table.foreign_keys):
+            about.add(table.name)
+    found = {table_of(model).name for model in NAMED_BY}
+    assert found.isdisjoint(NO_RECORD_OF_ITS_OWN)
+    assert about == {"participant"} | found | NO_RECORD_OF_ITS_OWN.keys()
 
 
 def test_filters_narrow_all_together(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Row, and_, or_, tuple_
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, narrowed, visible
@@ -17,12 +17,18 @@ from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry, AuditFilter, AuditRow
 from app.models.base import columns, table_of, utc_text
+from app.models.course import Screening, TreatmentTrial, Withdrawal
+from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery
 from app.models.dosing_session import Dose, DosingSession, VitalReading
+from app.models.label_disclosure import LabelDisclosure
 from app.models.outcome import Outcome
 from app.models.participant import Consent, Participant
+from app.models.safety_report import AeReview, SaeReport
 from app.models.safety_signal import SafetySignal
+from app.models.signature import Signature
 from app.models.study import Site, Study
+from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
 from app.services.history import names_of
 
@@ -33,6 +39,22 @@ _AS_JSON = frozenset({"actor_name", "old", "new", "reason", "request_id"})
 spreadsheet formula, and it is read back exactly, which the hash needs."""
 
 _ENTRY = table_of(AuditEntry)
+
+NAMED_BY: Mapping[type[SQLModel], tuple[str, ...]] = {
+    **dict.fromkeys((AdverseEvent, DataLock, DataQuery, Dose, DosingSession, LabelDisclosure, Outcome), ("id",)),
+    **dict.fromkeys((SafetySignal, Signature, TreatmentTrial, Verification, Visit, VitalReading), ("id",)),
+    **dict.fromkeys((Screening, Withdrawal), ("pid", "number")),
+    Consent: ("pid", "version"),
+    **dict.fromkeys((AeReview, SaeReport), ("adverse_event_id", "number")),
+    VerificationWithdrawal: ("verification_id",),
+}
+"""The records of a person that have entries of their own, with the columns by which an entry names them."""
+
+_PART_OF: Mapping[type[SQLModel], type[SQLModel]] = {
+    AeReview: AdverseEvent,
+    SaeReport: AdverseEvent,
+    VerificationWithdrawal: Verification,
+}
 
 
 def asked(session: Session, actor: Actor, query: AuditFilter) -> Rows:
@@ -68,17 +90,25 @@ def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
     ).first()
     if owner is None:
         return sa.false()
-    subjects: dict[str, list[str]] = {"participant": [symbols]}
-    for model in (Visit, Outcome, AdverseEvent, DosingSession, Dose, VitalReading, SafetySignal, DataQuery):
-        table = table_of(model)
-        ids = session.execute(sa.select(table.c.id).where(table.c.site_id == owner, table.c.pid == symbols)).scalars()
-        subjects[table.name] = [str(one) for one in ids]
-    versions = session.exec(select(Consent.version).where(Consent.site_id == owner, Consent.pid == symbols)).all()
-    subjects["consent"] = [audit.fitting(f"{symbols}/{version}") for version in versions]
+    subjects = {"participant": [symbols]}
+    for model, key in NAMED_BY.items():
+        names = session.execute(sa.select(*(table_of(model).c[name] for name in key)).where(_of(model, owner, symbols)))
+        subjects[table_of(model).name] = [audit.fitting("/".join(map(str, name))) for name in names]
     named = [
         and_(_ENTRY.c.subject_type == kind, _ENTRY.c.subject_id.in_(sorted(ids))) for kind, ids in subjects.items()
     ]
     return and_(_ENTRY.c.site_id == owner, or_(*named))
+
+
+def _of(model: type[SQLModel], owner: int, symbols: str) -> ColumnElement[bool]:
+    """Rows of one person. A part is theirs by the record that it belongs to."""
+    table = table_of(model)
+    if model in _PART_OF:
+        whole = table_of(_PART_OF[model])
+        theirs = sa.select(whole.c.id).where(whole.c.site_id == owner, whole.c.pid == symbols)
+        return and_(table.c.site_id == owner, table.c[NAMED_BY[model][0]].in_(theirs))
+    at_site = table.c.site_id == owner if "site_id" in table.c else sa.true()
+    return and_(at_site, table.c.pid == symbols)
 
 
 def rows_of(session: Session, entries: Sequence[Row[Any]]) -> list[AuditRow]:
