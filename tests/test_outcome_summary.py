@@ -5,11 +5,12 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from scipy import stats
 
-from tests.world import World, madrs
+from tests.world import World, madrs, protocol_definition
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "synthetic12_expected.json").read_text())["computed_exact"]
@@ -62,6 +63,25 @@ def test_what_cannot_be_told_is_null(world: World) -> None:
     held(world, pid, "UNS", "2025-03-25", totals(20))
     held(world, pid, "ET", "2025-04-25", {"instrument": "MADRS", "items": {"MADRS_01": 1}})
     assert response(world, pid) == [("UNS", 20, None, None, False, "moderate"), ("ET", None, None, None, None, None)]
+
+
+def test_a_band_is_named_as_the_study_names_it(world: World) -> None:
+    bands = [{"label": "below the entry limit", "minimum": 0, "maximum": 27}]
+    bands += [{"label": "as at entry", "minimum": 28, "maximum": 60}]
+    madrs_of_study = {**protocol_definition()["thresholds"][0], "bands": bands}
+    pid = world.enrolled(protocol_version=new_version(world, thresholds=[madrs_of_study]))
+    held(world, pid, "BL", "2025-01-25", totals(28))
+    held(world, pid, "UNS", "2025-03-25", totals(27))
+    assert [row[-1] for row in response(world, pid)] == ["as at entry", "below the entry limit"]
+
+
+def new_version(world: World, **changes: Any) -> str:
+    """A protocol version of the study that differs in this from the generic one."""
+    version = uuid4().hex
+    body = {**protocol_definition(), "version": version, **changes}
+    answer = world.admin.post(f"/v1/studies/{world.study}/protocols", body)
+    assert answer.status_code == 201, answer.text
+    return version
 
 
 def test_a_corrected_baseline_moves_every_change_at_once(world: World) -> None:

@@ -28,5 +28,5 @@ def derived(rule: ScoreRule, threshold: Threshold | None, baseline: Number | Non
         change=change(baseline, value),
         response=threshold.response(baseline, value) if threshold else None,
         remission=threshold.remission(value) if threshold else None,
-        band=rule.band(value),
+        band=(threshold if threshold and threshold.bands else rule).band(value),
     )
