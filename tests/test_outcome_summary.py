@@ -148,6 +148,17 @@ def test_a_summary_counts_only_sites_in_reach_and_first_occurrences(world: World
     assert baseline(world.monitor) == (2, 40)
 
 
+def test_a_summary_has_the_visits_in_the_order_of_the_newest_protocol_in_use(world: World) -> None:
+    visits = protocol_definition()["visits"]
+    unscheduled_first = sorted(visits, key=lambda visit: visit["code"] != "UNS")
+    newest = world.enrolled("A", protocol_version=new_version(world, visits=unscheduled_first))
+    held(world, newest, "BL", "2025-01-25", totals(30))
+    held(world, newest, "UNS", "2025-03-25", totals(20))
+    world.enrolled("B", protocol_version="1")
+    read = world.monitor.get("/v1/outcomes/summary", study=world.study, instrument="MADRS").json()
+    assert [item["visit_code"] for item in read["items"]] == ["UNS", "BL"]
+
+
 def test_a_summary_leaves_out_who_was_screened_and_never_enrolled(world: World) -> None:
     held(world, world.enrolled(), "BL", "2025-01-25", totals(30))
     unmet = {"met": False, "unmet": ["INCL03"]}

@@ -134,13 +134,15 @@ def _require_score(query: OutcomeSummaryQuery) -> None:
 
 
 def _protocols(session: Session, sites: Sequence[int], arm: str | None) -> Mapping[str, Protocol]:
-    """Of those who entered the study: a measurement that screened somebody out is no outcome (ICH E9, 5.2.1)."""
+    """Of those who entered the study, by version, the newest last: a measurement that screened somebody out is no
+    outcome (ICH E9, 5.2.1)."""
     wanted = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(
         _PERSON.c.site_id.in_(sites), _PERSON.c.enrolled_on.is_not(None)
     )
     if arm is not None:
         wanted = wanted.where(_PERSON.c.actual_arm == arm)
-    return {row.pid: protocol_of(session, row.protocol_version_id) for row in session.execute(wanted)}
+    rows = session.execute(wanted.order_by(_PERSON.c.protocol_version_id))
+    return {row.pid: protocol_of(session, row.protocol_version_id) for row in rows}
 
 
 def _baseline(protocol: Protocol, query: OutcomeSummaryQuery) -> str | None:
@@ -154,7 +156,7 @@ def _measured(values: Mapping[str, float | None], protocol: Protocol, query: Out
 
 
 def _by_visit(measured: Sequence[Measured], people: Mapping[str, Protocol]) -> list[VisitSummary]:
-    """In the order of the protocol's visits; others after them, by name."""
+    """In the order of the newest protocol version's visits; others after them, by name."""
     grouped: dict[str, list[Measured]] = defaultdict(list)
     for one in measured:
         grouped[one.visit_code].append(one)
