@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import Script
 from sqlalchemy import CheckConstraint, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlmodel import SQLModel, select
@@ -44,6 +48,20 @@ def test_models_equal_migrations(empty: Database) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, SQLModel.metadata) == []
     assert tables(empty) == set(SQLModel.metadata.tables)
+
+
+@pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
+def test_a_new_migration_takes_the_next_free_number(empty: Database, tmp_path: Path) -> None:
+    schema.upgrade(empty)
+    there = copytree(schema.ROOT / "migrations", tmp_path / "migrations", ignore=ignore_patterns("__pycache__"))
+    config = Config(schema.ROOT / "alembic.ini")
+    config.set_main_option("script_location", str(there))
+    with empty.migrating() as connection:
+        config.attributes["connection"] = connection
+        made = command.revision(config, "add_column_x", autogenerate=True, rev_id="0002")
+    assert isinstance(made, Script)
+    assert made.revision == f"{int(schema.head() or 0) + 1:04}"
+    assert made.down_revision == schema.head()
 
 
 @pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
