@@ -1,4 +1,4 @@
-"""Keyset pages with sealed cursors. A cursor works only for the actor, permission and query that it was made for."""
+"""Keyset pages with sealed cursors. A cursor works only for the actor, reach, list and query that it was made for."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ class Page:
 
     def _seal_context(self, actor: Actor, query: BaseModel) -> bytes:
         asked = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_none=True)
-        scope = [str(actor.account_id), actor.permission, sorted(actor.site_ids), sorted(actor.study_ids)]
+        scope = [str(actor.account_id), sorted(actor.site_ids), sorted(actor.study_ids)]
         return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
 
     def read(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlmodel import func, select
@@ -11,6 +12,7 @@ from app.access import KnownActors, ScopeMissing, load_actor, visible
 from app.models.account import Account, Role, RoleGrant
 from app.models.audit import AuditChain
 from app.models.base import now
+from app.models.study import Study
 from app.models.visit import Visit
 from app.permissions import Permission
 from tests.closing_cases import a_lock, a_verification
@@ -206,6 +208,23 @@ def test_a_cursor_dies_with_the_grants_it_was_made_under(world: World) -> None:
         grants = session.exec(select(RoleGrant).where(RoleGrant.account_id == account.id)).all()
         next(grant for grant in grants if grant.site_id == world.site_ids["B"]).revoked_at = now()
     answer = Caller(world.registry.client, world.token(account)).get("/v1/adverse-events", limit="2", cursor=cursor)
+    assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
+
+
+def test_a_cursor_dies_with_the_grant_of_a_study_that_has_no_site_yet(world: World) -> None:
+    code = f"S-{uuid4().hex}"
+    assert world.admin.post("/v1/studies", {"code": code, "title": "T"}).status_code == 201
+    account = world.account((Role.custodian, None))
+    for _ in range(2):
+        an_extract(world)
+    with world.registry.database.write() as session:
+        other = session.exec(select(Study.id).where(Study.code == code)).one()
+        session.add(RoleGrant(account_id=account.id, role=Role.custodian, study_id=other))
+    cursor = Caller(world.registry.client, world.token(account)).get("/v1/extracts", limit="1").json()["next"]
+    assert cursor
+    with world.registry.database.write() as session:
+        session.exec(select(RoleGrant).where(RoleGrant.study_id == other)).one().revoked_at = now()
+    answer = Caller(world.registry.client, world.token(account)).get("/v1/extracts", limit="1", cursor=cursor)
     assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
 
 
