@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, text, update
 from sqlmodel import col, select
 
 from app import schema
-from app.database import Database
+from app.database import Database, vault_session
 from app.main import create_app
 from app.models.base import now
 from app.models.participant import Participant, VaultIdentity
@@ -248,6 +248,15 @@ def test_labels_are_wrapped_anew_before_their_old_key_goes(world: World) -> None
     with pytest.raises(RotationRefused, match="no wrapping key"):
         without_kek(file, "unknown", LONG_AFTER)
     assert vault_care.rewrap(database, Keyring(file.model_copy(update={"kek": file.kek[::-1]}))) > 0, "for the others"
+
+
+def test_whether_a_label_needs_a_key_is_seen_while_a_site_enrols(world: World) -> None:
+    pid, database = world.enrolled(), world.registry.database
+    kek_id = labels_apart(world)[without_hyphens(pid)].kek_id
+    with database.write() as session:
+        vault_session(session).execute(text("SELECT 1"))
+        assert vault_care.needs(database, kek_id)
+        assert not vault_care.needs(database, "unknown")
 
 
 def test_labels_move_into_a_vault_of_its_own(apart: Settings, world: World) -> None:

@@ -65,8 +65,8 @@ def rewrap(database: Database, keyring: Keyring) -> int:
 
 def needs(database: Database, kek_id: str) -> bool:
     """Whether any label needs this wrapping key."""
-    with database.write() as session, whole_vault(session):
-        return vault.uses(session, kek_id)
+    with _reading(database) as own:
+        return vault.uses(own, kek_id)
 
 
 def require_keys(database: Database, keyring: Keyring) -> None:
