@@ -180,9 +180,9 @@ def _threshold_faults(
         yield ProtocolFault(f"{path}/score", "unknown_score", message)
     else:
         yield from _band_faults(f"{path}/bands", threshold, scale)
-    if scale.direction != "higher_is_worse":
-        message = f"{threshold.instrument}: response and remission are falls, but higher is better here"
-        yield ProtocolFault(f"{path}/instrument", "threshold_direction", message)
+        if scale.direction_of(threshold.score) != "higher_is_worse":
+            message = f"{threshold.instrument}: response and remission are falls, but higher is better here"
+            yield ProtocolFault(f"{path}/instrument", "threshold_direction", message)
     if visits and threshold.instrument not in asked:
         message = f"No visit has the instrument {threshold.instrument}"
         yield ProtocolFault(f"{path}/instrument", "instrument_never_asked", message)

@@ -197,6 +197,14 @@ def test_a_wrong_shape_is_refused_at_its_place(
             "/thresholds/0/instrument",
             "threshold_direction",
         ),
+        (
+            lambda p: (
+                p["visits"][1]["instruments"].append("EQ5D5L"),
+                p["thresholds"][0].update(instrument="EQ5D5L", score="health_today"),
+            ),
+            "/thresholds/0/instrument",
+            "threshold_direction",
+        ),
         (lambda p: p["thresholds"][0].pop("remission_max"), "/thresholds/0", "unusable_threshold"),
         (
             lambda p: p["thresholds"][0].update(response_fraction=0.5, response_max=12),
