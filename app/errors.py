@@ -1,4 +1,4 @@
-"""Refusals: four families that know the HTTP status; each refusal is a class named for the fact.
+"""Refusals: families that know the HTTP status; each refusal is a class named for the fact.
 
 The class docstring is the sentence that clients read, the class name in snake case is the stable code.
 """
@@ -23,7 +23,7 @@ class CannotGoOn(Exception):
 
 
 class RegistryError(Exception):
-    """A refusal. Subclass a family below, never this."""
+    """A refusal. Subclass a family below; only what is alone with its status is a subclass of this."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Error"

@@ -19,7 +19,7 @@ class DataQueryCreate(Shape):
     participant: Pid
     subject_type: Annotated[SubjectType, Strict(False)]
     subject: UUID | None = Bounded(default=None, strict=False)
-    """The id of the visit, outcome or adverse event."""
+    """The id of the visit, outcome, adverse event or dosing session."""
 
     visit_code: Code | None = None
     occurrence: Positive | None = None
@@ -33,7 +33,8 @@ class DataQueryCreate(Shape):
     @model_validator(mode="after")
     def _subject_fits(self) -> "DataQueryCreate":
         if (self.subject_type in RECORDS) != (self.subject is not None):
-            raise PydanticCustomError("subject_by_type", "Visits, outcomes and adverse events are named by subject")
+            message = "Visits, outcomes, adverse events and dosing sessions are named by subject"
+            raise PydanticCustomError("subject_by_type", message)
         missing = self.subject_type is SubjectType.missing_visit
         if missing != (self.visit_code is not None) or missing != (self.occurrence is not None):
             raise PydanticCustomError("visit_by_type", "A missing visit is named by visit_code and occurrence")

@@ -149,7 +149,7 @@ class VisitRead(Answer):
 
 
 class VisitDetail(VisitRead):
-    """A single visit also shows its window as the participant's protocol version has it, and its outcomes."""
+    """A single visit also shows its window by the protocol version that it was recorded by, and its outcomes."""
 
     window: WindowRead | None
     """Null while the anchor visit has not taken place, or where the protocol gives none."""

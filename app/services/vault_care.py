@@ -127,7 +127,8 @@ def check(database: Database, *, sweep: bool) -> Check:
 
 def move(database: Database) -> int:
     """Bring labels that are still with the rest into the vault's own database; how many there were. It may be stopped
-    and run again: a label is deleted here once it is stored there. Raises NotApart where `there` would be here."""
+    and run again: a label is deleted here once it is stored there. Raises NotApart where the vault has no
+    database of its own."""
     if database.vault is None:
         raise NotApart("REGISTRY_VAULT_URL is not set: the labels stay with the rest.")
     database.require_apart()
