@@ -86,9 +86,9 @@ class Event:
     reason: str | None = None
 
 
-def created(action: str, row: SQLModel, subject_id: object, version: int = 1, reason: str | None = None) -> Event:
+def created(action: str, row: SQLModel, subject_id: object, reason: str | None = None) -> Event:
     """The event of a new row: every field with its first value."""
-    return changed(action, row, subject_id, version, {}, snapshot(row), reason)
+    return changed(action, row, subject_id, 1, {}, snapshot(row), reason)
 
 
 def recorded(action: str, model: type[SQLModel], row: Mapping[str, Any], subject_id: object) -> Event:

@@ -28,7 +28,12 @@ def left_undone(world: World, account: Account) -> list[object]:
     return [
         *(Extract(**ids, **late, status=status) for status in (ExtractStatus.building, ExtractStatus.ready)),
         IdempotencyRecord(
-            account_id=account.id, key_digest=uuid4().hex * 2, request_digest="0" * 64, body="", created_at=LONG_AGO
+            account_id=account.id,
+            key_digest=uuid4().hex * 2,
+            request_digest="0" * 64,
+            status=201,
+            body="",
+            created_at=LONG_AGO,
         ),
         SyncOperation(account_id=account.id, id=uuid4(), digest="0" * 64, state=SyncState.refused, updated_at=LONG_AGO),
     ]

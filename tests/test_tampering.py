@@ -1,7 +1,7 @@
 """A chain of 200 entries, tampered with in every way that SQL allows: verify finds each, and names the right entry."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,8 +21,6 @@ COLUMNS = [column.name for column in table_of(AuditEntry).columns]
 KEY = {"site_id", "seq"}
 SAMPLE = (1, 2, 57, 100, 199, 200)
 ALL = ", ".join(COLUMNS)
-
-Tamper = Callable[[str, dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module", params=("sqlite", "postgresql"))

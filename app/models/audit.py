@@ -122,8 +122,3 @@ class HistoryRead(Answer):
 class HistoryList(Answer):
     items: list[HistoryRead]
     next: str | None = None
-
-
-class HistoryFilter(Filter):
-    limit: Limit = 500
-    cursor: str | None = Bounded(default=None, max_length=1000)

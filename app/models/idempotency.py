@@ -18,10 +18,8 @@ class IdempotencyRecord(SQLModel, table=True):
     key_digest: str = Field(primary_key=True, max_length=64)
     request_digest: str = Field(max_length=64)
     site_id: int | None = None
-    status: int = 0
-    """0 while the first request is still at work (seen by nobody: its transaction is open)."""
-
+    status: int
     location: str | None = Field(default=None, max_length=200)
     etag: str | None = Field(default=None, max_length=64)
-    body: str = Field(default="", sa_column=Column(Text, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
     created_at: datetime = Field(default_factory=now)
