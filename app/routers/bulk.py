@@ -1,7 +1,7 @@
 """Many records in one request: NDJSON in, one result a line out, each line under the rules of its single post."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -18,6 +18,7 @@ from app.permissions import Permission
 from app.routers import adverse_events, outcomes, participants, visits
 from app.services import bulk
 from app.services.bulk import Noun, Upload
+from app.settings import Settings
 from app.web.lines import NDJSON, Line, batches
 from app.web.route import StrictRoute
 
@@ -47,31 +48,44 @@ NOUNS = {
 
 
 async def _upload(request: Request, permission: Permission, query: BulkQuery) -> Response:
-    upload = Upload(request, NOUNS[permission], dry_run=query.dry_run)
-    settings, stored = request.app.state.settings, True
-    results: list[dict[str, Any]] = []
+    upload, settings = Upload(request, NOUNS[permission], dry_run=query.dry_run), request.app.state.settings
+    sent = batches(request, bulk.BATCH, settings.max_body_bytes, settings.body_seconds)
+    if query.atomic:
+        results, stored = await run_in_threadpool(upload.store_all, await _all_of(sent, settings))
+    else:
+        results, stored = await _in_turn(upload, sent, request, permission), True
+    whole = all("problem" not in result for result in results)
+    status = 422 if not stored else 200 if whole else 207
+    headers = {"Retry-After": "1"} if upload.broken else {}
+    return Response(b"".join(map(_written, results)), status, headers, media_type=NDJSON)
+
+
+async def _all_of(sent: AsyncIterator[list[Line]], settings: Settings) -> list[Line]:
+    """All lines, which together are no larger than a body. Raises BodyTooLarge."""
     lines: list[Line] = []
     held = 0
-    async for batch in batches(request, bulk.BATCH, settings.max_body_bytes, settings.body_seconds):
-        room = settings.max_bulk_lines - len(results) - len(lines)
-        if query.atomic:
-            held += sum(len(line.raw or b"") for line in batch)
-            if len(batch) > room or held > settings.max_body_bytes:
-                raise BodyTooLarge(headers={"Connection": "close"})
-            lines += batch
-            continue
+    async for batch in sent:
+        lines += batch
+        held += sum(len(line.raw or b"") for line in batch)
+        if len(lines) > settings.max_bulk_lines or held > settings.max_body_bytes:
+            raise BodyTooLarge(headers={"Connection": "close"})
+    return lines
+
+
+async def _in_turn(
+    upload: Upload, sent: AsyncIterator[list[Line]], request: Request, permission: Permission
+) -> list[dict[str, Any]]:
+    """The results of one batch after another, each stored before the next is read."""
+    results: list[dict[str, Any]] = []
+    async for batch in sent:
         await requires(permission)(request)  # again: a grant may have ended since
+        room = request.app.state.settings.max_bulk_lines - len(results)
         results += await run_in_threadpool(upload.store, batch[:room])
         if len(batch) > room:
             results.append(upload.refused(batch[room], TooManyLines()))
         if upload.broken or len(batch) > room:
             break
-    if query.atomic:
-        results, stored = await run_in_threadpool(upload.store_all, lines)
-    whole = all("problem" not in result for result in results)
-    status = 422 if not stored else 200 if whole else 207
-    headers = {"Retry-After": "1"} if upload.broken else {}
-    return Response(b"".join(map(_written, results)), status, headers, media_type=NDJSON)
+    return results
 
 
 def _written(result: dict[str, Any]) -> bytes:
