@@ -91,21 +91,29 @@ def _breaches(
     signals: Collection[str] = (),
 ) -> list[Breach]:
     """What the protocol has against a dose that was given. Raises InitialDoseMissing."""
-    initial = _given(next((one for one in others if one.kind == DoseKind.initial), None))
-    supplemental = dose.kind == DoseKind.supplemental
     given = _given(dose)
     if given is None:
         return []
-    if supplemental and initial is None:
-        raise InitialDoseMissing
     other = [] if dose.planned_mg == dose.given_mg else [Breach(PLANNED_DOSE, "flag", "Not the dose that was planned")]
-    if supplemental and initial is not None:
-        between = [one for one in readings if initial[1] <= one.taken_at <= given[1]]
-        measured = {code for one in between for code in json.loads(one.measured)}
-        return other + supplemental_breaches(day.plan, initial, given, measured, signals)
+    if dose.kind == DoseKind.supplemental:
+        return other + _after_initial(day, given, others, readings, signals)
     held = [rule for rule in day.dosing.preconditions if isinstance(rule, NoOpenSignal)] if signals else []
     message = "A safety signal that holds dosing is not reviewed"
     return other + initial_breaches(day.plan, given[0]) + [Breach(rule.code, "refuse", message) for rule in held]
+
+
+def _after_initial(
+    day: DosingDay,
+    given: tuple[float, datetime],
+    others: Sequence[Dose],
+    readings: Sequence[VitalReading],
+    signals: Collection[str],
+) -> list[Breach]:
+    initial = _given(next((one for one in others if one.kind == DoseKind.initial), None))
+    if initial is None:
+        raise InitialDoseMissing
+    measured = {code for one in readings if initial[1] <= one.taken_at <= given[1] for code in json.loads(one.measured)}
+    return supplemental_breaches(day.plan, initial, given, measured, signals)
 
 
 def _signals(session: Session, row: DosingSession) -> list[str]:
