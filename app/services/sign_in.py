@@ -168,16 +168,20 @@ class SignIn:
             client.attempt.succeeded(session)
         row = self._refresh_row(session, token)
         claims = None if row else self._claims(token)
-        owner = row.account_id if row else claims.subject if claims else None
-        if owner is None:
+        family: UUID | None
+        if row is not None:
+            owner, family = row.account_id, row.family
+        elif claims is not None:
+            owner, family = claims.subject, claims.session
+        else:
             return
         account = session.get_one(Account, owner)
         if (client.account_id if client else None) != (owner if account.kind == AccountKind.client else None):
             raise TokenOfAnother
-        family = row.family if row else claims.session if claims else None
-        if family is not None and end_session(session, self.settings, owner, family):
-            remember(session, account, "session:closed")
-        elif claims is not None and family is None and end_token(session, claims):
+        if family is not None:
+            if end_session(session, self.settings, owner, family):
+                remember(session, account, "session:closed")
+        elif claims is not None and end_token(session, claims):
             remember(session, account, "token:revoked")
 
     def _claims(self, token: str) -> Claims | None:
