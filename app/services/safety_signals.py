@@ -5,7 +5,7 @@ for the signal, or the signal for the session.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -72,22 +72,23 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
 
 def _follow(
     session: Session, row: Outcome | VitalReading, seen: OutcomeSeen | VitalsSeen, event: audit.Event
-) -> Iterator[audit.Event]:
+) -> list[audit.Event]:
     person = session.get_one(Participant, (row.site_id, row.pid))
     rules = protocol_of(session, person.protocol_version_id).safety_rules
     true = {signal.rule: signal for signal in evaluate(rules, seen)}
     corrected = {str(change["field"]).partition(".")[2] for change in event.changes}
+    events: list[audit.Event] = []
     for known in _known(session, row) if row.version > 1 else ():
         if known.state == SignalState.open:
             true.pop(known.rule, None)
-            yield from _changed(session, known, seen)
+            events += _changed(session, known, seen)
         elif known.rule in true and corrected.isdisjoint(true[known.rule].because):
             del true[known.rule]  # reviewed, and what it was about is as it was
     source = Source(_kind(row), row.id, row.version, row.site_id, row.pid, person.protocol_version_id)
     writes = Writes()
-    events = _raised(session, writes, source, rules, true.values())
+    events += _raised(session, writes, source, rules, true.values())
     store(session, writes)
-    yield from events
+    return events
 
 
 def _known(session: Session, source: Outcome | VitalReading) -> list[SafetySignal]:
@@ -103,7 +104,7 @@ def _kind(source: Outcome | VitalReading) -> Literal["outcome_id", "reading_id"]
     return "outcome_id" if isinstance(source, Outcome) else "reading_id"
 
 
-def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen) -> Iterator[audit.Event]:
+def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen) -> list[audit.Event]:
     """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger, by the
     protocol version whose rule it was."""
     before = audit.snapshot(row)
@@ -114,11 +115,12 @@ def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen
     else:
         row.trigger_corrected_at = None
         row.because = canonical_json(sorted(signal.because))
-    if audit.snapshot(row) != before:
-        row.version += 1
-        session.flush()
-        after = audit.snapshot(row)
-        yield audit.changed("safety-signal:source-corrected", row, row.id, row.version, before, after, None)
+    if audit.snapshot(row) == before:
+        return []
+    row.version += 1
+    session.flush()
+    after = audit.snapshot(row)
+    return [audit.changed("safety-signal:source-corrected", row, row.id, row.version, before, after, None)]
 
 
 def _raised(
