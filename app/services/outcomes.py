@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -232,43 +233,66 @@ def amend_outcome(
     visit = _visit(session, actor, row.visit_id)
     if row.origin == Origin.historical_total and body.items is not None:
         raise HistoricalTotal
-    stored, old_items = scores_of(session, [row])[row.id], json.loads(row.items)
-    items = {**old_items, **(body.items or {})}
-    collected_on = body.collected_on or row.collected_on
-    rater = body.rater if "rater" in body.model_fields_set else row.rater
-    differing = {f"items.{code}" for code, value in items.items() if old_items.get(code, ...) != value}
-    differing |= {"collected_on"} if collected_on != row.collected_on else set()
-    differing |= {"rater"} if rater != row.rater else set()
-    if row.origin == Origin.historical_total and body.totals is not None:
-        old_totals = {str(item["name"]): item["value"] for item in stored}
-        names = old_totals.keys() | body.totals.keys()
-        differing |= {f"totals.{name}" for name in names if old_totals.get(name) != body.totals.get(name)}
+    stored = scores_of(session, [row])[row.id]
+    was = _content(row, stored)
+    after = _corrected(was, body)
+    differing = _differing(was, after)
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
     definition = require_items(
-        OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=items), ""
+        OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=after.items), ""
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     if "collected_on" in differing:
-        require_in_study(person.row, consents.agreed(session, person), collected_on)
+        require_in_study(person.row, consents.agreed(session, person), after.collected_on)
     if "rater" in differing:
-        raters.require_independent(session, person, row.instrument, rater, "")
+        raters.require_independent(session, person, row.instrument, after.rater, "")
     before = _remembered(row, stored)
-    totals = body.totals
-    if row.origin == Origin.historical_total and totals is None:
-        totals = {str(item["name"]): item["value"] for item in stored}
-    results = scored(row.origin, definition, items, totals, "")
-    row.items = canonical_json(items)
-    row.collected_on, row.rater = collected_on, rater
+    results = scored(row.origin, definition, after.items, after.totals, "")
+    row.items = canonical_json(after.items)
+    row.collected_on, row.rater = after.collected_on, after.rater
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     scores = _store_again(session, row, results)
-    after = _remembered(row, scores)
-    event = audit.changed("outcome:amended", row, row.id, row.version, before, after, body.reason)
+    event = audit.changed("outcome:amended", row, row.id, row.version, before, _remembered(row, scores), body.reason)
     events = safety_signals.seen_in_outcome(session, row, scores, event)
     audit.append(session, str(actor.account_id), row.site_id, events)
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
+
+
+class Content(NamedTuple):
+    """What can be corrected of an outcome."""
+
+    items: dict[str, int | None]
+    collected_on: date | None
+    rater: str | None
+    totals: Mapping[str, float] | None
+    """Of a historical one; beside items they are a check, and nothing is kept of them."""
+
+
+def _content(row: Outcome, stored: Sequence[Mapping[str, Any]]) -> Content:
+    totals = {str(one["name"]): one["value"] for one in stored} if row.origin == Origin.historical_total else None
+    return Content(json.loads(row.items), row.collected_on, row.rater, totals)
+
+
+def _corrected(was: Content, body: OutcomeAmend) -> Content:
+    return Content(
+        items={**was.items, **(body.items or {})},
+        collected_on=body.collected_on or was.collected_on,
+        rater=body.rater if "rater" in body.model_fields_set else was.rater,
+        totals=was.totals if body.totals is None else body.totals,
+    )
+
+
+def _differing(was: Content, after: Content) -> set[str]:
+    """The fields of a correction that change something."""
+    plain = {name for name in ("collected_on", "rater") if getattr(was, name) != getattr(after, name)}
+    items = {f"items.{code}" for code, value in after.items.items() if was.items.get(code, ...) != value}
+    if was.totals is None:
+        return plain | items
+    old, new = was.totals, after.totals or {}
+    return plain | items | {f"totals.{name}" for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -> OutcomeRead:
