@@ -163,7 +163,7 @@ def test_what_somebody_typed_is_never_a_formula_in_the_csv_and_is_read_back_exac
 def test_the_csv_holds_the_rows_of_the_pages_and_each_hash_can_be_reckoned_from_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.audit_trail.BLOCK", 2)
+    monkeypatch.setattr("app.services.csv_lines.BLOCK", 2)
     amended(world)
     found = csv_rows(world.monitor, site="A", study=world.study)
     as_json = {"actor_name", "old", "new", "reason", "request_id"}

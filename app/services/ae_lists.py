@@ -106,7 +106,7 @@ _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
 def csv_lines(database: Database, actor: Actor, statement: Rows, key: Any, ascending: bool) -> Iterator[str]:
     """Every event that was asked for, in its order, with a head line."""
     yield line_of([COLUMNS])
-    for rows in blocks(database, actor, statement, (key, AdverseEvent.id), ascending):
+    for rows in blocks(database, actor.clinical_sites, statement, (key, AdverseEvent.id), ascending):
         reads = [adverse_events.read(row, actor).model_dump(mode="json") for row in rows]
         yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
 

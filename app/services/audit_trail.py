@@ -1,14 +1,12 @@
 """The audit trail as one flat table: one row for each changed field."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Row, and_, or_, tuple_
+from sqlalchemy import ColumnElement, Row, and_, or_
 from sqlmodel import Session, SQLModel, col, select
 
 from app import audit
@@ -30,9 +28,9 @@ from app.models.signature import Signature
 from app.models.study import Site, Study
 from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
+from app.services.csv_lines import blocks, line_of
 from app.services.history import names_of
 
-BLOCK = 1000
 COLUMNS = tuple(AuditRow.model_fields)
 _AS_JSON = frozenset({"actor_name", "old", "new", "reason", "request_id"})
 """Cells that hold what somebody typed. Written as JSON, a text begins with a quotation mark and so is never a
@@ -79,7 +77,11 @@ def asked(session: Session, actor: Actor, query: AuditFilter) -> Rows:
 
 def in_sight(session: Session, actor: Actor) -> AbstractContextManager[None]:
     """The second wall opened for the registry's own chain too; which of its entries are shown, `asked` decides."""
-    return within(session, {REGISTRY_CHAIN, *actor.clinical_sites})
+    return within(session, _chains(actor))
+
+
+def _chains(actor: Actor) -> set[int]:
+    return {REGISTRY_CHAIN, *actor.clinical_sites}
 
 
 def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
@@ -138,30 +140,16 @@ def _places(session: Session, chains: set[int]) -> dict[int, Place]:
 
 
 def csv_of(database: Database, actor: Actor, statement: Rows) -> Iterator[str]:
-    """The whole table as CSV, oldest first in each chain. Each block is read in a short session of its own, so that a
-    slow reader holds no connection; entries never change, so the blocks fit together."""
-    yield _lines([COLUMNS])
-    keys = (_ENTRY.c.site_id, _ENTRY.c.seq)
-    block, after = statement.order_by(*keys).limit(BLOCK), None
-    while True:
-        asked_now = block if after is None else block.where(tuple_(*keys) > tuple_(*after))
+    """The whole table as CSV, oldest first in each chain. Entries never change, so its blocks fit together."""
+    yield line_of([COLUMNS])
+    for entries in blocks(database, _chains(actor), statement, (_ENTRY.c.site_id, _ENTRY.c.seq)):
         with database.read() as session, in_sight(session, actor):
-            entries = session.connection().execute(asked_now).all()
             rows = rows_of(session, entries)
         if rows:
-            yield _lines([[_cell(name, getattr(row, name)) for name in COLUMNS] for row in rows])
-        if len(entries) < BLOCK:
-            return
-        after = (entries[-1].site_id, entries[-1].seq)
+            yield line_of([[_cell(name, getattr(row, name)) for name in COLUMNS] for row in rows])
 
 
 def _cell(name: str, value: Any) -> Any:
     if name in _AS_JSON:
         return json.dumps(value, ensure_ascii=False)
     return utc_text(value) if name == "at" else value
-
-
-def _lines(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
