@@ -29,6 +29,7 @@ from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.models.outcome import OutcomeInVisit, OutcomeRead
 from app.models.therapy_session import Therapy, TherapyRead
+from app.protocol import planning
 
 
 class VisitStatus(StrEnum):
@@ -38,8 +39,7 @@ class VisitStatus(StrEnum):
     not_applicable = "not_applicable"
 
 
-HELD = frozenset({VisitStatus.completed, VisitStatus.partially_done})
-"""Statuses of visits that took place, and so have a date."""
+HELD = frozenset(map(VisitStatus, planning.HELD))
 
 
 class Visit(SQLModel, table=True):

@@ -13,6 +13,7 @@ from app.protocol.definition import Protocol, VisitDefinition, VisitKind
 from app.protocol.schedule import Window, window_of
 
 HELD = ("completed", "partially_done")
+"""Statuses of visits that took place, and so have a date."""
 
 
 class VisitState(StrEnum):
