@@ -10,10 +10,9 @@ from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
 from app.privacy import tables
 from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column, Treatment
-from app.privacy.quasi import ETHNICITIES, OTHER, RACES
+from app.privacy.quasi import ETHNICITIES, OTHER, RACES, SINCE_DOSE
 from app.protocol.instruments import instruments
 
-SINCE_DOSE = ("BEFORE", "D0", "D1", "D2-7", "D8-28", "GT28")
 TIMINGS = ("early", "in_window", "late")
 _CLASSES = {Treatment.since_dose: SINCE_DOSE, Treatment.timing: TIMINGS}
 _DECLARED: Mapping[str, Sequence[str]] = {

@@ -15,7 +15,7 @@ from typing import Any
 from app.models.extract import ExtractProfile
 from app.privacy.fields import FIELDS, FieldClass
 from app.privacy.lattice import K
-from app.privacy.quasi import OTHER
+from app.privacy.quasi import OTHER, SINCE_DOSE
 
 RARE_TERM_PERSONS = K
 """A code that is released under `common_term` is shared by at least this many participants of the extract."""
@@ -63,7 +63,7 @@ class Treatment(StrEnum):
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
     common_term = f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
     serious = "as stored; not released where everybody of a class has it"
-    since_dose = "class of days since the last dosing visit: BEFORE, D0, D1, D2-7, D8-28, GT28"
+    since_dose = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
     study_day = "study day: day 1 is the first dosing visit that took place, else baseline; there is no day 0"
     subject = "random identifier: of this extract, or of the project under its agreement"
     timing = "early, in_window or late against the window of the protocol; empty where there is none"

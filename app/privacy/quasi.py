@@ -35,6 +35,10 @@ def _grouped(name: str, own: str, other: str) -> Level:
     return Level(name, lambda value: None if value is None else own if value == own else other)
 
 
+DAYS_SINCE_DOSE = {"D0": 0, "D1": 1, "D2-7": 7, "D8-28": 28}
+"""Classes of days since the last dosing visit, each with its last day."""
+
+SINCE_DOSE = ("BEFORE", *DAYS_SINCE_DOSE, "GT28")
 OTHER = "OTHER"
 RACES = frozenset(
     {

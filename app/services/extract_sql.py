@@ -30,7 +30,7 @@ from app.models.extract import ExtractSubject
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
 from app.privacy.profile import RARE_TERM_PERSONS
-from app.privacy.quasi import OTHER
+from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
 from app.services.fronts import records
 
@@ -213,5 +213,6 @@ def since_dose(dosing: frozenset[str]) -> ColumnElement[Any]:
         .scalar_subquery()
     )
     days = days_between(onset, last)
-    classes = ((days == 0, "D0"), (days == 1, "D1"), (days <= 7, "D2-7"), (days <= 28, "D8-28"), (days > 28, "GT28"))
-    return case((onset.is_(None), None), *classes, else_="BEFORE")
+    before, *_, long_after = SINCE_DOSE
+    classes = ((days <= most, name) for name, most in DAYS_SINCE_DOSE.items())
+    return case((onset.is_(None), None), (days.is_(None), before), *classes, else_=long_after)
