@@ -259,6 +259,8 @@ def differing(model: type[SQLModel], row: Any, record: Row) -> list[str]:
         left_out = column.key in NOT_CARRIED or f"{name}.{column.key}" in NOT_CARRIED
         value = getattr(row, column.key)
         as_text = audit.plain(value)
+        if str(value).startswith(("[", "{")) and column.key not in audit.JSON_TEXT:
+            found.append(f"{name}.{column.key}: JSON that is remembered as a text")
         as_json = json.loads(value) if column.key in audit.JSON_TEXT and value is not None else as_text
         if not left_out and record.get(column.key) != as_json:
             found.append(f"{name}.{column.key}: {record.get(column.key)!r} is {as_json!r}")
