@@ -122,6 +122,7 @@ def test_a_checkpoint_that_was_changed_or_is_something_else_is_refused(world: Wo
     for forged in (
         f"{header}.{body[:-2]}AA.{signature}",
         f"{header}.{body}.{signature[:-6]}AAAAAA",
+        f"{signed[:-1]}{chr(ord(signed[-1]) + 1)}",  # the same signature, written in another way
         statements.sign(keyring, "something-else+jwt", {"heads": []}),
         world.staff_a.token,
         "not a checkpoint",
