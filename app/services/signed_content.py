@@ -14,7 +14,7 @@ from sqlalchemy import Row, select
 from sqlmodel import Session, SQLModel
 
 from app.access import Actor
-from app.audit import plain
+from app.audit import JSON_TEXT, plain
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.base import canonical_json, table_of
 from app.models.course import HOLDS, Screening, TreatmentTrial, Withdrawal
@@ -73,12 +73,6 @@ _RECORD = (
 _PERSON = (
     "pid status status_on age_at_consent sex race ethnicity planned_arm actual_arm screened_on enrolled_on eligible "
     "unmet_criteria"
-)
-_JSON = frozenset(
-    {
-        *("answers", "codings", "confirmations", "discharge", "items", "measured", "medications", "scopes", "staff"),
-        *("unmet", "unmet_criteria"),
-    }
 )
 
 
@@ -166,4 +160,4 @@ def _sorted(rows: Iterable[Row[Any]], names: Iterable[str]) -> list[Row[Any]]:
 
 def _shown(fields: str, row: Row[Any]) -> dict[str, Any]:
     named = {name: row._mapping[name] for name in fields.split()}
-    return {name: json.loads(value) if name in _JSON else plain(value) for name, value in named.items()}
+    return {name: json.loads(value) if name in JSON_TEXT else plain(value) for name, value in named.items()}
