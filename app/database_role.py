@@ -1,8 +1,7 @@
-"""What the server's PostgreSQL role may do: the one list of privileges, and the check that it may do no more."""
+"""What the server's PostgreSQL role may do: PRIVILEGES are given to it, and it is checked that it may do no more."""
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
@@ -10,65 +9,8 @@ from sqlmodel import SQLModel
 import app.models  # noqa: F401 - fills the metadata
 from app.database import Database
 from app.errors import CannotGoOn
+from app.privileges import PRIVILEGES
 from app.settings import Settings
-
-_ADD, _KEEP, _CHANGE = "SELECT, INSERT", "SELECT, INSERT, UPDATE", "SELECT, INSERT, DELETE"
-_ALL = "SELECT, INSERT, UPDATE, DELETE"
-_ENTRY = "site_id, seq, at, actor, action, subject_type, subject_id, subject_version, changes, reason, request_id"
-PRIVILEGES: Mapping[str, str] = {
-    "account": _KEEP,
-    "adverse_event": _KEEP,
-    "ae_review": _ADD,
-    "alembic_version": "SELECT",
-    "audit_chain": "SELECT, INSERT, UPDATE (seq, hash)",
-    "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
-    "client_secret": _KEEP,
-    "consent": "SELECT, INSERT, UPDATE (given_on)",
-    "dose": _KEEP,
-    "dosing_session": _KEEP,
-    "data_query": _KEEP,
-    "data_query_message": _ADD,
-    "data_lock": "SELECT, INSERT, UPDATE (lifted_by, lifted_at, lifting_reason)",
-    "delivery": _KEEP,
-    "data_cut": _ADD,
-    "extract": _KEEP,
-    "extract_build": _ALL,
-    "extract_chunk": _CHANGE,
-    "extract_file": _CHANGE,
-    "extract_subject": _ADD,
-    "idempotency_record": _ALL,
-    "label_disclosure": _KEEP,
-    "notification": _ADD,
-    "outcome": _KEEP,
-    "outcome_score": _CHANGE,
-    "participant": _KEEP,
-    "pid_reservation": "SELECT, INSERT, UPDATE (closed_by, closed_at, closing_reason)",
-    "protocol_version": _ADD,
-    "refresh_token": _KEEP,
-    "reserved_pid": _ADD,
-    "revocation": _ALL,
-    "role_grant": _KEEP,
-    "sae_report": _ADD,
-    "screening": _KEEP,
-    "signature": _ADD,
-    "safety_signal": _KEEP,
-    "site": _ADD,
-    "study": _ADD,
-    "therapy_session": _ALL,
-    "subscription": _KEEP,
-    "sync_operation": _ALL,
-    "throttle": _ALL,
-    "totp": _ALL,
-    "treatment_trial": _ADD,
-    "vault_identity": "SELECT, INSERT, DELETE",
-    "verification": _ADD,
-    "verification_withdrawal": _ADD,
-    "visit": _KEEP,
-    "withdrawal": "SELECT, INSERT, UPDATE (voided_by, voided_at, voiding_reason)",
-    "vital_reading": _KEEP,
-}
-"""Table -> what the server does with its rows. A table that is not here is closed to it."""
-
 
 OF_A_SITE = frozenset(
     table.name

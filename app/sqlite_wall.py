@@ -1,10 +1,12 @@
-"""What the server's SQLite connections may do: read and change rows, and put temporary views of earlier moments in
-front of some tables (app/services/as_at.py). Everything else is refused, by default.
+"""What the server's SQLite connections may do: read rows, change them as PRIVILEGES say, and put temporary views of
+earlier moments in front of some tables (app/services/as_at.py). Everything else is refused, by default.
 
 SQLite has no roles, so the wall stands in the connection: it asks before it compiles a statement.
 """
 
 import sqlite3
+
+from app.privileges import may
 
 _ROWS = frozenset(
     {
@@ -15,25 +17,7 @@ _ROWS = frozenset(
         sqlite3.SQLITE_RECURSIVE,
     }
 )
-_CHANGES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
-_REFUSED = frozenset(
-    {
-        (sqlite3.SQLITE_UPDATE, "audit_entry"),
-        (sqlite3.SQLITE_DELETE, "audit_entry"),
-        (sqlite3.SQLITE_DELETE, "audit_chain"),
-        (sqlite3.SQLITE_UPDATE, "data_query_message"),
-        (sqlite3.SQLITE_DELETE, "data_query_message"),
-        (sqlite3.SQLITE_UPDATE, "signature"),
-        (sqlite3.SQLITE_DELETE, "signature"),
-        (sqlite3.SQLITE_UPDATE, "verification"),
-        (sqlite3.SQLITE_DELETE, "verification"),
-        (sqlite3.SQLITE_UPDATE, "verification_withdrawal"),
-        (sqlite3.SQLITE_DELETE, "verification_withdrawal"),
-        (sqlite3.SQLITE_DELETE, "withdrawal"),
-    }
-)
-_CHANGEABLE = {"withdrawal": frozenset({"voided_at", "voided_by", "voiding_reason"})}
-"""All that is ever written into a row that is there already."""
+_CHANGES = {sqlite3.SQLITE_INSERT: "INSERT", sqlite3.SQLITE_UPDATE: "UPDATE", sqlite3.SQLITE_DELETE: "DELETE"}
 _TEMPORARY = frozenset(
     {
         sqlite3.SQLITE_CREATE_TEMP_TABLE,
@@ -55,9 +39,7 @@ def allowed(action: int, first: str | None, second: str | None, database: str | 
     if action in _TEMPORARY:
         fine = (first or "").removeprefix("was_") in _REWOUND
     elif action in _CHANGES:
-        fine = (action, first) not in _REFUSED and not (first or "").startswith("sqlite_")
-        if action == sqlite3.SQLITE_UPDATE and first in _CHANGEABLE:
-            fine = second in _CHANGEABLE[first]
+        fine = database == "temp" or may(_CHANGES[action], first or "", second)
     elif action == sqlite3.SQLITE_FUNCTION:
         fine = second != "load_extension"
     else:

@@ -12,8 +12,9 @@ from app import access
 from app.access import Actor
 from app.database import Database
 from app.database_role import OF_A_SITE as TABLES
-from app.database_role import PRIVILEGES, SecondWallMissing, require_second_wall
+from app.database_role import SecondWallMissing, require_second_wall
 from app.models.account import Role
+from app.privileges import PRIVILEGES
 from tests.dosing_cases import a_session, a_signal
 from tests.monitor_cases import an_event
 from tests.route_cases import CASES, OF_A_SITE, Route, a_visit

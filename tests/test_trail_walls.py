@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
+from sqlmodel import SQLModel
 
 from app import audit
 from app.models.account import Role
+from app.privileges import may
 from tests.world import World
 
 ATTACKS = (
@@ -86,3 +88,21 @@ def test_the_servers_own_connection_cannot_touch_the_trail(world: World) -> None
         assert not MISTAKEN.search(said), said
     with world.registry.database.read() as session:
         assert [verdict for verdict in audit.verify(session) if verdict.fault] == []
+
+
+def test_what_is_never_changed_the_servers_own_connection_cannot_change(world: World) -> None:
+    """On either engine, whatever the table: by the one list."""
+    for table in SQLModel.metadata.sorted_tables:
+        attacks = {f"UPDATE {table.name} SET {one.name} = {one.name}": ("UPDATE", one.name) for one in table.columns}
+        for attack, (verb, column) in {**attacks, f"DELETE FROM {table.name}": ("DELETE", None)}.items():
+            if not may(verb, table.name, column):
+                said = refusal(world, None, f"{attack} WHERE 1 = 0")
+                assert re.search("permission denied|prohibited|not authorized", said), said
+
+
+def test_the_list_tells_columns_from_whole_rows() -> None:
+    assert may("UPDATE", "visit", "status")
+    assert may("UPDATE", "consent", "given_on")
+    assert may("INSERT", "withdrawal", None)
+    refused = (("UPDATE", "consent", "scopes"), ("UPDATE", "sae_report", "content"), ("DELETE", "visit", None))
+    assert not any(may(*one) for one in (*refused, ("INSERT", "no_table", None)))
