@@ -155,6 +155,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # `serve` has looked at more: a worker that is started anew while the vault is away serves all but labels
     require_head(app.state.database)
     app.state.database.require_durable()
     require_second_wall(app.state.database, app.state.settings)
