@@ -173,10 +173,10 @@ class Told(NamedTuple):
     event: Event
 
 
-def append(session: Session, actor: str, site_id: int, events: Iterable[Event]) -> None:
+def append(session: Session, actor: UUID | str, site_id: int, events: Iterable[Event]) -> None:
     """Add events to a site's chain (or REGISTRY_CHAIN), in the caller's transaction. Call it last: it locks the
     chain's head until the commit."""
-    append_told(session, site_id, [Told(actor, event) for event in events])
+    append_told(session, site_id, [Told(str(actor), event) for event in events])
 
 
 def append_told(session: Session, site_id: int, told: Sequence[Told]) -> None:

@@ -185,7 +185,7 @@ def _event(action: str, account: Account, reason: str) -> audit.Event:
 
 def remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
     """An event on the registry's own chain. `actor` None is the command line of the deployment."""
-    audit.append(session, str(actor.account_id) if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
+    audit.append(session, actor.account_id if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
 
 
 def rows(kind: AccountKind, query: AccountFilter) -> Rows:

@@ -128,7 +128,7 @@ def amend_adverse_event(
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     rule_queries.follow(session, row, before["findings"])
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return _read({**values(row), "reported_at": sent}, person.place)
 
 

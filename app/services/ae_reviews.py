@@ -55,7 +55,7 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
     session.add(row)
     session.flush()
     made = audit.created("adverse-event:reviewed", row, f"{event.id}/{row.number}")
-    audit.append(session, str(actor.account_id), row.site_id, [made])
+    audit.append(session, actor.account_id, row.site_id, [made])
     return read(row), row.site_id
 
 

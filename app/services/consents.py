@@ -76,7 +76,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
         session.flush()
     subject = f"{row.pid}/{row.version}"
     event = audit.created("consent:recorded", row, subject, reason=body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return state(session, person), row.site_id
 
 
@@ -113,7 +113,7 @@ def withdraw(
         vault.erase(session, person.site_id, person.row.pid)
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return state(session, person), row.site_id
 
 

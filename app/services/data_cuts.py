@@ -38,7 +38,7 @@ def cut(session: Session, actor: Actor, body: DataCutCreate) -> DataCutRead:
     session.add(row)
     with unique_or(CutExists):
         session.flush()
-    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [audit.created("cut:made", row, row.id)])
+    audit.append(session, actor.account_id, REGISTRY_CHAIN, [audit.created("cut:made", row, row.id)])
     return _read(values(row), study.code)
 
 

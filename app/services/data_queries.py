@@ -126,7 +126,7 @@ def _moved(
         message = f"A data query that is {state} has no transition: {action}"
         raise QueryTransitionImpossible(Fault(pointer, "impossible", message), state=state, action=action)
     event = step(session, row, audit.snapshot(row), to, (SAID[action], text), actor.account_id)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return _detail(session, actor, row), row.site_id
 
 

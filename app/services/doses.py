@@ -79,7 +79,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     dose.findings = _findings(breaches, off_course, _remarks(WITHOUT_CONSENT, unasked))
     events = [audit.created("dose:recorded", dose, dose.id, reason=body.reason), *flagged_again(session, day, row)]
     dosing_day.touch(session, row)
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row), row.site_id
 
 
@@ -274,5 +274,5 @@ def amend_dose(
     others, turns = judged_again(session, day.person, but=row.id) if on != was else ([], [])
     dosing_day.touch(session, row, *turns)
     events += others
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row)

@@ -85,7 +85,7 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
     if body.vitals:
         events += vital_readings.store(session, actor, row, body.vitals, findings)
         dosing_day.follow_findings(session, row)
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row), row.site_id
 
 
@@ -171,7 +171,7 @@ def close(
     row.state, row.closed_at = SessionState.closed, now()
     dosing_day.touch(session, row)
     event = audit.changed("dosing-session:closed", row, row.id, row.version, before, audit.snapshot(row), None)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return detail_of(session, day, row), row.site_id
 
 
@@ -202,7 +202,7 @@ def amend(
     require_still_complete(session, day, row)
     dosing_day.touch(session, row)
     event = audit.changed("dosing-session:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return detail_of(session, day, row)
 
 

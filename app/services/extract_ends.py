@@ -46,7 +46,7 @@ def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> Non
     row = found(session.exec(statement).first())
     if row.status not in (ExtractStatus.ready, ExtractStatus.failed):
         raise ExtractNotReady
-    end(session, row, ExtractStatus.revoked, str(actor.account_id), reason)
+    end(session, row, ExtractStatus.revoked, actor.account_id, reason)
 
 
 def expire(database: Database) -> int:
@@ -62,7 +62,7 @@ def expire(database: Database) -> int:
     return len(ended)
 
 
-def end(session: Session, row: Extract, status: ExtractStatus, who: str, reason: str | None = None) -> None:
+def end(session: Session, row: Extract, status: ExtractStatus, who: UUID | str, reason: str | None = None) -> None:
     """Delete what there is of its files and of its build, and remember it."""
     before = audit.snapshot(row)
     row.status, row.version, row.updated_at = status, row.version + 1, now()

@@ -142,7 +142,7 @@ def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> Ext
 
 
 def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
-    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
+    audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
 
 
 def rows() -> Rows:

@@ -162,7 +162,7 @@ def _raise_version(session: Session, account: Account) -> None:
 
 
 def _remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
-    audit.append(session, str(actor.account_id) if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
+    audit.append(session, actor.account_id if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
 
 
 def grants_of(session: Session, account_ids: Collection[UUID]) -> Mapping[UUID, list[GrantRead]]:

@@ -138,7 +138,7 @@ def _stepped(
 
 def _remember(session: Session, actor: Actor, row: LabelDisclosure, event: audit.Event) -> None:
     with _site_of(session, row) as (site_id, _):
-        audit.append(session, str(actor.account_id), site_id, [event])
+        audit.append(session, actor.account_id, site_id, [event])
 
 
 @contextmanager

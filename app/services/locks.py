@@ -58,7 +58,7 @@ def set_lock(session: Session, actor: Actor, body: LockCreate) -> tuple[LockRead
     session.flush()
     for lock in locks:
         event = audit.created("lock:set", lock, lock.id, reason=lock.reason)
-        audit.append(session, str(actor.account_id), lock.site_id, [event])
+        audit.append(session, actor.account_id, lock.site_id, [event])
     return _read(values(locks[0]), actor), locks[0].site_id
 
 
@@ -143,7 +143,7 @@ def lift(session: Session, actor: Actor, lock_id: UUID, body: LiftingCreate) -> 
     session.flush()
     for lock in locks:
         event = audit.changed("lock:lifted", lock, lock.id, 2, before, audit.snapshot(lock), body.reason)
-        audit.append(session, str(actor.account_id), lock.site_id, [event])
+        audit.append(session, actor.account_id, lock.site_id, [event])
     return _read(values(first), actor), first.site_id
 
 

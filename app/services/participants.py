@@ -157,7 +157,7 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
     symbols = found(vault.find_pid(session, keyring, site_id, body.site_local_id))
     read = read_one(session, actor, symbols)
     event = audit.Event("vault:looked-up", "participant", symbols, read.version, [])
-    audit.append(session, str(actor.account_id), site_id, [event])
+    audit.append(session, actor.account_id, site_id, [event])
     return read
 
 
@@ -197,7 +197,7 @@ def amend_participant(
     after = audit.snapshot(row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
     rule_queries.follow(session, row, before["findings"])
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return participant_read(values(row), person.place, person.protocol_version)
 
 
@@ -250,7 +250,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     rule_queries.follow(session, row, before["findings"])
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 
@@ -286,7 +286,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> Pa
     session.flush()
     after = audit.snapshot(row)
     event = audit.changed("participant:moved", row, row.pid, row.version, before, after, body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return participant_read(values(row), person.place, version.version)
 
 

@@ -84,7 +84,7 @@ def reserve(session: Session, actor: Actor, body: ReservationCreate, most: int) 
     session.execute(sa.insert(_PIDS), [{"site_id": site_id, "pid": one, "reservation_id": row.id} for one in drawn])
     event = audit.created("pids:reserved", row, row.id)
     event.changes.append({"field": "pids", "old": None, "new": drawn})
-    audit.append(session, str(actor.account_id), site_id, [event])
+    audit.append(session, actor.account_id, site_id, [event])
     if _open(session, site_id) > most:  # counted once the chain's head is held, so that no two blocks pass together
         raise TooManyPidsReserved
     return _read(values(row), actor, len(drawn), drawn), site_id
@@ -115,7 +115,7 @@ def close(session: Session, actor: Actor, reservation_id: UUID, body: ClosureCre
     row.closed_by, row.closed_at, row.closing_reason = actor.account_id, now(), body.reason
     session.flush()
     event = audit.changed("pids:reservation-closed", row, row.id, 2, before, audit.snapshot(row), body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return _told(session, actor, [values(row)])[0], row.site_id
 
 

@@ -56,7 +56,7 @@ class Refusals:
         event = audit.Event("request:refused", "account", str(actor.account_id), 0, noted)
         try:
             with self._database.write() as session:
-                audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
+                audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
         except (RegistryError, SQLAlchemyError) as failed:
             self._put_back(actor.account_id, left_out + 1)
             log.warning("refusal_not_remembered", kind=type(failed).__name__, request_id=current_request_id())

@@ -49,4 +49,4 @@ def _revoke(session: Session, account_id: UUID, ended: UUID, expires_at: datetim
 def remember(session: Session, account: Account, action: str) -> None:
     """An audit entry of the account's own doing, on the registry's chain. Call it last."""
     event = audit.Event(action, "account", str(account.id), account.grants_version, [])
-    audit.append(session, str(account.id), REGISTRY_CHAIN, [event])
+    audit.append(session, account.id, REGISTRY_CHAIN, [event])

@@ -72,7 +72,7 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     session.add(row)
     session.flush()
     made = audit.created("sae:reported", row, f"{event.id}/{row.number}")
-    audit.append(session, str(actor.account_id), row.site_id, [made])
+    audit.append(session, actor.account_id, row.site_id, [made])
     return read(row), row.site_id
 
 

@@ -175,7 +175,7 @@ def review(session: Session, actor: Actor, signal_id: UUID, body: SignalReview) 
     row.reviewed_by, row.reviewed_at, row.version = actor.account_id, now(), row.version + 1
     session.flush()
     event = audit.changed("safety-signal:reviewed", row, row.id, row.version, before, audit.snapshot(row), None)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return shown(session, actor.places[row.site_id], [row])[0], row.site_id
 
 

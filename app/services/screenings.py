@@ -87,7 +87,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     subject = f"{row.pid}/{row.number}"
     changed = audit.changed("screening:answered", row, subject, row.version, before, audit.snapshot(row), body.reason)
     events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason, stood)]
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
 
 
@@ -125,7 +125,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     told = decided(person.protocol, body.answers)
     row, event = _begin(session, actor, person.row, told, body.answers)
     events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, before)]
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
 
 

@@ -60,7 +60,7 @@ class Signing:
             )
             session.add(row)
             session.flush()
-            audit.append(session, str(account.id), row.site_id, [audit.created("signature:made", row, row.id)])
+            audit.append(session, account.id, row.site_id, [audit.created("signature:made", row, row.id)])
         return _read(row, self.actor, SignatureState.valid)
 
     def _proven(self, session: Session, body: SignatureCreate) -> tuple[Account, bool]:

@@ -131,7 +131,7 @@ def add_site(session: Session, actor: Actor, study_code: str, body: SiteCreate) 
 
 
 def _remember(session: Session, actor: Actor, action: str, row: Study | ProtocolVersion | Site, name: str) -> None:
-    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [audit.created(action, row, name)])
+    audit.append(session, actor.account_id, REGISTRY_CHAIN, [audit.created(action, row, name)])
 
 
 def protocol_summary(study: str, version: ProtocolVersion) -> ProtocolSummary:

@@ -162,7 +162,7 @@ def by_id(session: Session, actor: Actor, subscription_id: UUID, lock: bool = Fa
 
 
 def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
-    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
+    audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
 
 
 def rows() -> Rows:

@@ -200,7 +200,7 @@ def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, bo
     session.flush()
     noted = [{"field": "state", "old": before, "new": row.state}]
     event = audit.Event(f"sync:{body.decision}", "sync_operation", str(operation_id), 1, noted, body.reason)
-    audit.append(session, str(actor.account_id), REGISTRY_CHAIN, [event])
+    audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
 
 
 def rows() -> Rows:

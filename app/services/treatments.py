@@ -30,7 +30,7 @@ def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> 
     )
     session.add(row)
     session.flush()
-    audit.append(session, str(actor.account_id), row.site_id, [audit.created("treatment:recorded", row, row.id)])
+    audit.append(session, actor.account_id, row.site_id, [audit.created("treatment:recorded", row, row.id)])
     return _read(row), row.site_id
 
 

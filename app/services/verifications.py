@@ -73,7 +73,7 @@ def record(session: Session, actor: Actor, body: VerificationCreate) -> tuple[Ve
     )
     session.add(row)
     session.flush()
-    audit.append(session, str(actor.account_id), row.site_id, [audit.created("verification:recorded", row, row.id)])
+    audit.append(session, actor.account_id, row.site_id, [audit.created("verification:recorded", row, row.id)])
     return read_one(session, actor, row.id), row.site_id
 
 
@@ -89,7 +89,7 @@ def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Becaus
     with unique_or(VerificationWithdrawn):
         session.flush()
     event = audit.created("verification:withdrawn", withdrawal, row.id, reason=body.reason)
-    audit.append(session, str(actor.account_id), row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event])
     return read_one(session, actor, row.id), row.site_id
 
 

@@ -207,7 +207,7 @@ def amend_visit(
     prepares = any(one.prepares(row.visit_code) for one in by)
     flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
-    audit.append(session, str(actor.account_id), row.site_id, [event, *judged.events, *flagged])
+    audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged])
     return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
 
 

@@ -43,7 +43,7 @@ def record_vitals(
     events = store(session, actor, row, body, findings)
     events += doses.flagged_again(session, day, row)
     dosing_day.touch(session, row)
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row), row.site_id
 
 
@@ -130,7 +130,7 @@ def amend_vitals(
     events += doses.flagged_again(session, day, row)
     require_still_complete(session, day, row)
     dosing_day.touch(session, row)
-    audit.append(session, str(actor.account_id), row.site_id, events)
+    audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row)
 
 

@@ -41,5 +41,5 @@ def void(session: Session, actor: Actor, symbols: str, number: int, body: Voidin
     event = audit.changed("consent:withdrawal-voided", row, subject, 2, before, after, body.reason)
     flagged, turns = doses.judged_again(session, person)
     rule_queries.settle_all(session, row.site_id, *turns)
-    audit.append(session, str(actor.account_id), row.site_id, [event, *flagged])
+    audit.append(session, actor.account_id, row.site_id, [event, *flagged])
     return consents.state(session, person), row.site_id
