@@ -19,8 +19,8 @@ from sqlmodel import col, select
 
 from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
-from app.services.sync import Courier
-from app.services.sync_shelf import Act, Made, Shelf
+from app.services.sync import SyncCourier
+from app.services.sync_shelf import Act, ActMade, Shelf
 from tests.closing_cases import lock_of
 from tests.hostile import census, require_problem
 from tests.world import Caller, World, madrs
@@ -83,8 +83,8 @@ class Desk:
         self.arrived: list[Operation] = []
         self.sent: list[int] = []
 
-    def waiting(self) -> tuple[list[Act], dict[str, Made], set[str]]:
-        done = {f"@{self.acts[number].id}": Made(f"/v1/x/{number}", '"1"') for number in self.sent}
+    def waiting(self) -> tuple[list[Act], dict[str, ActMade], set[str]]:
+        done = {f"@{self.acts[number].id}": ActMade(f"/v1/x/{number}", '"1"') for number in self.sent}
         return [Act.of(one) for one in self.arrived if f"@{one.id}" not in done], done, set()
 
     def note(self, *_: Any) -> None:
@@ -95,7 +95,7 @@ class Desk:
             self.sent.append(self.acts.index(one))
             return httpx.Response(201, headers={"Location": f"/v1/x/{self.sent[-1]}", "ETag": '"1"'}, json={})
 
-        courier = Courier(request, request.state.actor)
+        courier = SyncCourier(request, request.state.actor)
         courier.shelf, courier._sent = self, sent  # type: ignore[assignment, method-assign]
         await courier.deliver()
 
@@ -170,15 +170,15 @@ def test_a_call_that_comes_too_late_does_not_undo_what_another_stored(
 ) -> None:
     """It sends a correction whose record the other call has meanwhile corrected twice, and is refused."""
     acts, staff, overtaken = six(world), world.staff_a, threading.Event()
-    sent, [first] = Courier._sent, [one for one in acts if one.get("if_match") == f"@{acts[1]['id']}"]
+    sent, [first] = SyncCourier._sent, [one for one in acts if one.get("if_match") == f"@{acts[1]['id']}"]
 
-    async def late(courier: Courier, one: Operation, made: Any) -> httpx.Response:
+    async def late(courier: SyncCourier, one: Operation, made: Any) -> httpx.Response:
         if str(one.id) == first["id"] and not overtaken.is_set():
             overtaken.set()
             await asyncio.to_thread(sync, staff, *acts)
         return await sent(courier, one, made)
 
-    monkeypatch.setattr(Courier, "_sent", late)
+    monkeypatch.setattr(SyncCourier, "_sent", late)
     told = sync(staff, *acts[:5])
     assert overtaken.is_set()
     assert {one["problem"] for one in told.values()} == {None}
@@ -259,14 +259,14 @@ def test_a_discarded_act_is_gone_and_remembered(world: World) -> None:
 def test_a_call_that_comes_too_late_does_not_bring_back_what_was_discarded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong, staff, sent = act("/v1/participants", world.enrolment(age_at_consent=-1)), world.staff_a, Courier._sent
+    wrong, staff, sent = act("/v1/participants", world.enrolment(age_at_consent=-1)), world.staff_a, SyncCourier._sent
     place, decision = f"/v1/sync/{wrong['id']}/resolution", {"decision": "discard", "reason": "entered twice"}
 
-    async def late(courier: Courier, one: Operation, made: Any) -> httpx.Response:
+    async def late(courier: SyncCourier, one: Operation, made: Any) -> httpx.Response:
         assert (await asyncio.to_thread(staff.post, place, decision)).is_success
         return await sent(courier, one, made)
 
-    monkeypatch.setattr(Courier, "_sent", late)
+    monkeypatch.setattr(SyncCourier, "_sent", late)
     sync(staff, wrong)
     assert staff.get("/v1/sync", state="refused").json()["items"] == []
     (kept,) = staff.get("/v1/sync", state="discarded").json()["items"]

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.privacy.vault import EnrolmentUnderWay
-from app.services.sync import Courier
+from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
 from tests.dosing_cases import DAY, closing, cssrs, dose, held, start, vitals
 from tests.test_sync import Row, act, sync
@@ -74,15 +74,15 @@ def test_an_act_that_is_told_to_come_again_holds_up_only_what_hangs_on_it(
 
 
 def test_what_concerns_every_act_is_told_of_all_that_wait_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    pid, sent, tried = world.enrolled(), Courier._sent, []
+    pid, sent, tried = world.enrolled(), SyncCourier._sent, []
 
-    async def full(courier: Courier, one: Any, made: Any) -> httpx.Response:
+    async def full(courier: SyncCourier, one: Any, made: Any) -> httpx.Response:
         tried.append(str(one.id))
         if len(tried) == 2:
             return httpx.Response(507, json={"status": 507, "code": "storage_full"}, headers={"Retry-After": "30"})
         return await sent(courier, one, made)
 
-    monkeypatch.setattr(Courier, "_sent", full)
+    monkeypatch.setattr(SyncCourier, "_sent", full)
     acts = [act("/v1/adverse-events", world.event(pid)) for _ in range(3)]
     told = sync(world.staff_a, *acts)
     assert tried == [one["id"] for one in acts[:2]]

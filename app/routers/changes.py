@@ -14,7 +14,7 @@ from app.access import Actor, requires
 from app.errors import RegistryError
 from app.models.change import ChangeFilter, ChangeList
 from app.permissions import Permission
-from app.services.changes import Places, Told, after
+from app.services.changes import ChangesTold, Places, after
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"], route_class=StrictRoute)
@@ -45,7 +45,7 @@ async def list_changes(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int]) -> Told:
+async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int]) -> ChangesTold:
     until = time.monotonic() + query.wait
     while True:
         told = await _look(request, query, place)
@@ -55,12 +55,12 @@ async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int])
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> Told:
+async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> ChangesTold:
     """Each look asks anew who this is: a token that ran out or a grant that ended ends the waiting, too. Nobody who
     waits holds a connection."""
     actor = await known(request)
 
-    def look() -> Told:
+    def look() -> ChangesTold:
         with request.app.state.database.read(request) as session:
             return after(session, actor, query, place)
 

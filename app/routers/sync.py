@@ -20,7 +20,7 @@ from app.models.sync import (
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import sync
-from app.services.sync import Courier
+from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
 from app.web.route import StrictRoute
 
@@ -31,12 +31,12 @@ User = Annotated[Actor, Depends(requires(Permission.sync_use))]
 @router.post("", response_model=SyncRead)
 async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
     """Keep all operations, then do each as the request that it names, in whatever order they can be done."""
-    courier = Courier(request, actor)
+    courier = SyncCourier(request, actor)
     before = await run_in_threadpool(courier.shelf.keep, body.operations)
     return await _told(courier, before)
 
 
-async def _told(courier: Courier, before: dict[UUID, SyncState | None]) -> Response:
+async def _told(courier: SyncCourier, before: dict[UUID, SyncState | None]) -> Response:
     tried, lacking = await courier.deliver()
     await courier.bound(before, lacking)
     ids = list(dict.fromkeys([*before, *tried]))
@@ -62,7 +62,7 @@ def list_operations(
 @router.post("/{operation_id}/resolution", response_model=SyncRead)
 async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, request: Request) -> Response:
     """Send an operation that was refused or waits again, changed or not, or discard it."""
-    courier = Courier(request, actor)
+    courier = SyncCourier(request, actor)
 
     def decided() -> None:
         with request.app.state.database.write(request) as session:

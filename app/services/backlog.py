@@ -32,10 +32,10 @@ DAYS_AFTER = timedelta(days=2)
 BACKUP_AGE = timedelta(hours=26)
 """A day, and the time that a backup takes."""
 
-Fault = str | None
+Wrong = str | None
 
 
-def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Fault]]:
+def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Wrong]]:
     """Each thing that is looked at, with what is wrong and what to do, or None."""
     with database.read() as session, within(session, every_chain(session)):
         yield "chains", _chains(session, every_entry)
@@ -50,7 +50,7 @@ def _count(session: Session, *conditions: Any) -> int:
     return int(session.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one())
 
 
-def _chains(session: Session, every_entry: bool) -> Fault:
+def _chains(session: Session, every_entry: bool) -> Wrong:
     if every_entry:
         faults = [f"{one.site_id} ({one.fault})" for one in audit.verify(session) if one.fault]
     else:
@@ -74,7 +74,7 @@ def _headless() -> sa.Select[Any]:
     return sa.select(chain.c.site_id).where(chain.c.seq > 0, ~well | more).order_by(chain.c.site_id)
 
 
-def _messages(session: Session) -> Fault:
+def _messages(session: Session) -> Wrong:
     late = col(Delivery.next_attempt_at) < now() - PATIENCE
     waiting = _count(session, col(Delivery.state) == DeliveryState.pending, late)
     dead = _count(session, col(Delivery.state) == DeliveryState.dead)
@@ -83,7 +83,7 @@ def _messages(session: Session) -> Fault:
     return f"{dead} were given up: replay them once their receiver is back (docs/notifications.md)" if dead else None
 
 
-def _extracts(session: Session) -> Fault:
+def _extracts(session: Session) -> Wrong:
     late = col(Extract.updated_at) < now() - PATIENCE
     waiting = _count(session, col(Extract.status) == ExtractStatus.building, late)
     failed = _count(session, col(Extract.status) == ExtractStatus.failed)
@@ -93,7 +93,7 @@ def _extracts(session: Session) -> Fault:
     return f"{failed} could not be built: the log says why; {again}" if failed else None
 
 
-def _sync(session: Session) -> Fault:
+def _sync(session: Session) -> Wrong:
     old = col(SyncOperation.updated_at) < now() - RESOLVED_WITHIN
     refused = _count(session, col(SyncOperation.state) == SyncState.refused, old)
     return (
@@ -101,7 +101,7 @@ def _sync(session: Session) -> Fault:
     )
 
 
-def _daily(session: Session, settings: Settings) -> Fault:
+def _daily(session: Session, settings: Settings) -> Wrong:
     ended = _count(session, col(Extract.status) == ExtractStatus.ready, col(Extract.expires_at) < now() - DAYS_AFTER)
     if ended:
         return f"{ended} extracts are past their time and still there: run registry extracts expire daily"
@@ -112,7 +112,7 @@ def _daily(session: Session, settings: Settings) -> Fault:
     )
 
 
-def _backup(folder: Path | None) -> Fault:
+def _backup(folder: Path | None) -> Wrong:
     """Without a folder nobody can say; the settings may leave it to the machine's own backups."""
     if folder is None:
         return None

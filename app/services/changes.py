@@ -54,7 +54,7 @@ class Places:
         return seal(self._key, zlib.compress(json.dumps(place, separators=(",", ":")).encode()), self._context)
 
 
-class Told(NamedTuple):
+class ChangesTold(NamedTuple):
     """Each change with the place behind it; the place behind all that was looked at; whether there is more."""
 
     changes: list[tuple[ChangeRead, dict[int, int]]]
@@ -62,7 +62,7 @@ class Told(NamedTuple):
     more: bool
 
 
-def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> Told:
+def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> ChangesTold:
     """What was committed behind a place. Sites that are out of reach by now are silent, those that came into reach are
     told from their beginning."""
     heads = session.execute(
@@ -73,13 +73,13 @@ def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[in
     behind = [row.site_id for row in heads if row.seq > place.get(row.site_id, 0)]
     here, told = dict(place), []
     if not behind:
-        return Told([], here, False)
+        return ChangesTold([], here, False)
     rows = session.execute(_entries(behind, place, query.limit + 1)).all()
     for row in rows[: query.limit]:
         here[row.site_id] = row.seq
         if row.changes != "[]":  # a look at something is no change
             told.append((_read(row, actor), dict(here)))
-    return Told(told, here, len(rows) > query.limit)
+    return ChangesTold(told, here, len(rows) > query.limit)
 
 
 def _entries(site_ids: list[int], place: Mapping[int, int], limit: int) -> sa.Select[Any]:

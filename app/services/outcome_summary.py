@@ -29,7 +29,7 @@ class ScoreUnknown(Invalid):
     """The instrument has no such score."""
 
 
-class Measured(NamedTuple):
+class Compared(NamedTuple):
     """A participant's value at one visit, with the baseline of the same score and what the protocol says of both."""
 
     visit_code: str
@@ -149,15 +149,15 @@ def _baseline(protocol: Protocol, query: OutcomeSummaryQuery) -> str | None:
     return baseline_of(protocol, query.instrument, query.score)
 
 
-def _measured(values: Mapping[str, float | None], protocol: Protocol, query: OutcomeSummaryQuery) -> list[Measured]:
+def _measured(values: Mapping[str, float | None], protocol: Protocol, query: OutcomeSummaryQuery) -> list[Compared]:
     baseline = values.get(_baseline(protocol, query) or "")
     threshold = threshold_of(protocol, query.instrument, query.score)
-    return [Measured(code, value, baseline, threshold) for code, value in values.items()]
+    return [Compared(code, value, baseline, threshold) for code, value in values.items()]
 
 
-def _by_visit(measured: Sequence[Measured], people: Mapping[str, Protocol]) -> list[VisitSummary]:
+def _by_visit(measured: Sequence[Compared], people: Mapping[str, Protocol]) -> list[VisitSummary]:
     """In the order of the newest protocol version's visits; others after them, by name."""
-    grouped: dict[str, list[Measured]] = defaultdict(list)
+    grouped: dict[str, list[Compared]] = defaultdict(list)
     for one in measured:
         grouped[one.visit_code].append(one)
     planned = [visit.code for protocol in list(people.values())[-1:] for visit in protocol.visits]
@@ -166,7 +166,7 @@ def _by_visit(measured: Sequence[Measured], people: Mapping[str, Protocol]) -> l
     return [_visit_summary(code, grouped[code]) for code in codes]
 
 
-def _visit_summary(code: str, measured: Sequence[Measured]) -> VisitSummary:
+def _visit_summary(code: str, measured: Sequence[Compared]) -> VisitSummary:
     judged = [
         (one.threshold.response(one.baseline, one.value), one.threshold.remission(one.value))
         for one in measured

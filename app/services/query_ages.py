@@ -16,10 +16,10 @@ from app.models.data_query import DataQuery, QueryOrigin, QueryState
 from app.models.data_query_shapes import MonitoringQueries, QueriesOfOrigin, QueriesOfSite, QueryCounts
 
 _DAY = timedelta(days=1)
-Numbers = Mapping[tuple[int, str], "Standing"]
+Numbers = Mapping[tuple[int, str], "QueryNumbers"]
 
 
-class Standing(NamedTuple):
+class QueryNumbers(NamedTuple):
     """The data queries of one site and origin."""
 
     states: Counter[str]
@@ -49,7 +49,7 @@ def sites_of(actor: Actor, study: str) -> list[int]:
 
 def standings(session: Session, actor: Actor, site_ids: Sequence[int]) -> Numbers:
     """By site and origin; two statements however many sites there are."""
-    numbers: defaultdict[tuple[int, str], Standing] = defaultdict(lambda: Standing(Counter(), []))
+    numbers: defaultdict[tuple[int, str], QueryNumbers] = defaultdict(lambda: QueryNumbers(Counter(), []))
     group: list[Any] = [DataQuery.site_id, DataQuery.origin, DataQuery.state]
     wanted: list[Any] = [*group, func.count().label("number")]
     counted = visible(select(*wanted).where(col(DataQuery.site_id).in_(site_ids)), actor).group_by(*group)
@@ -63,7 +63,7 @@ def standings(session: Session, actor: Actor, site_ids: Sequence[int]) -> Number
     return numbers
 
 
-def counts(parts: Sequence[Standing]) -> dict[str, Any]:
+def counts(parts: Sequence[QueryNumbers]) -> dict[str, Any]:
     """The fields of QueryCounts over these parts together."""
     states = sum((part.states for part in parts), Counter[str]())
     ages = sorted(age for part in parts for age in part.ages)
@@ -74,5 +74,5 @@ def counts(parts: Sequence[Standing]) -> dict[str, Any]:
     }
 
 
-def query_counts(parts: Sequence[Standing]) -> QueryCounts:
+def query_counts(parts: Sequence[QueryNumbers]) -> QueryCounts:
     return QueryCounts(**counts(parts))

@@ -24,7 +24,7 @@ from app.models.base import columns, now
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
 from app.request_id import current_request_id
 from app.services import pid_reservations
-from app.services.sync_shelf import Act, Made, Shelf, filled, is_name, path_of, pids_in
+from app.services.sync_shelf import Act, ActMade, Shelf, filled, is_name, path_of, pids_in
 from app.web.prefix import inner
 from app.web.problems import document
 from app.web.rates import uncounted
@@ -50,7 +50,7 @@ class ReferenceDiscarded(Conflict):
     """This act refers to one that was discarded: let it refer to something else, or discard it too."""
 
 
-class Courier:
+class SyncCourier:
     """Delivers what waits for one caller."""
 
     def __init__(self, request: Request, actor: Actor) -> None:
@@ -109,7 +109,7 @@ class Courier:
         for one in acts:
             await run_in_threadpool(self.shelf.note, one, None, document(why, "/v1/sync"))
 
-    async def _noted(self, one: Operation, answer: httpx.Response, made: Mapping[str, Made]) -> Made | None:
+    async def _noted(self, one: Operation, answer: httpx.Response, made: Mapping[str, ActMade]) -> ActMade | None:
         """What an act has made, once it is kept what became of it."""
         there, problem = _read(one, answer, made)
         await run_in_threadpool(self.shelf.note, one.id, there, problem)
@@ -125,7 +125,7 @@ class Courier:
         with self.shelf.database.read(self._request) as session:
             return pid_reservations.unborn(session, self._actor, referred)
 
-    async def _sent(self, one: Operation, made: Mapping[str, Made]) -> httpx.Response:
+    async def _sent(self, one: Operation, made: Mapping[str, ActMade]) -> httpx.Response:
         headers = {"Authorization": self._authorization, "Idempotency-Key": str(one.id)}
         headers["X-Request-Id"] = current_request_id() or str(one.id)  # in the trail it is one request
         if one.if_match is not None:
@@ -153,19 +153,19 @@ def _concerns_everything(answer: httpx.Response) -> bool:
 
 
 def _read(
-    one: Operation, answer: httpx.Response, made: Mapping[str, Made]
-) -> tuple[Made | None, dict[str, Any] | None]:
+    one: Operation, answer: httpx.Response, made: Mapping[str, ActMade]
+) -> tuple[ActMade | None, dict[str, Any] | None]:
     """What was made, or the problem. A correction that differs in nothing from what is there is done, by somebody else
     (a retry is answered as the first try was): which version that left, with what else in it, nobody here has seen."""
     told = answer.json()
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
         location = answer.headers.get("Location") or path_of(one.path, made)
-        return Made(inner(location), None if done else answer.headers.get("ETag")), None
+        return ActMade(inner(location), None if done else answer.headers.get("ETag")), None
     return None, told
 
 
-def result(row: SyncOperation, before: SyncState | None, courier: Courier, lacking: Set[str]) -> SyncResult:
+def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, lacking: Set[str]) -> SyncResult:
     """How an act stands now, as its app is told."""
     problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
     if row.state == SyncState.stored:

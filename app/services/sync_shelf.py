@@ -28,7 +28,7 @@ class OperationIdReused(Conflict):
     """This id was used for another act."""
 
 
-class Made(NamedTuple):
+class ActMade(NamedTuple):
     """What an act made."""
 
     location: str
@@ -46,7 +46,7 @@ class Act(NamedTuple):
     def of(cls, one: Operation) -> "Act":
         return cls(one, _named(one), _referred(one))
 
-    def lacking(self, made: Mapping[str, Made], unborn: Set[str]) -> set[str]:
+    def lacking(self, made: Mapping[str, ActMade], unborn: Set[str]) -> set[str]:
         """The names and pids that it refers to and that are of nothing and nobody yet."""
         return {*(self.names - made.keys()), *(self.pids & unborn)}
 
@@ -119,7 +119,7 @@ class Shelf:
     def _context(self, operation_id: UUID) -> bytes:
         return self._account_id.bytes + operation_id.bytes
 
-    def waiting(self) -> tuple[list[Act], dict[str, Made], set[str]]:
+    def waiting(self) -> tuple[list[Act], dict[str, ActMade], set[str]]:
         """What is to be done, in the order in which it was sent, and what it refers to: what has been made, by name,
         and the names of what was discarded."""
         mine = select(SyncOperation).where(
@@ -129,11 +129,11 @@ class Shelf:
             rows = session.exec(mine.order_by(col(SyncOperation.updated_at))).all()
         waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
         named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
-        made = {f"@{row.id}": Made(row.location, row.etag) for row in named.values() if row.location is not None}
+        made = {f"@{row.id}": ActMade(row.location, row.etag) for row in named.values() if row.location is not None}
         gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
         return waiting, made, gone
 
-    def note(self, operation_id: UUID, made: Made | None, problem: Mapping[str, Any] | None) -> None:
+    def note(self, operation_id: UUID, made: ActMade | None, problem: Mapping[str, Any] | None) -> None:
         """What became of an act. What is stored stays so, and a refusal does not bring back what somebody discarded: a
         slower call may be told one."""
         with self.database.write() as session:
@@ -183,7 +183,7 @@ def _texts(value: Any) -> Iterable[str]:
         yield value
 
 
-def filled(value: Any, made: Mapping[str, Made]) -> Any:
+def filled(value: Any, made: Mapping[str, ActMade]) -> Any:
     """With ids in place of names."""
     if isinstance(value, Mapping):
         return {name: filled(one, made) for name, one in value.items()}
@@ -194,7 +194,7 @@ def filled(value: Any, made: Mapping[str, Made]) -> Any:
     return value
 
 
-def path_of(path: str, made: Mapping[str, Made]) -> str:
+def path_of(path: str, made: Mapping[str, ActMade]) -> str:
     return "/".join(filled(part, made) for part in path.split("/"))
 
 

@@ -37,7 +37,7 @@ _ROWS = table_of(Counted)
 
 
 @dataclass(frozen=True)
-class Counter:
+class Failures:
     """What is counted under one key, and how many failures cost nothing."""
 
     key: str
@@ -53,9 +53,9 @@ class Attempt:
     """
 
     database: Database
-    account: Counter
-    address: Counter
-    unknown: Counter
+    account: Failures
+    address: Failures
+    unknown: Failures
 
     def require_free(self) -> None:
         """Raises TooManyAttempts while the account or the address has to wait. Call it before any hashing."""
@@ -112,9 +112,9 @@ class Throttle:
         """An attempt under a login (a username or a client id, whether it exists or not) from a client address."""
         return Attempt(
             self._database,
-            Counter(self._key("account", login), self._settings.throttle_account_failures),
-            Counter(self._key("address", _network(address)), self._settings.throttle_address_failures),
-            Counter(self._key("unknown", ""), math.inf),
+            Failures(self._key("account", login), self._settings.throttle_account_failures),
+            Failures(self._key("address", _network(address)), self._settings.throttle_address_failures),
+            Failures(self._key("unknown", ""), math.inf),
         )
 
     def _key(self, kind: str, name: str) -> str:
@@ -139,7 +139,7 @@ def _network(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
 
 
-def _locked_row(session: Session, counter: Counter) -> Any:
+def _locked_row(session: Session, counter: Failures) -> Any:
     """The counter's row, created if missing, locked. An upsert: SELECT FOR UPDATE of a missing row locks nothing."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     statement = dialect.insert(_ROWS).values(key=counter.key, failures=0, last_failed_at=now())
@@ -147,7 +147,7 @@ def _locked_row(session: Session, counter: Counter) -> Any:
     return session.execute(upsert.returning(*_ROWS.c)).one()
 
 
-def _count(session: Session, counter: Counter, row: Any) -> timedelta:
+def _count(session: Session, counter: Failures, row: Any) -> timedelta:
     failures = row.failures + 1
     wait = waiting_time(failures, counter.allowed)
     changed = {"failures": failures, "last_failed_at": now(), "locked_until": now() + wait if wait else None}
