@@ -122,16 +122,36 @@ def test_onsets_are_classes_of_days_since_the_last_dose(world: World) -> None:
     assert shown == Counter(["BEFORE", "D0", "D1", "D2-7", "D8-28", "D8-28", "GT28", ""])
 
 
-def test_a_serious_event_is_not_shown_where_everybody_had_one(world: World) -> None:
-    grave = {"criteria": {"hospitalisation": True}, "aware_at": "2025-02-04T09:00:00Z"}
-    pids = people(world, K)
-    for pid in pids[1:]:
-        assert world.staff_a.post("/v1/adverse-events", world.event(pid, **grave)).status_code == 201
-    assert {row["serious"] for row in table(files(world)["adverse_events.csv"])} == {"Y"}
-    assert world.staff_a.post("/v1/adverse-events", world.event(pids[0], **grave)).status_code == 201
+GRAVE = {"criteria": {"hospitalisation": True}, "aware_at": "2025-02-04T09:00:00Z"}
+
+
+def report_events(world: World, pids: list[str], **changes: Any) -> None:
+    for pid in pids:
+        assert world.staff_a.post("/v1/adverse-events", world.event(pid, **changes)).status_code == 201
+
+
+def test_that_all_had_a_serious_event_looks_as_if_none_had(world: World) -> None:
+    pids, told = people(world, K), []
+    report_events(world, pids)
+    for those in ([], pids[1:], pids[:1]):
+        report_events(world, those, **GRAVE)
+        got = files(world)
+        shown = {row["serious"] for row in table(got["adverse_events.csv"])}
+        told.append((shown, json.loads(got["risk_report.json"])["sensitive"]))
+    none, some, everybody = told
+    assert some == ({"Y", "N"}, [{"name": "serious", "released": True}])
+    assert everybody == none == ({""}, [{"name": "serious", "released": False}])
+
+
+def test_to_be_in_a_class_tells_of_nobody_that_they_had_a_serious_event(world: World) -> None:
+    """Not by an empty cell either: a class that would tell is coarsened away."""
+    women, men = (people(world, K, sex=sex, age_at_consent=33) for sex in "FM")
+    report_events(world, [*women, men[0]], **GRAVE)
+    report_events(world, men[1:])
     got = files(world)
-    assert {row["serious"] for row in table(got["adverse_events.csv"])} == {""}
-    assert json.loads(got["risk_report.json"])["sensitive"] == [{"name": "serious", "blanked_classes": 1}]
+    assert json.loads(got["manifest.json"])["levels"]["sex"] == 1
+    assert Counter(row["serious"] for row in table(got["adverse_events.csv"])) == {"Y": K + 1, "N": K - 1}
+    assert set(classes(got["participants.csv"]).values()) == {2 * K}
 
 
 def test_an_organisation_cannot_read_one_newcomer_from_two_extracts(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -26,7 +27,7 @@ SKEWED = st.tuples(
 )
 
 
-def require_hidden(people: list[Person], chosen: Generalised) -> None:
+def require_hidden(people: list[Person], chosen: Generalised, marked: list[bool]) -> None:
     """By counting alone, without the search's own classes of the exact values."""
     shown = [
         tuple(
@@ -37,16 +38,24 @@ def require_hidden(people: list[Person], chosen: Generalised) -> None:
     released = Counter(classed for classed, kept in zip(shown, chosen.kept, strict=True) if kept)
     assert shown == chosen.classes
     assert min(released.values()) >= K
+    spared = {classed for classed, mark in zip(shown, marked, strict=True) if not mark}
+    assert all(marked) or set(released) <= spared, "a class of which all are marked"
     assert len(people) - released.total() <= MAX_SUPPRESSED * len(people)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.one_of(st.lists(PEOPLE, min_size=K, max_size=150), st.lists(SKEWED, min_size=K, max_size=80)))
-def test_everybody_released_stands_in_a_class_of_twelve(people: list[Person]) -> None:
-    chosen = generalise(people, QUASI_IDENTIFIERS)
-    require_hidden(people, chosen)
-    assert generalise(people, QUASI_IDENTIFIERS) == chosen
-    report = risk_report(people, QUASI_IDENTIFIERS, chosen, 0, {}, {})
+@given(
+    st.one_of(st.lists(PEOPLE, min_size=K, max_size=150), st.lists(SKEWED, min_size=K, max_size=80)),
+    st.one_of(st.just(lambda _: False), st.just(lambda one: one[1] == "F"), st.just(lambda one: one[4] == "died")),
+)
+def test_everybody_released_stands_in_a_class_of_twelve_not_all_marked(
+    people: list[Person], mark: Callable[[Person], bool]
+) -> None:
+    marked = [mark(person) for person in people]
+    chosen = generalise(people, QUASI_IDENTIFIERS, None, marked)
+    require_hidden(people, chosen, marked)
+    assert generalise(people, QUASI_IDENTIFIERS, None, marked) == chosen
+    report = risk_report(people, QUASI_IDENTIFIERS, chosen, True, {}, {})
     assert report["released"]["k_min"] >= K
     assert report["released"]["max_risk"] <= report["threshold"]["max_risk"]
 
@@ -72,6 +81,14 @@ def test_a_later_release_is_never_finer() -> None:
     assert generalise(people, QUASI_IDENTIFIERS).levels == dict.fromkeys(NAMES, 0)
     pinned = generalise(people, QUASI_IDENTIFIERS, {"age_group": 2, "sex": 1}).levels
     assert pinned == {**dict.fromkeys(NAMES, 0), "age_group": 2, "sex": 1}
+
+
+def test_no_class_tells_that_all_in_it_are_marked() -> None:
+    people: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 12 + [(40, "M", "WHITE", "DEU", "completed")] * 12
+    women, everybody = [person[1] == "F" for person in people], [True] * 24
+    assert generalise(people, QUASI_IDENTIFIERS).levels == dict.fromkeys(NAMES, 0)
+    assert generalise(people, QUASI_IDENTIFIERS, None, women).levels == {**dict.fromkeys(NAMES, 0), "sex": 1}
+    assert generalise(people, QUASI_IDENTIFIERS, None, everybody).levels == dict.fromkeys(NAMES, 0), "as if nobody were"
 
 
 def test_eleven_people_cannot_be_hidden() -> None:
@@ -103,7 +120,7 @@ def test_ages_are_shown_in_bands_that_are_open_above(level: int, age: int | None
 def test_small_counts_do_not_appear_in_the_report() -> None:
     people: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 40 + [(40, "M", "WHITE", "DEU", "completed")]
     chosen = generalise(people, QUASI_IDENTIFIERS)
-    report = risk_report(people, QUASI_IDENTIFIERS, chosen, 0, {}, {})
+    report = risk_report(people, QUASI_IDENTIFIERS, chosen, True, {}, {})
     assert report["population"] == {"considered": "", "released": 40, "suppressed": "1-10"}
     assert (report["exact"]["k_min"], report["exact"]["max_risk"]) == ("1-10", "above 0.09")
     assert "41" not in json.dumps(report)
@@ -113,7 +130,7 @@ def test_small_counts_do_not_appear_in_the_report() -> None:
 def test_the_risk_before_fits_any_number_of_people_who_may_have_been_left_out(released: int) -> None:
     alike, other = (40, "F", "WHITE", "DEU", "completed"), (40, "M", "WHITE", "DEU", "completed")
     people: list[Person] = [alike] * released + [other]
-    exact = risk_report(people, QUASI_IDENTIFIERS, generalise(people, QUASI_IDENTIFIERS), 0, {}, {})["exact"]
+    exact = risk_report(people, QUASI_IDENTIFIERS, generalise(people, QUASI_IDENTIFIERS), True, {}, {})["exact"]
     assert exact["classes"] == ""
     for considered in range(released + 1, released + 11):
         fitting = [classes for classes in range(1, considered) if round(classes / considered, 1) == exact["avg_risk"]]

@@ -52,6 +52,7 @@ def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str)
     assert report["released"]["max_risk"] == pytest.approx(1 / opened.k(), abs=1e-4)
     assert report["released"]["avg_risk"] == pytest.approx(len(sizes) / released, abs=1e-4)
     assert all(serious < people for people, serious in opened.serious_values()), "everybody of a class had one"
+    assert len({row["serious"] == "" for row in opened.table("adverse_events")}) == 1, "an empty cell tells"
     for name, table, columns in (
         ("score_vectors", "outcomes", ("visit_code", "occurrence", "instrument", "score", "value")),
         ("visit_patterns", "visits", ("visit_code", "occurrence", "status")),

@@ -115,7 +115,7 @@ class ExtractSubject(SQLModel, table=True):
     """This and those above: as the profile shows them."""
 
     serious_shown: bool = True
-    """False where everybody of this participant's class had a serious event."""
+    """False where all or none of the extract had a serious event."""
 
 
 class ExtractBuild(SQLModel, table=True):

@@ -2,7 +2,8 @@
 
 All combinations of levels are tried (few columns, few levels), so the answer is the best there is and the same on
 every run. Columns are coarsened for everybody alike; only who still stands in a class under k is left out, five in a
-hundred at most. Samarati, IEEE TKDE 13(6), 2001; Sweeney, IJUFKS 10(5), 2002.
+hundred at most. Samarati, IEEE TKDE 13(6), 2001; Sweeney, IJUFKS 10(5), 2002. And of no class all
+have what nobody is to be known to have: l-diversity of Machanavajjhala and others, ACM TKDD 1(1), 2007.
 """
 
 from collections import Counter
@@ -49,10 +50,14 @@ class Generalised(NamedTuple):
 
 
 def generalise(
-    people: Sequence[tuple[Value, ...]], quasis: Sequence[Quasi], coarser_than: Mapping[str, int] | None = None
+    people: Sequence[tuple[Value, ...]],
+    quasis: Sequence[Quasi],
+    coarser_than: Mapping[str, int] | None = None,
+    marked: Sequence[bool] = (),
 ) -> Generalised:
     """The combination that loses least; of equal ones the one whose levels come first. No level is finer than in
-    `coarser_than`: two generalisations of one person would meet in a finer one.
+    `coarser_than`: two generalisations of one person would meet in a finer one. Of no class all are `marked`, unless
+    everybody is.
 
     Raises ValueError for fewer than K people: no combination can hide them.
     """
@@ -60,6 +65,7 @@ def generalise(
         raise ValueError("fewer people than a class needs")
     floor = coarser_than or {}
     counted = Counter(people)
+    spared = {raw for raw, mark in zip(people, marked, strict=True) if not mark} if marked else set()
     nodes = product(*(range(floor.get(one.name, 0), len(one.levels)) for one in quasis))
     for node in sorted(nodes, key=lambda node: (_loss(node, quasis), node)):
         seen = {raw: shown(raw, node, quasis) for raw in counted}
@@ -67,7 +73,8 @@ def generalise(
         for raw, count in counted.items():
             sizes[seen[raw]] += count
         left_out = sum(size for size in sizes.values() if size < K)
-        if left_out <= MAX_SUPPRESSED * len(people):
+        of_all = set(sizes) - {seen[raw] for raw in spared} if spared else set()
+        if left_out <= MAX_SUPPRESSED * len(people) and all(sizes[one] < K for one in of_all):
             classes = [seen[raw] for raw in people]
             levels = {one.name: level for one, level in zip(quasis, node, strict=True)}
             return Generalised(levels, classes, [sizes[one] >= K for one in classes])

@@ -62,7 +62,7 @@ class Treatment(StrEnum):
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
     common_term = f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
-    serious = "as stored; not released where everybody of a class has it"
+    serious = "as stored; not released where all or none of the extract have it"
     since_dose = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
     study_day = "study day: day 1 is the first dosing visit that took place, else baseline; there is no day 0"
     subject = "random identifier: of this extract, or of the project under its agreement"
@@ -213,7 +213,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
     ),
     ExtractProfile.deidentified: Profile(
         ExtractProfile.deidentified,
-        "1",
+        "2",
         {
             "participants.csv": (_SUBJECT, *_person(Treatment.coarsened), *_ARMS),
             "visits.csv": (_SUBJECT, *_NAMED, _TIMING, _VISIT_STATUS),

@@ -49,7 +49,7 @@ def risk_report(
     people: Sequence[tuple[Value, ...]],
     quasis: Sequence[Quasi],
     chosen: Generalised,
-    blanked_classes: int,
+    serious_shown: bool,
     ledger: Mapping[str, Any],
     fingerprints: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def risk_report(
     left_out = banded(len(people) - len(released))
     told = isinstance(left_out, int)
     return {
-        "schema": "research-registry/risk-report/2",
+        "schema": "research-registry/risk-report/3",
         "decision": "pass",
         "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
         "population": {
@@ -72,7 +72,7 @@ def risk_report(
         ],
         "exact": _before(people, told=told),
         "released": class_risk(released),
-        "sensitive": [{"name": "serious", "blanked_classes": blanked_classes}],
+        "sensitive": [{"name": "serious", "released": serious_shown}],
         "ledger": ledger,
         "fingerprints": fingerprints,
         "three_tests": {
@@ -80,7 +80,8 @@ def risk_report(
             "linkability": "Subject ids are of this extract alone. The scores of one person are a fingerprint: "
             "who holds two extracts, or knows somebody's scores, can join on them. The ledger limits what one "
             "organisation learns from the difference of two extracts; the agreement forbids the rest.",
-            "inference": "A serious adverse event is not shown where everybody in a class had one.",
+            "inference": "No class tells that all in it had a serious adverse event: levels are coarser where one "
+            "would, and where all or none of the extract had one, which events were serious is not shown.",
         },
         "not_covered": [
             "somebody who knows scores or events of a person",

@@ -1,7 +1,7 @@
 """Who is in an extract, and as whom: consent to sharing, classes of k, and the ledger of what a recipient holds."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import islice
@@ -21,7 +21,7 @@ from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus,
 from app.models.participant import Consent, Participant
 from app.models.study import Site
 from app.models.visit import Visit
-from app.privacy.lattice import Generalised, K, generalise
+from app.privacy.lattice import K, generalise
 from app.privacy.profile import PROFILES
 from app.privacy.quasi import QUASI_IDENTIFIERS
 from app.privacy.risk import risk_report
@@ -31,7 +31,7 @@ from app.protocol.definition import Protocol
 from app.services import as_at
 from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
-from app.services.traits import CLASS, OF_PERSON, Class, raw_of, shown_at
+from app.services.traits import CLASS, OF_PERSON, raw_of, shown_at
 from app.writing import Writes, store
 
 APART = timedelta(days=90)
@@ -101,22 +101,23 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        rows = _rows(session, row, people, protocols, None, frozenset())
+        rows = _rows(session, row, people, protocols, None)
         return Cohort(len(people), protocols, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
     compared, raw = _compared(session, row), [raw_of(person) for person in people]
-    chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared))
+    serious = _serious(session, row.study_id, people)
+    chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared), serious)
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     there = [people[index] for index in kept]
     ledger = _ledger(session, row, compared, {person.pid for person in there}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
-        rows = _rows(session, row, there, protocols, None, frozenset())
+        rows = _rows(session, row, there, protocols, None)
         return Cohort(rounded(len(there)) or 0, protocols, None, None, rows)
-    blanked = _all_serious(session, row.study_id, people, chosen)
-    rows = _rows(session, row, there, protocols, chosen.levels, blanked)
+    some = len({serious[index] for index in kept}) > 1
+    rows = _rows(session, row, there, protocols, chosen.levels, some)
     marks = fingerprints(session, row.study_id, {person.pid for person in there})
-    report = risk_report(raw, QUASI_IDENTIFIERS, chosen, len(blanked), ledger, marks)
+    report = risk_report(raw, QUASI_IDENTIFIERS, chosen, some, ledger, marks)
     return Cohort(len(kept), protocols, report, chosen.levels, rows)
 
 
@@ -225,16 +226,12 @@ def _approved_at(extract: Extract) -> str:
     return at
 
 
-def _all_serious(session: Session, study_id: int, people: Sequence[Row[Any]], chosen: Generalised) -> frozenset[Class]:
-    """Classes in which everybody had a serious event: to be in one would tell it."""
+def _serious(session: Session, study_id: int, people: Sequence[Row[Any]]) -> list[bool]:
+    """Who had a serious event."""
     event = table_of(AdverseEvent).c
     statement = sa.select(event.pid).join(Site, col(Site.id) == event.site_id).where(col(Site.study_id) == study_id)
     serious = set(session.execute(statement.where(event.serious)).scalars())
-    members: dict[Class, list[bool]] = defaultdict(list)
-    for person, its_class, kept in zip(people, chosen.classes, chosen.kept, strict=True):
-        if kept:
-            members[its_class].append(person.pid in serious)
-    return frozenset(one for one, all_of in members.items() if all(all_of))
+    return [person.pid in serious for person in people]
 
 
 def _rows(
@@ -243,7 +240,7 @@ def _rows(
     people: Sequence[Row[Any]],
     protocols: Mapping[int, Protocol],
     levels: Mapping[str, int] | None,
-    blanked: frozenset[Class],
+    serious_shown: bool = True,
 ) -> Iterator[dict[str, Any]]:
     anchors = _anchors(session, row.study_id, people, protocols)
     names, places = _held_by_project(session, row)
@@ -258,7 +255,7 @@ def _rows(
             "anchor_on": anchors[person.pid],
             "site_group": groups[person.site_id],
             **dict(zip(CLASS, traits, strict=True)),
-            "serious_shown": traits not in blanked,
+            "serious_shown": serious_shown,
         }
         for person, traits in zip(people, map(shown_at(levels), people), strict=True)
     )
