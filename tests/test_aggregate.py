@@ -24,7 +24,7 @@ from app.privacy.tables import ALL, Declared
 from app.services import extract_ends
 from tests.conftest import BuildsAtOnce
 from tests.courses import withdraw
-from tests.world import World, madrs
+from tests.world import World, madrs, protocol_definition
 
 Row = dict[str, str]
 TABLE = Declared("t", "row", "column")
@@ -158,6 +158,19 @@ def test_the_codebook_names_each_table_and_statistic_and_what_is_counted(world: 
     for name in ("table", "statistic"):
         assert {row[name] for row in rows} <= set(book[name]["codes"])
     assert (book["row"]["codes"], book["value"]["unit"]) == ([], "people, or points of the score")
+
+
+def test_no_arm_is_taken_for_the_margin(world: World) -> None:
+    arms = [{"code": code, "label": code} for code in ("all", "A2")]
+    plan = {**protocol_definition(), "version": "7", "arms": arms}
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", plan).status_code == 201
+    for number in range(40):
+        world.enrolled(planned_arm="all" if number < 15 else "A2", protocol_version="7")
+    rows = published(world)
+    keys = Counter((row["table"], row["row"], row["column"], row["statistic"]) for row in rows)
+    assert set(keys.values()) == {1}
+    assert figure(rows, "people_by_status_and_arm", ALL, "all") == ("15", "N")
+    assert figure(rows, "people_by_status_and_arm", ALL, ALL) == ("40", "N")
 
 
 def test_an_organ_class_of_few_is_not_named(world: World) -> None:

@@ -203,8 +203,8 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
         {
             "tables.csv": (
                 _declared("table", "Table"),
-                _declared("row", "Row of the table; all: its margin"),
-                _declared("column", "Column of the table; all: its margin"),
+                _declared("row", "Row of the table; all people: its margin"),
+                _declared("column", "Column of the table; all people: its margin"),
                 _declared("statistic", "people, mean or sd"),
                 Column("value", "Figure", "outcome_score.value", "number", Treatment.counted),
                 Column("suppressed", _HIDDEN, "outcome_score.value", "boolean", Treatment.counted),

@@ -17,7 +17,9 @@ from app.privacy.risk import SMALL
 
 BASE = 5
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-ALL, NOT_GIVEN = "all", "not given"
+ALL, NOT_GIVEN = "all people", "not given"
+"""With a space, which no code of an arm has."""
+
 _BANDS = ((35, "LT35"), (55, "35-54"))
 
 
