@@ -20,7 +20,7 @@ from app.models.base import canonical_json, now, utc_text
 from app.models.extract import Extract, ExtractStatus
 from app.privacy import tables
 from app.privacy.lattice import K
-from app.privacy.tables import ALL, Declared
+from app.privacy.tables import ALL, NOT_GIVEN, Declared
 from app.services import extract_ends
 from tests.conftest import BuildsAtOnce
 from tests.courses import withdraw
@@ -100,6 +100,17 @@ def test_that_nobody_of_a_column_was_without_an_event_is_not_told() -> None:
     table = Declared("t", "row", "column", sensitive=True)
     told = [("mild", "x")] * 15 + [("severe", "x")] * 15 + [("none", "y")] * 20
     assert {cell.column for cell in tables.counts(table, told)} == {ALL}
+
+
+def test_events_by_arm_are_of_those_with_an_arm_where_anybody_has_one() -> None:
+    """Screening failures have none, and no event either, which would tell of them and take the arms from the table."""
+    table = Declared("t", "row", "column", sensitive=True)
+    told = [(row, arm) for arm, many in (("x", 15), ("y", 25)) for row in ("yes", "no") for _ in range(many)]
+    shown = {(cell.row, cell.column): cell.value for cell in tables.counts(table, [*told, *[("no", NOT_GIVEN)] * 20])}
+    assert shown.keys() == set(product(("yes", "no", ALL), ("x", "y", ALL)))
+    assert (shown["no", ALL], shown[ALL, ALL]) == (40, 80)
+    armless = list(tables.counts(table, [(row, NOT_GIVEN) for row, _ in told]))
+    assert {cell.column for cell in armless} == {NOT_GIVEN, ALL}
 
 
 def test_a_count_without_a_mean_is_hidden() -> None:

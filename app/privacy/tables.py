@@ -30,7 +30,8 @@ class Declared(NamedTuple):
     row: str
     column: str | None = None
     sensitive: bool = False
-    """Nobody may learn that all people of a column stand in one row, or none of them in a harmless one."""
+    """Nobody may learn that all people of a column stand in one row, or none of them in a harmless one. It is of those
+    with a column, where anybody has one: of the others nobody may have had an event, as they failed at screening."""
 
 
 COUNTS = (
@@ -73,6 +74,8 @@ def age_band(age: str | None) -> str:
 def counts(table: Declared, people: Iterable[tuple[str, str]]) -> Iterator[Cell]:
     """Every cell, also the empty ones, and every margin; `people` are (row, column) of each person."""
     there = Counter(people)
+    if table.sensitive:
+        there = Counter({pair: number for pair, number in there.items() if pair[1] != NOT_GIVEN}) or there
     rows, columns = (sorted({pair[side] for pair in there}) for side in (0, 1))
     margins: Counter[tuple[str, str]] = Counter()
     for (row, column), number in there.items():
