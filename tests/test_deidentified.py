@@ -17,7 +17,7 @@ from app import audit
 from app.models.extract import Extract, ExtractStatus
 from app.privacy.lattice import K
 from app.services import extract_csv, extract_ends, release
-from tests.world import World, madrs
+from tests.world import World, madrs, protocol_definition
 
 Row = dict[str, str]
 CLASS = ("age_group", "sex", "race", "country", "status")
@@ -230,7 +230,7 @@ def test_pseudonymised_data_go_out_under_an_agreement_only(world: World) -> None
     assert world.analyst.post("/v1/extracts", {**body, "profile": "deidentified", "agreement": "D"}).status_code == 422
 
 
-def test_small_sites_are_pooled_and_old_ages_too_even_under_an_agreement(world: World) -> None:
+def test_a_small_site_is_pooled_with_a_larger_one_and_old_ages_too_even_under_an_agreement(world: World) -> None:
     people(world, K, age_at_consent=41)
     assert world.staff_b.post("/v1/participants", world.enrolment("B", age_at_consent=93)).status_code == 201
     agreed = {"profile": "pseudonymised", "agreement": "DUA-7"}
@@ -239,23 +239,44 @@ def test_small_sites_are_pooled_and_old_ages_too_even_under_an_agreement(world: 
     ]
     assert approved(world, path).status_code == 201
     rows = table(world.analyst.get(f"{path}/files/participants.csv").text)
-    (large,) = {row["site"] for row in rows} - {"POOL"}
-    assert re.fullmatch(r"SITE[1-9][0-9]{3}", large)
-    assert Counter((row["site"], row["age_group"]) for row in rows) == {(large, "41"): K, ("POOL", "GE90"): 1}
+    assert Counter((row["site"], row["age_group"]) for row in rows) == {("POOL", "41"): K, ("POOL", "GE90"): 1}
 
 
 def test_a_project_can_join_its_extracts_and_no_other_can(world: World) -> None:
     people(world, K)
-    world.enrolled("B")
+    people(world, 1, site="B")
     first = under(world, "DUA-7")
     people(world, 2)
-    people_of_b = [world.staff_b.post("/v1/participants", world.enrolment("B")) for _ in range(K)]
-    assert {answer.status_code for answer in people_of_b} == {201}
+    people(world, K, site="B")
     second, other = under(world, "DUA-7"), under(world, "DUA-8")
     assert first.items() <= second.items(), "the small site stays in the pool, which would show otherwise"
     assert len(second) == len(other) == 2 * K + 3
     assert set(second).isdisjoint(other)
-    assert set(second.values()) & set(other.values()) <= {"POOL"}
+    assert set(second.values()) == {"POOL"}
+    assert all(re.fullmatch(r"SITE[1-9][0-9]{3}", site) for site in other.values())
+    assert sorted(Counter(other.values()).values()) == [K + 1, K + 2]
+
+
+def test_a_small_site_that_joins_a_project_alone_is_not_told(world: World) -> None:
+    """The codes of the others are known, so none is left to pool it with: no site is shown until it is large."""
+    people(world, K)
+    first = under(world, "DUA-7")
+    people(world, 1, site="B")
+    assert set(under(world, "DUA-7").values()) == {""}
+    people(world, K - 1, site="B")
+    third = under(world, "DUA-7")
+    assert first.items() <= third.items()
+    assert sorted(Counter(third.values()).values()) == [K, K]
+
+
+def test_one_rare_arm_is_not_told_by_the_list_of_arms(world: World) -> None:
+    arms = [{"code": code, "label": code} for code in ("A1", "A2", "A3")]
+    plan = {**protocol_definition(), "version": "7", "arms": arms}
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", plan).status_code == 201
+    for arm, many in (("A1", K + 1), ("A2", K), ("A3", 1)):
+        people(world, many, planned_arm=arm, protocol_version="7")
+    shown = Counter(row["planned_arm"] for row in table(files(world)["participants.csv"]))
+    assert shown == {"A1": K + 1, "OTHER": K + 1}
 
 
 def under(world: World, agreement: str) -> dict[str, str]:

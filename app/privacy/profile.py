@@ -20,6 +20,15 @@ from app.privacy.quasi import OTHER, SINCE_DOSE
 RARE_TERM_PERSONS = K
 """A code that is released under `common_term` is shared by at least this many participants of the extract."""
 
+
+def common_codes(people: Mapping[str, int]) -> list[str]:
+    """Those that are shown, of codes and how many people have each. One rare code alone would be told by the list of
+    all codes: the next rarest goes with it."""
+    common = sorted((number, code) for code, number in people.items() if number >= RARE_TERM_PERSONS)
+    alone = len(people) - len(common) == 1
+    return sorted(code for _, code in common[alone:])
+
+
 RELEASED_INSTRUMENTS = frozenset(
     {
         *("MADRS", "HAMA", "HAMD17", "PHQ9", "GAD7", "QIDS_SR16", "CGI_I", "CGI_S", "SHEEHAN_SDS", "ISI", "PSQI"),
@@ -61,7 +70,10 @@ class Treatment(StrEnum):
     )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
-    common_term = f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
+    common_term = (
+        f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}; where one code alone "
+        f"would be, the next rarest is {OTHER} too"
+    )
     serious = "as stored; not released where all or none of the extract have it"
     since_dose = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
     study_day = "study day: day 1 is the first dosing visit that took place, else baseline; there is no day 0"
@@ -227,7 +239,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
     ),
     ExtractProfile.pseudonymised: Profile(
         ExtractProfile.pseudonymised,
-        "1",
+        "2",
         {
             "participants.csv": (
                 _SUBJECT,

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from app import pid
 
@@ -24,14 +24,25 @@ def subject_ids(pids: Iterable[str], held: Mapping[str, str]) -> dict[str, str]:
             return {one: named[one] for one in wanted}
 
 
-def site_groups(sizes: Mapping[int, int], held: Mapping[int, str], smallest: int) -> dict[int, str]:
-    """A random code for each site of `smallest` people or more; the others are pooled. A site that its project knows
-    stays what it was: who was in the pool must not show when one leaves it."""
-    large = [site_id for site_id, size in sizes.items() if size >= smallest and site_id not in held]
+def site_groups(sizes: Mapping[int, int], held: Mapping[int, str], smallest: int) -> Mapping[int, str | None]:
+    """A random code for each site of `smallest` people or more; the others are pooled, and with them the next larger
+    ones until the pool is of so many people and of two sites: who knows the list of sites knows a pool of one. A site
+    that its project knows stays what it was: who was in the pool must not show when one leaves it. None for all sites
+    where there are no others left to pool."""
+    pooled = [site_id for site_id in sizes if held.get(site_id) == POOL]
+    large = sorted(sizes.keys() - held.keys(), key=lambda site_id: (sizes[site_id], site_id))
+    while large and (sizes[large[0]] < smallest or _tells(sizes, pooled, smallest)):
+        pooled.append(large.pop(0))
+    if _tells(sizes, pooled, smallest):
+        return dict.fromkeys(sizes)
     free = sorted({f"SITE{number}" for number in range(1_000, 10_000)} - set(held.values()))
     drawn = secrets.SystemRandom().sample(free, len(large))
     fresh = {**dict.fromkeys(sizes, POOL), **dict(zip(large, drawn, strict=True))}
     return {site_id: held.get(site_id, fresh[site_id]) for site_id in sizes}
+
+
+def _tells(sizes: Mapping[int, int], pooled: Sequence[int], smallest: int) -> bool:
+    return bool(pooled) and (len(pooled) == 1 or sum(sizes[site_id] for site_id in pooled) < smallest)
 
 
 def _subject(key: bytes, one: str) -> str:

@@ -29,7 +29,7 @@ from app.models.among import among
 from app.models.extract import ExtractSubject
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
-from app.privacy.profile import RARE_TERM_PERSONS
+from app.privacy.profile import common_codes
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
 from app.services.fronts import records
@@ -113,13 +113,10 @@ def full_onset() -> ColumnElement[Any]:
 def common(session: Session, extract_id: UUID, table: Any, term: Any) -> ColumnElement[Any]:
     """The code where enough participants of the extract share it, else OTHER. Which these are is asked at once, so that
     each row needs to know of its own person only."""
-    shared = (
-        selected(term)
-        .join(ExtractSubject, of_subject(extract_id, table))
-        .group_by(term)
-        .having(func.count(distinct(col(ExtractSubject.subject))) >= RARE_TERM_PERSONS)
-    )
-    shown = sorted(session.execute(shared.where(col(term).is_not(None))).scalars())
+    sharing = func.count(distinct(col(ExtractSubject.subject)))
+    counted = selected(term, sharing).join(ExtractSubject, of_subject(extract_id, table)).group_by(term)
+    people = session.execute(counted.where(col(term).is_not(None)))
+    shown = common_codes(dict(people.all()))
     return case((col(term).is_(None), None), (among(term, f"shared_{term.key}", shown), term), else_=OTHER)
 
 

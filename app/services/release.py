@@ -280,7 +280,7 @@ def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], di
     earlier = [one.id for one in _held_by_same_organisation(session, row) if one.agreement == row.agreement]
     names = sa.select(*(_SUBJECTS.c[name] for name in ("pid", "subject", "site_id", "site_group"))).distinct()
     held = session.execute(names.where(_SUBJECTS.c.extract_id.in_(earlier))).all()
-    return {one.pid: one.subject for one in held}, {one.site_id: one.site_group for one in held}
+    return {one.pid: one.subject for one in held}, {one.site_id: one.site_group for one in held if one.site_group}
 
 
 def _anchors(
