@@ -164,7 +164,7 @@ def test_an_organisation_cannot_read_one_newcomer_from_two_extracts(world: World
     accepted = approved(world, path, accept_difference=True)
     assert accepted.status_code == 201
     report = json.loads(world.analyst.get(f"{path}/files/risk_report.json").text)
-    assert report["ledger"] == {"earlier_extracts": 1, "smallest_difference": K, "verdict": "accepted with a reason"}
+    assert report["ledger"] == {"earlier_extracts": 1, "needed_difference": K, "verdict": "accepted with a reason"}
 
 
 def test_an_organisation_is_the_same_however_its_name_was_spelled(world: World) -> None:

@@ -210,7 +210,7 @@ def _ledger(
     if close and not accepted:
         raise DifferencingRisk
     verdict = "accepted with a reason" if close else "ok"
-    return {"earlier_extracts": len(earlier), "smallest_difference": K, "verdict": verdict}
+    return {"earlier_extracts": len(earlier), "needed_difference": K, "verdict": verdict}
 
 
 def _too_close(row: Extract, new: set[str], other: Extract, held: set[str]) -> bool:
