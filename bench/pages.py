@@ -24,6 +24,7 @@ PAGES = {
     "adverse events by term": "/v1/adverse-events/summary?study=bench&by=soc,pt,severity&population=all",
     "scores by visit": "/v1/outcomes/summary?study=bench&instrument=MADRS",
     "monitor's summary": "/v1/monitoring/summary?study=bench",
+    "overdue events": "/v1/adverse-events?study=bench&overdue=true",
     "sites side by side": "/v1/monitoring/sites?study=bench",
     "verification": "/v1/monitoring/verification?study=bench",
     "data queries by age": "/v1/monitoring/queries?study=bench",
