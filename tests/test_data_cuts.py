@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlmodel import col, update
 
 from app.models.extract import Extract
@@ -202,6 +203,19 @@ def test_rows_changed_behind_the_trail_are_found(world: World, changed: str) -> 
         session.execute(changes[changed].where(changes[changed].table.c.site_id == world.site_ids["A"]))
     assert verdict(world, path) == OTHER
     assert made
+
+
+def test_a_score_that_no_table_can_hold_is_another_row(world: World) -> None:
+    for _ in range(13):
+        pid = world.enrolled()
+        assert world.staff_a.post("/v1/visits", world.visit(pid, "BL", outcomes=[madrs(3)])).status_code == 201
+    path = extract(world, profile="aggregate", agreement=None)
+    assert verdict(world, path) == SAME
+    endless = "9e999" if world.on_sqlite else "'Infinity'"
+    with world.registry.database.write() as session:
+        changed = text(f"UPDATE outcome_score SET value = {endless} WHERE site_id = :site")
+        session.execute(changed, {"site": world.site_ids["A"]})
+    assert verdict(world, path) == OTHER
 
 
 @pytest.mark.parametrize("changed", [{"age_at_consent": 77, "sex": "M"}, {"status": "died"}])

@@ -15,7 +15,7 @@ from app.models.base import now
 from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
 from app.models.outcome import Outcome, OutcomeScore
 from app.privacy import bundle
-from app.services import building, chunks, extract_csv
+from app.services import building, chunks, extract_csv, extract_ends
 from tests.builds import Killed, approved_of_several, built, dies_after, key, lapse, status
 from tests.world import World
 
@@ -134,9 +134,52 @@ def test_what_was_given_up_is_built_once_its_cause_is_gone(
 ) -> None:
     given_up(world, waiting, monkeypatch)
     assert key(waiting) in building.queue_again(world.registry.served)
-    while status(world, waiting) == "building":
-        assert built(world)  # those that other tests had given up wait as well
+    assert status(world, waiting) == "building"
+    assert built(world)
     assert status(world, waiting) == "ready"
+
+
+def test_what_was_given_up_is_not_tried_again_after_its_time_and_then_expires(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up(world, waiting, monkeypatch)
+    with world.registry.database.write() as session:
+        session.get_one(Extract, key(waiting)).expires_at = now() - timedelta(seconds=1)
+    assert key(waiting) not in building.queue_again(world.registry.served)
+    assert status(world, waiting) == "failed"
+    extract_ends.expire(world.registry.served)
+    assert status(world, waiting) == "expired"
+
+
+def test_the_ledger_counts_what_was_given_up_while_it_may_still_be_built(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one newcomer could be read from two extracts."""
+    for _ in range(12):
+        world.enrolled()
+    first, later = (
+        world.analyst.post("/v1/extracts", {"study": world.study, "purpose": f"Question {number}"}).headers["Location"]
+        for number in (1, 2)
+    )
+    verdict = {"decision": "approve", "reason": "agreed"}
+    assert world.custodian.post(f"{first}/approval", verdict).status_code == 201
+    assert built(world)  # the one that waits already
+    given_up(world, first, monkeypatch)
+    world.enrolled()
+    refused = world.custodian.post(f"{later}/approval", verdict)
+    assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
+    assert world.custodian.post(f"{first}/revocation", {"reason": "cannot be built"}).status_code == 201
+    assert world.custodian.post(f"{later}/approval?dry_run=true", verdict).status_code == 200
+
+
+def test_what_was_approved_by_other_rules_is_not_built_by_todays(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.registry.database.read() as session:
+        profile = building.PROFILES[session.get_one(Extract, key(waiting)).profile]
+    monkeypatch.setitem(building.PROFILES, profile.name, replace(profile, version="999"))
+    assert built(world)
+    assert (status(world, waiting), world.analyst.get(waiting).json()["manifest"]) == ("expired", None)
 
 
 def test_a_custodian_takes_back_what_cannot_be_built(
@@ -153,6 +196,9 @@ def given_up(world: World, waiting: str, monkeypatch: pytest.MonkeyPatch) -> Non
         for _ in range(building.ATTEMPTS):
             assert built(world)
     assert status(world, waiting) == "failed"
+    others = (Extract.status == ExtractStatus.failed, col(Extract.id) != key(waiting))
+    with world.registry.database.write() as session:  # of other tests
+        session.execute(update(Extract).where(*others).values(status=ExtractStatus.expired))
 
 
 @pytest.mark.usefixtures("waiting")

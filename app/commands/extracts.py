@@ -46,7 +46,7 @@ def build() -> None:
             became = Counter(session.exec(select(Extract.status).where(col(Extract.id).in_(waiting))))
     typer.echo(f"{became[ExtractStatus.ready]} extracts built.")
     if expired := became[ExtractStatus.expired]:
-        typer.echo(f"{expired} expired: this version writes other rows than those that were cited.")
+        typer.echo(f"{expired} expired: what would be written now are not the rows that were approved.")
     if failed := became[ExtractStatus.failed]:
         typer.echo(f"{failed} could not be built: the log says why.")
         raise typer.Exit(1)

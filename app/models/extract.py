@@ -39,7 +39,7 @@ class ExtractStatus(StrEnum):
 
 
 RELEASED = frozenset(ExtractStatus) - {ExtractStatus.requested, ExtractStatus.refused}
-"""Of these, files may have gone out or are about to: the ledger counts them."""
+"""Of these, files may have gone out or are about to."""
 
 
 class ExtractFormat(StrEnum):

@@ -64,9 +64,8 @@ class BuildLost(Exception):
     """The lease ran out and somebody else builds, or the extract was taken back, or the worker is to stop."""
 
 
-class NotAsCited(Exception):
-    """It was released before, and its files are gone; but what this version of the registry writes is not the rows that
-    were cited."""
+class NotAsApproved(Exception):
+    """What would be written now are not the rows that were approved, or were cited before their files were lost."""
 
 
 class Claim(NamedTuple):
@@ -98,7 +97,8 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
         _build(database, keyring, claim, stopping)
     except BuildLost:
         _released(database, claim, counted=False)
-    except NotAsCited:
+    except NotAsApproved:
+        log.warning("extract.not_as_approved", extract=str(claim.extract_id))
         _ended(database, claim, ExtractStatus.expired)
     except (OperationalError, PoolTimeout, DatabaseUnavailable):
         raise  # the database is away, which is not the extract's fault: the lease runs out, and somebody begins anew
@@ -111,9 +111,10 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
 
 
 def queue_again(database: Database) -> list[UUID]:
-    """Queue what was given up once more. Gives every extract that now waits."""
+    """Queue what was given up once more, while it can be downloaded. Gives every extract that now waits."""
+    failed = (Extract.status == ExtractStatus.failed, col(Extract.expires_at) > now())
     with database.write() as session:
-        for row in session.exec(select(Extract).where(Extract.status == ExtractStatus.failed).with_for_update()).all():
+        for row in session.exec(select(Extract).where(*failed).with_for_update()).all():
             session.add(ExtractBuild(extract_id=row.id))
             _moved(session, row, "extract:queued", ExtractStatus.building)
         return list(session.exec(select(Extract.id).where(Extract.status == ExtractStatus.building)))
@@ -156,16 +157,15 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
         extract = session.get_one(Extract, claim.extract_id)
         study = session.get_one(Study, extract.study_id)
     fixed = json.loads(extract.manifest or "{}")
-    cited = fixed.get("row_content_sha256")  # its files were lost, and are to be the same again
-    if cited is not None and _of_another_version(extract, fixed):
-        raise NotAsCited
+    if _of_another_version(extract, fixed):
+        raise NotAsApproved
     with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
         with _moment(database, extract) as readers, closing(_tables(readers, extract)) as tables:
             for file, parts in tables:
                 progress.rows += files.write(file, parts, counted=True).rows or 0
         files.complete(extract, study.code, fixed)
-    if cited not in (None, files.manifest["row_content_sha256"]):
-        raise NotAsCited
+    if fixed.get("row_content_sha256") not in (None, files.manifest["row_content_sha256"]):  # its files were lost
+        raise NotAsApproved
     with database.write() as session:
         progress.kept(session)
         files.require_all_there(session)
@@ -259,7 +259,7 @@ def differing(database: Database, extract: Extract) -> str | None:
             return OTHER
         try:
             rebuilt = _content(readers, extract)
-        except UnsafeText:  # what was cited passed this check
+        except (UnsafeText, ArithmeticError, TypeError, ValueError):  # of what was cited, all could be written
             return OTHER
     return SAME if rebuilt == manifest["row_content_sha256"] else OTHER
 

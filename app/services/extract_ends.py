@@ -51,7 +51,8 @@ def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> Non
 
 def expire(database: Database) -> int:
     """Delete the files of every extract whose time is over, each in its own transaction; gives how many."""
-    over = (Extract.status == ExtractStatus.ready, col(Extract.expires_at) <= now())
+    there = col(Extract.status).in_((ExtractStatus.ready, ExtractStatus.failed))
+    over = (there, col(Extract.expires_at) <= now())
     with database.read() as session:
         ended = session.exec(select(Extract.id).where(*over)).all()
     for extract_id in ended:

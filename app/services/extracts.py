@@ -28,7 +28,9 @@ from app.models.extract import (
     ExtractStatus,
 )
 from app.models.study import Study
+from app.privacy.profile import PROFILES
 from app.services import as_at, data_cuts, parquet, release
+from app.services.bundling import SCHEMA
 from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_sql import unhurried
 from app.services.studies import sites_of, study_by_code
@@ -110,8 +112,9 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
     with within(session, sites):
         release.keep(session, row, cohort)
     row.heads = as_at.written(heads)
+    form = {"schema": SCHEMA, "profile_version": PROFILES[row.profile].version}
     approved = {"subjects": cohort.subjects, "levels": cohort.levels, "risk": cohort.risk}
-    row.manifest = canonical_json({**approved, "created_at": utc_text(row.updated_at)})
+    row.manifest = canonical_json({**form, **approved, "created_at": utc_text(row.updated_at)})
 
 
 def files_of(session: Session, extract_id: UUID) -> list[ExtractFileRead]:

@@ -158,12 +158,13 @@ def _sharing(session: Session, study_id: int, too_late: Sequence[str]) -> Sequen
 
 
 def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list[Extract]:
-    """Other extracts of the same study that somebody may hold or is about to, oldest first. One that failed counts if
-    it was built before: its manifest then names the rows."""
+    """Other extracts of the same study that somebody may hold or is about to, oldest first. One that failed is one, as
+    it may be tried once more; one that ended before it was ever built is none, and its manifest names no rows."""
     same = (col(Extract.study_id) == row.study_id, col(Extract.profile).in_(profiles))
     others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
     found = session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at))).all()
-    return [one for one in found if one.status != ExtractStatus.failed or "row_content_sha256" in (one.manifest or "")]
+    ended = (ExtractStatus.expired, ExtractStatus.revoked)
+    return [one for one in found if one.status not in ended or "row_content_sha256" in (one.manifest or "")]
 
 
 def _held_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
