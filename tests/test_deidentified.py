@@ -269,14 +269,30 @@ def test_a_small_site_that_joins_a_project_alone_is_not_told(world: World) -> No
     assert sorted(Counter(third.values()).values()) == [K, K]
 
 
-def test_one_rare_arm_is_not_told_by_the_list_of_arms(world: World) -> None:
+def of_three_arms(world: World) -> str:
+    """A protocol version."""
     arms = [{"code": code, "label": code} for code in ("A1", "A2", "A3")]
     plan = {**protocol_definition(), "version": "7", "arms": arms}
     assert world.admin.post(f"/v1/studies/{world.study}/protocols", plan).status_code == 201
+    return "7"
+
+
+def test_one_rare_arm_is_not_told_by_the_list_of_arms(world: World) -> None:
+    version = of_three_arms(world)
     for arm, many in (("A1", K + 1), ("A2", K), ("A3", 1)):
-        people(world, many, planned_arm=arm, protocol_version="7")
+        people(world, many, planned_arm=arm, protocol_version=version)
     shown = Counter(row["planned_arm"] for row in table(files(world)["participants.csv"]))
     assert shown == {"A1": K + 1, "OTHER": K + 1}
+
+
+def test_an_arm_that_few_received_is_not_told_by_the_arm_they_were_to_receive(world: World) -> None:
+    version = of_three_arms(world)
+    for arm, many, treated in (("A1", K + 1, K + 1), ("A2", K, K), ("A3", K, 3)):
+        people(world, treated, planned_arm=arm, actual_arm=arm, protocol_version=version)
+        people(world, many - treated, planned_arm=arm, protocol_version=version)
+    rows = table(files(world)["participants.csv"])
+    shown = Counter((row["planned_arm"], row["actual_arm"]) for row in rows)
+    assert shown == {("A1", "A1"): K + 1, ("OTHER", "OTHER"): K + 3, ("OTHER", ""): K - 3}
 
 
 def under(world: World, agreement: str) -> dict[str, str]:

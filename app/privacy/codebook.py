@@ -55,7 +55,7 @@ def _codes(profile: ExtractProfile, column: Column) -> list[str]:
     stored = [str(code) for code in _STORED.get(column.source, ())]
     if column.source == "outcome.instrument" and profile is ExtractProfile.deidentified:
         return sorted(RELEASED_INSTRUMENTS.intersection(stored))
-    return [*stored, OTHER] if stored and column.treatment is Treatment.common_term else stored
+    return [*stored, OTHER] if stored and column.treatment is Treatment.common_code else stored
 
 
 def _unit(column: Column) -> str | None:

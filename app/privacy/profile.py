@@ -18,14 +18,14 @@ from app.privacy.lattice import K
 from app.privacy.quasi import OTHER, SINCE_DOSE
 
 RARE_TERM_PERSONS = K
-"""A code that is released under `common_term` is shared by at least this many participants of the extract."""
+"""A code released under `common_term` or `common_code` is shared by at least this many participants of the extract."""
 
 
-def common_codes(people: Mapping[str, int]) -> list[str]:
-    """Those that are shown, of codes and how many people have each. One rare code alone would be told by the list of
-    all codes: the next rarest goes with it."""
+def common_codes(people: Mapping[str, int], *, listed: bool) -> list[str]:
+    """Those that are shown, of codes and how many people have each. Where analysts read the list of all codes, one rare
+    code alone would be told by it: the next rarest goes with it."""
     common = sorted((number, code) for code, number in people.items() if number >= RARE_TERM_PERSONS)
-    alone = len(people) - len(common) == 1
+    alone = listed and len(people) - len(common) == 1
     return sorted(code for _, code in common[alone:])
 
 
@@ -70,7 +70,8 @@ class Treatment(StrEnum):
     )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
-    common_term = (
+    common_term = f"term shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
+    common_code = (
         f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}; where one code alone "
         f"would be, the next rarest is {OTHER} too"
     )
@@ -87,6 +88,7 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.coarsened: frozenset({FieldClass.quasi}),
     Treatment.counted: frozenset({FieldClass.clinical}),
     Treatment.declared: frozenset({FieldClass.operational}),
+    Treatment.common_code: frozenset({FieldClass.clinical}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
     Treatment.serious: frozenset({FieldClass.clinical}),
     Treatment.since_dose: frozenset({FieldClass.date}),
@@ -147,7 +149,7 @@ class Profile:
 
 _SUBJECT = Column("subject", "Participant in this extract", "extract_subject.subject", treatment=Treatment.subject)
 _ARMS = tuple(
-    Column(name, label, f"participant.{name}", treatment=Treatment.common_term)
+    Column(name, label, f"participant.{name}", treatment=Treatment.common_code)
     for name, label in (("planned_arm", "Planned arm"), ("actual_arm", "Actual arm"))
 )
 _NAMED = (
@@ -231,7 +233,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
             "visits.csv": (_SUBJECT, *_NAMED, _TIMING, _VISIT_STATUS),
             "outcomes.csv": (_SUBJECT, *_NAMED, _TIMING, *_SCORE),
             "adverse_events.csv": _events(
-                Treatment.common_term,
+                Treatment.common_code,
                 Column("onset", "Onset", "adverse_event.onset", treatment=Treatment.since_dose),
                 Treatment.serious,
             ),

@@ -95,9 +95,7 @@ class ExtractRows:
                 study_day(col(person.enrolled_on)).label("enrolled_day"),
             )
         else:
-            named = {"planned_arm": person.planned_arm, "actual_arm": person.actual_arm}
-            arms = [self._common(person, arm).label(name) for name, arm in named.items()]
-            wanted = (_SUBJECT.subject, *_SHOWN, *arms)
+            wanted = (_SUBJECT.subject, *_SHOWN, *self._codes(person, person.planned_arm, person.actual_arm))
         return (
             selected(*wanted)
             .join(person, of_subject(self._id, person))
@@ -151,8 +149,8 @@ class ExtractRows:
                 self._serious(),
             ),
             *(event.relatedness_drug, event.relatedness_therapy),
-            *(self._code(event.action_taken), self._code(event.outcome), event.expected),
-            self._code(event.special_interest),
+            *(*self._codes(event, event.action_taken), *self._codes(event, event.outcome), event.expected),
+            *self._codes(event, event.special_interest),
         ).join(event, of_subject(self._id, event))
         ordered = (bytewise(one) if isinstance(one.type, String) else one for one in statement.selected_columns)
         return statement.order_by(*(one.nulls_first() for one in ordered))
@@ -164,13 +162,11 @@ class ExtractRows:
         return since_dose(dosing).label("onset")
 
     def _term(self, term: Any) -> Any:
-        return self._common(AdverseEvent, term).label(term.key)
+        (shown,) = common(self._readers.sessions[0], self._id, AdverseEvent, term, listed=False)
+        return shown
 
-    def _common(self, table: Any, term: Any) -> Any:
-        return common(self._readers.sessions[0], self._id, table, term)
-
-    def _code(self, code: Any) -> Any:
-        return code if self._open else self._term(code)
+    def _codes(self, table: Any, *codes: Any) -> Sequence[Any]:
+        return codes if self._open else common(self._readers.sessions[0], self._id, table, *codes, listed=True)
 
     def _serious(self) -> Any:
         serious = col(AdverseEvent.serious)

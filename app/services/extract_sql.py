@@ -110,14 +110,19 @@ def full_onset() -> ColumnElement[Any]:
     return case((func.length(AdverseEvent.onset) == len("2024-03-05"), col(AdverseEvent.onset_earliest)))
 
 
-def common(session: Session, extract_id: UUID, table: Any, term: Any) -> ColumnElement[Any]:
-    """The code where enough participants of the extract share it, else OTHER. Which these are is asked at once, so that
-    each row needs to know of its own person only."""
-    sharing = func.count(distinct(col(ExtractSubject.subject)))
-    counted = selected(term, sharing).join(ExtractSubject, of_subject(extract_id, table)).group_by(term)
-    people = session.execute(counted.where(col(term).is_not(None)))
-    shown = common_codes(dict(people.all()))
-    return case((col(term).is_(None), None), (among(term, f"shared_{term.key}", shown), term), else_=OTHER)
+def common(session: Session, extract_id: UUID, table: Any, *codes: Any, listed: bool) -> list[Any]:
+    """Each code where enough participants of the extract share it, else OTHER. Which these are is asked at once, so
+    that each row needs to know of its own person only. Columns of one list show the same: one often tells the other."""
+    sharing, fewest = func.count(distinct(col(ExtractSubject.subject))), dict[str, int]()
+    for code in codes:
+        counted = selected(code, sharing).join(ExtractSubject, of_subject(extract_id, table)).group_by(code)
+        for one, people in session.execute(counted.where(col(code).is_not(None))):
+            fewest[one] = min(people, fewest.get(one, people))
+    shown = common_codes(fewest, listed=listed)
+    return [
+        case((col(one).is_(None), None), (among(one, f"shared_{one.key}", shown), one), else_=OTHER).label(one.key)
+        for one in codes
+    ]
 
 
 def stretches(session: Session, extract_id: UUID, people: int) -> list[dict[str, str]]:
