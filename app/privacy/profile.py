@@ -66,7 +66,7 @@ text where they are defined: nobody types them. Those of the large tables are no
 class Treatment(StrEnum):
     as_stored = "as stored"
     counted = (
-        "counts rounded to 5, of 1 to 10 hidden; means and SD of 12 people or more, the coarser the fewer they are"
+        "counts rounded to 5, of 1 to 12 hidden; means and SD of 13 people or more, the coarser the fewer they are"
     )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"

@@ -1,9 +1,9 @@
 """The `aggregate` profile: tables that are declared here, never asked for by a filter.
 
-Cells of 1 to 10 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
-so that no cell follows from the others. Means and standard deviations stand on twelve people at least, and are rounded
-so far that a person's score stays open over much of its reach to whoever has two publications, or one and the rows of
-all others; at the edge of a rounding it may be narrowed down all the same.
+Cells of 1 to 12 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
+so that no cell follows from the others. Means and standard deviations stand on 13 people at least, and are rounded so
+far that a person's score stays open over much of its reach to whoever has two publications, or one and the rows of all
+others; at the edge of a rounding it may be narrowed down all the same.
 """
 
 from collections import Counter, defaultdict
@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import fsum, sqrt
 from typing import NamedTuple
 
-from app.privacy.lattice import K
 from app.privacy.profile import SAFE_TEXT
-from app.privacy.risk import SMALL
 
 BASE = 5
+FEW = 12
+"""The largest count that is hidden. CMS hides up to 10; but what then reads 10 is 11 or 12, and with two such cells one
+that is hidden beside them follows exactly. From 13 on each figure stands for five counts."""
+
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 ALL, NOT_GIVEN = "all people", "not given"
 """With a space, which no code of an arm has."""
@@ -57,8 +59,8 @@ class Cell(NamedTuple):
 
 
 def rounded(count: int) -> int | None:
-    """To the nearest five; None for 1 to 10."""
-    if 0 < count <= SMALL:
+    """To the nearest five; None for 1 to 12."""
+    if 0 < count <= FEW:
         return None
     return BASE * ((count + BASE // 2) // BASE)
 
@@ -105,7 +107,7 @@ def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
     """People with an event of each organ class. A class of few is not even named, nor one whose name may not stand in a
     cell: two of these would be one row."""
     for name, people in sorted(people_of):
-        if people > SMALL and SAFE_TEXT.fullmatch(name):
+        if people > FEW and SAFE_TEXT.fullmatch(name):
             yield _counted(EVENTS, name, ALL, people)
 
 
@@ -121,8 +123,7 @@ def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int
     number = sum(people.values())
     total = fsum(value * count for value, count in people.items())
     squares = fsum(value * value * count for value, count in people.items())
-    enough = number >= K
-    value = rounded(number) if enough or not number else None  # a count without a mean would be exactly eleven
+    value, enough = rounded(number), number > FEW
     yield Cell(SCORES, visit, instrument, "people", value, value is None)
     mean = total / number if number else 0.0
     spread = sqrt(max(squares - number * mean * mean, 0.0) / (number - 1)) if number > 1 else 0.0
@@ -146,7 +147,7 @@ def spread_step(reach: float, number: int) -> float:
 
 def _fewest(number: int) -> int:
     """The fewest people that a published count can be of."""
-    return max(K, (rounded(number) or 0) - BASE // 2)
+    return max(FEW + 1, (rounded(number) or 0) - BASE // 2)
 
 
 def _coarse(figure: float, to: float) -> float:

@@ -67,7 +67,7 @@ class ApprovalUnderWay(Unavailable):
 class Cohort(NamedTuple):
     """Who was chosen; `risk` and `levels` of profiles that are released without an agreement."""
 
-    subjects: int
+    subjects: int | None
     protocols: Mapping[int, Protocol]
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
@@ -113,7 +113,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     ledger = _ledger(session, row, compared, {person.pid for person in there}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
         rows = _rows(session, row, there, protocols, None)
-        return Cohort(rounded(len(there)) or 0, protocols, None, None, rows)
+        return Cohort(rounded(len(there)), protocols, None, None, rows)
     some = len({serious[index] for index in kept}) > 1
     rows = _rows(session, row, there, protocols, chosen.levels, some)
     marks = fingerprints(session, row.study_id, {person.pid for person in there})
