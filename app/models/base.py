@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -60,6 +61,10 @@ _AHEAD = timedelta(hours=14)
 _CLOCK_OFF = timedelta(minutes=15)
 """A moment carries its offset, so it lies ahead only as far as the clock of a site's device does; who sends local time
 as UTC is half an hour ahead or more."""
+
+STORED = "stored"
+"""The context in which a record is validated that is already there: only what is sent is held against the clock, as
+what is stored may lie ahead of one that was put right."""
 
 
 def _clean(text: str) -> str:
@@ -116,7 +121,9 @@ def _in_utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-def _not_future(value: date | datetime) -> Any:
+def _not_future(value: date | datetime, info: ValidationInfo) -> Any:
+    if info.context == STORED:
+        return value
     at = now()
     if value > at + _CLOCK_OFF if isinstance(value, datetime) else value > latest_day(at):
         raise PydanticCustomError("date_in_future", "Cannot lie in the future")
@@ -138,8 +145,8 @@ def _instant_text(value: Any) -> Any:
     return value
 
 
-def _past_partial_date(text: str) -> str:
-    _not_future(span(text).earliest)
+def _past_partial_date(text: str, info: ValidationInfo) -> str:
+    _not_future(span(text).earliest, info)
     return text
 
 

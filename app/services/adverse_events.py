@@ -50,7 +50,7 @@ from app.services.sae_clocks import corrected_due_at
 from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
-from app.web.merging import checked, sent_fields
+from app.web.merging import corrected, sent_fields
 from app.writing import Writes
 
 
@@ -111,7 +111,7 @@ def amend_adverse_event(
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
     if not differing:
         return _read({**values(row), "reported_at": sent}, person.place)
-    merged = checked(AdverseEventFields, {**current, **changes})
+    merged = corrected(AdverseEventFields, {**current, **changes})
     _require_listed(person.protocol, merged)
     require_unlocked(session, row.site_id, row.pid)
     before, was_serious, at = audit.snapshot(row), row.serious, now()

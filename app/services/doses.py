@@ -26,7 +26,7 @@ from app.services.dosing_reads import detail_of
 from app.services.participants import Enrolled
 from app.services.rule_queries import Turned
 from app.web.conditional import require_current
-from app.web.merging import checked, sent_fields
+from app.web.merging import corrected, sent_fields
 
 PLANNED_DOSE = "PLANNED-DOSE"
 """Name of the rule that has no code of its own: what was planned is given."""
@@ -252,7 +252,7 @@ def amend_dose(
     if not differing:
         return detail_of(session, day, row)
     fields: dict[str, Any] = {name: getattr(dose, name) for name in DoseFields.model_fields}
-    merged, before = checked(DoseFields, {**fields, **changes}), audit.snapshot(dose)
+    merged, before = corrected(DoseFields, {**fields, **changes}), audit.snapshot(dose)
     was = _given_on(day, dose)
     day.require_moment("/given_at", merged.given_at, row)
     for name, value in merged.model_dump().items():

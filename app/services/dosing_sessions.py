@@ -32,7 +32,7 @@ from app.services.dosing_day import DosingDay, MomentOutsideVisit
 from app.services.dosing_reads import detail_of
 from app.services.participants import Hold
 from app.web.conditional import require_current
-from app.web.merging import checked, sent_fields
+from app.web.merging import corrected, sent_fields
 
 
 class DosingNotAllowed(Conflict):
@@ -166,7 +166,7 @@ def close(
     before, current = audit.snapshot(row), _fields(row)
     closing = body.model_dump(include={"ended_at", "released_at", "discharge"})
     fields = {**current, **closing, "medications": [*current["medications"], *_written(body)]}
-    _keep(session, day, row, checked(DosingSessionFields, fields))
+    _keep(session, day, row, corrected(DosingSessionFields, fields))
     require_complete(session, day, row)
     row.state, row.closed_at = SessionState.closed, now()
     dosing_day.touch(session, row)
@@ -193,7 +193,7 @@ def amend(
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return detail_of(session, day, row)
-    fields = checked(DosingSessionFields, {**current, **changes})
+    fields = corrected(DosingSessionFields, {**current, **changes})
     if row.state == SessionState.closed and fields.ended_at is None:
         raise ValidationFailed(Fault("/ended_at", "missing", "A closed session has ended_at"))
     _keep(session, day, row, fields)

@@ -39,7 +39,7 @@ from app.services import rule_queries
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
-from app.web.merging import checked, sent_fields
+from app.web.merging import corrected, sent_fields
 
 DATA_SHARING = "data_sharing"
 
@@ -173,7 +173,7 @@ def amend_participant(
     if consent and body.consent and consent.given_on != body.consent.given_on:
         differing.add("consent")
     require_current(keyring, seen, row.pid, row.version, differing)
-    merged = checked(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
+    merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
     if not differing:
         return participant_read(values(row), person.place, person.protocol_version)
     faults = unknown_arms(person.protocol, merged)

@@ -36,7 +36,7 @@ from app.services.participants import Enrolled, Hold, enrolled, recorded_by
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
-from app.web.merging import checked, sent_fields
+from app.web.merging import corrected, sent_fields
 from app.writing import Writes
 
 
@@ -179,7 +179,7 @@ def amend_visit(
     if not differing:
         return detail(session, actor, visit_id)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
-    dates = checked(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
+    dates = corrected(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     if differing & {"occurred_on", "therapy"}:
         require_in_study(person.row, consents.agreed(session, person), dates.occurred_on)
     protocol = recorded_by(session, person, row.protocol_version_id)

@@ -21,7 +21,7 @@ from app.services.discharge import require_still_complete
 from app.services.dosing_day import DosingDay, doses_of
 from app.services.dosing_reads import detail_of
 from app.web.conditional import require_current
-from app.web.merging import checked, sent_fields
+from app.web.merging import corrected, sent_fields
 
 
 class VitalsRefused(Invalid):
@@ -115,7 +115,7 @@ def amend_vitals(
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return detail_of(session, day, row)
-    asked = checked(VitalsCreate, merged)
+    asked = corrected(VitalsCreate, merged)
     findings, before = require_plausible(day, asked, ""), _remembered(reading)
     findings += doses.order_findings(day, row, doses_of(session, row), asked.timepoint, asked.taken_at)
     day.require_moment("/taken_at", asked.taken_at)

@@ -1,10 +1,11 @@
-"""Corrections: the fields that were sent, merged into the record and checked by the same rules as a new one."""
+"""Corrections: the fields that were sent, merged into the record and checked by the rules of a new one."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from app.models.base import STORED
 from app.web.problems import validation_failed
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -15,10 +16,16 @@ def sent_fields(body: BaseModel) -> dict[str, Any]:
     return body.model_dump(exclude_unset=True, exclude={"reason"})
 
 
-def checked(shape: type[Model], values: Mapping[str, Any]) -> Model:
-    """`values` as a whole record. Raises ValidationFailed with the rule that the correction would break."""
+def corrected(shape: type[Model], values: Mapping[str, Any]) -> Model:
+    """A stored record with what was sent in it, which its body has held against the clock. Raises ValidationFailed with
+    the rule that the correction would break."""
+    return checked(shape, values, STORED)
+
+
+def checked(shape: type[Model], values: Mapping[str, Any], context: str | None = None) -> Model:
+    """`values` as a whole. Raises ValidationFailed."""
     try:
-        return shape.model_validate(dict(values))
+        return shape.model_validate(dict(values), context=context)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise validation_failed(found, "body") from None
