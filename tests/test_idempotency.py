@@ -2,9 +2,10 @@
 they may see it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,16 +17,30 @@ from app.models.account import Account, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import canonical_json, now
+from app.models.dosing_shapes import DosingSessionCreate
 from app.models.idempotency import IdempotencyRecord
 from app.models.participant import Participant, ParticipantCreate
 from app.models.visit import VisitCreate
 from app.pid import normalise
 from app.services import retries
+from tests.dosing_cases import SESSIONS, prepared, start
 from tests.hostile import LiveStudy, census, live_study
 from tests.server import LiveServer
 from tests.world import Caller, World, grants_version
 
 AT_ONCE = 20
+
+
+ANSWERED: dict[str, tuple[type[BaseModel], Callable[[World], dict[str, Any]], dict[str, Any]]] = {
+    "/v1/participants": (ParticipantCreate, lambda world: world.enrolment(), {"enrolled_on": "2025-01-22"}),
+    "/v1/visits": (VisitCreate, lambda world: world.visit(world.enrolled()), {"occurred_on": "2025-01-22"}),
+    SESSIONS: (
+        DosingSessionCreate,
+        lambda world: start(prepared(world.staff_a, world.enrolled())["id"]),
+        {"staff": ["T03", "T04"]},
+    ),
+}
+"""Of paths: the shape of a body, a body, and what makes another request of it."""
 
 
 @pytest.fixture
@@ -48,25 +63,21 @@ def test_the_same_request_gets_the_first_answer_again(world: World) -> None:
     assert census(world.registry.database.engine) == before
 
 
-@pytest.mark.parametrize(
-    ("path", "model", "moved"),
-    [("/v1/participants", ParticipantCreate, "enrolled_on"), ("/v1/visits", VisitCreate, "occurred_on")],
-)
-def test_what_version_0_1_0_answered_is_answered_again_after_the_upgrade(
-    world: World, path: str, model: type[BaseModel], moved: str
-) -> None:
+@pytest.mark.parametrize("path", ANSWERED)
+def test_what_version_0_1_0_answered_is_answered_again_after_the_upgrade(world: World, path: str) -> None:
     """It kept the digest of every field that it knew, sent or not."""
-    key, body = str(uuid4()), world.enrolment() if model is ParticipantCreate else world.visit(world.enrolled())
+    (model, asked, change), key = ANSWERED[path], str(uuid4())
+    body = asked(world)
     first = world.staff_a.post(path, body, key)
-    digest = world.registry.app.state.keyring.digest
-    known = canonical_json(["POST", path, model.model_validate(body).model_dump(mode="json", exclude={"pid"})])
+    digest, unknown = world.registry.app.state.keyring.digest, {"pid": True, "vitals": {"reason"}}
+    known = canonical_json(["POST", path, model.model_validate(body).model_dump(mode="json", exclude=unknown)])
     with world.registry.database.write() as session:
         mine = col(IdempotencyRecord.key_digest) == digest("idempotency", key.encode())
         stored = {"request_digest": digest("idempotency", known.encode())}
         session.execute(update(IdempotencyRecord).where(mine).values(stored))
     again = world.staff_a.post(path, body, key)
     assert (again.status_code, again.content) == (201, first.content)
-    other = world.staff_a.post(path, {**body, moved: "2025-01-22"}, key)
+    other = world.staff_a.post(path, {**body, **change}, key)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 

@@ -41,6 +41,13 @@ _SINCE_0_1_0 = {
 """Fields of bodies that were there before them. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
 
 
+def _unknown(body: BaseModel) -> dict[str, Any]:
+    """What of a body and its parts version 0.1.0 did not know, unless it was sent."""
+    later = _SINCE_0_1_0.get(type(body).__name__, set()) - body.model_fields_set
+    parts = {name: _unknown(part) for name, part in body if isinstance(part, BaseModel)}
+    return {**dict.fromkeys(later, True), **{name: unknown for name, unknown in parts.items() if unknown}}
+
+
 class IdempotencyKeyMissing(Malformed):
     """A POST that creates needs an Idempotency-Key header: a UUID of your own, the same for every retry."""
 
@@ -187,8 +194,7 @@ class Once:
     def _digests(self, body: BaseModel) -> Iterator[str]:
         """Of a request that is equal to this one. Version 0.1.0 kept the digest of every field that it knew."""
         yield self._request_digest(body)
-        unknown = _SINCE_0_1_0.get(type(body).__name__, set()) - body.model_fields_set
-        yield self._digest_of(body.model_dump(mode="json", exclude=unknown))
+        yield self._digest_of(body.model_dump(mode="json", exclude=_unknown(body)))
 
     def _request_digest(self, body: BaseModel) -> str:
         """Of what was sent only: a field that comes with a later version does not make another request of a retry."""
