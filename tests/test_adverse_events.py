@@ -11,6 +11,8 @@ from app.models.partial_date import span
 from app.services.adverse_events import is_serious
 from tests.world import World
 
+CODED = [{"system": "own", "term": term, "level": level} for term, level in (("Cephalalgia", "pt"), ("Nerves", "soc"))]
+
 
 @given(st.fixed_dictionaries({name: st.booleans() for name in Criteria.model_fields}))
 def test_any_criterion_makes_an_event_serious_and_nothing_else_does(criteria: dict[str, bool]) -> None:
@@ -199,14 +201,14 @@ def test_a_correction_derives_seriousness_again(world: World) -> None:
     [
         {"criteria": {"hospitalisation": True}},
         {"criteria": {"hospitalisation": True, "death": False}},
-        {"codings": [{"system": "own", "term": "Cephalalgia", "level": "pt"}]},
+        {"codings": CODED},
+        {"codings": CODED[::-1]},
         {"aware_at": "2025-02-03T10:00:00+01:00"},
     ],
-    ids=["a criterion", "one more that is not met", "a coding", "the same moment elsewhere"],
+    ids=["a criterion", "one more that is not met", "codings", "in another order", "the same moment elsewhere"],
 )
 def test_a_correction_that_says_what_is_stored_makes_no_version(world: World, again: dict[str, Any]) -> None:
-    coding = {"system": "own", "term": "Cephalalgia", "level": "pt"}
-    known = {"criteria": {"hospitalisation": True}, "codings": [coding], "aware_at": "2025-02-03T09:00:00Z"}
+    known = {"criteria": {"hospitalisation": True}, "codings": CODED, "aware_at": "2025-02-03T09:00:00Z"}
     answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), **known))
     path, seen = answer.headers["Location"], answer.headers["ETag"]
     same = world.staff_a.patch(path, {**again, "reason": "The form was saved again"}, seen)
@@ -214,6 +216,16 @@ def test_a_correction_that_says_what_is_stored_makes_no_version(world: World, ag
     world.staff_a.patch(path, {"severity": "severe", "reason": "The diary says so"}, seen)
     stale = world.staff_a.patch(path, {**again, "reason": "The form was saved again"}, seen)
     assert (stale.status_code, stale.json()["differing_fields"]) == (412, [])
+
+
+def test_a_correction_with_the_codings_in_another_order_tells_of_the_rest_only(world: World) -> None:
+    first = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), codings=CODED))
+    change = {"codings": CODED[::-1], "severity": "severe", "reason": "The diary says so"}
+    path = first.headers["Location"]
+    answer = world.staff_a.patch(path, change, first.headers["ETag"])
+    assert (answer.json()["version"], answer.json()["codings"]) == (2, first.json()["codings"])
+    history = world.monitor.get(f"{path}/history").json()["items"]
+    assert [item["field"] for item in history if item["version"] == 2] == ["severity"]
 
 
 def test_a_correction_may_clear_a_field_but_not_contradict(world: World) -> None:

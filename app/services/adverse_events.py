@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -104,12 +105,12 @@ def amend_adverse_event(
     """
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    current, changes = _fields(row), {name: getattr(body, name) for name in sent_fields(body)}
-    differing = {name for name, value in changes.items() if current[name] != value}
-    require_current(keyring, seen, row.id, row.version, differing)
+    current, asked = _fields(row), {name: getattr(body, name) for name in sent_fields(body)}
+    changes = {name: value for name, value in asked.items() if _compared(value) != _compared(current[name])}
+    require_current(keyring, seen, row.id, row.version, changes)
     person: Enrolled = enrolled(session, actor, row.pid)
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
-    if not differing:
+    if not changes:
         return _read({**values(row), "reported_at": sent}, person.place)
     merged = corrected(AdverseEventFields, {**current, **changes})
     _require_listed(person.protocol, merged)
@@ -120,7 +121,7 @@ def amend_adverse_event(
         setattr(row, name, value)
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
-    if differing & {"criteria", "aware_at"}:
+    if changes.keys() & {"criteria", "aware_at"}:
         row.due_at = corrected_due_at(session, row)
     session.flush()
     if any(getattr(row, name) for name in set(CRITERIA) - met):
@@ -231,6 +232,11 @@ def _fields(row: AdverseEvent) -> dict[str, Any]:
         "codings": [Coding(**coding) for coding in json.loads(row.codings)],
         "criteria": Criteria(**{name: getattr(row, name) for name in CRITERIA}),
     }
+
+
+def _compared(value: Any) -> Any:
+    """Codings without their order: each level occurs once, so it says nothing."""
+    return sorted(value, key=attrgetter("level")) if isinstance(value, list) else value
 
 
 def rows() -> Rows:
