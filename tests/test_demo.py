@@ -25,11 +25,14 @@ from scipy import stats
 
 from app import audit
 from app.database import Database
+from app.demo.demo_file import Demo, DemoAccount
+from app.demo.load import serious_event
 from app.demo.run import FolderOccupied, known_demo
 from app.demo.server import Server, ServerFailed
 from app.settings import Settings
 from tests.examples import printed
-from tests.server import free_port, registry_command
+from tests.hostile import live_study
+from tests.server import LiveServer, free_port, registry_command
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = json.loads((ROOT / "tests" / "data" / "synthetic12_expected.json").read_text())
@@ -360,6 +363,21 @@ def test_started_again_it_takes_the_next_port_and_fresh_tokens_and_leaves_when_a
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{again['base_url']}/healthz", trust_env=False)
     assert all(demo.get(one, "me").is_success for one in again["accounts"])
+
+
+def test_the_tour_keeps_to_its_event_when_others_are_serious_or_none_is(live_server: LiveServer) -> None:
+    with live_study(live_server) as study:
+        monitor = DemoAccount(role="monitor", organisation="Test", token=study.caller("monitor").token)
+        demo = Demo(base_url=live_server.base_url, study=study.study, sites=["A"], extract="", accounts=[monitor])
+        body = {"participant": study.enrolled(), "term": "Fast heartbeat", "onset": "2025-02-03", "severity": "severe"}
+        body["criteria"] = {"hospitalisation": True}
+        events = [study.staff.post("/v1/adverse-events", body) for _ in range(2)]
+        own = {"id": events[0].json()["id"], "site": "A"}
+        assert serious_event(demo) == own
+        for event in events:
+            change = {"criteria": {}, "reason": "No night in hospital"}
+            assert study.staff.patch(event.headers["Location"], change, event.headers["ETag"]).status_code == 200
+        assert serious_event(demo) == own
 
 
 def test_a_server_that_dies_is_told(tmp_path: Path) -> None:
