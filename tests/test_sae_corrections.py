@@ -268,3 +268,21 @@ def test_a_further_criterion_gains_no_time_for_an_event_that_nobody_has_reported
     further = {"criteria": {"hospitalisation": True, "life_threatening": True}, "aware_at": shown(clock.at)}
     assert amend(world, event, **further).json()["due_at"] == event.json()["due_at"]
     assert urgent(world, "overdue") == [event.json()["id"]]
+
+
+def test_when_an_event_was_known_moves_no_clock_of_a_criterion_that_was_added_later(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    clock.later(days=5)
+    amend(world, event, criteria={"hospitalisation": True, "life_threatening": True})
+    further = (120, 144)
+    amend(world, event, aware_at=shown(NOON - timedelta(hours=3)))
+    assert times(world, event) == {"SAE-REPORT": (-3, 21), "FOLLOW-UP": further}
+    assert urgent(world, "overdue") == []
+    clock.later(hours=1)
+    report(world, event, "follow_up", aware_at=shown(clock.at))
+    amend(world, event, aware_at=shown(NOON - timedelta(hours=1)))
+    assert times(world, event) == {"SAE-REPORT": (-1, 23), "FOLLOW-UP": further}
+    assert running(world, event) == [("SAE-REPORT", "met"), ("FOLLOW-UP", "met")]

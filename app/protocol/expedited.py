@@ -173,21 +173,22 @@ def _aware(facts: EventFacts, met: Report | None) -> dict[int, datetime]:
 
 
 def _as_corrected(said: Sequence[Said]) -> dict[int, datetime]:
-    """The same, by the last of these versions: `aware_at`, else when the criterion was stored. An `aware_at` that comes
-    with a further criterion of a serious event speaks of that one, and of none before it; any later one speaks of all
-    since the last such."""
+    """The same, by the last of these versions: when each was stored, or the `aware_at` that speaks of it. One that
+    changes speaks of the criteria that its own version adds to a serious event; else of those that the one before it
+    spoke of, at first of what made the event serious; and where the event becomes serious again, of all."""
+    aware: dict[int, datetime] = {}
+    spoken_of: list[Said] = []
     added: list[Said] = []
-    aware: list[datetime] = []
-    since = 0
     for before, one in pairwise((_NOTHING, *said)):
-        named = one.aware_at != before.aware_at
+        changed = one.aware_at != before.aware_at
         if one.criteria - before.criteria:
-            since = len(added) if named and before.criteria else since
             added.append(one)
-            aware.append(one.at)
-        if named:
-            aware[since:] = [one.aware_at or each.at for each in added[since:]]
-    return {one.version: at for one, at in zip(added, aware, strict=True)}
+            aware[one.version] = one.at
+            if changed or not spoken_of:
+                spoken_of = [one] if before.criteria else [*added]
+        if changed:
+            aware |= {each.version: one.aware_at or each.at for each in spoken_of}
+    return aware
 
 
 def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:

@@ -12,6 +12,8 @@ HALF = timedelta(hours=12)
 KNOWN = said(0, "hospitalisation", aware=0)
 HARMLESS = said(0, aware=-3)
 OFF = said(2, version=2)
+DIED_UNDATED = said(9, "hospitalisation", "death", version=2, aware=0)
+"""Nobody says when the death was known: `aware_at` is still that of before."""
 
 FIRST: list[tuple[str, tuple[Said, ...], tuple[Report, ...], tuple[float, float, float | None] | None]] = [
     ("known before it was stored", (said(0, "death", aware=-1),), (), (-1, 0, None)),
@@ -74,6 +76,29 @@ FIRST: list[tuple[str, tuple[Said, ...], tuple[Report, ...], tuple[float, float,
         ),
         (reported(0.5),),
         (0, 1, 0.5),
+    ),
+    (
+        "a further criterion, and the first was known earlier",
+        (KNOWN, DIED_UNDATED, said(10, "hospitalisation", "death", version=3, aware=-1)),
+        (),
+        (-1, 0, None),
+    ),
+    (
+        "a further criterion, and the first is said to have been known after it",
+        (KNOWN, DIED_UNDATED, said(10, "hospitalisation", "death", version=3, aware=9.5)),
+        (),
+        (9, 10, None),
+    ),
+    (
+        "a further criterion, all called off, and on again, and says since when",
+        (
+            KNOWN,
+            DIED_UNDATED,
+            said(10, version=3, aware=0),
+            said(12, "death", version=4, aware=11),
+        ),
+        (),
+        (11, 12, None),
     ),
     (
         "reported only as not serious",
@@ -156,6 +181,46 @@ FURTHER: list[tuple[str, tuple[Said, ...], tuple[Report, ...], tuple[float, floa
         (7, 8, 9),
     ),
     (
+        "not told, and the first was known earlier",
+        (KNOWN, DIED_UNDATED, said(10, "hospitalisation", "death", version=3, aware=-0.1)),
+        (reported(0),),
+        (9, 10, None),
+    ),
+    (
+        "told, and the first was known earlier",
+        (KNOWN, DIED_UNDATED, said(10, "hospitalisation", "death", version=3, aware=-0.1)),
+        (reported(0), reported(9.5, 2)),
+        (9, 10, 9.5),
+    ),
+    (
+        "told, and the first was known earlier by a typing error",
+        (
+            KNOWN,
+            DIED_UNDATED,
+            said(10, "hospitalisation", "death", version=3, aware=-0.1),
+            said(11, "hospitalisation", "death", version=4, aware=0),
+        ),
+        (reported(0), reported(9.5, 2)),
+        (9, 10, 9.5),
+    ),
+    (
+        "told, and nobody knows when the first was known",
+        (KNOWN, DIED_UNDATED, said(10, "hospitalisation", "death", version=3)),
+        (reported(0), reported(9.5, 2)),
+        (9, 10, 9.5),
+    ),
+    (
+        "serious again, and the first was known earlier",
+        (
+            KNOWN,
+            said(9, version=2, aware=0),
+            said(12, "disability", version=3, aware=0),
+            said(13, "disability", version=4, aware=-1),
+        ),
+        (reported(0),),
+        (12, 13, None),
+    ),
+    (
         "goes on by a protocol with fewer hours",
         (KNOWN, DIED_KNOWN, said(10, "hospitalisation", "death", version=3, aware=8.5, within=HALF)),
         (reported(0),),
@@ -184,3 +249,11 @@ def test_when_one_criterion_was_known_moves_no_others_clock() -> None:
     given = facts(KNOWN, DIED_KNOWN, disabled, reports=(reported(0), reported(9, 2)))
     further = [days(one) for one in clocks(given, [], ZoneInfo("UTC")) if one.code == FOLLOW_UP]
     assert further == [(8.5, 9.5, 9), (7, 8, None)]
+
+
+def test_a_criterion_of_which_nobody_says_when_it_was_known_moves_with_no_others() -> None:
+    disabled = said(11, "hospitalisation", "death", "disability", version=3, aware=8.5)
+    corrected = disabled._replace(version=4, aware_at=at(7))
+    given = facts(KNOWN, DIED_KNOWN, disabled, corrected, reports=(reported(0), reported(9, 2)))
+    further = [days(one) for one in clocks(given, [], ZoneInfo("UTC")) if one.code == FOLLOW_UP]
+    assert further == [(7, 8, 9), (11, 12, None)]
