@@ -173,22 +173,25 @@ class Told(NamedTuple):
     event: Event
 
 
-def append(session: Session, actor: UUID | str, site_id: int, events: Iterable[Event]) -> None:
+def append(
+    session: Session, actor: UUID | str, site_id: int, events: Iterable[Event], at: datetime | None = None
+) -> None:
     """Add events to a site's chain (or REGISTRY_CHAIN), in the caller's transaction. Call it last: it locks the
-    chain's head until the commit."""
-    append_told(session, site_id, [Told(str(actor), event) for event in events])
+    chain's head until the commit. `at` is given where a rule counts from the moment of the entry."""
+    append_told(session, site_id, [Told(str(actor), event) for event in events], at)
 
 
-def append_told(session: Session, site_id: int, told: Sequence[Told]) -> None:
+def append_told(session: Session, site_id: int, told: Sequence[Told], at: datetime | None = None) -> None:
     """`append` of what several did. PostgreSQL has a function for it, so that it is one statement."""
+    at = at or now()
     if session.get_bind().dialect.name == "postgresql":
-        given = (site_id, utc_text(now()), current_request_id(), json.dumps(as_sent(told)), 0)
+        given = (site_id, utc_text(at), current_request_id(), json.dumps(as_sent(told)), 0)
         session.connection().exec_driver_sql("SELECT audit_append(%s, %s, %s, %s, %s)", given)
         return
     head, previous = _head(session, site_id)
     rows: list[dict[str, Any]] = []
     for seq, one in enumerate(told, start=head + 1):
-        row = _entry(site_id, seq, previous, one)
+        row = _entry(site_id, seq, previous, one, at)
         previous = row["hash"]
         rows.append(row)
     connection = session.connection()
@@ -212,11 +215,11 @@ def _columns(event: Event) -> dict[str, Any]:
     }
 
 
-def _entry(site_id: int, seq: int, previous: str, told: Told) -> dict[str, Any]:
+def _entry(site_id: int, seq: int, previous: str, told: Told, at: datetime) -> dict[str, Any]:
     row = {
         "site_id": site_id,
         "seq": seq,
-        "at": now(),
+        "at": at,
         "actor": told.actor,
         **_columns(told.event),
         "request_id": current_request_id(),

@@ -11,7 +11,7 @@ from sqlmodel import Session, SQLModel
 
 from app import audit
 from app.models.audit import AuditChain, AuditEntry
-from app.models.base import canonical_json, table_of
+from app.models.base import canonical_json, now, table_of
 from app.pid import draw
 from tests.world import definition, madrs
 
@@ -143,7 +143,7 @@ def remember(session: Session, site_id: int, event: audit.Event) -> None:
     if site_id not in audit.heads(session):
         session.execute(sa.insert(chains).values(site_id=site_id, seq=0, hash=audit.GENESIS))
     head = audit.heads(session)[site_id]
-    row = audit._entry(site_id, head.seq + 1, head.hash, audit.Told(audit.SYSTEM, event))
+    row = audit._entry(site_id, head.seq + 1, head.hash, audit.Told(audit.SYSTEM, event), now())
     session.execute(sa.insert(entries), [row])
     session.execute(sa.update(chains).where(chains.c.site_id == site_id).values(seq=row["seq"], hash=row["hash"]))
 

@@ -286,3 +286,28 @@ def test_when_an_event_was_known_moves_no_clock_of_a_criterion_that_was_added_la
     amend(world, event, aware_at=shown(NOON - timedelta(hours=1)))
     assert times(world, event) == {"SAE-REPORT": (-1, 23), "FOLLOW-UP": further}
     assert running(world, event) == [("SAE-REPORT", "met"), ("FOLLOW-UP", "met")]
+
+
+def test_a_correction_while_a_reported_event_is_called_off_moves_start_and_due_time(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    clock.later(days=1)
+    amend(world, event, aware_at=shown(NOON - timedelta(days=4)))
+    amend(world, event, criteria={}, aware_at=shown(clock.at))
+    assert times(world, event) == {"SAE-REPORT": (-1, 23)}
+    amend(world, event, aware_at=shown(NOON - timedelta(days=20)))
+    assert times(world, event) == {"SAE-REPORT": (-480, -456)}
+    assert running(world, event) == [("SAE-REPORT", "late")]
+
+
+def test_an_event_that_becomes_serious_is_due_from_the_moment_that_the_trail_names(
+    world: World, clock: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = serious(world, clock, criteria={})
+    monkeypatch.setattr("app.audit.now", lambda: clock.at + timedelta(milliseconds=2))  # it takes time to write
+    due_at = amend(world, event, criteria={"hospitalisation": True}).json()["due_at"]
+    assert (hours(due_at), times(world, event)) == (24, {"SAE-REPORT": (0, 24)})
+    further = amend(world, event, criteria={"hospitalisation": True, "life_threatening": True}).json()
+    assert (further["due_at"], times(world, event)) == (due_at, {"SAE-REPORT": (0, 24)})

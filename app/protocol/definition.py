@@ -1,7 +1,7 @@
 """A study's protocol version as data: the schedule and the thresholds here, the other parts in files of their own."""
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -99,6 +99,10 @@ class Safety(Definition):
     """Further reports, such as those of the sponsor to the authorities."""
 
     source: Text
+
+    @property
+    def sae_report_within(self) -> timedelta:
+        return timedelta(hours=self.sae_report_hours)
 
 
 class Threshold(Definition):

@@ -56,9 +56,6 @@ class Said(NamedTuple):
     """The site holds a causal relationship with the drug to be at least possible."""
 
     expected: bool | None
-    due_at: datetime | None
-    """Of the first report, as it was stored with this version; None: it was not serious."""
-
     within: timedelta
     """How soon a site reports, by the protocol that the participant went by then."""
 
@@ -68,7 +65,7 @@ class Said(NamedTuple):
         return not self.criteria.isdisjoint(_FATAL_OR_LIFE_THREATENING)
 
 
-_NOTHING = Said(0, datetime.min, None, frozenset(), False, None, None, timedelta())
+_NOTHING = Said(0, datetime.min, None, frozenset(), False, None, timedelta())
 """Before the first version."""
 
 
@@ -115,7 +112,9 @@ class EventFacts(NamedTuple):
 
 def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
     """Every clock of the event."""
-    yield from _first_report(facts)
+    first = first_report(facts)
+    if first is not None:
+        yield first
     yield from _follow_ups(facts)
     for review in facts.reviews:
         if review.answer_until is not None:
@@ -124,29 +123,22 @@ def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Ite
     yield from _to_the_authority(facts, expedited, zone)
 
 
-def first_due(facts: EventFacts) -> datetime | None:
-    """When the first report is due, to be stored with the last version: as before, unless the site became aware at
-    another time. None: the event is not serious."""
-    if not facts.said[-1].criteria:
-        return None
-    stored = [one for one in facts.said if one.due_at is not None]
-    earlier = facts.said[: facts.said.index(stored[-1]) + 1] if stored else ()
-    due_at = _worked_out(facts)
-    return stored[-1].due_at if stored and _worked_out(facts._replace(said=earlier)) == due_at else due_at
-
-
-def _worked_out(facts: EventFacts) -> datetime:
-    return min(at + facts.as_of(version).within for version, at in _aware(facts, facts.first).items())
-
-
-def _first_report(facts: EventFacts) -> Iterator[RunningClock]:
+def first_report(facts: EventFacts) -> RunningClock | None:
     """What the first report tells is due together, by the earliest (Regulation (EU) 536/2014, article 41(2)). Later
-    corrections only bring it forward."""
-    first, stored = facts.first, [one.due_at for one in facts.said if one.due_at is not None]
-    told = facts.as_of(first.version) if first else facts.said[-1]
-    if told.criteria and stored:
-        due_at = min(told.due_at or stored[-1], stored[-1])
-        yield RunningClock(FIRST_REPORT, min(_aware(facts, first).values()), due_at, first.at if first else None)
+    corrections only bring it forward. None: the event is not serious, and was not when it was reported."""
+    first = facts.first
+    if first is None and not facts.said[-1].criteria:
+        return None
+    aware = _aware(facts, first)
+    due = {version: started + facts.as_of(version).within for version, started in aware.items()}
+    earliest = min(due, key=due.__getitem__)
+    return RunningClock(FIRST_REPORT, aware[earliest], due[earliest], first.at if first else None)
+
+
+def first_due(facts: EventFacts) -> datetime | None:
+    """When the first report is due, as it is stored with the event. None: the event is not serious."""
+    clock = first_report(facts)
+    return clock.due_at if clock and facts.said[-1].criteria else None
 
 
 def _follow_ups(facts: EventFacts) -> Iterator[RunningClock]:

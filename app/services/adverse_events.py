@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -47,7 +46,7 @@ from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
-from app.services.sae_clocks import corrected_due_at
+from app.services.sae_clocks import corrected_due_at, new_due_at
 from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -83,10 +82,9 @@ def _decided(
         "created_by": actor.account_id,
         "created_at": at,
         "updated_at": at,
-        "due_at": (body.aware_at or at) + sae_clock(person.protocol) if is_serious(body.criteria) else None,
         **_columns(body),
     }
-    row = new_row(AdverseEvent, given)
+    row = new_row(AdverseEvent, {**given, "due_at": new_due_at(given, person.protocol.safety)})
     writes.add(AdverseEvent, row)
     rule_queries.raise_for_new(session, writes, AdverseEvent, row)
     if row["serious"]:
@@ -129,7 +127,7 @@ def amend_adverse_event(
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     rule_queries.follow(session, row, before["findings"])
-    audit.append(session, actor.account_id, row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event], at)
     return _read({**values(row), "reported_at": sent}, person.place)
 
 
@@ -175,11 +173,6 @@ _COPIED = {
 def is_serious(criteria: Criteria) -> bool:
     """Any criterion makes an event serious (ICH E2A, section II.B). Seriousness is never typed."""
     return any(getattr(criteria, name) for name in CRITERIA)
-
-
-def sae_clock(protocol: Protocol) -> timedelta:
-    """How soon a site reports a serious event after becoming aware of it, by the protocol."""
-    return timedelta(hours=protocol.safety.sae_report_hours)
 
 
 def findings(event: AdverseEventFields) -> list[Finding]:

@@ -15,12 +15,22 @@ from app.access import Rows
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.among import among
 from app.models.audit import AuditEntry
-from app.models.base import columns, table_of
+from app.models.base import columns, table_of, values
 from app.models.participant import Participant
 from app.models.safety_report import AeReview, ReviewKind, SaeReport
 from app.models.study import Site
 from app.protocol.definition import Safety
-from app.protocol.expedited import ClockState, EventFacts, Report, Review, RunningClock, Said, clocks, first_due
+from app.protocol.expedited import (
+    ClockState,
+    EventFacts,
+    Report,
+    Review,
+    RunningClock,
+    Said,
+    clocks,
+    first_due,
+    first_report,
+)
 from app.services.ae_reviews import SUSPECTED
 from app.services.studies import protocol_of
 
@@ -91,8 +101,18 @@ def corrected_due_at(session: Session, event: AdverseEvent) -> datetime | None:
     """When the first report of a corrected event is due, of which the trail does not have the new version yet."""
     with session.no_autoflush:
         facts, safety = _facts(session, [event])[event.id]
-    corrected = _as_stored(event, safety)._replace(due_at=None)
+    corrected = _version(event.version, event.updated_at, values(event), safety.sae_report_within)
     return first_due(facts._replace(said=(*facts.said, corrected)))
+
+
+def new_due_at(event: Mapping[str, Any], safety: Safety) -> datetime | None:
+    """The same of an event that is new."""
+    return first_due(EventFacts((_version(1, event["created_at"], event, safety.sae_report_within),)))
+
+
+def first_report_of(session: Session, event: AdverseEvent) -> RunningClock | None:
+    """The clock of the first report of an event as serious, if it has one."""
+    return first_report(_facts(session, [event])[event.id].facts)
 
 
 class _Known(NamedTuple):
@@ -110,7 +130,7 @@ def _facts(session: Session, events: Sequence[Any]) -> dict[UUID, _Known]:
     for event in events:
         safety = protocol_of(session, versions[event.site_id, event.pid]).safety
         facts = EventFacts(
-            said=tuple(said.get(event.id, ())) or (_as_stored(event, safety),),
+            said=tuple(said.get(event.id, ())) or (_uncorrected(event, safety),),
             reports=tuple(Report(one.event_version, one.submitted_at) for one in reports.get(event.id, ())),
             reviews=tuple(_reviewed(one) for one in reviews.get(event.id, ())),
         )
@@ -152,9 +172,12 @@ def _reviewed(row: Row[Any]) -> Review:
     )
 
 
-def _as_stored(event: Any, safety: Safety) -> Said:
-    """What the row of an event says."""
-    return _version(event.version, event.updated_at, {name: getattr(event, name) for name in _TOLD}, safety)
+def _uncorrected(event: Any, safety: Safety) -> Said:
+    """What the row of an event in its first version says. How soon it was to be reported then follows from when it is
+    due: the participant may go by another protocol now."""
+    aware_at = event.aware_at or event.created_at
+    within = event.due_at - aware_at if event.due_at else safety.sae_report_within
+    return _version(1, event.created_at, {name: getattr(event, name) for name in _TOLD}, within)
 
 
 def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, str], int]) -> dict[UUID, list[Said]]:
@@ -179,11 +202,11 @@ def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, 
         says[row.subject_id] |= {name: value for name, value in new.items() if name in _TOLD}
         safety = protocol_of(session, followed[row.site_id, event.pid]).safety
         at = event.created_at if row.subject_version == 1 else row.at
-        told[event.id].append(_version(row.subject_version, at, says[row.subject_id], safety))
+        told[event.id].append(_version(row.subject_version, at, says[row.subject_id], safety.sae_report_within))
     return told
 
 
-def _version(version: int, at: datetime, says: Mapping[str, Any], safety: Safety) -> Said:
+def _version(version: int, at: datetime, says: Mapping[str, Any], within: timedelta) -> Said:
     return Said(
         version=version,
         at=at,
@@ -191,8 +214,7 @@ def _version(version: int, at: datetime, says: Mapping[str, Any], safety: Safety
         criteria=frozenset(name for name in CRITERIA if says[name]),
         suspected=says["relatedness_drug"] in SUSPECTED,
         expected=says["expected"],
-        due_at=_instant(says["due_at"]),
-        within=timedelta(hours=safety.sae_report_hours),
+        within=within,
     )
 
 
@@ -200,4 +222,4 @@ def _instant(value: datetime | str | None) -> datetime | None:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-_TOLD = (*CRITERIA, "aware_at", "due_at", "relatedness_drug", "expected")
+_TOLD = (*CRITERIA, "aware_at", "relatedness_drug", "expected")

@@ -12,9 +12,9 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import canonical_json, now
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
-from app.services.adverse_events import sae_clock
 from app.services.ae_reviews import reviews_of
 from app.services.participants import enrolled
+from app.services.sae_clocks import first_report_of
 
 
 class EventNotSerious(Conflict):
@@ -46,13 +46,13 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     _require_in_order(event, earlier, body, asked=bool(asked))
     at = now()
     aware_at = body.aware_at or event.aware_at or event.created_at
-    told = any(json.loads(one.content)["serious"] for one in earlier)  # as serious: the first report's clock is met
-    if event.due_at is not None and not told:
-        due_at = event.due_at
+    first = first_report_of(session, event)
+    if first is not None and first.met_at is None:
+        due_at = first.due_at
     elif body.kind is ReportKind.initial:
         due_at = asked[-1]
     else:
-        due_at = aware_at + sae_clock(enrolled(session, actor, event.pid).protocol)
+        due_at = aware_at + enrolled(session, actor, event.pid).protocol.safety.sae_report_within
     if at > due_at and body.late_reason is None:
         raise LateReasonMissing(Fault("/late_reason", "required", "Say why the report comes after its time"))
     row = SaeReport(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from app.protocol.clocks import Clock, SusarKind
-from app.protocol.expedited import EventFacts, Report, Review, RunningClock, Said, clocks, first_due
+from app.protocol.expedited import EventFacts, Report, Review, RunningClock, Said, clocks
 
 NOON = datetime(2026, 3, 27, 12, tzinfo=UTC)
 """A Friday; on the Sunday after it clocks go forward in Berlin."""
@@ -31,7 +31,7 @@ def said(
     within: timedelta = WITHIN,
 ) -> Said:
     aware_at = None if aware is None else at(aware)
-    return Said(version, at(day), aware_at, frozenset(criteria), suspected, None, None, within)
+    return Said(version, at(day), aware_at, frozenset(criteria), suspected, None, within)
 
 
 def reported(day: float, version: int = 1) -> Report:
@@ -47,12 +47,7 @@ def informed(day: float, version: int = 1) -> Review:
 
 
 def facts(*versions: Said, reports: tuple[Report, ...] = (), reviews: tuple[Review, ...] = ()) -> EventFacts:
-    """Each version stored with the due time that it had then."""
-    stored: tuple[Said, ...] = ()
-    for one in versions:
-        sent = tuple(report for report in reports if report.version < one.version)
-        stored += (one._replace(due_at=first_due(EventFacts((*stored, one), sent))),)
-    return EventFacts(stored, reports, reviews)
+    return EventFacts(versions, reports, reviews)
 
 
 def found(given: EventFacts, zone: str = "UTC") -> dict[str, RunningClock]:

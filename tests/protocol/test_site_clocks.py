@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.protocol.expedited import FIRST_REPORT, FOLLOW_UP, Report, Said, clocks
+from app.protocol.expedited import FIRST_REPORT, FOLLOW_UP, Report, Said, clocks, first_due
 from tests.protocol.expedited_cases import DIED, HOSPITAL, at, days, facts, found, reported, said
 
 HALF = timedelta(hours=12)
@@ -78,6 +78,18 @@ FIRST: list[tuple[str, tuple[Said, ...], tuple[Report, ...], tuple[float, float,
         (0, 1, 0.5),
     ),
     (
+        "reported in time, known earlier by a typing error, and called off with the day put right",
+        (KNOWN, said(3, "hospitalisation", version=2, aware=-2), said(4, version=3, aware=4)),
+        (reported(0.5),),
+        (0, 1, 0.5),
+    ),
+    (
+        "reported in time, called off, and known earlier",
+        (KNOWN, said(3, version=2, aware=0), said(4, version=3, aware=-20)),
+        (reported(0.5),),
+        (-20, -19, 0.5),
+    ),
+    (
         "a further criterion, and the first was known earlier",
         (KNOWN, DIED_UNDATED, said(10, "hospitalisation", "death", version=3, aware=-1)),
         (),
@@ -99,6 +111,12 @@ FIRST: list[tuple[str, tuple[Said, ...], tuple[Report, ...], tuple[float, float,
         ),
         (),
         (11, 12, None),
+    ),
+    (
+        "a further criterion by a protocol with fewer hours",
+        (KNOWN, said(0.2, "hospitalisation", "death", version=2, aware=0.1, within=HALF)),
+        (),
+        (0.1, 0.6, None),
     ),
     (
         "reported only as not serious",
@@ -126,7 +144,9 @@ FIRST: list[tuple[str, tuple[Said, ...], tuple[Report, ...], tuple[float, float,
 def test_the_first_report_is_due_from_when_the_site_knew_that_it_is_serious(
     versions: tuple[Said, ...], reports: tuple[Report, ...], expected: tuple[float, float, float | None] | None
 ) -> None:
-    assert days(found(facts(*versions, reports=reports)).get(FIRST_REPORT)) == expected
+    given = facts(*versions, reports=reports)
+    assert days(found(given).get(FIRST_REPORT)) == expected
+    assert first_due(given) == (at(expected[1]) if expected and versions[-1].criteria else None)
 
 
 DIED_KNOWN = said(9, "hospitalisation", "death", version=2, aware=8.5)
