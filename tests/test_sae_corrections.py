@@ -311,3 +311,12 @@ def test_an_event_that_becomes_serious_is_due_from_the_moment_that_the_trail_nam
     assert (hours(due_at), times(world, event)) == (24, {"SAE-REPORT": (0, 24)})
     further = amend(world, event, criteria={"hospitalisation": True, "life_threatening": True}).json()
     assert (further["due_at"], times(world, event)) == (due_at, {"SAE-REPORT": (0, 24)})
+
+
+def test_an_aware_at_that_a_correction_leaves_as_it_was_says_nothing_of_seriousness(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock, criteria={})
+    clock.later(days=2)
+    same = {"criteria": {"hospitalisation": True}, "aware_at": event.json()["aware_at"]}
+    assert hours(amend(world, event, **same).json()["due_at"]) == 72
