@@ -1,5 +1,6 @@
 """What is urgent across the sites of a monitor, in a handful of queries however many sites there are."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from app.models.monitoring import (
 from app.models.participant import Participant
 from app.models.safety_report import AeReview
 from app.models.safety_signal import SafetySignal, SignalState
-from app.protocol.expedited import ClockState
+from app.protocol.expedited import ClockState, RunningClock
 from app.services.sae_clocks import open_clocks, with_open_clocks
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
@@ -32,28 +33,35 @@ _QUERY, _SIGNAL = table_of(DataQuery), table_of(SafetySignal)
 def summary(session: Session, actor: Actor, query: MonitoringQuery) -> MonitoringSummary:
     """Everything that waits, most urgent first."""
     at, sites = now(), actor.sites_at(query.study, query.site)
-    waiting = _open_clocks(session, actor, sites, at)
+    waiting = sorted(open_clocks(session, visible(with_open_clocks(sites), actor)), key=_urgency)
     soon = at + timedelta(hours=query.soon_hours)
-    overdue = [clock for clock in waiting if clock.state is ClockState.overdue]
-    due_soon = [clock for clock in waiting if clock.state is ClockState.running and clock.due_at <= soon]
+    overdue = [one for one in waiting if one[1].state(at) is ClockState.overdue]
+    due_soon = [one for one in waiting if one[1].state(at) is ClockState.running and one[1].due_at <= soon]
     downgraded = _downgraded(session, actor, sites)
+    listed = {
+        "overdue": Counter(event.site_id for event, _ in overdue),
+        "due_soon": Counter(event.site_id for event, _ in due_soon),
+        "downgraded": Counter(event.site_id for event in downgraded),
+    }
     return MonitoringSummary(
         as_of=at,
-        overdue=overdue[: query.limit],
-        due_soon=due_soon[: query.limit],
-        downgraded=downgraded[: query.limit],
+        overdue=[_urgent(actor, at, *one) for one in overdue[: query.limit]],
+        due_soon=[_urgent(actor, at, *one) for one in due_soon[: query.limit]],
+        downgraded=[
+            Downgraded(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
+        ],
         safety_signals=_signals(session, actor, sites, query.limit),
-        sites=_counts(session, actor, sites, overdue, due_soon, downgraded),
+        sites=_counts(session, actor, sites, listed),
     )
 
 
-def _open_clocks(session: Session, actor: Actor, sites: Sequence[int], at: datetime) -> list[UrgentClock]:
-    """Every clock that nobody has met, by its time."""
-    found = [
-        UrgentClock(**_about(event, actor), **clock._asdict(), state=clock.state(at))
-        for event, clock in open_clocks(session, visible(with_open_clocks(sites), actor))
-    ]
-    return sorted(found, key=lambda clock: (clock.due_at, clock.adverse_event, clock.code))
+def _urgency(one: tuple[Row[Any], RunningClock]) -> Any:
+    event, clock = one
+    return clock.due_at, event.id, clock.code
+
+
+def _urgent(actor: Actor, at: datetime, event: Row[Any], clock: RunningClock) -> UrgentClock:
+    return UrgentClock(**_about(event, actor), **clock._asdict(), state=clock.state(at))
 
 
 def _about(event: Row[Any], actor: Actor) -> dict[str, Any]:
@@ -67,14 +75,13 @@ def _about(event: Row[Any], actor: Actor) -> dict[str, Any]:
     }
 
 
-def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> list[Downgraded]:
+def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
     since = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
     reviewed = select(1).where(since, _REVIEW.c.reviewed_at >= _EVENT.c.downgraded_at).correlate(_EVENT).exists()
     statement = visible(select(*columns(AdverseEvent)), actor).where(
         _EVENT.c.site_id.in_(sites), _EVENT.c.downgraded_at.is_not(None), ~reviewed
     )
-    rows = session.execute(statement.order_by(_EVENT.c.downgraded_at, _EVENT.c.id)).all()
-    return [Downgraded(**_about(row, actor), downgraded_at=row.downgraded_at) for row in rows]
+    return session.execute(statement.order_by(_EVENT.c.downgraded_at, _EVENT.c.id)).all()
 
 
 def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -> list[OpenSignal]:
@@ -107,21 +114,16 @@ def unreviewed_by(actor: Actor) -> ColumnElement[bool]:
 
 
 def _counts(
-    session: Session,
-    actor: Actor,
-    sites: Sequence[int],
-    overdue: Sequence[UrgentClock],
-    due_soon: Sequence[UrgentClock],
-    downgraded: Sequence[Downgraded],
+    session: Session, actor: Actor, sites: Sequence[int], listed: Mapping[str, Counter[int]]
 ) -> list[SiteCounts]:
+    """What waits at each site; `listed` is how much of it is listed, by site."""
     counted = [_per_site(session, table, sites, conditions) for table, conditions in _counted(actor, now())]
-    listed = (("overdue", overdue), ("due_soon", due_soon), ("downgraded", downgraded))
     return [
         SiteCounts(
             study=actor.places[site_id].study,
             site=actor.places[site_id].site,
             **{name: count for rows in counted for name, count in rows[site_id].items()},
-            **{name: sum((item.study, item.site) == actor.places[site_id] for item in items) for name, items in listed},
+            **{name: by_site[site_id] for name, by_site in listed.items()},
         )
         for site_id in sorted(sites, key=lambda site: actor.places[site])
     ]
