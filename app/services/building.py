@@ -23,7 +23,6 @@ from sqlmodel import Session, col, delete, select
 from app import audit
 from app.database import Database, one_moment, within
 from app.errors import DatabaseUnavailable
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, now, table_of
 from app.models.extract import (
     Extract,
@@ -41,7 +40,7 @@ from app.security.keys import Keyring
 from app.services import as_at, traits
 from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
-from app.services.extract_ends import end
+from app.services.extract_ends import end, moved
 from app.services.extract_rows import ExtractRows
 from app.services.extract_sql import unhurried
 from app.services.outbox import tell
@@ -116,7 +115,7 @@ def queue_again(database: Database) -> list[UUID]:
     with database.write() as session:
         for row in session.exec(select(Extract).where(*failed).with_for_update()).all():
             session.add(ExtractBuild(extract_id=row.id))
-            _moved(session, row, "extract:queued", ExtractStatus.building)
+            moved(session, row, "extract:queued", ExtractStatus.building)
         return list(session.exec(select(Extract.id).where(Extract.status == ExtractStatus.building)))
 
 
@@ -291,17 +290,8 @@ def _finish(session: Session, extract_id: UUID, files: list[dict[str, Any]], man
         raise BuildLost
     session.execute(sa.insert(table_of(ExtractFile)), files)
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == extract_id))
-    _moved(session, row, "extract:built", ExtractStatus.ready, canonical_json(manifest))
+    moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
-
-
-def _moved(session: Session, row: Extract, action: str, status: ExtractStatus, manifest: str | None = None) -> None:
-    before = audit.snapshot(row)
-    row.status, row.manifest = status, manifest or row.manifest
-    row.version, row.updated_at = row.version + 1, now()
-    session.flush()
-    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
-    audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
 
 
 def _ended(database: Database, claim: Claim, status: ExtractStatus) -> None:

@@ -65,10 +65,24 @@ def expire(database: Database) -> int:
 
 def end(session: Session, row: Extract, status: ExtractStatus, who: UUID | str, reason: str | None = None) -> None:
     """Delete what there is of its files and of its build, and remember it."""
-    before = audit.snapshot(row)
-    row.status, row.version, row.updated_at = status, row.version + 1, now()
     for table in (ExtractFile, ExtractChunk, ExtractBuild):
         session.execute(delete(table).where(col(table.extract_id) == row.id))
+    moved(session, row, f"extract:{status}", status, who, reason)
+
+
+def moved(
+    session: Session,
+    row: Extract,
+    action: str,
+    status: ExtractStatus,
+    who: UUID | str = audit.SYSTEM,
+    reason: str | None = None,
+    manifest: str | None = None,
+) -> None:
+    """Set where an extract stands, with the manifest of what was built, and remember it."""
+    before = audit.snapshot(row)
+    row.status, row.manifest = status, manifest or row.manifest
+    row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    event = audit.changed(f"extract:{status}", row, row.id, row.version, before, audit.snapshot(row), reason)
+    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason)
     audit.append(session, who, REGISTRY_CHAIN, [event])
