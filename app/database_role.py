@@ -1,6 +1,5 @@
 """What the server's PostgreSQL role may do: PRIVILEGES are given to it, and it is checked that it may do no more."""
 
-import re
 from collections import defaultdict
 
 from sqlalchemy import Connection
@@ -9,7 +8,7 @@ from sqlmodel import SQLModel
 import app.models  # noqa: F401 - fills the metadata
 from app.database import Database
 from app.errors import CannotGoOn
-from app.privileges import PRIVILEGES
+from app.privileges import PRIVILEGES, to_grant
 from app.settings import Settings
 
 OF_A_SITE = frozenset(
@@ -50,18 +49,12 @@ def grant(connection: Connection, role: str) -> None:
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
     for function in connection.exec_driver_sql(_FUNCTIONS).scalars():
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.{function} TO {to}")
-    for table, privileges in PRIVILEGES.items():
-        if table in there:
-            given = _known(privileges, there[table])
-            connection.exec_driver_sql(f"GRANT {given} ON {schema}.{quote(table)} TO {to}")
+    for table in sorted(there.keys() & PRIVILEGES.keys()):
+        given = to_grant(table, there[table])
+        connection.exec_driver_sql(f"GRANT {given} ON {schema}.{quote(table)} TO {to}")
 
 
 _COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
-
-
-def _known(privileges: str, columns: set[str]) -> str:
-    """Without those on columns that a later revision adds: a backup of an earlier one is restored as it was."""
-    return re.sub(r", \w+ \((.+?)\)", lambda one: one[0] if columns.issuperset(one[1].split(", ")) else "", privileges)
 
 
 _TOO_MIGHTY = """

@@ -1,7 +1,7 @@
 """What the server does with the rows of each table: the one list, by which PostgreSQL's role and SQLite's wall go."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _ADD, _KEEP, _CHANGE = "SELECT, INSERT", "SELECT, INSERT, UPDATE", "SELECT, INSERT, DELETE"
 _ALL = "SELECT, INSERT, UPDATE, DELETE"
@@ -72,3 +72,10 @@ def may(verb: str, table: str, column: str | None) -> bool:
     """Whether the server does so."""
     columns = _COLUMNS.get(table, {}).get(verb)
     return columns is not None and (column is None or not columns or column in columns)
+
+
+def to_grant(table: str, there: Collection[str]) -> str:
+    """What of a table is granted, without what is on columns that only a later revision adds: a backup of an earlier
+    one is restored as it was. `there`: its columns."""
+    known = {verb: columns for verb, columns in _COLUMNS[table].items() if columns.issubset(there)}
+    return ", ".join(f"{verb} ({', '.join(sorted(columns))})" if columns else verb for verb, columns in known.items())
