@@ -72,18 +72,19 @@ IN_STUDY = frozenset({_S.screened, _S.enrolled, _S.active})
 _OUT = frozenset(ParticipantStatus) - IN_STUDY
 
 
-def left_on(status: str, status_on: date | None, earlier_ends: str | None) -> date | None:
+def left_on(person: Any) -> date | None:
     """The day from which nothing more is expected of a participant: who completed the study or left it. None: in it."""
-    return began(_OUT, status, status_on, earlier_ends)
+    return began(_OUT, person)
 
 
-def began(statuses: Collection[str], status: str, status_on: date | None, earlier_ends: str | None) -> date | None:
+def began(statuses: Collection[str], person: Any) -> date | None:
     """The first day on which the participant had one of these statuses, the present one or an end before it: a death
-    that is told later does not take back a withdrawal. None: it was none of them."""
-    earlier = [one["status_on"] for one in _told(earlier_ends) if one["status"] in statuses]
+    that is told later does not take back a withdrawal. None: it was none of them. `person` is what has `status`,
+    `status_on` and `earlier_ends`: a row, or part of one."""
+    earlier = [one["status_on"] for one in _told(person.earlier_ends) if one["status"] in statuses]
     days = [date.fromisoformat(day) if day else date.min for day in earlier]
-    if status in statuses:
-        days.append(status_on or date.min)
+    if person.status in statuses:
+        days.append(person.status_on or date.min)
     return min(days, default=None)
 
 

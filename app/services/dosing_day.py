@@ -232,7 +232,7 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
 def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool, frozenset[str]]:
     """Whether the consent version of that day was given, and the scopes of the newest consent given by then."""
     row = person.row
-    gone = began(_GONE, row.status, row.status_on, row.earlier_ends)
+    gone = began(_GONE, row)
     if gone is not None and gone <= on:
         return False, frozenset()
     agreed = consents.agreed(session, person)
@@ -256,7 +256,7 @@ _GONE = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, Particip
 def eligibility_confirmed(person: Enrolled, on: date) -> bool:
     """Eligible, enrolled by that day, and still taking part on it."""
     row = person.row
-    left = left_on(row.status, row.status_on, row.earlier_ends)
+    left = left_on(row)
     ended = left is not None and left <= on
     return row.eligible and row.enrolled_on is not None and row.enrolled_on <= on and not ended
 

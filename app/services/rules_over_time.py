@@ -137,7 +137,7 @@ def _of_visits(
             for row in held
         ],
         today,
-        left_on(person.status, person.status_on, person.earlier_ends),
+        left_on(person),
         agreed.scopes(today),
         agreed.withdrawn(today),
     )

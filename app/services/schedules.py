@@ -36,7 +36,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
-    left = left_on(person.row.status, person.row.status_on, person.row.earlier_ends)
+    left = left_on(person.row)
     agreed, (recorded, versions) = consents.agreed(session, person), _recorded(session, person)
 
     def planned_by(version: int) -> list[PlannedVisit]:
@@ -90,7 +90,7 @@ def _waiting(
         recorded[pid].append(Recorded(*told))
     agreed = consents.agreed_by(session, sites, pids)
     for row in people:
-        day, left = today[row.site_id], left_on(row.status, row.status_on, row.earlier_ends)
+        day, left = today[row.site_id], left_on(row)
         protocol = protocol_of(session, row.protocol_version_id)
         scopes, withdrawn = agreed[row.pid].scopes(day), agreed[row.pid].withdrawn(day)
         for visit in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):

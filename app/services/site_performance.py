@@ -94,7 +94,7 @@ def _months(people: Sequence[Row[Any]]) -> float:
 
 
 def _days(row: Row[Any], today: date) -> int:
-    left = left_on(row.status, row.status_on, row.earlier_ends)
+    left = left_on(row)
     days: int = ((left or today) - row.enrolled_on).days
     return max(days, 0)
 

@@ -108,7 +108,7 @@ def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | 
     """
     if on is None:
         return
-    left = began(_LEFT, person.status, person.status_on, person.earlier_ends)
+    left = began(_LEFT, person)
     if left is not None and on > left:
         raise ParticipantLeft
     if agreed.newest(on) is None:
