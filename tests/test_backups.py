@@ -53,13 +53,20 @@ def empty(source: Settings, request: pytest.FixtureRequest, tmp_path: Path, key_
         yield settings_of(url, key_file, erasure_journal=tmp_path / JOURNAL)
 
 
-@pytest.fixture
-def world(source: Settings) -> Iterator[World]:
-    with Database(source) as database:
+@contextmanager
+def at_work(settings: Settings) -> Iterator[World]:
+    """A registry with these settings, in which something happens."""
+    with Database(settings) as database:
         schema.upgrade(database)
-        app = create_app(source)
+        app = create_app(settings)
         with TestClient(app) as client:
             yield World(Registry(app, client, database))
+
+
+@pytest.fixture
+def world(source: Settings) -> Iterator[World]:
+    with at_work(source) as world:
+        yield world
 
 
 def cli(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -155,15 +162,11 @@ def test_a_vault_apart_is_backed_up_and_restored_with_the_rest(
             at.model_copy(update=_vault(databases, request, at, tmp_path / f"{name}.db"))
             for at, name in ((source, "vault"), (empty, "restored-vault"))
         )
-        with Database(there) as database:
-            schema.upgrade(database)
-            app = create_app(there)
-            with TestClient(app) as client:
-                world = World(Registry(app, client, database))
-                pid, kept = world.enrolled(), world.enrolled()
-                assert cli(there, "backup", "daily", str(tmp_path / "all")).returncode == 0
-                erased = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
-                assert erased.is_success, erased.text
+        with at_work(there) as world:
+            pid, kept = world.enrolled(), world.enrolled()
+            assert cli(there, "backup", "daily", str(tmp_path / "all")).returncode == 0
+            erased = world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
+            assert erased.is_success, erased.text
         (rest,), (labels,) = (list((tmp_path / "all" / kind).iterdir()) for kind in ("database", "vault"))
         first = cli(here, "backup", "restore", str(rest))
         assert "not erased again yet" in first.stdout, first.stderr
@@ -183,14 +186,10 @@ def test_a_main_database_restored_beside_its_vault_tells_of_every_erasure_again(
     with ExitStack() as databases:
         vault = _vault(databases, request, source, tmp_path / "vault.db")
         there, here = (at.model_copy(update=vault) for at in (source, empty))
-        with Database(there) as database:
-            schema.upgrade(database)
-            app = create_app(there)
-            with TestClient(app) as client:
-                world = World(Registry(app, client, database))
-                pid, _ = world.enrolled(), world.enrolled()
-                backups.make(database, tmp_path / "one", now())
-                world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
+        with at_work(there) as world:
+            pid, _ = world.enrolled(), world.enrolled()
+            backups.make(world.registry.database, tmp_path / "one", now())
+            world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
         restored = cli(here, "backup", "restore", str(tmp_path / "one"))
         assert restored.stdout.endswith("0 labels erased again.\n1 erasures told to the audit trail again.\n")
         assert cli(here, "vault", "replay").stdout == "0 labels erased again.\n"
