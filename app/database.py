@@ -19,7 +19,7 @@ from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
-from app.engines import OF_SESSION, WRITES, at_once, begun_here, engine_of
+from app.engines import WRITES, at_once, begin, beginning, engine_of
 from app.errors import CannotGoOn, RegistryError
 from app.settings import Settings
 
@@ -69,6 +69,12 @@ class Database:
     PostgreSQL a role of its own, on SQLite a connection that may change rows and nothing else.
     """
 
+    engine: Engine
+    """Connections without a session."""
+
+    of_sessions: Engine
+    """The same connections as sessions have them. Whoever listens to it hears of both."""
+
     vault: "Database | None"
     """Where the vault's rows are, when that is a database of its own. Nothing connects to it before it is needed."""
 
@@ -80,19 +86,19 @@ class Database:
         self.server_role = make_url(served).username if owner is not None else None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         pool = {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.pool_timeout_seconds}
-        self.engine = engine_of(settings, self.url, self.is_sqlite, for_server, pool)
-        self._moments = self.engine
+        self.of_sessions = engine_of(settings, self.url, self.is_sqlite, for_server, pool)
+        self.engine = beginning(self.of_sessions)
+        self._moments = self.of_sessions
         if not self.is_sqlite:
             self._moments = engine_of(settings, self.url, self.is_sqlite, for_server, {"poolclass": NullPool})
         self.pool_size = settings.pool_size
-        self._reading = self.engine.execution_options(**{OF_SESSION: True})
-        self._writing = self.engine.execution_options(**{OF_SESSION: True, WRITES: True})
+        self._writing = self.of_sessions.execution_options(**{WRITES: True})
 
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
         """A session that never commits. It sees the clinical rows of the request's actor; without one, none."""
         info = {_REQUEST: request, _MOMENTS: self._moments}
-        with Session(self._reading, expire_on_commit=False, info=info) as session:
+        with Session(self.of_sessions, expire_on_commit=False, info=info) as session:
             yield session
 
     @contextmanager
@@ -223,10 +229,8 @@ def _both_or_none(session: Session, ended: SessionTransaction) -> None:
 def _show_own_sites(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     """The second wall opens for the actor's own sites, for this transaction only (SET LOCAL), whoever had the
     connection before. Read now, and not when the session was made: by the first statement the actor is known."""
-    if transaction.nested or connection.dialect.name != "postgresql":
-        return
-    waits = begun_here(connection) and connection.get_execution_options().get(OF_SESSION)
-    at_once(connection, *(["BEGIN"] if waits else []), *_opened_for(_own_sites(session)))
+    if not transaction.nested:
+        begin(connection, *_opened_for(_own_sites(session)))
 
 
 def _own_sites(session: Session) -> Collection[int]:

@@ -1,4 +1,8 @@
-"""Engines: how the two databases are connected to, and how a transaction begins on each."""
+"""Engines: how the two databases are connected to, and how a transaction begins on each.
+
+It begins in `begin`, which sessions call and `beginning` calls for other connections. A listener to an engine's events
+would do for both, but then SQLAlchemy asks for listeners at each step of each statement: 5 % of a visit.
+"""
 
 import select
 import threading
@@ -6,6 +10,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
@@ -17,8 +22,10 @@ _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count":
 """PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
 
 WRITES = "registry_writes"
-OF_SESSION = "registry_of_session"
-"""Options of connections: that they write, and that their session begins the transaction."""
+"""Option of connections that write."""
+
+_ENTER, _LEAVE = "registry_enter", "registry_leave"
+"""What is remembered of a connection to SQLite: how it enters the gate, and how it leaves where it is within."""
 
 
 def engine_of(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, pool: Mapping[str, Any]) -> Engine:
@@ -38,15 +45,6 @@ def engine_of(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, p
 
 
 def _prepare_postgresql(engine: Engine) -> None:
-    """Transactions begin in one journey with what they say first, so the driver does not begin them itself."""
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        wanted = options.get("isolation_level") != "AUTOCOMMIT" and not options.get(OF_SESSION)
-        if wanted and begun_here(connection):
-            at_once(connection, "BEGIN")
-
     @event.listens_for(engine, "checkout")
     def look(connection: Any, _record: Any, _proxy: Any) -> None:
         """A connection that the server closed has something to read: its end. Seen without asking the server."""
@@ -65,8 +63,14 @@ def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> Non
     """WAL, durable, foreign keys on; one writer at a time, queued here and not in SQLite's busy handler."""
     gate = threading.Lock()
 
+    def enter() -> Callable[[], None]:
+        if not gate.acquire(timeout=settings.pool_timeout_seconds):
+            raise DatabaseUnavailable(headers={"Retry-After": "1"})
+        return gate.release
+
     @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
+    def configure(connection: Any, record: Any) -> None:
+        record.info[_ENTER] = enter
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
@@ -80,20 +84,10 @@ def _prepare_sqlite(engine: Engine, settings: Settings, for_server: bool) -> Non
         if for_server:
             connection.set_authorizer(sqlite_wall.allowed)
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        if not connection.get_execution_options().get(WRITES):
-            connection.exec_driver_sql("BEGIN")
-            return
-        if not gate.acquire(timeout=settings.pool_timeout_seconds):
-            raise DatabaseUnavailable(headers={"Retry-After": "1"})
-        connection.info["holds_gate"] = True
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
     @event.listens_for(engine, "checkin")
     def leave_gate(_connection: Any, record: Any) -> None:
-        if record.info.pop("holds_gate", False):
-            gate.release()
+        if _LEAVE in record.info:
+            record.info.pop(_LEAVE)()
 
 
 def watch(engine: Engine, taken: Callable[[], None], given_back: Callable[[], None]) -> None:
@@ -102,9 +96,30 @@ def watch(engine: Engine, taken: Callable[[], None], given_back: Callable[[], No
     event.listen(engine, "checkin", lambda *_: given_back())
 
 
-def begun_here(connection: Connection) -> bool:
-    """Not by the driver, as it does at another isolation level (`one_moment`)."""
-    return bool(connection.connection.autocommit)
+def beginning(engine: Engine) -> Engine:
+    """The same connections, for whoever has no session."""
+    own = engine.execution_options()
+
+    @event.listens_for(own, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            begin(connection)
+
+    return own
+
+
+def begin(connection: Connection, *first: str) -> None:
+    """Begin a transaction, unless it has begun or the driver does it, as at another isolation level (`one_moment`).
+    PostgreSQL hears what it is told `first` in the same journey; on SQLite whoever writes enters the gate."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "postgresql":
+        waits = driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE
+        at_once(connection, *(["BEGIN"] if waits else []), *first)
+    elif not driver.in_transaction:
+        writes = WRITES in connection.get_execution_options()
+        if writes:
+            connection.info[_LEAVE] = connection.info[_ENTER]()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def at_once(connection: Connection, *statements: str) -> None:

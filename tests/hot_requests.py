@@ -106,8 +106,8 @@ def statements(database: Database, look: Callable[[Any, str, Any], None]) -> Ite
     def before(_connection: Any, cursor: Any, statement: str, given: Any, _context: Any, _many: bool) -> None:
         look(cursor, statement, given[0] if isinstance(given, list) else given)
 
-    event.listen(database.engine, "before_cursor_execute", before)
+    event.listen(database.of_sessions, "before_cursor_execute", before)
     try:
         yield
     finally:
-        event.remove(database.engine, "before_cursor_execute", before)
+        event.remove(database.of_sessions, "before_cursor_execute", before)

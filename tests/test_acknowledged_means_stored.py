@@ -338,7 +338,7 @@ def test_every_route_that_can_commit_is_made_to_fail_here(registry: Registry) ->
 
 @pytest.mark.parametrize("route", WRITES, ids=" ".join)
 def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
-    engine = world.registry.served.engine
+    engine = world.registry.served.of_sessions
     prepare, rows = WRITES[route]
     send = prepare(world)
     before, failures, answer = census(world.registry.database.engine), 0, None
@@ -360,7 +360,7 @@ def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: Wor
 
 @pytest.mark.parametrize("route", WRITES, ids=" ".join)
 def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
-    engine = world.registry.served.engine
+    engine = world.registry.served.of_sessions
     prepare, rows = WRITES[route]
     send = prepare(world)
     before = census(world.registry.database.engine)
@@ -375,7 +375,7 @@ def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World,
 
 @pytest.mark.parametrize("route", ONCE, ids=" ".join)
 def test_a_retry_after_a_lost_acknowledgement_finds_what_was_stored(world: World, route: Route) -> None:
-    engine = world.registry.served.engine
+    engine = world.registry.served.of_sessions
     prepare, rows = ONCE[route]
     send = prepare(world)
     before = census(world.registry.database.engine)
@@ -389,7 +389,7 @@ def test_a_retry_after_a_lost_acknowledgement_finds_what_was_stored(world: World
 
 
 def test_a_failing_read_is_no_answer_either(world: World) -> None:
-    engine = world.registry.served.engine
+    engine = world.registry.served.of_sessions
     caller = world.caller((Role.monitor, "A"))
     world.enrolled()
     for number in (1, 2, 3):

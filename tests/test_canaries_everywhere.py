@@ -243,7 +243,7 @@ def instead(engine: Engine, number: int, statement: str) -> Iterator[None]:
 
 
 def test_no_failure_of_the_database_leaks(registry: Registry, targets: Targets) -> None:
-    engine = registry.served.engine
+    engine = registry.served.of_sessions
     failures = OF_SQLITE if engine.dialect.name == "sqlite" else OF_POSTGRESQL
     prepared, failed = [(name, targets[name]) for name in NAMES], 0
     with searched(registry) as canaries:

@@ -165,7 +165,7 @@ def test_a_bulk_upload_says_the_same_of_its_line(world: World, name: str) -> Non
 def test_connections_that_are_cut_are_made_anew(world: World) -> None:
     if world.on_sqlite:
         return  # there are none
-    engine, body, key = world.registry.served.engine, world.event(world.enrolled()), str(uuid4())
+    engine, body, key = world.registry.served.of_sessions, world.event(world.enrolled()), str(uuid4())
     theirs = "FROM pg_stat_activity WHERE usename = :role AND datname = current_database()"
     cut = f"SELECT pg_terminate_backend(pid, 10000) {theirs}"
 

@@ -96,9 +96,9 @@ def counted(world: World) -> Iterator[list[str]]:
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    event.listen(world.registry.served.engine, "before_cursor_execute", note)
+    event.listen(world.registry.served.of_sessions, "before_cursor_execute", note)
     yield seen
-    event.remove(world.registry.served.engine, "before_cursor_execute", note)
+    event.remove(world.registry.served.of_sessions, "before_cursor_execute", note)
 
 
 def test_the_number_of_statements_does_not_grow_with_the_study(world: World) -> None:

@@ -85,7 +85,7 @@ class VisitDefinition(Definition):
     def has_window(self) -> bool:
         return self.anchor not in (None, self.code)
 
-    @property
+    @cached_property
     def hangs_on(self) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
         return frozenset(code for code in (self.anchor, self.before) if code not in (None, self.code))

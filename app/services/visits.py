@@ -103,7 +103,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     has = therapy.hold(session, writes, person, row, definition.kind, body.therapy) if body.therapy else None
     remembered = {**audit.remembered("visit", row), **therapy.remembered(has)}
     events, read = [audit.event("visit:recorded", "visit", row["id"], 1, {}, remembered)], []
-    treated = replace(person, treats=person.treats.union(body.therapy.staff if body.therapy else ()))
+    treated = replace(person, treats=person.treats.union(body.therapy.staff)) if body.therapy else person
     for index, one in enumerate(body.outcomes):
         measured, told = outcomes.measure(session, writes, actor, treated, row, one, f"/outcomes/{index}")
         events += told
