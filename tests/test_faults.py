@@ -195,6 +195,27 @@ def test_connections_that_are_cut_are_made_anew(world: World) -> None:
     assert world.staff_a.post("/v1/adverse-events", body, key=key).status_code == 201
 
 
+def test_a_connection_that_is_cut_when_its_transaction_begins_is_no_fault_of_ours(world: World) -> None:
+    """Between being found alive and the first thing that it is told."""
+    if world.on_sqlite:
+        return  # there is nothing between
+    pool, body, key = world.registry.served.of_sessions.pool, world.event(world.enrolled()), str(uuid4())
+
+    def cut(connection: Any, *_: Any) -> None:
+        with owner(world).connect() as admin:
+            admin.execute(text("SELECT pg_terminate_backend(:number, 10000)"), {"number": connection.info.backend_pid})
+
+    event.listen(pool, "checkout", cut)
+    try:
+        answers = [world.staff_a.get("/v1/adverse-events"), world.staff_a.post("/v1/adverse-events", body, key=key)]
+    finally:
+        event.remove(pool, "checkout", cut)
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert world.staff_a.post("/v1/adverse-events", body, key=key).status_code == 201
+
+
 def test_a_database_that_accepts_and_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
