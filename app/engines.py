@@ -39,6 +39,7 @@ def engine_of(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, p
     session_options = f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={timeout}"
     patience = {"connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
     connecting = {"options": session_options, **patience}
+    # The driver begins nothing by itself, so that a transaction begins in one journey with what it is told first.
     engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args=connecting, **options)
     _prepare_postgresql(engine)
     return engine
