@@ -25,6 +25,8 @@ from app.protocol.dosing import (
 INITIAL_DOSE, NO_SUPPLEMENTAL = "INITIAL-DOSE", "NO-SUPPLEMENTAL-DOSE"
 """Names of the two rules that have no code of their own: the initial dose's amount, and that none may follow."""
 
+_SIGNAL_OPEN = "A safety signal that holds dosing is not reviewed"
+
 
 class Breach(NamedTuple):
     """A rule of the protocol that does not hold. The message names what is wanted, never what was sent."""
@@ -82,7 +84,7 @@ def _unmet(rule: Precondition, facts: SessionFacts) -> str | None:
         case StaffPresent():
             holds, wanted = len(set(facts.staff)) >= rule.minimum, f"Needs {rule.minimum} members of staff"
         case NoOpenSignal():
-            holds, wanted = not facts.open_signals, "A safety signal that holds dosing is not reviewed"
+            holds, wanted = not facts.open_signals, _SIGNAL_OPEN
         case Confirmed():
             fine = ("yes", "not_applicable") if rule.may_not_apply else ("yes",)
             holds, wanted = facts.confirmed.get(rule.code) in fine, f"Not confirmed: {rule.label}"
@@ -145,7 +147,7 @@ def supplemental_breaches(
         wrong.append(f"Not measured before it: {', '.join(lacking)}")
     breaches = [Breach(rule.code, rule.otherwise, message) for message in wrong]
     if open_signals:
-        breaches.append(Breach(rule.code, "refuse", "A safety signal that holds dosing is not reviewed"))
+        breaches.append(Breach(rule.code, "refuse", _SIGNAL_OPEN))
     return breaches
 
 

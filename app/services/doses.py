@@ -97,9 +97,8 @@ def _breaches(
     other = [] if dose.planned_mg == dose.given_mg else [Breach(PLANNED_DOSE, "flag", "Not the dose that was planned")]
     if dose.kind == DoseKind.supplemental:
         return other + _after_initial(day, given, others, readings, signals)
-    held = [rule for rule in day.dosing.preconditions if isinstance(rule, NoOpenSignal)] if signals else []
-    message = "A safety signal that holds dosing is not reviewed"
-    return other + initial_breaches(day.plan, given[0]) + [Breach(rule.code, "refuse", message) for rule in held]
+    facts = SessionFacts(day.visit.visit_code, local_day(given[1], day.zone), open_signals=signals)
+    return other + initial_breaches(day.plan, given[0]) + day.unmet(NoOpenSignal, facts)
 
 
 def _after_initial(
