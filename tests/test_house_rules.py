@@ -88,6 +88,23 @@ def test_every_refusal_has_a_code_and_a_sentence_of_its_own() -> None:
     assert all(400 <= refusal.status < 600 for refusal in refusals)
 
 
+def test_what_is_raised_is_no_family() -> None:
+    """Families are explained nowhere: neither in the table of codes nor at the address of their own."""
+    import app.main  # noqa: F401 - loads every module that defines one
+
+    raised = {
+        getattr(named, "attr", None) or getattr(named, "id", None)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
+        for named in [node.exc.func if isinstance(node.exc, ast.Call) else node.exc]
+    }
+    explained = {refusal.__name__ for refusal in every_refusal()}
+    families = {parent.__name__ for refusal in every_refusal() for parent in refusal.__mro__[1:]} - explained
+    assert len(raised & explained) > 35
+    assert not raised & families
+
+
 def test_the_type_of_a_problem_is_an_address_that_explains_it(world: World) -> None:
     problem = world.monitor.get("/v1/visits/00000000-0000-4000-8000-000000000000").json()
     explained = world.registry.client.get(problem["type"])

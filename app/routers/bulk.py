@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.access import Actor, requires
-from app.errors import BodyTooLarge
+from app.errors import BodyTooLarge, RegistryError
 from app.models.adverse_event_shapes import AdverseEventCreate
 from app.models.base import Filter
 from app.models.outcome import OutcomeCreate
@@ -25,8 +25,11 @@ from app.web.route import StrictRoute
 router = APIRouter(prefix="/v1", tags=["bulk"], route_class=StrictRoute)
 
 
-class TooManyLines(BodyTooLarge):
+class TooManyLines(RegistryError):
     """One request takes only so many lines (REGISTRY_MAX_BULK_LINES): this one and all after it were not tried."""
+
+    status = BodyTooLarge.status
+    title = BodyTooLarge.title
 
 
 class BulkQuery(Filter):
