@@ -11,16 +11,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 
-from app.database import Database
+from app.database import LOCKED, Database
 from app.database_role import grant
 from app.errors import CannotGoOn
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIES = 10
 """With the pause that each wait for a lock is, half a minute."""
-
-LOCK_NOT_AVAILABLE = "55P03"
-"""SQLSTATE of PostgreSQL for a lock that did not come in time."""
 
 
 class SchemaOutdated(CannotGoOn):
@@ -48,7 +45,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
             _upgrade(database, revision)
             break
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            if getattr(error.orig, "sqlstate", None) != LOCKED:  # on SQLite it was waited for already
                 raise
     else:
         raise MigrationBlocked(

@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from app import pid
 from app.access import Actor, found
+from app.database import LOCKED, sqlstate
 from app.errors import Conflict, DatabaseUnavailable, Invalid, Malformed, NotFound, RegistryError
 from app.models.among import among
 from app.models.base import canonical_json, fields_of, new_row, table_of
@@ -29,8 +30,6 @@ _RECORDS = table_of(IdempotencyRecord)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 WAIT_MILLISECONDS = 2_000
 """How long a request waits for an equal one that is at work."""
-
-_LOCK_NOT_AVAILABLE = "55P03"
 
 _SINCE_0_1_0 = {
     "DoseCreate": {"reason"},
@@ -232,7 +231,7 @@ def _wait_for(connection: Connection, lock: int) -> None:
     try:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+        if sqlstate(error) != LOCKED:
             raise
         raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
     connection.exec_driver_sql("SET LOCAL lock_timeout = DEFAULT")
