@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic_core import to_json
 from sqlalchemy import Table, insert
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel
 
 from app import audit
@@ -66,6 +66,12 @@ def store(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]]
 
 
 _CLAIM = sqlite.insert(_RECORDS).on_conflict_do_nothing()
+
+
+def upsert(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can say what happens where the row is there already (ON CONFLICT)."""
+    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(table) if on_postgresql else sqlite.insert(table)
 
 
 @cache

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import insert
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, or_, select
 
 from app.database import within
@@ -17,7 +16,7 @@ from app.models.base import from_json, new_row, now, table_of
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
 from app.models.study import Site
 from app.services.sae_clocks import OverdueClock, overdue
-from app.writing import Writes, store
+from app.writing import Writes, store, upsert
 
 _MANY = 500
 
@@ -95,8 +94,7 @@ def _noted(
 ) -> UUID | None:
     """The new notification's id; None when this due time was told already."""
     session.flush()
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table_of(Notification)).values(
+    statement = upsert(session, table_of(Notification)).values(
         id=uuid4(),
         type=event,
         site_id=site_id,

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -26,7 +25,7 @@ from app.models.dosing_session import DosingSession
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.services.query_steps import opened, step
-from app.writing import Writes, store
+from app.writing import Writes, store, upsert
 
 _QUERIES = table_of(DataQuery)
 _TYPES: Mapping[type, SubjectType] = {
@@ -196,8 +195,7 @@ def _raised(session: Session, new: Sequence[dict[str, Any]]) -> list[dict[str, A
     """Those of the new queries that no other worker raised a moment ago; they are stored."""
     if not new:
         return []
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    insert = dialect.insert(_QUERIES).on_conflict_do_nothing().returning(_QUERIES.c.id)
+    insert = upsert(session, _QUERIES).on_conflict_do_nothing().returning(_QUERIES.c.id)
     stored = set(session.execute(insert, new).scalars())
     return [query for query in new if query["id"] in stored]
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from app import pid
@@ -18,6 +17,7 @@ from app.models.base import canonical_json, now, table_of, values
 from app.models.sync import Operation, SyncOperation, SyncState
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
+from app.writing import upsert
 
 _ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -73,8 +73,8 @@ class Shelf:
             for one in sent.values()
         ]
         with self.database.write() as session:
-            dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-            kept = dialect.insert(_ACTS).values(sorted(fresh, key=lambda row: row["id"])).on_conflict_do_nothing()
+            acts = sorted(fresh, key=lambda row: row["id"])
+            kept = upsert(session, _ACTS).values(acts).on_conflict_do_nothing()
             new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
             mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
                 _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)

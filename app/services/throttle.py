@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session
 
 from app import audit
@@ -24,6 +23,7 @@ from app.models.base import now, table_of
 from app.models.sign_in import Throttle as Counted
 from app.security.keys import Keyring
 from app.settings import Settings
+from app.writing import upsert
 
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(minutes=15)
@@ -141,10 +141,9 @@ def _network(address: str) -> str:
 
 def _locked_row(session: Session, counter: Failures) -> Any:
     """The counter's row, created if missing, locked. An upsert: SELECT FOR UPDATE of a missing row locks nothing."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_ROWS).values(key=counter.key, failures=0, last_failed_at=now())
-    upsert = statement.on_conflict_do_update(index_elements=["key"], set_={"failures": _ROWS.c.failures})
-    return session.execute(upsert.returning(*_ROWS.c)).one()
+    statement = upsert(session, _ROWS).values(key=counter.key, failures=0, last_failed_at=now())
+    locking = statement.on_conflict_do_update(index_elements=["key"], set_={"failures": _ROWS.c.failures})
+    return session.execute(locking.returning(*_ROWS.c)).one()
 
 
 def _count(session: Session, counter: Failures, row: Any) -> timedelta:
