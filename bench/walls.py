@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import psycopg as dialect
 from sqlmodel import col
 
 from app.access import Actor
+from app.database import Database
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventFilter
 from app.permissions import Permission
@@ -36,7 +37,7 @@ def walls(ground: Ground) -> Group:
     actor = main.monitor(Permission.adverse_event_read)
     listed = ", ".join(str(site) for site in sorted(actor.site_ids))
     statements = {
-        "AE page": _page(actor, main.seeded.site),
+        "AE page": page(main, actor),
         "AE count": f"SELECT count(*) FROM adverse_event WHERE site_id IN ({listed})",
     }
     found, targets = [], []
@@ -49,11 +50,12 @@ def walls(ground: Ground) -> Group:
     return Group(found, targets)
 
 
-def _page(actor: Actor, site: str) -> str:
+def page(place: Place, actor: Actor) -> str:
     """The statement of the list as the registry makes it, with its values in it."""
-    query = AdverseEventFilter(site=site, serious=True)
-    statement, key, _ = ae_lists.asked(actor, query, adverse_events.listed())
-    [site_id] = actor.sites_at(None, site)
+    query = AdverseEventFilter(site=place.seeded.site, serious=True)
+    with Database(place.settings) as database, database.read() as session:
+        statement, key, _ = ae_lists.asked(session, actor, query, adverse_events.listed())
+    [site_id] = actor.sites_at(None, place.seeded.site)
     ordered = (
         statement.where(col(AdverseEvent.site_id) == site_id)
         .order_by(key.desc(), col(AdverseEvent.id).desc())

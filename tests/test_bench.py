@@ -4,13 +4,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from app.access import Actor, Place
+from app.permissions import Permission
+from app.settings import Settings
 from bench.ground import Target
 from bench.measure import busy
 from bench.targets import held
+from bench.walls import page
 from tests.server import ROOT
 
 
@@ -41,6 +47,15 @@ def test_what_was_stored_is_what_the_writing_cases_had_acknowledged(result: dict
 
 def test_the_result_says_on_what_it_was_measured(result: dict[str, Any]) -> None:
     assert {"cpu", "cores", "fdatasync_us", "load_before", "load_after", "versions"} <= result["machine"].keys()
+
+
+def test_the_walls_ask_for_a_page_as_the_registry_does(tmp_path: Path) -> None:
+    """They need PostgreSQL and minutes, so nothing else here notices when the list is asked in another way."""
+    sites = {1: Place("study", "A")}
+    monitor = Actor(uuid4(), "monitor", "office", Permission.adverse_event_read, {}, sites, frozenset({1}))
+    settings = Settings(database_url=f"sqlite:///{tmp_path}/none.db")
+    place: Any = SimpleNamespace(settings=settings, seeded=SimpleNamespace(site="A"))
+    assert "ORDER BY adverse_event.created_at DESC" in page(place, monitor)
 
 
 def test_a_target_is_the_median_of_ratios_of_the_same_round() -> None:
