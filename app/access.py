@@ -116,9 +116,13 @@ class Actor:
             if study in (None, place.study) and site in (None, place.site)
         )
 
+    def sites_of(self, study: str, site: str | None = None) -> list[int]:
+        """The same of a study that exists for the actor. Raises NotFound where there is none."""
+        return found(self.sites_at(study, site) or None)
+
     def site_at(self, study: str, site: str) -> int:
         """The key of the site in reach that has these codes. Raises NotFound."""
-        return found(next(iter(self.sites_at(study, site)), None))
+        return self.sites_of(study, site)[0]
 
 
 class requires:  # noqa: N801 - reads as a word in route signatures

@@ -6,7 +6,6 @@ from sqlalchemy import case, func, select
 from sqlmodel import Session
 
 from app.access import Actor
-from app.errors import NotFound
 from app.models.adverse_event import AdverseEvent
 from app.models.ae_summary import AeSummary, AeSummaryQuery, AeSummaryRow, Population
 from app.models.base import now, table_of
@@ -27,9 +26,7 @@ _OF_EVENT = {
 
 def summary(session: Session, actor: Actor, query: AeSummaryQuery) -> AeSummary:
     """Raises NotFound for a study or site that does not exist for the actor."""
-    sites = actor.sites_at(query.study, query.site)
-    if not sites:
-        raise NotFound
+    sites = actor.sites_of(query.study, query.site)
     seen = exposures(session, sites)
     people = list(_people(session, actor, sites, query.population, seen))
     rows = incidence(people, _events(session, sites, query, seen), query.by)

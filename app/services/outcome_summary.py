@@ -8,7 +8,7 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from app.access import Actor
-from app.errors import Fault, Invalid, NotFound
+from app.errors import Fault, Invalid
 from app.models.base import now, table_of
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.outcome_summary import Described, OutcomeSummary, OutcomeSummaryQuery, ResponseRead, VisitSummary
@@ -103,9 +103,7 @@ def _scores(*wanted: Any) -> Any:
 
 def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> OutcomeSummary:
     """A score of a study by visit, over first occurrences. Raises NotFound, InstrumentUnknown, ScoreUnknown."""
-    sites = actor.sites_at(query.study, query.site)
-    if not sites:
-        raise NotFound
+    sites = actor.sites_of(query.study, query.site)
     _require_score(query)
     people = _protocols(session, sites, query.arm)
     asked = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from app.access import Actor, found, visible
+from app.access import Actor, visible
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryOrigin, QueryState
 from app.models.data_query_shapes import MonitoringQueries, QueriesOfOrigin, QueriesOfSite, QueryCounts
@@ -28,7 +28,7 @@ class QueryNumbers(NamedTuple):
 
 def monitoring_queries(session: Session, actor: Actor, study: str) -> MonitoringQueries:
     """Data queries by site and origin, sites in the order of their codes. Raises NotFound for a study out of reach."""
-    site_ids = sites_of(actor, study)
+    site_ids = sites_by_code(actor, study)
     numbers = standings(session, actor, site_ids)
     sites = [
         QueriesOfSite(
@@ -41,10 +41,9 @@ def monitoring_queries(session: Session, actor: Actor, study: str) -> Monitoring
     return MonitoringQueries(study=study, sites=sites)
 
 
-def sites_of(actor: Actor, study: str) -> list[int]:
+def sites_by_code(actor: Actor, study: str) -> list[int]:
     """The keys of a study's sites in reach, in the order of their codes. Raises NotFound when there is none."""
-    site_ids = found(actor.sites_at(study, None) or None)
-    return sorted(site_ids, key=lambda site_id: actor.places[site_id].site)
+    return sorted(actor.sites_of(study), key=lambda site_id: actor.places[site_id].site)
 
 
 def standings(session: Session, actor: Actor, site_ids: Sequence[int]) -> Numbers:

@@ -12,7 +12,6 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from app.access import Actor
-from app.errors import NotFound
 from app.models.among import among
 from app.models.base import now, table_of
 from app.models.outcome import Outcome
@@ -55,9 +54,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
 
 def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     """What is due or overdue at the actor's sites of a study, or whose window meets a period. Raises NotFound."""
-    sites = actor.sites_at(study, query.site)
-    if not sites:
-        raise NotFound
+    sites = actor.sites_of(study, query.site)
     today = _today(session, sites)
     waiting = (one for people in _in_turn(session, sites) for one in _waiting(session, people, today, query))
     first = nsmallest(query.limit + 1, waiting, key=_urgency)

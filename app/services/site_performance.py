@@ -25,14 +25,14 @@ from app.models.visit import HELD, Visit
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
-from app.services.query_ages import Numbers, query_counts, sites_of, standings
+from app.services.query_ages import Numbers, query_counts, sites_by_code, standings
 from app.services.studies import protocol_of
 
 
 def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSites:
     """A study's sites in reach, in the order of their codes. Six statements, and one for each protocol version that
     this worker has not read yet. Raises NotFound for a study out of reach."""
-    site_ids = sites_of(actor, study)
+    site_ids = sites_by_code(actor, study)
     people = _people(session, actor, site_ids)
     events = _events(session, actor, site_ids)
     months = [_months(people[site_id]) for site_id in site_ids]

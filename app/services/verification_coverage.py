@@ -9,7 +9,6 @@ from sqlalchemy import Row, and_
 from sqlmodel import Session
 
 from app.access import Actor
-from app.errors import NotFound
 from app.models.base import table_of
 from app.models.participant import Participant
 from app.models.verification import CoverageRead, Result, SiteCoverage, Verification
@@ -23,9 +22,7 @@ _MADE = table_of(Verification)
 def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
     """For each site in reach: who is sampled by the plan of their own protocol version, and how many of their covered
     records are verified as they are now. Raises NotFound."""
-    site_ids = actor.sites_at(study, None)
-    if not site_ids:
-        raise NotFound
+    site_ids = actor.sites_of(study)
     people = table_of(Participant)
     wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
     enrolled = session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()
