@@ -21,13 +21,11 @@ from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
 from app.web.lines import Line, value_of
 from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
-from app.web.problems import document, refusal_of, validation_failed
+from app.web.problems import document, refusal_of, result_of, validation_failed
 from app.writing import Writes, store
 
 BATCH = 250
 """Lines of one transaction: enough to share journeys and the disk's time, few enough not to keep others waiting."""
-
-_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503, 507})
 
 
 class LineMalformed(Malformed):
@@ -205,7 +203,7 @@ class Upload:
 
     def refused(self, line: Line, error: RegistryError | SQLAlchemyError) -> dict[str, Any]:
         refusal = error if isinstance(error, RegistryError) else refusal_of(error)
-        result = "conflict" if refusal.status in _CONFLICT else "blocked" if refusal.status in _BLOCKED else "invalid"
         self._noted.append(refusal)
         problem = document(refusal, self._noun.path)
+        result = result_of(refusal.status)
         return {"line": line.number, "result": result, "status": refusal.status, "problem": problem}

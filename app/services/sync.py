@@ -26,7 +26,7 @@ from app.request_id import current_request_id
 from app.services import pid_reservations
 from app.services.sync_shelf import Act, ActMade, Shelf, filled, is_name, path_of, pids_in
 from app.web.prefix import inner
-from app.web.problems import document
+from app.web.problems import document, result_of
 from app.web.rates import uncounted
 
 _EVERYTHING = frozenset({401, 429, 502, 504, 507})
@@ -34,8 +34,6 @@ _EVERYTHING = frozenset({401, 429, 502, 504, 507})
 
 MOST_WAITING = 5_000
 """Acts of an account that wait for others: more than a tablet's backlog. Each call looks at all of them."""
-
-_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423})
 
 
 class ActSettled(Conflict):
@@ -175,8 +173,7 @@ def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, l
     elif problem is None:
         kind = "blocked"
     else:
-        status = problem["status"]
-        kind = "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
+        kind = result_of(problem["status"])
     names = sorted(UUID(name[1:]) for name in lacking if is_name(name))
     pids = sorted(symbols for symbols in lacking if not is_name(symbols))
     told: dict[str, Any] = {"location": row.location, "etag": row.etag, "problem": problem}

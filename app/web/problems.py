@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI, Request
@@ -37,6 +37,8 @@ _READ_ONLY = "25006"
 
 _MOST_FAULTS = 100
 
+_CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503, 507})
+
 _SOON, _LATER = {"Retry-After": "1"}, {"Retry-After": "30"}
 
 
@@ -68,6 +70,11 @@ def document(error: RegistryError, instance: str) -> dict[str, Any]:
         **more,
         **error.facts,
     }
+
+
+def result_of(status: int) -> Literal["conflict", "blocked", "invalid"]:
+    """How a refusal of one of many is summed up, be it a line of an upload or an act of sync."""
+    return "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
 
 
 def problem(error: RegistryError, instance: str) -> JSONResponse:
