@@ -6,9 +6,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlmodel import Session, col
+from sqlmodel import Session
 
-from app.access import Actor, found, requires, visible
+from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import (
@@ -93,8 +93,7 @@ def read_adverse_event(
 @router.get("/{event_id}/history")
 def read_history(event_id: UUID, actor: Reader, session: ReadSession) -> HistoryList:
     """Each field's old, new, who, when and why, oldest first."""
-    statement = visible(adverse_events.rows().where(col(AdverseEvent.id) == event_id), actor)
-    event = found(session.execute(statement).first())
+    event = adverse_events.row_of(session, actor, event_id)
     return HistoryList(items=history_of(session, event.site_id, "adverse_event", event.id))
 
 

@@ -1,15 +1,12 @@
 """Reports, reviews and clocks of adverse events."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
-from sqlalchemy import Row
-from sqlmodel import Session, col
 
-from app.access import Actor, found, requires, visible
+from app.access import Actor, found, requires
 from app.database import ReadSession, WriteSession
-from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.monitoring import ClockList, ClockRead
 from app.models.safety_report import (
@@ -21,7 +18,8 @@ from app.models.safety_report import (
     SaeReportRead,
 )
 from app.permissions import Permission
-from app.services import adverse_events, ae_reviews, sae_clocks, sae_reports
+from app.services import ae_reviews, sae_clocks, sae_reports
+from app.services.adverse_events import row_of
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
 
@@ -29,11 +27,6 @@ router = APIRouter(prefix="/v1/adverse-events/{event_id}", tags=["adverse events
 Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 Reviewer = Annotated[Actor, Depends(requires(Permission.adverse_event_review))]
-
-
-def _event(session: Session, actor: Actor, event_id: UUID) -> Row[Any]:
-    statement = visible(adverse_events.rows().where(col(AdverseEvent.id) == event_id), actor)
-    return found(session.execute(statement).first())
 
 
 @router.post("/reports", status_code=201, response_model=SaeReportRead)
@@ -52,14 +45,14 @@ def report_serious_event(
 @router.get("/reports")
 def list_reports(event_id: UUID, actor: Reader, session: ReadSession) -> SaeReportList:
     """All reports of an event, oldest first."""
-    event = _event(session, actor, event_id)
+    event = row_of(session, actor, event_id)
     return SaeReportList(items=[sae_reports.read(row) for row in sae_reports.reports_of(session, event)])
 
 
 @router.get("/reports/{number}")
 def read_report(event_id: UUID, number: int, actor: Reader, session: ReadSession) -> SaeReportRead:
     """One report, as it was sent."""
-    reports = sae_reports.reports_of(session, _event(session, actor, event_id))
+    reports = sae_reports.reports_of(session, row_of(session, actor, event_id))
     return sae_reports.read(found(next((row for row in reports if row.number == number), None)))
 
 
@@ -79,14 +72,14 @@ def review_event(
 @router.get("/reviews")
 def list_reviews(event_id: UUID, actor: Reader, session: ReadSession) -> AeReviewList:
     """All reviews of an event, oldest first."""
-    event = _event(session, actor, event_id)
+    event = row_of(session, actor, event_id)
     return AeReviewList(items=[ae_reviews.read(row) for row in ae_reviews.reviews_of(session, event)])
 
 
 @router.get("/clocks")
 def list_clocks(event_id: UUID, actor: Reader, session: ReadSession) -> ClockList:
     """What is due for this event, by when, and when it was met."""
-    event = _event(session, actor, event_id)
+    event = row_of(session, actor, event_id)
     at = now()
     return ClockList(
         as_of=at,

@@ -233,8 +233,13 @@ def _compared(value: Any) -> Any:
 
 
 def rows() -> Rows:
-    """Adverse events with the codes that an answer shows; narrow it with `visible`."""
+    """Adverse events, with when the first report was sent; narrow it with `visible`."""
     return sa.select(*columns(AdverseEvent), reported_at())
+
+
+def row_of(session: Session, actor: Actor, event_id: UUID) -> Row[Any]:
+    """One of them. Raises NotFound."""
+    return found(session.execute(visible(rows().where(col(AdverseEvent.id) == event_id), actor)).first())
 
 
 @cache
@@ -261,7 +266,7 @@ def reported_at() -> sa.Label[Any]:
 
 def detail(session: Session, actor: Actor, event_id: UUID) -> AdverseEventDetail:
     """One event, and how it lies to the doses. Raises NotFound."""
-    row = found(session.execute(visible(rows().where(col(AdverseEvent.id) == event_id), actor)).first())
+    row = row_of(session, actor, event_id)
     exposure = exposures(session, [row.site_id], row.pid).get(row.pid, NEVER)
     exact = row.onset_earliest is not None and row.onset_earliest == row.onset_latest
     return AdverseEventDetail(
