@@ -59,8 +59,8 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
     session.refresh(account, with_for_update={"key_share": True})  # two grants at once must see each other
     if account.disabled_at is not None:
         raise AccountDisabled
-    _require_separation(session, account, body.role)
     held = _held(session, account)
+    _require_separation({body.role, *(Role(role) for role, _, _ in held)})
     for study_id, site_id in _places(session, body):
         if (body.role, study_id, site_id) in held:
             continue
@@ -95,12 +95,8 @@ def _require_scope(body: GrantCreate) -> None:
         raise GrantScopeWrong(Fault("/sites", "sites_required", "This role is granted at named sites"))
 
 
-def _require_separation(session: Session, account: Account, role: Role) -> None:
-    held = session.exec(
-        select(RoleGrant.role).where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
-    ).all()
-    roles = {Role(value) for value in held} | {role}
-    if Role.custodian in roles and roles & CUSTODIAN_EXCLUDES:
+def _require_separation(roles: Collection[Role]) -> None:
+    if Role.custodian in roles and not CUSTODIAN_EXCLUDES.isdisjoint(roles):
         raise CustodianSeparate
 
 
