@@ -46,18 +46,12 @@ def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDef
 
     Raises NotATherapyVisit, TherapistIsRater.
     """
-    row = session.get(TherapySession, (visit.site_id, visit.id))
-    if asked is None:
-        if row is not None:
-            session.delete(row)
-            session.flush()
-        return
-    _require_fitting(session, person, definition.kind, asked)
-    row = row or TherapySession(
-        site_id=visit.site_id, visit_id=visit.id, pid=visit.pid, **asked.model_dump(exclude={"staff"}), staff=""
-    )
-    row.minutes, row.mode, row.staff = asked.minutes, asked.mode, canonical_json(asked.staff)
-    session.add(row)
+    if asked is not None:
+        _require_fitting(session, person, definition.kind, asked)
+        fields = {**asked.model_dump(), "staff": canonical_json(asked.staff)}
+        session.merge(TherapySession(site_id=visit.site_id, visit_id=visit.id, pid=visit.pid, **fields))
+    elif (row := session.get(TherapySession, (visit.site_id, visit.id))) is not None:
+        session.delete(row)
     session.flush()
 
 
