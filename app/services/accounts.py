@@ -56,7 +56,7 @@ def create_user(session: Session, actor: Actor | None, passwords: Passwords, bod
         organisation=body.organisation,
         password_hash=passwords.hash(body.password),
     )
-    return _store(session, actor, account, "account:created")
+    return _store(session, actor, account)
 
 
 def create_client(session: Session, actor: Actor | None, keyring: Keyring, body: ClientCreate) -> tuple[Account, str]:
@@ -64,7 +64,7 @@ def create_client(session: Session, actor: Actor | None, keyring: Keyring, body:
     account = Account(kind=AccountKind.client, login="", display_name=body.name, organisation=body.organisation)
     account.login = f"client-{account.id}"
     secret = new_client_secret()
-    _store(session, actor, account, "account:created")
+    _store(session, actor, account)
     made = ClientSecret(account_id=account.id, digest=keyring.digest("secret-digest", secret.encode()))
     session.add(made)
     session.flush()
@@ -72,11 +72,11 @@ def create_client(session: Session, actor: Actor | None, keyring: Keyring, body:
     return account, secret
 
 
-def _store(session: Session, actor: Actor | None, account: Account, action: str) -> Account:
+def _store(session: Session, actor: Actor | None, account: Account) -> Account:
     session.add(account)
     with unique_or(LoginTaken):
         session.flush()
-    remember(session, actor, audit.created(action, account, account.id))
+    remember(session, actor, audit.created("account:created", account, account.id))
     return account
 
 

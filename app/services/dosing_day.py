@@ -115,7 +115,7 @@ def _day_of(session: Session, person: Enrolled, visit: Visit) -> DosingDay:
     return DosingDay(person, visit, plan, dosing, zone_of(session, person.site_id), protocol)
 
 
-def days_of(session: Session, person: Enrolled, but: UUID | None = None) -> list[tuple[DosingDay, DosingSession]]:
+def days_of(session: Session, person: Enrolled, but: UUID | None) -> list[tuple[DosingDay, DosingSession]]:
     """A participant's sessions (but one) with their days. Hold the participant for change."""
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     theirs = select(Visit, DosingSession).join(DosingSession, joined)

@@ -63,7 +63,7 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
         raise outcomes.VisitNotHeld
     facts = _facts(session, day, body)
     findings = _require_taken_before(day, body)
-    _require_known(day, body.confirmations, "/confirmations")
+    _require_known(day, body.confirmations)
     row = DosingSession(
         site_id=day.person.site_id,
         pid=day.person.row.pid,
@@ -132,10 +132,11 @@ def _require_first(session: Session, row: DosingSession) -> None:
         raise DosingSessionOpen
 
 
-def _require_known(day: DosingDay, codes: Iterable[str], pointer: str) -> None:
+def _require_known(day: DosingDay, codes: Iterable[str]) -> None:
     asked = {rule.code for rule in day.dosing.preconditions if isinstance(rule, Confirmed)}
     if not set(codes) <= asked:
-        raise ConfirmationUnknown(Fault(pointer, "unknown_confirmation", "The protocol asks for no such confirmation"))
+        message = "The protocol asks for no such confirmation"
+        raise ConfirmationUnknown(Fault("/confirmations", "unknown_confirmation", message))
 
 
 def _require_on_checklist(day: DosingDay, codes: Iterable[str]) -> None:
@@ -222,7 +223,7 @@ def _keep(session: Session, day: DosingDay, row: DosingSession, fields: DosingSe
         raise MomentOutsideVisit(Fault("/started_at", "after_dose", "Cannot lie after a dose"))
     if given and fields.ended_at is not None and fields.ended_at < max(given):
         raise MomentOutsideVisit(Fault("/ended_at", "before_dose", "Cannot lie before a dose"))
-    _require_known(day, fields.confirmations, "/confirmations")
+    _require_known(day, fields.confirmations)
     _require_on_checklist(day, fields.discharge)
     row.started_at, row.ended_at, row.released_at = fields.started_at, fields.ended_at, fields.released_at
     row.staff, row.confirmations = canonical_json(fields.staff), canonical_json(fields.confirmations)
