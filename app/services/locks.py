@@ -16,7 +16,7 @@ from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockRead, 
 from app.models.study import ProtocolVersion, Site
 from app.models.visit import Visit
 from app.services.participants import Hold, enrolled
-from app.services.studies import protocol_of, site_by_code, study_by_code
+from app.services.studies import protocol_of, site_by_code, sites_of, study_by_code
 from app.services.unlocked import hold_gates
 
 
@@ -90,12 +90,13 @@ def _of_a_participant(session: Session, actor: Actor, body: LockCreate) -> Targe
 
 def _all_sites(session: Session, actor: Actor, study_code: str) -> list[int]:
     study = study_by_code(session, actor, study_code)
-    site_ids = [site_id for site_id in session.exec(select(Site.id).where(Site.study_id == study.id)) if site_id]
+    assert study.id is not None
+    site_ids = sites_of(session, study.id)
     if not set(site_ids) <= set(actor.site_ids):
         raise StudyOutOfReach
     if not site_ids:
         raise NotFound
-    return sorted(site_ids)
+    return site_ids
 
 
 def _require_known(session: Session, site: Site, visit_code: str) -> None:
