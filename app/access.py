@@ -89,7 +89,7 @@ class Actor:
     held: Mapping[Permission, frozenset[int]]
     """Everything that was granted, with the keys of the studies where it was."""
 
-    places: Mapping[int, "Place"]
+    places: Mapping[int, Place]
     """The sites in reach, by key."""
 
     study_ids: frozenset[int]
@@ -101,6 +101,7 @@ class Actor:
 
     session_id: UUID | None = None
     """The session of the token, which survives when the others are ended."""
+
     overseen: frozenset[int] = frozenset()
     """The sites in reach as a monitor, whose whole audit trail is theirs to read."""
 

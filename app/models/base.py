@@ -199,10 +199,11 @@ LongText = Annotated[
 Reason = Annotated[
     str, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=1000), AfterValidator(_clean)
 ]
+"""Why a clinical datum changes (ICH E6(R3) 4.2.2): required, and longer than one keystroke."""
+
 LongReason = Annotated[
     str, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=4000), AfterValidator(_clean)
 ]
-"""Why a clinical datum changes (ICH E6(R3) 4.2.2): required, and longer than one keystroke."""
 
 IsoDate = Annotated[
     date,

@@ -246,7 +246,7 @@ def _detail(
 
 
 def rows() -> Rows:
-    """Visits with the codes that an answer shows; narrow it with `visible`."""
+    """Visits; narrow it with `visible`."""
     return sa.select(*columns(Visit))
 
 
