@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
     from sqlmodel import Session
 
+    from app.database import Database
     from app.settings import Settings
 
 WHY = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit trail.")]
@@ -19,8 +20,8 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
-def writing() -> "Iterator[tuple[Session, Settings]]":
-    """A transaction that is committed when the block ends well."""
+def opened() -> "Iterator[tuple[Database, Settings]]":
+    """The database, at the revision of this version."""
     from app import schema
     from app.database import Database
     from app.settings import Settings
@@ -28,8 +29,14 @@ def writing() -> "Iterator[tuple[Session, Settings]]":
     settings = Settings()
     with Database(settings) as database:
         schema.require_head(database)
-        with database.write() as session:
-            yield session, settings
+        yield database, settings
+
+
+@contextmanager
+def writing() -> "Iterator[tuple[Session, Settings]]":
+    """A transaction that is committed when the block ends well."""
+    with opened() as (database, settings), database.write() as session:
+        yield session, settings
 
 
 def told_of(error: "SQLAlchemyError") -> str:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import typer
 
+from app.commands import opened
+
 app = typer.Typer(help="Extracts.", no_args_is_help=True)
 
 
 @app.command()
 def expire() -> None:
     """Delete the files of extracts whose time is over. Run it daily."""
-    from app import schema
-    from app.database import Database
     from app.services import extract_ends
-    from app.settings import Settings
 
-    with Database(Settings()) as database:
-        schema.require_head(database)
+    with opened() as (database, _):
         ended = extract_ends.expire(database)
     typer.echo(f"{ended} extracts expired.")
 
@@ -28,17 +26,12 @@ def build() -> None:
 
     from sqlmodel import col, select
 
-    from app import schema
-    from app.database import Database
     from app.models.extract import Extract, ExtractStatus
     from app.security.keys import load_keyring
     from app.services.building import build_next, queue_again
-    from app.settings import Settings
 
-    settings = Settings()
-    keyring = load_keyring(settings)
-    with Database(settings) as database:
-        schema.require_head(database)
+    with opened() as (database, settings):
+        keyring = load_keyring(settings)
         waiting = queue_again(database)
         while build_next(database, keyring):
             pass
@@ -57,14 +50,10 @@ def verify() -> None:
     """Build the rows of every extract anew, from today's data and trail, and hold them against its manifest."""
     from sqlmodel import col, select
 
-    from app import schema
-    from app.database import Database
     from app.models.extract import Extract
     from app.services.building import OTHER, differing
-    from app.settings import Settings
 
-    with Database(Settings()) as database:
-        schema.require_head(database)
+    with opened() as (database, _):
         with database.read() as session:
             extracts = session.exec(select(Extract).order_by(col(Extract.created_at))).all()
         others = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from app.commands import opened
+
 app = typer.Typer(help="Data queries.", no_args_is_help=True)
 
 
@@ -15,12 +17,8 @@ def queries() -> None:
 @app.command()
 def refresh() -> None:
     """Raise and close what time brought: overdue visits, missing instruments, stale adverse events. Run it daily."""
-    from app import schema
-    from app.database import Database
     from app.services import rules_over_time
-    from app.settings import Settings
 
-    with Database(Settings()) as database:
-        schema.require_head(database)
+    with opened() as (database, _):
         changed = rules_over_time.refresh(database)
     typer.echo(f"{changed} data queries raised, closed or opened again.")

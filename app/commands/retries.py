@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from app.commands import opened
+
 app = typer.Typer(help="Answers kept for retries.", no_args_is_help=True)
 
 
@@ -15,13 +17,8 @@ def retries() -> None:
 @app.command()
 def forget() -> None:
     """Delete the answers that are older than REGISTRY_RETRY_DAYS. Run it daily."""
-    from app import schema
-    from app.database import Database
     from app.services import retries
-    from app.settings import Settings
 
-    settings = Settings()
-    with Database(settings) as database:
-        schema.require_head(database)
+    with opened() as (database, settings):
         forgotten = retries.forget(database, settings.retry_days)
     typer.echo(f"{forgotten} answers forgotten.")
