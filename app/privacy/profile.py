@@ -77,7 +77,7 @@ class Treatment(StrEnum):
     )
     serious = "as stored; not released where all or none of the extract have it"
     since_dose = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
-    study_day = "study day: day 1 is the first dosing visit that took place, else baseline; there is no day 0"
+    study_day = "study day: day 1 is the first of the protocol's anchor visits that took place; there is no day 0"
     subject = "random identifier: of this extract, or of the project under its agreement"
     timing = "early, in_window or late against the window of the protocol; empty where there is none"
     under_agreement = "as stored, for a named project under an agreement"
