@@ -68,7 +68,7 @@ class Passwords:
     def _turn(self) -> Iterator[None]:
         """One of the two places, or SignInBusy: waiting longer would only tie up the threads of everybody else."""
         if not self._gate.acquire(timeout=_PATIENCE_SECONDS):
-            raise SignInBusy(headers={"Retry-After": "1"})
+            raise SignInBusy
         try:
             yield
         finally:

@@ -39,7 +39,7 @@ _MOST_FAULTS = 100
 
 _CONFLICT, _BLOCKED = frozenset({409, 412}), frozenset({403, 423, 500, 503, 507})
 
-_SOON, _LATER = {"Retry-After": "1"}, {"Retry-After": "30"}
+_LATER = {"Retry-After": "30"}
 
 
 class ConstraintBroken(errors.Conflict):
@@ -182,7 +182,7 @@ def refusal_of(error: SQLAlchemyError) -> RegistryError:
         return StorageFull(headers=_LATER)
     away = isinstance(error, OperationalError | PoolTimeout) or sqlstate(error) == _READ_ONLY
     if away or (isinstance(error, DBAPIError) and error.connection_invalidated):
-        return DatabaseUnavailable(headers=_SOON)
+        return DatabaseUnavailable()
     return errors.InternalError()
 
 
