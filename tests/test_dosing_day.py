@@ -171,6 +171,30 @@ def test_a_signal_of_the_day_holds_the_doses_until_its_review(world: World) -> N
     assert staff.post(f"{path}/doses", not_given).status_code == 201
 
 
+@pytest.mark.parametrize("kind", ["initial", "supplemental"])
+def test_no_dose_is_refused_for_what_was_measured_after_it_was_given(world: World, kind: str) -> None:
+    path, staff = a_session(world).headers["Location"], world.staff_a
+    given = dose() if kind == "initial" else dose("supplemental", 40, "11:00")
+    if kind == "supplemental":
+        assert staff.post(f"{path}/doses", dose()).status_code == 201
+        assert staff.post(f"{path}/vitals", vitals("PRESUPP", "10:50")).status_code == 201
+    late = staff.post(f"{path}/vitals", vitals(None, "11:01", SYSBP=215))
+    assert [signal["rule"] for signal in late.json()["holding"]] == ["BLOOD-PRESSURE"]
+    assert refusal(staff.post(f"{path}/doses", {**given, "given_at": at("11:01")}))[1] == "dose_refused"
+    kept = staff.post(f"{path}/doses", given)
+    assert (kept.status_code, len(kept.json()["holding"])) == (201, 1), kept.text
+
+
+def test_a_session_is_held_by_the_signals_of_its_day_and_of_the_days_before_only(world: World) -> None:
+    pid, staff = world.enrolled(), world.staff_a
+    visit = prepared(staff, pid)
+    held(staff, pid, "UNS", "2025-03-04", outcomes=[suicidal()])
+    assert staff.post(SESSIONS, start(visit["id"])).status_code == 201
+    held(staff, pid, "UNS", "2025-03-04", occurrence=2, outcomes=[{**suicidal(), "collected_on": DAY}])
+    path = staff.get(SESSIONS, participant=pid).json()["items"][0]["id"]
+    assert refusal(staff.post(f"{SESSIONS}/{path}/doses", dose()))[1] == "dose_refused"
+
+
 OFF_PLAN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "too much": (dose("supplemental", 41, "11:05"), ["SUPPLEMENTAL-1"]),
     "too early": (dose("supplemental", 40, "10:14"), ["SUPPLEMENTAL-1", "SUPPLEMENTAL-1"]),

@@ -1,5 +1,6 @@
 """Sync: what becomes of acts that meet somebody else's, or cannot be done yet."""
 
+from random import Random
 from typing import Any
 
 import httpx
@@ -117,6 +118,29 @@ def test_a_dosing_day_is_whole_in_whatever_order_it_comes(world: World, turn: in
     acts = [visit, started, *given, *vital, outcome, closed]
     told = sync(world.staff_a, *(acts[::-1] if turn < 0 else acts[turn:] + acts[:turn]))
     assert {one["result"] for one in told.values()} == {"created"}, told
+
+
+@pytest.mark.parametrize(
+    ("high", "given"), [("09:10", []), ("10:50", ["initial"]), ("13:00", ["initial", "supplemental"])]
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_high_reading_holds_the_same_doses_in_whatever_order_the_day_comes(
+    world: World, high: str, given: list[str], seed: int
+) -> None:
+    pid = world.enrolled()
+    for number, code in enumerate(("BL", "PREP1", "PREP2", "PREP3")):
+        held(world.staff_a, pid, code, f"2025-02-1{number}")
+    visit = act("/v1/visits", {**world.visit(pid), "visit_code": "DOS1", "occurred_on": DAY})
+    started = act("/v1/dosing-sessions", start(f"@{visit['id']}"))
+    place = f"/v1/dosing-sessions/@{started['id']}"
+    doses = [act(f"{place}/doses", dose()), act(f"{place}/doses", dose("supplemental", 40, "11:00"))]
+    calm, much = vitals(None, "10:45"), vitals(None, high, SYSBP=215)
+    acts = [visit, started, *doses, *(act(f"{place}/vitals", one) for one in (calm, much))]
+    Random(seed).shuffle(acts)
+    told = sync(world.staff_a, *acts)
+    read = world.staff_a.get(told[started["id"]]["location"]).json()
+    assert [one["kind"] for one in read["doses"]] == given
+    assert [one["taken_at"][11:16] for one in read["vitals"]] == sorted(["08:45", "10:45", high])
 
 
 def test_what_was_refused_for_the_state_of_a_record_is_tried_again_when_it_is_sent_again(world: World) -> None:

@@ -71,7 +71,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     session.add(dose)
     with unique_or(DoseAlreadyRecorded):
         session.flush()
-    breaches = _breaches(day, dose, earlier, readings, _signals(session, row))
+    breaches = _breaches(day, dose, earlier, readings, _signals(session, day, dose))
     off_course = _off_course(session, day, row, dose)
     _require_allowed(breaches)
     unasked = _without_consent(session, day, dose)
@@ -115,8 +115,11 @@ def _after_initial(
     return supplemental_breaches(day.plan, initial, given, measured, signals)
 
 
-def _signals(session: Session, row: DosingSession) -> list[str]:
-    return [signal.rule for signal in safety_signals.holding(session, row.site_id, row.pid)]
+def _signals(session: Session, day: DosingDay, dose: Dose) -> Collection[str]:
+    if dose.given_at is None:
+        return ()
+    on = local_day(dose.given_at, day.zone)
+    return safety_signals.rules_holding(session, dose.site_id, dose.pid, dose.given_at, on)
 
 
 def _require_allowed(breaches: Sequence[Breach]) -> None:
@@ -257,7 +260,7 @@ def amend_dose(
     for name, value in merged.model_dump().items():
         setattr(dose, name, value)
     on = _given_on(day, dose)
-    signals = _signals(session, row) if was is None else ()
+    signals = _signals(session, day, dose) if was is None else ()
     breaches = _breaches(day, dose, doses, readings_of(session, row), signals)
     off_course = _off_course(session, day, row, dose)
     if was is None:

@@ -92,7 +92,7 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
 def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> SessionFacts:
     person, on = day.person, day.require_start(body.started_at)
     current, scopes = dosing_day.consent_in_force(session, person, on)
-    signals = {signal.rule for signal in safety_signals.holding(session, person.site_id, person.row.pid)}
+    signals = safety_signals.rules_holding(session, person.site_id, person.row.pid, body.started_at, on)
     measured = body.vitals.values if body.vitals else {}
     raised = evaluate(person.protocol.safety_rules, VitalsSeen(measured))
     return SessionFacts(

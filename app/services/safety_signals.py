@@ -6,12 +6,14 @@ for the signal, or the signal for the session.
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
@@ -30,6 +32,7 @@ from app.models.safety_signal import (
     SignalState,
 )
 from app.models.study import ProtocolVersion
+from app.models.visit import Visit
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.services.outbox import note
 from app.services.studies import protocol_of, zone_of
@@ -152,13 +155,37 @@ def _raised(
 
 def holding(session: Session, site_id: int, pid: str) -> Sequence[SafetySignal]:
     """The signals of a participant that hold dosing and are not reviewed, oldest first."""
-    statement = select(SafetySignal).where(
+    return session.exec(_holding(site_id, pid).order_by(col(SafetySignal.raised_at), col(SafetySignal.id))).all()
+
+
+def rules_holding(session: Session, site_id: int, pid: str, at: datetime, day: date) -> set[str]:
+    """The rules whose signals hold what was done at this moment, on this day of the site: nobody was held by what was
+    measured later, in whatever order it is told. An outcome has a day only, so one of the same day holds."""
+    later = (
+        col(VitalReading.taken_at) > at,
+        sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on)) > day,
+    )
+    statement = (
+        _holding(site_id, pid)
+        .outerjoin(VitalReading, _same(SafetySignal.site_id, SafetySignal.reading_id, VitalReading))
+        .outerjoin(Outcome, _same(SafetySignal.site_id, SafetySignal.outcome_id, Outcome))
+        .outerjoin(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
+        .where(sa.not_(sa.func.coalesce(*later, sa.false())))
+    )
+    return {signal.rule for signal in session.exec(statement)}
+
+
+def _holding(site_id: int, pid: str) -> SelectOfScalar[SafetySignal]:
+    return select(SafetySignal).where(
         SafetySignal.site_id == site_id,
         SafetySignal.pid == pid,
         SafetySignal.state == SignalState.open,
         col(SafetySignal.holds_dosing),
     )
-    return session.exec(statement.order_by(col(SafetySignal.raised_at), col(SafetySignal.id))).all()
+
+
+def _same(site_id: Any, of: Any, table: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(col(table.site_id) == col(site_id), col(table.id) == col(of))
 
 
 def review(session: Session, actor: Actor, signal_id: UUID, body: SignalReview) -> tuple[SafetySignalRead, int]:

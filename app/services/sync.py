@@ -133,11 +133,12 @@ class SyncCourier:
 
 
 def _turn(ready: Sequence[Act], refused: Mapping[UUID, int], stored: int) -> list[Act]:
-    """What to do next: whatever is new; then what was refused for the state of a record when less was `stored`; and to
-    close a session last, as nothing can be added to it afterwards."""
+    """What to do next: whatever is new, doses after what was measured on their day, which may hold them; then what was
+    refused for the state of a record when less was `stored`; and to close a session last, as nothing can be added to
+    it afterwards."""
 
     def rank(act: Act) -> int:
-        return 2 if act.closes else int(act.operation.id in refused)
+        return 3 if act.closes else 2 if act.operation.id in refused else int(act.doses)
 
     able = [act for act in ready if refused.get(act.operation.id, -1) < stored]
     first = min(map(rank, able), default=0)

@@ -55,6 +55,10 @@ class Act(NamedTuple):
         """Whether nothing can be added to its record afterwards."""
         return self.operation.path.endswith("/close")
 
+    @property
+    def doses(self) -> bool:
+        return self.operation.path.endswith("/doses")
+
 
 class Shelf:
     """The acts of one account, as they are kept."""
