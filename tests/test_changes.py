@@ -219,10 +219,11 @@ def test_a_stream_tells_what_happens_and_goes_on_where_it_broke(live_server: Liv
         live.enrolled()
         headers = {"Authorization": f"Bearer {live.staff.token}", "Accept": "text/event-stream"}
 
-        def first(count: int, last: str | None) -> list[dict[str, str]]:
+        def first(count: int, last: str | None, **asked: str) -> list[dict[str, str]]:
             sent = {**headers, **({"Last-Event-ID": last} if last else {})}
             events: list[dict[str, str]] = [{}]
-            with httpx.stream("GET", f"{live.server.base_url}/v1/changes", headers=sent, timeout=20) as stream:
+            address = httpx.URL(f"{live.server.base_url}/v1/changes", params=asked)
+            with httpx.stream("GET", address, headers=sent, timeout=20) as stream:
                 assert stream.headers["Content-Type"].startswith("text/event-stream")
                 for text in stream.iter_lines():
                     if text:
@@ -236,7 +237,7 @@ def test_a_stream_tells_what_happens_and_goes_on_where_it_broke(live_server: Liv
 
         begun = first(2, None)
         with ThreadPoolExecutor(1) as thread:
-            later = thread.submit(first, 1, begun[-1]["id"])
+            later = thread.submit(first, 1, begun[-1]["id"], after=begun[0]["id"])
             time.sleep(0.5)
             live.enrolled()
             (event,) = later.result(20)

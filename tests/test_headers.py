@@ -155,9 +155,9 @@ def test_https_is_demanded_where_the_operator_says_so(registry: Registry, behind
         assert behind_https.get(path).headers["strict-transport-security"] == "max-age=31536000"
 
 
-def asked_by(client: TestClient, origin: str, method: str = "OPTIONS") -> Response:
+def asked_by(client: TestClient, origin: str, method: str = "OPTIONS", sends: str = "idempotency-key") -> Response:
     asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    return client.request(method, "/v1/me", headers={**asks, "Access-Control-Request-Headers": "idempotency-key"})
+    return client.request(method, "/v1/me", headers={**asks, "Access-Control-Request-Headers": sends})
 
 
 def test_no_page_may_call_unless_its_origin_was_named(registry: Registry, behind_https: TestClient) -> None:
@@ -176,6 +176,15 @@ def test_a_named_page_may_call_and_read_refusals_but_never_with_cookies(behind_h
     assert "ETag" in refused.headers["access-control-expose-headers"]
     for answer in (preflight, refused):
         assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_a_named_page_may_send_every_header_that_the_api_reads(behind_https: TestClient) -> None:
+    routes = behind_https.get("/v1/openapi.json").json()["paths"].values()
+    asked = [asked for route in routes for one in route.values() for asked in one.get("parameters", [])]
+    named = {one["name"] for one in asked if one["in"] == "header"}
+    assert {"If-Match", "Last-Event-ID"} <= named
+    for header in named | {"Authorization", "Content-Type", "Range", "If-Range"}:
+        assert asked_by(behind_https, PAGE, sends=header.lower()).status_code == 200, header
 
 
 @pytest.mark.parametrize(

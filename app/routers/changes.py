@@ -36,7 +36,7 @@ async def list_changes(
     each event's id is a place to go on from."""
     places = Places(request.app.state.keyring, actor, query)
     if EVENTS in request.headers.get("accept", ""):
-        place = places.read(query.after or last_event)
+        place = places.read(last_event or query.after)  # whoever comes again asks for the same address
         headers = {"X-Accel-Buffering": "no"}  # nginx would hold events back until it has a page of them
         return StreamingResponse(_events(request, query, places, place), headers=headers, media_type=EVENTS)
     told = await _awaited(request, query, places.read(query.after))
