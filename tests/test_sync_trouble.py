@@ -9,7 +9,7 @@ import pytest
 from app.privacy.vault import EnrolmentUnderWay
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
-from tests.dosing_cases import DAY, closing, cssrs, dose, held, start, vitals
+from tests.dosing_cases import DAY, a_session, closing, cssrs, dose, held, start, vitals
 from tests.test_sync import Row, act, sync
 from tests.world import World, madrs
 
@@ -141,6 +141,27 @@ def test_a_high_reading_holds_the_same_doses_in_whatever_order_the_day_comes(
     read = world.staff_a.get(told[started["id"]]["location"]).json()
     assert [one["kind"] for one in read["doses"]] == given
     assert [one["taken_at"][11:16] for one in read["vitals"]] == sorted(["08:45", "10:45", high])
+
+
+def test_what_was_recorded_in_a_session_is_corrected_by_the_name_of_its_act(world: World) -> None:
+    session = a_session(world)
+    place, staff = session.headers["Location"], world.staff_a
+    low, high = vitals(None, "10:15", PULSE=60), vitals(None, "10:15", PULSE=66)
+    acts = [act(f"{place}/doses", dose()), *(act(f"{place}/vitals", one) for one in (high, low, high))]
+    told = sync(staff, *acts)
+    assert {one["location"] for one in told.values()} == {place}
+    assert {one["location"] for one in staff.get("/v1/sync", limit=4).json()["items"]} == {place}
+    seen = staff.get(place).headers["ETag"]
+    planned = {"planned_mg": 90, "deviation_reason": "80 was asked for"}
+    for made, part, change in ((acts[2], "vitals", {"values": {"PULSE": 61}}), (acts[0], "doses", planned)):
+        body = {"reason": "misread", **change}
+        fix = act(f"{place}/{part}/@{made['id']}", body, method="PATCH", if_match=seen)
+        done = sync(staff, fix)[fix["id"]]
+        assert done["result"] == "created", done
+        seen = done["etag"]
+    read = staff.get(place).json()
+    assert sorted(one["values"]["PULSE"] for one in read["vitals"][1:]) == [61, 66, 66]
+    assert [one["planned_mg"] for one in read["doses"]] == [90]
 
 
 def test_what_was_refused_for_the_state_of_a_record_is_tried_again_when_it_is_sent_again(world: World) -> None:

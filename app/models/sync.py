@@ -88,7 +88,8 @@ class Operation(Shape):
 
     method: Literal["POST", "PATCH"] = "POST"
     path: Annotated[str, StringConstraints(pattern=_PATH, max_length=200)]
-    """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made."""
+    """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made: a
+    dose or reading after `/doses/` and `/vitals/`, elsewhere its session."""
 
     body: Body
     if_match: Annotated[str, StringConstraints(pattern=r'^(@[0-9A-Fa-f-]{36}|"[\x21\x23-\x7e]{1,64}")$')] | None = None

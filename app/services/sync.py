@@ -24,7 +24,7 @@ from app.models.base import columns, now
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
 from app.request_id import current_request_id
 from app.services import pid_reservations
-from app.services.sync_shelf import Act, ActMade, Shelf, filled, is_name, path_of, pids_in
+from app.services.sync_shelf import PARTS, Act, ActMade, Shelf, address, filled, is_name, path_of, pids_in
 from app.web.prefix import inner
 from app.web.problems import document, result_of
 from app.web.rates import uncounted
@@ -87,7 +87,7 @@ class SyncCourier:
                         refused[one.id] = len(made)
                     if there is not None:
                         made[f"@{one.id}"] = there
-                        unborn -= pids_in(there.location.rpartition("/")[2])
+                        unborn -= pids_in(there.id)
                 done = {one.id for one, _, _ in ready}
                 waiting = [act for act in waiting if act.operation.id in refused or act.operation.id not in done]
         return tried, {
@@ -159,9 +159,21 @@ def _read(
     told = answer.json()
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
-        location = answer.headers.get("Location") or path_of(one.path, made)
-        return ActMade(inner(location), None if done else answer.headers.get("ETag")), None
+        location = inner(answer.headers.get("Location") or path_of(one.path, made))
+        if one.method == "POST" and (parts := one.path.rpartition("/")[2]) in PARTS:
+            location += f"#{_made_of(one, told[parts])}"
+        return ActMade(location, None if done else answer.headers.get("ETag")), None
     return None, told
+
+
+def _made_of(one: Operation, parts: Sequence[Mapping[str, Any]]) -> str:
+    """The id of the dose or reading that an act made, of all in its session: the one most like what was sent, and of
+    equal ones the newest."""
+
+    def likeness(part: Mapping[str, Any]) -> tuple[int, str]:
+        return sum(part.get(name) == value for name, value in one.body.items()), part["created_at"]
+
+    return str(max(parts, key=likeness)["id"])
 
 
 def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, lacking: Set[str]) -> SyncResult:
@@ -177,7 +189,7 @@ def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, l
         kind = result_of(problem["status"])
     names = sorted(UUID(name[1:]) for name in lacking if is_name(name))
     pids = sorted(symbols for symbols in lacking if not is_name(symbols))
-    told: dict[str, Any] = {"location": row.location, "etag": row.etag, "problem": problem}
+    told: dict[str, Any] = {"location": row.location and address(row.location), "etag": row.etag, "problem": problem}
     if row.state == SyncState.waiting and (later := courier.later.get(row.id)) is not None:
         told |= {"problem": later.json(), "retry_after": later.headers.get("Retry-After")}
     return SyncResult(id=row.id, result=kind, waits_for=names, waits_for_pids=pids, **told)
@@ -213,7 +225,7 @@ def item(row: SyncOperation, one: Operation | None) -> SyncItem:
         method=one.method if one else None,
         path=one.path if one else None,
         body=one.body if one else None,
-        location=row.location,
+        location=row.location and address(row.location),
         problem=json.loads(row.problem) if row.problem else None,
         created_at=row.created_at,
     )

@@ -4,6 +4,7 @@ what refers to what among them."""
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,6 +23,8 @@ from app.writing import upsert
 _ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ENROLMENTS = "/v1/participants"
+PARTS = ("doses", "vitals")
+"""Of a session, whose address is the answer to all that is recorded in it."""
 
 
 class OperationIdReused(Conflict):
@@ -32,7 +35,18 @@ class ActMade(NamedTuple):
     """What an act made."""
 
     location: str
+    """With `#` and the id of the dose or reading, where it made one in a session."""
+
     etag: str | None
+
+    @property
+    def id(self) -> str:
+        return address(self.location).rpartition("/")[2]
+
+    @property
+    def part(self) -> str:
+        """The id of what it made in a record, or corrected there."""
+        return self.location.partition("#")[2] or self.id
 
 
 class Act(NamedTuple):
@@ -194,12 +208,21 @@ def filled(value: Any, made: Mapping[str, ActMade]) -> Any:
     if isinstance(value, list):
         return [filled(one, made) for one in value]
     if isinstance(value, str) and is_name(value):
-        return made[value.lower()].location.rpartition("/")[2]
+        return made[value.lower()].id
     return value
 
 
 def path_of(path: str, made: Mapping[str, ActMade]) -> str:
-    return "/".join(filled(part, made) for part in path.split("/"))
+    steps = path.split("/")
+    return "/".join(
+        made[step.lower()].part if is_name(step) and before in PARTS else filled(step, made)
+        for before, step in pairwise(["", *steps])
+    )
+
+
+def address(location: str) -> str:
+    """Where the record lives, whatever was made in it."""
+    return location.partition("#")[0]
 
 
 def is_name(text: str) -> bool:
