@@ -9,7 +9,7 @@ import pytest
 from app.privacy.vault import EnrolmentUnderWay
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
-from tests.dosing_cases import DAY, a_session, closing, cssrs, dose, held, start, vitals
+from tests.dosing_cases import DAY, a_session, closing, cssrs, dose, held, prepared, start, vitals
 from tests.test_sync import Row, act, sync
 from tests.world import World, madrs
 
@@ -162,6 +162,24 @@ def test_what_was_recorded_in_a_session_is_corrected_by_the_name_of_its_act(worl
     read = staff.get(place).json()
     assert sorted(one["values"]["PULSE"] for one in read["vitals"][1:]) == [61, 66, 66]
     assert [one["planned_mg"] for one in read["doses"]] == [90]
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["as it was", "newest first"])
+def test_an_apps_own_acts_do_not_stand_in_the_way_of_its_correction(world: World, turn: int) -> None:
+    person, visit = act("/v1/participants", world.enrolment()), prepared(world.staff_a, world.enrolled())
+    here = f"/v1/participants/@{person['id']}"
+    began = {"status": "active", "effective_on": "2025-02-01", "reason": "began"}
+    age = {"age_at_consent": 42, "reason": "misread"}
+    aged = act(here, age, method="PATCH", if_match=f"@{person['id']}")
+    begun = act("/v1/dosing-sessions", start(visit["id"]))
+    place = f"/v1/dosing-sessions/@{begun['id']}"
+    first, second = (act(f"{place}/vitals", vitals(None, hour)) for hour in ("10:15", "10:45"))
+    body = {"values": {"PULSE": 61}, "reason": "misread"}
+    pulse = act(f"{place}/vitals/@{first['id']}", body, method="PATCH", if_match=f"@{first['id']}")
+    told = sync(world.staff_a, *[person, act(f"{here}/status", began), aged, begun, first, second, pulse][::turn])
+    assert {one["result"] for one in told.values()} == {"created"}, told
+    read = world.staff_a.get(told[person["id"]]["location"]).json()
+    assert (read["age_at_consent"], read["status"]) == (42, "active")
 
 
 def test_what_was_refused_for_the_state_of_a_record_is_tried_again_when_it_is_sent_again(world: World) -> None:

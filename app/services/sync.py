@@ -72,12 +72,14 @@ class SyncCourier:
         refused: dict[UUID, int] = {}
         async with self._http:
             while ready := _turn([act for act in waiting if not act.lacking(made, unborn)], refused, len(made)):
+                seen, done = {act.corrects for act in waiting}, set()
                 for place, (one, _, _) in enumerate(ready):
                     answer = await self._sent(one, made)
                     if _concerns_everything(answer):
                         self.later |= {act.operation.id: answer for act in ready[place:]}
                         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
                     refused.pop(one.id, None)
+                    done.add(one.id)
                     if answer.is_server_error or "Retry-After" in answer.headers:
                         self.later[one.id] = answer  # this act waits on, and holds up only what hangs on it
                         continue
@@ -88,7 +90,8 @@ class SyncCourier:
                     if there is not None:
                         made[f"@{one.id}"] = there
                         unborn -= pids_in(there.id)
-                done = {one.id for one, _, _ in ready}
+                        if f"@{one.id}" in seen:
+                            break  # its correction may come first now
                 waiting = [act for act in waiting if act.operation.id in refused or act.operation.id not in done]
         return tried, {
             act.operation.id: act.lacking(made, unborn) for act in waiting if act.operation.id not in refused
@@ -133,12 +136,16 @@ class SyncCourier:
 
 
 def _turn(ready: Sequence[Act], refused: Mapping[UUID, int], stored: int) -> list[Act]:
-    """What to do next: whatever is new, doses after what was measured on their day, which may hold them; then what was
-    refused for the state of a record when less was `stored`; and to close a session last, as nothing can be added to
-    it afterwards."""
+    """What to do next: what corrects the version that an act left, before others leave another; then whatever is new,
+    doses after what was measured on their day, which may hold them; then what was refused for the state of a record
+    when less was `stored`; and to close a session last, as nothing can be added to it afterwards."""
 
     def rank(act: Act) -> int:
-        return 3 if act.closes else 2 if act.operation.id in refused else int(act.doses)
+        if act.closes:
+            return 4
+        if act.operation.id in refused:
+            return 3
+        return 0 if act.corrects else 2 if act.doses else 1
 
     able = [act for act in ready if refused.get(act.operation.id, -1) < stored]
     first = min(map(rank, able), default=0)

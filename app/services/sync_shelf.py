@@ -70,6 +70,12 @@ class Act(NamedTuple):
         return self.operation.path.endswith("/close")
 
     @property
+    def corrects(self) -> str | None:
+        """The name of the act that left the version which it corrects."""
+        seen = self.operation.if_match
+        return seen.lower() if seen is not None and is_name(seen) else None
+
+    @property
     def doses(self) -> bool:
         return self.operation.path.endswith("/doses")
 
