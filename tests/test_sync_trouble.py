@@ -1,17 +1,24 @@
 """Sync: what becomes of acts that meet somebody else's, or cannot be done yet."""
 
+from datetime import timedelta
 from random import Random
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from app.models.account import Role
+from app.models.base import now
+from app.models.idempotency import IdempotencyRecord
+from app.models.sync import SyncOperation
 from app.privacy.vault import EnrolmentUnderWay
+from app.services import retries
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
 from tests.dosing_cases import DAY, a_session, closing, cssrs, dose, held, prepared, start, vitals
 from tests.test_sync import Row, act, sync
-from tests.world import World, madrs
+from tests.world import Caller, World, madrs
 
 
 def a_visit(world: World) -> tuple[str, str]:
@@ -207,6 +214,33 @@ def test_what_refers_to_a_discarded_act_is_told_so(world: World) -> None:
         assert told[later["id"]]["problem"]["code"] == "reference_discarded"
     (kept,) = world.staff_a.get("/v1/sync", state="refused").json()["items"]
     assert (kept["id"], kept["body"]) == (later["id"], later["body"])
+
+
+def after_91_days(world: World) -> None:
+    past = now() - timedelta(days=91)
+    with world.registry.database.write() as session:
+        session.execute(update(SyncOperation).values(updated_at=past))
+        session.execute(update(IdempotencyRecord).values(created_at=past))
+    retries.forget(world.registry.served, 90)
+
+
+def test_what_is_kept_for_a_decision_still_finds_what_it_refers_to_when_retries_are_forgotten(world: World) -> None:
+    account = world.account((Role.site_staff, "A"))
+    staff = Caller(world.registry.client, world.token(account))
+    visit, gone = act("/v1/visits", world.visit(world.enrolled())), act("/v1/visits", {})
+    fix = act(f"/v1/visits/@{visit['id']}", {"occurred_on": "x"}, method="PATCH", if_match=f"@{visit['id']}")
+    sync(staff, visit, gone, fix)
+    discard = {"decision": "discard", "reason": "a test of the app"}
+    assert staff.post(f"/v1/sync/{gone['id']}/resolution", discard).status_code == 200
+    after_91_days(world)
+    late = act("/v1/outcomes", {"visit": f"@{gone['id']}"})
+    assert sync(staff, late)[late["id"]]["problem"]["code"] == "reference_discarded"
+    mended = {"decision": "send", "reason": "read again", "body": {"occurred_on": "2025-01-26", "reason": "misread"}}
+    done = staff.post(f"/v1/sync/{fix['id']}/resolution", mended).json()["results"]
+    assert [one["result"] for one in done] == ["created"]
+    assert staff.post(f"/v1/sync/{late['id']}/resolution", discard).status_code == 200
+    after_91_days(world)
+    assert staff.get("/v1/sync").json()["items"] == []
 
 
 def test_names_are_read_in_any_case(world: World) -> None:

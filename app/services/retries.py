@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from app.database import Database, within
@@ -17,11 +18,14 @@ _AT_ONCE = 5_000
 
 
 def forget(database: Database, days: int) -> int:
-    """Delete what is older than so many days; gives how many records. Acts of apps that wait or were refused stay."""
+    """Delete what is older than so many days; gives how many records. Acts of apps that wait or were refused stay, and
+    what became of the account's others, as what is sealed may refer to any of them."""
     before, forgotten = now() - timedelta(days=days), 0
-    done = col(SyncOperation.state).in_([SyncState.stored, SyncState.discarded])
+    kept = aliased(SyncOperation)
+    needing = select(col(kept.account_id)).where(col(kept.state).in_([SyncState.waiting, SyncState.refused]))
+    needed = col(SyncOperation.account_id).in_(needing)
     with database.write() as session:
-        session.execute(delete(SyncOperation).where(done, col(SyncOperation.updated_at) < before))
+        session.execute(delete(SyncOperation).where(~needed, col(SyncOperation.updated_at) < before))
     key = (_RECORDS.c.account_id, _RECORDS.c.key_digest)
     old = select(*key).where(_RECORDS.c.created_at < before).limit(_AT_ONCE)
     while True:
