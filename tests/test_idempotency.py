@@ -1,6 +1,7 @@
 """A retried POST happens once: the same key gives the first answer again, to the one who asked and no longer than
 they may see it."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,32 @@ def test_the_same_request_gets_the_first_answer_again(world: World) -> None:
         first.headers[name] for name in ("ETag", "Location")
     ]
     assert census(world.registry.database.engine) == before
+
+
+def in_bulk(caller: Caller, path: str, key: str, body: dict[str, Any]) -> Any:
+    answer = caller.post(f"{path}/bulk", [{"key": key, "record": body}])
+    return json.loads(answer.text)["result"]
+
+
+def test_a_key_in_quotes_is_the_same_key(world: World) -> None:
+    staff, path = world.staff_a, "/v1/adverse-events"
+    for first, again in (("{}", '"{}"'), ('"{}"', "{}")):
+        key, body = str(uuid4()), world.event(world.enrolled())
+        assert staff.post(path, body, first.format(key)).status_code == 201
+        assert staff.post(path, body, again.format(key)).headers["Idempotent-Replayed"] == "true"
+        assert in_bulk(staff, path, again.format(key), body) == "replayed"
+
+
+def test_what_an_older_version_kept_under_a_key_with_its_quotes_is_answered_again(world: World) -> None:
+    key, body, path = str(uuid4()), world.event(world.enrolled()), "/v1/adverse-events"
+    first, digest = world.staff_a.post(path, body, key), world.registry.app.state.keyring.digest
+    with world.registry.database.write() as session:
+        mine = col(IdempotencyRecord.key_digest) == digest("idempotency", key.encode())
+        stored = {"key_digest": digest("idempotency", f'"{key}"'.encode())}
+        session.execute(update(IdempotencyRecord).where(mine).values(stored))
+    again = world.staff_a.post(path, body, f'"{key}"')
+    assert (again.content, again.headers.get("Idempotent-Replayed")) == (first.content, "true")
+    assert in_bulk(world.staff_a, path, f'"{key}"', body) == "replayed"
 
 
 @pytest.mark.parametrize("path", ANSWERED)

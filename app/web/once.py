@@ -28,6 +28,9 @@ from app.writing import Writes, store
 
 _RECORDS = table_of(IdempotencyRecord)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_QUOTED = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]+)"', re.ASCII)
+"""As the draft writes a key: a string of RFC 8941."""
+
 WAIT_MILLISECONDS = 2_000
 """How long a request waits for an equal one that is at work."""
 
@@ -91,7 +94,10 @@ class Once:
     def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
         """`place` is the method and the path: a key is for one of them."""
         self._keyring, self._place, self.dry_run = keyring, place, dry_run
-        self.digest = keyring.digest("idempotency", key.encode())
+        quoted = _QUOTED.fullmatch(key)
+        self.digest = keyring.digest("idempotency", (quoted[1] if quoted else key).encode())
+        self.earlier = keyring.digest("idempotency", key.encode()) if quoted else None
+        """Version 0.1.0 kept the quotes. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
 
     def create(
         self,
@@ -185,9 +191,10 @@ class Once:
             lock = int(self.digest[:15], 16) ^ (actor.account_id.int >> 68)
             named = {"account": actor.account_id, "digest": self.digest, "lock": lock}
             row = connection.execute(_ANSWER_AND_LOCK, named).one()
-            if row.alone:
+            if row.alone and (row.key_digest or self.earlier is None):
                 return self.again(actor, body, fields_of(row) if row.key_digest else None)
-            _wait_for(connection, lock)
+            if not row.alone:
+                _wait_for(connection, lock)
         return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
     def _digests(self, body: BaseModel) -> Iterator[str]:
@@ -221,8 +228,9 @@ def _response(told: Told, more: Mapping[str, str | None] | None = None) -> Respo
 
 def answers_of(session: Session, actor: Actor, asked: Iterable[Once]) -> dict[str, Mapping[str, Any]]:
     """What equal requests of the account were told before, by digest of the key."""
-    named = {"account": actor.account_id, "digests": sorted({one.digest for one in asked})}
-    return {row.key_digest: fields_of(row) for row in session.connection().execute(_ANSWERS, named)}
+    digests = {digest: one.digest for one in asked for digest in (one.earlier, one.digest) if digest is not None}
+    named = {"account": actor.account_id, "digests": sorted(digests)}
+    return {digests[row.key_digest]: fields_of(row) for row in session.connection().execute(_ANSWERS, named)}
 
 
 def _wait_for(connection: Connection, lock: int) -> None:
