@@ -61,6 +61,15 @@ def report(world: World, event: Response, kind: str = "initial", **more: Any) ->
     return read
 
 
+def ask(world: World, event: Response, *, days: float, version: int = 1) -> Response:
+    """Ask for information, to be given within some days of noon of the first day."""
+    due_at = shown(NOON + timedelta(days=days))
+    body = {"kind": "information_request", "version": version, "comment": "Discharge letter", "due_at": due_at}
+    answer = world.monitor.post(f"{path(event)}/reviews", body)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
 def running(world: World, event: Response) -> list[tuple[str, str]]:
     """Codes and states of the event's clocks."""
     return [(item["code"], item["state"]) for item in world.monitor.get(f"{path(event)}/clocks").json()["items"]]

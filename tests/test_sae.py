@@ -8,7 +8,7 @@ import pytest
 
 from tests.dosing_cases import REVIEW, a_signal
 from tests.monitor_cases import a_question, shown
-from tests.sae_cases import NOON, Clockwork, amend, path, report, running, serious, set_clock, urgent
+from tests.sae_cases import NOON, Clockwork, amend, ask, path, report, running, serious, set_clock, urgent
 from tests.world import World
 
 ASSESSED = {"kind": "assessment", "relatedness_drug": "possible", "relatedness_therapy": "unlikely"}
@@ -122,6 +122,33 @@ def test_a_follow_up_runs_on_its_own_clock(world: World, clock: Clockwork) -> No
     assert world.staff_a.post(reports, {"kind": "follow_up", "aware_at": aware}).json()["late"] is False
 
 
+def test_a_report_that_meets_a_clock_late_says_why_whatever_awareness_it_names(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    amend(world, event, criteria={"hospitalisation": True, "death": True})
+    ask(world, event, version=2, days=5)
+    clock.later(days=3)
+    body = {"kind": "follow_up", "aware_at": shown(clock.at)}
+    refused = world.staff_a.post(f"{path(event)}/reports", body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "late_reason_missing")
+    sent = report(world, event, late_reason="A weekend", **body)
+    assert (sent["late"], datetime.fromisoformat(sent["due_at"])) == (True, NOON + timedelta(hours=24))
+    assert running(world, event) == [("SAE-REPORT", "met"), ("FOLLOW-UP", "late"), ("INFORMATION", "met")]
+    assert report(world, event, **body)["late"] is False
+
+
+def test_an_answer_is_due_when_the_first_request_is(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock, criteria={})
+    ask(world, event, days=1)
+    ask(world, event, days=20)
+    clock.later(days=5)
+    refused = world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "late_reason_missing")
+    sent = report(world, event, late_reason="The letter was lost")
+    assert (sent["late"], datetime.fromisoformat(sent["due_at"])) == (True, NOON + timedelta(days=1))
+    assert running(world, event) == [("INFORMATION", "late"), ("INFORMATION", "met")]
+
+
 def test_an_event_that_is_not_serious_is_not_reported(world: World, clock: Clockwork) -> None:
     event = serious(world, clock, criteria={})
     answer = world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"})
@@ -163,8 +190,9 @@ def test_a_request_for_information_is_open_until_the_next_report(world: World, c
     assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
     clock.later(hours=1)
     assert urgent(world, "overdue") == [event.json()["id"]]
-    aware = {"aware_at": shown(clock.at)}
-    assert world.staff_a.post(f"{path(event)}/reports", {"kind": "follow_up", **aware}).status_code == 201
+    answer = {"kind": "follow_up", "aware_at": shown(clock.at)}
+    assert world.staff_a.post(f"{path(event)}/reports", answer).json()["code"] == "late_reason_missing"
+    report(world, event, late_reason="No letter had come", **answer)
     assert running(world, event) == [("SAE-REPORT", "met"), ("INFORMATION", "late")]
     assert urgent(world, "overdue") == []
 

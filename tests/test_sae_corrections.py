@@ -255,7 +255,7 @@ def test_when_an_added_criterion_was_known_can_be_corrected_until_it_is_told(wor
     amend(world, event, aware_at=shown(NOON))
     assert times(world, event) == {"SAE-REPORT": (-1, 23), "FOLLOW-UP": (0, 24)}
     clock.later(hours=25)
-    report(world, event, "follow_up", aware_at=shown(clock.at))
+    report(world, event, "follow_up", aware_at=shown(clock.at), late_reason="A weekend")
     amend(world, event, aware_at=shown(clock.at))
     assert running(world, event) == [("SAE-REPORT", "met"), ("FOLLOW-UP", "late")]
 

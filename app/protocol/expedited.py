@@ -112,7 +112,17 @@ class EventFacts(NamedTuple):
 
 def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
     """Every clock of the event."""
-    first = first_report(facts)
+    yield from _of_the_site(facts)
+    yield from _to_the_authority(facts, expedited, zone)
+
+
+def to_be_reported(facts: EventFacts) -> list[RunningClock]:
+    """What the next report meets: it tells the event as it is now, and so all that is open between site and sponsor."""
+    return [clock for clock in _of_the_site(facts) if clock.met_at is None]
+
+
+def _of_the_site(facts: EventFacts) -> Iterator[RunningClock]:
+    first = _first_report(facts)
     if first is not None:
         yield first
     yield from _follow_ups(facts)
@@ -120,10 +130,9 @@ def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Ite
         if review.answer_until is not None:
             answered = next((report.at for report in facts.reports if report.at >= review.at), None)
             yield RunningClock(INFORMATION, review.at, review.answer_until, answered)
-    yield from _to_the_authority(facts, expedited, zone)
 
 
-def first_report(facts: EventFacts) -> RunningClock | None:
+def _first_report(facts: EventFacts) -> RunningClock | None:
     """What the first report tells is due together, by the earliest (Regulation (EU) 536/2014, article 41(2)). Later
     corrections only bring it forward. None: the event is not serious, and was not when it was reported."""
     first = facts.first
@@ -137,7 +146,7 @@ def first_report(facts: EventFacts) -> RunningClock | None:
 
 def first_due(facts: EventFacts) -> datetime | None:
     """When the first report is due, as it is stored with the event. None: the event is not serious."""
-    clock = first_report(facts)
+    clock = _first_report(facts)
     return clock.due_at if clock and facts.said[-1].criteria else None
 
 

@@ -29,7 +29,7 @@ from app.protocol.expedited import (
     Said,
     clocks,
     first_due,
-    first_report,
+    to_be_reported,
 )
 from app.services.ae_reviews import SUSPECTED
 from app.services.studies import protocol_of
@@ -110,9 +110,9 @@ def new_due_at(event: Mapping[str, Any], safety: Safety) -> datetime | None:
     return first_due(EventFacts((_version(1, event["created_at"], event, safety.sae_report_within),)))
 
 
-def first_report_of(session: Session, event: AdverseEvent) -> RunningClock | None:
-    """The clock of the first report of an event as serious, if it has one."""
-    return first_report(_facts(session, [event])[event.id].facts)
+def met_by_a_report(session: Session, event: AdverseEvent) -> list[RunningClock]:
+    """The open clocks that a report of the event meets."""
+    return to_be_reported(_facts(session, [event])[event.id].facts)
 
 
 class _Known(NamedTuple):

@@ -12,9 +12,8 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import canonical_json, now
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
-from app.services.ae_reviews import reviews_of
 from app.services.participants import enrolled
-from app.services.sae_clocks import first_report_of
+from app.services.sae_clocks import met_by_a_report
 
 
 class EventNotSerious(Conflict):
@@ -42,17 +41,12 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     event = found(session.exec(statement).first())
     earlier = reports_of(session, event)
-    asked = [one.due_at for one in reviews_of(session, event) if one.due_at is not None]
-    _require_in_order(event, earlier, body, asked=bool(asked))
+    due = [clock.due_at for clock in met_by_a_report(session, event)]
+    _require_in_order(earlier, body, due=bool(due))
     at = now()
-    aware_at = body.aware_at or event.aware_at or event.created_at
-    first = first_report_of(session, event)
-    if first is not None and first.met_at is None:
-        due_at = first.due_at
-    elif body.kind is ReportKind.initial:
-        due_at = asked[-1]
-    else:
-        due_at = aware_at + enrolled(session, actor, event.pid).protocol.safety.sae_report_within
+    if body.aware_at is not None:
+        due.append(body.aware_at + enrolled(session, actor, event.pid).protocol.safety.sae_report_within)
+    due_at = min(due)
     if at > due_at and body.late_reason is None:
         raise LateReasonMissing(Fault("/late_reason", "required", "Say why the report comes after its time"))
     row = SaeReport(
@@ -63,7 +57,7 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
         event_version=event.version,
         content=canonical_json(audit.snapshot(event)),
         narrative=body.narrative,
-        aware_at=aware_at,
+        aware_at=body.aware_at or event.aware_at or event.created_at,
         due_at=due_at,
         late_reason=body.late_reason,
         submitted_by=actor.account_id,
@@ -76,8 +70,8 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     return read(row), row.site_id
 
 
-def _require_in_order(event: AdverseEvent, earlier: list[SaeReport], body: SaeReportCreate, *, asked: bool) -> None:
-    if not (event.serious or earlier or asked):
+def _require_in_order(earlier: list[SaeReport], body: SaeReportCreate, *, due: bool) -> None:
+    if not (earlier or due):
         raise EventNotSerious
     if bool(earlier) == (body.kind is ReportKind.initial):
         raise InitialReportMissing
