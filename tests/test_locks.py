@@ -22,6 +22,7 @@ from tests.test_permissions import MATRIX, STAFF
 from tests.world import Caller, Registry, World, made, madrs, staff
 
 WHY = "cleaning for the interim look"
+DIED = {"criteria": {"hospitalisation": True, "death": True}, "outcome": "fatal", "end": "2025-03-01"}
 NOT_CLINICAL: frozenset[Route] = frozenset(
     {
         ("POST", "/v1/participants/lookup"),
@@ -275,6 +276,29 @@ def test_a_death_is_told_and_reported_while_the_site_is_frozen(world: World) -> 
     assert (told.status_code, told.json()["due_at"] is None) == (201, False)
     record.lock(LockScope.site)
     assert world.staff_a.post(f"{told.headers['Location']}/reports", {"kind": "initial"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "status"),
+    [
+        ("freeze", {**DIED, "aware_at": "2025-03-01T09:00:00Z"}, 200),
+        ("freeze", {**DIED, "severity": "severe"}, 423),
+        ("freeze", {"criteria": {}}, 423),
+        ("freeze", {"aware_at": "2025-03-01T09:00:00Z"}, 423),
+        ("lock", DIED, 423),
+    ],
+    ids=["dies", "dies, and was milder", "is serious no more", "was known earlier", "dies, locked"],
+)
+def test_a_freeze_lets_through_what_makes_an_event_more_serious_and_nothing_else(
+    world: World, kind: str, change: dict[str, Any], status: int
+) -> None:
+    record = Record(world, "A")
+    event = world.event(record.pid, criteria={"hospitalisation": True})
+    told = made(world, "A", "/v1/adverse-events", event)
+    record.lock(LockScope.site, kind)
+    change = {"reason": "the ward called", **change}
+    answer = world.staff_a.patch(told.headers["Location"], change, told.headers["ETag"])
+    assert answer.status_code == status, answer.text
 
 
 def test_the_same_data_are_closed_once_in_each_way(world: World) -> None:

@@ -142,6 +142,20 @@ def test_a_criterion_added_after_the_first_report_is_reported_within_a_day(world
     assert urgent(world, "overdue") == []
 
 
+def test_a_death_that_is_told_while_the_site_is_frozen_starts_the_clocks_of_a_death(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock, relatedness_drug="probable")
+    report(world, event)
+    freeze = {"kind": "freeze", "study": world.study, "site": "A", "reason": "cleaning for the interim look"}
+    assert world.monitor.post("/v1/locks", freeze).status_code == 201
+    clock.later(days=1)
+    amend(world, event, criteria={"hospitalisation": True, "death": True}, outcome="fatal", end="2026-03-28")
+    assert ("FOLLOW-UP", "running") in running(world, event)
+    report(world, event, "follow_up", aware_at=shown(clock.at))
+    assert ("SUSAR-FATAL", "running") in running(world, event)
+
+
 def test_an_event_is_listed_as_overdue_by_any_of_its_clocks(world: World, clock: Clockwork) -> None:
     def listed(overdue: str, **more: str) -> list[str]:
         answer = world.monitor.get("/v1/adverse-events", study=world.study, overdue=overdue, **more)

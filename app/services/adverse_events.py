@@ -112,9 +112,10 @@ def amend_adverse_event(
         return _read({**values(row), "reported_at": sent}, person.place)
     merged = corrected(AdverseEventFields, {**current, **changes})
     _require_listed(person.protocol, merged)
-    require_unlocked(session, row.site_id, row.pid)
+    more_serious = any(getattr(merged.criteria, name) and not getattr(row, name) for name in CRITERIA)
+    through_freeze = more_serious and changes.keys() <= _TOLD_WITH_A_CRITERION
+    require_unlocked(session, row.site_id, row.pid, through_freeze=through_freeze)
     before, was_serious, at = audit.snapshot(row), row.serious, now()
-    met = {name for name in CRITERIA if getattr(row, name)}
     for name, value in _columns(merged).items():
         setattr(row, name, value)
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
@@ -122,7 +123,7 @@ def amend_adverse_event(
     if changes.keys() & {"criteria", "aware_at"}:
         row.due_at = corrected_due_at(session, row)
     session.flush()
-    if any(getattr(row, name) for name in set(CRITERIA) - met):
+    if more_serious:
         tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
@@ -168,6 +169,10 @@ _COPIED = {
     "special_interest",
     "aware_at",
 }
+
+
+_TOLD_WITH_A_CRITERION = {"criteria", "aware_at", "outcome", "end"}
+"""What a criterion that becomes known brings with it. The rest of a record that is being cleaned stays as it is."""
 
 
 def is_serious(criteria: Criteria) -> bool:

@@ -22,7 +22,6 @@ from app.errors import Conflict
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal
-from app.models.data_lock import LockKind
 from app.models.participant import Consent, Participant, ParticipantStatus, began
 from app.models.visit import Visit
 from app.protocol.definition import Protocol
@@ -84,10 +83,8 @@ class Standing:
     def require_unlocked(
         self, visit_id: UUID | None = None, visit_code: str | None = None, *, through_freeze: bool = False
     ) -> None:
-        """Raises DataLocked. A new adverse event passes `through_freeze`: cleaning holds up no clock of 24 hours
-        (Regulation (EU) 536/2014, article 41(2))."""
-        holding = [one for one in self.closed if not (through_freeze and one.kind == LockKind.freeze)]
-        require_open(holding, visit_id, visit_code)
+        """Raises DataLocked."""
+        require_open(self.closed, visit_id, visit_code, through_freeze=through_freeze)
 
     def learn(self, fact: Any) -> None:
         match fact.kind:

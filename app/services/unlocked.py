@@ -38,16 +38,27 @@ class Closed(NamedTuple):
 
 
 def require_unlocked(
-    session: Session, site_id: int, pid: str | None, visit_id: UUID | None = None, visit_code: str | None = None
+    session: Session,
+    site_id: int,
+    pid: str | None,
+    visit_id: UUID | None = None,
+    visit_code: str | None = None,
+    *,
+    through_freeze: bool = False,
 ) -> None:
     """Raises DataLocked when a freeze or lock covers what is about to be written. Call it in the transaction of the
     write, once its records are loaded and before the first change. `pid` is None for somebody not enrolled yet."""
-    require_open(_in_force(session, site_id, pid), visit_id, visit_code)
+    require_open(_in_force(session, site_id, pid), visit_id, visit_code, through_freeze=through_freeze)
 
 
-def require_open(closed: Iterable[Any], visit_id: UUID | None, visit_code: str | None) -> None:
-    """The same, once it is known what is closed of the participant."""
+def require_open(
+    closed: Iterable[Any], visit_id: UUID | None, visit_code: str | None, *, through_freeze: bool = False
+) -> None:
+    """The same, once it is known what is closed of the participant. What starts the clock of a serious event passes
+    `through_freeze`: cleaning holds up no 24 hours (Regulation (EU) 536/2014, article 41(2))."""
     holding = [one for one in closed if _covers(one, visit_id, visit_code)]
+    if through_freeze:
+        holding = [one for one in holding if one.kind != LockKind.freeze]
     if holding:
         raise DataLocked(locks=[{"id": str(one.id), "kind": one.kind, "scope": one.scope} for one in _ordered(holding)])
 
