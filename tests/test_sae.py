@@ -254,6 +254,24 @@ def test_nobody_was_informed_before_the_event_began(world: World, clock: Clockwo
     assert refused.json()["errors"][0]["pointer"] == "/informed_at"
 
 
+@pytest.mark.parametrize(("hours", "status"), [(-2, 422), (0, 201)], ids=["before the site knew", "told by telephone"])
+def test_nobody_was_informed_before_the_site_was_aware(
+    world: World, clock: Clockwork, hours: float, status: int
+) -> None:
+    event = serious(world, clock, relatedness_drug="probable")
+    clock.later(hours=2)
+    report(world, event)
+    clock.later(hours=1)
+    further = {"criteria": {"hospitalisation": True, "life_threatening": True}}
+    amend(world, event, **further, aware_at=shown(clock.at))
+    told = {"kind": "authority_informed", "version": 2, "informed_at": shown(NOON + timedelta(hours=hours))}
+    answer = world.monitor.post(f"{path(event)}/reviews", told)
+    assert answer.status_code == status, answer.text
+    refused = [(fault["pointer"], fault["code"]) for fault in answer.json().get("errors", [])]
+    assert refused == ([] if status == 201 else [("/informed_at", "before_awareness")])
+    assert dict(running(world, event))["SUSAR-OTHER"] == ("met" if status == 201 else "running")
+
+
 def test_a_review_speaks_of_the_version_that_was_seen(world: World, clock: Clockwork) -> None:
     event = serious(world, clock)
     amend(world, event, severity="severe")

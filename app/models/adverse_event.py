@@ -28,6 +28,10 @@ class Relatedness(StrEnum):
     definite = "definite"
 
 
+SUSPECTED = frozenset({Relatedness.possible, Relatedness.probable, Relatedness.definite})
+"""A causal relationship is at least a reasonable possibility (ICH E2A, section II.A.2)."""
+
+
 class AeOutcome(StrEnum):
     """CDISC codelist OUT (C66768)."""
 

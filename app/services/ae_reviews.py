@@ -1,5 +1,6 @@
 """Reviews of adverse events by monitors, on behalf of the sponsor."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -8,18 +9,16 @@ from sqlmodel import Session, col, select
 from app import audit
 from app.access import Actor, found, visible
 from app.errors import Conflict, Fault, Invalid
-from app.models.adverse_event import AdverseEvent, Relatedness
+from app.models.adverse_event import SUSPECTED, AdverseEvent
 from app.models.base import now
 from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, ReviewKind
 from app.protocol.clocks import local_day
+from app.services.sae_clocks import first_aware
 from app.services.studies import zone_of
-
-SUSPECTED = frozenset({Relatedness.possible, Relatedness.probable, Relatedness.definite})
-"""A causal relationship is at least a reasonable possibility (ICH E2A, section II.A.2)."""
 
 
 class InformedTooEarly(Invalid):
-    """The authority cannot have been informed before the event began."""
+    """The authority cannot have been informed before the event began, nor before the site was aware of it."""
 
 
 class DueInPast(Invalid):
@@ -37,9 +36,9 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
     event = found(session.exec(statement.with_for_update()).first())
     if event.version != body.version:
         raise EventMoved
-    at, began, informed_at = now(), event.onset_earliest, body.informed_at
-    if began and informed_at and local_day(informed_at, zone_of(session, event.site_id)) < began:
-        raise InformedTooEarly(Fault("/informed_at", "before_onset", "Lies before the onset of the event"))
+    at = now()
+    if body.informed_at is not None:
+        _require_known(session, event, body.informed_at)
     if body.due_at and body.due_at < at:
         raise DueInPast(Fault("/due_at", "in_past", "Lies in the past"))
     row = AeReview(
@@ -57,6 +56,18 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
     made = audit.created("adverse-event:reviewed", row, f"{event.id}/{row.number}")
     audit.append(session, actor.account_id, row.site_id, [made])
     return read(row), row.site_id
+
+
+def _require_known(session: Session, event: AdverseEvent, informed_at: datetime) -> None:
+    """A sponsor may have been told by telephone before the written report (ICH E6(R2), 4.11.1), but not before the
+    site knew."""
+    began, aware_at = event.onset_earliest, first_aware(session, event)
+    if began and local_day(informed_at, zone_of(session, event.site_id)) < began:
+        raise InformedTooEarly(Fault("/informed_at", "before_onset", "Lies before the onset of the event"))
+    if aware_at and informed_at < aware_at:
+        raise InformedTooEarly(
+            Fault("/informed_at", "before_awareness", "Lies before the site's awareness of the event")
+        )
 
 
 def _susar(event: AdverseEvent, body: AeReviewCreate) -> bool | None:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, Table, and_, or_, select
 from sqlmodel import Session, col
 
 from app.access import Rows
-from app.models.adverse_event import CRITERIA, AdverseEvent
+from app.models.adverse_event import CRITERIA, SUSPECTED, AdverseEvent
 from app.models.among import among
 from app.models.audit import AuditEntry
 from app.models.base import columns, table_of, values
@@ -31,7 +31,6 @@ from app.protocol.expedited import (
     first_due,
     to_be_reported,
 )
-from app.services.ae_reviews import SUSPECTED
 from app.services.studies import protocol_of
 
 _EVENT, _REPORT, _REVIEW = table_of(AdverseEvent), table_of(SaeReport), table_of(AeReview)
@@ -113,6 +112,12 @@ def new_due_at(event: Mapping[str, Any], safety: Safety) -> datetime | None:
 def met_by_a_report(session: Session, event: AdverseEvent) -> list[RunningClock]:
     """The open clocks that a report of the event meets."""
     return to_be_reported(_facts(session, [event])[event.id].facts)
+
+
+def first_aware(session: Session, event: AdverseEvent) -> datetime | None:
+    """The earliest awareness that any version of an event states."""
+    said = _facts(session, [event])[event.id].facts.said
+    return min((one.aware_at for one in said if one.aware_at), default=None)
 
 
 class _Known(NamedTuple):
