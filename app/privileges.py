@@ -10,6 +10,7 @@ PRIVILEGES: Mapping[str, str] = {
     "account": _KEEP,
     "adverse_event": _KEEP,
     "ae_review": _ADD,
+    "ae_review_withdrawal": _ADD,
     "alembic_version": "SELECT",
     "audit_chain": "SELECT, INSERT, UPDATE (seq, hash)",
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",

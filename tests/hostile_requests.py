@@ -44,7 +44,7 @@ from tests.dosing_cases import (
 )
 from tests.hostile import census
 from tests.label_cases import a_disclosure, asking
-from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
+from tests.monitor_cases import a_question, a_review, an_event, question_about
 from tests.outbox_cases import a_dead_delivery, a_subscription
 from tests.route_cases import (
     PASSWORD,
@@ -202,6 +202,7 @@ class Targets:
             "lock": (world.monitor, "/v1/locks", lock_of(world, "A")),
             "lift": (world.monitor, "/v1/locks/{lock_id}/lifting", {"reason": "a late page came in"}),
             "verify": (world.monitor, "/v1/verifications", verification_of(world, "A")),
+            "unreview": (world.monitor, "/v1/adverse-events/{event_id}/reviews/{number}/withdrawal", WHY),
             "unverify": (world.monitor, "/v1/verifications/{verification_id}/withdrawal", WHY),
             "reserve": (world.staff_a, "/v1/pid-reservations", {"study": world.study, "site": "A", "count": 2}),
             "close_block": (world.staff_a, "/v1/pid-reservations/{reservation_id}/closure", WHY),
@@ -281,7 +282,7 @@ class Targets:
         makers: dict[str, Callable[[], Any]] = {
             "reservation_id": lambda: a_block(world, "A").json()["id"],
             "outcome_id": lambda: an_outcome(world, "A").json()["id"],
-            "event_id": lambda: a_serious_event(world, "A").json()["id"],
+            "event_id": lambda: a_review(world, "A").split("/")[3],
             "session_id": lambda: a_session_to_close(world).json()["id"],
             "signal_id": lambda: a_signal(world).json()["id"],
             "operation_id": lambda: a_refused_act(world.staff_a),
@@ -315,8 +316,7 @@ NAMES = (
         "sign",
         "lock",
         "lift",
-        "verify",
-        "unverify",
+        *("verify", "unverify", "unreview"),
         *("reserve", "close_block", "sync", "resolve"),
         "ask",
         "decide",

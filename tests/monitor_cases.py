@@ -31,6 +31,13 @@ def a_report(world: World, site: str) -> Response:
     return made(world, site, path, {"kind": "initial"})
 
 
+def a_review(world: World, site: str) -> str:
+    """The path of the monitor's review of a serious event."""
+    path = f"{a_serious_event(world, site).headers['Location']}/reviews"
+    assert world.monitor.post(path, {"kind": "acknowledged", "version": 1}).status_code == 201
+    return f"{path}/1"
+
+
 def _below_event(below: str) -> Case:
     return lambda world, caller, site: caller.get(
         f"{a_report(world, site).headers['Location'].rpartition('/reports')[0]}/{below}"
@@ -89,6 +96,9 @@ MONITOR_CASES: Mapping[tuple[str, str], Case] = {
         f"{an_event(world, site).headers['Location']}/reviews", {"kind": "acknowledged", "version": 1}
     ),
     ("GET", "/v1/adverse-events/{event_id}/reviews"): _below_event("reviews"),
+    ("POST", "/v1/adverse-events/{event_id}/reviews/{number}/withdrawal"): lambda world, caller, site: caller.post(
+        f"{a_review(world, site)}/withdrawal", {"reason": "the wrong event"}
+    ),
     ("GET", "/v1/adverse-events/{event_id}/clocks"): _below_event("clocks"),
     ("GET", "/v1/adverse-events/summary"): lambda world, caller, site: caller.get(
         "/v1/adverse-events/summary", study=world.study

@@ -7,7 +7,7 @@ from uuid import uuid4
 from httpx2 import Response
 
 from tests.closing_cases import a_lock, a_verification, lock_of, verification_of
-from tests.monitor_cases import a_question, a_serious_event, an_event, question_about
+from tests.monitor_cases import a_question, a_review, a_serious_event, an_event, question_about
 from tests.route_cases import Route
 from tests.world import Caller, World
 
@@ -34,6 +34,10 @@ MONITORING: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     ("POST", "/v1/adverse-events/{event_id}/reviews"): (
         _below_event("monitor", "reviews", {"kind": "acknowledged", "version": 1}),
         {"ae_review": 1, "audit_entry": 1},
+    ),
+    ("POST", "/v1/adverse-events/{event_id}/reviews/{number}/withdrawal"): (
+        lambda world: _post(world.monitor, f"{a_review(world, 'A')}/withdrawal", {"reason": "the wrong event"}),
+        {"ae_review_withdrawal": 1, "audit_entry": 1},
     ),
     ("POST", "/v1/data-queries"): (
         lambda world: _post(world.monitor, "/v1/data-queries", question_about(an_event(world, "A").json())),

@@ -153,6 +153,7 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("verify", "/result", CHOICE),
     ("verify", "/note", TEXT),
     ("unverify", "/reason", REASON),
+    ("unreview", "/reason", REASON),
     ("extract", "/purpose", (*TEXT, None)),
     ("extract", "/profile", CHOICE),
     ("extract", "/study", (*CODE, None)),

@@ -86,6 +86,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): CLINICAL_READERS,
     ("POST", "/v1/adverse-events/{event_id}/reviews"): MONITOR,
     ("GET", "/v1/adverse-events/{event_id}/reviews"): CLINICAL_READERS,
+    ("POST", "/v1/adverse-events/{event_id}/reviews/{number}/withdrawal"): MONITOR,
     ("GET", "/v1/adverse-events/{event_id}/clocks"): CLINICAL_READERS,
     ("GET", "/v1/adverse-events/summary"): CLINICAL_READERS,
     ("GET", "/v1/monitoring/summary"): MONITOR,

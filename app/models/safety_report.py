@@ -8,11 +8,22 @@ from uuid import UUID
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy import CheckConstraint, Column, ColumnElement, ForeignKeyConstraint, Index, String, Text, and_, exists
 from sqlmodel import Field, SQLModel
 
 from app.models.adverse_event import Relatedness
-from app.models.base import Answer, Instant, InstantShown, LongReason, LongText, PastInstant, Shape, now, one_of
+from app.models.base import (
+    Answer,
+    Instant,
+    InstantShown,
+    LongReason,
+    LongText,
+    PastInstant,
+    Shape,
+    now,
+    one_of,
+    table_of,
+)
 
 
 class ReportKind(StrEnum):
@@ -32,6 +43,7 @@ class ReviewKind(StrEnum):
     information_request = "information_request"
 
 
+_OF_REVIEW = ["site_id", "adverse_event_id", "number"]
 _OF_EVENT = ["site_id", "adverse_event_id"], ["adverse_event.site_id", "adverse_event.id"]
 
 
@@ -97,6 +109,30 @@ class AeReview(SQLModel, table=True):
     comment: str | None = Field(default=None, sa_column=Column(Text))
     reviewed_by: UUID = Field(foreign_key="account.id")
     reviewed_at: datetime = Field(default_factory=now)
+
+
+class AeReviewWithdrawal(SQLModel, table=True):
+    """A review that was recorded in error, and that its monitor, or another, took back. Append-only as well."""
+
+    __tablename__ = "ae_review_withdrawal"
+    __table_args__ = (ForeignKeyConstraint(_OF_REVIEW, [f"ae_review.{name}" for name in _OF_REVIEW]),)
+
+    site_id: int = Field(primary_key=True)
+    adverse_event_id: UUID = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    withdrawn_by: UUID = Field(foreign_key="account.id")
+    withdrawn_at: datetime = Field(default_factory=now)
+
+
+def _stands() -> ColumnElement[bool]:
+    made, withdrawn = table_of(AeReview), table_of(AeReviewWithdrawal)
+    same = and_(*(withdrawn.c[name] == made.c[name] for name in _OF_REVIEW))
+    return ~exists().where(same).correlate(made)
+
+
+STANDS = _stands()
+"""Of a review: nobody withdrew it. Whoever asks what was reviewed asks this too."""
 
 
 class SaeReportCreate(Shape):
@@ -182,6 +218,11 @@ class AeReviewRead(Answer):
     comment: str | None
     reviewed_by: UUID
     reviewed_at: InstantShown
+    withdrawn_by: UUID | None
+    """Who took it back as recorded in error: it then counts for no clock and for nobody's reading."""
+
+    withdrawn_at: InstantShown | None
+    withdrawal_reason: str | None
 
 
 class AeReviewList(Answer):

@@ -111,6 +111,9 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         free_text="comment",
         operational="adverse_event_id number kind event_version reviewed_by",
     ),
+    "ae_review_withdrawal": _table(
+        quasi="site_id", free_text="reason", operational="adverse_event_id number withdrawn_by withdrawn_at"
+    ),
     "dosing_session": _table(
         direct="pid",
         quasi="site_id",

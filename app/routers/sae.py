@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response
 
 from app.access import Actor, found, requires
 from app.database import ReadSession, WriteSession
+from app.models.account import Because
 from app.models.base import now
 from app.models.monitoring import ClockList, ClockRead
 from app.models.safety_report import (
@@ -71,9 +72,22 @@ def review_event(
 
 @router.get("/reviews")
 def list_reviews(event_id: UUID, actor: Reader, session: ReadSession) -> AeReviewList:
-    """All reviews of an event, oldest first."""
+    """All reviews of an event, oldest first, also those that were withdrawn."""
     event = row_of(session, actor, event_id)
-    return AeReviewList(items=[ae_reviews.read(row) for row in ae_reviews.reviews_of(session, event)])
+    return AeReviewList(items=[ae_reviews.read(*one) for one in ae_reviews.reviews_of(session, event)])
+
+
+@router.post("/reviews/{number}/withdrawal", status_code=201, response_model=AeReviewRead)
+def withdraw_review(
+    event_id: UUID, number: int, body: Because, actor: Reviewer, once: OncePerKey, session: WriteSession
+) -> Response:
+    """Take back a review that was recorded in error, with the reason."""
+
+    def make() -> Made:
+        read, site_id = ae_reviews.withdraw(session, actor, event_id, number, body)
+        return Made(read, f"/v1/adverse-events/{event_id}/reviews", site_id=site_id)
+
+    return once.create(session, actor, body, make)
 
 
 @router.get("/clocks")

@@ -4,14 +4,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlalchemy import and_
+from sqlmodel import Session, select
 
 from app import audit
 from app.access import Actor, found, visible
 from app.errors import Conflict, Fault, Invalid
+from app.models.account import Because
 from app.models.adverse_event import SUSPECTED, AdverseEvent
-from app.models.base import now
-from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, ReviewKind
+from app.models.base import now, table_of
+from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, AeReviewWithdrawal, ReviewKind
 from app.protocol.clocks import local_day
 from app.services.sae_clocks import first_aware
 from app.services.studies import zone_of
@@ -25,6 +27,10 @@ class DueInPast(Invalid):
     """Nobody can answer a request for information by a time that is over."""
 
 
+class ReviewWithdrawn(Conflict):
+    """This review was withdrawn already."""
+
+
 class EventMoved(Conflict):
     """The event has changed since the version that you reviewed; read it again."""
 
@@ -32,8 +38,7 @@ class EventMoved(Conflict):
 def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
     """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved, InformedTooEarly,
     DueInPast."""
-    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
-    event = found(session.exec(statement.with_for_update()).first())
+    event = _held(session, actor, event_id)
     if event.version != body.version:
         raise EventMoved
     at = now()
@@ -58,6 +63,33 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
     return read(row), row.site_id
 
 
+def withdraw(session: Session, actor: Actor, event_id: UUID, number: int, body: Because) -> tuple[AeReviewRead, int]:
+    """Take back a review that was recorded in error; also gives the site's key. Raises NotFound, ReviewWithdrawn."""
+    event = _held(session, actor, event_id)
+    row, withdrawn = found(next((one for one in reviews_of(session, event) if one[0].number == number), None))
+    if withdrawn is not None:
+        raise ReviewWithdrawn
+    withdrawal = AeReviewWithdrawal(
+        site_id=row.site_id,
+        adverse_event_id=row.adverse_event_id,
+        number=row.number,
+        reason=body.reason,
+        withdrawn_by=actor.account_id,
+        withdrawn_at=now(),
+    )
+    session.add(withdrawal)
+    session.flush()
+    told = audit.created("adverse-event:review-withdrawn", withdrawal, f"{event.id}/{number}", reason=body.reason)
+    audit.append(session, actor.account_id, row.site_id, [told])
+    return read(row, withdrawal), row.site_id
+
+
+def _held(session: Session, actor: Actor, event_id: UUID) -> AdverseEvent:
+    """The event, held until the commit. Raises NotFound."""
+    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
+    return found(session.exec(statement.with_for_update()).first())
+
+
 def _require_known(session: Session, event: AdverseEvent, informed_at: datetime) -> None:
     """A sponsor may have been told by telephone before the written report (ICH E6(R2), 4.11.1), but not before the
     site knew."""
@@ -79,12 +111,21 @@ def _susar(event: AdverseEvent, body: AeReviewCreate) -> bool | None:
     return event.serious and body.expected is False and suspected
 
 
-def reviews_of(session: Session, event: Any) -> list[AeReview]:
-    """Oldest first. The caller has checked that the event exists for the actor."""
-    theirs = select(AeReview).where(AeReview.site_id == event.site_id, AeReview.adverse_event_id == event.id)
-    return list(session.exec(theirs.order_by(col(AeReview.number))))
+def reviews_of(session: Session, event: Any) -> list[tuple[AeReview, AeReviewWithdrawal | None]]:
+    """Oldest first, each with how it was withdrawn. The caller has checked that the event exists for the actor."""
+    review, withdrawal = table_of(AeReview).c, table_of(AeReviewWithdrawal).c
+    same = (withdrawal[name] == review[name] for name in ("site_id", "adverse_event_id", "number"))
+    theirs = select(AeReview, AeReviewWithdrawal).outerjoin(AeReviewWithdrawal, and_(*same))
+    theirs = theirs.where(review.site_id == event.site_id, review.adverse_event_id == event.id)
+    return [(row, withdrawn) for row, withdrawn in session.exec(theirs.order_by(review.number))]
 
 
-def read(row: AeReview) -> AeReviewRead:
+def read(row: AeReview, withdrawal: AeReviewWithdrawal | None = None) -> AeReviewRead:
     same = {name: getattr(row, name) for name in AeReviewRead.model_fields.keys() & AeReview.model_fields.keys()}
-    return AeReviewRead(**same, adverse_event=row.adverse_event_id)
+    return AeReviewRead(
+        **same,
+        adverse_event=row.adverse_event_id,
+        withdrawn_by=withdrawal and withdrawal.withdrawn_by,
+        withdrawn_at=withdrawal and withdrawal.withdrawn_at,
+        withdrawal_reason=withdrawal and withdrawal.reason,
+    )

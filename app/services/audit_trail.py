@@ -22,7 +22,7 @@ from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.label_disclosure import LabelDisclosure
 from app.models.outcome import Outcome
 from app.models.participant import Consent, Participant
-from app.models.safety_report import AeReview, SaeReport
+from app.models.safety_report import AeReview, AeReviewWithdrawal, SaeReport
 from app.models.safety_signal import SafetySignal
 from app.models.signature import Signature
 from app.models.study import Site, Study
@@ -43,13 +43,14 @@ NAMED_BY: Mapping[type[SQLModel], tuple[str, ...]] = {
     **dict.fromkeys((SafetySignal, Signature, TreatmentTrial, Verification, Visit, VitalReading), ("id",)),
     **dict.fromkeys((Screening, Withdrawal), ("pid", "number")),
     Consent: ("pid", "version"),
-    **dict.fromkeys((AeReview, SaeReport), ("adverse_event_id", "number")),
+    **dict.fromkeys((AeReview, AeReviewWithdrawal, SaeReport), ("adverse_event_id", "number")),
     VerificationWithdrawal: ("verification_id",),
 }
 """The records of a person that have entries of their own, with the columns by which an entry names them."""
 
 _PART_OF: Mapping[type[SQLModel], type[SQLModel]] = {
     AeReview: AdverseEvent,
+    AeReviewWithdrawal: AdverseEvent,
     SaeReport: AdverseEvent,
     VerificationWithdrawal: Verification,
 }

@@ -21,7 +21,7 @@ from app.models.monitoring import (
     UrgentClock,
 )
 from app.models.participant import Participant
-from app.models.safety_report import AeReview
+from app.models.safety_report import STANDS, AeReview
 from app.models.safety_signal import SafetySignal, SignalState
 from app.protocol.expedited import ClockState, RunningClock
 from app.services.sae_clocks import open_clocks, with_open_clocks
@@ -77,7 +77,9 @@ def _about(event: Row[Any], actor: Actor) -> dict[str, Any]:
 
 def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
     since = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
-    reviewed = select(1).where(since, _REVIEW.c.reviewed_at >= _EVENT.c.downgraded_at).correlate(_EVENT).exists()
+    reviewed = (
+        select(1).where(since, _REVIEW.c.reviewed_at >= _EVENT.c.downgraded_at, STANDS).correlate(_EVENT).exists()
+    )
     statement = visible(select(*columns(AdverseEvent)), actor).where(
         _EVENT.c.site_id.in_(sites), _EVENT.c.downgraded_at.is_not(None), ~reviewed
     )
@@ -110,7 +112,7 @@ def unreviewed_by(actor: Actor) -> ColumnElement[bool]:
         & (_REVIEW.c.reviewed_by == actor.account_id)
         & (_REVIEW.c.event_version == _EVENT.c.version)
     )
-    return ~select(1).where(own).correlate(_EVENT).exists()
+    return ~select(1).where(own, STANDS).correlate(_EVENT).exists()
 
 
 def _counts(

@@ -17,7 +17,7 @@ from app.models.among import among
 from app.models.audit import AuditEntry
 from app.models.base import columns, table_of, values
 from app.models.participant import Participant
-from app.models.safety_report import AeReview, ReviewKind, SaeReport
+from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.study import Site
 from app.protocol.definition import Safety
 from app.protocol.expedited import (
@@ -65,17 +65,17 @@ def with_open_clocks(site_ids: Sequence[int]) -> Rows:
     that are, or until somebody assesses them may be, unexpected reactions, and those that were corrected since anybody
     reported or reviewed them."""
     reported_as_it_is = _any(_REPORT, _REPORT.c.event_version >= _EVENT.c.version)
-    reviewed_as_it_is = _any(_REVIEW, _REVIEW.c.event_version >= _EVENT.c.version)
+    reviewed_as_it_is = _any_review(_REVIEW.c.event_version >= _EVENT.c.version)
     suspected = _EVENT.c.relatedness_drug.in_(SUSPECTED) & _EVENT.c.expected.is_not(True)
-    known = _any(_REPORT) | (_EVENT.c.serious & _any(_REVIEW))
+    known = _any(_REPORT) | (_EVENT.c.serious & _any_review())
     statement = select(*columns(AdverseEvent)).where(
         _EVENT.c.site_id.in_(site_ids),
         or_(
             and_(_EVENT.c.serious, ~reported_as_it_is),
-            _any(_REVIEW, _REVIEW.c.kind == ReviewKind.information_request),
-            _any(_REVIEW, _REVIEW.c.expected.is_(False)),
-            and_(suspected, known, ~_any(_REVIEW, _REVIEW.c.kind == ReviewKind.assessment)),
-            and_(or_(_any(_REPORT), _any(_REVIEW)), ~reported_as_it_is, ~reviewed_as_it_is),
+            _any_review(_REVIEW.c.kind == ReviewKind.information_request),
+            _any_review(_REVIEW.c.expected.is_(False)),
+            and_(suspected, known, ~_any_review(_REVIEW.c.kind == ReviewKind.assessment)),
+            and_(or_(_any(_REPORT), _any_review()), ~reported_as_it_is, ~reviewed_as_it_is),
         ),
     )
     return statement.order_by(_EVENT.c.due_at, _EVENT.c.id)
@@ -85,6 +85,10 @@ def _any(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     """Whether the event has one."""
     of_event = and_(table.c.site_id == _EVENT.c.site_id, table.c.adverse_event_id == _EVENT.c.id)
     return select(1).where(of_event, *conditions).correlate(_EVENT).exists()
+
+
+def _any_review(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return _any(_REVIEW, STANDS, *conditions)
 
 
 def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[RunningClock]]:
@@ -128,7 +132,7 @@ class _Known(NamedTuple):
 
 def _facts(session: Session, events: Sequence[Any]) -> dict[UUID, _Known]:
     """What is known of some events. One that was never corrected says what its row says."""
-    reports, reviews = _by_event(session, _REPORT, events), _by_event(session, _REVIEW, events)
+    reports, reviews = _by_event(session, _REPORT, events), _by_event(session, _REVIEW, events, STANDS)
     versions = _protocol_versions(session, events)
     said = _said(session, [event for event in events if event.version > 1], versions)
     found = {}
@@ -143,9 +147,11 @@ def _facts(session: Session, events: Sequence[Any]) -> dict[UUID, _Known]:
     return found
 
 
-def _by_event(session: Session, table: Any, events: Iterable[Row[Any]]) -> Mapping[UUID, list[Row[Any]]]:
+def _by_event(
+    session: Session, table: Any, events: Iterable[Row[Any]], *conditions: ColumnElement[bool]
+) -> Mapping[UUID, list[Row[Any]]]:
     ids, sites = [event.id for event in events], sorted({event.site_id for event in events})
-    theirs = select(table).where(table.c.site_id.in_(sites), among(table.c.adverse_event_id, "ids", ids))
+    theirs = select(table).where(table.c.site_id.in_(sites), among(table.c.adverse_event_id, "ids", ids), *conditions)
     grouped = defaultdict(list)
     for row in session.execute(theirs.order_by(table.c.number)):
         grouped[row.adverse_event_id].append(row)
