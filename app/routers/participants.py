@@ -113,7 +113,7 @@ def amend_participant(
     """Correct what was entered at enrolment, with the reason."""
 
     def make() -> Made:
-        read = participants.amend_participant(session, actor, request.app.state.keyring, seen, pid, body)
+        read = enrolment.amend_participant(session, actor, request.app.state.keyring, seen, pid, body)
         return _made(request, read, actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)

@@ -1,22 +1,17 @@
-"""Consent: what was given, what was taken back, and what therefore holds on a day."""
+"""Consent, as it is given and taken back: recorded, and told with what holds today."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor
 from app.database import before_commit, unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.among import among
-from app.models.base import canonical_json, now, table_of
+from app.models.base import canonical_json, now
 from app.models.course import (
-    HOLDS,
     ConsentCreate,
     ConsentRead,
     ConsentState,
@@ -25,36 +20,23 @@ from app.models.course import (
     WithdrawalRead,
     WithdrawalScope,
 )
-from app.models.participant import Consent, ParticipantStatus
+from app.models.participant import Consent
 from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day
-from app.protocol.consent import ConsentScope, to_reconsent
 from app.protocol.definition import Protocol
+from app.services import agreement
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
-
-_CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
 
 
 class ConsentAlreadyRecorded(Conflict):
     """This consent version was recorded for the participant already; versions are given once."""
 
 
-class CollectionWithdrawn(Conflict):
-    """The participant had taken back the collection of data before that day; adverse events are still reported."""
-
-
 class ConsentUnknown(Invalid):
     """The participant's protocol version has no such consent version or scope; see errors."""
-
-
-_TAKES_AWAY = {
-    WithdrawalScope.sharing: frozenset({ConsentScope.data_sharing}),
-    WithdrawalScope.contact: frozenset({ConsentScope.recontact, ConsentScope.long_follow_up}),
-}
-"""The scopes of a consent that end with a withdrawal. Dosing, collection and identity are gates of their own."""
 
 
 def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> tuple[ConsentState, int]:
@@ -117,105 +99,16 @@ def withdraw(
     return state(session, person), row.site_id
 
 
-class Given(NamedTuple):
-    """A consent, as far as it says what holds."""
-
-    version: str
-    given_on: date | None
-    scopes: str
-
-
-class Taken(NamedTuple):
-    """A withdrawal, as far as it says what holds."""
-
-    scope: str
-    effective_on: date
-
-
-class Agreed(NamedTuple):
-    """What a participant gave and took back, and what therefore holds on a day."""
-
-    given: list[Given]
-    taken: list[Taken]
-
-    def newest(self, on: date) -> Given | None:
-        """The newest consent given by a day."""
-        given = [one for one in self.given if one.given_on is None or one.given_on <= on]
-        return max(given, key=lambda one: one.given_on or date.min, default=None)
-
-    def scopes(self, on: date) -> frozenset[str]:
-        """The scopes in force on a day: of the newest consent given by then, without what was taken back since. Of
-        several consents of one day only what all of them say holds: consent has to be shown (GDPR, article 7(1)), and
-        which of them was the last word cannot be."""
-        newest = self.newest(on)
-        if newest is None:
-            return frozenset()
-        that_day = [frozenset(json.loads(one.scopes)) for one in self.given if one.given_on == newest.given_on]
-        taken = [
-            _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
-            for one in self.taken
-            if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
-        ]
-        return frozenset.intersection(*that_day).difference(*taken)
-
-    def withdrawn(self, on: date) -> Mapping[str, date]:
-        """What is taken back on a day and not given anew by a later consent, and from when on. The identity never comes
-        back."""
-        if not self.taken:
-            return {}
-        newest = self.newest(on)
-        since = newest.given_on if newest and newest.given_on else date.min
-        days: dict[str, date] = {}
-        for one in self.taken:
-            if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity):
-                days[one.scope] = min(one.effective_on, days.get(one.scope, one.effective_on))
-        return days
-
-    def require_collection(self, on: date) -> None:
-        """Raises CollectionWithdrawn."""
-        if WithdrawalScope.collection in self.withdrawn(on):
-            raise CollectionWithdrawn
-
-
-def agreed(session: Session, person: Enrolled) -> Agreed:
-    """What a participant gave and took back until now."""
-    return agreed_by(session, [person.site_id], [person.row.pid])[person.row.pid]
-
-
-def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, Agreed]:
-    """The same of many participants of these sites, by pid."""
-    found = {pid: Agreed([], []) for pid in pids}
-    for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
-        found[one.pid].given.append(Given(*one[1:]))
-    taken = _of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids).where(HOLDS)
-    for one in session.execute(taken):
-        found[one.pid].taken.append(Taken(*one[1:]))
-    return found
-
-
-def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[str]) -> Any:
-    wanted = sa.select(table.c.pid, *(table.c[name] for name in names))
-    return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids))
-
-
-def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:
-    """Consent versions that amendments ask this participant to sign."""
-    signed = [one.version for one in record.given]
-    status = ParticipantStatus(person.row.status)
-    asked = to_reconsent(person.protocol.amendments, on, status, signed)
-    return sorted({one.consent for one in asked if one.consent is not None})
-
-
 def state(session: Session, person: Enrolled) -> ConsentState:
     """What was given and taken back, and what holds today at the site."""
-    record, on = agreed(session, person), local_day(now(), zone_of(session, person.site_id))
+    record, on = agreement.agreed(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,
         consents=[_consent_read(one) for one in _consents(session, person)],
         withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
         scopes_today=sorted(record.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in record.withdrawn(on)),
-        reconsent_to=reconsents(person, record, on),
+        reconsent_to=agreement.reconsents(person, record, on),
     )
 
 

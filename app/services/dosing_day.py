@@ -24,7 +24,7 @@ from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
 from app.protocol.vitals import CountedFrom, Vitals, misplaced
-from app.services import consents, rule_queries
+from app.services import agreement, rule_queries
 from app.services.participants import Enrolled, Hold, enrolled, recorded_by
 from app.services.rule_queries import Turned
 from app.services.studies import zone_of
@@ -235,7 +235,7 @@ def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool
     gone = began(_GONE, row)
     if gone is not None and gone <= on:
         return False, frozenset()
-    agreed = consents.agreed(session, person)
+    agreed = agreement.agreed(session, person)
     if agreed.withdrawn(on).keys() & _NO_DOSE:
         return False, frozenset()
     current = current_consent(person.protocol.consents, on)

@@ -1,4 +1,4 @@
-"""Enrolment: a person comes under a pid, with the consent and the screening that it rests on."""
+"""Enrolment: a person comes under a pid, with the consent and screening that it rests on; and corrections of it."""
 
 from typing import Any
 
@@ -8,10 +8,18 @@ from app import audit
 from app.access import Actor
 from app.database import unique_or
 from app.errors import Fault
-from app.models.base import canonical_json, new_row
+from app.models.base import canonical_json, new_row, now, values
 from app.models.course import Screening
 from app.models.finding import findings_text
-from app.models.participant import Consent, Participant, ParticipantCreate, ParticipantRead, ParticipantStatus
+from app.models.participant import (
+    Consent,
+    EnrolmentFields,
+    Participant,
+    ParticipantAmend,
+    ParticipantCreate,
+    ParticipantRead,
+    ParticipantStatus,
+)
 from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
@@ -21,13 +29,18 @@ from app.services.participants import (
     COPIED,
     DATA_SHARING,
     EnrolmentContradictsProtocol,
+    Hold,
     consent_findings,
+    enrolled,
+    follow_consent,
     participant_read,
     protocol_version,
     unknown_arms,
 )
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
+from app.web.conditional import require_current
+from app.web.merging import corrected, sent_fields
 from app.writing import Writes, store
 
 
@@ -145,3 +158,60 @@ def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCrea
     if body.pid is not None:
         return pid_reservations.reserved(session, site_id, body.pid)
     return vault.reserve(session, keyring, site_id, body.site_local_id, lambda: pid_reservations.fresh(session)[0])
+
+
+def amend_participant(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, symbols: str, body: ParticipantAmend
+) -> ParticipantRead:
+    """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
+    changes.pop("consent", None)
+    differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    consent = _given(session, row, body.consent.version) if body.consent else None
+    if consent and body.consent and consent.given_on != body.consent.given_on:
+        differing.add("consent")
+    require_current(keyring, seen, row.pid, row.version, differing)
+    merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
+    if not differing:
+        return participant_read(values(row), person.place, person.protocol_version)
+    faults = unknown_arms(person.protocol, merged)
+    if (merged.enrolled_on is None) != (row.enrolled_on is None):
+        faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
+    if faults:
+        raise EnrolmentContradictsProtocol(*faults)
+    require_unlocked(session, row.site_id, row.pid)
+    dated_by = _DATED_BY.get(ParticipantStatus(row.status))
+    if dated_by and row.status_on == getattr(row, dated_by):
+        row.status_on = getattr(merged, dated_by)
+    for name in COPIED:
+        setattr(row, name, getattr(merged, name))
+    row.version, row.updated_at = row.version + 1, now()
+    events = []
+    if consent and body.consent and "consent" in differing:
+        was, consent.given_on = audit.snapshot(consent), body.consent.given_on
+        now_is, subject = audit.snapshot(consent), f"{row.pid}/{consent.version}"
+        events.append(audit.changed("consent:amended", consent, subject, row.version, was, now_is, body.reason))
+    follow_consent(session, row)
+    after = audit.snapshot(row)
+    events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
+    rule_queries.follow(session, row, before["findings"])
+    audit.append(session, actor.account_id, row.site_id, events)
+    return participant_read(values(row), person.place, person.protocol_version)
+
+
+def _given(session: Session, row: Participant, version: str) -> Consent:
+    """A consent that the participant gave. Raises EnrolmentContradictsProtocol."""
+    given = session.get(Consent, (row.site_id, row.pid, version))
+    if given is None:
+        fault = Fault("/consent/version", "unknown_consent", "The participant gave no such consent version")
+        raise EnrolmentContradictsProtocol(fault)
+    return given
+
+
+_DATED_BY = {
+    ParticipantStatus.screened: "screened_on",
+    ParticipantStatus.screen_failed: "screened_on",
+    ParticipantStatus.enrolled: "enrolled_on",
+}
+"""The statuses that begin on a day which is kept besides."""

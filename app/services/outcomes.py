@@ -31,7 +31,7 @@ from app.protocol.instruments import Instrument, UnknownInstrument, instrument, 
 from app.protocol.safety import OutcomeSeen
 from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
-from app.services import consents, raters, safety_signals
+from app.services import agreement, raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.safety_signals import Source
 from app.services.standing import Standing, require_in_study, standing
@@ -245,7 +245,7 @@ def amend_outcome(
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     if "collected_on" in differing:
-        require_in_study(person.row, consents.agreed(session, person), after.collected_on)
+        require_in_study(person.row, agreement.agreed(session, person), after.collected_on)
     if "rater" in differing:
         raters.require_independent(session, person, row.instrument, after.rater, "")
     before = _remembered(row, stored)

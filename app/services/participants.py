@@ -1,4 +1,4 @@
-"""Participants once they are enrolled: found, corrected, moved along their status. app/services/enrolment.py enrols."""
+"""Participants once they are enrolled: found, moved along their status. The enrolment beside enrols and corrects."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ from app.models.participant import (
     Consent,
     EnrolmentFields,
     Participant,
-    ParticipantAmend,
     ParticipantLookup,
     ParticipantRead,
     ParticipantStatus,
@@ -38,8 +37,6 @@ from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
-from app.web.conditional import require_current
-from app.web.merging import corrected, sent_fields
 
 DATA_SHARING = "data_sharing"
 
@@ -161,68 +158,11 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
     return read
 
 
-def amend_participant(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, symbols: str, body: ParticipantAmend
-) -> ParticipantRead:
-    """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
-    person = enrolled(session, actor, symbols, hold=Hold.change)
-    row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
-    changes.pop("consent", None)
-    differing = {name for name, value in changes.items() if getattr(row, name) != value}
-    consent = _consent(session, row, body.consent.version) if body.consent else None
-    if consent and body.consent and consent.given_on != body.consent.given_on:
-        differing.add("consent")
-    require_current(keyring, seen, row.pid, row.version, differing)
-    merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
-    if not differing:
-        return participant_read(values(row), person.place, person.protocol_version)
-    faults = unknown_arms(person.protocol, merged)
-    if (merged.enrolled_on is None) != (row.enrolled_on is None):
-        faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
-    if faults:
-        raise EnrolmentContradictsProtocol(*faults)
-    require_unlocked(session, row.site_id, row.pid)
-    dated_by = _DATED_BY.get(ParticipantStatus(row.status))
-    if dated_by and row.status_on == getattr(row, dated_by):
-        row.status_on = getattr(merged, dated_by)
-    for name in COPIED:
-        setattr(row, name, getattr(merged, name))
-    row.version, row.updated_at = row.version + 1, now()
-    events = []
-    if consent and body.consent and "consent" in differing:
-        was, consent.given_on = audit.snapshot(consent), body.consent.given_on
-        now_is, subject = audit.snapshot(consent), f"{row.pid}/{consent.version}"
-        events.append(audit.changed("consent:amended", consent, subject, row.version, was, now_is, body.reason))
-    _follow_consent(session, row)
-    after = audit.snapshot(row)
-    events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
-    rule_queries.follow(session, row, before["findings"])
-    audit.append(session, actor.account_id, row.site_id, events)
-    return participant_read(values(row), person.place, person.protocol_version)
-
-
-def _consent(session: Session, row: Participant, version: str) -> Consent:
-    """A consent that the participant gave. Raises EnrolmentContradictsProtocol."""
-    given = session.get(Consent, (row.site_id, row.pid, version))
-    if given is None:
-        fault = Fault("/consent/version", "unknown_consent", "The participant gave no such consent version")
-        raise EnrolmentContradictsProtocol(fault)
-    return given
-
-
-def _follow_consent(session: Session, row: Participant) -> None:
+def follow_consent(session: Session, row: Participant) -> None:
     """Look anew for what is doubtful about the days of consent."""
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
     row.findings = findings_text(consent_findings([one.given_on for one in given], row.enrolled_on))
-
-
-_DATED_BY = {
-    ParticipantStatus.screened: "screened_on",
-    ParticipantStatus.screen_failed: "screened_on",
-    ParticipantStatus.enrolled: "enrolled_on",
-}
-"""The statuses that begin on a day which is kept besides."""
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
@@ -245,7 +185,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     row.version, row.updated_at = row.version + 1, now()
     if body.status is ParticipantStatus.enrolled:
         row.enrolled_on = body.effective_on
-        _follow_consent(session, row)
+        follow_consent(session, row)
     session.flush()
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)

@@ -29,7 +29,7 @@ from app.models.visit import Visit
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
 from app.services import visit_findings
-from app.services.consents import Agreed, agreed_by
+from app.services.agreement import Agreed, agreed_by
 from app.services.rule_queries import Doubt, doubts_of, doubts_of_session, settle
 from app.services.studies import protocol_of
 

@@ -21,7 +21,7 @@ from app.models.study import Site
 from app.models.visit import Visit, WindowRead
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
-from app.services import consents
+from app.services import agreement
 from app.services.participants import Enrolled, enrolled
 from app.services.studies import protocol_of
 
@@ -36,7 +36,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
     left = left_on(person.row)
-    agreed, (recorded, versions) = consents.agreed(session, person), _recorded(session, person)
+    agreed, (recorded, versions) = agreement.agreed(session, person), _recorded(session, person)
 
     def planned_by(version: int) -> list[PlannedVisit]:
         protocol = protocol_of(session, version)
@@ -48,7 +48,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
         protocol_version=person.protocol_version,
         today=today,
         items=[PlannedVisitRead(**_shown(visit)) for visit in planned],
-        reconsent_to=consents.reconsents(person, agreed, today),
+        reconsent_to=agreement.reconsents(person, agreed, today),
     )
 
 
@@ -85,7 +85,7 @@ def _waiting(
     recorded: dict[str, list[Recorded]] = defaultdict(list)
     for pid, *told in session.execute(wanted.where(_VISIT.c.site_id.in_(sites), among(_VISIT.c.pid, "pids", pids))):
         recorded[pid].append(Recorded(*told))
-    agreed = consents.agreed_by(session, sites, pids)
+    agreed = agreement.agreed_by(session, sites, pids)
     for row in people:
         day, left = today[row.site_id], left_on(row)
         protocol = protocol_of(session, row.protocol_version_id)

@@ -25,7 +25,7 @@ from app.models.course import HOLDS, Withdrawal
 from app.models.participant import Consent, Participant, ParticipantStatus, began
 from app.models.visit import Visit
 from app.protocol.definition import Protocol
-from app.services.consents import Agreed, Given, Taken
+from app.services.agreement import Agreed, Given, Taken
 from app.services.studies import protocol_of
 from app.services.unlocked import Closed, closing, require_open
 

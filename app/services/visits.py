@@ -31,7 +31,7 @@ from app.models.visit import (
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
-from app.services import consents, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
+from app.services import agreement, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
 from app.services.participants import Enrolled, Hold, enrolled, recorded_by
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_unlocked
@@ -181,7 +181,7 @@ def amend_visit(
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = corrected(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     if differing & {"occurred_on", "therapy"}:
-        require_in_study(person.row, consents.agreed(session, person), dates.occurred_on)
+        require_in_study(person.row, agreement.agreed(session, person), dates.occurred_on)
     protocol = recorded_by(session, person, row.protocol_version_id)
     definition = planned_visit(protocol, row.visit_code, row.occurrence)
     held = _held(session, person, definition)
