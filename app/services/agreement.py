@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlmodel import Session
 
-from app.errors import Conflict
+from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal, WithdrawalScope
@@ -22,6 +22,10 @@ _CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
 
 class CollectionWithdrawn(Conflict):
     """The participant had taken back the collection of data before that day; adverse events are still reported."""
+
+
+class WithdrawalBeforeConsent(Invalid):
+    """By the day of a withdrawal the participant had given no consent that could be taken back."""
 
 
 _TAKES_AWAY = {
@@ -84,6 +88,13 @@ class Agreed(NamedTuple):
             if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity):
                 days[one.scope] = min(one.effective_on, days.get(one.scope, one.effective_on))
         return days
+
+    def require_given(self, on: date, pointer: str) -> None:
+        """A withdrawal takes back what was given (GDPR, article 7(3)). One of a day before would be overtaken by the
+        consent itself, and hold nowhere. Raises WithdrawalBeforeConsent."""
+        if self.newest(on) is None:
+            message = "No consent had been given by the day of the withdrawal"
+            raise WithdrawalBeforeConsent(Fault(pointer, "before_consent", message))
 
     def require_collection(self, on: date) -> None:
         """Raises CollectionWithdrawn."""

@@ -78,8 +78,10 @@ def withdraw(
     session: Session, actor: Actor, journal: ErasureJournal, symbols: str, body: WithdrawalCreate
 ) -> tuple[ConsentState, int]:
     """Record what a participant takes back, from a day on; also gives the site's key. Taking back the identity erases
-    the site's label for good. Raises NotFound, ErasureJournalUnavailable."""
+    the site's label for good. Raises NotFound, WithdrawalBeforeConsent, ErasureJournalUnavailable."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
+    if body.scope is not WithdrawalScope.identity:
+        agreement.agreed(session, person).require_given(body.effective_on, "/effective_on")
     row = Withdrawal(
         site_id=person.site_id,
         pid=person.row.pid,

@@ -1,5 +1,6 @@
 """Enrolment: a person comes under a pid, with the consent and screening that it rests on; and corrections of it."""
 
+from datetime import date
 from typing import Any
 
 from sqlmodel import Session
@@ -9,7 +10,7 @@ from app.access import Actor
 from app.database import unique_or
 from app.errors import Fault
 from app.models.base import canonical_json, new_row, now, values
-from app.models.course import Screening
+from app.models.course import Screening, WithdrawalScope
 from app.models.finding import findings_text
 from app.models.participant import (
     Consent,
@@ -24,10 +25,11 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import consents, pid_reservations, rule_queries
+from app.services import agreement, consents, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
     DATA_SHARING,
+    Enrolled,
     EnrolmentContradictsProtocol,
     Hold,
     consent_findings,
@@ -189,9 +191,7 @@ def amend_participant(
     row.version, row.updated_at = row.version + 1, now()
     events = []
     if consent and body.consent and "consent" in differing:
-        was, consent.given_on = audit.snapshot(consent), body.consent.given_on
-        now_is, subject = audit.snapshot(consent), f"{row.pid}/{consent.version}"
-        events.append(audit.changed("consent:amended", consent, subject, row.version, was, now_is, body.reason))
+        events.append(_redated(session, person, consent, body.consent.given_on, body.reason))
     follow_consent(session, row)
     after = audit.snapshot(row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
@@ -207,6 +207,20 @@ def _given(session: Session, row: Participant, version: str) -> Consent:
         fault = Fault("/consent/version", "unknown_consent", "The participant gave no such consent version")
         raise EnrolmentContradictsProtocol(fault)
     return given
+
+
+def _redated(session: Session, person: Enrolled, consent: Consent, on: date, reason: str) -> audit.Event:
+    """Correct the day of a consent, which what was taken back of it does not come before: one of the two is wrong.
+    Raises WithdrawalBeforeConsent."""
+    before, had = audit.snapshot(consent), agreement.agreed(session, person)
+    consent.given_on = on
+    session.flush()
+    has = agreement.agreed(session, person)
+    for day in (one.effective_on for one in had.taken if one.scope != WithdrawalScope.identity):
+        if had.newest(day) is not None:
+            has.require_given(day, "/consent/given_on")
+    subject, after = f"{person.pid}/{consent.version}", audit.snapshot(consent)
+    return audit.changed("consent:amended", consent, subject, person.row.version, before, after, reason)
 
 
 _DATED_BY = {
