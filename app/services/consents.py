@@ -25,7 +25,7 @@ from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day
 from app.protocol.definition import Protocol
-from app.services import agreement
+from app.services import agreement, doses, rule_queries
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
@@ -58,7 +58,9 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
         session.flush()
     subject = f"{row.pid}/{row.version}"
     event = audit.created("consent:recorded", row, subject, reason=body.reason)
-    audit.append(session, actor.account_id, row.site_id, [event])
+    flagged, turns = doses.judged_again(session, person)
+    rule_queries.settle_all(session, row.site_id, *turns)
+    audit.append(session, actor.account_id, row.site_id, [event, *flagged])
     return state(session, person), row.site_id
 
 
@@ -97,7 +99,9 @@ def withdraw(
         vault.erase(session, person.site_id, person.row.pid)
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
-    audit.append(session, actor.account_id, row.site_id, events)
+    flagged, turns = doses.judged_again(session, person)
+    rule_queries.settle_all(session, row.site_id, *turns)
+    audit.append(session, actor.account_id, row.site_id, [*events, *flagged])
     return state(session, person), row.site_id
 
 

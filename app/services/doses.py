@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -146,10 +147,21 @@ def _without_consent(session: Session, day: DosingDay, dose: Dose) -> list[Breac
     """A dose that was given is kept, whatever was taken back before. It is asked when the dose is told: what is taken
     back later that day says nothing of it."""
     on = _given_on(day, dose)
+    return [] if on is None else _unasked(day, on, dosing_day.consent_in_force(session, day.person, on))
+
+
+def _without_consent_before(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
+    """The same once the dose is told. Of what was taken back on its day nobody knows then whether the dose was earlier.
+    By the visit's own protocol version, as the participant may have moved on since."""
+    on = _given_on(day, dose)
     if on is None:
         return []
-    current, scopes = dosing_day.consent_in_force(session, day.person, on)
-    facts = SessionFacts(visit=day.visit.visit_code, on=on, consent_current=current, consent_scopes=scopes)
+    then = replace(day.person, protocol=day.protocol)
+    return _unasked(day, on, dosing_day.consent_in_force(session, then, on, ended_by=on - timedelta(days=1)))
+
+
+def _unasked(day: DosingDay, on: date, consent: tuple[bool, frozenset[str]]) -> list[Breach]:
+    facts = SessionFacts(visit=day.visit.visit_code, on=on, consent_current=consent[0], consent_scopes=consent[1])
     return _flags(day.unmet(ConsentInForce, facts))
 
 
@@ -168,9 +180,15 @@ def _kept(dose: Dose) -> list[Finding]:
 
 def _still(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
     """The remark that consent was missing, unless it turned out since that it was not: what seemed taken back was
-    voided."""
+    voided, or given anew."""
     kept = _kept(dose)
     return kept if kept and _without_consent(session, day, dose) else []
+
+
+def _anew(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
+    """That consent was missing, as it still is or as it turned out since."""
+    found = _still(session, day, dose)
+    return found or _remarks(WITHOUT_CONSENT, _without_consent_before(session, day, dose))
 
 
 def _given(dose: Dose | None) -> tuple[float, datetime] | None:
@@ -193,13 +211,15 @@ def _remarks(code: str, breaches: Sequence[Breach]) -> list[Finding]:
     return [Finding(code=code, field=field, message=f"{one.rule}: {one.message}") for one in breaches]
 
 
-def flagged_again(session: Session, day: DosingDay, row: DosingSession) -> list[audit.Event]:
-    """Hold doses and vital signs against the plan once more, after something that they are judged by changed."""
+def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, consent: bool = False) -> list[audit.Event]:
+    """Hold doses and vital signs against the plan once more, after something that they are judged by changed, perhaps
+    the `consent`."""
+    missing = _anew if consent else _still
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
         before = audit.snapshot(dose)
         breaches = _breaches(day, dose, doses, readings)
-        dose.findings = _findings(breaches, _off_course(session, day, row, dose), _still(session, day, dose))
+        dose.findings = _findings(breaches, _off_course(session, day, row, dose), missing(session, day, dose))
         if audit.snapshot(dose) != before:
             dose.version += 1
             after = audit.snapshot(dose)
@@ -227,11 +247,11 @@ def order_findings(
 
 
 def judged_again(session: Session, person: Enrolled, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
-    """Hold the doses of a participant's sessions (but one) against the plan once more, after a visit, another dose
-    or a withdrawal was corrected: what to remember, and the data queries to raise and to close."""
+    """Hold the doses of a participant's sessions (but one) against the plan and the consent once more, after a visit,
+    another dose or what was agreed to changed: what to remember, and the data queries to raise and to close."""
     events, turns = [], []
     for day, row in dosing_day.days_of(session, person, but):
-        if flagged := flagged_again(session, day, row):
+        if flagged := flagged_again(session, day, row, consent=True):
             dosing_day.move_on(session, row)
             events += flagged
             turns.append(dosing_day.turned(session, row))

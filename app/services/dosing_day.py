@@ -229,13 +229,17 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
     return DischargeFacts(row.released_at, complete, answered, json.loads(row.discharge))
 
 
-def consent_in_force(session: Session, person: Enrolled, on: date) -> tuple[bool, frozenset[str]]:
-    """Whether the consent version of that day was given, and the scopes of the newest consent given by then."""
-    row = person.row
+def consent_in_force(
+    session: Session, person: Enrolled, on: date, ended_by: date | None = None
+) -> tuple[bool, frozenset[str]]:
+    """Whether the consent version of that day was given, and the scopes of the newest consent given by then. What was
+    taken back counts if that was by the day `ended_by`; by that very day, if none is said."""
+    row, ended_by = person.row, ended_by or on
     gone = began(_GONE, row)
-    if gone is not None and gone <= on:
+    if gone is not None and gone <= ended_by:
         return False, frozenset()
-    agreed = agreement.agreed(session, person)
+    told = agreement.agreed(session, person)
+    agreed = told._replace(taken=[one for one in told.taken if one.effective_on <= ended_by])
     if agreed.withdrawn(on).keys() & _NO_DOSE:
         return False, frozenset()
     current = current_consent(person.protocol.consents, on)

@@ -25,7 +25,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import agreement, consents, pid_reservations, rule_queries
+from app.services import agreement, consents, doses, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
     DATA_SHARING,
@@ -189,13 +189,16 @@ def amend_participant(
     for name in COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
-    events = []
+    events: list[audit.Event] = []
+    turns: list[rule_queries.Turned] = []
     if consent and body.consent and "consent" in differing:
-        events.append(_redated(session, person, consent, body.consent.given_on, body.reason))
+        redated = _redated(session, person, consent, body.consent.given_on, body.reason)
+        flagged, turns = doses.judged_again(session, person)
+        events += [redated, *flagged]
     follow_consent(session, row)
     after = audit.snapshot(row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
-    rule_queries.follow(session, row, before["findings"])
+    rule_queries.follow(session, row, before["findings"], *turns)
     audit.append(session, actor.account_id, row.site_id, events)
     return participant_read(values(row), person.place, person.protocol_version)
 
