@@ -80,7 +80,7 @@ FIRST, LAST = "1900-01-01", f"{now():%Y-%m-%d}"
 
 @pytest.mark.parametrize("day", [FIRST, LAST])
 def test_the_first_and_the_last_day_are_read_again(world: World, day: str) -> None:
-    consent = {"version": "1", "given_on": FIRST, "scopes": ["data_sharing", "main"]}
+    consent = {"version": "1", "given_on": FIRST, "scopes": ["data_sharing", "long_follow_up", "main"]}
     person = world.staff_a.post("/v1/participants", world.enrolment(screened_on=day, enrolled_on=day, consent=consent))
     assert require_readable(world.staff_a, person, "/v1/participants", study=world.study)
     pid = person.json()["pid"]

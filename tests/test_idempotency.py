@@ -24,6 +24,7 @@ from app.models.participant import Participant, ParticipantCreate
 from app.models.visit import VisitCreate
 from app.pid import normalise
 from app.services import retries
+from tests.courses import given
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.hostile import LiveStudy, census, live_study
 from tests.server import LiveServer
@@ -144,7 +145,7 @@ def test_a_key_is_for_one_request_only(world: World) -> None:
 
 
 def test_a_refused_request_leaves_its_key_free(world: World) -> None:
-    key, pid = str(uuid4()), world.enrolled()
+    key, pid = str(uuid4()), world.enrolled(consent=given("2025-01-02"))
     late = world.visit(pid, "FU7M", "2025-12-24")
     assert world.staff_a.post("/v1/visits", world.visit(pid)).status_code == 201
     assert world.staff_a.post("/v1/visits", late, key).json()["code"] == "visit_outside_window"

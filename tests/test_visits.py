@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from httpx2 import Response
 
-from tests.courses import left
+from tests.courses import given, left, withdraw
+from tests.test_bulk import line, results, sent
 from tests.world import World, madrs
 
 
@@ -207,6 +209,50 @@ def test_a_missed_visit_is_kept_with_its_reason(world: World) -> None:
 def test_nothing_is_recorded_before_consent(world: World) -> None:
     answer = world.staff_a.post("/v1/visits", world.visit(world.enrolled(), "SCR", "2025-01-01"))
     assert (answer.status_code, answer.json()["code"]) == (409, "consent_missing")
+
+
+def without_scope(answer: Response) -> bool:
+    """Whether it is refused, naming the scope of consent that is missing."""
+    said = [error["message"] for error in answer.json().get("errors", [])]
+    if (answer.status_code, answer.json().get("code")) != (409, "consent_missing"):
+        return False
+    return said == ["No consent in force for: long_follow_up"]
+
+
+def test_the_long_follow_up_is_recorded_of_those_who_agreed_to_it(world: World) -> None:
+    never, ended = world.enrolled(), world.enrolled(consent=given("2025-01-02"))
+    withdraw(world, ended, "contact", "2025-08-01")
+    for pid in (never, ended):
+        assert without_scope(world.staff_a.post("/v1/visits", world.visit(pid, "FU7M", "2025-08-26"))), pid
+        [told] = results(sent(world.staff_a, "visits", [line(world.visit(pid, "FU7M", "2025-08-26"))]))
+        assert (told["result"], told["problem"]["code"]) == ("conflict", "consent_missing")
+        assert world.staff_a.post("/v1/visits", world.visit(pid, "PRIM", "2025-08-26")).status_code == 201
+    before = world.visit(ended, "FU7M", "2025-07-31")
+    assert world.staff_a.post("/v1/visits", before).status_code == 201
+    missed = world.visit(never, "FU7M", None, status="missed", deviation_reason="Did not agree to it")
+    assert world.staff_a.post("/v1/visits", missed).status_code == 201
+
+
+def test_what_is_recorded_of_the_long_follow_up_is_neither_moved_nor_extended_to_after_its_consent(
+    world: World,
+) -> None:
+    pid = world.enrolled(consent=given("2025-01-02"))
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, "FU7M", "2025-08-26"))
+    withdraw(world, pid, "contact", "2025-08-20")
+    outcome = {"participant": pid, "visit": visit.json()["id"], **madrs(1)}
+    assert without_scope(world.staff_a.post("/v1/outcomes", outcome))
+    measured = world.staff_a.post("/v1/outcomes", {**outcome, "collected_on": "2025-08-19"})
+    assert measured.status_code == 201
+
+    def corrected(record: Response, **change: Any) -> Response:
+        path = record.headers["Location"]
+        seen = world.staff_a.get(path).headers["ETag"]
+        return world.staff_a.patch(path, {"reason": "read in the source", **change}, seen)
+
+    assert without_scope(corrected(measured, collected_on="2025-08-20"))
+    assert without_scope(corrected(visit, occurred_on="2025-08-25"))
+    assert corrected(visit, deviation_reason="Asked for by telephone").status_code == 200
+    assert corrected(visit, occurred_on="2025-08-19").status_code == 200
 
 
 def test_nothing_is_recorded_after_withdrawal_but_what_was_before_may_be(world: World) -> None:

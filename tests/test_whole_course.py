@@ -4,6 +4,7 @@ from typing import Any
 
 from httpx2 import Response
 
+from tests.courses import given
 from tests.dosing_cases import SESSIONS, SIGNALS, at, closing, cssrs, dose, start, suicidal, vitals
 from tests.route_cases import PASSWORD, with_password
 from tests.test_course import answers, criteria, enrol
@@ -17,8 +18,8 @@ class Course:
 
     def __init__(self, world: World) -> None:
         self.world, self.staff = world, world.staff_a
-        open_screening = world.enrolment(enrolled_on=None, eligibility={"answers": {}})
-        self.pid = self.staff.post("/v1/participants", open_screening).json()["pid"]
+        screened = {"enrolled_on": None, "consent": given("2025-01-02"), "eligibility": {"answers": {}}}
+        self.pid = self.staff.post("/v1/participants", world.enrolment(**screened)).json()["pid"]
         self.visits: dict[str, Any] = {}
 
     def visit(self, code: str, on: str, *outcomes: Any, **more: Any) -> Response:

@@ -220,6 +220,10 @@ class Protocol(Versioned):
         """The visits whose days say whether this one's is as planned."""
         return next((visit.hangs_on for visit in self.visits if visit.code == code), frozenset())
 
+    def needs_scope(self, code: str) -> str | None:
+        """The scope of consent without which this visit is not held."""
+        return next((visit.needs_scope for visit in self.visits if visit.code == code), None)
+
     def carries(self, code: str) -> bool:
         """Whether the day of this visit says of others whether theirs is as planned."""
         return any(code in visit.hangs_on for visit in self.visits)

@@ -27,6 +27,7 @@ from app.models.outcome import (
     ScoreRead,
 )
 from app.models.visit import HELD, Visit, VisitStatus
+from app.protocol.definition import Protocol
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
 from app.protocol.safety import OutcomeSeen
 from app.protocol.scoring import Score, score
@@ -35,6 +36,7 @@ from app.services import agreement, raters, safety_signals
 from app.services.participants import Hold, enrolled
 from app.services.safety_signals import Source
 from app.services.standing import Standing, require_in_study, standing
+from app.services.studies import protocol_of
 from app.services.totals import scored
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -118,7 +120,7 @@ def measure(
         "created_by": actor.account_id,
     }
     row = new_row(Outcome, given)
-    require_in_study(person, person.agreed, row["collected_on"])
+    require_in_study(person, person.agreed, row["collected_on"], _scope_of(session, person.protocol, visit))
     raters.require_independent(session, person, definition.code, asked.rater, at)
     if asked.items is None and definition.code not in person.protocol.historical_totals:
         raise TotalsNotTaken(Fault(f"{at}/items", "required", "The protocol takes no totals without items here"))
@@ -131,6 +133,13 @@ def measure(
     seen = OutcomeSeen(definition.code, json.loads(row["items"]), {str(one["name"]): one["value"] for one in scores})
     event = audit.event("outcome:recorded", "outcome", row["id"], 1, {}, kept)
     return Measured(row, scores), [event, *safety_signals.raise_in_new(session, writes, source, seen)]
+
+
+def _scope_of(session: Session, present: Protocol, visit: Mapping[str, Any]) -> str | None:
+    """The scope of consent that a visit needs, by the protocol version by which it was recorded."""
+    version: int | None = visit["protocol_version_id"]
+    protocol = present if version is None else protocol_of(session, version)
+    return protocol.needs_scope(visit["visit_code"])
 
 
 _SCORE = ("name", "value", "band", "reason", "rule")
@@ -207,7 +216,10 @@ _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
 _ASKED = among(_VISITS.c.id, "visits")
 _WHOSE = visible(sa.select(_VISITS.c.pid).where(_ASKED), None)
 _AT_VISIT = sa.and_(_OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id)
-_OF_VISIT = (_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code"))
+_OF_VISIT = (
+    *(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code")),
+    _VISITS.c.protocol_version_id,
+)
 _VISITS_HELD: sa.Select[Any] = (
     visible(sa.select(*_OF_VISIT).select_from(_VISITS.outerjoin(_OUTCOMES, _AT_VISIT)).where(_ASKED), None)
     .add_columns(_OUTCOMES.c.instrument)  # of visits that were narrowed already
@@ -245,7 +257,8 @@ def amend_outcome(
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     if "collected_on" in differing:
-        require_in_study(person.row, agreement.agreed(session, person), after.collected_on)
+        agreed, scope = agreement.agreed(session, person), _scope_of(session, person.protocol, values(visit))
+        require_in_study(person.row, agreed, after.collected_on, scope)
     if "rater" in differing:
         raters.require_independent(session, person, row.instrument, after.rater, "")
     before = _remembered(row, stored)

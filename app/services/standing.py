@@ -18,7 +18,7 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel import Session
 
 from app.access import Actor, Place, reach, visible
-from app.errors import Conflict
+from app.errors import Conflict, Fault
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal
@@ -33,7 +33,7 @@ _PEOPLE, _CONSENTS, _WITHDRAWALS, _VISITS = (table_of(one) for one in (Participa
 
 
 class ConsentMissing(Conflict):
-    """No consent of the participant was in force on that day."""
+    """No consent of the participant was in force on that day, or none with the scope that the visit needs."""
 
 
 class ParticipantLeft(Conflict):
@@ -98,8 +98,8 @@ class Standing:
                 self.closed.append(Closed(fact.id, fact.name, fact.text, fact.visit_id, fact.visit_code, fact.at))
 
 
-def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | None) -> None:
-    """What is visited or measured on a day needs somebody who took part on it.
+def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | None, scope: str | None) -> None:
+    """What is visited or measured on a day needs somebody who took part on it, and agreed to the `scope` of the visit.
 
     Raises ParticipantLeft, ConsentMissing, CollectionWithdrawn.
     """
@@ -111,6 +111,8 @@ def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | 
     if agreed.newest(on) is None:
         raise ConsentMissing
     agreed.require_collection(on)
+    if scope is not None and scope not in agreed.scopes(on):
+        raise ConsentMissing(Fault("", "scope_missing", f"No consent in force for: {scope}"))
 
 
 def standing(

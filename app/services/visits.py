@@ -88,7 +88,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     person.require_unlocked(visit_code=body.visit_code)
     if (body.visit_code, body.occurrence) in person.visits:
         raise VisitAlreadyRecorded  # said first: who sends a stored visit again hears that it is there
-    require_in_study(person, person.agreed, body.occurred_on)
+    require_in_study(person, person.agreed, body.occurred_on, definition.needs_scope)
     _require_explained(window, body)
     given = {
         "site_id": person.site_id,
@@ -180,10 +180,11 @@ def amend_visit(
         return detail(session, actor, visit_id)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = corrected(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
-    if differing & {"occurred_on", "therapy"}:
-        require_in_study(person.row, agreement.agreed(session, person), dates.occurred_on)
     protocol = recorded_by(session, person, row.protocol_version_id)
     definition = planned_visit(protocol, row.visit_code, row.occurrence)
+    if differing & {"occurred_on", "therapy"}:
+        agreed = agreement.agreed(session, person)
+        require_in_study(person.row, agreed, dates.occurred_on, definition.needs_scope)
     held = _held(session, person, definition)
     window = window_of(definition, held, row.occurrence)
     if "therapy" in differing:
