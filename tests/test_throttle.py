@@ -23,7 +23,7 @@ from app.models.base import table_of
 from app.models.sign_in import Throttle as Counted
 from app.security.passwords import Passwords
 from app.services import throttle
-from app.services.throttle import FORGOTTEN_AFTER, LONGEST_WAIT, waiting_time
+from app.services.throttle import FORGOTTEN_AFTER, LONGEST_WAIT, remaining, waiting_time
 from tests.route_cases import totp_code
 from tests.test_sign_in import PASSWORD, app, person, sign_in
 from tests.world import Caller, Registry, World
@@ -153,6 +153,40 @@ def test_an_address_waits_whatever_names_it_tries_and_others_do_not(
     assert elsewhere.post("/v1/auth/sessions", json=own).status_code == 201
 
 
+@pytest.fixture
+def hospital(registry: Registry) -> Iterator[TestClient]:
+    """Everybody at one site: they share an address, under the limits that a deployment has by itself."""
+    settings = registry.app.state.settings.model_copy(update={"throttle_address_failures": 20})
+    address = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1"
+    with TestClient(create_app(settings), client=(address, 50000)) as client:
+        yield client
+
+
+def mistyped(hospital: TestClient) -> int:
+    body = {"username": f"u{uuid4().hex}", "password": "not the password"}
+    return hospital.post("/v1/auth/sessions", json=body).status_code
+
+
+def test_a_few_mistypings_a_day_never_make_a_whole_hospital_wait(
+    world: World, hospital: TestClient, clock: Clock
+) -> None:
+    colleague = {"username": person(world), "password": PASSWORD}
+    for _ in range(30):
+        clock.wait(hours=12)
+        assert mistyped(hospital) == 401
+        clock.wait(hours=12)
+        assert mistyped(hospital) == 401
+    assert hospital.post("/v1/auth/sessions", json=colleague).status_code == 201
+
+
+def test_twenty_guesses_in_an_hour_make_their_address_wait(world: World, hospital: TestClient, clock: Clock) -> None:
+    for _ in range(20):
+        assert mistyped(hospital) == 401
+        clock.wait(minutes=3)
+    assert mistyped(hospital) == 401, "the first wait, of a minute, is over"
+    assert mistyped(hospital) == 429
+
+
 def test_an_ipv6_client_cannot_change_its_address_within_its_network(world: World) -> None:
     one, same, other = (
         world.registry.app.state.throttle.attempt("x", f"2001:db8:1:{end}").address.key
@@ -231,6 +265,20 @@ def test_the_wait_never_shrinks_and_never_exceeds_its_cap(failures: int, allowed
     assert wait <= waiting_time(failures + 1, allowed) <= LONGEST_WAIT
     assert (wait > timedelta(0)) == (failures >= allowed)
     assert waiting_time(failures, math.inf) == timedelta(0)
+
+
+@given(st.lists(st.integers(0, 100)), st.integers(1, 100))
+def test_no_choice_of_pauses_gives_more_guesses_than_a_quarter_of_an_hour_for_each(
+    pauses: list[int], allowed: int
+) -> None:
+    """Beyond those that are free and those of the waits that still grow."""
+    failures, passed = 0, timedelta(0)
+    for extra in pauses:
+        pause = waiting_time(failures, allowed) + timedelta(minutes=extra)
+        passed += pause
+        failures = remaining(failures, pause) + 1
+    growing = math.ceil(math.log2(LONGEST_WAIT / throttle.FIRST_WAIT))
+    assert len(pauses) <= allowed + growing + passed / LONGEST_WAIT
 
 
 def test_a_full_hashing_gate_says_so_instead_of_hanging(world: World) -> None:

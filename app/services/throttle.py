@@ -30,6 +30,10 @@ LONGEST_WAIT = timedelta(minutes=15)
 APART = timedelta(minutes=1)
 """How far apart two workers' clocks may be."""
 
+FORGIVEN_EVERY = LONGEST_WAIT
+"""The pause that takes one failure off the count: a site whose people share an address mistypes some every day. Nobody
+gets more guesses by it, as there is one in each such pause anyway, however long the waits have grown."""
+
 FORGOTTEN_AFTER = timedelta(hours=24)
 UNKNOWN_REMEMBERED_EVERY = timedelta(minutes=1)
 UNKNOWN = "unknown"
@@ -130,6 +134,11 @@ def waiting_time(failures: int, allowed: float) -> timedelta:
     return min(wait, LONGEST_WAIT)
 
 
+def remaining(failures: int, pause: timedelta) -> int:
+    """How many of the failures still count after a pause without any."""
+    return max(0, failures - max(0, pause // FORGIVEN_EVERY))
+
+
 def _network(address: str) -> str:
     """An IPv6 client has a whole /64 to choose its address from."""
     try:
@@ -147,7 +156,7 @@ def _locked_row(session: Session, counter: Failures) -> Any:
 
 
 def _count(session: Session, counter: Failures, row: Any) -> timedelta:
-    failures = row.failures + 1
+    failures = remaining(row.failures, now() - row.last_failed_at) + 1
     wait = waiting_time(failures, counter.allowed)
     changed = {"failures": failures, "last_failed_at": now(), "locked_until": now() + wait if wait else None}
     session.execute(update(_ROWS).where(_ROWS.c.key == counter.key).values(changed))
