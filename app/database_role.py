@@ -58,11 +58,19 @@ _COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE
 
 
 _TOO_MIGHTY = """
-SELECT rolsuper OR rolbypassrls OR rolcreaterole OR EXISTS (
-  SELECT 1 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
-  AND pg_has_role(current_user, relowner, 'MEMBER'))
-FROM pg_roles WHERE rolname = current_user
+SELECT EXISTS (
+  SELECT 1 FROM pg_roles WHERE (rolsuper OR rolbypassrls OR rolcreaterole) AND pg_has_role(current_user, oid, 'MEMBER')
+) OR EXISTS (
+  SELECT datdba FROM pg_database WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'MEMBER')
+  UNION ALL
+  SELECT nspowner FROM pg_namespace WHERE nspname = current_schema() AND pg_has_role(current_user, nspowner, 'MEMBER')
+  UNION ALL
+  SELECT relowner FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+  AND pg_has_role(current_user, relowner, 'MEMBER')
+)
 """
+"""Whether the role is, or may become, one that row-level security does not bind, or an owner: of the tables, or of the
+schema or the database, who may drop tables of others or put some before them."""
 
 
 _GUARDED = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace = current_schema()::regnamespace"
@@ -75,8 +83,9 @@ def require_second_wall(database: Database, settings: Settings, name: str = "DAT
     with database.engine.connect() as connection:
         if connection.exec_driver_sql(_TOO_MIGHTY).scalar():
             raise SecondWallMissing(
-                f"The server must not connect as a superuser or as the owner of the tables. Give REGISTRY_{name}_URL a "
-                f"role that owns nothing, REGISTRY_OWNER_{name}_URL the owner's, and run: registry migrate"
+                f"The server must not connect as a superuser or as the owner of the tables, the schema or the "
+                f"database, nor as a role that may become one. Give REGISTRY_{name}_URL a role that owns nothing, "
+                f"REGISTRY_OWNER_{name}_URL the owner's, and run: registry migrate"
             )
         open_tables = sorted(OF_A_SITE - set(connection.exec_driver_sql(_GUARDED).scalars()))
     if open_tables:

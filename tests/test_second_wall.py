@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import UniqueConstraint, text, true
@@ -12,7 +13,7 @@ from app import access
 from app.access import Actor
 from app.database import Database
 from app.database_role import OF_A_SITE as TABLES
-from app.database_role import SecondWallMissing, require_second_wall
+from app.database_role import SecondWallMissing, grant, require_second_wall
 from app.models.account import Role
 from app.privileges import PRIVILEGES
 from tests.dosing_cases import a_session, a_signal
@@ -173,3 +174,39 @@ def test_production_refuses_to_serve_as_the_owner_or_without_the_wall(world: Wor
     finally:
         with world.registry.database.migrating() as connection:
             connection.exec_driver_sql("ALTER TABLE visit ENABLE ROW LEVEL SECURITY")
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("makes", "unmakes"),
+    [
+        ("ALTER DATABASE {database} OWNER TO {role}", "ALTER DATABASE {database} OWNER TO CURRENT_USER"),
+        ("ALTER SCHEMA public OWNER TO {role}", "ALTER SCHEMA public OWNER TO pg_database_owner"),
+        ("CREATE ROLE {role}_more SUPERUSER ROLE {role}", "DROP ROLE {role}_more"),
+        ("CREATE ROLE {role}_more BYPASSRLS ROLE {role}", "DROP ROLE {role}_more"),
+        ("CREATE ROLE {role}_more CREATEROLE ROLE {role}", "DROP ROLE {role}_more"),
+    ],
+    ids=["owner of the database", "owner of the schema", "may be superuser", "may pass row security", "may make roles"],
+)
+def test_production_refuses_a_role_that_could_take_down_the_wall(world: World, makes: str, unmakes: str) -> None:
+    settings, owner = world.registry.app.state.settings, world.registry.database
+    named = {"role": f"r{uuid4().hex}", "database": owner.url.database}
+    url = owner.url.set(username=named["role"], password=named["role"]).render_as_string(hide_password=False)
+    production = settings.model_copy(update={"environment": "production", "database_url": url})
+
+    def as_owner(*statements: str) -> None:
+        with owner.migrating() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement.format_map(named))
+
+    as_owner("CREATE ROLE {role} LOGIN PASSWORD '{role}'")
+    with owner.migrating() as connection:
+        grant(connection, named["role"])
+    try:
+        with Database(production, for_server=True) as served:
+            require_second_wall(served, production)
+            as_owner(makes)
+            with pytest.raises(SecondWallMissing, match="must not connect as a superuser"):
+                require_second_wall(served, production)
+    finally:
+        as_owner(unmakes, "DROP OWNED BY {role}", "DROP ROLE {role}")
