@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     """How long an access token is valid; at most 900 in production."""
 
     refresh_token_seconds: Annotated[int, Field(ge=300, le=43_200)] = 43_200
-    """How long a refresh token may be used, once."""
+    """How long after signing in a person's session can be renewed, and its refresh tokens used, each once."""
 
     pool_size: Annotated[int, Field(ge=1, le=64)] = 4
     """Database connections a worker holds; a waiting request gives up after `pool_timeout_seconds` with 503. On

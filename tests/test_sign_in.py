@@ -1,10 +1,13 @@
 """Signing in: people with a password, site apps with a secret, refresh tokens used once."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from httpx2 import Response
 
+from app.models import base
+from app.services import sign_in as sign_in_service
 from tests.world import Caller, World
 
 PASSWORD = "a long enough pass phrase"
@@ -94,6 +97,20 @@ def test_a_refresh_token_works_once_and_its_reuse_ends_the_session(world: World)
     assert token(world, grant_type="refresh_token", refresh_token=first).status_code == 400
     descendant = token(world, grant_type="refresh_token", refresh_token=second.json()["refresh_token"])
     assert descendant.status_code == 400
+
+
+def test_a_session_ends_half_a_day_after_signing_in_however_often_it_is_renewed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = base.now()
+    refresh = sign_in(world, person(world)).json()["refresh_token"]
+    answers = []
+    for hours in (5, 10, 13):
+        monkeypatch.setattr(sign_in_service, "now", lambda at=begun + timedelta(hours=hours): at)
+        answers.append(token(world, grant_type="refresh_token", refresh_token=refresh))
+        refresh = answers[-1].json().get("refresh_token", refresh)
+    assert [answer.status_code for answer in answers] == [200, 200, 400]
+    assert answers[-1].json() == {"error": "invalid_grant"}
 
 
 def test_a_revoked_session_cannot_be_refreshed(world: World) -> None:

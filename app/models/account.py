@@ -98,6 +98,8 @@ class RefreshToken(SQLModel, table=True):
     """All tokens that descend from one sign-in; reuse of a spent one revokes them together."""
 
     expires_at: datetime
+    """When the session ends: the same for all of them."""
+
     used_at: datetime | None = None
     revoked_at: datetime | None = None
     created_at: datetime = Field(default_factory=now)

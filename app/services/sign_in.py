@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from sqlalchemy import and_, or_, update
@@ -87,7 +87,8 @@ class SignIn:
         account = proven(session, attempt, account.id, stored, step)
         account.password_hash = renewed
         family = uuid4()
-        pair = self._access(session, account, family), self._refresh(session, account, family)
+        end = now() + timedelta(seconds=self.settings.refresh_token_seconds)
+        pair = self._access(session, account, family), self._refresh(session, account, family, end)
         remember(session, account, "session:opened")
         return pair
 
@@ -191,7 +192,8 @@ class SignIn:
             return None
 
     def again(self, session: Session, refresh_token: str) -> tuple[str, str] | None:
-        """A new pair for an unspent refresh token. A spent one ends its whole session and gives None."""
+        """A new pair for an unspent refresh token, whose session still ends when it was to end. A spent one ends it at
+        once and gives None."""
         row = self._refresh_row(session, refresh_token)
         if row is None or row.revoked_at is not None or row.expires_at <= now():
             return None
@@ -203,7 +205,10 @@ class SignIn:
         if account.disabled_at is not None:
             return None
         row.used_at = now()
-        pair = self._access(session, account, row.family), self._refresh(session, account, row.family)
+        pair = (
+            self._access(session, account, row.family),
+            self._refresh(session, account, row.family, row.expires_at),
+        )
         remember(session, account, "token:refreshed")
         return pair
 
@@ -219,14 +224,14 @@ class SignIn:
         ).all()
         return self.tokens.issue(account.id, account.login, set(roles), account.grants_version, family)
 
-    def _refresh(self, session: Session, account: Account, family: UUID) -> str:
+    def _refresh(self, session: Session, account: Account, family: UUID, end: datetime) -> str:
         token = new_refresh_token()
         session.add(
             RefreshToken(
                 digest=self.keyring.digest("secret-digest", token.encode()),
                 account_id=account.id,
                 family=family,
-                expires_at=now() + timedelta(seconds=self.settings.refresh_token_seconds),
+                expires_at=end,
             )
         )
         session.flush()
