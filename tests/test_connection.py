@@ -77,6 +77,24 @@ def test_no_answer_waits_until_its_head_was_acknowledged(options: dict[str, Any]
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
+async def whom(scope: Any, receive: Any, send: Any) -> None:
+    """Answers who it takes the client for."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": scope["client"][0].encode()})
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no such sockets")
+def test_a_socket_for_both_kinds_of_address_knows_ipv4_clients_and_the_proxy_by_their_own(
+    options: dict[str, Any],
+) -> None:
+    config = uvicorn.Config(whom, **{**options, "host": "::"})
+    with config.bind_socket() as listening, a_worker(config, listening), httpx.Client(trust_env=False) as client:
+        assert client.get(address_of(listening)).text == "127.0.0.1"
+        told = client.get(address_of(listening), headers={"X-Forwarded-For": "203.0.113.9"})
+        assert told.text == "203.0.113.9"
+        assert client.get(f"http://[::1]:{listening.getsockname()[1]}").text == "::1"
+
+
 def test_workers_share_the_clients_that_keep_their_connections(options: dict[str, Any]) -> None:
     """Whoever was awake had nearly all of them."""
     first, second = (uvicorn.Config(answer, **options) for _ in range(2))

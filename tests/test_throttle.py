@@ -195,6 +195,14 @@ def test_an_ipv6_client_cannot_change_its_address_within_its_network(world: Worl
     assert one == same != other
 
 
+def test_an_ipv4_client_is_itself_however_a_socket_for_both_kinds_of_address_writes_it(world: World) -> None:
+    one, same, other = (
+        world.registry.app.state.throttle.attempt("x", address).address.key
+        for address in ("192.0.2.1", "::ffff:192.0.2.1", "::ffff:192.0.2.2")
+    )
+    assert one == same != other
+
+
 def test_wrong_client_secrets_wait_too_and_are_told_in_oauths_shape(world: World, clock: Clock) -> None:
     credentials = app(world)
     ask = world.registry.client.post

@@ -140,12 +140,14 @@ def remaining(failures: int, pause: timedelta) -> int:
 
 
 def _network(address: str) -> str:
-    """An IPv6 client has a whole /64 to choose its address from."""
+    """An IPv6 client has a whole /64 to choose its address from. A proxy may write an IPv4 client's as an IPv6 one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _locked_row(session: Session, counter: Failures) -> Any:

@@ -26,11 +26,16 @@ class Connection(H11Protocol):
 
     Every answer leaves at once. With several workers uvicorn binds their socket without naming TCP, so asyncio leaves
     Nagle's algorithm on: the body waited 40 ms for the acknowledgement of the head (uvicorn issue 3149, open).
+
+    An IPv4 client is known by its own address. A socket that takes both kinds writes it `::ffff:192.0.2.1`, which no
+    proxy is named by.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
+        if self.client is not None and "." in self.client[0]:
+            self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
 
 
 class Loop(asyncio.SelectorEventLoop):
