@@ -258,6 +258,15 @@ def test_failures_under_names_that_nobody_has_are_remembered_once_a_minute(world
     assert len(entries(world, "unknown")) == before + 2
 
 
+def test_a_steady_trickle_of_such_names_is_remembered_once_a_minute_too(world: World, clock: Clock) -> None:
+    clock.wait(days=3)  # no other test's minute
+    before = len(entries(world, "unknown"))
+    for _ in range(10):
+        fail(world, f"u{uuid4().hex}", 1)
+        clock.wait(seconds=30)
+    assert len(entries(world, "unknown")) == before + 5
+
+
 def test_nobody_can_be_read_from_the_table(world: World) -> None:
     username = person(world)
     fail(world, username, 1)

@@ -35,7 +35,7 @@ FORGIVEN_EVERY = LONGEST_WAIT
 gets more guesses by it, as there is one in each such pause anyway, however long the waits have grown."""
 
 FORGOTTEN_AFTER = timedelta(hours=24)
-UNKNOWN_REMEMBERED_EVERY = timedelta(minutes=1)
+REMEMBERED_EVERY = timedelta(minutes=1)
 UNKNOWN = "unknown"
 _ROWS = table_of(Counted)
 
@@ -81,13 +81,8 @@ class Attempt:
                 counter.key: _locked_row(session, counter) for counter in sorted(counters, key=lambda each: each.key)
             }
             _require_past([row for row in rows.values() if row.locked_until])
-            waits = [_count(session, counter, rows[counter.key]) for counter in counters]
-            last_unknown = rows[self.unknown.key] if account_id is None else None
-            if (
-                last_unknown
-                and last_unknown.failures
-                and now() - last_unknown.last_failed_at < UNKNOWN_REMEMBERED_EVERY
-            ):
+            waits = [_count(session, counter, rows[counter.key]) for counter in (self.account, self.address)]
+            if account_id is None and not _is_due(session, self.unknown, rows[self.unknown.key]):
                 return
             actions = [f"{what}:refused"] + ([f"{what}:throttled"] if any(waits) else [])
             subject = UNKNOWN if account_id is None else str(account_id)
@@ -163,6 +158,14 @@ def _count(session: Session, counter: Failures, row: Any) -> timedelta:
     changed = {"failures": failures, "last_failed_at": now(), "locked_until": now() + wait if wait else None}
     session.execute(update(_ROWS).where(_ROWS.c.key == counter.key).values(changed))
     return wait
+
+
+def _is_due(session: Session, counter: Failures, row: Any) -> bool:
+    """Whether to remember now what is remembered once a minute, and only then counted."""
+    due = not row.failures or abs(now() - row.last_failed_at) >= REMEMBERED_EVERY
+    if due:
+        _count(session, counter, row)
+    return due
 
 
 def _forget_old(session: Session) -> None:
