@@ -2,6 +2,7 @@
 
 import base64
 import time
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -11,10 +12,12 @@ from httpx2 import Response
 from sqlmodel import select
 
 from app.models.account import Account
+from app.models.base import now
 from app.models.sign_in import Totp
 from app.security import totp
 from app.security.common_passwords import COMMON_PASSWORDS
 from app.security.passwords import PasswordTooEasy, require_strong
+from app.services import throttle
 from tests.route_cases import totp_code
 from tests.test_sign_in import PASSWORD, person, sign_in
 from tests.world import Caller, World
@@ -99,6 +102,22 @@ def test_a_second_factor_is_asked_for_once_the_password_fitted(world: World) -> 
     assert code_of(sign_in(world, username, "not the password")) == (401, "credentials_wrong")
     assert code_of(with_code(world, username, totp_code(secret), "not the password")) == (401, "credentials_wrong")
     signed_in(world, with_code(world, username, totp_code(secret)))
+
+
+def test_whoever_has_the_password_and_no_code_is_remembered_once_a_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    username, _ = protected(world)
+    at = now()
+    for minutes in (0, 0.5, 0.99, 1.5, 2.6):
+        monkeypatch.setattr(throttle, "now", lambda moment=at + timedelta(minutes=minutes): moment)
+        for _ in range(2):
+            assert code_of(sign_in(world, username)) == (401, "totp_needed")
+    with world.registry.database.read() as session:
+        known = session.exec(select(Account.id).where(Account.login == username)).one()
+    trail = world.admin.get("/v1/audit-entries", subject_id=str(known)).json()["items"]
+    assert [row["action"] for row in trail].count("session:code-asked-for") == 3
+    assert "session:refused" not in [row["action"] for row in trail], "nobody waits for it"
 
 
 def test_a_code_works_once(world: World) -> None:

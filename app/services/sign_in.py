@@ -100,6 +100,7 @@ class SignIn:
         if factor is None or factor.confirmed_at is None:
             return None
         if given is None:
+            attempt.half_proven(what, factor.account_id)
             raise TotpNeeded(headers=CHALLENGE)
         return self.step(attempt, factor, given, what)
 

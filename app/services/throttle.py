@@ -52,14 +52,15 @@ class Failures:
 class Attempt:
     """Somebody's attempt to prove who they are: ask `require_free`, check the secret, then tell how it went.
 
-    `require_free` and `failed` use connections of their own, so call them before the request's session did anything:
-    on SQLite there is one writer.
+    All but `succeeded` use connections of their own, so call them before the request's session did anything: on SQLite
+    there is one writer.
     """
 
     database: Database
     account: Failures
     address: Failures
     unknown: Failures
+    half: Failures
 
     def require_free(self) -> None:
         """Raises TooManyAttempts while the account or the address has to wait. Call it before any hashing."""
@@ -89,6 +90,15 @@ class Attempt:
             events = [audit.Event(action, "account", subject, 1, []) for action in actions]
             audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, events)
 
+    def half_proven(self, what: str, account_id: UUID) -> None:
+        """Remember as `<what>:code-asked-for`, once a minute, that the password was right and the second factor is
+        missing: nothing else would tell of a stolen password. It is no failure, as apps ask for the code this way."""
+        with self.database.write() as session:
+            _forget_old(session)
+            if _is_due(session, self.half, _locked_row(session, self.half)):
+                event = audit.Event(f"{what}:code-asked-for", "account", str(account_id), 1, [])
+                audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
+
     def succeeded(self, session: Session) -> None:
         """Forget the account's failures, in the request's own transaction; the address keeps its count.
 
@@ -114,6 +124,7 @@ class Throttle:
             Failures(self._key("account", login), self._settings.throttle_account_failures),
             Failures(self._key("address", _network(address)), self._settings.throttle_address_failures),
             Failures(self._key("unknown", ""), math.inf),
+            Failures(self._key("half", login), math.inf),
         )
 
     def _key(self, kind: str, name: str) -> str:
