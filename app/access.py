@@ -8,7 +8,7 @@ No grant means no permission and no rows. A row outside the reach does not exist
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -140,6 +140,8 @@ class requires:  # noqa: N801 - reads as a word in route signatures
             asked = time.monotonic()
             actor = await run_in_threadpool(load_actor, request.app.state.database, claims, self.permission)
             known.keep(claims, actor, asked)
+            if isinstance(claims, OutsideClaims):
+                request.state.afterwards = partial(request.app.state.outside_sign_ins, claims, actor.account_id)
         request.state.actor = actor
         request.app.state.rates.take(request, actor.account_id)
         if self.permission not in actor.held:

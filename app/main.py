@@ -52,6 +52,7 @@ from app.security.oidc import Provider
 from app.security.passwords import Passwords
 from app.security.tokens import TokenAuthority
 from app.services.builder import Builder
+from app.services.outside_sign_ins import OutsideSignIns
 from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.settings import Settings
@@ -142,6 +143,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.rates = Rates(settings.requests_per_minute)
     app.state.refusals = Refusals(app.state.database)
+    app.state.outside_sign_ins = OutsideSignIns(app.state.database, app.state.throttle)
     app.state.builder = Builder(settings, app.state.keyring)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds, root_path=settings.root_path)

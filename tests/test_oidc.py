@@ -13,11 +13,15 @@ from jose import jws
 from sqlalchemy import update
 from sqlmodel import col
 
+from app.errors import DatabaseUnavailable
 from app.models.account import Account, Role
 from app.security import oidc
 from app.security.jwt import TokenRefused
 from app.security.oidc import Provider, ProviderUnavailable
+from app.services.outside_sign_ins import OutsideSignIns
+from app.services.throttle import Throttle
 from app.settings import Settings
+from tests.hot_requests import statements
 from tests.provider import AUDIENCE, Key, OutsideProvider, new_key, running_provider
 from tests.world import Caller, World
 
@@ -107,6 +111,59 @@ def test_one_person_there_is_one_account_here_and_the_link_is_in_the_trail(
         ("oidc_issuer", connected.url),
         ("oidc_subject", subject),
     }
+
+
+def sign_ins(world: World, account: Account) -> int:
+    trail = world.admin.get("/v1/audit-entries", actor=str(account.id), action="session:outside").json()["items"]
+    return len(trail)
+
+
+def test_the_first_use_of_a_token_is_in_the_trail_whatever_its_answer(world: World, connected: OutsideProvider) -> None:
+    account = linked(world, subject := uuid4().hex, (Role.monitor, "A"))
+    for number, path in enumerate(("/v1/me", "/v1/users", f"/v1/visits/{uuid4()}", "/v1/visits?limit=0"), start=1):
+        caller = Caller(world.registry.client, connected.token(sub=subject, jti=str(number)))
+        for _ in range(2):
+            caller.get(path)
+        assert sign_ins(world, account) == number, path
+
+
+def test_later_uses_of_a_token_cost_no_statement(world: World, connected: OutsideProvider) -> None:
+    linked(world, subject := uuid4().hex, (Role.monitor, "A"))
+    caller, made = Caller(world.registry.client, connected.token(sub=subject)), []
+    with statements(world.registry.served, lambda _cursor, statement, _given: made.append(statement)):
+        caller.get("/v1/participants")
+        first = len(made)
+        caller.get("/v1/participants")
+        assert any("throttle" in statement for statement in made[:first])
+        assert not any("throttle" in statement or "audit" in statement for statement in made[first:])
+
+
+def test_workers_remember_the_first_use_of_a_token_once_among_them(
+    world: World, connected: OutsideProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = linked(world, subject := uuid4().hex, (Role.monitor, "A"))
+    caller, state = Caller(world.registry.client, connected.token(sub=subject)), world.registry.app.state
+    for _ in range(2):
+        monkeypatch.setitem(state._state, "outside_sign_ins", OutsideSignIns(state.database, state.throttle))
+        assert told(caller) == (200, None)
+    assert sign_ins(world, account) == 1
+
+
+def test_a_use_that_could_not_be_remembered_is_remembered_with_the_next(
+    world: World, connected: OutsideProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = linked(world, subject := uuid4().hex, (Role.monitor, "A"))
+    caller = Caller(world.registry.client, connected.token(sub=subject))
+
+    def away(*_: object) -> bool:
+        raise DatabaseUnavailable
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Throttle, "first_in_a_day", away)
+        assert told(caller) == (200, None)
+    assert sign_ins(world, account) == 0
+    assert told(caller) == (200, None)
+    assert sign_ins(world, account) == 1
 
 
 def test_without_a_provider_nobody_is_linked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

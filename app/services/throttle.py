@@ -127,6 +127,15 @@ class Throttle:
             Failures(self._key("half", login), math.inf),
         )
 
+    def first_in_a_day(self, session: Session, kind: str, name: str) -> bool:
+        """Whether nobody asked this for a day, on whatever worker; in the session's own transaction."""
+        _forget_old(session)
+        counter = Failures(self._key(kind, name), math.inf)
+        row = _locked_row(session, counter)
+        if row.failures == 0:
+            _count(session, counter, row)
+        return bool(row.failures == 0)
+
     def _key(self, kind: str, name: str) -> str:
         return self._keyring.digest("throttle", kind.encode(), name.encode())
 

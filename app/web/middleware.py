@@ -1,10 +1,11 @@
-"""Around every request: request id, safe headers, one log line without identifiers."""
+"""Around every request: request id, safe headers, one log line without identifiers, and what is done afterwards."""
 
 import re
 import time
 from uuid import uuid4
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -85,3 +86,5 @@ class RequestFrame:
                 actor=str(actor.account_id) if (actor := scope.get("state", {}).get("actor")) else None,
                 **tracing.named(),
             )
+            if afterwards := scope.get("state", {}).get("afterwards"):
+                await run_in_threadpool(afterwards)
