@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -245,6 +246,34 @@ def test_failures_are_remembered_and_a_flood_does_not_fill_the_trail(world: Worl
     clock.wait(seconds=60)
     sign_in(world, username)
     assert entries(world, subject)[-1] == "session:opened"
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("::ffff:203.0.113.78", "203.0.113.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("what somebody sent", None),
+    ],
+)
+def test_a_refusal_tells_from_which_network_and_a_wait_tells_whose(
+    world: World, address: str, network: str | None
+) -> None:
+    subject = account_id(world, username := person(world))
+    settings = world.registry.app.state.settings.model_copy(update={"throttle_address_failures": 5})
+    with TestClient(create_app(settings), client=(address, 50000)) as client:
+        for _ in range(5):
+            client.post("/v1/auth/sessions", json={"username": username, "password": "not the password"})
+    trail = world.admin.get("/v1/audit-entries", subject_id=subject, limit="500").json()["items"]
+    told = [(row["action"], row["field"], row["new"]) for row in trail if row["actor"] == "system"]
+    from_there = [("network", network)] if network else []
+    throttled = [*from_there, ("waits", "account"), *from_there, ("waits", "address")]
+    refused = from_there * 5 if network else [(None, None)] * 5
+    assert Counter(told) == Counter(
+        [("session:refused", *row) for row in refused] + [("session:throttled", *row) for row in throttled]
+    )
+    assert network is not None or address not in str(trail)
 
 
 def test_failures_under_names_that_nobody_has_are_remembered_once_a_minute(world: World, clock: Clock) -> None:

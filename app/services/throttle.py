@@ -61,6 +61,8 @@ class Attempt:
     address: Failures
     unknown: Failures
     half: Failures
+    network: str | None
+    """Where it comes from, as far as the trail tells: not one person's address."""
 
     def require_free(self) -> None:
         """Raises TooManyAttempts while the account or the address has to wait. Call it before any hashing."""
@@ -82,12 +84,12 @@ class Attempt:
                 counter.key: _locked_row(session, counter) for counter in sorted(counters, key=lambda each: each.key)
             }
             _require_past([row for row in rows.values() if row.locked_until])
-            waits = [_count(session, counter, rows[counter.key]) for counter in (self.account, self.address)]
+            account, address = (_count(session, each, rows[each.key]) for each in (self.account, self.address))
             if account_id is None and not _is_due(session, self.unknown, rows[self.unknown.key]):
                 return
-            actions = [f"{what}:refused"] + ([f"{what}:throttled"] if any(waits) else [])
-            subject = UNKNOWN if account_id is None else str(account_id)
-            events = [audit.Event(action, "account", subject, 1, []) for action in actions]
+            waiting = [name for name, wait in (("account", account), ("address", address)) if wait]
+            events = [self._event(f"{what}:refused", account_id)]
+            events += [self._event(f"{what}:throttled", account_id, waits=name) for name in waiting]
             audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, events)
 
     def half_proven(self, what: str, account_id: UUID) -> None:
@@ -96,7 +98,7 @@ class Attempt:
         with self.database.write() as session:
             _forget_old(session)
             if _is_due(session, self.half, _locked_row(session, self.half)):
-                event = audit.Event(f"{what}:code-asked-for", "account", str(account_id), 1, [])
+                event = self._event(f"{what}:code-asked-for", account_id)
                 audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
 
     def succeeded(self, session: Session) -> None:
@@ -110,6 +112,9 @@ class Attempt:
         if any(row.key == self.account.key for row in rows):
             session.execute(delete(_ROWS).where(_ROWS.c.key == self.account.key))
 
+    def _event(self, action: str, account_id: UUID | None, **more: str) -> audit.Event:
+        return audit.event(action, "account", account_id or UNKNOWN, 1, {}, {"network": self.network, **more})
+
 
 class Throttle:
     """The throttle of one application."""
@@ -119,12 +124,14 @@ class Throttle:
 
     def attempt(self, login: str, address: str) -> Attempt:
         """An attempt under a login (a username or a client id, whether it exists or not) from a client address."""
+        host = _network(address, 32, 64) or address
         return Attempt(
             self._database,
             Failures(self._key("account", login), self._settings.throttle_account_failures),
-            Failures(self._key("address", _network(address)), self._settings.throttle_address_failures),
+            Failures(self._key("address", host), self._settings.throttle_address_failures),
             Failures(self._key("unknown", ""), math.inf),
             Failures(self._key("half", login), math.inf),
+            _network(address, 24, 48),
         )
 
     def first_in_a_day(self, session: Session, kind: str, name: str) -> bool:
@@ -154,15 +161,15 @@ def remaining(failures: int, pause: timedelta) -> int:
     return max(0, failures - max(0, pause // FORGIVEN_EVERY))
 
 
-def _network(address: str) -> str:
-    """An IPv6 client has a whole /64 to choose its address from. A proxy may write an IPv4 client's as an IPv6 one."""
+def _network(address: str, ipv4_bits: int, ipv6_bits: int) -> str | None:
+    """The network of an address; None of what is none. An IPv6 client has a whole /64 to choose its address from, and a
+    proxy may write an IPv4 client's as an IPv6 one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+        return None
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return str(ipaddress.ip_network((parsed, ipv4_bits if parsed.version == 4 else ipv6_bits), strict=False))
 
 
 def _locked_row(session: Session, counter: Failures) -> Any:
