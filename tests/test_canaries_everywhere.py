@@ -147,9 +147,8 @@ def say_to_each(canaries: Canaries, operations: Iterable[Operation], send: Send)
         canaries.answered(send(method, place, content=body))
         for name in (*asked, "unknown"):
             mark = canaries.mark(name, f"{method} {path}")
-            canaries.answered(send(method, place, content=body, params={name: mark, mark: mark}))
-            if method == "GET" and "{" not in path:
-                canaries.answered(send(method, place, params={name: mark}))
+            canaries.answered(send(method, place, content=body, params={name: mark}))
+            canaries.answered(send(method, place, content=body, params={mark: mark}))
         for header in HEADERS:
             mark = canaries.mark(header, f"{method} {path}")
             canaries.answered(send(method, place, content=body, headers={header: mark}))

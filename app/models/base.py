@@ -48,9 +48,9 @@ class Answer(BaseModel):
 
 
 class Filter(BaseModel):
-    """Query parameters of a list: a mistyped name is refused instead of returning unfiltered data."""
+    """Query parameters of a list. That no others are sent is a rule of every route (app/web/route.py)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)

@@ -1,18 +1,20 @@
 """The route class of every router: strict JSON in, and the answer made where the handler ran."""
 
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import isclass, iscoroutinefunction
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from app.database import opened
 from app.errors import Fault, UnsupportedMediaType, ValidationFailed
 from app.pagination import Listed
-from app.web.problems import shown
+from app.web.problems import fault_of, shown
 from app.web.strict_json import StrictRequest
 
 _WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
@@ -31,10 +33,12 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
         takes_form, streams = ((self.openapi_extra or {}).get(name) for name in ("x-form", "x-stream"))
+        # forms refuse any query in their own way; what is not described (docs, metrics) looks at none
+        asked = frozenset(_names(self.dependant)) if self.include_in_schema and not takes_form else None
 
         async def strict(request: Request) -> Response:
             strict_request = StrictRequest(request.scope, request.receive)
-            _require_single(request)
+            _require_names(request, asked)
             if request.method in _WITH_BODY and not streams:
                 settings = request.app.state.settings
                 await strict_request.read_whole(settings.max_body_bytes, settings.body_seconds)
@@ -69,13 +73,29 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
     return answering
 
 
-def _require_single(request: Request) -> None:
-    """Every query parameter of ours has one value, and so has a key; of two, one would be dropped without a word."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    repeated = [f"/query/{shown(name)}" for name in sorted({name for name in names if names.count(name) > 1})]
+def _names(dependant: Dependant) -> Iterator[str]:
+    """What a route and all it depends on ask for in the query."""
+    for field in dependant.query_params:
+        shape = field.field_info.annotation
+        if isclass(shape) and issubclass(shape, BaseModel):
+            yield from (one.alias or name for name, one in shape.model_fields.items())
+        else:
+            yield field.alias
+    for part in dependant.dependencies:
+        yield from _names(part)
+
+
+def _require_names(request: Request, asked: frozenset[str] | None) -> None:
+    """Every query parameter is one that the route asks for: a mistyped filter would give everything, a mistyped
+    `dry_run` do it. It has one value, and so has a key; of two, one would be dropped without a word."""
+    sent = Counter(name for name, _ in request.query_params.multi_items()) if request.scope["query_string"] else {}
+    unknown = sorted(sent.keys() - asked) if asked is not None else []
+    faults = [fault_of({"loc": ("query", name), "type": "extra_forbidden", "msg": ""}) for name in unknown]
+    repeated = [f"/query/{shown(name)}" for name in sorted(sent.keys() - unknown) if sent[name] > 1]
     repeated += ["/header/Idempotency-Key"] if len(request.headers.getlist("idempotency-key")) > 1 else []
-    if repeated:
-        raise ValidationFailed(*(Fault(pointer, "repeated", "Give it once") for pointer in repeated))
+    faults += (Fault(pointer, "repeated", "Give it once") for pointer in repeated)
+    if faults:
+        raise ValidationFailed(*faults)
 
 
 def _require_json(request: Request) -> None:
