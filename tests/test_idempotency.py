@@ -24,6 +24,7 @@ from app.models.participant import Participant, ParticipantCreate
 from app.models.visit import VisitCreate
 from app.pid import normalise
 from app.services import retries
+from tests.course_cases import amended
 from tests.courses import given
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.hostile import LiveStudy, census, live_study
@@ -107,6 +108,22 @@ def test_what_version_0_1_0_answered_is_answered_again_after_the_upgrade(world: 
     assert (again.status_code, again.content) == (201, first.content)
     other = world.staff_a.post(path, {**body, **change}, key)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_move_to_another_protocol_version_happens_once(world: World) -> None:
+    pid, key = world.enrolled(protocol_version="1"), str(uuid4())
+    path = f"/v1/participants/{pid}/protocol-version"
+    there, back = ({"version": version, "reason": "amendment in force"} for version in (amended(world), "1"))
+    tried = world.staff_a.post(f"{path}?dry_run=true", there)
+    assert (tried.status_code, tried.json()["answer"]["protocol_version"]) == (200, there["version"])
+    first = world.staff_a.post(path, there, key)
+    assert world.staff_a.post(path, back).is_success
+    again = world.staff_a.post(path, there, key)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.headers["ETag"] == first.headers["ETag"]
+    stands = world.staff_a.get(first.headers["Location"])
+    assert stands.json()["protocol_version"] == "1", "the retry did not move them once more"
 
 
 def test_a_request_with_two_keys_is_refused(world: World) -> None:

@@ -123,14 +123,18 @@ def answer_criteria(
     )
 
 
-@router.post("/protocol-version")
+@router.post("/protocol-version", response_model=ParticipantRead)
 def move_to_protocol_version(
-    pid: Pid, body: ProtocolMove, actor: Writer, request: Request, response: Response, session: WriteSession
-) -> ParticipantRead:
+    pid: Pid, body: ProtocolMove, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
     """Go on by another protocol version. Visits that were recorded keep the windows of theirs."""
-    read = participants.move(session, actor, pid, body)
-    response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
-    return read
+
+    def moved() -> Made:
+        read, site_id = participants.move(session, actor, pid, body)
+        tag = etag(request.app.state.keyring, read.pid, read.version)
+        return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id)
+
+    return once.create(session, actor, body, moved, status=200)
 
 
 @router.get("/treatments")

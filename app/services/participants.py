@@ -210,7 +210,7 @@ def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]
     return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
 
 
-def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> ParticipantRead:
+def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:
     """Let a participant go on by another protocol version of the study.
 
     Raises NotFound, ProtocolVersionUnknown, ProtocolVersionTheSame.
@@ -227,7 +227,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> Pa
     after = audit.snapshot(row)
     event = audit.changed("participant:moved", row, row.pid, row.version, before, after, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
-    return participant_read(values(row), person.place, version.version)
+    return participant_read(values(row), person.place, version.version), row.site_id
 
 
 @cache
