@@ -71,6 +71,27 @@ def test_a_label_that_looks_like_an_identifier_is_refused_and_not_repeated(world
     assert label == "" or label not in answer.text
 
 
+BIRTHS = ("1984-05-07", "07.05.1984", "7/5/1984", "05_27_1984", "19840507", "07051984", "05271984", "1900-01-01")
+
+
+@pytest.mark.parametrize("label", BIRTHS)
+def test_a_date_of_birth_is_no_label(world: World, label: str) -> None:
+    answer = world.staff_a.post("/v1/participants", world.enrolment(site_local_id=label))
+    assert answer.status_code == 422
+    assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [
+        ("/site_local_id", "looks_identifying")
+    ]
+    assert label not in answer.text
+    asked = {"study": world.study, "site": "A", "site_local_id": label}
+    found = world.staff_a.post("/v1/participants/lookup", asked)
+    assert found.status_code == 404, "who was enrolled under one before is looked for"
+
+
+@pytest.mark.parametrize("label", ["1984", "01-0507", "840507", "01-002-3", "19841307", "2099-01-01", "S-5-7"])
+def test_a_number_that_is_no_date_of_birth_is_a_label(world: World, label: str) -> None:
+    assert world.staff_a.post("/v1/participants", world.enrolment(site_local_id=label)).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [

@@ -1,6 +1,7 @@
 """Participants: pseudonymous people, the consent they gave, and the status model of the study."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from app.models.base import (
     Shape,
     canonical_json,
     from_json,
+    latest_day,
     now,
     one_of,
 )
@@ -187,6 +189,37 @@ SiteLocalId = Annotated[
 ]
 """The site's own label: letters, digits, . _ / -; refused when it looks like a direct identifier."""
 
+_FIRST_BIRTH = date(1900, 1, 1)
+
+
+def _orders(label: str) -> Iterator[tuple[str, ...]]:
+    """Year, month and day of a label, in each order in which people write them."""
+    parts = re.split(r"[._/\-]", label)
+    if len(parts) == 3:
+        first, second, third = parts
+        yield from ((first, second, third), (third, second, first), (third, first, second))
+    elif len(label) == 8:
+        yield from (
+            (label[:4], label[4:6], label[6:]),
+            (label[4:], label[2:4], label[:2]),
+            (label[4:], label[:2], label[2:4]),
+        )
+
+
+def _no_birth_date(label: str) -> str:
+    for order in _orders(label):
+        try:
+            day = date(*map(int, order))
+        except (ValueError, OverflowError):
+            continue
+        if _FIRST_BIRTH <= day <= latest_day(now()):
+            raise PydanticCustomError("looks_identifying", "A date may be that of somebody's birth")
+    return label
+
+
+NewSiteLocalId = Annotated[SiteLocalId, AfterValidator(_no_birth_date)]
+"""That of a new participant. Who was enrolled under a date before this rule is still found by it."""
+
 
 class ConsentGiven(Shape):
     version: Code
@@ -255,7 +288,7 @@ class ParticipantAmend(Shape):
 class ParticipantCreate(EnrolmentFields):
     study: Code
     site: Code
-    site_local_id: SiteLocalId
+    site_local_id: NewSiteLocalId
     protocol_version: Code | None = None
     """Absent: the study's newest version."""
 
