@@ -1,7 +1,12 @@
 """The `registry` file at the root: what it asks of Python, when it installs, and with which tool."""
 
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -27,6 +32,7 @@ def wrapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "ROOT": tmp_path,
         "VENV": tmp_path / ".venv",
         "PYTHON": tmp_path / ".venv/bin/python",
+        "COMMAND": tmp_path / ".venv/bin/registry",
         "STAMP": tmp_path / ".venv/installed",
     }.items():
         assert hasattr(module, name)
@@ -52,6 +58,7 @@ def commands(wrapper: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[
 def make_environment(wrapper: ModuleType, kind: str) -> None:
     wrapper.PYTHON.parent.mkdir(parents=True)
     wrapper.PYTHON.touch()
+    wrapper.COMMAND.touch()
     wrapper.STAMP.write_text(wrapper.fingerprint(kind))
 
 
@@ -124,3 +131,72 @@ def test_only_the_tests_need_the_development_lock(
     wrapper.main()
     assert installed == [kind]
     assert handed_over == [["registry", *arguments]]
+
+
+UV = f"""#!{sys.executable}
+import os, sys, time
+from pathlib import Path
+asked = sys.argv[1:]
+if asked[0] == "venv":
+    os.makedirs(asked[-1] + "/bin")
+    os.symlink(sys.executable, asked[-1] + "/bin/python")
+elif "-e" in asked:
+    script = Path(asked[asked.index("--python") + 1]).with_name("registry")
+    script.write_text("#!/bin/sh\\necho " + asked[-1])
+    script.chmod(0o755)
+else:
+    Path(os.environ["INSTALLED"]).open("a").write("once ")
+    time.sleep(float(os.environ.get("SLOW", 0)))
+    sys.exit(os.environ.get("BROKEN_OFF"))
+"""
+"""Instead of uv: what it installs says which folder's code it runs."""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh checkout, whose `registry` can be run."""
+    folder, tools = tmp_path / "checkout", tmp_path / "tools"
+    (folder / "requirements").mkdir(parents=True)
+    tools.mkdir()
+    (tools / "uv").write_text(UV)
+    (tools / "uv").chmod(0o755)
+    shutil.copy(WRAPPER, folder)
+    for name in ("pyproject.toml", "requirements/runtime.txt", "requirements/dev.txt"):
+        (folder / name).touch()
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("INSTALLED", str(tmp_path / "installed"))
+    return folder
+
+
+def ran(folder: Path) -> str:
+    """Which folder's code its `registry` runs."""
+    done = subprocess.run([sys.executable, folder / "registry"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_after_an_installation_that_was_broken_off_it_begins_anew(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKEN_OFF", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        ran(checkout)
+    monkeypatch.delenv("BROKEN_OFF")
+    half = checkout / ".venv/half"
+    half.touch()
+    assert ran(checkout) == str(checkout)
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("brought", [shutil.move, shutil.copytree])
+def test_in_another_folder_it_runs_that_folders_code(checkout: Path, brought: Callable[[Path, Path], object]) -> None:
+    assert ran(checkout) == str(checkout)
+    other = checkout.with_name("other")
+    brought(checkout, other)
+    assert ran(other) == str(other)
+
+
+def test_two_first_commands_at_once_install_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLOW", "0.3")
+    with ThreadPoolExecutor() as both:
+        assert list(both.map(ran, [checkout, checkout])) == [str(checkout)] * 2
+    assert Path(os.environ["INSTALLED"]).read_text() == "once "
