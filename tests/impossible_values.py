@@ -17,6 +17,8 @@ INSTANT = (
     *(0, 1735689600, 1e18, True, "2025-01-02T25:00:00Z", "2025-01-02T10:00:00+99:00", "2025-01-02T10:00:00Z\0"),
 )
 TEXT = (
+    "   ",
+    "\t\n\u00a0",
     "",
     f"{MARK}\0",
     f"{MARK}\ud800",
@@ -29,6 +31,7 @@ TEXT = (
     [MARK],
     {},
 )
+LINE = (*TEXT, f"{MARK}\u200b", f"{MARK}\u202e", "\ufeff", f"a\u00ad{MARK}")
 CODE = ("", f"{MARK} {MARK}", f" {MARK}", f"{MARK}\n", f"-{MARK}", f"{MARK}\0", MARK * 7, f"{MARK}é", 5, True, [MARK])
 CHOICE = ("", MARK, MARK.upper(), 5, True, None, [MARK], {})
 TRUTH = ("true", "yes", 1, 0, "", MARK, None, [], {})
@@ -47,7 +50,7 @@ PID = (
 )
 UUID_LIKE = ("", MARK, "00000000-0000-4000-8000-00000000000", 5, True, None, [], f"{MARK}\0")
 LABEL = ("", "AB 12", "+4915112345678", "a" * 33, "é1", "A\0", "A\ud800", "A\n", 7, True, None, ["A"])
-REASON = (*TEXT, "x", "ab", "   ", " x ", None)
+REASON = (*TEXT, "x", "ab", " x ", None)
 ITEMS = (
     None,
     [],

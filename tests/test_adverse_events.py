@@ -1,12 +1,15 @@
 """Adverse events: seriousness from criteria, contradictions refused or remarked on, and the monitor's filters."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import Criteria
+from app.models.base import canonical_json
 from app.models.partial_date import span
 from app.services.adverse_events import is_serious
 from tests.world import World
@@ -236,3 +239,19 @@ def test_a_correction_may_clear_a_field_but_not_contradict(world: World) -> None
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "end_missing")
     cleared = world.staff_a.patch(path, {"end": None, "outcome": None, "reason": "No end known"}, etag)
     assert (cleared.json()["end"], cleared.json()["outcome"]) == (None, None)
+
+
+def test_an_event_whose_texts_were_accepted_before_is_read_and_corrected(world: World) -> None:
+    made = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
+    blank = {"system": " ", "version": None, "code": None, "term": "Vertigo\u200b", "level": "pt"}
+    with world.registry.database.write() as session:
+        event = session.get_one(AdverseEvent, (world.site_ids["A"], UUID(made.json()["id"])))
+        event.term, event.codings = " Vertigo\u200b ", canonical_json([blank])
+    seen = world.staff_a.get(made.headers["Location"])
+    assert (seen.json()["term"], seen.json()["codings"]) == (" Vertigo\u200b ", [blank])
+    change = {"severity": "severe", "reason": "typed wrongly"}
+    corrected = world.staff_a.patch(made.headers["Location"], change, seen.headers["ETag"])
+    assert corrected.status_code == 200, corrected.text
+    assert (corrected.json()["term"], corrected.json()["codings"]) == (" Vertigo\u200b ", [blank])
+    refused = world.staff_a.patch(made.headers["Location"], {**change, "term": "\u200b"}, corrected.headers["ETag"])
+    assert refused.json()["errors"][0]["pointer"] == "/term"

@@ -180,6 +180,20 @@ def test_a_term_is_found_whatever_the_case_of_its_letters(world: World) -> None:
     assert set(ids(world, possible_duplicate="true")) == told
 
 
+def test_spaces_that_nobody_sees_hide_no_event(world: World) -> None:
+    pid = world.enrolled()
+    sent = ("Sore throat", "Sore throat ", "\tSore\u00a0throat", "Sore  throat\n")
+    coded = [[{"system": "own", "term": term, "level": "pt"}] for term in sent]
+    told = {report(world, pid, "2025-03", codings=codings) for codings in coded}
+    for term in ("sore throat", " sore throat ", "sore  throat"):
+        assert set(ids(world, term=term)) == told
+    assert set(ids(world, possible_duplicate="true")) == told
+    (row,) = world.monitor.get("/v1/adverse-events/summary", study=world.study, by="pt", population="enrolled").json()[
+        "items"
+    ]
+    assert (row["group"], row["events"]) == ({"pt": "Sore throat"}, 4)
+
+
 def test_events_with_the_same_term_and_onset_are_listed_as_possible_duplicates(world: World) -> None:
     pid, other = world.enrolled(), world.enrolled()
     twins = {report(world, pid, onset, term=term) for onset, term in (("2025-03", "Nausea"), ("2025-03", "NAUSEA"))}

@@ -16,7 +16,6 @@ from app.models.base import (
     Filter,
     InstantShown,
     Limit,
-    OrganisationName,
     QueryBool,
     Reason,
     Shape,
@@ -136,13 +135,13 @@ Password = Annotated[str, StringConstraints(min_length=12, max_length=128)]
 class UserCreate(Shape):
     username: Username
     display_name: ShortText
-    organisation: OrganisationName
+    organisation: ShortText
     password: Password
 
 
 class ClientCreate(Shape):
     name: ShortText
-    organisation: OrganisationName
+    organisation: ShortText
 
 
 class GrantCreate(Shape):
@@ -161,7 +160,7 @@ class AccountAmend(Shape):
     reason: Reason
     disabled: bool | None = None
     display_name: ShortText | None = None
-    organisation: OrganisationName | None = None
+    organisation: ShortText | None = None
 
 
 class PasswordSet(Shape):

@@ -108,13 +108,23 @@ class AdverseEventAmend(Shape):
     aware_at: PastInstant | None = None
 
 
+class CodingRead(Answer):
+    """As it was accepted."""
+
+    system: str
+    version: str | None = None
+    code: str | None = None
+    term: str
+    level: CodingLevel
+
+
 class AdverseEventRead(Answer):
     id: UUID
     participant: PidShown
     study: str
     site: str
     term: str
-    codings: list[Coding]
+    codings: list[CodingRead]
     pt: str | None
     soc: str | None
     onset: str | None

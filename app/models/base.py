@@ -64,7 +64,7 @@ as UTC is half an hour ahead or more."""
 
 STORED = "stored"
 """The context in which a record is validated that is already there: only what is sent is held against the clock, as
-what is stored may lie ahead of one that was put right."""
+what is stored may lie ahead of one that was put right. Its texts stand as they were accepted."""
 
 
 def _clean(text: str) -> str:
@@ -78,17 +78,18 @@ def _composed(text: Any) -> Any:
     return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
 
 
-def _stripped(text: Any) -> Any:
+def _stripped(text: Any, info: ValidationInfo) -> Any:
     composed = _composed(text)
-    return composed.strip() if isinstance(composed, str) else composed
+    return composed.strip() if isinstance(composed, str) and info.context != STORED else composed
 
 
-def _one_line(text: Any) -> Any:
-    return " ".join(_composed(text).split()) if isinstance(text, str) else text
+def _one_line(text: Any, info: ValidationInfo) -> Any:
+    composed = _composed(text)
+    return " ".join(composed.split()) if isinstance(composed, str) and info.context != STORED else composed
 
 
-def _visible(text: str) -> str:
-    if any(unicodedata.category(character) == "Cf" for character in text):
+def _visible(text: str, info: ValidationInfo) -> str:
+    if info.context != STORED and any(unicodedata.category(character) == "Cf" for character in text):
         raise PydanticCustomError("unclean_text", "Characters that do not show are not allowed")
     return text
 
@@ -178,23 +179,13 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
-Label = Annotated[
-    str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=64), AfterValidator(_clean)
-]
-ShortText = Annotated[
-    str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)
-]
-OrganisationName = Annotated[
-    str,
-    BeforeValidator(_one_line),
-    StringConstraints(min_length=1, max_length=200),
-    AfterValidator(_clean),
-    AfterValidator(_visible),
-]
-"""As it is read: extracts are counted by organisation."""
+_ONE_LINE = (BeforeValidator(_one_line), AfterValidator(_clean), AfterValidator(_visible))
+"""As it is read: two that look alike are the same text, for lists, twins and counts."""
 
+Label = Annotated[str, StringConstraints(min_length=1, max_length=64), *_ONE_LINE]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200), *_ONE_LINE]
 LongText = Annotated[
-    str, BeforeValidator(_composed), StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)
+    str, BeforeValidator(_stripped), StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)
 ]
 Reason = Annotated[
     str, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=1000), AfterValidator(_clean)

@@ -1,6 +1,5 @@
 """Adverse events: reported, corrected, and kept whole when the source contradicts itself."""
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from operator import attrgetter
@@ -25,6 +24,7 @@ from app.models.adverse_event_shapes import (
     Criteria,
 )
 from app.models.base import (
+    STORED,
     canonical_json,
     columns,
     fields_of,
@@ -227,7 +227,7 @@ def _fields(row: AdverseEvent) -> dict[str, Any]:
     """As it is stored, and not checked again: a moment may lie ahead of a clock that has been put right."""
     return {
         **{name: getattr(row, name) for name in _COPIED},
-        "codings": [Coding(**coding) for coding in json.loads(row.codings)],
+        "codings": [Coding.model_validate(coding, context=STORED) for coding in from_json(row.codings)],
         "criteria": Criteria(**{name: getattr(row, name) for name in CRITERIA}),
     }
 
