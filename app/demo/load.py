@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from threading import Lock
 
 from app.demo.caller import Caller, token_of
 from app.demo.course import courses
 from app.demo.demo_file import Demo, DemoAccount
-from app.demo.server import ADMIN
+from app.demo.server import ADMIN, TOKEN_SECONDS
 from app.demo.setup import SITES, STUDY, make_accounts, make_study
 from app.demo.site_app import post_all
 
@@ -30,7 +31,7 @@ def load(base_url: str, password: str) -> Demo:
     say("The investigator of the first site signs a participant's record ...")
     _sign(demo)
     say("Analyst asks for an extract, custodian approves it ...")
-    demo.extract = _extract(demo)
+    demo.extract = new_extract(demo)
     return demo
 
 
@@ -85,7 +86,20 @@ def _sign(demo: Demo) -> None:
         caller.post("/v1/signatures", {**signature, "password": investigator.password})
 
 
-def _extract(demo: Demo) -> str:
+def lasting_extract(demo: Demo) -> str:
+    """The id of an extract that can be downloaded as long as the demo's tokens hold: a new one when the files of the
+    last are gone before."""
+    with Caller(demo.base_url, demo.first("analyst").token) as analyst:
+        known = analyst.get(f"/v1/extracts/{demo.extract}")
+    until = datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS)
+    if known["status"] == "ready" and datetime.fromisoformat(known["expires_at"]) > until:
+        return demo.extract
+    say("The extract's time is over: analyst asks for another, custodian approves it ...")
+    return new_extract(demo)
+
+
+def new_extract(demo: Demo) -> str:
+    """The id of an extract, ready to be downloaded."""
     with Caller(demo.base_url, demo.first("analyst").token) as analyst:
         wish = {"study": demo.study, "purpose": "Course of MADRS and Sheehan scores (demo)"}
         asked = analyst.post("/v1/extracts", wish)

@@ -11,7 +11,7 @@ from urllib.request import getproxies
 from pydantic import ValidationError
 
 from app.demo.demo_file import Demo
-from app.demo.load import first_pid, load, say, serious_event, sign_everybody_in
+from app.demo.load import first_pid, lasting_extract, load, say, serious_event, sign_everybody_in
 from app.demo.server import Server, ServerFailed, free_port, init
 from app.demo.setup import new_password
 from app.demo.tour import tour
@@ -99,7 +99,8 @@ def known_demo(folder: Path) -> Demo | None:
 
 
 def _again(demo: Demo, base_url: str) -> Demo:
-    """The demo that is there, at its new address, with fresh tokens."""
+    """The demo that is there, at its new address, with fresh tokens and an extract that lasts."""
     demo.base_url = base_url
     sign_everybody_in(demo)
+    demo.extract = lasting_extract(demo)
     return demo

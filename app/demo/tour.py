@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
 from app.demo.demo_file import Demo
 
@@ -62,8 +62,8 @@ def tour(demo: Demo, pid: str, serious: Mapping[str, str], file: Path, proxied: 
 
 
 def _key(demo: Demo, name: str) -> str:
-    """One key for each line and demo, so that pasting a line twice does it once."""
-    return str(uuid5(UUID(demo.extract), name))
+    """One key for each line and study, so that pasting a line twice does it once, also after weeks."""
+    return str(uuid5(NAMESPACE_OID, f"{demo.study} {name}"))
 
 
 def _get(who: str, path: str, *options: str) -> str:
