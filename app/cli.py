@@ -178,7 +178,7 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
 
 @app.command()
 def demo(
-    port: int = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 8000,
     data: Annotated[Path, typer.Option(help="Folder of the demo's database, keys and demo.json.")] = Path("demo-data"),
     leave: Annotated[bool, typer.Option("--exit", help="Stop when everything is loaded.")] = False,
 ) -> None:

@@ -76,6 +76,14 @@ def test_the_csv_holds_what_the_pages_hold_in_the_same_order(
     assert (json.loads(new["term"]), new["severity"]) == ('=1+1 "x"', "mild")
 
 
+@pytest.mark.parametrize("path", ["/v1/adverse-events", "/v1/audit-entries"])
+def test_a_sheet_comes_whole_so_it_has_no_pages(world: World, path: str) -> None:
+    answer = world.monitor.get(path, study=world.study, format="csv", limit="1", cursor="garbage")
+    assert answer.status_code == 422
+    assert {error["pointer"] for error in answer.json()["errors"]} == {"/query/limit", "/query/cursor"}
+    assert "garbage" not in answer.text
+
+
 def test_the_csv_holds_only_rows_of_granted_sites(world: World, events: dict[str, str]) -> None:
     world.staff_b.post("/v1/adverse-events", world.event(world.enrolled("B")))
     for caller, expected in ((world.monitor_a, {"A"}), (world.staff_b, {"B"}), (world.monitor, {"A", "B"})):

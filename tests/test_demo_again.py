@@ -1,13 +1,16 @@
-"""`registry demo`, started again after weeks: what it prints still works."""
+"""`registry demo`: started again after weeks, what it prints still works; and what it cannot be asked."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from sqlalchemy import create_engine, update
 from sqlmodel import col
+from typer.testing import CliRunner
 
+from app.cli import app
 from app.demo.demo_file import Demo, DemoAccount
 from app.demo.load import lasting_extract, new_extract
 from app.demo.tour import tour
@@ -53,3 +56,9 @@ def test_a_line_of_the_tour_has_the_same_key_with_another_extract() -> None:
 
     assert len(set(keys("one"))) == 4
     assert keys("one") == keys("another")
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_there_is_not_is_refused_before_anything_is_made(port: str, tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["demo", "--data", str(tmp_path / "data"), "--port", port])
+    assert (ran.exit_code, (tmp_path / "data").exists()) == (2, False)

@@ -17,6 +17,7 @@ from app.models.base import (
     InstantShown,
     IsoDate,
     Limit,
+    OfPages,
     PartialDate,
     PastInstant,
     QueryBool,
@@ -213,5 +214,5 @@ class AdverseEventFilter(Filter):
 
     sort: AdverseEventSort = AdverseEventSort.reported
     format: AdverseEventFormat = AdverseEventFormat.json
-    limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    limit: Annotated[Limit, OfPages] = 50
+    cursor: Annotated[str | None, OfPages] = Bounded(default=None, max_length=1000)

@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 from sqlalchemy import BigInteger, Column, Index, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, Instant, InstantShown, Limit, now
+from app.models.base import Answer, Code, Filter, Instant, InstantShown, Limit, OfPages, now
 from app.models.identifiers import Pid
 
 REGISTRY_CHAIN = 0
@@ -101,8 +101,8 @@ class AuditFilter(Filter):
     at_from: Instant | None = None
     at_to: Instant | None = None
     format: AuditFormat = AuditFormat.json
-    limit: Limit = 100
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    limit: Annotated[Limit, OfPages] = 100
+    cursor: Annotated[str | None, OfPages] = Bounded(default=None, max_length=1000)
 
 
 class HistoryRead(Answer):

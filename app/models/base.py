@@ -165,6 +165,12 @@ def _query_int(value: Any) -> Any:
     raise PydanticCustomError("int_text", "Must be a whole number, digits only")
 
 
+def _of_pages(value: Any, info: ValidationInfo) -> Any:
+    if info.data.get("format") == "csv":
+        raise PydanticCustomError("not_paged", "With format=csv everything comes at once, without pages")
+    return value
+
+
 def utc_text(value: datetime) -> str:
     """RFC 3339 in UTC with microseconds: the one written form of an instant, equal on both databases."""
     return value.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
@@ -228,6 +234,9 @@ PartialDate = Annotated[
 QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]
 QueryCount = Annotated[int, BeforeValidator(_query_int)]
 Limit = Annotated[QueryCount, Field(ge=1, le=500)]
+OfPages = AfterValidator(_of_pages)
+"""Of a list that may be asked for as a sheet: `limit` or `cursor` would be dropped there. `format` stands before."""
+
 Days = Annotated[QueryCount, Field(ge=0, le=36_500)]
 Positive = Annotated[int, Field(ge=1, le=1_000)]
 
