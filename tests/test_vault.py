@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,8 +13,9 @@ from sqlmodel import col, select
 from app import schema
 from app.database import Database, vault_session
 from app.main import create_app
-from app.models.base import now
+from app.models.base import now, values
 from app.models.participant import Participant, VaultIdentity
+from app.models.sync import SyncOperation
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import reveal_label
 from app.security.keys import KeyFile, Keyring, new_key_file, write_key_file
@@ -26,6 +28,7 @@ from tests.hostile import failing_commit
 from tests.label_cases import PATH, approved, asking
 from tests.postgres import as_server, new_database, settings_of
 from tests.test_key_rotation import LATER, START
+from tests.test_sync import act, sync
 from tests.world import Registry, World, label
 
 KEYS = new_key_file(demo=True)
@@ -209,6 +212,26 @@ def test_an_erasure_outlives_a_restore_of_the_database(apart: Settings, world: W
     assert erasure.replay(world.registry.database, journal_of(apart)) == (0, 0)
     entries = world.monitor.get("/v1/audit-entries", action="vault:erased").json()["items"]
     assert [entry["actor"] for entry in entries if entry["reason"] == erasure.WHY] == ["system"]
+
+
+@pytest.mark.parametrize("vault_too", [True, False], ids=["with the vault", "without the vault"])
+def test_an_erasure_outlives_a_restore_of_what_an_app_had_kept(apart: Settings, world: World, vault_too: bool) -> None:
+    body = world.enrolment()
+    pid = world.staff_a.post("/v1/participants", body).json()["pid"]
+    again = act("/v1/participants", body)
+    sync(world.staff_a, again)
+    database, mine = world.registry.database, col(SyncOperation.id) == UUID(again["id"])
+    with database.read() as session:
+        refused = values(session.exec(select(SyncOperation).where(mine)).one())
+    backup = labels_apart(world)[without_hyphens(pid)].model_dump()
+    erased(world, pid)
+    with database.write() as session, vault_care.whole_vault(session) as own:
+        session.execute(update(SyncOperation).where(mine).values(refused))
+        if vault_too:
+            own.add(VaultIdentity(**backup))
+    erasure.replay(database, journal_of(apart))
+    assert sync(world.staff_a, again)[again["id"]]["result"] == "discarded"
+    assert body["site_local_id"] not in world.staff_a.get("/v1/sync").text
 
 
 def test_a_dry_run_of_an_erasure_is_not_in_the_journal(apart: Settings, world: World) -> None:

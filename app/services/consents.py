@@ -25,7 +25,8 @@ from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day
 from app.protocol.definition import Protocol
-from app.services import agreement, doses, rule_queries
+from app.security.keys import Keyring
+from app.services import agreement, doses, rule_queries, sync_shelf
 from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
@@ -80,7 +81,8 @@ def withdraw(
     session: Session, actor: Actor, journal: ErasureJournal, symbols: str, body: WithdrawalCreate
 ) -> tuple[ConsentState, int]:
     """Record what a participant takes back, from a day on; also gives the site's key. Taking back the identity erases
-    the site's label for good. Raises NotFound, WithdrawalBeforeConsent, ErasureJournalUnavailable."""
+    the site's label for good, and with it what an app may still send. Raises NotFound, WithdrawalBeforeConsent,
+    ErasureJournalUnavailable."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
     if body.scope is not WithdrawalScope.identity:
         agreement.agreed(session, person).require_given(body.effective_on, "/effective_on")
@@ -96,6 +98,7 @@ def withdraw(
     session.flush()
     events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
     if body.scope is WithdrawalScope.identity:
+        _forget_kept(session, actor, journal.keyring, person, body.reason)
         vault.erase(session, person.site_id, person.row.pid)
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
@@ -103,6 +106,16 @@ def withdraw(
     rule_queries.settle_all(session, row.site_id, *turns)
     audit.append(session, actor.account_id, row.site_id, [*events, *flagged])
     return state(session, person), row.site_id
+
+
+def _forget_kept(session: Session, actor: Actor, keyring: Keyring, person: Enrolled, reason: str) -> None:
+    """Apps keep enrolments under this label as well, such as one that was sent a second time and refused."""
+    label = vault.find(session, person.site_id, person.row.pid)
+    if label is not None:
+        same = (label.site_id, label.blind_index)
+        kept = sync_shelf.kept_enrolments(session, keyring)
+        acts = [one.row for one in kept if (one.site_id, one.blind_index) == same]
+        sync_shelf.forget_erased(session, actor.account_id, acts, reason)
 
 
 def state(session: Session, person: Enrolled) -> ConsentState:

@@ -1,20 +1,26 @@
 """After a restore: erasures that the backup does not know are done again, from the journal that outlived it."""
 
+from collections.abc import Set
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlmodel import Session
 
 from app import audit
 from app.database import Database, within
 from app.errors import CannotGoOn
 from app.models.base import table_of
 from app.models.participant import Participant, VaultIdentity
+from app.models.sync import SyncOperation
 from app.privacy.erasure_journal import ErasureJournal, noted
+from app.privacy.vault import LabelAlreadyEnrolled
 from app.services.outbox import every_site
+from app.services.sync_shelf import forget_erased, kept_enrolments
 from app.services.vault_care import told_erased, whole_vault
 
 _PERSON = (table_of(Participant).c.site_id, table_of(Participant).c.pid, table_of(Participant).c.version)
 _LABEL = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.pid)
+_INDEX = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.blind_index)
 WHY = "Done again after a restore"
 
 
@@ -35,7 +41,8 @@ class Replayed(NamedTuple):
 def replay(database: Database, journal: ErasureJournal) -> Replayed:
     """Erase the label of everybody who has one and was erased, by the journal or by the trail. A backup from before the
     vault was moved has labels with the rest: they go too. Each erasure is an entry in the chain of its site, as is one
-    that the journal and the vault know and the trail does not. Raises ErasureJournalUnusable."""
+    that the journal and the vault know and the trail does not. What apps may still send under such a label goes
+    too. Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.write() as session, whole_vault(session) as own:
         told = told_erased(session)
@@ -43,12 +50,31 @@ def replay(database: Database, journal: ErasureJournal) -> Replayed:
         people = {(site_id, pid): version for site_id, pid, version in session.execute(sa.select(*_PERSON))}
         back = {one for one in kept if one[1] in told or journal.person(one[1]) in erased}
         untold = {one for one in people.keys() - kept if one[1] not in told and journal.person(one[1]) in erased}
+        before = _indexes(own, session)
         for store in (own, session):
             store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(sorted(back))))
+        forget_erased(session, audit.SYSTEM, _kept_of_erased(session, journal, before, _indexes(own, session)), WHY)
         for site_id, pid in sorted((back | untold) & people.keys()):  # others are reservations that nobody took up
             event = audit.Event("vault:erased", "participant", pid, people[site_id, pid], [], WHY)
             audit.append(session, audit.SYSTEM, site_id, [event])
     return Replayed(len(back), len(untold))
+
+
+def _indexes(*stores: Session) -> set[tuple[int, str]]:
+    return {(site_id, index) for store in stores for site_id, index in store.execute(sa.select(*_INDEX))}
+
+
+def _kept_of_erased(
+    session: Session, journal: ErasureJournal, before: Set[tuple[int, str]], after: Set[tuple[int, str]]
+) -> list[SyncOperation]:
+    """Kept enrolments under labels that were erased again; and, where the vault was not restored, those that were
+    refused because the label had somebody, and it has nobody any more."""
+    return [
+        one.row
+        for one in kept_enrolments(session, journal.keyring)
+        if (label := (one.site_id, one.blind_index)) not in after
+        and (label in before or LabelAlreadyEnrolled.code() in (one.row.problem or ""))
+    ]
 
 
 def require_noted(database: Database, journal: ErasureJournal) -> None:

@@ -3,7 +3,7 @@ what refers to what among them."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,11 +11,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from app import pid
+from app import audit, pid
 from app.database import Database
 from app.errors import Conflict, Fault
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, now, table_of, values
+from app.models.study import Site, Study
 from app.models.sync import Operation, SyncOperation, SyncState
+from app.privacy import vault
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 from app.writing import upsert
@@ -131,17 +134,10 @@ class Shelf:
 
     def sealed(self, one: Operation) -> str:
         text = canonical_json(one.model_dump(mode="json")).encode()
-        return seal(self._keyring.derived("sync"), text, self._context(one.id))
+        return seal(self._keyring.derived("sync"), text, _context(self._account_id, one.id))
 
     def opened(self, row: SyncOperation) -> Operation | None:
-        """As it was kept, by whatever rules were then: what is kept can always be listed and discarded."""
-        if row.sealed is None:
-            return None
-        text = unseal(self._keyring.derived("sync"), row.sealed, self._context(row.id))
-        return Operation.model_construct(**{**json.loads(text), "id": row.id})
-
-    def _context(self, operation_id: UUID) -> bytes:
-        return self._account_id.bytes + operation_id.bytes
+        return _opened(self._keyring, row)
 
     def waiting(self) -> tuple[list[Act], dict[str, ActMade], set[str]]:
         """What is to be done, in the order in which it was sent, and what it refers to: what has been made, by name,
@@ -177,6 +173,62 @@ class Shelf:
         )
         with self.database.read() as session:
             return {row.id: row for row in session.exec(mine)}
+
+
+def _opened(keyring: Keyring, row: SyncOperation) -> Operation | None:
+    """As it was kept, by whatever rules were then: what is kept can always be listed and discarded."""
+    if row.sealed is None:
+        return None
+    text = unseal(keyring.derived("sync"), row.sealed, _context(row.account_id, row.id))
+    return Operation.model_construct(**{**json.loads(text), "id": row.id})
+
+
+def _context(account_id: UUID, operation_id: UUID) -> bytes:
+    return account_id.bytes + operation_id.bytes
+
+
+class KeptEnrolment(NamedTuple):
+    """An enrolment on somebody's shelf."""
+
+    row: SyncOperation
+    site_id: int
+    blind_index: str
+    """Of the label that it brings."""
+
+
+def kept_enrolments(session: Session, keyring: Keyring) -> Iterator[KeptEnrolment]:
+    """Every account's, of the sites that exist for the session."""
+    named = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
+    sites = {f"{study}/{site}": site_id for site_id, study, site in session.exec(named)}
+    kept = select(SyncOperation).where(col(SyncOperation.sealed).is_not(None))
+    kept = kept.order_by(col(SyncOperation.account_id), col(SyncOperation.id))
+    for row in session.exec(kept.execution_options(yield_per=500)):
+        one = _opened(keyring, row)
+        if one is None or one.path != _ENROLMENTS:
+            continue
+        label, site_id = one.body.get("site_local_id"), sites.get(f"{one.body.get('study')}/{one.body.get('site')}")
+        if isinstance(label, str) and site_id is not None:
+            yield KeptEnrolment(row, site_id, vault.blind_index(keyring, site_id, label))
+
+
+def forget_erased(session: Session, who: UUID | str, of_erased: Iterable[SyncOperation], reason: str) -> None:
+    """Discard acts that bring the label of somebody who was erased: to send them again would enrol that person anew."""
+    acts = list(of_erased)
+    for row in acts:
+        session.refresh(row, with_for_update=True)
+    acts = [row for row in acts if row.sealed is not None]
+    events = [
+        audit.Event("sync:discard", "sync_operation", str(row.id), 1, [_discarded(row.state)], reason) for row in acts
+    ]
+    for row in acts:
+        row.state, row.sealed, row.problem, row.updated_at = SyncState.discarded, None, None, now()
+    if events:
+        session.flush()
+        audit.append(session, who, REGISTRY_CHAIN, events)
+
+
+def _discarded(before: SyncState) -> dict[str, Any]:
+    return {"field": "state", "old": before, "new": SyncState.discarded}
 
 
 def _named(one: Operation) -> frozenset[str]:
