@@ -169,9 +169,12 @@ def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list
 
 def _held_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
     """Of the same profile, what people of the requester's organisation have received. Whoever received one may still
-    hold it, though its files are gone here. An organisation is one however it was spelled."""
-    organisation = as_compared(row.organisation)
-    return [one for one in _released(session, row, row.profile) if as_compared(one.organisation) == organisation]
+    hold it, though its files are gone here. An organisation is one however it was spelled, and under each name by
+    which the same account asked: an account is renamed, or somebody moves with what they hold."""
+    released = _released(session, row, row.profile)
+    asked = [row, *(one for one in released if one.requested_by == row.requested_by)]
+    names = {as_compared(one.organisation) for one in asked}
+    return [one for one in released if as_compared(one.organisation) in names]
 
 
 def _compared(session: Session, row: Extract) -> list[Extract]:
