@@ -81,6 +81,27 @@ def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
         assert len(world.analyst.get(f"{waiting}/files/{name}").content) == size
 
 
+def test_an_extract_is_taken_back_while_it_is_being_built(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = extract_csv.parts
+
+    def parts(*asked: Any) -> Iterator[bytes]:
+        yield from written(*asked)
+        if status(world, waiting) == "building":
+            assert world.custodian.post(f"{waiting}/revocation", {"reason": "wrong study"}).is_success
+
+    monkeypatch.setattr(extract_csv, "parts", parts)
+    assert built(world)
+    read = world.analyst.get(waiting).json()
+    assert (read["status"], read["files"], read["manifest"]) == ("revoked", [], None)
+    refused = world.analyst.get(f"{waiting}/files/participants.csv")
+    assert (refused.status_code, refused.json()["code"]) == (410, "extract_revoked")
+    with world.registry.database.read() as session:
+        for table in (ExtractBuild, ExtractChunk):
+            assert session.exec(select(table).where(table.extract_id == key(waiting))).all() == []
+
+
 def test_a_worker_keeps_its_lease_while_rows_take_longer_than_it(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

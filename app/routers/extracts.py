@@ -112,7 +112,7 @@ def decide_on_extract(
 def revoke_extract(
     extract_id: UUID, body: RevocationCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Take an extract back: its files are deleted."""
+    """Take an extract back: its files are deleted, or not finished."""
 
     def revoked() -> Made:
         extract_ends.revoke(session, actor, extract_id, body.reason)

@@ -166,9 +166,10 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     if fixed.get("row_content_sha256") not in (None, files.manifest["row_content_sha256"]):  # its files were lost
         raise NotAsApproved
     with database.write() as session:
+        row = _locked(session, extract.id)  # before the lease, as whoever takes the extract back does
         progress.kept(session)
         files.require_all_there(session)
-        _finish(session, extract.id, files.rows(keyring), files.manifest)
+        _finish(session, row, files.rows(keyring), files.manifest)
 
 
 @contextmanager
@@ -284,18 +285,21 @@ def _of_another_version(extract: Extract, manifest: Mapping[str, Any]) -> bool:
     return (manifest.get("schema"), manifest.get("profile_version")) != (SCHEMA, PROFILES[extract.profile].version)
 
 
-def _finish(session: Session, extract_id: UUID, files: list[dict[str, Any]], manifest: Mapping[str, Any]) -> None:
-    row = session.exec(select(Extract).where(Extract.id == extract_id).with_for_update(key_share=True)).one()
+def _locked(session: Session, extract_id: UUID) -> Extract:
+    return session.exec(select(Extract).where(Extract.id == extract_id).with_for_update(key_share=True)).one()
+
+
+def _finish(session: Session, row: Extract, files: list[dict[str, Any]], manifest: Mapping[str, Any]) -> None:
     if row.status != ExtractStatus.building:
         raise BuildLost
     session.execute(sa.insert(table_of(ExtractFile)), files)
-    session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == extract_id))
+    session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == row.id))
     moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
 
 
 def _ended(database: Database, claim: Claim, status: ExtractStatus) -> None:
     with database.write() as session:
-        row = session.exec(select(Extract).where(Extract.id == claim.extract_id).with_for_update(key_share=True)).one()
+        row = _locked(session, claim.extract_id)
         if row.status == ExtractStatus.building:
             end(session, row, status, audit.SYSTEM)

@@ -24,7 +24,7 @@ class ExtractRevoked(Gone):
 
 
 class ExtractNotReady(Conflict):
-    """Only an extract whose files are there, or could not be built, can be taken back."""
+    """Only an extract that was approved, and has not ended, can be taken back."""
 
 
 def expiry(row: Extract, days: int) -> None:
@@ -41,10 +41,11 @@ def require_downloadable(row: Extract) -> None:
 
 
 def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> None:
-    """Take an extract back. Raises NotFound, ExtractNotReady."""
+    """Take an extract back, also while its files are being built: with its lease gone, no worker stores any more.
+    Raises NotFound, ExtractNotReady."""
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    if row.status not in (ExtractStatus.ready, ExtractStatus.failed):
+    if row.status not in (ExtractStatus.building, ExtractStatus.ready, ExtractStatus.failed):
         raise ExtractNotReady
     end(session, row, ExtractStatus.revoked, actor.account_id, reason)
 
