@@ -13,6 +13,7 @@ from sqlmodel import col, delete, select, update
 
 from app.models.base import now
 from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
+from app.models.notification import Notification
 from app.models.outcome import Outcome, OutcomeScore
 from app.privacy import bundle
 from app.services import building, chunks, extract_csv, extract_ends
@@ -100,6 +101,18 @@ def test_an_extract_is_taken_back_while_it_is_being_built(
     with world.registry.database.read() as session:
         for table in (ExtractBuild, ExtractChunk):
             assert session.exec(select(table).where(table.extract_id == key(waiting))).all() == []
+
+
+def test_an_approval_that_waited_beyond_its_days_ends_as_expired_and_is_told_to_nobody(
+    world: World, waiting: str
+) -> None:
+    with world.registry.database.write() as session:
+        session.get_one(Extract, key(waiting)).expires_at = now() - timedelta(seconds=1)
+    assert built(world)
+    assert status(world, waiting) == "expired"
+    with world.registry.database.read() as session:
+        told = session.exec(select(Notification).where(Notification.subject_id == key(waiting))).all()
+    assert told == []
 
 
 def test_a_worker_keeps_its_lease_while_rows_take_longer_than_it(

@@ -39,7 +39,7 @@ def build() -> None:
             became = Counter(session.exec(select(Extract.status).where(col(Extract.id).in_(waiting))))
     typer.echo(f"{became[ExtractStatus.ready]} extracts built.")
     if expired := became[ExtractStatus.expired]:
-        typer.echo(f"{expired} expired: what would be written now are not the rows that were approved.")
+        typer.echo(f"{expired} expired: their days are over, or the rows would not be those that were approved.")
     if failed := became[ExtractStatus.failed]:
         typer.echo(f"{failed} could not be built: the log says why.")
         raise typer.Exit(1)

@@ -67,6 +67,10 @@ class NotAsApproved(Exception):
     """What would be written now are not the rows that were approved, or were cited before their files were lost."""
 
 
+class TooLate(Exception):
+    """The days are over in which the files could have been downloaded."""
+
+
 class Claim(NamedTuple):
     """One extract to be built, and the name of this attempt."""
 
@@ -98,6 +102,8 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
         _released(database, claim, counted=False)
     except NotAsApproved:
         log.warning("extract.not_as_approved", extract=str(claim.extract_id))
+        _ended(database, claim, ExtractStatus.expired)
+    except TooLate:
         _ended(database, claim, ExtractStatus.expired)
     except (OperationalError, PoolTimeout, DatabaseUnavailable):
         raise  # the database is away, which is not the extract's fault: the lease runs out, and somebody begins anew
@@ -155,6 +161,8 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     with database.read() as session:
         extract = session.get_one(Extract, claim.extract_id)
         study = session.get_one(Study, extract.study_id)
+    if extract.expires_at is not None and extract.expires_at <= now():
+        raise TooLate
     fixed = json.loads(extract.manifest or "{}")
     if _of_another_version(extract, fixed):
         raise NotAsApproved
