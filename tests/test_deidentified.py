@@ -27,8 +27,8 @@ def people(world: World, count: int, **changes: Any) -> list[str]:
     return [world.enrolled(**changes) for _ in range(count)]
 
 
-def asked(world: World) -> str:
-    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question"})
+def asked(world: World, **more: str) -> str:
+    answer = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "A question", **more})
     assert answer.status_code == 202, answer.text
     path: str = answer.headers["Location"]
     return path

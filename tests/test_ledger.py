@@ -1,5 +1,9 @@
 """The ledger: what a recipient holds already, and who received whom."""
 
+import json
+
+import pytest
+
 from tests.route_cases import an_extract
 from tests.test_deidentified import approved, asked, files, people, table
 from tests.world import World
@@ -28,3 +32,19 @@ def test_a_project_keeps_its_subject_ids_when_its_organisation_is_renamed(world:
         ids.append({row["subject"] for row in table(world.analyst.get(f"{path}/files/participants.csv").text)})
         renamed(world)
     assert ids[0] < ids[1], "somebody was enrolled in between"
+
+
+@pytest.mark.parametrize("profile", ["aggregate", "deidentified"])
+def test_a_difference_that_was_accepted_is_told_in_the_manifest_and_the_trail(world: World, profile: str) -> None:
+    people(world, 14)
+    verdicts = []
+    for _ in range(2):
+        path = asked(world, profile=profile)
+        assert approved(world, path, accept_difference=True).status_code == 201
+        verdicts.append(json.loads(world.analyst.get(f"{path}/files/manifest.json").text)["ledger"]["verdict"])
+        world.enrolled()
+    assert verdicts == ["ok", "accepted with a reason"]
+    of_it = {"subject_id": path.rpartition("/")[2], "action": "extract:approved"}
+    rows = world.admin.get("/v1/audit-entries", **of_it).json()["items"]
+    (fixed,) = (json.loads(row["new"]) for row in rows if row["field"] == "manifest")
+    assert fixed["ledger"] == {"earlier_extracts": 1, "needed_difference": 12, "verdict": "accepted with a reason"}

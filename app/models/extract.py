@@ -195,7 +195,7 @@ class ApprovalCreate(Shape):
     reason: Reason
     accept_difference: bool = False
     """Release it although it differs from what the same organisation holds by fewer people than one can hide among. The
-    reason has to say why; the risk report tells that it was accepted."""
+    reason has to say why; the manifest, and of rows the risk report, tell that it was accepted."""
 
 
 class RevocationCreate(Shape):

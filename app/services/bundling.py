@@ -120,6 +120,7 @@ class Files(Mapping[str, ExtractFileRead]):
             "agreement": extract.agreement,
             "cut": extract.cut,
             **{name: approved[name] for name in ("created_at", "subjects", "levels", "risk")},
+            "ledger": approved.get("ledger"),  # what was approved by an earlier version lacks it
             "dates": "study days" if profile.under_agreement else "none; visits by name",
             "statement": UNDER_AGREEMENT if profile.under_agreement else STATEMENT,
             "software": f"research-registry {__version__}",

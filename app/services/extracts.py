@@ -113,7 +113,7 @@ def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
         release.keep(session, row, cohort)
     row.heads = as_at.written(heads)
     form = {"schema": SCHEMA, "profile_version": PROFILES[row.profile].version}
-    approved = {"subjects": cohort.subjects, "levels": cohort.levels, "risk": cohort.risk}
+    approved = {name: getattr(cohort, name) for name in ("subjects", "levels", "ledger", "risk")}
     row.manifest = canonical_json({**form, **approved, "created_at": utc_text(row.updated_at)})
 
 

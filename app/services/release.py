@@ -65,10 +65,11 @@ class ApprovalUnderWay(Unavailable):
 
 
 class Cohort(NamedTuple):
-    """Who was chosen; `risk` and `levels` of profiles that are released without an agreement."""
+    """Who was chosen; `ledger`, `risk` and `levels` of profiles that are released without an agreement."""
 
     subjects: int | None
     protocols: Mapping[int, Protocol]
+    ledger: Mapping[str, Any] | None
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
     rows: Iterator[dict[str, Any]]
@@ -102,7 +103,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     }
     if PROFILES[row.profile].under_agreement:
         rows = _rows(session, row, people, protocols, None)
-        return Cohort(len(people), protocols, None, None, rows)
+        return Cohort(len(people), protocols, None, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
     compared, raw = _compared(session, row), [raw_of(person) for person in people]
@@ -113,12 +114,12 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     ledger = _ledger(session, row, compared, {person.pid for person in there}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
         rows = _rows(session, row, there, protocols, None)
-        return Cohort(rounded(len(there)), protocols, None, None, rows)
+        return Cohort(rounded(len(there)), protocols, ledger, None, None, rows)
     some = len({serious[index] for index in kept}) > 1
     rows = _rows(session, row, there, protocols, chosen.levels, some)
     marks = fingerprints(session, row.study_id, {person.pid for person in there})
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, some, ledger, marks)
-    return Cohort(len(kept), protocols, report, chosen.levels, rows)
+    return Cohort(len(kept), protocols, ledger, report, chosen.levels, rows)
 
 
 def _sharing(session: Session, study_id: int, too_late: Sequence[str]) -> Sequence[Row[Any]]:
