@@ -48,3 +48,17 @@ def test_a_difference_that_was_accepted_is_told_in_the_manifest_and_the_trail(wo
     rows = world.admin.get("/v1/audit-entries", **of_it).json()["items"]
     (fixed,) = (json.loads(row["new"]) for row in rows if row["field"] == "manifest")
     assert fixed["ledger"] == {"earlier_extracts": 1, "needed_difference": 12, "verdict": "accepted with a reason"}
+
+
+def test_the_page_for_who_decides_tells_what_the_risk_report_does(world: World) -> None:
+    people(world, 13)
+    first = files(world)
+    world.enrolled()
+    again = files(world, accept_difference=True)
+    for got, held in ((first, "0. It has to differ"), (again, "1. It has to differ")):
+        report, page = json.loads(got["risk_report.json"]), got["risk_report.md"]
+        before, after, ledger = report["exact"], report["released"], report["ledger"]
+        assert f"The mean risk is {after['avg_risk']} (before: {before['avg_risk']})." in page
+        assert "`serious` is not shown." in page
+        assert f"it was held against: {held}" in page
+        assert f"by {ledger['needed_difference']} people or more: {ledger['verdict']}." in page

@@ -106,13 +106,18 @@ def _share(unique: float | str) -> str:
 def readable(report: Mapping[str, Any]) -> str:
     """The same as a page for the person who decides."""
     before, after, people = report["exact"], report["released"], report["population"]
-    marks = report["fingerprints"]
+    marks, ledger = report["fingerprints"], report["ledger"]
     lines = [
         "# Risk report",
         "",
         f"{people['released']} people are released; {people['suppressed']} are left out.",
         f"The smallest class has {after['k_min']} people (before: {before['k_min']}), so the highest risk is "
-        f"{after['max_risk']} (before: {before['max_risk']}); the threshold is {report['threshold']['max_risk']}.",
+        f"{after['max_risk']} (before: {before['max_risk']}); the threshold is {report['threshold']['max_risk']}. The "
+        f"mean risk is {after['avg_risk']} (before: {before['avg_risk']}).",
+        *(f"`{one['name']}` is {'shown' if one['released'] else 'not shown'}." for one in report["sensitive"]),
+        "",
+        f"Earlier extracts that it was held against: {ledger['earlier_extracts']}. It has to differ from each by "
+        f"nobody, or by {ledger['needed_difference']} people or more: {ledger['verdict']}.",
         "",
         "| quasi-identifier | released |",
         "|---|---|",
