@@ -205,6 +205,23 @@ def test_a_dry_run_of_an_approval_says_how_many_people_it_comes_to(world: World,
     assert (told.json()["answer"]["subjects"], world.custodian.get(path).json()["subjects"]) == (people, None)
 
 
+def test_a_custodian_sees_what_waits_and_who_receives_it_for_what(world: World) -> None:
+    decided, waits = an_extract(world, approved=True), an_extract(world)
+    (found,) = world.custodian.get("/v1/extracts", status="requested", study=world.study).json()["items"]
+    asker, custodian = (one.get("/v1/me").json()["id"] for one in (world.analyst, world.custodian))
+    assert (found["id"], found["organisation"]) == (waits.rpartition("/")[2], "Test")
+    assert [found[name] for name in ("requested_by", "decided_by")] == [asker, None]
+    read = world.custodian.get(decided).json()
+    assert [read[name] for name in ("requested_by", "decided_by")] == [asker, custodian]
+
+
+def test_the_files_name_their_recipient_and_the_purpose_that_was_approved(world: World) -> None:
+    got = files(world, purpose="Sleep and\nmood")
+    manifest = json.loads(got["manifest.json"])
+    assert [manifest[name] for name in ("organisation", "purpose")] == ["Test", "Sleep and\nmood"]
+    assert "For: Test\nPurpose: Sleep and mood\nAgreement: DUA-2026-014\n" in got["README.txt"]
+
+
 def test_a_decision_is_final(world: World) -> None:
     path = an_extract(world)
     refusal = {"decision": "refuse", "reason": "Purpose too vague"}

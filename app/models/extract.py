@@ -215,10 +215,15 @@ class ExtractRead(Answer):
     study: str
     profile: ExtractProfile
     purpose: str
+    organisation: str
+    """Who receives it: the requester's, as it was called when it was asked for."""
+
+    requested_by: UUID
     agreement: str | None
     status: ExtractStatus
     formats: list[ExtractFormat]
     cut: str | None
+    decided_by: UUID | None
     decision_reason: str | None
     expires_at: InstantShown | None
     built_rows: int | None
@@ -244,6 +249,7 @@ class ExtractList(Answer):
 
 class ExtractFilter(Filter):
     study: Code | None = None
+    status: ExtractStatus | None = None
     limit: Limit = 50
     cursor: str | None = Bounded(default=None, max_length=1000)
 

@@ -62,7 +62,7 @@ def list_extracts(
     query: Annotated[ExtractFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ExtractList:
     """Your own extracts; for custodians those of their studies. Newest first."""
-    statement = narrowed(visible(extracts.rows(), actor), (Study.code, query.study))
+    statement = narrowed(visible(extracts.rows(), actor), (Study.code, query.study), (Extract.status, query.status))
     rows, after = Page(request, response, actor, query).read(session, statement, Extract.created_at, Extract.id)
     return ExtractList(items=extracts.read_all(session, rows), next=after)
 

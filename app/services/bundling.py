@@ -117,6 +117,8 @@ class Files(Mapping[str, ExtractFileRead]):
             "extract": str(extract.id),
             "study": study,
             **about,
+            "organisation": extract.organisation,
+            "purpose": extract.purpose,
             "agreement": extract.agreement,
             "cut": extract.cut,
             **{name: approved[name] for name in ("created_at", "subjects", "levels", "risk")},

@@ -174,6 +174,6 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], b
 
 
 _SHOWN = (
-    *("id", "profile", "purpose", "agreement", "cut", "status", "decision_reason", "expires_at"),
-    *("version", "created_at", "updated_at"),
+    *("id", "profile", "purpose", "organisation", "requested_by", "agreement", "cut", "status"),
+    *("decided_by", "decision_reason", "expires_at", "version", "created_at", "updated_at"),
 )
