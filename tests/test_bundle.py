@@ -20,8 +20,9 @@ from pyarrow import parquet
 
 from app.models.extract import ExtractProfile
 from app.privacy import bundle
+from app.privacy.lattice import K
 from app.privacy.profile import PROFILES, Column, cell
-from tests.route_cases import an_extract
+from tests.route_cases import an_extract, extract_of
 from tests.world import World, madrs
 
 TABLES = ("participants", "visits", "outcomes", "adverse_events")
@@ -114,6 +115,18 @@ def test_every_table_is_dataset_json_1_1(profile: ExtractProfile) -> None:
             assert all(
                 cell is None or isinstance(cell, _JSON_TYPES[type_]) for cell, type_ in zip(line, types, strict=True)
             )
+
+
+@pytest.mark.parametrize("profile", ExtractProfile)
+def test_the_codebook_that_comes_with_an_extract_is_the_published_one(world: World, profile: ExtractProfile) -> None:
+    for _ in range(K):
+        world.enrolled()
+    agreement = "DUA-7" if profile is ExtractProfile.pseudonymised else None
+    path = extract_of(world, approved=True, profile=profile, agreement=agreement)
+    published = world.analyst.get("/v1/codebook", profile=profile)
+    assert world.analyst.get(f"{path}/files/codebook.json").json() == published.json()
+    table = world.analyst.get("/v1/codebook", profile=profile, format="csv")
+    assert world.analyst.get(f"{path}/files/codebook.csv").text == table.text
 
 
 def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, path: str, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _codes(profile: ExtractProfile, column: Column) -> list[str]:
     if column.type == "boolean":
         return ["N", "Y"]
     stored = [str(code) for code in _STORED.get(column.source, ())]
-    if column.source == "outcome.instrument" and profile is ExtractProfile.deidentified:
+    if column.source == "outcome.instrument" and profile == ExtractProfile.deidentified:
         return sorted(RELEASED_INSTRUMENTS.intersection(stored))
     return [*stored, OTHER] if stored and column.treatment is Treatment.common_code else stored
 
