@@ -188,6 +188,16 @@ def test_an_extract_shows_the_state_at_its_approval(world: World) -> None:
     assert world.analyst.get(f"{path}/files/participants.csv").text == before
 
 
+@pytest.mark.parametrize("purpose", ["   ", "q", "\u00a0\n\t "])
+def test_a_purpose_says_something(world: World, purpose: str) -> None:
+    for caller, path, more in (
+        (world.analyst, "/v1/extracts", {}),
+        (world.custodian, "/v1/data-cuts", {"name": "interim"}),
+    ):
+        refused = caller.post(path, {"study": world.study, "purpose": purpose, **more})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/purpose")
+
+
 def test_who_asked_cannot_approve(world: World) -> None:
     path = an_extract(world)
     assert world.analyst.post(f"{path}/approval", {"decision": "approve", "reason": "my own"}).status_code == 403

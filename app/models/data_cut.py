@@ -7,7 +7,7 @@ from pydantic import Field as Bounded
 from sqlalchemy import Column, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Shape, now
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Shape, now
 
 
 class DataCut(SQLModel, table=True):
@@ -33,7 +33,7 @@ class DataCutCreate(Shape):
     name: Code
     """What papers cite: 2026-interim, database-lock."""
 
-    purpose: LongText
+    purpose: LongReason
 
 
 class DataCutRead(Answer):

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
 
 
 class ExtractProfile(StrEnum):
@@ -165,7 +165,7 @@ class ExtractFile(SQLModel, table=True):
 class ExtractCreate(Shape):
     study: Code
     profile: Annotated[ExtractProfile, Strict(False)] = ExtractProfile.deidentified
-    purpose: LongText
+    purpose: LongReason
     agreement: Reason | None = None
     """Of pseudonymised extracts: the reference of the agreement with the recipient."""
 
