@@ -4,10 +4,14 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from sqlmodel import col, update
 
+from app.models.outcome import Outcome
 from app.services import building
 from tests.builds import built, dies_after, status
+from tests.route_cases import an_extract
 from tests.server import typed
+from tests.test_data_cuts import amend, course, extract
 from tests.world import World
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,3 +45,23 @@ def test_build_says_what_could_not_be_built_and_tries_it_once_more_when_asked_ag
     assert status(world, waiting) == "ready"
     assert run("build").stdout == "0 extracts built.\n"
     assert not built(world)
+
+
+def test_verify_goes_on_behind_rows_that_cannot_be_restored(world: World, run: Run) -> None:
+    elsewhere = World(world.registry)
+    first, second = course(world), an_extract(elsewhere)
+    paths = [extract(world), second]
+    approve = {"decision": "approve", "reason": "agreed use"}
+    assert elsewhere.custodian.post(f"{second}/approval", approve).is_success
+    amend(world, first["outcome"], items={"MADRS_01": 6})
+    assert verdicts(run, *paths) == [building.SAME] * 2
+    unknown = update(Outcome).where(col(Outcome.site_id) == world.site_ids["A"]).values(instrument_version="99")
+    with world.registry.database.write() as session:
+        session.execute(unknown)
+    assert verdicts(run, *paths) == [building.OTHER, building.SAME]
+
+
+def verdicts(run: Run, *paths: str) -> list[str]:
+    """What the command says of these extracts."""
+    lines = dict(line.split(": ", 1) for line in run("verify").stdout.splitlines())
+    return [lines[path.rpartition("/")[2]] for path in paths]

@@ -262,13 +262,13 @@ def differing(database: Database, extract: Extract) -> str | None:
         return None
     if _of_another_version(extract, manifest):
         return "cannot be compared: it was written by another version of the registry"
-    with _moment(database, extract) as readers:
-        if _shows_otherwise(readers.sessions[0], extract, manifest["levels"]):
-            return OTHER
-        try:
+    try:
+        with _moment(database, extract) as readers:
+            if _shows_otherwise(readers.sessions[0], extract, manifest["levels"]):
+                return OTHER
             rebuilt = _content(readers, extract)
-        except (UnsafeText, ArithmeticError, TypeError, ValueError):  # of what was cited, all could be written
-            return OTHER
+    except (UnsafeText, ArithmeticError, LookupError, TypeError, ValueError):
+        return OTHER  # of what was cited, all could be restored and written
     return SAME if rebuilt == manifest["row_content_sha256"] else OTHER
 
 
