@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 from sqlmodel import col, update
 
+from app import pid as pids
 from app.models.outcome import Outcome
 from app.services import building
 from tests.builds import built, dies_after, status
-from tests.route_cases import an_extract
+from tests.route_cases import an_extract, extract_of
 from tests.server import typed
 from tests.test_data_cuts import amend, course, extract
 from tests.world import World
@@ -65,3 +66,28 @@ def verdicts(run: Run, *paths: str) -> list[str]:
     """What the command says of these extracts."""
     lines = dict(line.split(": ", 1) for line in run("verify").stdout.splitlines())
     return [lines[path.rpartition("/")[2]] for path in paths]
+
+
+def test_who_received_a_persons_rows_is_told_and_the_look_remembered(world: World, run: Run) -> None:
+    pid = world.enrolled()
+    held, fetched = (extract_of(world, approved=True, agreement=f"DUA-{number}") for number in (1, 2))
+    later, name = world.enrolled(), f"{fetched}/files/participants.csv"
+    assert world.analyst.get(name).status_code == 200
+    assert world.custodian.post(f"{held}/revocation", {"reason": "misuse"}).is_success
+    lines = [line.split(", ") for line in run("of", pid.lower()).stdout.splitlines()]
+    first, second = (f"{path.rpartition('/')[2]}: pseudonymised" for path in (held, fetched))
+    assert [[*line[:2], *line[3:]] for line in lines] == [
+        [first, "Test", "revoked", "not downloaded"],
+        [second, "Test", "ready", "downloaded"],
+    ]
+    assert run("of", later).stdout == "In no extract.\n"
+    looks = world.monitor.get("/v1/audit-entries", action="extract:receivers-read").json()["items"]
+    assert {(one["subject_id"], one["actor"]) for one in looks} == {
+        (one.replace("-", ""), "system") for one in (pid, later)
+    }
+
+
+def test_a_pid_that_is_nobodys_is_refused(world: World, run: Run) -> None:
+    mistyped, nobodys = run("of", "AAAA-AAAA-AAAA"), run("of", pids.draw())
+    assert (mistyped.returncode, "mistyped" in mistyped.stderr) == (2, True)
+    assert (nobodys.returncode, nobodys.stderr) == (2, "Nobody is enrolled under this pid.\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from app.commands import opened
@@ -63,3 +65,28 @@ def verify() -> None:
             if verdict is not None:
                 typer.echo(f"{row.id}: {verdict}")
     raise typer.Exit(1 if others else 0)
+
+
+@app.command(name="of")
+def of_person(pid: Annotated[str, typer.Argument(help="The participant's.")]) -> None:
+    """Say who received the rows of a participant. The look is in the audit trail."""
+    from app import schema
+    from app.database import Database
+    from app.pid import normalise
+    from app.services.receivers import received
+    from app.settings import Settings
+
+    try:
+        symbols = normalise(pid)
+    except ValueError:
+        raise typer.BadParameter("This is no pid; it was mistyped.") from None
+    with Database(Settings()) as database:
+        schema.require_head(database)
+        found = received(database, symbols)
+    for one in found:
+        there = "downloaded" if one.downloaded else "not downloaded"
+        typer.echo(
+            f"{one.extract_id}: {one.profile}, {one.organisation}, approved {one.approved_at}, {one.status}, {there}"
+        )
+    if not found:
+        typer.echo("In no extract.")

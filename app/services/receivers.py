@@ -1,0 +1,58 @@
+"""Who received a person's rows: read from the ledger, so that they can be told of a withdrawal or an error."""
+
+import json
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlmodel import col, select
+
+from app import audit
+from app.database import Database, within
+from app.errors import CannotGoOn
+from app.models.audit import AuditEntry
+from app.models.extract import Extract, ExtractProfile, ExtractStatus, ExtractSubject
+from app.models.participant import Participant
+from app.services.outbox import every_chain
+
+
+class NotEnrolled(CannotGoOn):
+    """Nobody is enrolled under this pid."""
+
+
+class Received(NamedTuple):
+    """One extract that somebody is in. Tables count as well: they were made of that person too."""
+
+    extract_id: UUID
+    profile: ExtractProfile
+    organisation: str
+    approved_at: str
+    status: ExtractStatus
+    downloaded: bool
+
+
+def received(database: Database, symbols: str) -> list[Received]:
+    """The extracts that a person is in, oldest first. The look is an entry in the chain of the person's site. Raises
+    NotEnrolled."""
+    with database.write() as session, within(session, every_chain(session)):
+        person = session.exec(select(Participant).where(Participant.pid == symbols)).first()
+        if person is None:
+            raise NotEnrolled("Nobody is enrolled under this pid.")
+        mine = select(ExtractSubject.extract_id).where(ExtractSubject.pid == symbols)
+        held = session.exec(select(Extract).where(col(Extract.id).in_(mine)).order_by(col(Extract.created_at))).all()
+        told = select(AuditEntry.subject_id).where(
+            AuditEntry.action == "extract:downloaded", col(AuditEntry.subject_id).in_([str(one.id) for one in held])
+        )
+        downloaded = set(session.exec(told))
+        event = audit.Event("extract:receivers-read", "participant", symbols, person.version, [])
+        audit.append(session, audit.SYSTEM, person.site_id, [event])
+        return [
+            Received(
+                one.id,
+                ExtractProfile(one.profile),
+                one.organisation,
+                json.loads(one.manifest or "{}")["created_at"],
+                ExtractStatus(one.status),
+                str(one.id) in downloaded,
+            )
+            for one in held
+        ]
