@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from sqlalchemy import ARRAY, Integer, Row, func, literal, select, true, tuple_
+from sqlalchemy import ARRAY, Integer, Row, false, func, literal, select, true, tuple_
 from sqlmodel import Session
 
 from app.access import Actor, Rows
@@ -58,17 +58,17 @@ class Page:
     ) -> tuple[Sequence[Row[Any]], str | None]:
         """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
         never null, the last of them unique. `site` is the column of the rows' site, where they have an index by site
-        and then `keys`."""
+        and then `keys`: such rows are narrowed here to the sites in reach that the query asks for."""
         if self._cursor is not None:
             here, after = tuple_(*keys), tuple_(*self._after(), types=[key.type for key in keys])
             statement = statement.where(here > after if ascending else here < after)
-        sites = [] if site is None else self._sites()
-        if len(sites) < 2:
-            own = statement.where(site == sites[0]) if sites else statement
-            statement = self._ordered(own, keys, ascending)
-        else:
+        sites = self._sites() if site is not None else []
+        if len(sites) > 1:
             of_engine = _merged if session.get_bind().dialect.name == "postgresql" else _merged_on_sqlite
             statement = of_engine(statement, keys, site, sites, partial(self._ordered, ascending=ascending))
+        else:
+            own = statement if site is None else statement.where(site == sites[0] if sites else false())
+            statement = self._ordered(own, keys, ascending)
         rows = session.connection().execute(statement).all()  # plain rows, without the unit of work
         if len(rows) <= self._limit:
             return rows, None
@@ -112,8 +112,9 @@ Ordered = Callable[[Rows, Iterable[Any]], Rows]
 
 def _merged(statement: Rows, keys: Sequence[Any], site: Any, sites: Sequence[int], ordered: Ordered) -> Rows:
     """A page of each site, and the page of them all: no database merges the sites' parts of an index by itself; it
-    would sort all rows of all sites for each page. The statement is as long for a hundred sites as for two. Keys come
-    first, and then the page's own rows, each by its key (LIMIT keeps the planner from reading all rows instead)."""
+    would sort all rows of all sites for each page. One statement, as long for a hundred sites as for two. Nothing but
+    `site == one` names sites in it: PostgreSQL before 17 takes a list of them for as many searches. Keys come first,
+    then the page's own rows, each by its key (LIMIT keeps the planner from reading all rows instead)."""
     one = func.unnest(literal(sites, ARRAY(Integer))).table_valued("id", name="one_site").render_derived()
     each = ordered(statement.with_only_columns(site, *keys).where(site == one.c.id), keys).lateral()
     page = ordered(select(each).select_from(one.join(each, true())), [each.c[key.key] for key in keys]).subquery()

@@ -72,7 +72,7 @@ def list_adverse_events(
     """Adverse events at your sites; every filter narrows, all together. With `format=csv` all of them at once."""
     if query.format is AdverseEventFormat.csv:
         statement, key, ascending = ae_lists.asked(session, actor, query, adverse_events.rows())
-        lines = ae_lists.csv_lines(request.app.state.database, actor, statement, key, ascending)
+        lines = ae_lists.csv_lines(request.app.state.database, actor, query, statement, key, ascending)
         headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
     statement, key, ascending = ae_lists.asked(session, actor, query, adverse_events.listed())

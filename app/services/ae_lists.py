@@ -33,13 +33,14 @@ _KEYS: dict[AdverseEventSort, Any] = {
 
 
 def asked(session: Session, actor: Actor, query: AdverseEventFilter, rows: Rows) -> tuple[Rows, Any, bool]:
-    """The statement, the column that it is ordered by, and whether the smallest comes first."""
-    sites, key = actor.sites_at(query.study, query.site), _KEYS[query.sort]
-    conditions = [col(AdverseEvent.site_id).in_(sites), *_conditions(actor, query)]
+    """The statement, which is still to be narrowed to sites, the column that it is ordered by, and whether the smallest
+    comes first."""
+    key, conditions = _KEYS[query.sort], _conditions(actor, query)
     if query.overdue is not None:
+        sites = actor.sites_at(query.study, query.site)
         late = among(AdverseEvent.id, "overdue", sorted({one.event_id for one in overdue(session, sites, now())}))
         conditions.append(late if query.overdue else ~late)
-    statement = visible(rows.add_columns(key, col(AdverseEvent.id)), actor).where(*conditions)
+    statement = rows.add_columns(key, col(AdverseEvent.id)).where(*conditions)
     if query.sort is AdverseEventSort.due:
         statement = statement.where(key.is_not(None))
     return statement, key, query.sort is AdverseEventSort.due
@@ -103,10 +104,14 @@ _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
 """Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
 
 
-def csv_lines(database: Database, actor: Actor, statement: Rows, key: Any, ascending: bool) -> Iterator[str]:
+def csv_lines(
+    database: Database, actor: Actor, query: AdverseEventFilter, statement: Rows, key: Any, ascending: bool
+) -> Iterator[str]:
     """Every event that was asked for, in its order, with a head line."""
     yield line_of([COLUMNS])
-    for rows in blocks(database, actor.clinical_sites, statement, (key, AdverseEvent.id), ascending):
+    at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
+    own = visible(statement, actor).where(at)
+    for rows in blocks(database, actor.clinical_sites, own, (key, AdverseEvent.id), ascending):
         reads = [adverse_events.read(row, actor).model_dump(mode="json") for row in rows]
         yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
 
