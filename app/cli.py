@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,8 @@ from app.commands.retries import app as retries_app
 from app.commands.vault import app as vault_app
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from app.database import Database
     from app.settings import Settings
 
@@ -102,21 +104,36 @@ def _serve(host: str, port: int, workers: int) -> None:
     from app.web.connection import HTTP, LOOP
     from app.web.logs import OTHERS
 
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        access_log=False,
-        server_header=False,
-        http=HTTP,
-        loop=LOOP,
-        timeout_graceful_shutdown=25,
-        timeout_worker_healthcheck=30,  # on a busy machine a new worker takes longer than uvicorn's 5 s to say anything
-        log_level="warning",
-        log_config=OTHERS,
-    )
+    application = "app.main:create_app"
+    options: dict[str, Any] = {
+        "factory": True,
+        "host": host,
+        "port": port,
+        "access_log": False,
+        "server_header": False,
+        "http": HTTP,
+        "loop": LOOP,
+        "timeout_graceful_shutdown": 25,
+        "timeout_worker_healthcheck": 30,  # on a busy machine a new worker takes longer than uvicorn's 5 s to say so
+        "log_level": "warning",
+        "log_config": OTHERS,
+    }
+    if workers == 1:
+        uvicorn.run(application, **options)
+    else:
+        _supervise(uvicorn.Config(application, workers=workers, **options))
+
+
+def _supervise(config: uvicorn.Config) -> None:
+    """Workers until a signal asks for the stop. A worker that refuses to start stops all: that is no good end, by which
+    whoever restarts the server (systemd) would leave it down."""
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+    supervisor.run()
+    if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+        raise typer.Exit(STARTUP_FAILURE)
 
 
 @app.command()

@@ -1,13 +1,17 @@
 """create_app(): routers, handlers, state. Nothing else."""
 
+import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
 from app.access import KnownActors
@@ -93,6 +97,11 @@ ROUTERS = (
     audit_entries,
 )
 
+PATIENCE_SECONDS, LOOK_EVERY = 15.0, 1.0
+"""How long a worker waits for a database that is away, and how often it looks. With the time to be refused a connection
+it has to be ready within the 30 s after which the worker that it replaces is kept."""
+
+log = structlog.get_logger()
 
 BROWSERS: Mapping[str, Any] = {
     "allow_methods": ["GET", "PATCH", "POST"],
@@ -160,10 +169,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # `serve` has looked at more: a worker that is started anew while the vault is away serves all but labels
-    require_head(app.state.database)
-    app.state.database.require_durable()
-    require_second_wall(app.state.database, app.state.settings)
+    await _looked_at(app.state.database, app.state.settings)
     app.state.builder.start()
     gc.collect()
     gc.freeze()  # what was imported and built stays: nobody looks for garbage in it
@@ -174,6 +180,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     metrics.leave()
     if app.state.traced is not None:
         app.state.traced.shutdown()
+
+
+async def _looked_at(database: Database, settings: Settings) -> None:
+    """Raises CannotGoOn. A database that is away is waited for, and then served without: `/readyz` says so, and work
+    goes on when it is back. `serve` has looked at more: a worker that starts while the vault is away serves all but
+    labels."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            require_head(database)
+            database.require_durable()
+            require_second_wall(database, settings)
+            return
+        except SQLAlchemyError as error:
+            log.warning("database_away_at_start", kind=type(error).__name__)  # its text names the host
+        if time.monotonic() >= until:
+            return
+        await asyncio.sleep(LOOK_EVERY)
 
 
 def _operation_id(route: APIRoute) -> str:
