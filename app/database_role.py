@@ -1,14 +1,15 @@
-"""What the server's PostgreSQL role may do: PRIVILEGES are given to it, and it is checked that it may do no more."""
+"""What the server's PostgreSQL role may do: PRIVILEGES are given to it, and it is checked that it may do no more, nor
+less."""
 
 from collections import defaultdict
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
 import app.models  # noqa: F401 - fills the metadata
 from app.database import Database
 from app.errors import CannotGoOn
-from app.privileges import PRIVILEGES, to_grant
+from app.privileges import PRIVILEGES, needed, to_grant
 from app.settings import Settings
 
 OF_A_SITE = frozenset(
@@ -29,6 +30,10 @@ WHERE pronamespace = current_schema()::regnamespace AND proname IN ('audit_appen
 
 class SecondWallMissing(CannotGoOn):
     """The server would connect with a role that row-level security does not bind; the message says what to do."""
+
+
+class RightsMissing(CannotGoOn):
+    """The server would connect with a role that may not do the server's work; the message says what to do."""
 
 
 def grant(connection: Connection, role: str) -> None:
@@ -77,8 +82,12 @@ _GUARDED = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace =
 
 
 def require_second_wall(database: Database, settings: Settings, name: str = "DATABASE") -> None:
-    """Raises SecondWallMissing in production when PostgreSQL would not hold the server to its actor's sites."""
-    if database.is_sqlite or settings.environment != "production":
+    """Raises RightsMissing when PostgreSQL would not let the server do its work, and in production SecondWallMissing
+    when it would not hold it to its actor's sites."""
+    if database.is_sqlite:
+        return
+    _require_rights(database, name)
+    if settings.environment != "production":
         return
     with database.engine.connect() as connection:
         if connection.exec_driver_sql(_TOO_MIGHTY).scalar():
@@ -92,6 +101,29 @@ def require_second_wall(database: Database, settings: Settings, name: str = "DAT
         raise SecondWallMissing(
             f"Row-level security is off for {', '.join(open_tables)}. Turn it on as the owner of the tables: "
             "ALTER TABLE ... ENABLE ROW LEVEL SECURITY"
+        )
+
+
+_LACKED = text("""
+SELECT DISTINCT relname FROM unnest(CAST(:tables AS text[]), CAST(:verbs AS text[]), CAST(:columns AS text[]))
+  AS needed (name, verb, of_column)
+JOIN pg_class ON relname = name AND relnamespace = current_schema()::regnamespace
+LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attname = of_column
+WHERE NOT CASE WHEN of_column IS NULL THEN has_table_privilege(pg_class.oid, verb)
+  ELSE coalesce(has_column_privilege(pg_class.oid, attnum, verb), TRUE) END
+""")
+"""Of what is there: a backup of an earlier version is looked at as it is."""
+
+
+def _require_rights(database: Database, name: str) -> None:
+    tables, verbs, columns = zip(*needed(), strict=True)
+    asked = {"tables": list(tables), "verbs": list(verbs), "columns": list(columns)}
+    with database.engine.connect() as connection:
+        lacked = sorted(connection.scalars(_LACKED, asked))
+    if lacked:
+        raise RightsMissing(
+            f"The role of REGISTRY_{name}_URL may not do the server's work on {', '.join(lacked)}. Set "
+            f"REGISTRY_OWNER_{name}_URL to the address of the tables' owner, and run: registry migrate"
         )
 
 

@@ -1,7 +1,7 @@
 """What the server does with the rows of each table: the one list, by which PostgreSQL's role and SQLite's wall go."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 _ADD, _KEEP, _CHANGE = "SELECT, INSERT", "SELECT, INSERT, UPDATE", "SELECT, INSERT, DELETE"
 _ALL = "SELECT, INSERT, UPDATE, DELETE"
@@ -73,6 +73,13 @@ def may(verb: str, table: str, column: str | None) -> bool:
     """Whether the server does so."""
     columns = _COLUMNS.get(table, {}).get(verb)
     return columns is not None and (column is None or not columns or column in columns)
+
+
+def needed() -> Iterator[tuple[str, str, str | None]]:
+    """Table, verb and column of each thing that the server does; no column: the whole table."""
+    for table, verbs in _COLUMNS.items():
+        for verb, columns in verbs.items():
+            yield from ((table, verb, column) for column in columns or (None,))
 
 
 def to_grant(table: str, there: Collection[str]) -> str:

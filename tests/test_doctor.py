@@ -116,12 +116,22 @@ def test_a_full_disk_is_named_although_the_database_does_not_answer_for_it(envir
     assert "disk is full" in found["database"][1]
 
 
-def test_a_mighty_role_and_a_database_that_is_away_are_named_without_any_secret(environment: dict[str, str]) -> None:
+def test_a_role_of_too_much_or_too_little_and_a_database_that_is_away_are_named_without_any_secret(
+    environment: dict[str, str],
+) -> None:
     if "REGISTRY_OWNER_DATABASE_URL" not in environment:
         pytest.skip("SQLite has no roles and is not away")
     owner = environment["REGISTRY_OWNER_DATABASE_URL"]
     _, found = look(environment, REGISTRY_DATABASE_URL=owner)
     assert wrong(found).keys() == {"second wall"}
+    engine = create_engine(owner)
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"REVOKE SELECT ON visit FROM {make_url(environment['REGISTRY_DATABASE_URL']).username}")
+        )
+    engine.dispose()
+    code, found = look(environment)
+    assert (code, "visit" in wrong(found)["second wall"]) == (1, True)
     away = "postgresql+psycopg://somebody:a-secret-word@127.0.0.1:9/registry"
     code, found = look(environment, REGISTRY_DATABASE_URL=away)
     assert (code, wrong(found).keys()) == (1, {"database"})

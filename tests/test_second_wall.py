@@ -13,7 +13,7 @@ from app import access
 from app.access import Actor
 from app.database import Database
 from app.database_role import OF_A_SITE as TABLES
-from app.database_role import SecondWallMissing, grant, require_second_wall
+from app.database_role import RightsMissing, SecondWallMissing, grant, require_second_wall
 from app.models.account import Role
 from app.privileges import PRIVILEGES
 from tests.dosing_cases import a_session, a_signal
@@ -210,3 +210,22 @@ def test_production_refuses_a_role_that_could_take_down_the_wall(world: World, m
                 require_second_wall(served, production)
     finally:
         as_owner(unmakes, "DROP OWNED BY {role}", "DROP ROLE {role}")
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    "lost",
+    ["SELECT ON visit", "DELETE ON throttle", "UPDATE (lifted_at) ON data_lock", "INSERT (hash) ON audit_entry"],
+)
+def test_a_server_whose_role_may_not_do_its_work_does_not_start(world: World, lost: str) -> None:
+    """As after a migration by an owner who was not told whom to give the rights."""
+    owner, table = world.registry.database, lost.rpartition(" ")[2]
+    with owner.migrating() as connection:
+        connection.exec_driver_sql(f"REVOKE {lost} FROM {owner.server_role}")
+    try:
+        with pytest.raises(RightsMissing, match=f"on {table}.*OWNER_DATABASE_URL.*registry migrate"):
+            require_second_wall(world.registry.served, world.registry.app.state.settings)
+    finally:
+        with owner.migrating() as connection:
+            grant(connection, str(owner.server_role))
+    require_second_wall(world.registry.served, world.registry.app.state.settings)

@@ -78,7 +78,9 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     yield _tried("vault apart", database.require_apart, "the labels' database is no other one under another name")
     yield _tried("durable", database.require_durable, "a commit outlives a power cut")
     yield _tried(
-        "second wall", lambda: require_second_wall(database, settings), "the server's role is held to its sites"
+        "second wall",
+        lambda: require_second_wall(database, settings),
+        "the server's role may do its work, and is held to its sites",
     )
     yield _tried("vault's wall", lambda: require_vault_wall(database, settings), "the same holds where the labels are")
     yield _tried("connections", lambda: database.require_room(1), "there is room for a worker")
