@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TRIES = 10
 """With the pause that each wait for a lock is, half a minute."""
 
+GIVES_WAY = {LOCKED, "40P01"}
+"""SQLSTATEs of PostgreSQL for a lock that did not come in time, and for two who would wait for each other forever."""
+
 
 class SchemaOutdated(CannotGoOn):
     """The database is not at the revision that this version works with; the message says what to do."""
@@ -45,7 +48,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
             _upgrade(database, revision)
             break
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != LOCKED:  # on SQLite it was waited for already
+            if getattr(error.orig, "sqlstate", None) not in GIVES_WAY:  # on SQLite it was waited for already
                 raise
     else:
         raise MigrationBlocked(

@@ -31,8 +31,6 @@ def migrate(connection: Connection) -> None:
         process_revision_directives=numbered,
     )
     with context.begin_transaction():
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET lock_timeout = '5s'")
         context.run_migrations()
 
 

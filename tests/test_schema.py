@@ -1,6 +1,8 @@
 """The schema: models and migrations agree, both ways, on both engines; the database itself holds the rules."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -104,11 +106,32 @@ def test_a_migration_gives_way_to_a_long_transaction_and_changes_nothing(
     monkeypatch.setattr(schema, "TRIES", 2)
     with empty.engine.connect() as busy:
         busy.execute(text("LOCK TABLE study IN ROW EXCLUSIVE MODE"))
+        began = time.monotonic()
         with pytest.raises(schema.MigrationBlocked, match="Nothing was changed"):
             schema.upgrade(empty)
+        assert time.monotonic() - began < 5, "sites queue behind it"
         assert "label_disclosure" not in tables(empty)
     schema.upgrade(empty)
     assert "label_disclosure" in tables(empty)
+
+
+def test_a_migration_that_would_wait_forever_is_tried_again(empty: Database) -> None:
+    """A reader has one table and wants another, which the migration has, and which waits for the first."""
+    if empty.is_sqlite:
+        pytest.skip("SQLite has one writer, who is waited for")
+    schema.upgrade(empty, "0022")
+    waits = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    with empty.engine.connect() as reader, ThreadPoolExecutor() as beside:
+        reader.execute(text("SET deadlock_timeout = '10s'"))  # it is the migration that notices
+        reader.execute(text("SELECT 1 FROM participant"))
+        migrated = beside.submit(schema.upgrade, empty)
+        with empty.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as looking:
+            while not looking.execute(waits).all():
+                assert not migrated.done()
+        reader.execute(text("SELECT 1 FROM withdrawal"))
+        reader.rollback()
+        migrated.result(60)
+    schema.require_head(empty)
 
 
 def test_a_database_without_tables_is_refused_at_start(empty: Database) -> None:
