@@ -184,3 +184,17 @@ def test_the_plan_is_shown_and_nothing_is_changed(settings: Settings, tmp_path: 
         assert refused(refusal, "Take a backup, then run: registry migrate") or "key" in refusal.stderr
         assert typed(given, "migrate").returncode == 0
         assert "nothing would run" in typed(given, "migrate", "--plan").stdout
+
+
+def test_the_plan_of_a_vault_of_its_own_is_shown_too(tmp_path: Path) -> None:
+    """Restored from an older backup than the rest."""
+    given = {
+        **variables(tmp_path, f"sqlite:///{tmp_path / 'main.db'}"),
+        "REGISTRY_VAULT_URL": f"sqlite:///{tmp_path / 'vault.db'}",
+    }
+    assert typed(given, "migrate").returncode == 0
+    with Database(Settings(environment="demo", database_url=given["REGISTRY_VAULT_URL"])) as vault:
+        schema.downgrade(vault, REVISIONS[-2])
+    told = typed(given, "migrate", "--plan").stdout
+    assert "-- The database is up to date; nothing would run." in told
+    assert f"-- In the vault's database:\n-- Step {REVISIONS[-1]}\n" in told

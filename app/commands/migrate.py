@@ -44,7 +44,9 @@ def migrate(plan: PLAN = False) -> None:
 
     with Database(Settings()) as database:
         if plan:
-            _show(list(steps(schema.planned(database))), database.is_sqlite)
+            for whose, one in (("database", database), ("vault's database", database.vault)):
+                if one is not None:
+                    _show(whose, list(steps(schema.planned(one))), one.is_sqlite)
             return
         schema.upgrade(database)
     typer.echo("The database is up to date.")
@@ -82,10 +84,11 @@ def locks(statements: Iterable[str], made: set[str]) -> dict[str, str]:
     return found
 
 
-def _show(planned: list[Step], on_sqlite: bool) -> None:
+def _show(whose: str, planned: list[Step], on_sqlite: bool) -> None:
     if not planned:
-        typer.echo("-- The database is up to date; nothing would run.")
+        typer.echo(f"-- The {whose} is up to date; nothing would run.")
         return
+    typer.echo(f"-- In the {whose}:")
     made: set[str] = set()
     for step in planned:
         typer.echo(f"-- Step {step.revision}")
