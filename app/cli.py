@@ -148,7 +148,7 @@ def init(
 
     settings = Settings()
     with Database(settings) as database:
-        if not settings.key_file.exists():
+        if not os.path.exists(settings.key_file):  # nor where it cannot be seen
             _make_keys(database, settings)
         schema.upgrade(database)
         made = _first_admin(database, settings, admin, organisation)

@@ -1,6 +1,8 @@
 """What a registry does not start with: each wrong thing is named in one sentence, and no secret is in it."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,27 @@ def test_a_server_does_not_start_on_such_keys(tmp_path: Path, name: str) -> None
     assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
     assert done.stderr.count("\n") == 1
     assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "a-file", "closed"])
+def test_where_no_key_file_can_be_made_nothing_is_set_up(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-file").touch()
+    place = tmp_path / folder / "keys.json"
+    stat = os.stat
+
+    def refused(path: Any, **options: Any) -> os.stat_result:
+        """Root may look everywhere."""
+        if path == place and folder == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    database = f"sqlite:///{tmp_path / 'registry.db'}"
+    done = typed({"REGISTRY_KEY_FILE": str(place), "REGISTRY_DATABASE_URL": database}, "init")
+    assert (done.returncode, "See that its folder is there" in done.stderr) == (2, True), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 WRONG_SETTINGS: Mapping[str, tuple[Mapping[str, str], str]] = {

@@ -24,7 +24,7 @@ def test_a_fresh_key_file_is_its_owners_alone_and_is_never_overwritten(path: Pat
     write_key_file(path, new_key_file())
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_keyring(settings(path)).active_kek
-    with pytest.raises(FileExistsError):
+    with pytest.raises(KeysUnusable, match="File exists"):
         write_key_file(path, new_key_file())
 
 

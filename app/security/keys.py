@@ -175,10 +175,16 @@ def _fresh() -> str:
 
 
 def write_key_file(path: Path, file: KeyFile) -> None:
-    """Write a new key file that only its owner can read. Never overwrites: lost keys are lost data."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(file.model_dump_json(indent=2))
+    """Write a new key file that only its owner can read. Never overwrites: lost keys are lost data. Raises
+    KeysUnusable."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(file.model_dump_json(indent=2))
+    except OSError as error:
+        raise KeysUnusable(
+            f"Key file {path} cannot be made ({error.strerror}). See that its folder is there, and is this user's."
+        ) from None
 
 
 def load_keyring(settings: Settings) -> Keyring:
