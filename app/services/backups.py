@@ -266,7 +266,9 @@ def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
     if done.returncode and "version mismatch" in done.stderr:
         raise BackupRefused(f"{name} is older than the server. Install the client programs of the server's version.")
     if done.returncode:
-        raise BackupRefused(f"{name} failed (exit {done.returncode}); the server's log says why.")
+        raise BackupRefused(
+            f"{name} failed (exit {done.returncode}). The server's log says why; if it does not: {_SEE}"
+        )
 
 
 def _sha256(file: Path) -> str:
