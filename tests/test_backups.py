@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import make_url, text
+from sqlalchemy import inspect, make_url, text
 
 from app import schema
 from app.database import Database
@@ -139,8 +139,22 @@ def test_a_backup_is_verified_by_restoring_it_elsewhere(
     assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
     named = make_url(empty.owner_database_url).database if empty.owner_database_url else None
     elsewhere = ["--scratch", named] if named else []
-    done = cli(source, "backup", "verify", str(tmp_path / "one"), *elsewhere)
-    assert (done.returncode, "Restored elsewhere, and whole" in done.stdout) == (0, True), done.stderr
+    for _ in ("this month", "the next"):
+        done = cli(source, "backup", "verify", str(tmp_path / "one"), *elsewhere)
+        assert (done.returncode, "Restored elsewhere, and whole" in done.stdout) == (0, True), done.stderr
+    with Database(empty) as database:
+        assert inspect(database.engine).get_table_names() == [], "a copy stayed behind"
+
+
+def test_a_database_that_is_in_use_is_no_place_to_try_a_backup(world: World, source: Settings, tmp_path: Path) -> None:
+    if world.on_sqlite:
+        pytest.skip("it is tried in a file of its own")
+    world.enrolled()
+    assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
+    named = str(make_url(source.owner_database_url or "").database)
+    done = cli(source, "backup", "verify", str(tmp_path / "one"), "--scratch", named)
+    assert (done.returncode, "not empty" in done.stderr) == (2, True)
+    assert world.staff_a.get("/v1/participants").json()["items"]
 
 
 def test_the_folders_group_sees_that_there_is_a_backup_and_never_the_copy(

@@ -51,7 +51,7 @@ def daily(
 def verify(
     folder: FOLDER,
     scratch: Annotated[
-        str | None, typer.Option(help="PostgreSQL: an empty database of the same server to restore into.")
+        str | None, typer.Option(help="PostgreSQL: an empty database of the same server, left empty again.")
     ] = None,
 ) -> None:
     """See that a backup is what was backed up, by restoring it elsewhere: rows, revision and every audit chain."""
@@ -64,7 +64,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="registry-backup-") as place:
         database = _elsewhere(Path(place) / "scratch.db" if manifest.engine == "sqlite" else None, scratch)
         with database:
-            _told("Restored elsewhere, and whole", backups.restore(database, folder))
+            _told("Restored elsewhere, and whole", backups.tried(database, folder))
 
 
 @app.command()

@@ -167,8 +167,7 @@ def restore(database: Database, folder: Path) -> Manifest:
     manifest = read(folder)
     if (manifest.engine == "sqlite") != database.is_sqlite:
         raise BackupRefused(f"This is a backup of {manifest.engine}; REGISTRY_DATABASE_URL names another engine.")
-    if sa.inspect(database.engine).get_table_names():
-        raise BackupRefused("The database is not empty. A restore never writes over data: give it an empty one.")
+    _require_empty(database)
     file = folder / manifest.file
     if database.is_sqlite:
         try:
@@ -186,6 +185,38 @@ def restore(database: Database, folder: Path) -> Manifest:
     for fault in differences(database, manifest):
         raise BackupRefused(f"What was restored is not what was backed up: {fault}. Do not serve it.")
     return manifest
+
+
+def tried(database: Database, folder: Path) -> Manifest:
+    """Restore into an empty database and leave it empty again, as the copy holds all that the registry does and nobody
+    erases there. Raises BackupRefused."""
+    _require_empty(database)
+    try:
+        return restore(database, folder)
+    finally:
+        if not database.is_sqlite:
+            with database.migrating() as connection:
+                _empty(connection)
+
+
+def _require_empty(database: Database) -> None:
+    if sa.inspect(database.engine).get_table_names():
+        raise BackupRefused("The database is not empty. A restore never writes over data: give it an empty one.")
+
+
+_ROUTINES = """
+SELECT pg_proc.oid::regprocedure FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+"""
+"""But for those of extensions."""
+
+
+def _empty(connection: sa.Connection) -> None:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    for table in sa.inspect(connection).get_table_names():
+        connection.exec_driver_sql(f"DROP TABLE {quote(table)} CASCADE")
+    for routine in connection.exec_driver_sql(_ROUTINES).scalars().all():
+        connection.exec_driver_sql(f"DROP ROUTINE {routine}")
 
 
 def differences(database: Database, manifest: Manifest) -> Iterator[str]:
