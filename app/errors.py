@@ -207,6 +207,10 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached or is busy; try again."""
 
 
+class Stopping(Unavailable):
+    """The registry is being stopped, and this request had not ended in time; send it again, under the same key."""
+
+
 class StorageFull(RegistryError):
     """The registry's disk is full: nothing of this request was stored, and reading goes on. Its operator has to make
     room; send the same again later."""

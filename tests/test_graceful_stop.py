@@ -1,6 +1,7 @@
 """SIGTERM: what was begun is finished, nothing new is begun. On one engine, as it is the server's manner and not the
 database's; rolling restarts under load are `python -m bench.rolling`."""
 
+import asyncio
 import json
 import signal
 from contextlib import suppress
@@ -8,9 +9,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import pytest
+from starlette.types import Message
 
 from tests.hostile import connected, live_study, request_text
 from tests.server import served
+from tests.world import World
 
 LONGEST = 30
 """Seconds; a request has 25 to end."""
@@ -36,3 +40,40 @@ def test_a_request_in_flight_is_finished_and_a_new_one_refused(tmp_path: Path) -
             wire.sendall(sent[-20:])
             assert wire.recv(65_536).startswith(b"HTTP/1.1 201")
         assert server.process.wait(LONGEST) in {0, -signal.SIGTERM}
+
+
+def test_what_is_still_arriving_when_the_time_is_over_hears_when_to_come_again(world: World) -> None:
+    """uvicorn cancels it then."""
+    sent: list[Message] = []
+    arriving = asyncio.Event()
+
+    async def receive() -> Message:
+        arriving.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def cut_off() -> None:
+        head = {"authorization": f"Bearer {world.staff_a.token}", "content-type": "application/json"}
+        headers = [(name.encode(), value.encode()) for name, value in head.items()]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/adverse-events",
+            "query_string": b"",
+            "headers": headers,
+        }
+        request = asyncio.create_task(world.registry.app(scope, receive, send))
+        await arriving.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(cut_off())
+    start, body = sent
+    assert (start["status"], json.loads(body["body"])["code"]) == (503, "stopping")
+    told = {name.decode(): value.decode() for name, value in start["headers"]}
+    assert told["content-type"] == "application/problem+json"
+    assert {"retry-after", "x-request-id", "x-content-type-options"} <= told.keys()

@@ -2,6 +2,7 @@
 
 import re
 import time
+from asyncio import CancelledError
 from uuid import uuid4
 
 import structlog
@@ -10,9 +11,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import Stopping
 from app.request_id import set_request_id
 from app.web import metrics, prefix, tracing
-from app.web.problems import failure
+from app.web.problems import failure, problem
 
 log = structlog.get_logger()
 CLIENT_GONE = 499
@@ -68,6 +70,10 @@ class RequestFrame:
             await self.app(scope, receive, framed)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except CancelledError:
+            if status == 0:
+                await problem(Stopping(), "/")(scope, receive, framed)
+            raise
         except Exception as error:
             answer = failure(error)
             if status == 0:
