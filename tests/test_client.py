@@ -30,6 +30,7 @@ from registry_client import (
     new_key,
 )
 from registry_client.cli import app as site
+from registry_client.uploads import BULK_BYTES, parts
 from tests.hostile import LiveStudy, live_study
 from tests.route_cases import UNDER_AGREEMENT
 from tests.server import LiveServer
@@ -321,3 +322,14 @@ def test_a_site_works_from_its_command_line(live: LiveStudy, monkeypatch: pytest
 
 def signed(live: LiveStudy) -> dict[str, str]:
     return {"Authorization": f"Bearer {live.staff.token}"}
+
+
+def test_a_part_of_an_upload_is_no_larger_than_what_a_proxy_lets_through() -> None:
+    records = [
+        (str(number), {"note": "x" * size}) for number, size in enumerate([2_000] * 600 + [950_000] * 2 + [10] * 600)
+    ]
+    sent = list(parts(records))
+    assert [record for part in sent for record in part] == records
+    sizes = [sum(len(record["note"]) for _, record in part) for part in sent]
+    assert [len(part) for part, size in zip(sent, sizes, strict=True) if size > BULK_BYTES] == [1, 1]
+    assert len(sent) == 2 + 2 + 2

@@ -22,6 +22,7 @@ import yaml
 
 from app import __version__, cli
 from app.settings import Settings
+from registry_client.uploads import BULK_BYTES, BULK_LINES
 from tests.postgres import as_server, new_database
 from tests.server import PASSWORD, ROOT, free_port
 
@@ -286,9 +287,21 @@ def test_the_environment_files_name_only_settings_that_exist_and_no_secret() -> 
         ]
 
 
-def test_the_proxy_lets_through_what_the_server_takes() -> None:
-    text = (ROOT / "deploy/nginx/registry.conf").read_text()
-    (limit,) = re.findall(r"client_max_body_size (\d+)m;", text)
-    assert int(limit) * 2**20 == Settings.model_fields["max_body_bytes"].default
+A_WHOLE_VISIT = 2_100
+"""Bytes of a baseline visit with each of its nine questionnaires, as a line of an upload."""
+
+PROXIES = ("nginx/registry.conf", "nginx-two-instances.conf")
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_proxy_lets_through_what_the_server_takes(name: str) -> None:
+    text = (ROOT / "deploy" / name).read_text()
+    limit, of_bulk = (int(limit) * 2**20 for limit in re.findall(r"client_max_body_size (\d+)m;", text))
+    assert limit == Settings.model_fields["max_body_bytes"].default
+    assert of_bulk / Settings.model_fields["max_bulk_lines"].default > 4 * A_WHOLE_VISIT
+    assert BULK_LINES * A_WHOLE_VISIT > limit > BULK_BYTES  # so that the client goes by bytes too
+    (of_bulk_only,) = re.findall(r"location ~ (\S+) {", text)
+    paths = json.loads((ROOT / "docs/openapi.json").read_text())["paths"]
+    assert {path for path in paths if re.search(of_bulk_only, path)} == {path for path in paths if "/bulk" in path}
     assert "proxy_set_header X-Forwarded-For $remote_addr;" in text  # never what the client claims
-    assert text.count("access_log off;") == text.count("server {") == 2
+    assert text.count("access_log off;") == text.count("server {")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import httpx
@@ -10,7 +9,9 @@ import httpx
 from registry_client.answers import IN_FLIGHT, Record, meant
 from registry_client.calls import Call, Caller, Patience, Steps
 
-BULK_LINES = 500
+BULK_LINES, BULK_BYTES = 500, 900_000
+"""What one request holds at most: proxies commonly refuse a body of more than 1 MiB."""
+
 Part = Sequence[tuple[str, Record]]
 """Records, each with its key."""
 
@@ -25,8 +26,16 @@ class Line(NamedTuple):
 
 
 def parts(records: Iterable[tuple[str, Record]]) -> Iterator[Part]:
-    waiting = iter(records)
-    while part := list(islice(waiting, BULK_LINES)):
+    part: list[tuple[str, Record]] = []
+    size = 0
+    for key, record in records:
+        added = len(_line(key, record))
+        if part and (len(part) == BULK_LINES or size + added > BULK_BYTES):
+            yield part
+            part, size = [], 0
+        part.append((key, record))
+        size += added
+    if part:
         yield part
 
 
@@ -42,9 +51,13 @@ def uploaded(caller: Caller, noun: str, part: Part, dry_run: bool) -> Steps[tupl
 
 
 def _uploading(noun: str, part: Part, dry_run: bool) -> Call:
-    content = b"".join(json.dumps({"key": key, "record": dict(record)}).encode() + b"\n" for key, record in part)
+    content = b"".join(_line(key, record) for key, record in part)
     headers = {"Content-Type": "application/x-ndjson"}
     return Call("POST", f"/v1/{noun}/bulk", {"dry_run": dry_run} if dry_run else None, content=content, headers=headers)
+
+
+def _line(key: str, record: Record) -> bytes:
+    return json.dumps({"key": key, "record": dict(record)}).encode() + b"\n"
 
 
 def _told(answer: httpx.Response, part: Part) -> dict[str, Line]:
