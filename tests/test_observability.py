@@ -82,6 +82,11 @@ def test_the_dashboard_and_the_alerts_ask_for_what_there_is(client: TestClient, 
     assert asked <= told
 
 
+@pytest.mark.parametrize("waiting", ['registry_extracts{state="building"}', 'registry_deliveries{state="pending"}'])
+def test_an_alert_tells_when_no_worker_takes_up_what_waits(waiting: str) -> None:
+    assert f"expr: {waiting} > 0\n        for: 2h\n" in (ROOT / "deploy" / "alerts.yaml").read_text()
+
+
 def test_readiness_names_what_is_lacking(world: World) -> None:
     client, file = world.registry.client, world.registry.app.state.settings.key_file
     well = dict.fromkeys(("database", "revision", "keys", "disk", "writable"), "ok")
