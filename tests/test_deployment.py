@@ -245,6 +245,14 @@ def test_compose_serves_the_proxy_only_and_after_the_migration_only() -> None:
     assert (ROOT / "deploy/nginx/registry.conf").is_file()
 
 
+def test_the_proxy_of_compose_finds_a_server_that_was_made_anew() -> None:
+    """It gets another address then, and nginx by itself looks up a name once."""
+    (upstream,) = compose()["configs"].values()
+    assert "server app:8000 resolve;" in upstream["content"]
+    assert "resolver 127.0.0.11 " in upstream["content"]  # Docker's own
+    assert re.match(r"nginx:(1\.2[89]|1\.[3-9]|[2-9])", compose()["services"]["proxy"]["image"])  # 1.27.3 and newer
+
+
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 
 
