@@ -102,6 +102,16 @@ def test_a_connection_that_is_cut_in_the_midst_is_named_beside_what_was_found(en
     assert {"chains", "labels"} <= found.keys()
 
 
+@pytest.mark.parametrize(("setting", "check"), [("DATABASE_URL", "database"), ("VAULT_URL", "vault")])
+def test_a_file_that_is_not_there_is_named_and_not_made(
+    environment: dict[str, str], tmp_path: Path, setting: str, check: str
+) -> None:
+    mistyped = tmp_path / "mistyped.db"
+    code, found = look(environment, **{f"REGISTRY_{setting}": f"sqlite:///{mistyped}"})
+    assert (code, wrong(found).keys()) == (1, {check})
+    assert not mistyped.exists()
+
+
 def test_a_full_disk_is_named_although_the_database_does_not_answer_for_it(environment: dict[str, str]) -> None:
     if "REGISTRY_OWNER_DATABASE_URL" in environment:
         pytest.skip("of PostgreSQL's disk its own monitoring knows")

@@ -50,7 +50,8 @@ def told_of(error: "SQLAlchemyError") -> str:
         return "Another program is writing to the database and does not let go of it. Run this again later."
     kind = type(getattr(error, "orig", None) or error).__name__
     whose = "The database of REGISTRY_DATABASE_URL (or of the owner's)"
-    return f"{whose} does not answer as it should ({kind}). Look at its address and its log."
+    parts = "host, port, database, role, password"
+    return f"{whose} does not answer as it should ({kind}). Look at its address ({parts}) and at its log."
 
 
 def ask_password(login: str) -> str:

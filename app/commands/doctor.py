@@ -55,7 +55,11 @@ def _findings(chains: bool) -> "Iterator[Finding]":
     yield keys
     yield _tried("erasure journal", lambda: require_usable(settings.erasures), "erasures can be noted")
     with Database(settings, for_server=True) as database:
-        if database.is_sqlite and Path(str(database.url.database)).exists():
+        for check, one in (("database", database), ("vault", database.vault)):
+            if one is not None and one.is_sqlite and not Path(str(one.url.database)).exists():
+                yield Finding(check, False, "its file is not there. Look at its path; registry init makes a new one")
+                return
+        if database.is_sqlite:
             yield _disk(database)  # first, as without room nothing answers
         reached = _tried("database", lambda: _version(database), "it answers")
         yield reached
