@@ -60,7 +60,9 @@ def test_every_operation_has_a_name_of_its_own_and_tells_its_refusals(document: 
         assert operation["responses"]["default"]["content"].keys() == {"application/problem+json"} | of_oauth, route
         assert ("security" in operation) == (route not in PUBLIC), route
         if route not in PUBLIC:
-            assert {"401", "403"} <= operation["responses"].keys(), route
+            assert {"401", "403", "422"} <= operation["responses"].keys(), route
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
+            assert {"400", "413", "415", "422"} <= operation["responses"].keys(), route
 
 
 def test_a_download_of_json_is_not_described_as_a_text(document: Document) -> None:
@@ -122,3 +124,8 @@ def test_an_answer_is_one_of_those_described(requests: Requests, route: Route, d
             assert answer.headers["Content-Type"].partition(";")[0] in told["content"], (route, answer.status_code)
         if answer.is_success:
             assert str(answer.status_code) in described, (route, answer.status_code)
+        headers = {name.lower() for name in told.get("headers", {})}
+        assert answer.headers.keys() & NAMED <= headers, (route, answer.status_code)
+
+
+NAMED = {"etag", "idempotent-replayed", "link", "location", "retry-after"}

@@ -13,14 +13,34 @@ from app.web.plain_schemas import make_plain
 
 PROBLEM = "#/components/schemas/Problem"
 _REFUSALS = {
+    "400": "The request cannot be read, or lacks a header that it needs",
     "401": "No access token, or one that is not valid here",
     "403": "The role does not include the permission, which the document names",
     "404": "There is no such record for you",
+    "409": "It contradicts what is there, or an equal request is still at work",
     "412": "The record has changed since; the answer has its present ETag and the fields that differ",
+    "413": "The body is larger than the registry takes",
+    "415": "The body is not JSON",
+    "422": "A field or a query parameter breaks a rule, which `errors` names",
+    "423": "What it would change is frozen or locked; the document names the lock",
     "428": "If-Match is missing",
     "429": "The account sends more requests than it may, see RateLimit-Policy; come again after Retry-After",
     "503": "The registry or its database cannot answer just now; come again after Retry-After",
+    "507": "The database's disk is full; come again after Retry-After",
     "default": "Any other refusal; `code` says which, and GET /v1/problems/{code} what it means",
+}
+_LATER = ("429", "503", "507")
+_LOCKABLE = frozenset(
+    {"adverse-event:write", "dosing-session:write", "outcome:write", "participant:write", "visit:write"}
+)
+"""Permissions for writes that a lock may stop."""
+
+_HEADERS = {
+    "ETag": "The record's version, for the If-Match of a correction",
+    "Idempotent-Replayed": "`true`: what an equal request was told before",
+    "Link": "With rel=next the address of the next page, if there is one",
+    "Location": "Where that which was made is read",
+    "Retry-After": "After how many seconds to come again",
 }
 _OAUTH = {
     "type": "object",
@@ -88,9 +108,14 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
         "siteApp": {"type": "oauth2", "flows": sign_in},
     }
     examples = json.loads((files("app.web") / "examples.json").read_text())
+    components["headers"] = {
+        name: {"description": told, "schema": {"type": "string"}} for name, told in _HEADERS.items()
+    }
+    tagged = _tagged(document["paths"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            _complete(operation, path, permissions.get((path, method)))
+            _complete(operation, path, method, permissions.get((path, method)))
+            _tell_headers(operation, tagged=(method, path) in tagged)
             _show(operation, examples.get(operation["operationId"]))
     make_plain(document)
     return document
@@ -108,30 +133,67 @@ def _show(operation: dict[str, Any], example: dict[str, Any] | None) -> None:
                 content["example"] = [shown] if content["schema"].get("type") == "array" else shown
 
 
-def _complete(operation: dict[str, Any], path: str, permission: str | None) -> None:
-    statuses = {"default"}
-    parameters = operation.get("parameters", ())
-    correcting = any(one["name"] == "If-Match" for one in parameters)
-    for parameter in parameters:
+def _tagged(paths: dict[str, Any]) -> set[tuple[str, str]]:
+    """The operations that may answer a record with its version: those that read one, and those that act on what has
+    corrections."""
+    corrected = [path for path, operations in paths.items() if _takes(operations.get("patch", {}), "If-Match")]
+    acts = {
+        (method, path)
+        for path, operations in paths.items()
+        for method in operations.keys() - {"get"}
+        if any(path == one.rpartition("/")[0] or f"{path}/".startswith(f"{one}/") for one in corrected)
+    }
+    return acts | {("get", path) for path in paths if path.endswith("}")}
+
+
+def _takes(operation: dict[str, Any], parameter: str) -> bool:
+    return any(one["name"] == parameter for one in operation.get("parameters", ()))
+
+
+def _complete(operation: dict[str, Any], path: str, method: str, permission: str | None) -> None:
+    statuses, correcting = {"default"}, _takes(operation, "If-Match")
+    for parameter in operation.get("parameters", ()):
         if parameter["name"] in {"Idempotency-Key", "If-Match"}:
             parameter["required"] = parameter["name"] == "If-Match" or not correcting
             parameter["schema"] = {"type": "string"}
     if correcting:
         statuses |= {"412", "428"}
+    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+        statuses |= {"400", "413", "415", "422"}
+    if _takes(operation, "cursor") or _takes(operation, "Idempotency-Key"):
+        statuses |= {"400"}
     if permission is not None:
         operation["security"], operation["x-permission"] = [{"bearer": []}, {"siteApp": []}], permission
-        statuses |= {"401", "403", "429", "503", *({"404"} if "{" in path or "requestBody" in operation else ())}
+        statuses |= {"401", "403", "422", "429", "503"}
+        statuses |= {"404"} if "{" in path or "requestBody" in operation else set()
+        statuses |= {"409", "507"} if method != "get" else set()
+        statuses |= {"423"} if method != "get" and permission in _LOCKABLE else set()
     _complete_answers(operation, statuses)
+
+
+def _tell_headers(operation: dict[str, Any], *, tagged: bool) -> None:
+    keyed, made = _takes(operation, "Idempotency-Key"), {"201", "202"} & operation["responses"].keys()
+    told = {
+        "ETag": tagged or keyed,
+        "Idempotent-Replayed": keyed,
+        "Link": _takes(operation, "cursor"),
+        "Location": keyed or made,
+    }
+    well = [name for name, wanted in told.items() if wanted]
+    of_refusals = {"412": ["ETag"], **{status: ["Retry-After"] for status in _LATER}}
+    for status, answer in operation["responses"].items():
+        names = well if status < "300" else of_refusals.get(status, [])
+        if names:
+            answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _complete_answers(operation: dict[str, Any], statuses: set[str]) -> None:
     answers, problem = operation["responses"], {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
+    lines = answers.pop("422", {})
     answers |= {status: {"description": _REFUSALS[status], "content": problem} for status in sorted(statuses)}
-    lines = answers.get("422", {}).get("content", {})
-    if "application/x-ndjson" in lines:
-        lines |= problem  # of the whole upload, when it is no list of lines at all
-    else:
-        answers.pop("422", None)
+    if "application/x-ndjson" in lines.get("content", {}):
+        lines["content"] |= problem  # of the whole upload, when it is no list of lines at all
+        answers["422"] = lines
     made = answers.get("201") or answers.get("202")
     if made and any(one["name"] == "dry_run" for one in operation.get("parameters", ())):
         would = _would(made["content"]["application/json"]["schema"])
