@@ -24,6 +24,18 @@ def test_a_therapy_session_is_recorded_with_its_visit(world: World) -> None:
     assert held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11")["therapy"] is None
 
 
+@pytest.mark.parametrize(
+    "form", [{"instrument": "CSSRS_SLV"}, {"instrument": "CSSRS_LIFE", "items": {"CSSRS_LIFE_10": 0}}]
+)
+def test_neither_an_empty_form_nor_the_lifetime_one_is_the_c_ssrs_of_a_preparation(
+    world: World, form: dict[str, Any]
+) -> None:
+    pid = world.enrolled()
+    visit = held(world.staff_a, pid, "PREP1", "2025-02-11", therapy=THERAPY, outcomes=[{"items": {}, **form}])
+    assert visit["therapy"]["cssrs_done"] is False
+    assert world.monitor.get(f"/v1/visits/{visit['id']}").json()["therapy"] == visit["therapy"]
+
+
 def test_it_is_corrected_added_and_taken_away_with_a_reason(world: World) -> None:
     visit = held(world.staff_a, world.enrolled(), "PREP1", "2025-02-11")
     path = f"/v1/visits/{visit['id']}"

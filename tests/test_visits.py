@@ -304,6 +304,25 @@ def test_a_visit_with_outcomes_cannot_become_missed(world: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "visit_not_held")
 
 
+def test_a_visit_whose_outcome_was_of_somebody_else_can_become_missed_and_then_nothing_is_answered_at_it(
+    world: World,
+) -> None:
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled(), outcomes=[madrs(1)])).json()
+    [outcome] = visit["outcomes"]
+    path, none = f"/v1/outcomes/{outcome['id']}", dict.fromkeys(outcome["items"])
+    assert amended(world, path, items=none).status_code == 200
+    missed = {"status": "missed", "occurred_on": None, "deviation_reason": "Not held"}
+    read = amended(world, f"/v1/visits/{visit['id']}", **missed)
+    assert (read.status_code, read.json()["status"]) == (200, "missed")
+    again = amended(world, path, items={"MADRS_10": 0})
+    assert (again.status_code, again.json()["code"]) == (409, "visit_not_held")
+
+
+def amended(world: World, path: str, **change: Any) -> Response:
+    body = {"reason": "of somebody else", **change}
+    return world.staff_a.patch(path, body, world.staff_a.get(path).headers["ETag"])
+
+
 @pytest.mark.parametrize("reason", [None, "", " ", "x", "ok", "   a   "])
 def test_a_correction_needs_a_real_reason(world: World, reason: str | None) -> None:
     visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))

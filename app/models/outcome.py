@@ -1,8 +1,9 @@
 """Outcomes: one administration of an instrument at a visit; the scores are the server's own."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
@@ -20,6 +21,11 @@ class Origin(StrEnum):
 
     historical_total = "historical_total"
     items = "items"
+
+
+def answered(origin: str, items: Mapping[str, Any]) -> bool:
+    """Whether the form was done: without a single answer it was not. Of historical totals nobody has the items."""
+    return origin == Origin.historical_total or any(value is not None for value in items.values())
 
 
 class Outcome(SQLModel, table=True):

@@ -36,7 +36,7 @@ class VisitState(StrEnum):
 
 
 class Recorded(NamedTuple):
-    """A visit as the registry has it. `on` is the day it took place; `instruments` are those with an outcome."""
+    """A visit as the registry has it. `on` is the day it took place; `instruments` are those that were answered."""
 
     visit: str
     occurrence: int

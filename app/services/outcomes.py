@@ -25,6 +25,7 @@ from app.models.outcome import (
     OutcomeScore,
     Rescoring,
     ScoreRead,
+    answered,
 )
 from app.models.visit import HELD, Visit, VisitStatus
 from app.protocol.definition import Protocol
@@ -229,15 +230,17 @@ _VISITS_HELD: sa.Select[Any] = (
 
 
 def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
-    return found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
+    """Held, so that nobody says meanwhile that it did not take place."""
+    statement = visible(select(Visit).where(Visit.id == visit_id), actor)
+    return found(session.exec(statement.with_for_update(read=True, key_share=True)).first())
 
 
 def amend_outcome(
     session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: OutcomeAmend
 ) -> OutcomeRead:
     """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
-    version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, RaterNotIndependent, and of
-    another day the refusals of `require_in_study`."""
+    version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, RaterNotIndependent,
+    VisitNotHeld, and of another day the refusals of `require_in_study`."""
     pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
     person = enrolled(session, actor, pid, hold=Hold.as_it_is)  # first, as by those who record an outcome
     statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
@@ -256,6 +259,8 @@ def amend_outcome(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=after.items), ""
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
+    if visit.status not in HELD and answered(row.origin, after.items):
+        raise VisitNotHeld
     if "collected_on" in differing:
         agreed, scope = agreement.agreed(session, person), _scope_of(session, person.protocol, values(visit))
         require_in_study(person.row, agreed, after.collected_on, scope)

@@ -5,6 +5,7 @@ what two visits recorded at the same moment could not see of each other.
 Passing twice, or in two workers at once, raises nothing twice.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -21,7 +22,7 @@ from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
 from app.models.data_query import DataQuery, SubjectType
 from app.models.dosing_session import Dose, VitalReading
-from app.models.outcome import Outcome
+from app.models.outcome import Outcome, answered
 from app.models.participant import IN_STUDY, Participant, left_on
 from app.models.safety_report import SaeReport
 from app.models.study import Site
@@ -74,7 +75,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
     status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
     person_columns = (*status_columns, Participant.protocol_version_id, Participant.findings)
-    outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater)
+    outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, Outcome.origin, Outcome.items)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
     events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings, _REPORTED_AT))
@@ -83,7 +84,8 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     measured = _by_pid(_rows(session, site_id, Outcome.pid, *outcome_columns))
     for rows in measured.values():
         for row in rows:
-            administered[row.visit_id].add(row.instrument)
+            if answered(row.origin, json.loads(row.items)):
+                administered[row.visit_id].add(row.instrument)
     given: dict[str, dict[UUID, list[tuple[str, UUID, Any]]]] = defaultdict(lambda: defaultdict(list))
     for place, model in (("/doses", Dose), ("/vitals", VitalReading)):
         for row in _rows(session, site_id, model.pid, model.id, model.session_id, model.findings):

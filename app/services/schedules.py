@@ -1,6 +1,7 @@
 """Schedules: of one participant in a handful of queries, and what is due across the sites of a study, for each thousand
 people in three."""
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -14,7 +15,7 @@ from sqlmodel import Session
 from app.access import Actor
 from app.models.among import among
 from app.models.base import now, table_of
-from app.models.outcome import Outcome
+from app.models.outcome import Outcome, answered
 from app.models.participant import Participant, left_on
 from app.models.schedule import DueList, DueQuery, DueVisit, PlannedVisitRead, ScheduleRead
 from app.models.study import Site
@@ -27,6 +28,7 @@ from app.services.studies import protocol_of
 
 _PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Site))
 _WAITING = frozenset({VisitState.due, VisitState.overdue})
+_MEASURED = tuple(_OUTCOME.c[name] for name in ("visit_id", "instrument", "origin", "items"))
 _AT_ONCE = 1_000
 """People."""
 
@@ -133,11 +135,12 @@ def _as_recorded(
 
 
 def _recorded(session: Session, person: Enrolled) -> tuple[list[Recorded], dict[tuple[str, int], int]]:
-    """Each visit with the instruments that have an outcome, and the protocol version by which it was recorded."""
+    """Each visit with the instruments that were answered, and the protocol version by which it was recorded."""
     of_them = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
     given: dict[Any, set[str]] = defaultdict(set)
-    for visit_id, code in session.execute(select(_OUTCOME.c.visit_id, _OUTCOME.c.instrument).where(of_them)):
-        given[visit_id].add(code)
+    for row in session.execute(select(*_MEASURED).where(of_them)):
+        if answered(row.origin, json.loads(row.items)):
+            given[row.visit_id].add(row.instrument)
     theirs = select(_VISIT).where(_VISIT.c.site_id == person.site_id, _VISIT.c.pid == person.row.pid)
     rows = session.execute(theirs).all()
     recorded = [

@@ -17,7 +17,7 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
-from app.models.outcome import Outcome, OutcomeRead
+from app.models.outcome import Outcome, OutcomeRead, answered
 from app.models.visit import (
     HELD,
     Visit,
@@ -120,7 +120,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
         writes.remember(actor.account_id, person.site_id, *judged.events)
     person.treats = treated.treats
     person.rated |= {(one.instrument, one.rater) for one in read if one.rater}
-    return _detail(row, person.place, window, read, has), writes
+    return _detail(row, definition, person.place, window, read, has), writes
 
 
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
@@ -190,7 +190,7 @@ def amend_visit(
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
     has = therapy.of(session, row)
-    if dates.status not in HELD and (has or _outcomes_of(session, actor, row.id)):
+    if dates.status not in HELD and (has or _answered(_outcomes_of(session, actor, row.id))):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
@@ -209,7 +209,7 @@ def amend_visit(
     flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
     audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged])
-    return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
+    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row.id), has)
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
@@ -219,7 +219,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code, row.occurrence)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
     has = therapy.of(session, row)
-    return _detail(values(row), person.place, window, _outcomes_of(session, actor, row.id), has)
+    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row.id), has)
 
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
@@ -227,8 +227,14 @@ def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[Outcome
     return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
+def _answered(read: Sequence[OutcomeRead]) -> set[str]:
+    """The instruments that were done."""
+    return {one.instrument for one in read if answered(one.origin, one.items)}
+
+
 def _detail(
     row: Mapping[str, Any],
+    definition: VisitDefinition,
     place: Place,
     window: Window | None,
     read: list[OutcomeRead],
@@ -242,7 +248,7 @@ def _detail(
         deviation_days=days,
         out_of_window=None if days is None else days != 0,
         outcomes=read,
-        therapy=therapy.read(has_therapy, {outcome.instrument for outcome in read}),
+        therapy=therapy.read(has_therapy, definition, _answered(read)),
     )
 
 
