@@ -146,6 +146,15 @@ def test_a_second_dose_keeps_its_distance_from_the_first(world: World) -> None:
     assert refusal(world.staff_a.post(SESSIONS, start(visit["id"], late))) == (409, "dosing_session_exists", [])
 
 
+def test_the_distance_counts_from_a_dosing_visit_of_which_no_session_was_recorded_too(world: World) -> None:
+    pid, early = world.enrolled(), "2025-03-23"
+    first = prepared(world.staff_a, pid)
+    second = held(world.staff_a, pid, "DOS2", early, deviation_reason="Holidays of the team")
+    answer = world.staff_a.post(SESSIONS, start(second["id"], early))
+    assert refusal(answer) == (409, "dosing_not_allowed", ["DOSE-INTERVAL"])
+    assert world.staff_a.post(SESSIONS, start(first["id"])).status_code == 201, "its own session may be told late"
+
+
 def test_an_open_signal_holds_the_session_until_its_review(world: World) -> None:
     pid = world.enrolled()
     visit = prepared(world.staff_a, pid)

@@ -272,6 +272,26 @@ def other_doses(session: Session, day: DosingDay, row: DosingSession | None = No
     return [local_day(at, day.zone) for at, of in given if at is not None and (row is None or of != row.id)]
 
 
+def days_without_session(session: Session, day: DosingDay, on: date) -> list[date]:
+    """First days, up to this one, of other dosing visits that took place and have no session. Nobody said that no dose
+    was given at them, so they count as days of one, as for the exposure."""
+    codes = [dose.visit for dose in day.dosing.doses]
+    joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
+    statement = (
+        select(col(Visit.occurred_on))
+        .outerjoin(DosingSession, joined)
+        .where(
+            Visit.site_id == day.person.site_id,
+            Visit.pid == day.person.row.pid,
+            Visit.id != day.visit.id,
+            col(Visit.visit_code).in_(codes),
+            col(Visit.occurred_on) <= on,
+            col(DosingSession.id).is_(None),
+        )
+    )
+    return [one for one in session.exec(statement) if one is not None]
+
+
 def held_visits(session: Session, person: Enrolled) -> dict[str, date]:
     """Visits that took place, with their first day."""
     statement = select(col(Visit.visit_code), col(Visit.occurred_on)).where(

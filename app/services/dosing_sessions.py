@@ -101,7 +101,7 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
         consent_current=current,
         consent_scopes=scopes,
         eligible=dosing_day.eligibility_confirmed(person, on),
-        earlier_doses=dosing_day.other_doses(session, day),
+        earlier_doses=[*dosing_day.other_doses(session, day), *dosing_day.days_without_session(session, day, on)],
         staff=body.staff,
         open_signals=signals | {signal.rule for signal in raised if signal.holds_dosing},
         confirmed=body.confirmations,
