@@ -1,8 +1,9 @@
 """What the pass asks about that no single write can see: what is missing, and what lies on another day."""
 
+from datetime import date
 from typing import Any
 
-from tests.dosing_cases import held
+from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, held, path_of, prepared, start, vitals
 from tests.test_rule_queries import amended, queries, refresh_site
 from tests.world import World
 
@@ -29,3 +30,31 @@ def test_a_form_without_an_answer_is_missing_until_it_has_one(world: World) -> N
     amended(world, f"/v1/outcomes/{visit['outcomes'][0]['id']}", items={"CSSRS_SLV_01": 0})
     assert missing(world, pid, "PREP1") == []
     assert asked(world, pid, "instrument_missing") == [("closed", text)]
+
+
+def test_a_dosing_visit_without_a_session_is_asked_about_until_it_has_one(world: World) -> None:
+    pid = world.enrolled()
+    visit = prepared(world.staff_a, pid)
+    refresh_site(world, date.fromisoformat(DAY))
+    assert queries(world, participant=pid, rule="dosing_session_missing") == [], "the day is not over"
+    [(state, text)] = asked(world, pid, "dosing_session_missing")
+    [query] = queries(world, participant=pid, rule="dosing_session_missing")
+    assert (state, query["subject_type"], query["subject"]) == ("open", "visit", visit["id"])
+    assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
+    assert asked(world, pid, "dosing_session_missing") == [("closed", text)]
+
+
+def test_each_time_point_of_a_closed_session_without_its_vital_signs_is_asked_about(world: World) -> None:
+    session = a_session_to_close(world)
+    pid = session.json()["participant"]
+    assert asked(world, pid, "vitals_missing") == [], "the session is open"
+    assert world.staff_a.post(path_of(session, "/close"), closing()).status_code == 201
+    waiting = dict.fromkeys(one["timepoint"] for one in world.staff_a.get(path_of(session)).json()["open_vitals"])
+    texts = sorted(text for state, text in asked(world, pid, "vitals_missing") if state == "open")
+    assert len(texts) == len(waiting) == 4
+    assert texts[0] == "The session is closed without the vital signs of M180: SYSBP, DIABP, PULSE, TEMP"
+    late = {**vitals("M180", "12:15"), "reason": "found on the paper form"}
+    assert world.staff_a.post(path_of(session, "/vitals"), late).status_code == 201
+    still = queries(world, participant=pid, rule="vitals_missing", state="open")
+    assert len(still) == 4, "the pass closes what the pass raised"
+    assert sorted(text for state, text in asked(world, pid, "vitals_missing") if state == "open") == texts[1:]

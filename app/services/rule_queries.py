@@ -34,6 +34,8 @@ _TYPES: Mapping[type, SubjectType] = {
     Visit: SubjectType.visit,
 }
 _AT_ONCE = 500
+VITALS_MISSING = "vitals_missing"
+"""The pass asks this of a dosing session. It is no finding of a dose or reading, so no write on these closes it."""
 
 
 class Doubt(NamedTuple):
@@ -96,6 +98,7 @@ def turned_in_session(session: Session, row: DosingSession, parts: Iterable[tupl
         DataQuery.site_id == row.site_id,
         DataQuery.subject_type == SubjectType.dosing_session,
         DataQuery.subject_id == row.id,
+        DataQuery.rule != VITALS_MISSING,
         _QUERIES.c.rule_holds,
     )
     had = {key for key in session.exec(holding) if key is not None}

@@ -21,7 +21,6 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
 from app.models.data_query import DataQuery, SubjectType
-from app.models.dosing_session import Dose, VitalReading
 from app.models.outcome import Outcome, answered
 from app.models.participant import IN_STUDY, Participant, left_on
 from app.models.safety_report import SaeReport
@@ -31,7 +30,8 @@ from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
 from app.services import visit_findings
 from app.services.agreement import Agreed, agreed_by
-from app.services.rule_queries import Doubt, doubts_of, doubts_of_session, settle
+from app.services.dosing_over_time import doubts_of_dosing
+from app.services.rule_queries import Doubt, doubts_of, settle
 from app.services.studies import protocol_of
 
 STALE = timedelta(days=90)
@@ -86,13 +86,8 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
         for row in rows:
             if answered(row.origin, json.loads(row.items)):
                 administered[row.visit_id].add(row.instrument)
-    given: dict[str, dict[UUID, list[tuple[str, UUID, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for place, model in (("/doses", Dose), ("/vitals", VitalReading)):
-        for row in _rows(session, site_id, model.pid, model.id, model.session_id, model.findings):
-            given[row.pid][row.session_id].append((place, row.id, from_json(row.findings)))
+    yield from doubts_of_dosing(session, site_id, today)
     for person in people:
-        for session_id, parts in given[person.pid].items():
-            yield from doubts_of_session(person.pid, session_id, parts)
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
         yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
         yield from _of_events(person, events[person.pid])
