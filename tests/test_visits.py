@@ -114,7 +114,8 @@ def corrected(world: World, pid: str, code: str, **change: Any) -> None:
 def test_a_visit_entered_before_its_anchor_is_held_against_its_window_once_the_anchor_is_there(world: World) -> None:
     pid = world.enrolled()
     early = world.staff_a.post("/v1/visits", world.visit(pid, "INT1B", "2025-02-08"))
-    assert early.json()["findings"] == []
+    assert [finding["code"] for finding in early.json()["findings"]] == ["anchor_missing"]
+    assert open_queries(world, pid) == ["anchor_missing"]
     assert world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-02-20")).status_code == 201
     assert findings(world, pid, "INT1B") == ["visit_outside_window: 16 day(s) before the window"]
     assert open_queries(world, pid) == ["visit_outside_window"]
@@ -134,7 +135,21 @@ def test_what_is_said_of_a_window_follows_the_corrections_of_its_anchor(world: W
     assert (findings(world, pid, "INT1B"), open_queries(world, pid)) == ([], [])
     corrected(world, pid, "DOS1", occurred_on="2025-01-30")
     corrected(world, pid, "DOS1", occurred_on=None, status="missed", deviation_reason="It was another person")
+    assert findings(world, pid, "INT1B") == [f"anchor_missing: {NO_ANCHOR}"]
+    assert open_queries(world, pid) == ["anchor_missing"]
+    corrected(world, pid, "DOS1", occurred_on="2025-02-01", status="completed")
     assert (findings(world, pid, "INT1B"), open_queries(world, pid)) == ([], [])
+
+
+NO_ANCHOR = "Without DOS1, which it can only follow"
+
+
+@pytest.mark.parametrize(("code", "told"), [("DOS2", [NO_ANCHOR]), ("INT1A", [NO_ANCHOR]), ("SCR", []), ("UNS", [])])
+def test_a_visit_that_can_only_follow_another_is_remarked_without_that_one(
+    world: World, code: str, told: list[str]
+) -> None:
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled(), code)).json()
+    assert [finding["message"] for finding in visit["findings"]] == told
 
 
 @pytest.mark.parametrize("order", [("PREP1", "DOS1"), ("DOS1", "PREP1")])

@@ -85,6 +85,11 @@ class VisitDefinition(Definition):
     def has_window(self) -> bool:
         return self.anchor not in (None, self.code)
 
+    @property
+    def follows_anchor(self) -> bool:
+        """Whether each day of its window lies after its anchor, so that it cannot be without that."""
+        return self.has_window and self.offset_days > self.window_before
+
     @cached_property
     def hangs_on(self) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""

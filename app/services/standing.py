@@ -74,6 +74,8 @@ class Standing:
     """Instrument and rater of outcomes that this request adds and has not stored yet."""
     new: list[dict[str, Any]] = field(default_factory=list)
     """Visits that this request adds and has not stored yet."""
+    coming: set[str] = field(default_factory=set)
+    """Codes of visits that took place by what this request brings, whether their turn came yet or not."""
 
     @property
     def held(self) -> dict[str, date]:

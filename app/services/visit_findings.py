@@ -35,14 +35,23 @@ class Judged(NamedTuple):
 NOTHING = Judged([], Turned([], set()))
 
 
-def remarks(visit: VisitDefinition, occurrence: int, on: date | None, held: Mapping[str, date]) -> list[Finding]:
-    """On a visit's day; `held` has the days of the visits that it hangs on, as far as they took place."""
+def remarks(
+    visit: VisitDefinition,
+    occurrence: int,
+    on: date | None,
+    held: Mapping[str, date],
+    coming: Collection[str] = (),
+) -> list[Finding]:
+    """On a visit's day; `held` has the days of the visits that it hangs on, as far as they took place. Nobody is asked
+    for an anchor that is `coming` with the same upload."""
     if on is None:
         return []
     window, found = window_of(visit, held, occurrence), []
     if window and (days := window.deviation_days(on)):
         early = "before" if days < 0 else "after"
         found.append(_finding("visit_outside_window", f"{abs(days)} day(s) {early} the window"))
+    if visit.follows_anchor and visit.anchor not in held and visit.anchor not in coming:
+        found.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
     if visit.before and on > held.get(visit.before, on):
         found.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
     return found

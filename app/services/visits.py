@@ -57,7 +57,10 @@ def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> 
     asked = [Asked(body.participant, body.visit_code, body.occurrence) for body in bodies]
     for_change = any(body.therapy for body in bodies)
     people = standing(session, actor, {body.participant for body in bodies}, asked, for_change=for_change)
-    recorded = ((people[body.participant], body) for body in bodies if body.participant in people)
+    recorded = [(people[body.participant], body) for body in bodies if body.participant in people]
+    for person, body in recorded:
+        if body.occurred_on is not None and body.occurrence == 1:
+            person.coming.add(body.visit_code)
     carrying = {(person.site_id, person.pid) for person, body in recorded if _carries(person, body)}
     if len(carrying) > 1:  # in one order, as two uploads may have them in different ones
         visit_findings.hold(session, carrying)
@@ -95,7 +98,9 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
         "pid": person.pid,
         "protocol_version_id": person.protocol_version_id,
         "created_by": actor.account_id,
-        "findings": findings_text(visit_findings.remarks(definition, body.occurrence, body.occurred_on, held)),
+        "findings": findings_text(
+            visit_findings.remarks(definition, body.occurrence, body.occurred_on, held, person.coming)
+        ),
         **{name: getattr(body, name) for name in _RECORDED},
     }
     row, writes = new_row(Visit, given), Writes()
