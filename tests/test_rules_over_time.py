@@ -3,9 +3,11 @@
 from datetime import date
 from typing import Any
 
+import pytest
+
 from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, held, path_of, prepared, start, vitals
 from tests.test_rule_queries import amended, queries, refresh_site
-from tests.world import World
+from tests.world import World, madrs
 
 
 def missing(world: World, pid: str, visit_code: str) -> list[str]:
@@ -58,3 +60,24 @@ def test_each_time_point_of_a_closed_session_without_its_vital_signs_is_asked_ab
     still = queries(world, participant=pid, rule="vitals_missing", state="open")
     assert len(still) == 4, "the pass closes what the pass raised"
     assert sorted(text for state, text in asked(world, pid, "vitals_missing") if state == "open") == texts[1:]
+
+
+@pytest.mark.parametrize(
+    ("code", "days", "collected_on", "states"),
+    [
+        ("BL", ("2025-02-10", "2025-02-11"), "2025-02-11", []),
+        ("BL", ("2025-02-10", None), "2025-11-01", ["open"]),
+        ("PRIM", ("2025-05-26", None), "2025-06-09", []),  # the last day of its window
+        ("PRIM", ("2025-05-26", None), "2025-06-10", ["open"]),
+    ],
+)
+def test_a_measurement_of_another_day_than_its_visit_is_asked_about(
+    world: World, code: str, days: tuple[str, str | None], collected_on: str, states: list[str]
+) -> None:
+    pid = world.enrolled()
+    held(world.staff_a, pid, "DOS2", "2025-03-31")
+    outcome = {**madrs(2), "collected_on": collected_on}
+    visit = held(world.staff_a, pid, code, days[0], ended_on=days[1], outcomes=[outcome])
+    assert [state for state, _ in asked(world, pid, "collected_on_another_day")] == states
+    amended(world, f"/v1/outcomes/{visit['outcomes'][0]['id']}", collected_on=days[0])
+    assert {state for state, _ in asked(world, pid, "collected_on_another_day")} <= {"closed"}

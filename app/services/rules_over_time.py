@@ -28,6 +28,7 @@ from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
+from app.protocol.schedule import window_of
 from app.services import visit_findings
 from app.services.agreement import Agreed, agreed_by
 from app.services.dosing_over_time import doubts_of_dosing
@@ -71,13 +72,15 @@ def refresh_site(session: Session, site_id: int, today: date) -> int:
 
 
 def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
-    visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, Visit.status, Visit.occurred_on, Visit.findings)
+    day_columns = (Visit.status, Visit.occurred_on, Visit.ended_on)
+    visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, *day_columns, Visit.findings)
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
     status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
     person_columns = (*status_columns, Participant.protocol_version_id, Participant.findings)
-    outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, Outcome.origin, Outcome.items)
+    answer_columns = (Outcome.origin, Outcome.items, Outcome.collected_on)
+    outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, *answer_columns)
     people = _rows(session, site_id, Participant.pid, *person_columns)
-    held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns))
+    held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
     events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings, _REPORTED_AT))
     agreed = agreed_by(session, [site_id], [person.pid for person in people])
     administered: dict[UUID, set[str]] = defaultdict(set)
@@ -92,6 +95,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
         yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
         yield from _of_events(person, events[person.pid])
         yield from _of_raters(session, person, measured[person.pid])
+        yield from _of_days(session, person, held[person.pid], measured[person.pid])
 
 
 _REPORTED_AT = (
@@ -174,3 +178,21 @@ def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> 
         if rule and row.rater is None and row.instrument in rule.instruments:
             message = f"No rater is named, and the protocol wants {row.instrument} rated by nobody who treats here"
             yield Doubt("rater_missing", message, person.pid, SubjectType.outcome, row.id, field="/rater")
+
+
+def _of_days(session: Session, person: Row[Any], held: list[Row[Any]], measured: list[Row[Any]]) -> Iterator[Doubt]:
+    """A questionnaire may be filled in at home some days before or after; within the window it is of its visit."""
+    visits = {row.id: row for row in held if row.occurred_on is not None}
+    days = {row.visit_code: row.occurred_on for row in visits.values() if row.occurrence == 1}
+    for row in measured:
+        visit, on = visits.get(row.visit_id), row.collected_on
+        if visit is None or on is None or visit.occurred_on <= on <= (visit.ended_on or visit.occurred_on):
+            continue
+        version = visit.protocol_version_id or person.protocol_version_id
+        definition = visit_findings.planned(session, version, visit.visit_code)
+        window = window_of(definition, days, visit.occurrence) if definition else None
+        if window is None or not window.start <= on <= window.end:
+            message = "Collected neither on the days of the visit nor in its window"
+            yield Doubt(
+                "collected_on_another_day", message, person.pid, SubjectType.outcome, row.id, field="/collected_on"
+            )

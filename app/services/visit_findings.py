@@ -117,7 +117,7 @@ def _differing(session: Session, rows: Sequence[_Row], code: str | None = None) 
     """Of one participant's visits those of which something else is said than is so, with that."""
     held = {row["visit_code"]: row["occurred_on"] for row in rows if row["occurrence"] == 1 and row["occurred_on"]}
     for row in rows:
-        visit = _planned(session, row["protocol_version_id"], row["visit_code"])
+        visit = planned(session, row["protocol_version_id"], row["visit_code"])
         if visit is None or (code is not None and code not in visit.hangs_on):
             continue
         has = findings_text(remarks(visit, row["occurrence"], row["occurred_on"], held))
@@ -125,6 +125,6 @@ def _differing(session: Session, rows: Sequence[_Row], code: str | None = None) 
             yield row, has
 
 
-def _planned(session: Session, version_id: int | None, code: str) -> VisitDefinition | None:
+def planned(session: Session, version_id: int | None, code: str) -> VisitDefinition | None:
     visits = () if version_id is None else protocol_of(session, version_id).visits
     return next((visit for visit in visits if visit.code == code), None)
