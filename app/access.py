@@ -39,7 +39,7 @@ from app.models.study import ProtocolVersion, Site, Study
 from app.models.sync import SyncOperation
 from app.models.verification import Verification
 from app.models.visit import Visit
-from app.permissions import CLINICAL_READS, GRANTS, Permission
+from app.permissions import CLINICAL_READS, GRANTS, Permission, granted
 from app.security.jwt import TokenRefused
 from app.security.oidc import OutsideClaims, Provider
 from app.security.tokens import Claims, TokenAuthority
@@ -209,6 +209,7 @@ def _grants(ours: bool) -> Rows:
         Account.id,
         Account.display_name,
         Account.organisation,
+        Account.kind,
         Account.disabled_at,
         Account.grants_version,
     ]
@@ -239,13 +240,14 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
     if isinstance(claims, Claims) and rows[0].grants_version != claims.grants_version:
         raise GrantsChanged(headers=refused)
     held = [row for row in rows if row.role is not None]
-    reach = [row for row in held if permission in GRANTS[Role(row.role)]]
+    kind = AccountKind(rows[0].kind)
+    reach = [row for row in held if permission in granted(Role(row.role), kind)]
     return Actor(
         account_id=rows[0].id,
         name=rows[0].display_name,
         organisation=rows[0].organisation,
         permission=permission,
-        held=_held({(Role(row.role), row.study_id) for row in held}),
+        held=_held({(granted(Role(row.role), kind), row.study_id) for row in held}),
         places={row.site_id: Place(row.study, row.site) for row in reach if row.site_id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
         clinical_sites=frozenset(
@@ -257,10 +259,10 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
     )
 
 
-def _held(grants: Collection[tuple[Role, int | None]]) -> Mapping[Permission, frozenset[int]]:
+def _held(grants: Collection[tuple[frozenset[Permission], int | None]]) -> Mapping[Permission, frozenset[int]]:
     return {
-        permission: frozenset(study_id for role, study_id in grants if study_id and permission in GRANTS[role])
-        for permission in frozenset().union(*(GRANTS[role] for role, _ in grants))
+        permission: frozenset(study_id for permissions, study_id in grants if study_id and permission in permissions)
+        for permission in frozenset().union(*(permissions for permissions, _ in grants))
     }
 
 

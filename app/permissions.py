@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from app.models.account import Role
+from app.models.account import AccountKind, Role
 
 
 class Permission(StrEnum):
@@ -111,3 +111,10 @@ GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.custodian: frozenset(_EVERYONE | _RELEASING),
     Role.admin: frozenset(_EVERYONE | _RUNNING | {_P.account_read, _P.account_write, _P.audit_read, _P.study_write}),
 }
+_PEOPLE_ONLY = {_P.safety_signal_review}
+"""A clinician's own assessment: a site app passes it on with the token of the person, not with its own."""
+
+
+def granted(role: Role, kind: AccountKind) -> frozenset[Permission]:
+    """What a role lets a person or a site app do."""
+    return GRANTS[role] - _PEOPLE_ONLY if kind is AccountKind.client else GRANTS[role]

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
+from app.models.account import AccountKind, Role
 from app.models.safety_signal import SafetySignal
 from app.models.study import Site
 from tests.dosing_cases import REVIEW, SIGNALS, a_session, a_signal, cssrs, held, path_of, suicidal, vitals
-from tests.world import World, madrs
+from tests.world import Caller, World, madrs
 
 PHQ9 = {"instrument": "PHQ9", "items": {f"PHQ9_{number:02d}": int(number == 9) for number in range(1, 10)}}
 TRIGGERS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -186,3 +187,13 @@ def test_a_harmless_outcome_raises_nothing(world: World) -> None:
     pid = world.enrolled()
     held(world.staff_a, pid, "BL", "2025-02-10", outcomes=[madrs(3), cssrs(1, 2, 3)])
     assert signals(world, pid) == []
+
+
+def test_a_signal_is_reviewed_by_a_person_and_not_by_the_sites_app_itself(world: World) -> None:
+    signal = a_signal(world).json()
+    path = f"{SIGNALS}/{signal['id']}"
+    app = Caller(world.registry.client, world.token(world.account((Role.site_staff, "A"), kind=AccountKind.client)))
+    refused = app.post(f"{path}/review", REVIEW)
+    assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
+    assert (app.get(path).json()["state"], app.get("/v1/me").status_code) == ("open", 200)
+    assert world.staff_a.post(f"{path}/review", REVIEW).status_code == 201

@@ -24,8 +24,9 @@ def load(base_url: str, password: str) -> Demo:
         say("Admin: accounts of site staff, site apps, monitors, analysts and custodians ...")
         accounts = [*make_accounts(caller), admin]
     say("Three site apps post what happened to fourteen synthetic participants ...")
-    apps = [account for account in accounts if account.kind == "client"]
-    say(f"Stored: {_counted(post_all(base_url, apps, courses(), _teller()))}.")
+    staff = {one.sites[0]: one for one in accounts if one.role == "site_staff" and one.kind == "user"}
+    users = [(app, staff[app.sites[0]]) for app in accounts if app.kind == "client"]
+    say(f"Stored: {_counted(post_all(base_url, users, courses(), _teller()))}.")
     demo = Demo(base_url=base_url, study=STUDY, sites=[*SITES], extract="", accounts=accounts)
     sign_everybody_in(demo)
     say("The investigator of the first site signs a participant's record ...")

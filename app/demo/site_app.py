@@ -1,4 +1,5 @@
-"""The app of one site: signs in with its client credentials and posts what happened, one record after the other."""
+"""The app of one site: signs in with its client credentials and posts what happened, one record after the other. What
+only a clinician may say it posts with the token of the site's staff."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,34 +13,39 @@ from app.demo.demo_file import DemoAccount
 Say = Callable[[str], None]
 
 
-def post_all(base_url: str, apps: Sequence[DemoAccount], courses: Sequence[Course], say: Say) -> Counter[str]:
+Users = tuple[DemoAccount, DemoAccount]
+"""A site's app, and the person who uses it."""
+
+
+def post_all(base_url: str, sites: Sequence[Users], courses: Sequence[Course], say: Say) -> Counter[str]:
     """Every site's courses through its own app, all sites at once; gives what was stored. Raises RegistryFailure."""
     stop = Event()
-    with ThreadPoolExecutor(len(apps), thread_name_prefix="site-app") as threads:
-        running = [threads.submit(_post_site, base_url, app, courses, say, stop) for app in apps]
+    with ThreadPoolExecutor(len(sites), thread_name_prefix="site-app") as threads:
+        running = [threads.submit(_post_site, base_url, users, courses, say, stop) for users in sites]
         try:
             return sum((one.result() for one in running), Counter())
         finally:
             stop.set()  # after a failure or Ctrl-C the other sites post no further
 
 
-def _post_site(base_url: str, app: DemoAccount, courses: Sequence[Course], say: Say, stop: Event) -> Counter[str]:
+def _post_site(base_url: str, users: Users, courses: Sequence[Course], say: Say, stop: Event) -> Counter[str]:
+    app, person = users
     (site,) = app.sites
     own = [course for course in courses if course.site == site]
     stored: Counter[str] = Counter()
-    with Caller.signed_in(base_url, app) as caller:
+    with Caller.signed_in(base_url, app) as caller, Caller.signed_in(base_url, person) as clinician:
         for course in own:
             pid = caller.post("/v1/participants", course.enrolment)["pid"]
             stored["participant"] += 1
             for step in course.steps:
                 if stop.is_set():
                     return stored
-                stored.update(_post(caller, pid, step))
+                stored.update(_post(caller, clinician, pid, step))
             say(f"  {site}: participant {stored['participant']} of {len(own)}, {stored['visit']} visits so far")
     return stored
 
 
-def _post(caller: Caller, pid: str, step: Step) -> Counter[str]:
+def _post(caller: Caller, clinician: Caller, pid: str, step: Step) -> Counter[str]:
     """Send one step, and what belongs to it; gives what was stored."""
     if step.kind == "status":
         caller.post(f"/v1/participants/{pid}/status", step.body)
@@ -48,7 +54,7 @@ def _post(caller: Caller, pid: str, step: Step) -> Counter[str]:
     made = caller.post(path, {"participant": pid, **step.body})
     stored = Counter({step.kind: 1, "outcome": len(step.body.get("outcomes", []))})
     if step.dosing is not None:
-        stored["safety signal reviewed"] = _review_signals(caller, pid)
+        stored["safety signal reviewed"] = _review_signals(clinician, pid)
         session = caller.post("/v1/dosing-sessions", {"visit": made["id"], **step.dosing.start})
         for below, body in step.dosing.below:
             caller.post(f"/v1/dosing-sessions/{session['id']}{below}", body)
@@ -56,10 +62,10 @@ def _post(caller: Caller, pid: str, step: Step) -> Counter[str]:
     return stored
 
 
-def _review_signals(caller: Caller, pid: str) -> int:
+def _review_signals(clinician: Caller, pid: str) -> int:
     """No dose while a signal waits: the site's clinician looks at each one first."""
-    waiting = caller.get("/v1/safety-signals", participant=pid, state="open")["items"]
+    waiting = clinician.get("/v1/safety-signals", participant=pid, state="open")["items"]
     for signal in waiting:
         seen = {"decision": "managed", "assessment": "Talked with the participant; no intent, safety plan in place"}
-        caller.post(f"/v1/safety-signals/{signal['id']}/review", seen)
+        clinician.post(f"/v1/safety-signals/{signal['id']}/review", seen)
     return len(waiting)
