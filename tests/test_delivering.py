@@ -212,14 +212,24 @@ def test_no_connection_to_the_database_is_held_while_a_message_is_on_its_way(
     assert held == [0]
 
 
-def test_messages_of_a_disabled_subscription_wait(office: Office, receiver: Receiver) -> None:
-    made = subscribed(office, receiver)
-    office.tell(uuid4())
-    admin, why = office.world.admin, "receiver moves"
-    tag = admin.patch(made["path"], {"disabled": True, "reason": why}, made["tag"]).headers["ETag"]
+def test_what_happens_before_and_while_a_subscription_is_disabled_waits(office: Office, receiver: Receiver) -> None:
+    made, world = subscribed(office, receiver), office.world
+    before = uuid4()
+    office.tell(before)
+    change = {"disabled": True, "reason": "receiver is serviced"}
+    tag = world.admin.patch(made["path"], change, made["tag"]).headers["ETag"]
+    serious = {"criteria": {"hospitalisation": True}, "aware_at": "2025-02-03T10:00:00Z"}
+    event = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), **serious)).json()
+    office.courier().look_for_overdue()
     assert office.courier().deliver() == 0
-    admin.patch(made["path"], {"disabled": False, "reason": why}, tag)
-    assert office.courier().deliver() == 1
+    world.admin.patch(made["path"], {**change, "disabled": False}, tag)
+    office.courier().deliver()
+    told = sorted((body["type"], body["subject"]) for body in (json.loads(got.body) for got in receiver.got))
+    assert told == [
+        ("adverse_event.overdue", event["id"]),
+        ("adverse_event.serious", event["id"]),
+        ("extract.ready", str(before)),
+    ]
 
 
 def test_a_secret_that_cannot_be_opened_sends_nothing_unsigned(office: Office, receiver: Receiver) -> None:

@@ -66,12 +66,12 @@ def note(
 
 
 def _subscribed(session: Session, event: EventType, site_id: int | None, study_id: int) -> list[UUID]:
-    enabled = select(Subscription.id, Subscription.event_types).where(
+    """Disabled ones too: their messages wait."""
+    subscribed = select(Subscription.id, Subscription.event_types).where(
         Subscription.study_id == study_id,
-        col(Subscription.disabled_at).is_(None),
         or_(col(Subscription.site_id).is_(None), col(Subscription.site_id) == site_id),
     )
-    return [row.id for row in session.execute(enabled) if event in from_json(row.event_types)]
+    return [row.id for row in session.execute(subscribed) if event in from_json(row.event_types)]
 
 
 def tell_one(session: Session, subscription: Subscription) -> Delivery:
