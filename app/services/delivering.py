@@ -12,8 +12,9 @@ from secrets import SystemRandom
 from uuid import UUID
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, or_, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app.database import Database, within
 from app.models.base import canonical_json, now, utc_text
@@ -83,21 +84,8 @@ class Courier:
 
     def _claimed(self) -> list[Message]:
         at = self._clock()
-        due = (
-            select(Delivery.id)
-            .join(Subscription, col(Subscription.id) == Delivery.subscription_id)
-            .where(
-                Delivery.state == DeliveryState.pending,
-                Delivery.next_attempt_at <= at,
-                or_(col(Delivery.claimed_until).is_(None), col(Delivery.claimed_until) <= at),
-                col(Subscription.disabled_at).is_(None),
-            )
-            .order_by(col(Delivery.next_attempt_at))
-            .limit(BATCH)
-            .with_for_update(skip_locked=True, of=Delivery)
-        )
         with self._database.write() as session:
-            ids = session.exec(due).all()
+            ids = session.exec(_next(at)).all()
             if not ids:
                 return []
             theirs = update(Delivery).where(col(Delivery.id).in_(ids))
@@ -168,6 +156,26 @@ def pause(settings: Settings, attempt: int) -> timedelta:
     longest = settings.delivery_longest_pause_seconds
     seconds = min(longest, settings.delivery_pause_seconds * 2 ** min(attempt - 1, 32))
     return timedelta(seconds=seconds * SystemRandom().uniform(0.5, 1.0))
+
+
+def _next(at: datetime) -> SelectOfScalar[UUID]:
+    """What is due, of each subscription in turn: a receiver that hangs or was away for long holds up no other."""
+    due = (
+        Delivery.state == DeliveryState.pending,
+        Delivery.next_attempt_at <= at,
+        or_(col(Delivery.claimed_until).is_(None), col(Delivery.claimed_until) <= at),
+    )
+    oldest = col(Delivery.next_attempt_at)
+    turn = func.row_number().over(partition_by=col(Delivery.subscription_id), order_by=oldest).label("turn")
+    queue = select(Delivery.id, turn).join(Subscription).where(*due, col(Subscription.disabled_at).is_(None)).subquery()
+    return (
+        select(Delivery.id)
+        .join(queue, queue.c.id == Delivery.id)
+        .where(*due)  # again: of a row that changed meanwhile PostgreSQL looks at these once more, not at the queue
+        .order_by(queue.c.turn, oldest)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True, of=Delivery)
+    )
 
 
 def _messages(session: Session, ids: Sequence[UUID]) -> list[Message]:
