@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import text
 
 from app.models.base import now
+from tests.course_cases import TREATMENT, withdrawn
 from tests.monitor_cases import a_question, an_event, question_about
 from tests.route_cases import an_outcome
 from tests.world import Caller, World
@@ -109,6 +110,17 @@ def test_a_question_reaches_every_kind_of_record_and_a_visit_that_is_missing(wor
         assert (answer.status_code, answer.json()["subject_type"]) == (201, kind), answer.text
     listed = world.staff_a.get("/v1/data-queries", participant=outcome["participant"], origin="monitor").json()
     assert {item["subject_type"] for item in listed["items"]} == set(about)
+
+
+def test_a_question_reaches_what_a_participants_own_lists_hold(world: World) -> None:
+    pid = withdrawn(world, "A")
+    assert world.staff_a.post(f"/v1/participants/{pid}/treatments", TREATMENT).status_code == 201
+    asked = {"participant": pid, "subject_type": "participant", "text": "Please check"}
+    for field in ("consents/0/given_on", "screenings/0", "treatments/0/atc", "withdrawals/0/effective_on"):
+        there = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field}"})
+        assert (there.status_code, there.json()["field"]) == (201, f"/{field}"), there.text
+        missing = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field.replace('0', '7')}"})
+        assert (missing.status_code, missing.json()["code"]) == (422, "field_unknown")
 
 
 @pytest.mark.parametrize(

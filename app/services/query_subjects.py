@@ -1,5 +1,6 @@
 """What a data query is about: the record as the asking monitor sees it, and whether it has the field."""
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from app.models.data_query import SubjectType
 from app.models.data_query_shapes import DataQueryCreate
 from app.models.outcome import Outcome
 from app.models.visit import Visit
-from app.services import adverse_events, dosing_reads, outcomes, visits
+from app.services import adverse_events, consents, dosing_reads, outcomes, screenings, treatments, visits
 from app.services.participants import Enrolled, enrolled, read_one
 
 
@@ -31,13 +32,21 @@ _BOOKKEEPING = frozenset(
 _AT_ENROLMENT = {"consent": {"version": 0, "given_on": 0, "scopes": 0}, "eligibility": {"met": 0, "unmet": 0}}
 """What enrolment takes beside the fields that a participant is answered with."""
 
+_LISTS: Mapping[str, Callable[[Session, Actor, Enrolled], Iterable[Answer]]] = {
+    "consents": lambda session, _actor, person: consents.state(session, person).consents,
+    "screenings": lambda session, _actor, person: screenings.read_all(session, person),
+    "treatments": lambda session, actor, person: treatments.of(session, actor, person.pid).items,
+    "withdrawals": lambda session, _actor, person: consents.state(session, person).withdrawals,
+}
+"""What a participant has lists of, in the order of their routes. Each is read when it is asked about."""
+
 
 def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> int:
     """The site of what is asked about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
     person = enrolled(session, actor, asked.participant)
     if asked.subject_type is SubjectType.missing_visit:
         _require_missing(session, person, asked)
-    elif not _has_field(_record(session, actor, asked), asked.field):
+    elif not _has_field(_record(session, actor, person, asked), asked.field):
         raise FieldUnknown(Fault("/field", "unknown_field", "The record has no such field"))
     return person.site_id
 
@@ -56,10 +65,12 @@ def _require_missing(session: Session, person: Enrolled, asked: DataQueryCreate)
         raise VisitNotMissing
 
 
-def _record(session: Session, actor: Actor, asked: DataQueryCreate) -> dict[str, Any]:
-    """The record as its own route answers it."""
+def _record(session: Session, actor: Actor, person: Enrolled, asked: DataQueryCreate) -> dict[str, Any]:
+    """The record as its own route answers it, of a participant with what else the site recorded about the person."""
     if asked.subject_type is SubjectType.participant:
-        return {**read_one(session, actor, asked.participant).model_dump(mode="json"), **_AT_ENROLMENT}
+        read_too = [name for name in _LISTS if asked.field and asked.field.split("/")[1] == name]
+        lists = {name: [one.model_dump() for one in _LISTS[name](session, actor, person)] for name in read_too}
+        return {**read_one(session, actor, asked.participant).model_dump(mode="json"), **_AT_ENROLMENT, **lists}
     assert asked.subject is not None
     read: Any = _read_record(session, actor, asked.subject_type, asked.subject)
     found(read if read.participant == asked.participant else None)
