@@ -21,7 +21,7 @@ from app.services.visit_findings import NOTHING
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.hot_requests import statements
 from tests.monitor_cases import a_serious_event, an_event
-from tests.world import World, madrs
+from tests.world import Caller, World, madrs
 
 
 def queries(world: World, **filters: Any) -> list[dict[str, Any]]:
@@ -220,6 +220,29 @@ def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does
     amended(world, path, severity="moderate")
     refresh_site(world)
     assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["closed"]
+
+
+def test_an_ongoing_event_is_asked_about_again_long_after_an_answer_was_accepted(world: World) -> None:
+    an_event(world, "A")
+
+    def state_after(days: int, *acts: tuple[Caller, str, dict[str, str]]) -> str:
+        later = now() + timedelta(days=days)
+        with (
+            patch("app.services.rules_over_time.now", lambda: later),
+            patch("app.services.query_steps.now", lambda: later),
+        ):
+            refresh_site(world)
+            for caller, step, body in acts:
+                [query] = queries(world, rule="ongoing_event_stale")
+                assert caller.post(f"/v1/data-queries/{query['id']}/{step}", body).status_code == 201
+        [query] = queries(world, rule="ongoing_event_stale")
+        return str(query["state"])
+
+    answer, closed = {"text": "Seen today, and it goes on"}, {"decision": "close", "reason": "confirmed"}
+    assert state_after(91, (world.staff_a, "answers", answer)) == "answered"
+    assert state_after(92) == "answered"  # for the monitor to look at
+    assert state_after(93, (world.monitor, "closure", closed)) == "closed"
+    assert [state_after(days) for days in (94, 182, 184)] == ["closed", "closed", "open"]
 
 
 def test_an_ongoing_event_is_followed_up_by_a_report_too(world: World) -> None:

@@ -7,8 +7,8 @@ Passing twice, or in two workers at once, raises nothing twice.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -20,7 +20,7 @@ from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
-from app.models.data_query import DataQuery, SubjectType
+from app.models.data_query import DataQuery, QueryState, SubjectType
 from app.models.outcome import Outcome, answered
 from app.models.participant import IN_STUDY, Participant, left_on
 from app.models.safety_report import SaeReport
@@ -62,8 +62,10 @@ def refresh_site(session: Session, site_id: int, today: date) -> int:
 
     Sites write meanwhile, so the queries are read before the findings: a write in between can only have settled its own
     query, and such a query, whose version then differs, is left to that write."""
-    known = _rows(session, site_id, DataQuery.rule_key, DataQuery.rule_holds, DataQuery.version)
-    found = list(_doubts(session, site_id, today))
+    state_columns = (DataQuery.rule_holds, DataQuery.version, DataQuery.state, DataQuery.closed_at)
+    known = _rows(session, site_id, DataQuery.rule_key, *state_columns)
+    closed = {row.rule_key: row.closed_at for row in known if row.state == QueryState.closed}
+    found = list(_doubts(session, site_id, today, closed))
     holding = {row.rule_key for row in known if row.rule_holds}
     came = [doubt for doubt in found if doubt.key not in holding]
     return settle(
@@ -71,7 +73,7 @@ def refresh_site(session: Session, site_id: int, today: date) -> int:
     )
 
 
-def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
+def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, datetime]) -> Iterator[Doubt]:
     day_columns = (Visit.status, Visit.occurred_on, Visit.ended_on)
     visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, *day_columns, Visit.findings)
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
@@ -93,7 +95,7 @@ def _doubts(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     for person in people:
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
         yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
-        yield from _of_events(person, events[person.pid])
+        yield from _of_events(person, events[person.pid], closed)
         yield from _of_raters(session, person, measured[person.pid])
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
 
@@ -162,14 +164,17 @@ def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterato
             yield Doubt("instrument_missing", message, pid, SubjectType.visit, visit_id, detail=instrument)
 
 
-def _of_events(person: Row[Any], events: list[Row[Any]]) -> Iterator[Doubt]:
+def _of_events(person: Row[Any], events: list[Row[Any]], closed: Mapping[str, datetime]) -> Iterator[Doubt]:
+    """`closed`: when each closed query was. An answer that was accepted is a follow-up, too, and leaves the event as it
+    is."""
+    message = f"Ongoing, and nothing was added for {STALE.days} days"
     for row in events:
         yield from doubts_of(SubjectType.adverse_event, person.pid, row.id, from_json(row.findings))
         ongoing = row.end is None and row.outcome not in ENDED
-        followed_up = max(row.updated_at, row.reported_at or row.updated_at)
+        stale = Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")
+        followed_up = max(filter(None, (row.updated_at, row.reported_at, closed.get(stale.key))))
         if ongoing and person.status in IN_STUDY and followed_up < now() - STALE:
-            message = f"Ongoing, and nothing was added for {STALE.days} days"
-            yield Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")
+            yield stale
 
 
 def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> Iterator[Doubt]:
