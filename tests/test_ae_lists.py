@@ -206,6 +206,9 @@ def test_events_with_the_same_term_and_onset_are_listed_as_possible_duplicates(w
     pid, other = world.enrolled(), world.enrolled()
     twins = {report(world, pid, onset, term=term) for onset, term in (("2025-03", "Nausea"), ("2025-03", "NAUSEA"))}
     unknown = {report(world, pid, None) for _ in range(2)}
+    coded = {"codings": [{"system": "MedDRA", "term": "Headache", "level": "pt"}]}
+    half_coded = {report(world, pid, "2025-04", term="Bad headache", **more) for more in ({}, coded)}
+    half_coded.add(report(world, pid, "2025-04", term="headache"))
     single = {report(world, pid, "2025-03-04", term="Nausea"), report(world, other, "2025-03", term="Nausea")}
-    assert set(ids(world, possible_duplicate="true")) == twins | unknown
+    assert set(ids(world, possible_duplicate="true")) == twins | unknown | half_coded
     assert set(ids(world, possible_duplicate="false")) == single

@@ -78,7 +78,8 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
 
 
 def _has_twin() -> ColumnElement[bool]:
-    """Same participant, same preferred (else verbatim) term whatever the case, same onset as it was given."""
+    """Same participant, same onset as it was given, and one name whatever its case: the verbatim term, for an entry is
+    often coded before its double, or the preferred (else verbatim) one."""
     twin: Any = aliased(AdverseEvent)
     ae = AdverseEvent
     return (
@@ -87,7 +88,7 @@ def _has_twin() -> ColumnElement[bool]:
             col(twin.site_id) == col(ae.site_id),
             col(twin.pid) == col(ae.pid),
             col(twin.id) != col(ae.id),
-            _named(twin) == _named(ae),
+            or_(func.lower(twin.term) == func.lower(ae.term), _named(twin) == _named(ae)),
             col(twin.onset).is_not_distinct_from(col(ae.onset)),
         )
         .correlate(ae)
