@@ -70,6 +70,9 @@ STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
 }
 """CDISC DS (disposition) terms as states; dosing starts `active`. A completed person may still be reported dead."""
 
+FOLLOWS_ENROLMENT = ENDS | {_S.active}
+"""Begin no earlier than the enrolment, of who was enrolled."""
+
 IN_STUDY = frozenset({_S.screened, _S.enrolled, _S.active})
 _OUT = frozenset(ParticipantStatus) - IN_STUDY
 
@@ -316,7 +319,7 @@ class StatusChange(Shape):
     effective_on: PastDate
     reason: Reason
     correction: bool = False
-    """The present status, or its day, was entered by mistake: this stands instead."""
+    """The present end or `active`, or its day, was entered by mistake: this stands instead."""
 
 
 class ParticipantRead(Answer):

@@ -13,6 +13,7 @@ from app.models.base import canonical_json, new_row, now, values
 from app.models.course import Screening, WithdrawalScope
 from app.models.finding import findings_text
 from app.models.participant import (
+    FOLLOWS_ENROLMENT,
     Consent,
     EnrolmentFields,
     Participant,
@@ -20,6 +21,7 @@ from app.models.participant import (
     ParticipantCreate,
     ParticipantRead,
     ParticipantStatus,
+    began,
 )
 from app.privacy import vault
 from app.protocol.definition import Protocol
@@ -32,6 +34,7 @@ from app.services.participants import (
     Enrolled,
     EnrolmentContradictsProtocol,
     Hold,
+    StatusOutOfOrder,
     consent_findings,
     enrolled,
     follow_consent,
@@ -182,6 +185,7 @@ def amend_participant(
         faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
     if faults:
         raise EnrolmentContradictsProtocol(*faults)
+    _require_before_what_follows(row, merged)
     require_unlocked(session, row.site_id, row.pid)
     dated_by = _DATED_BY.get(ParticipantStatus(row.status))
     if dated_by and row.status_on == getattr(row, dated_by):
@@ -201,6 +205,13 @@ def amend_participant(
     rule_queries.follow(session, row, before["findings"], *turns)
     audit.append(session, actor.account_id, row.site_id, events)
     return participant_read(values(row), person.place, person.protocol_version)
+
+
+def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> None:
+    """An enrolment is not corrected to a day after what followed it. Raises StatusOutOfOrder."""
+    first = began(FOLLOWS_ENROLMENT, row)
+    if first and merged.enrolled_on and merged.enrolled_on != row.enrolled_on and merged.enrolled_on > first:
+        raise StatusOutOfOrder(Fault("/enrolled_on", "after_status", "Cannot lie after the day of a status after it"))
 
 
 def _given(session: Session, row: Participant, version: str) -> Consent:

@@ -19,7 +19,7 @@ from app.models.course import ProtocolMove, Screening
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import (
-    ENDS,
+    FOLLOWS_ENROLMENT,
     STATUS_TRANSITIONS,
     Consent,
     EnrolmentFields,
@@ -59,6 +59,10 @@ class ProtocolVersionTheSame(Conflict):
 
 class StatusBeforeScreening(Invalid):
     """No status can begin before the participant was screened."""
+
+
+class StatusOutOfOrder(Invalid):
+    """No status begins before the enrolment or the status that it follows; a correction stands instead of that one."""
 
 
 class StatusTransitionImpossible(Conflict):
@@ -166,17 +170,16 @@ def follow_consent(session: Session, row: Participant) -> None:
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model, or correct an end that was entered by mistake.
+    """Move a participant along the status model, or correct a status that was entered by mistake.
 
-    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, NotEligible.
+    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
     possible = _instead(session, row) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
     if body.status not in possible:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
-    if row.screened_on is not None and body.effective_on < row.screened_on:
-        raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
+    _require_in_order(row, body)
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
     require_unlocked(session, row.site_id, row.pid)
@@ -195,11 +198,22 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     return read, row.site_id
 
 
+def _require_in_order(row: Participant, body: StatusChange) -> None:
+    """Raises StatusBeforeScreening, StatusOutOfOrder."""
+    on, enrolling = body.effective_on, body.status is ParticipantStatus.enrolled
+    if row.screened_on is not None and on < row.screened_on:
+        raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
+    if row.enrolled_on is not None and on < row.enrolled_on and not enrolling:
+        raise StatusOutOfOrder(Fault("/effective_on", "before_enrolment", "Cannot lie before enrolled_on"))
+    if row.status_on is not None and on < row.status_on and not body.correction:
+        raise StatusOutOfOrder(Fault("/effective_on", "before_status", "Cannot lie before status_on"))
+
+
 def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]:
-    """What may stand in the place of an end that was entered by mistake: what the participant can have been before it,
-    by screening and enrolment, and what could have followed that."""
+    """What may stand in the place of a status that was entered by mistake: what the participant can have been before
+    it, by screening and enrolment, and what could have followed that."""
     status = ParticipantStatus
-    if row.status not in ENDS:
+    if row.status not in FOLLOWS_ENROLMENT:
         return frozenset()
     if row.enrolled_on is not None:
         before = {status.enrolled, status.active}
