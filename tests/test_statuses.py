@@ -1,11 +1,15 @@
-"""The days of a participant's statuses, which follow one another."""
+"""The days of a participant's statuses, which follow one another, and what is remarked on records of later ones."""
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from app.services import rules_over_time, visit_findings
 from tests.courses import left
-from tests.test_withdrawals import refusal
+from tests.dosing_cases import a_session_to_close, path_of
+from tests.test_visits import findings, open_queries
+from tests.test_withdrawals import NOTHING, WITHOUT_CONSENT, refusal, said
 from tests.world import World
 
 
@@ -64,3 +68,62 @@ def test_an_enrolment_is_not_corrected_to_a_day_after_what_followed_it(world: Wo
 
     assert refusal(enrolled("2025-02-02")) == out_of_order("/enrolled_on")
     assert enrolled("2025-02-01").status_code == 200
+
+
+AFTER_LEAVING = ["visit_after_leaving: After the day on which the participant withdrew or died"]
+
+
+@pytest.mark.parametrize("status", ["withdrawn", "died"])
+def test_a_visit_is_remarked_on_while_the_participant_is_said_to_have_left_before_it(world: World, status: str) -> None:
+    pid = world.enrolled()
+    visit = world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
+    left(world, pid, status, "2025-02-09")
+    assert (findings(world, pid, "BL"), open_queries(world, pid)) == (AFTER_LEAVING, ["visit_after_leaving"])
+    shown = world.staff_a.get(visit.headers["Location"])
+    assert shown.headers["ETag"] == visit.headers["ETag"], "nobody edited it"
+    left(world, pid, status, "2025-02-10", correction=True)
+    assert (findings(world, pid, "BL"), open_queries(world, pid)) == ([], [])
+
+
+def test_a_visit_after_a_death_keeps_its_remark_until_its_own_day_is_corrected(world: World) -> None:
+    pid = world.enrolled()
+    world.staff_a.post("/v1/visits", world.visit(pid, "INT1A", "2025-02-10"))
+    left(world, pid, "died", "2025-02-09")
+    world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-02-09"))
+    rules_over_time.refresh(world.registry.served)
+    assert findings(world, pid, "INT1A") == AFTER_LEAVING, "as what it hangs on came, and after a pass"
+    [visit] = world.staff_a.get("/v1/visits", participant=pid, visit_code="INT1A").json()["items"]
+    path = f"/v1/visits/{visit['id']}"
+    for change, says in (({"deviation_reason": "as told"}, AFTER_LEAVING), ({"occurred_on": "2025-02-09"}, [])):
+        body = {"reason": "read in the file", "deviation_reason": "as told", **change}
+        assert world.staff_a.patch(path, body, world.staff_a.get(path).headers["ETag"]).status_code == 200
+        assert [one for one in findings(world, pid, "INT1A") if one in AFTER_LEAVING] == says
+
+
+@pytest.mark.parametrize("status", ["completed", "lost_to_follow_up", "terminated"])
+def test_who_did_not_leave_by_themselves_is_still_followed_up(world: World, status: str) -> None:
+    pid = world.enrolled()
+    world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
+    left(world, pid, status, "2025-02-09")
+    assert findings(world, pid, "BL") == []
+
+
+@pytest.mark.parametrize("status", ["withdrawn", "died"])
+def test_a_dose_is_remarked_on_while_the_participant_is_said_to_have_left_before_it(world: World, status: str) -> None:
+    session = a_session_to_close(world)
+    path, pid = path_of(session), session.json()["participant"]
+    left(world, pid, status, "2025-03-02")
+    assert said(world, path) == WITHOUT_CONSENT
+    left(world, pid, status, "2025-03-04", correction=True)
+    assert said(world, path) == NOTHING
+
+
+def test_a_pass_takes_up_a_visit_after_a_death_that_was_told_before_visits_were_judged_by_it(world: World) -> None:
+    pid = world.enrolled()
+    world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
+    with patch("app.services.status_changes.visit_findings.judged_again", lambda *_: visit_findings.NOTHING):
+        left(world, pid, "died", "2025-02-09")
+    assert findings(world, pid, "BL") == []
+    rules_over_time.refresh(world.registry.served)
+    assert findings(world, pid, "BL") == AFTER_LEAVING
+    assert "visit_after_leaving" in open_queries(world, pid)

@@ -82,6 +82,12 @@ def left_on(person: Any) -> date | None:
     return began(_OUT, person)
 
 
+def left_study_on(person: Any) -> date | None:
+    """The day on which a participant took the consent back, or died: no data are taken of later ones. A participant
+    whose treatment was ended by others is still followed up."""
+    return began({_S.withdrawn, _S.died}, person)
+
+
 def began(statuses: Collection[str], person: Any) -> date | None:
     """The first day on which the participant had one of these statuses, the present one or an end before it: a death
     that is told later does not take back a withdrawal. None: it was none of them. `person` is what has `status`,

@@ -23,7 +23,7 @@ from app.models.participant import (
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
-from app.services import enrolment, outcome_summary, participants
+from app.services import enrolment, outcome_summary, participants, status_changes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
@@ -122,5 +122,5 @@ def change_status(
 ) -> Response:
     """Move a participant along the status model, with the effective day and the reason."""
     return once.create(
-        session, actor, body, lambda: _made(request, *participants.change_status(session, actor, pid, body))
+        session, actor, body, lambda: _made(request, *status_changes.change_status(session, actor, pid, body))
     )

@@ -34,7 +34,6 @@ from app.services.participants import (
     Enrolled,
     EnrolmentContradictsProtocol,
     Hold,
-    StatusOutOfOrder,
     consent_findings,
     enrolled,
     follow_consent,
@@ -42,6 +41,7 @@ from app.services.participants import (
     protocol_version,
     unknown_arms,
 )
+from app.services.status_changes import StatusOutOfOrder
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current

@@ -15,26 +15,20 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now, table_of, values
-from app.models.course import ProtocolMove, Screening
+from app.models.course import ProtocolMove
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import (
-    FOLLOWS_ENROLMENT,
-    STATUS_TRANSITIONS,
     Consent,
     EnrolmentFields,
     Participant,
     ParticipantLookup,
     ParticipantRead,
-    ParticipantStatus,
-    StatusChange,
-    ends_before,
 )
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services import rule_queries
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 
@@ -49,24 +43,8 @@ class EnrolmentContradictsProtocol(Invalid):
     """The enrolment names something that the protocol version does not have; see errors."""
 
 
-class NotEligible(Conflict):
-    """Screening has not found this person eligible, so nobody can enrol them."""
-
-
 class ProtocolVersionTheSame(Conflict):
     """The participant goes by this protocol version already."""
-
-
-class StatusBeforeScreening(Invalid):
-    """No status can begin before the participant was screened."""
-
-
-class StatusOutOfOrder(Invalid):
-    """No status begins before the enrolment or the status that it follows; a correction stands instead of that one."""
-
-
-class StatusTransitionImpossible(Conflict):
-    """A participant in the present status cannot go to that one."""
 
 
 @dataclass(frozen=True)
@@ -167,61 +145,6 @@ def follow_consent(session: Session, row: Participant) -> None:
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
     row.findings = findings_text(consent_findings([one.given_on for one in given], row.enrolled_on))
-
-
-def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model, or correct a status that was entered by mistake.
-
-    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
-    """
-    person = enrolled(session, actor, symbols, hold=Hold.change)
-    row, before = person.row, audit.snapshot(person.row)
-    possible = _instead(session, row) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
-    if body.status not in possible:
-        raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
-    _require_in_order(row, body)
-    if body.status is ParticipantStatus.enrolled and not row.eligible:
-        raise NotEligible
-    require_unlocked(session, row.site_id, row.pid)
-    row.earlier_ends = ends_before(row, body.status, correction=body.correction)
-    row.status, row.status_on = body.status, body.effective_on
-    row.version, row.updated_at = row.version + 1, now()
-    if body.status is ParticipantStatus.enrolled:
-        row.enrolled_on = body.effective_on
-        follow_consent(session, row)
-    session.flush()
-    action = "participant:status-corrected" if body.correction else "participant:status-changed"
-    event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
-    rule_queries.follow(session, row, before["findings"])
-    audit.append(session, actor.account_id, row.site_id, [event])
-    read = participant_read(values(row), person.place, person.protocol_version)
-    return read, row.site_id
-
-
-def _require_in_order(row: Participant, body: StatusChange) -> None:
-    """Raises StatusBeforeScreening, StatusOutOfOrder."""
-    on, enrolling = body.effective_on, body.status is ParticipantStatus.enrolled
-    if row.screened_on is not None and on < row.screened_on:
-        raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
-    if row.enrolled_on is not None and on < row.enrolled_on and not enrolling:
-        raise StatusOutOfOrder(Fault("/effective_on", "before_enrolment", "Cannot lie before enrolled_on"))
-    if row.status_on is not None and on < row.status_on and not body.correction:
-        raise StatusOutOfOrder(Fault("/effective_on", "before_status", "Cannot lie before status_on"))
-
-
-def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]:
-    """What may stand in the place of a status that was entered by mistake: what the participant can have been before
-    it, by screening and enrolment, and what could have followed that."""
-    status = ParticipantStatus
-    if row.status not in FOLLOWS_ENROLMENT:
-        return frozenset()
-    if row.enrolled_on is not None:
-        before = {status.enrolled, status.active}
-    else:
-        screenings = select(Screening.eligible).where(Screening.site_id == row.site_id, Screening.pid == row.pid)
-        failed = session.exec(screenings.order_by(col(Screening.number).desc())).first() is False
-        before = {status.screen_failed if failed else status.screened}
-    return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:

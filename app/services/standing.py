@@ -22,7 +22,7 @@ from app.errors import Conflict, Fault
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal
-from app.models.participant import Consent, Participant, ParticipantStatus, began
+from app.models.participant import Consent, Participant, left_study_on
 from app.models.visit import Visit
 from app.protocol.definition import Protocol
 from app.services.agreement import Agreed, Given, Taken
@@ -38,10 +38,6 @@ class ConsentMissing(Conflict):
 
 class ParticipantLeft(Conflict):
     """The participant had left the study before that day; no new data are taken."""
-
-
-_LEFT = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died})
-"""Who took the consent back, or died. A participant whose treatment was ended by others is still followed up."""
 
 
 class Asked(NamedTuple):
@@ -107,7 +103,7 @@ def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | 
     """
     if on is None:
         return
-    left = began(_LEFT, person)
+    left = left_study_on(person)
     if left is not None and on > left:
         raise ParticipantLeft
     if agreed.newest(on) is None:

@@ -1,5 +1,6 @@
-"""What is remarked on a visit's day. It hangs on other visits, so it is judged again when one of those is recorded or
-corrected. That is no change of the visit itself: its version stays, and so does what was verified or signed of it."""
+"""What is remarked on a visit's day. It hangs on other visits and on when the participant left, so it is judged again
+when one of these is recorded or corrected. That is no change of the visit itself: its version stays, and so does what
+was verified or signed of it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
@@ -15,13 +16,14 @@ from app.models.among import among
 from app.models.base import fields_of, from_json, now, table_of
 from app.models.data_query import SubjectType
 from app.models.finding import Finding, findings_text
+from app.models.participant import Participant, left_study_on
 from app.models.visit import Visit
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.services.rule_queries import Doubt, Turned, settle_all, turned
 from app.services.studies import protocol_of
 
-_VISITS = table_of(Visit)
+_PEOPLE, _VISITS = table_of(Participant), table_of(Visit)
 _Row = TypeVar("_Row", bound=Mapping[str, Any])
 
 
@@ -40,10 +42,11 @@ def remarks(
     occurrence: int,
     on: date | None,
     held: Mapping[str, date],
+    left: date | None,
     coming: Collection[str] = (),
 ) -> list[Finding]:
-    """On a visit's day; `held` has the days of the visits that it hangs on, as far as they took place. Nobody is asked
-    for an anchor that is `coming` with the same upload."""
+    """On a visit's day; `held` has the days of the visits that it hangs on, as far as they took place, and `left` that
+    on which the participant withdrew or died. Nobody is asked for an anchor that is `coming` with the same upload."""
     if on is None:
         return []
     window, found = window_of(visit, held, occurrence), []
@@ -54,6 +57,8 @@ def remarks(
         found.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
     if visit.before and on > held.get(visit.before, on):
         found.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
+    if left is not None and on > left:
+        found.append(_finding("visit_after_leaving", "After the day on which the participant withdrew or died"))
     return found
 
 
@@ -72,16 +77,21 @@ def hold(session: Session, people: Collection[tuple[int, str]]) -> None:
 
 
 def judged_again(
-    session: Session, site_id: int, pid: str, code: str | None = None, new: Sequence[dict[str, Any]] = ()
+    session: Session,
+    site_id: int,
+    pid: str,
+    left: date | None,
+    code: str | None = None,
+    new: Sequence[dict[str, Any]] = (),
 ) -> Judged:
     """Judge a participant's visits (those that hang on the visit `code`), each by its own protocol version: those that
-    are stored, and `new` ones that are going to be."""
+    are stored, and `new` ones that are going to be. `left`: see `remarks`."""
     theirs = _SEEN.where(_VISITS.c.site_id == site_id, _VISITS.c.pid == pid).order_by(_VISITS.c.id)
     rows = [dict(fields_of(row)) for row in session.execute(theirs.with_for_update(key_share=True))]
     events: list[audit.Event] = []
     came: list[Doubt] = []
     gone: set[str] = set()
-    for row, has in _differing(session, [*rows, *new], code):
+    for row, has in _differing(session, [*rows, *new], left, code):
         had, row["findings"] = row["findings"], has
         mine = (_VISITS.c.site_id == site_id) & (_VISITS.c.id == row["id"])
         session.execute(sa.update(_VISITS).where(mine).values(findings=has, updated_at=now()))
@@ -94,11 +104,16 @@ def judged_again(
 
 def refresh(session: Session, site_id: int) -> int:
     """Judge all visits of a site: a visit and the one that it hangs on may have been recorded at the same moment, or
-    before visits were judged again. The number of data queries that changed."""
+    before visits were judged again. The number of data queries that changed. The days of leaving are read once more
+    when the visits are held, as whoever tells one judges the visits after it."""
     found = session.execute(_SEEN.where(_VISITS.c.site_id == site_id).order_by(_VISITS.c.pid))
     rows = [fields_of(row) for row in found]
-    people = [(pid, list(theirs)) for pid, theirs in groupby(rows, key=itemgetter("pid"))]
-    judged = [judged_again(session, site_id, pid) for pid, theirs in people if any(_differing(session, theirs))]
+    left, people = _left(session, site_id), groupby(rows, key=itemgetter("pid"))
+    doubted = [pid for pid, theirs in people if any(_differing(session, list(theirs), left[pid]))]
+    if doubted:
+        hold(session, [(site_id, pid) for pid in doubted])
+        left = _left(session, site_id)
+    judged = [judged_again(session, site_id, pid, left[pid]) for pid in doubted]
     events = [event for one in judged for event in one.events]
     if not events:
         return 0
@@ -107,20 +122,29 @@ def refresh(session: Session, site_id: int) -> int:
     return changed
 
 
+def _left(session: Session, site_id: int) -> dict[str, date | None]:
+    """By participant of a site: the day of leaving."""
+    names = ("pid", "status", "status_on", "earlier_ends")
+    people = sa.select(*(_PEOPLE.c[name] for name in names)).where(_PEOPLE.c.site_id == site_id)
+    return {row.pid: left_study_on(row) for row in session.execute(people)}
+
+
 _SEEN = sa.select(
     *(_VISITS.c[name] for name in ("id", "pid", "visit_code", "occurrence", "occurred_on", "findings", "version")),
     _VISITS.c.protocol_version_id,
 )
 
 
-def _differing(session: Session, rows: Sequence[_Row], code: str | None = None) -> Iterator[tuple[_Row, str]]:
+def _differing(
+    session: Session, rows: Sequence[_Row], left: date | None, code: str | None = None
+) -> Iterator[tuple[_Row, str]]:
     """Of one participant's visits those of which something else is said than is so, with that."""
     held = {row["visit_code"]: row["occurred_on"] for row in rows if row["occurrence"] == 1 and row["occurred_on"]}
     for row in rows:
         visit = planned(session, row["protocol_version_id"], row["visit_code"])
         if visit is None or (code is not None and code not in visit.hangs_on):
             continue
-        has = findings_text(remarks(visit, row["occurrence"], row["occurred_on"], held))
+        has = findings_text(remarks(visit, row["occurrence"], row["occurred_on"], held, left))
         if has != row["findings"]:
             yield row, has
 

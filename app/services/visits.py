@@ -18,6 +18,7 @@ from app.models.base import columns, fields_of, from_json, new_row, now, table_o
 from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.outcome import Outcome, OutcomeRead, answered
+from app.models.participant import left_study_on
 from app.models.visit import (
     HELD,
     Visit,
@@ -93,13 +94,14 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
         raise VisitAlreadyRecorded  # said first: who sends a stored visit again hears that it is there
     require_in_study(person, person.agreed, body.occurred_on, definition.needs_scope)
     _require_explained(window, body)
+    left = left_study_on(person)
     given = {
         "site_id": person.site_id,
         "pid": person.pid,
         "protocol_version_id": person.protocol_version_id,
         "created_by": actor.account_id,
         "findings": findings_text(
-            visit_findings.remarks(definition, body.occurrence, body.occurred_on, held, person.coming)
+            visit_findings.remarks(definition, body.occurrence, body.occurred_on, held, left, person.coming)
         ),
         **{name: getattr(body, name) for name in _RECORDED},
     }
@@ -120,7 +122,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
     person.new.append(row)
     if _carries(person, body):
-        judged = visit_findings.judged_again(session, person.site_id, person.pid, body.visit_code, person.new)
+        judged = visit_findings.judged_again(session, person.site_id, person.pid, left, body.visit_code, person.new)
         rule_queries.settled(session, writes, person.site_id, *judged.turned)
         writes.remember(actor.account_id, person.site_id, *judged.events)
     person.treats = treated.treats
@@ -200,7 +202,8 @@ def amend_visit(
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
     _require_explained(window, dates)
-    row.findings = findings_text(visit_findings.remarks(definition, row.occurrence, dates.occurred_on, held))
+    left = left_study_on(person.row)
+    row.findings = findings_text(visit_findings.remarks(definition, row.occurrence, dates.occurred_on, held, left))
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     dosing_day.require_visit_fits(session, row)
@@ -209,7 +212,7 @@ def amend_visit(
     by = (protocol, person.protocol) if "occurred_on" in differing else ()
     judged = visit_findings.NOTHING
     if any(one.carries(row.visit_code) for one in by):
-        judged = visit_findings.judged_again(session, row.site_id, row.pid, row.visit_code)
+        judged = visit_findings.judged_again(session, row.site_id, row.pid, left, row.visit_code)
     prepares = any(one.prepares(row.visit_code) for one in by)
     flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns)

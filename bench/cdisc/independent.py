@@ -184,11 +184,20 @@ def _findings(source: Source) -> Figures:
     found = {
         (section, "consent_date_missing"): int(source.people["RFICDTC"].is_null().sum()),
         (section, "visit_outside_window"): outside_window(source).height,
+        (section, "visit_after_leaving"): _after_leaving(source).height,
         (section, "seriousness_contradicts_criteria"): contradicted,
         (section, "end_contradicts_outcome"): unresolved.height,
         (section, "awareness_missing"): int(events["serious"].sum()),
     }
     return {name: number for name, number in found.items() if number}
+
+
+def _after_leaving(source: Source) -> pl.DataFrame:
+    """Visits of those who withdrew or died that SV has on later days than DS has that."""
+    left = source.ends.filter(pl.col("DSDECOD").is_in(["DEATH", "WITHDRAWAL BY SUBJECT"])).select(
+        "USUBJID", left=pl.col("DSSTDTC").str.to_date()
+    )
+    return source.visits.join(left, on="USUBJID").filter(pl.col("day") > pl.col("left"))
 
 
 def released(source: Source) -> Figures:

@@ -1,0 +1,96 @@
+"""A participant's way along the status model, and corrections of it."""
+
+from sqlmodel import Session, col, select
+
+from app import audit
+from app.access import Actor
+from app.errors import Conflict, Fault, Invalid
+from app.models.base import now, values
+from app.models.course import Screening
+from app.models.participant import (
+    FOLLOWS_ENROLMENT,
+    STATUS_TRANSITIONS,
+    Participant,
+    ParticipantRead,
+    ParticipantStatus,
+    StatusChange,
+    ends_before,
+    left_study_on,
+)
+from app.services import doses, rule_queries, visit_findings
+from app.services.participants import Hold, enrolled, follow_consent, participant_read
+from app.services.unlocked import require_unlocked
+
+
+class NotEligible(Conflict):
+    """Screening has not found this person eligible, so nobody can enrol them."""
+
+
+class StatusBeforeScreening(Invalid):
+    """No status can begin before the participant was screened."""
+
+
+class StatusOutOfOrder(Invalid):
+    """No status begins before the enrolment or the status that it follows; a correction stands instead of that one."""
+
+
+class StatusTransitionImpossible(Conflict):
+    """A participant in the present status cannot go to that one."""
+
+
+def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
+    """Move a participant along the status model, or correct a status that was entered by mistake. Visits and doses are
+    judged again, as some may turn out to lie after the participant left. Also gives the site's key.
+
+    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
+    """
+    person = enrolled(session, actor, symbols, hold=Hold.change)
+    row, before = person.row, audit.snapshot(person.row)
+    possible = _instead(session, row) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
+    if body.status not in possible:
+        raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
+    _require_in_order(row, body)
+    if body.status is ParticipantStatus.enrolled and not row.eligible:
+        raise NotEligible
+    require_unlocked(session, row.site_id, row.pid)
+    row.earlier_ends = ends_before(row, body.status, correction=body.correction)
+    row.status, row.status_on = body.status, body.effective_on
+    row.version, row.updated_at = row.version + 1, now()
+    if body.status is ParticipantStatus.enrolled:
+        row.enrolled_on = body.effective_on
+        follow_consent(session, row)
+    session.flush()
+    judged = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
+    flagged, turns = doses.judged_again(session, person)
+    action = "participant:status-corrected" if body.correction else "participant:status-changed"
+    event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
+    rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
+    audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged])
+    read = participant_read(values(row), person.place, person.protocol_version)
+    return read, row.site_id
+
+
+def _require_in_order(row: Participant, body: StatusChange) -> None:
+    """Raises StatusBeforeScreening, StatusOutOfOrder."""
+    on, enrolling = body.effective_on, body.status is ParticipantStatus.enrolled
+    if row.screened_on is not None and on < row.screened_on:
+        raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
+    if row.enrolled_on is not None and on < row.enrolled_on and not enrolling:
+        raise StatusOutOfOrder(Fault("/effective_on", "before_enrolment", "Cannot lie before enrolled_on"))
+    if row.status_on is not None and on < row.status_on and not body.correction:
+        raise StatusOutOfOrder(Fault("/effective_on", "before_status", "Cannot lie before status_on"))
+
+
+def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]:
+    """What may stand in the place of a status that was entered by mistake: what the participant can have been before
+    it, by screening and enrolment, and what could have followed that."""
+    status = ParticipantStatus
+    if row.status not in FOLLOWS_ENROLMENT:
+        return frozenset()
+    if row.enrolled_on is not None:
+        before = {status.enrolled, status.active}
+    else:
+        screenings = select(Screening.eligible).where(Screening.site_id == row.site_id, Screening.pid == row.pid)
+        failed = session.exec(screenings.order_by(col(Screening.number).desc())).first() is False
+        before = {status.screen_failed if failed else status.screened}
+    return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
