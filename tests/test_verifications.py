@@ -191,6 +191,21 @@ def test_coverage_counts_the_critical_records_of_sampled_participants_as_they_ar
     assert now["coverage_percent"] == 40.0
 
 
+def test_a_sites_performance_tells_the_coverage_without_the_participants(world: World) -> None:
+    with_plan(world, "all", share=1.0)
+    person = made(world, "A", "/v1/participants", world.enrolment(protocol_version="all"))
+    verify(world, "participant", person)
+    made(world, "A", "/v1/adverse-events", world.event(person.json()["pid"]))
+    counts = {"records": 2, "verified": 1, "discrepant": 0, "needs_reverification": 0, "unverified": 1}
+    answer = world.monitor.get("/v1/monitoring/sites", study=world.study)
+    told = {site["site"]: site["verification"] for site in answer.json()["sites"]}
+    assert told == {
+        "A": {**counts, "coverage_percent": 50.0},
+        "B": {**dict.fromkeys(counts, 0), "coverage_percent": None},
+    }
+    assert person.json()["pid"] not in answer.text
+
+
 def test_coverage_is_of_the_sites_in_reach(world: World) -> None:
     path = "/v1/monitoring/verification"
     for caller in (world.monitor_a, world.staff_a):

@@ -3,6 +3,7 @@
 from app.models.base import Answer
 from app.models.data_query_shapes import QueryCounts
 from app.models.participant import ParticipantStatus
+from app.models.verification import RecordCoverage
 from app.protocol.site_rates import RateMark
 
 
@@ -45,6 +46,7 @@ class SitePerformance(Answer):
     """All but the cancelled ones, by registered participants."""
 
     adverse_events: EventReporting
+    verification: RecordCoverage
 
 
 class MonitoringSites(Answer):

@@ -153,12 +153,9 @@ class CoverageFilter(Filter):
     study: Code
 
 
-class SiteCoverage(Answer):
-    """How far one site's sampled participants are verified. `records` are those that the plan covers."""
+class RecordCoverage(Answer):
+    """How far the records that the plan covers, of the participants whom it samples, are verified."""
 
-    site: str
-    participants: int
-    sampled: list[PidShown]
     records: int
     verified: int
     discrepant: int
@@ -166,6 +163,12 @@ class SiteCoverage(Answer):
     unverified: int
     coverage_percent: float | None
     """Verified as they are now, of the records; one decimal. None where there is nothing to verify."""
+
+
+class SiteCoverage(RecordCoverage):
+    site: str
+    participants: int
+    sampled: list[PidShown]
 
 
 class CoverageRead(Answer):

@@ -35,5 +35,5 @@ def read_query_ages(query: Annotated[StudyQuery, Query()], actor: Monitor, sessi
 def read_site_performance(
     query: Annotated[StudyQuery, Query()], actor: Monitor, session: ReadSession
 ) -> MonitoringSites:
-    """Enrolment, visit windows, data queries and adverse event reporting of your sites in a study, side by side."""
+    """Enrolment, visit windows, data queries, adverse events and verification of a study's sites, side by side."""
     return monitoring_sites(session, actor, query.study)

@@ -1,4 +1,4 @@
-"""Site performance: enrolment, visit windows, data queries and the reporting of adverse events, side by side."""
+"""Site performance: enrolment, visit windows, data queries, adverse events and verification, side by side."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,17 +21,19 @@ from app.models.site_performance import (
     SitePerformance,
     WindowCompliance,
 )
+from app.models.verification import RecordCoverage
 from app.models.visit import HELD, Visit
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
 from app.services.query_ages import Numbers, query_counts, sites_by_code, standings
 from app.services.studies import protocol_of
+from app.services.verification_coverage import record_coverage, sampled
 
 
 def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSites:
-    """A study's sites in reach, in the order of their codes. Six statements, and one for each protocol version that
-    this worker has not read yet. Raises NotFound for a study out of reach."""
+    """A study's sites in reach, in the order of their codes. As many statements for all sites as for one, and one for
+    each protocol version that this worker has not read yet. Raises NotFound for a study out of reach."""
     site_ids = sites_by_code(actor, study)
     people = _people(session, actor, site_ids)
     events = _events(session, actor, site_ids)
@@ -39,17 +41,25 @@ def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSi
     rates = site_rates([(events[site_id], time) for site_id, time in zip(site_ids, months, strict=True)])
     windows = _windows(session, actor, site_ids, people)
     numbers = standings(session, actor, site_ids)
+    plans = sampled(session, study, (row for rows in people.values() for row in rows))
+    verified = record_coverage(session, site_ids, plans)
     return MonitoringSites(
         study=study,
         sites=[
-            _site(actor.places[site_id].site, site_id, people[site_id], windows[site_id], numbers, rate)
+            _site(actor.places[site_id].site, site_id, people[site_id], windows[site_id], numbers, rate, verified)
             for site_id, rate in zip(site_ids, rates, strict=True)
         ],
     )
 
 
 def _site(
-    code: str, site_id: int, people: Sequence[Row[Any]], windows: Counter[bool], numbers: Numbers, rate: SiteRate
+    code: str,
+    site_id: int,
+    people: Sequence[Row[Any]],
+    windows: Counter[bool],
+    numbers: Numbers,
+    rate: SiteRate,
+    verified: Mapping[int, RecordCoverage],
 ) -> SitePerformance:
     statuses = Counter(ParticipantStatus(row.status) for row in people)
     queries = query_counts([numbers[site_id, origin] for origin in QueryOrigin])
@@ -75,6 +85,7 @@ def _site(
             expected=None if rate.expected is None else round(rate.expected, 2),
             mark=rate.mark,
         ),
+        verification=verified[site_id],
     )
 
 

@@ -1,7 +1,7 @@
 """How far the protocol's verification plan is carried out, site by site."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,8 +11,9 @@ from sqlmodel import Session
 from app.access import Actor
 from app.models.base import table_of
 from app.models.participant import Participant
-from app.models.verification import CoverageRead, Result, SiteCoverage, Verification
+from app.models.verification import CoverageRead, RecordCoverage, Result, SiteCoverage, Verification
 from app.protocol.verification import RecordKind
+from app.protocol.verification import Verification as Plan
 from app.services.studies import protocol_of
 from app.services.verifications import SUBJECTS, overtaken, taken_back
 
@@ -26,28 +27,42 @@ def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
     people = table_of(Participant)
     wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
     enrolled = session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()
-    plans = {row.pid: protocol_of(session, row.protocol_version_id).verification for row in enrolled}
-    sampled = {pid: plan for pid, plan in plans.items() if plan is not None and plan.sampled(study, pid)}
-    counts: dict[int, Counter[str]] = {site_id: Counter() for site_id in site_ids}
-    for kind in RecordKind:
-        for group in _counted(session, kind, site_ids):
-            plan = sampled.get(group.pid)
-            critical = plan.of(kind) if plan else None
-            if critical is not None and (not critical.instruments or group.instrument in critical.instruments):
-                counts[group.site_id].update({name: int(group._mapping[name]) for name in _COUNTS})
+    plans = sampled(session, study, enrolled)
+    numbers = record_coverage(session, site_ids, plans)
     sites = [
-        _site(
-            actor.places[site_id].site, [row for row in enrolled if row.site_id == site_id], [*sampled], counts[site_id]
+        SiteCoverage(
+            site=actor.places[site_id].site,
+            participants=sum(row.site_id == site_id for row in enrolled),
+            sampled=[row.pid for row in enrolled if row.site_id == site_id and row.pid in plans],
+            **dict(numbers[site_id]),
         )
         for site_id in site_ids
     ]
     return CoverageRead(study=study, sites=sorted(sites, key=lambda site: site.site))
 
 
+def sampled(session: Session, study: str, people: Iterable[Row[Any]]) -> dict[str, Plan]:
+    """By pid, the plan of everybody whom the plan of their own protocol version samples."""
+    plans = {row.pid: protocol_of(session, row.protocol_version_id).verification for row in people}
+    return {pid: plan for pid, plan in plans.items() if plan is not None and plan.sampled(study, pid)}
+
+
+def record_coverage(session: Session, site_ids: Sequence[int], plans: Mapping[str, Plan]) -> dict[int, RecordCoverage]:
+    """By site, how far the records that these plans cover are verified; one statement for each kind of record."""
+    counts: dict[int, Counter[str]] = {site_id: Counter() for site_id in site_ids}
+    for kind in RecordKind:
+        for group in _counted(session, kind, site_ids):
+            plan = plans.get(group.pid)
+            critical = plan.of(kind) if plan else None
+            if critical is not None and (not critical.instruments or group.instrument in critical.instruments):
+                counts[group.site_id].update({name: int(group._mapping[name]) for name in _COUNTS})
+    return {site_id: _coverage(numbers) for site_id, numbers in counts.items()}
+
+
 _COUNTS = ("records", "verified", "discrepant", "needs_reverification")
 
 
-def _counted(session: Session, kind: RecordKind, site_ids: list[int]) -> Iterator[Row[Any]]:
+def _counted(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Iterator[Row[Any]]:
     """The records of one kind by participant (and instrument), counted by the verification that stands."""
     subject = SUBJECTS[kind]
     stored = table_of(subject.table)
@@ -77,15 +92,11 @@ def _number(rule: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((rule, 1), else_=0))
 
 
-def _site(code: str, enrolled: list[Row[Any]], sampled: list[str], counts: Counter[str]) -> SiteCoverage:
-    known = {name: counts[name] for name in _COUNTS}
-    seen = counts["verified"] + counts["discrepant"] + counts["needs_reverification"]
+def _coverage(counts: Counter[str]) -> RecordCoverage:
     records = counts["records"]
-    return SiteCoverage(
-        site=code,
-        participants=len(enrolled),
-        sampled=sorted({row.pid for row in enrolled} & set(sampled)),
+    seen = counts["verified"] + counts["discrepant"] + counts["needs_reverification"]
+    return RecordCoverage(
+        **{name: counts[name] for name in _COUNTS},
         unverified=records - seen,
         coverage_percent=round(100 * counts["verified"] / records, 1) if records else None,
-        **known,
     )
