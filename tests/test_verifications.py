@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from app.models.audit import AuditEntry
 from tests.closing_cases import a_verification
 from tests.monitor_cases import an_event
-from tests.route_cases import a_visit, an_outcome
+from tests.route_cases import a_visit, an_older_outcome, an_outcome
 from tests.world import World, made, madrs, protocol_definition
 
 
@@ -189,6 +189,39 @@ def test_coverage_counts_the_critical_records_of_sampled_participants_as_they_ar
     counted = [now[name] for name in ("records", "verified", "discrepant", "needs_reverification", "unverified")]
     assert counted == [5, 2, 1, 1, 1]
     assert now["coverage_percent"] == 40.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "stands"),
+    [
+        ("adverse_event", {"expected": True, "action_taken": "unknown"}, True),
+        ("adverse_event", {"criteria": {"hospitalisation": True}}, False),
+        ("outcome", {"rater": "R02"}, True),
+        ("outcome", {"items": {"MADRS_01": 4}}, False),
+        ("participant", {"age_at_consent": 52}, True),
+    ],
+)
+def test_a_verification_counts_until_a_critical_field_is_corrected(
+    world: World, kind: str, change: dict[str, Any], stands: bool
+) -> None:
+    with_plan(world, "all", share=1.0)
+    record = RECORDS[kind][0](world, "A")
+    first = verify(world, kind, record)
+    before = coverage(world)["A"]
+    amended = world.staff_a.patch(path_of(kind, record), {"reason": "typed wrongly", **change}, record.headers["ETag"])
+    assert amended.status_code == 200, amended.text
+    assert state(world, first) == "needs_reverification"
+    after = coverage(world)["A"]
+    assert (before["verified"], after["verified"], after["needs_reverification"]) == (1, stands, not stands)
+
+
+def test_scores_by_another_rule_are_the_same_answers_to_a_verifier(world: World) -> None:
+    with_plan(world, "all", share=1.0, critical=[{"record": "outcome", "fields": ["items"], "source": "made up"}])
+    outcome = an_older_outcome(world, "A")
+    first = verify(world, "outcome", outcome)
+    rescored = world.staff_a.post(f"{outcome.headers['Location']}/rescoring", {"reason": "the newest rules"})
+    assert (rescored.status_code, state(world, first)) == (200, "needs_reverification"), rescored.text
+    assert coverage(world)["A"]["verified"] == 1
 
 
 def test_a_sites_performance_tells_the_coverage_without_the_participants(world: World) -> None:

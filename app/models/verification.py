@@ -162,7 +162,7 @@ class RecordCoverage(Answer):
     needs_reverification: int
     unverified: int
     coverage_percent: float | None
-    """Verified as they are now, of the records; one decimal. None where there is nothing to verify."""
+    """Verified in the critical fields, of the records; one decimal. None where there is nothing to verify."""
 
 
 class SiteCoverage(RecordCoverage):

@@ -80,5 +80,5 @@ def withdraw_verification(
 
 @router.get("/monitoring/verification")
 def read_coverage(query: Annotated[CoverageFilter, Query()], actor: Reader, session: ReadSession) -> CoverageRead:
-    """By site: who is sampled by the protocol's plan, and how many of their records are verified as they are now."""
+    """By site: who is sampled by the protocol's plan, and how far their records are verified in the critical fields."""
     return coverage(session, actor, query.study)

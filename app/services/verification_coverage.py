@@ -1,6 +1,7 @@
 """How far the protocol's verification plan is carried out, site by site."""
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,13 @@ from sqlalchemy import Row, and_
 from sqlmodel import Session
 
 from app.access import Actor
+from app.models.adverse_event import CRITERIA
+from app.models.among import among
+from app.models.audit import AuditEntry
 from app.models.base import table_of
 from app.models.participant import Participant
-from app.models.verification import CoverageRead, RecordCoverage, Result, SiteCoverage, Verification
-from app.protocol.verification import RecordKind
+from app.models.verification import CoverageRead, RecordCoverage, SiteCoverage, Verification
+from app.protocol.verification import CriticalFields, RecordKind
 from app.protocol.verification import Verification as Plan
 from app.services.studies import protocol_of
 from app.services.verifications import SUBJECTS, overtaken, taken_back
@@ -22,7 +26,7 @@ _MADE = table_of(Verification)
 
 def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
     """For each site in reach: who is sampled by the plan of their own protocol version, and how many of their covered
-    records are verified as they are now. Raises NotFound."""
+    records are verified in the critical fields. Raises NotFound."""
     site_ids = actor.sites_of(study)
     people = table_of(Participant)
     wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
@@ -48,22 +52,25 @@ def sampled(session: Session, study: str, people: Iterable[Row[Any]]) -> dict[st
 
 
 def record_coverage(session: Session, site_ids: Sequence[int], plans: Mapping[str, Plan]) -> dict[int, RecordCoverage]:
-    """By site, how far the records that these plans cover are verified; one statement for each kind of record."""
-    counts: dict[int, Counter[str]] = {site_id: Counter() for site_id in site_ids}
+    """By site, how far the records that these plans cover are verified. One statement for each kind of record, and one
+    for what was corrected since."""
+    covered = []
     for kind in RecordKind:
-        for group in _counted(session, kind, site_ids):
+        for group in _grouped(session, kind, site_ids):
             plan = plans.get(group.pid)
             critical = plan.of(kind) if plan else None
             if critical is not None and (not critical.instruments or group.instrument in critical.instruments):
-                counts[group.site_id].update({name: int(group._mapping[name]) for name in _COUNTS})
+                covered.append((critical, group))
+    trail = _trail(session, covered)
+    counts: dict[int, Counter[str]] = {site_id: Counter() for site_id in site_ids}
+    for critical, group in covered:
+        counts[group.site_id][_state(critical, group, trail)] += group.records
     return {site_id: _coverage(numbers) for site_id, numbers in counts.items()}
 
 
-_COUNTS = ("records", "verified", "discrepant", "needs_reverification")
-
-
-def _counted(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Iterator[Row[Any]]:
-    """The records of one kind by participant (and instrument), counted by the verification that stands."""
+def _grouped(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Iterator[Row[Any]]:
+    """The records of one kind by participant, instrument and what the verification that stands says; each that has
+    moved on since (`moved`) by itself."""
     subject = SUBJECTS[kind]
     stored = table_of(subject.table)
     standing = and_(
@@ -74,29 +81,58 @@ def _counted(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Ite
         ~taken_back(_MADE),
         ~overtaken(_MADE),
     )
-    current = _MADE.c.subject_version == stored.c.version
-    by = [stored.c.site_id, stored.c.pid]
-    instrument = stored.c.instrument if kind is RecordKind.outcome else sa.null()
-    counted = [
-        sa.func.count().label("records"),
-        _number(and_(current, _MADE.c.result == Result.verified)).label("verified"),
-        _number(and_(current, _MADE.c.result == Result.discrepant)).label("discrepant"),
-        _number(~current).label("needs_reverification"),
-    ]
-    grouped = [*by, instrument] if kind is RecordKind.outcome else by
-    statement = sa.select(*by, instrument.label("instrument"), *counted).select_from(stored.outerjoin(_MADE, standing))
-    yield from session.execute(statement.where(stored.c.site_id.in_(site_ids)).group_by(*grouped))
+    moved = _MADE.c.subject_version != stored.c.version
+    by = {
+        "site_id": stored.c.site_id,
+        "pid": stored.c.pid,
+        "result": _MADE.c.result,
+        "moved": sa.case((moved, stored.c[subject.key])),
+        "verified_version": sa.case((moved, _MADE.c.subject_version)),
+        **({"instrument": stored.c.instrument} if kind is RecordKind.outcome else {}),
+    }
+    wanted = [column.label(name) for name, column in by.items()]
+    statement = sa.select(*wanted, sa.func.count().label("records")).select_from(stored.outerjoin(_MADE, standing))
+    yield from session.execute(statement.where(stored.c.site_id.in_(site_ids)).group_by(*by.values()))
 
 
-def _number(rule: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-    return sa.func.sum(sa.case((rule, 1), else_=0))
+_Trail = Mapping[tuple[str, str], list[tuple[int, set[str]]]]
+
+
+def _trail(session: Session, covered: Iterable[tuple[CriticalFields, Row[Any]]]) -> _Trail:
+    """By kind and id of each record that has moved on, the columns that its versions changed."""
+    moved = [(critical.record, group) for critical, group in covered if group.moved is not None]
+    entry = table_of(AuditEntry).c
+    wanted = sa.select(entry.subject_type, entry.subject_id, entry.subject_version, entry.changes).where(
+        entry.site_id.in_({group.site_id for _, group in moved}),
+        entry.subject_type.in_({record for record, _ in moved}),
+        among(entry.subject_id, "ids", [str(group.moved) for _, group in moved]),
+        entry.action != "outcome:rescored",  # by another rule, from the same answers
+    )
+    changed = defaultdict(list)
+    for row in session.execute(wanted):
+        columns = {one["field"].partition(".")[0] for one in json.loads(row.changes)}
+        changed[row.subject_type, row.subject_id].append((row.subject_version, columns))
+    return changed
+
+
+def _state(critical: CriticalFields, group: Row[Any], trail: _Trail) -> str:
+    """A verification stands while no critical field is corrected, whatever else is."""
+    if group.result is None:
+        return "unverified"
+    columns = {column for field in critical.fields for column in _COLUMNS.get(field, (field,))}
+    later = trail.get((critical.record, str(group.moved)), ())
+    again = any(version > group.verified_version and columns & changed for version, changed in later)
+    return "needs_reverification" if again else str(group.result)
+
+
+_COLUMNS = {"criteria": CRITERIA, "items": ("items", "scores")}
+"""The fields that the trail has under other names. Scores are of themselves where they are historical totals."""
 
 
 def _coverage(counts: Counter[str]) -> RecordCoverage:
-    records = counts["records"]
-    seen = counts["verified"] + counts["discrepant"] + counts["needs_reverification"]
+    records = counts.total()
     return RecordCoverage(
-        **{name: counts[name] for name in _COUNTS},
-        unverified=records - seen,
+        records=records,
+        **{name: counts[name] for name in ("verified", "discrepant", "needs_reverification", "unverified")},
         coverage_percent=round(100 * counts["verified"] / records, 1) if records else None,
     )
