@@ -1,8 +1,10 @@
 """An export is verified by strangers: with the lines of docs/audit.md, and with a signed checkpoint."""
 
+import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,10 @@ def test_the_pages_lines_verify_an_export_and_find_what_was_tampered_with(world:
         assert (code, f"entry {number} " in said) == (1, True)
 
 
+def chain_of(line: str) -> int:
+    return int(json.loads(line)["site_id"])
+
+
 @pytest.mark.parametrize("line", ["", "no JSON", "5", "[]", '{"site_id": 1}', "[" * 100_000])
 def test_a_file_that_is_no_export_is_refused_in_one_sentence(world: World, shell: Shell, line: str) -> None:
     lines = exported(world, shell)
@@ -103,16 +109,41 @@ def test_the_csv_joins_to_the_lines_of_the_export(world: World, shell: Shell) ->
     assert (joined.stderr, joined.stdout) == ("", "".join(lines))
 
 
-def test_a_checkpoint_finds_what_was_cut_off_an_export(world: World, shell: Shell) -> None:
+def test_a_checkpoint_finds_what_was_cut_off_an_export_of_one_chain(world: World, shell: Shell) -> None:
     lines = exported(world, shell)
     checkpoint = shell.file("heads.jws", shell.audit("checkpoint")[1])
     jwks = shell.file("jwks.json", world.registry.client.get("/.well-known/jwks.json").text)
-    held = ("--checkpoint", checkpoint, "--jwks", jwks)
+    held = ("--checkpoint", checkpoint, "--jwks", jwks, "--chain", str(chain_of(lines[0])))
     assert shell.audit("verify", "--file", shell.file("whole.jsonl", "".join(lines)), *held)[0] == 0
     assert shell.audit("verify", "--checkpoint", checkpoint)[0] == 0
     code, said = shell.audit("verify", "--file", shell.file("cut.jsonl", "".join(lines[:-1])), *held)
     assert code == 1
     assert f"entry {len(lines)} is missing: the checkpoint stands at entry {len(lines)}" in said
+
+
+def test_a_checkpoint_finds_every_chain_that_an_export_lacks(world: World, shell: Shell) -> None:
+    exported(world, shell)
+    lines = shell.audit("export")[1].splitlines(keepends=True)
+    checkpoint = shell.file("heads.jws", shell.audit("checkpoint")[1])
+    lengths = Counter(chain_of(line) for line in lines)
+    assert len(lengths) > 1
+    for gone, length in lengths.items():
+        cut = shell.file("cut.jsonl", "".join(line for line in lines if chain_of(line) != gone))
+        said = f"chain of chain {gone}: 0 entries, entry 1 is missing: the checkpoint stands at entry {length}\n"
+        assert shell.audit("verify", "--file", cut)[0] == 0, "without a checkpoint nobody can know"
+        found = shell.audit("verify", "--file", cut, "--checkpoint", checkpoint)
+        assert (found[0], said in found[1]) == (1, True)
+        assert shell.audit("verify", "--file", cut, "--checkpoint", checkpoint, "--chain", str(gone)) == (1, said)
+
+
+def test_a_file_without_entries_is_no_whole_export(world: World, shell: Shell) -> None:
+    lines = exported(world, shell)
+    checkpoint = shell.file("heads.jws", shell.audit("checkpoint")[1])
+    empty, full = shell.file("empty.jsonl", ""), shell.file("full.jsonl", "".join(lines))
+    assert shell.audit("verify", "--file", empty) == (2, "the file holds no entry\n")
+    assert shell.audit("verify", "--file", empty, "--checkpoint", checkpoint)[0] == 1
+    assert shell.audit("verify", "--file", full, "--chain", "4711") == (2, "the file holds no entry of chain 4711\n")
+    assert shell.audit("verify", "--chain", str(chain_of(lines[0])))[0] == 2, "the database is verified as a whole"
 
 
 def test_a_checkpoint_that_was_changed_or_is_something_else_is_refused(world: World, shell: Shell) -> None:

@@ -27,13 +27,16 @@ def verify(
     file: Annotated[Path | None, typer.Option(help="An export, instead of the database.", exists=True)] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Hold the chains against this one.", exists=True)] = None,
     jwks: Annotated[Path | None, typer.Option(help="Public keys, instead of the key file.", exists=True)] = None,
+    chain: Annotated[int | None, typer.Option(help="With --file: this chain alone (its number, `site_id`).")] = None,
 ) -> None:
     """Walk every chain; name the first bad entry of each; exit 1 when there is one."""
     from app import audit
 
+    if chain is not None and file is None:
+        raise typer.BadParameter("only with --file", param_hint="--chain")
     noted = _noted(checkpoint, jwks) if checkpoint else {}
     if file is not None:
-        raise typer.Exit(_report(_exported(file, noted), {}))
+        raise typer.Exit(_report(_exported(file, noted, chain), {}))
     with _reading() as session:
         raise typer.Exit(_report(audit.verify(session, noted), _names(session)))
 
@@ -47,16 +50,23 @@ def _report(verdicts: Iterator[Verdict], names: Mapping[int, str]) -> int:
     return broken
 
 
-def _exported(file: Path, noted: Mapping[int, Head]) -> Iterator[Verdict]:
-    """Verdicts on an export. It may hold some chains only; a checkpoint then speaks of these."""
+def _exported(file: Path, noted: Mapping[int, Head], only: int | None) -> Iterator[Verdict]:
+    """Verdicts on an export, or on one chain of it. What the checkpoint knows and the file lacks was cut out."""
     from app.audit import Verdict, walk
 
     met: set[int] = set()
     with file.open(encoding="utf-8") as lines:
         for site_id, chain in groupby(_entries(lines), key=lambda entry: int(entry["site_id"])):
+            if only not in (None, site_id):
+                continue
             verdict = walk(site_id, chain, noted.get(site_id))
             yield verdict if site_id not in met else Verdict(site_id, verdict.entries, "the chain is torn apart")
             met.add(site_id)
+    missing = {site_id for site_id in noted if only in (None, site_id)} - met
+    yield from (walk(site_id, [], noted[site_id]) for site_id in sorted(missing))
+    if not met | missing:
+        typer.echo("the file holds no entry" if only is None else f"the file holds no entry of chain {only}", err=True)
+        raise typer.Exit(2)
 
 
 def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
