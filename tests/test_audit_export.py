@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from app import audit
 from app.cli import app
 from app.models.audit import REGISTRY_CHAIN
 from app.security import statements
+from app.security.keys import read_key_file
+from app.security.rotation import replace_key_file, retired, rotated
+from app.settings import Settings
 from tests.test_audit_entries import amended
 from tests.world import World
 
@@ -159,7 +163,27 @@ def test_a_checkpoint_that_was_changed_or_is_something_else_is_refused(world: Wo
         "not a checkpoint",
     ):
         code, said = shell.audit("verify", "--checkpoint", shell.file("forged.jws", forged))
-        assert (code, said.strip()) == (1, "the checkpoint was changed, or signed with another key")
+        assert (code, said.strip()) == (1, "the checkpoint was changed, or is none")
+
+
+def test_a_checkpoint_outlives_the_rotation_of_keys_unless_its_key_leaked(
+    world: World, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(world, shell)
+    settings = Settings(environment="demo", key_file=shell.folder / "keys.json")
+    shell.file("keys.json", world.registry.app.state.settings.key_file.read_text())
+    settings.key_file.chmod(0o600)
+    monkeypatch.setenv("REGISTRY_KEY_FILE", str(settings.key_file))
+    held = ("verify", "--checkpoint", shell.file("heads.jws", shell.audit("checkpoint")[1]))
+    first = read_key_file(settings)
+    made, used, gone = (datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3))
+    second = replace_key_file(settings, lambda file: rotated(rotated(file, "signing", made), "signing", used))
+    assert shell.audit(*held)[0] == 0
+    replace_key_file(settings, lambda _: retired(second, first.signing[0].kid, gone, 900))
+    assert shell.audit(*held)[0] == 0
+    replace_key_file(settings, lambda _: retired(second, first.signing[0].kid, gone, 900, now=True))
+    code, said = shell.audit(*held)
+    assert (code, "names a key that is not known here" in said) == (1, True)
 
 
 def test_a_chain_that_is_not_there_cannot_be_exported(world: World, shell: Shell) -> None:

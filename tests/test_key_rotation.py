@@ -59,6 +59,22 @@ def test_only_what_no_valid_token_needs_is_removed(settings: Settings) -> None:
         retired(active, "unknown", LATER, 900)
 
 
+def test_the_public_half_of_a_retired_key_stays_and_verifies_no_token(settings: Settings) -> None:
+    first = read_key_file(settings)
+    token = TokenAuthority(Keyring(first), settings).issue(SUBJECT, "c", [], 1)
+    active = rotated(rotated(first, "signing", START), "signing", LATER)
+    old = first.signing[0].kid
+    replace_key_file(settings, lambda _: retired(active, old, LATER + timedelta(hours=1), 900))
+    after = read_key_file(settings)
+    assert [(key.kid, key.retired_at) for key in after.past] == [(old, LATER)]
+    assert "PRIVATE" not in after.past[0].model_dump_json()
+    authority = TokenAuthority(Keyring(after), settings)
+    assert old not in {key["kid"] for key in authority.jwks()["keys"]}
+    with pytest.raises(TokenRefused):
+        authority.verify(token)
+    assert retired(active, old, LATER, 900, now=True).past == [], "a key that leaked vouches for nothing"
+
+
 def test_a_retired_wrapping_key_still_unwraps(settings: Settings) -> None:
     first = read_key_file(settings)
     before, after = Keyring(first), Keyring(rotated(rotated(first, "kek", START), "kek", LATER))

@@ -124,18 +124,21 @@ def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
     """The heads of a checkpoint whose signature holds."""
     from app.audit import Head
     from app.security import statements
-    from app.security.keys import load_keyring
-    from app.security.tokens import TokenAuthority
+    from app.security.keys import read_key_file
     from app.settings import Settings
 
-    settings = Settings()
-    given: dict[str, Any] = (
-        json.loads(jwks.read_text()) if jwks else TokenAuthority(load_keyring(settings), settings).jwks()
+    keys = (
+        {key["kid"]: key for key in json.loads(jwks.read_text())["keys"]}
+        if jwks
+        else statements.public_keys(read_key_file(Settings()))
     )
     try:
-        body = statements.opened(given["keys"], KIND, checkpoint.read_text())
+        body = statements.opened(keys, KIND, checkpoint.read_text())
     except statements.StatementRefused:
-        typer.echo("the checkpoint was changed, or signed with another key", err=True)
+        typer.echo("the checkpoint was changed, or is none", err=True)
+        raise typer.Exit(1) from None
+    except statements.SignerUnknown:
+        typer.echo("the checkpoint names a key that is not known here: of another deployment, or leaked", err=True)
         raise typer.Exit(1) from None
     return {head["chain"]: Head(head["seq"], head["hash"]) for head in body["heads"]}
 

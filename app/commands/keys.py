@@ -39,7 +39,9 @@ def rotate(
 def retire(
     kid: str,
     reason: WHY,
-    now: Annotated[bool, typer.Option("--now", help="At once: valid tokens of this key are refused.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="It leaked: its tokens and checkpoints are refused at once.")
+    ] = False,
     kind: Annotated[Literal["signing", "kek"], typer.Option(help="Which keys.")] = "signing",
 ) -> None:
     """Remove a signing key that no valid token needs any more, or a wrapping key that no label needs."""
@@ -106,6 +108,8 @@ def _print(file: "KeyFile") -> None:
         _line("signing", key, key is file.signing[0])
     for wrapping in file.kek:
         _line("kek", wrapping, wrapping is file.kek[0])
+    for past in file.past:
+        _line("past", past, False)
 
 
 def _line(kind: str, key: "Key", active: bool) -> None:

@@ -77,6 +77,19 @@ class SigningKey(Key):
     private_pem: Annotated[str, AfterValidator(_on_p256)]
 
 
+def _public(pem: str) -> str:
+    key = serialization.load_pem_public_key(pem.encode())
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("a past key is the public half of a key on P-256")
+    return pem
+
+
+class PastKey(Key):
+    """What is left of a signing key that was retired: enough to verify the checkpoints that it signed."""
+
+    public_pem: Annotated[str, AfterValidator(_public)]
+
+
 class WrappingKey(Key):
     key: Secret
 
@@ -94,6 +107,8 @@ class KeyFile(BaseModel):
     signing: Annotated[list[SigningKey], Field(min_length=1)]
     kek: Annotated[list[WrappingKey], Field(min_length=1)]
     derivation: Secret
+    past: list[PastKey] = []
+    """Verify checkpoints of the audit trail, and never a token."""
 
     @model_validator(mode="after")
     def _kids_differ(self) -> Self:
@@ -164,6 +179,12 @@ def new_signing_key(made_at: datetime | None = None) -> SigningKey:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return SigningKey(kid=secrets.token_hex(8), private_pem=pem.decode(), made_at=made_at)
+
+
+def past_key(key: SigningKey) -> PastKey:
+    private = serialization.load_pem_private_key(key.private_pem.encode(), password=None)
+    pem = private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return PastKey(kid=key.kid, made_at=key.made_at, retired_at=key.retired_at, public_pem=pem.decode())
 
 
 def new_wrapping_key(made_at: datetime | None = None) -> WrappingKey:

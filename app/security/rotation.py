@@ -18,6 +18,7 @@ from app.security.keys import (
     KeysUnusable,
     new_signing_key,
     new_wrapping_key,
+    past_key,
     read_key_file,
 )
 from app.settings import Settings
@@ -77,7 +78,8 @@ def without_kek(file: KeyFile, kid: str, at: datetime) -> KeyFile:
 
 
 def retired(file: KeyFile, kid: str, at: datetime, token_seconds: int, now: bool = False) -> KeyFile:
-    """Without a signing key that is no longer needed. `now` drops one whose tokens are still valid: they are refused.
+    """Without a signing key that is no longer needed; its public half stays, for the checkpoints that it signed. `now`
+    is for a key that leaked: its tokens are refused though still valid, and it vouches for nothing any more.
 
     Raises RotationRefused for an unknown key, the active one, and one that still verifies valid tokens.
     """
@@ -92,7 +94,8 @@ def retired(file: KeyFile, kid: str, at: datetime, token_seconds: int, now: bool
             raise RotationRefused(
                 f"Tokens of this key may be valid until {until:%Y-%m-%d %H:%M:%S} UTC. Retire it then, or with --now."
             )
-    return file.model_copy(update={"signing": [one for one in file.signing if one is not key]})
+    past = file.past if now or key.retired_at is None else [*file.past, past_key(key)]
+    return file.model_copy(update={"signing": [one for one in file.signing if one is not key], "past": past})
 
 
 def replace_key_file(settings: Settings, change: Callable[[KeyFile], KeyFile]) -> KeyFile:

@@ -3,11 +3,11 @@
 Not access tokens: another `typ`, and nothing here takes a token's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from app.security import jwt
-from app.security.keys import Keyring
+from app.security.keys import KeyFile, Keyring
 
 ALGORITHM = "ES256"
 _MOST_CHARACTERS, _MOST_OF_HEADER = 64 * 1024 * 1024, 512
@@ -15,7 +15,11 @@ _MOST_CHARACTERS, _MOST_OF_HEADER = 64 * 1024 * 1024, 512
 
 
 class StatementRefused(Exception):
-    """The statement was changed, is of another kind, or was signed with a key that is not ours."""
+    """The statement was changed, is none, or is of another kind."""
+
+
+class SignerUnknown(Exception):
+    """The statement names a key that is not among those given."""
 
 
 def sign(keyring: Keyring, kind: str, body: Mapping[str, Any]) -> str:
@@ -24,13 +28,22 @@ def sign(keyring: Keyring, kind: str, body: Mapping[str, Any]) -> str:
     return jwt.signed(body, active.private_pem, {"kid": active.kid, "typ": kind}, ALGORITHM)
 
 
-def opened(keys: Sequence[Mapping[str, Any]], kind: str, statement: str) -> dict[str, Any]:
-    """The body of a statement that one of `keys` (of a JWKS) signed. Raises StatementRefused."""
+def public_keys(file: KeyFile) -> dict[str, Any]:
+    """The keys that this deployment signs with and signed with, by their ids."""
+    pems = {key.kid: key.public_pem for key in file.past} | {key.kid: key.private_pem for key in file.signing}
+    return {kid: jwt.constructed(pem, ALGORITHM).public_key() for kid, pem in pems.items()}
+
+
+def opened(keys: Mapping[str, Any], kind: str, statement: str) -> dict[str, Any]:
+    """The body of a statement that one of `keys` signed. Raises StatementRefused, SignerUnknown."""
     try:
         token = jwt.read(statement.strip(), _MOST_CHARACTERS, _MOST_OF_HEADER)
-        (key,) = (key for key in keys if key["kid"] == token.header["kid"])
         if (token.header["alg"], token.header["typ"]) != (ALGORITHM, kind):
             raise StatementRefused
-        return jwt.verified(token, dict(key), ALGORITHM)
+        if token.header["kid"] not in keys:
+            raise SignerUnknown
+        return jwt.verified(token, keys[token.header["kid"]], ALGORITHM)
+    except SignerUnknown:
+        raise
     except Exception:  # whatever strange bytes can raise: see jwt.read
         raise StatementRefused from None
