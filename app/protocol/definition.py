@@ -214,6 +214,11 @@ class Protocol(Versioned):
         """What any of its consent versions asks for."""
         return frozenset(scope for consent in self.consents for scope in consent.scopes)
 
+    @property
+    def holds_from(self) -> date:
+        """The day from which nobody goes by an earlier version anew."""
+        return self.amendments[-1].valid_from if self.amendments else date.min
+
     def visit(self, code: str) -> VisitDefinition:
         """Raises UnknownVisit."""
         for visit in self.visits:

@@ -56,7 +56,7 @@ def enrol(
     name; consent, screening and trail are still to be. Also gives the site's key, before them.
 
     Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
-    EnrolmentContradictsProtocol.
+    ProtocolVersionNotInForce, EnrolmentContradictsProtocol.
     """
     site_id = actor.site_at(body.study, body.site)
     version = protocol_version(session, site_id, body.protocol_version)

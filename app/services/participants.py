@@ -6,6 +6,7 @@ from datetime import date
 from enum import Enum
 from functools import cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy import Row
@@ -27,6 +28,7 @@ from app.models.participant import (
 )
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
+from app.protocol.clocks import local_day
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.studies import protocol_of
@@ -45,6 +47,10 @@ class EnrolmentContradictsProtocol(Invalid):
 
 class ProtocolVersionTheSame(Conflict):
     """The participant goes by this protocol version already."""
+
+
+class ProtocolVersionNotInForce(Conflict):
+    """By its last amendment this protocol version does not hold yet at the site."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,21 @@ COPIED = frozenset(EnrolmentFields.model_fields)
 
 
 def protocol_version(session: Session, site_id: int, asked: str | None) -> Row[Any]:
-    """Id and name of the version that was asked for, or of the study's newest. Raises ProtocolVersionUnknown."""
+    """Id and name of the version that was asked for, or of the study's newest; of those that hold today at the site.
+    Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
     versions, sites = table_of(ProtocolVersion).c, table_of(Site).c
-    statement = sa.select(versions.id, versions.version).join(table_of(Site), sites.study_id == versions.study_id)
+    statement = sa.select(versions.id, versions.version, sites.timezone)
+    statement = statement.join(table_of(Site), sites.study_id == versions.study_id).where(sites.id == site_id)
     if asked is not None:
         statement = statement.where(versions.version == asked)
-    newest = statement.where(sites.id == site_id).order_by(versions.id.desc()).limit(1)
-    version = session.execute(newest).first()
-    if version is None:
+    known = session.execute(statement.order_by(versions.id.desc())).all()
+    if not known:
         raise ProtocolVersionUnknown(Fault("/protocol_version", "unknown", "The study has no such protocol version"))
-    return version
+    today = local_day(now(), ZoneInfo(known[0].timezone))
+    for version in known:
+        if protocol_of(session, version.id).holds_from <= today:
+            return version
+    raise ProtocolVersionNotInForce
 
 
 def recorded_by(session: Session, person: Enrolled, version: int | None) -> Protocol:
@@ -150,7 +161,7 @@ def follow_consent(session: Session, row: Participant) -> None:
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:
     """Let a participant go on by another protocol version of the study.
 
-    Raises NotFound, ProtocolVersionUnknown, ProtocolVersionTheSame.
+    Raises NotFound, ProtocolVersionUnknown, ProtocolVersionNotInForce, ProtocolVersionTheSame.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
