@@ -24,7 +24,13 @@ from registry_client import (
     new_key,
 )
 
-IN_FLIGHT = httpx.Response(409, json={"code": "idempotency_key_in_flight"}, headers={"Retry-After": "1"})
+
+def problem(status: int, code: str, headers: Any = None, **facts: Any) -> httpx.Response:
+    text = json.dumps({"status": status, "code": code, **facts})
+    return httpx.Response(status, text=text, headers={"Content-Type": "application/problem+json", **(headers or {})})
+
+
+IN_FLIGHT = problem(409, "idempotency_key_in_flight", {"Retry-After": "1"})
 STORED = httpx.Response(201, json={"id": "1"}, headers={"Location": "/v1/visits/1", "ETag": '"1"'})
 TOKEN = httpx.Response(200, json={"access_token": "made-up", "expires_in": 600})
 
@@ -84,6 +90,51 @@ def test_a_pause_may_be_told_as_a_date_and_ends_patience_when_it_is_too_long(pau
         Server(later).registry().get("/v1/visits")
 
 
+FOREIGN = {
+    "nothing": httpx.Response(200),
+    "no content": httpx.Response(204),
+    "the page of a guest network": httpx.Response(200, html="<html>Please accept our terms</html>"),
+    "a page that is called JSON": httpx.Response(200, text="<html>", headers={"Content-Type": "application/json"}),
+    "an answer of another service": httpx.Response(200, json={"status": "ok"}),
+    "a way to another page": httpx.Response(302, headers={"Location": "http://guests.example/login"}),
+    "the page of a proxy": httpx.Response(404, html="<h1>404 Not Found</h1>"),
+    "a wall": httpx.Response(403, html="blocked"),
+    "a refusal of another service": httpx.Response(404, json={"code": 5, "error": "not_found", "message": "no route"}),
+}
+
+
+@pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN.keys())
+def test_only_the_registry_says_what_became_of_an_act(tmp_path: Path, answer: httpx.Response) -> None:
+    amended = httpx.Response(200, json={}, headers={"ETag": '"2"'})
+    with Outbox(tmp_path / "outbox.db") as box:
+        visit = box.add("/v1/visits", {"visit_code": "BL"})
+        box.amend(f"/v1/visits/{visit}", visit, "misread", occurred_on="2025-01-26")
+        assert box.send(Server(answer, answer).registry(patience=0.0)) == 0
+        assert box.send(Server(STORED, answer).registry(patience=0.0)) == 1
+        assert [act.state for act in box.acts()] == ["stored", "waiting"]
+        server = Server(answer, amended)
+        assert box.send(server.registry()) == 1
+        assert len({request.headers["Idempotency-Key"] for request in server.asked}) == 1
+        assert [act.state for act in box.acts()] == ["stored", "stored"]
+
+
+@pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN.keys())
+def test_only_the_registry_gives_a_token_and_takes_an_upload(answer: httpx.Response) -> None:
+    server = Server(answer, TOKEN, answer, bulk_answer(CREATED))
+    (line,) = server.registry(ClientCredentials("app", "secret")).bulk("visits", [(new_key(), {})])
+    assert line.result == "created"
+    with pytest.raises(Unreachable, match=f"{answer.status_code}, not an answer of the registry|sign-in"):
+        Server(answer).registry(ClientCredentials("app", "secret"), patience=0.0).token()
+
+
+def test_what_is_asked_by_a_post_or_tried_only_has_no_address() -> None:
+    named = {"X-Request-Id": "00000000-0000-4000-8000-000000000000"}
+    looked_up, changed = httpx.Response(200, json={"pid": "1"}, headers=named), httpx.Response(204, headers=named)
+    registry = Server(looked_up, changed).registry()
+    assert registry.post("/v1/participants/lookup", {}).body == {"pid": "1"}
+    assert registry.post("/v1/me/password", {}).body is None
+
+
 def bulk_answer(*results: dict[str, Any]) -> httpx.Response:
     lines = "".join(json.dumps({"line": number, **one}) + "\n" for number, one in enumerate(results, 1))
     return httpx.Response(207, text=lines, headers={"Content-Type": "application/x-ndjson"})
@@ -120,14 +171,15 @@ def test_an_app_that_may_not_is_no_reason_to_refuse_what_people_did(
     with Outbox(tmp_path / "outbox.db") as box:
         box.add("/v1/visits", {"visit_code": "BL"})
         with pytest.raises(error):
-            box.send(Server(*[httpx.Response(answer, json={"code": "x"})] * 2).registry())
+            box.send(Server(*[problem(answer, "x")] * 2).registry())
         assert [act.state for act in box.acts()] == ["waiting"]
 
 
 def test_a_correction_waits_in_the_outbox_for_what_it_corrects(tmp_path: Path) -> None:
-    stale = httpx.Response(412, json={"code": "version_stale", "differing_fields": ["x"]}, headers={"ETag": '"3"'})
+    stale = problem(412, "version_stale", {"ETag": '"3"'}, differing_fields=["x"])
+    same = problem(412, "version_stale", {"ETag": '"4"'}, differing_fields=[])
     amended = httpx.Response(200, json={}, headers={"ETag": '"2"'})
-    server = Server(STORED, amended, stale, httpx.Response(412, json={"differing_fields": []}, headers={"ETag": '"4"'}))
+    server = Server(STORED, amended, stale, same)
     with Outbox(tmp_path / "outbox.db") as box:
         visit = box.add("/v1/visits", {"visit_code": "BL"})
         first = box.amend(f"/v1/visits/{visit}", visit, "misread", occurred_on="2025-01-26")

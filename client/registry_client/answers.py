@@ -11,19 +11,22 @@ import httpx
 from registry_client.errors import Stale, refusal
 
 Record = Mapping[str, Any]
+NDJSON = "application/x-ndjson"
 IN_FLIGHT = "idempotency_key_in_flight"
 """An earlier try of the same act is not answered yet."""
 
 
 class NotNow(Exception):
-    """Nothing is said about the act itself: the server fails, has too much to do, or still works on an earlier try."""
+    """Nothing is said about the act itself: the server fails, has too much to do, or still works on an earlier try; or
+    it was not the registry that answered."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        super().__init__(str(answer.status_code))
+    def __init__(self, answer: httpx.Response, why: str = "") -> None:
+        super().__init__(f"{answer.status_code}{why}")
         self.seconds = _seconds(answer.headers.get("Retry-After"))
 
 
 _LATER = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+_OAUTH = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED})
 
 
 def require_verdict(answer: httpx.Response) -> None:
@@ -32,6 +35,40 @@ def require_verdict(answer: httpx.Response) -> None:
     in_flight = status == httpx.codes.CONFLICT and problem_of(answer).get("code") == IN_FLIGHT
     if in_flight or status in _LATER or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         raise NotNow(answer)
+    if not _is_own(answer):
+        raise NotNow(answer, ", not an answer of the registry")
+
+
+def _is_own(answer: httpx.Response) -> bool:
+    """The sign-in page of a guest network, a proxy and a server that is being replaced answer too, and know nothing of
+    the act."""
+    if _form(answer) == _form(answer.request) == NDJSON:
+        return True
+    return _is_success(answer) if answer.is_success else answer.is_client_error and bool(problem_of(answer))
+
+
+def _is_success(answer: httpx.Response) -> bool:
+    asked, told = answer.request, answer.headers
+    if "Range" in asked.headers:
+        return "Repr-Digest" in told
+    if answer.content and (_form(answer) != "application/json" or _json_of(answer) is None):
+        return False
+    if "Idempotency-Key" not in asked.headers:
+        return bool(answer.content) and _form(asked) != NDJSON
+    stored = "Location" in told if asked.method == "POST" else told.get("ETag", "").startswith('"')
+    return stored or "X-Request-Id" in told  # something that was asked or tried, but not stored
+
+
+def _form(message: httpx.Request | httpx.Response) -> str:
+    return str(message.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+
+
+def _json_of(answer: httpx.Response) -> Any:
+    """None where it is no JSON."""
+    try:
+        return answer.json()
+    except ValueError:
+        return None
 
 
 def _seconds(asked: str | None) -> float:
@@ -70,14 +107,16 @@ def _below_base(location: str | None) -> str | None:
 
 
 def problem_of(answer: httpx.Response) -> Record:
-    """The problem document, also of the OAuth addresses, which say `error` (RFC 6749, section 5.2)."""
-    try:
-        told = answer.json()
-    except ValueError:
-        told = None
+    """The problem document, or at the OAuth address an `error` (RFC 6749, section 5.2); empty where it is neither, and
+    so no refusal of the registry."""
+    told = _json_of(answer)
     if not isinstance(told, dict):
-        return {"code": "no_problem_document", "detail": "Not an answer of the registry"}
-    return {"code": told.get("error", ""), "detail": told.get("error_description", ""), **told}
+        return {}
+    if _form(answer) == "application/problem+json" and isinstance(told.get("code"), str):
+        return told
+    if answer.status_code in _OAUTH and answer.request.url.path.endswith("/v1/auth/token") and "error" in told:
+        return {"code": told["error"], "detail": told.get("error_description", ""), **told}
+    return {}
 
 
 def already_so(stale: Stale) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from registry_client.answers import problem_of, require_verdict
+from registry_client.answers import NotNow, problem_of, require_verdict
 from registry_client.errors import refusal
 
 Asking = Generator[httpx.Request, httpx.Response, str]
@@ -46,7 +46,9 @@ class _Kept:
         if not answer.is_success:
             refused = httpx.codes.UNAUTHORIZED if answer.status_code == httpx.codes.BAD_REQUEST else answer.status_code
             raise refusal(refused, problem_of(answer))
-        body: dict[str, Any] = answer.json()
+        body: Any = answer.json()
+        if not isinstance(body, dict) or "access_token" not in body:
+            raise NotNow(answer, ", no answer to a sign-in")
         self.access, self.refresh = str(body["access_token"]), body.get("refresh_token")
         self.until = time.monotonic() + max(float(body.get("expires_in", 60)) - EARLY_SECONDS, 5)
         return self.access

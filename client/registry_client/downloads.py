@@ -52,8 +52,9 @@ def _file(caller: Caller, path: str, folder: Path, file: Record, progress: Progr
             last = min(have + PART_BYTES, file["bytes"]) - 1
             wanted = {"Range": f"bytes={have}-{last}", "If-Range": f'"{file["sha256"]}"'}
             answer = yield from caller.answered(Call("GET", path, headers=wanted))
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+            if not answer.is_success:
                 meant(answer)
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
                 raise Damaged(f"{file['name']} is another file now")
             target.write(answer.content)
             progress(file["name"], target.tell(), file["bytes"])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from registry_client.answers import IN_FLIGHT, Record, meant
+from registry_client.answers import IN_FLIGHT, NDJSON, Record, meant
 from registry_client.calls import Call, Caller, Patience, Steps
 
 BULK_LINES, BULK_BYTES = 500, 900_000
@@ -52,7 +52,7 @@ def uploaded(caller: Caller, noun: str, part: Part, dry_run: bool) -> Steps[tupl
 
 def _uploading(noun: str, part: Part, dry_run: bool) -> Call:
     content = b"".join(_line(key, record) for key, record in part)
-    headers = {"Content-Type": "application/x-ndjson"}
+    headers = {"Content-Type": NDJSON}
     return Call("POST", f"/v1/{noun}/bulk", {"dry_run": dry_run} if dry_run else None, content=content, headers=headers)
 
 
@@ -62,7 +62,7 @@ def _line(key: str, record: Record) -> bytes:
 
 def _told(answer: httpx.Response, part: Part) -> dict[str, Line]:
     """By key, the lines that were tried. Raises Refused."""
-    if not answer.headers.get("Content-Type", "").startswith("application/x-ndjson"):
+    if not answer.headers.get("Content-Type", "").startswith(NDJSON):
         meant(answer)
     answers = [json.loads(text) for text in answer.text.splitlines()]
     return {
