@@ -13,7 +13,6 @@ from app.models.base import now
 from registry_client import (
     AsyncRegistry,
     ClientCredentials,
-    NotAllowed,
     NotSignedIn,
     Outbox,
     Password,
@@ -164,15 +163,28 @@ def test_an_upload_of_which_nothing_is_taken_ends_with_a_word() -> None:
         list(server.registry(patience=0.0).bulk("visits", [(new_key(), {})]))
 
 
-@pytest.mark.parametrize(("answer", "error"), [(401, NotSignedIn), (403, NotAllowed)])
-def test_an_app_that_may_not_is_no_reason_to_refuse_what_people_did(
-    tmp_path: Path, answer: int, error: type[Exception]
-) -> None:
+@pytest.mark.parametrize("code", [400, 401, 403, 422])
+def test_an_app_that_may_not_sign_in_is_no_reason_to_refuse_what_people_did(tmp_path: Path, code: int) -> None:
+    person = Password("person", "long enough 12")
     with Outbox(tmp_path / "outbox.db") as box:
         box.add("/v1/visits", {"visit_code": "BL"})
-        with pytest.raises(error):
-            box.send(Server(*[problem(answer, "x")] * 2).registry())
+        with pytest.raises(NotSignedIn):
+            box.send(Server(problem(code, "x")).registry(person))
+        with pytest.raises(NotSignedIn):
+            box.send(Server(*[problem(401, "x")] * 2).registry())
         assert [act.state for act in box.acts()] == ["waiting"]
+
+
+def test_an_act_that_the_role_does_not_include_holds_up_no_other(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db") as box:
+        lock = box.add("/v1/locks", {})
+        box.add("/v1/visits", {"visit_code": "BL"})
+        assert box.send(Server(problem(403, "permission_missing"), STORED).registry()) == 1
+        assert [(act.state, (act.problem or {}).get("code")) for act in box.acts()] == [
+            ("refused", "permission_missing"),
+            ("stored", None),
+        ]
+        box.discard(lock)
 
 
 def test_a_correction_waits_in_the_outbox_for_what_it_corrects(tmp_path: Path) -> None:

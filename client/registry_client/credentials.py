@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import httpx
 
 from registry_client.answers import NotNow, problem_of, require_verdict
-from registry_client.errors import refusal
+from registry_client.errors import NotSignedIn
 
 Asking = Generator[httpx.Request, httpx.Response, str]
 EARLY_SECONDS = 30
@@ -44,8 +44,7 @@ class _Kept:
     def keep(self, answer: httpx.Response) -> str:
         require_verdict(answer)
         if not answer.is_success:
-            refused = httpx.codes.UNAUTHORIZED if answer.status_code == httpx.codes.BAD_REQUEST else answer.status_code
-            raise refusal(refused, problem_of(answer))
+            raise NotSignedIn(answer.status_code, problem_of(answer))
         body: Any = answer.json()
         if not isinstance(body, dict) or "access_token" not in body:
             raise NotNow(answer, ", no answer to a sign-in")

@@ -30,7 +30,7 @@ class Refused(RegistryFailure):
 
 
 class NotSignedIn(Refused):
-    """401: the credentials are wrong, or ended."""
+    """401, or a sign-in that was refused: the credentials are wrong, or ended."""
 
 
 class NotAllowed(Refused):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from registry_client.answers import Answer, Record, already_so, meant
 from registry_client.asynchronous import AsyncRegistry
 from registry_client.calls import Call, Caller, Steps, amending, creating, new_key
-from registry_client.errors import NotAllowed, NotSignedIn, Refused, Stale, Unreachable
+from registry_client.errors import NotSignedIn, Refused, Stale, Unreachable
 from registry_client.registry import Registry
 
 _TABLE = """
@@ -85,7 +85,7 @@ class Outbox:
     def send(self, registry: Registry, told: Callable[[Act], None] = lambda _: None) -> int:
         """Send what waits; how much was stored. What hangs on something refused goes on waiting. Stops without a word
         when the registry cannot be reached: nothing is lost, and what may have arrived has its key. `told` hears of
-        each act that was tried. Raises NotSignedIn and NotAllowed, which are about the app and not about an act."""
+        each act that was tried. Raises NotSignedIn, which is about the app and not about an act."""
         return registry.run(self._sending(registry.caller, told))
 
     async def send_async(self, registry: AsyncRegistry, told: Callable[[Act], None] = lambda _: None) -> int:
@@ -103,7 +103,7 @@ class Outbox:
                 answer = yield from _answer(caller, call)
             except Unreachable:
                 break
-            except (NotSignedIn, NotAllowed):
+            except NotSignedIn:
                 raise
             except Refused as refused:
                 self._note(act, "refused", None, refused.problem)
