@@ -141,7 +141,7 @@ def bulk_answer(*results: dict[str, Any]) -> httpx.Response:
 
 CREATED = {"result": "created", "status": 201, "location": "/v1/visits/1"}
 LATER = {"result": "conflict", "status": 409, "problem": {"code": "idempotency_key_in_flight"}}
-FULL = {"result": "blocked", "status": 503, "problem": {"code": "database_unavailable"}}
+DOWN = {"result": "blocked", "status": 503, "problem": {"code": "database_unavailable"}}
 
 
 def keys_in(request: httpx.Request) -> list[str]:
@@ -149,7 +149,7 @@ def keys_in(request: httpx.Request) -> list[str]:
 
 
 def test_only_the_lines_of_an_upload_that_were_not_tried_are_sent_again() -> None:
-    server = Server(bulk_answer(CREATED, LATER, CREATED, FULL), bulk_answer(FULL), bulk_answer(CREATED, CREATED))
+    server = Server(bulk_answer(CREATED, LATER, CREATED, DOWN), bulk_answer(DOWN), bulk_answer(CREATED, CREATED))
     records = [(new_key(), {"number": number}) for number in range(4)]
     told = list(server.registry().bulk("visits", records))
     assert {line.key for line in told} == {key for key, _ in records}
@@ -157,8 +157,20 @@ def test_only_the_lines_of_an_upload_that_were_not_tried_are_sent_again() -> Non
     assert [keys_in(request) == [records[1][0], records[3][0]] for request in server.asked] == [False, True, True]
 
 
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
+def test_a_line_is_sent_again_whenever_a_single_record_would_be(pauses: list[float], status: int) -> None:
+    """A disk that is full for some seconds uses up no lines."""
+    later = {"result": "blocked", "status": status, "problem": {"code": "storage_full"}}
+    server = Server(bulk_answer(CREATED, later), bulk_answer(later), bulk_answer(CREATED))
+    told = list(server.registry().bulk("visits", [(new_key(), {}), (new_key(), {})]))
+    assert [line.result for line in told] == ["created", "created"]
+    single = Server(problem(status, "storage_full"), STORED)
+    assert single.registry().post("/v1/visits", {}).location == "/v1/visits/1"
+    assert len(pauses) == 2
+
+
 def test_an_upload_of_which_nothing_is_taken_ends_with_a_word() -> None:
-    server = Server(bulk_answer(FULL), bulk_answer(FULL))
+    server = Server(bulk_answer(DOWN), bulk_answer(DOWN))
     with pytest.raises(Unreachable, match="no line was taken"):
         list(server.registry(patience=0.0).bulk("visits", [(new_key(), {})]))
 

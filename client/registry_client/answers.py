@@ -29,11 +29,16 @@ _LATER = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
 _OAUTH = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED})
 
 
+def is_for_later(status: int) -> bool:
+    """Of an answer, or of one line of an upload."""
+    return status in _LATER or status >= httpx.codes.INTERNAL_SERVER_ERROR
+
+
 def require_verdict(answer: httpx.Response) -> None:
     """Raises NotNow."""
     status = answer.status_code
     in_flight = status == httpx.codes.CONFLICT and problem_of(answer).get("code") == IN_FLIGHT
-    if in_flight or status in _LATER or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+    if in_flight or is_for_later(status):
         raise NotNow(answer)
     if not _is_own(answer):
         raise NotNow(answer, ", not an answer of the registry")

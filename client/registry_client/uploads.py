@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from registry_client.answers import IN_FLIGHT, NDJSON, Record, meant
+from registry_client.answers import IN_FLIGHT, NDJSON, Record, is_for_later, meant
 from registry_client.calls import Call, Caller, Patience, Steps
 
 BULK_LINES, BULK_BYTES = 500, 900_000
@@ -73,6 +73,6 @@ def _told(answer: httpx.Response, part: Part) -> dict[str, Line]:
 
 
 def _untried(line: Record) -> bool:
-    """The database could not take it just now, it was one line too many, or an earlier try of it still goes on."""
+    """The server could not take it just now, it was one line too many, or an earlier try of it still goes on."""
     code = (line.get("problem") or {}).get("code")
-    return line.get("status") == httpx.codes.SERVICE_UNAVAILABLE or code in {"too_many_lines", IN_FLIGHT}
+    return is_for_later(line.get("status", 0)) or code in {"too_many_lines", IN_FLIGHT}
