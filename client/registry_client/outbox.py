@@ -30,7 +30,8 @@ _UNSEEN = '""'
 
 
 class Act(NamedTuple):
-    """One thing that was done here. `refused`: its body is kept, with the registry's reason, until somebody decides."""
+    """One thing that was done here. `refused`: its body is kept, with the registry's reason, until somebody decides.
+    `stored`: its body is empty, as the registry has it now."""
 
     key: str
     path: str
@@ -52,7 +53,9 @@ class Outbox:
         self._file = sqlite3.connect(file, isolation_level=None, timeout=30)
         self._file.execute("PRAGMA journal_mode=WAL")
         self._file.execute("PRAGMA synchronous=FULL")
+        self._file.execute("PRAGMA secure_delete=ON")
         self._file.execute(_TABLE)
+        self._file.execute("UPDATE act SET body = '{}' WHERE state = 'stored' AND body <> '{}'")  # 0.1.0 kept them
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +117,7 @@ class Outbox:
                     ids[f"@{act.key}"] = _id_in(answer.location)
                 etags[f"@{act.key}"] = answer.etag or _UNSEEN
             told(act)
+        self._forget()
         return stored
 
     def mend(self, name: str, body: Record, seen: str | None = None) -> None:
@@ -126,12 +130,18 @@ class Outbox:
         )
         if changed.rowcount != 1:
             raise KeyError(name)
+        self._forget()
 
     def discard(self, name: str) -> None:
         """Give up a refused act. Only a person should decide this."""
         key = name.removeprefix("@")
         if self._file.execute("DELETE FROM act WHERE key = ? AND state = 'refused'", (key,)).rowcount != 1:
             raise KeyError(name)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Take what was overwritten or deleted out of the log as well."""
+        self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _made(self) -> tuple[dict[str, str], dict[str, str]]:
         """By name: the ids of what was made, and the ETags that acts left."""
@@ -140,10 +150,11 @@ class Outbox:
         return ids, {f"@{key}": etag or _UNSEEN for key, _, _, etag in rows}
 
     def _note(self, act: Act, state: str, answer: Answer | None, problem: Mapping[str, Any] | None) -> None:
+        """What is stored needs its body no more: only what later acts refer to."""
         told = json.dumps(problem) if problem is not None else None
-        location, etag = (answer.location, answer.etag) if answer is not None else (None, None)
-        changed = "UPDATE act SET state = ?, location = ?, etag = ?, problem = ? WHERE key = ?"
-        self._file.execute(changed, (state, location, etag, told, act.key))
+        location, etag, body = (answer.location, answer.etag, {}) if answer is not None else (None, None, act.body)
+        changed = "UPDATE act SET state = ?, body = ?, location = ?, etag = ?, problem = ? WHERE key = ?"
+        self._file.execute(changed, (state, json.dumps(body), location, etag, told, act.key))
 
 
 def _call(act: Act, ids: Mapping[str, str], etags: Mapping[str, str]) -> Call:
