@@ -142,7 +142,9 @@ class LiveStudy:
         person = self._made("/v1/users", {**named, "password": PASSWORD})
         self._made(f"/v1/users/{person['id']}/grants", {"role": role, "study": self.study})
         body = {"username": named["username"], "password": PASSWORD}
-        return Caller(self.http, self.http.post("/v1/auth/sessions", json=body).json()["access_token"])
+        caller = Caller(self.http, self.http.post("/v1/auth/sessions", json=body).json()["access_token"])
+        assert caller.post("/v1/me/password", {"current": PASSWORD, "new": "a phrase of my own"}).status_code == 204
+        return caller
 
     def enrolment(self, **changes: Any) -> dict[str, Any]:
         return {

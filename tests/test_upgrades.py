@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,8 @@ from app import audit, schema
 from app.commands.migrate import WAITS, locks, steps
 from app.database import Database
 from app.main import create_app
+from app.models.account import Account
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, table_of
 from app.models.participant import Participant
 from app.pid import display, draw
@@ -151,6 +154,35 @@ def went_through(
     row = {**old.keys["participant"], "pid": pid, "status": status, "status_on": date.fromisoformat(on)}
     connection.execute(sa.insert(table_of(Participant)).values(row))
     return pid
+
+
+PASSWORDS = {
+    ("account:created",): True,
+    ("account:created", "password:changed", "session:opened"): False,
+    ("account:created", "password:changed", "account:password-set"): True,
+    ("account:created", "account:password-set", "password:changed"): False,
+}
+"""What the trail tells of accounts, and whether somebody else set the password that they have."""
+
+
+def test_who_set_a_password_is_taken_from_the_trail(settings: Settings) -> None:
+    with Database(settings) as database, database.migrating() as connection:
+        climbed(connection, "0025")
+        known = insert_rows(connection, "0025").keys["account"]
+        made = {uuid4(): (told, given) for told, given in PASSWORDS.items()}
+        columns = (*known, "password_hash")
+        accounts = sa.table("account", *(sa.column(name, table_of(Account).c[name].type) for name in columns))
+        with Session(connection, join_transaction_mode="rollback_only") as session:
+            for account, (told, _) in made.items():
+                row = {**known, "id": account, "login": account.hex, "password_hash": "x"}
+                session.execute(sa.insert(accounts), row)
+                for action in told:
+                    remember(session, REGISTRY_CHAIN, audit.Event(action, "account", str(account), 1, []))
+            session.commit()
+        climbed(connection, "0026")
+        wanted = sa.select(table_of(Account).c["id", "password_given_at"])
+        found = {row.id: row.password_given_at is not None for row in connection.execute(wanted)}
+    assert found == {known["id"]: False, **{account: given for account, (_, given) in made.items()}}
 
 
 def test_a_database_of_a_newer_version_is_left_alone_and_said_to_be_one(settings: Settings) -> None:

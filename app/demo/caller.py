@@ -24,7 +24,7 @@ class Caller:
 
     def post(self, path: str, body: Answer) -> Answer:
         """One act under one Idempotency-Key, however often it is sent."""
-        return dict(self._registry.post(path, body).body)
+        return dict(self._registry.post(path, body).body or {})
 
     def get(self, path: str, **query: Any) -> Answer:
         return dict(self._registry.get(path, **query).body)

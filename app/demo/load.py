@@ -22,7 +22,7 @@ def load(base_url: str, password: str) -> Demo:
         say(f"Admin: study {STUDY} with protocol mdma-mdd-generic/1 and the sites {', '.join(SITES)} ...")
         make_study(caller)
         say("Admin: accounts of site staff, site apps, monitors, analysts and custodians ...")
-        accounts = [*make_accounts(caller), admin]
+        accounts = [*make_accounts(caller, base_url), admin]
     say("Three site apps post what happened to fourteen synthetic participants ...")
     staff = {one.sites[0]: one for one in accounts if one.role == "site_staff" and one.kind == "user"}
     users = [(app, staff[app.sites[0]]) for app in accounts if app.kind == "client"]

@@ -25,11 +25,12 @@ def make_study(admin: Caller) -> None:
         admin.post(f"/v1/studies/{STUDY}/sites", {"code": site, "name": f"Demo site {site} (synthetic)"})
 
 
-def make_accounts(admin: Caller) -> list[DemoAccount]:
+def make_accounts(admin: Caller, base_url: str) -> list[DemoAccount]:
     """Everybody but the admin, with passwords and secrets of this demo only. Raises RegistryFailure."""
     everybody = [*_people()]
     for person in everybody:
         _make_person(admin, person)
+        _choose_password(base_url, person)
     for site in SITES:
         everybody.append(_make_site_app(admin, site))
     return everybody
@@ -70,6 +71,14 @@ def _make_person(admin: Caller, person: DemoAccount) -> None:
     # Without sites a grant reaches all of the study; analysts and custodians are granted no sites.
     some = {"sites": person.sites} if person.sites and len(person.sites) < len(SITES) else {}
     admin.post(f"/v1/users/{made['id']}/grants", {"role": person.role, "study": STUDY, **some})
+
+
+def _choose_password(base_url: str, person: DemoAccount) -> None:
+    """With the one that the admin set, nobody signs and nobody decides."""
+    chosen = new_password()
+    with Caller.signed_in(base_url, person) as caller:
+        caller.post("/v1/me/password", {"current": person.password, "new": chosen})
+    person.password = chosen
 
 
 def _make_site_app(admin: Caller, site: str) -> DemoAccount:

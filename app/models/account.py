@@ -60,6 +60,9 @@ class Account(SQLModel, table=True):
     display_name: str = Field(max_length=200)
     organisation: str = Field(max_length=200)
     password_hash: str | None = Field(default=None, max_length=200)
+    password_given_at: datetime | None = None
+    """When somebody else set the password; None once its person has changed it. Until then it proves no identity."""
+
     grants_version: int = Field(default=1)
     """Raised by every change of grants; access tokens that carry an older one are refused."""
 

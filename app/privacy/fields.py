@@ -24,8 +24,8 @@ def _table(**classes: str) -> Mapping[str, FieldClass]:
 
 
 _ACCOUNTS = (
-    "id kind login display_name organisation password_hash grants_version oidc_issuer oidc_subject disabled_at "
-    "created_at"
+    "id kind login display_name organisation password_hash password_given_at grants_version oidc_issuer oidc_subject "
+    "disabled_at created_at"
 )
 FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "account": _table(operational=_ACCOUNTS),

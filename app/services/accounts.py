@@ -55,6 +55,7 @@ def create_user(session: Session, actor: Actor | None, passwords: Passwords, bod
         display_name=body.display_name,
         organisation=body.organisation,
         password_hash=passwords.hash(body.password),
+        password_given_at=now(),
     )
     return _store(session, actor, account)
 
@@ -131,10 +132,13 @@ def set_password(
 ) -> None:
     """A new password for a person; whoever is signed in with the old one is signed out. Raises PasswordTooEasy."""
     require_strong(body.password, account.login, "/password")
-    account.password_hash = passwords.hash(body.password)
-    session.flush()
     end_sessions(session, account)
-    remember(session, actor, _event("account:password-set", account, body.reason))
+    before = audit.snapshot(account)
+    account.password_hash, account.password_given_at = passwords.hash(body.password), now()
+    session.flush()
+    after, version = audit.snapshot(account), account.grants_version
+    event = audit.changed("account:password-set", account, account.id, version, before, after, body.reason)
+    remember(session, actor, event)
     if body.second_factor_off:
         session.execute(sa.delete(Totp).where(col(Totp.account_id) == account.id))
         remember(session, actor, _event("totp:taken-off", account, body.reason))

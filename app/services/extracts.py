@@ -33,6 +33,7 @@ from app.services import as_at, data_cuts, parquet, release
 from app.services.bundling import SCHEMA
 from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_sql import unhurried
+from app.services.own_account import require_own_sign_in
 from app.services.studies import sites_of, study_by_code
 
 
@@ -71,9 +72,10 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     """Refuse an extract; or approve it, which fixes who is in it and of which moment, and lets a worker build the files
     to be downloaded within `days`.
 
-    Raises NotFound, ExtractDecided, SecondPersonNeeded, ApprovalUnderWay, CohortEmpty, CohortTooSmall,
+    Raises PasswordNotOwn, NotFound, ExtractDecided, SecondPersonNeeded, ApprovalUnderWay, CohortEmpty, CohortTooSmall,
     DifferencingRisk, KNotMet.
     """
+    require_own_sign_in(session, actor)
     # not FOR UPDATE: the rows of who is in it refer to it from the connection that reads one moment
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update(key_share=True)
     row = found(session.exec(statement).first())

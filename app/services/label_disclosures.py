@@ -30,6 +30,7 @@ from app.models.participant import Participant
 from app.models.study import Site, Study
 from app.privacy import vault
 from app.security.keys import Keyring
+from app.services.own_account import require_own_sign_in
 from app.services.studies import sites_of
 
 
@@ -70,7 +71,8 @@ def ask(session: Session, actor: Actor, body: DisclosureCreate) -> DisclosureRea
 
 
 def decide(session: Session, actor: Actor, disclosure_id: UUID, body: DisclosureDecision) -> DisclosureRead:
-    """Approve or refuse. Raises NotFound, DisclosureDecided, SecondPersonNeeded."""
+    """Approve or refuse. Raises PasswordNotOwn, NotFound, DisclosureDecided, SecondPersonNeeded."""
+    require_own_sign_in(session, actor)
     row = _held(session, actor, disclosure_id)
     if row.status != DisclosureStatus.requested:
         raise DisclosureDecided

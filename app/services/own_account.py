@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 
+from app import audit
 from app.access import Actor
-from app.errors import Conflict
+from app.errors import Conflict, Forbidden
 from app.models.account import Account
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
 from app.models.sign_in import PasswordChange, Totp, TotpOffer
 from app.security import totp
@@ -22,6 +24,24 @@ class TotpAlreadyOn(Conflict):
 
 class TotpNotOffered(Conflict):
     """There is no second factor to confirm; ask for a secret first."""
+
+
+class PasswordNotOwn(Forbidden):
+    """Somebody else set this password: change it first, by POST /v1/me/password."""
+
+
+def require_own_password(account: Account) -> None:
+    """Whoever set the password could act as its person, and so be two persons where two are needed. 21 CFR 11.200(a)(2)
+    and (3): a signature is used by its genuine owner only. Raises PasswordNotOwn."""
+    if account.password_given_at is not None:
+        raise PasswordNotOwn
+
+
+def require_own_sign_in(session: Session, actor: Actor) -> None:
+    """The same of who decides. A token of the institution's provider has no session here: the provider knows the
+    person. Raises PasswordNotOwn."""
+    if actor.session_id is not None:
+        require_own_password(session.get_one(Account, actor.account_id))
 
 
 @dataclass(frozen=True)
@@ -41,10 +61,13 @@ class OwnAccount:
         account = self._locked(session)
         if account.password_hash != known.password_hash:
             raise CredentialsWrong(headers=CHALLENGE)
-        account.password_hash = fresh
+        before = audit.snapshot(account)
+        account.password_hash, account.password_given_at = fresh, None
         session.flush()
         end_other_sessions(session, self.sign_in.settings, account.id, self.actor.session_id)
-        remember(session, account, "password:changed")
+        after, version = audit.snapshot(account), account.grants_version
+        event = audit.changed("password:changed", account, account.id, version, before, after, None)
+        audit.append(session, account.id, REGISTRY_CHAIN, [event])
 
     def offer_totp(self, session: Session, password: str) -> TotpOffer:
         """A fresh secret, which is not asked for until it is confirmed. Raises as above, and TotpAlreadyOn."""

@@ -16,6 +16,7 @@ from app.models.account import Account
 from app.models.base import columns, now
 from app.models.sign_in import Totp
 from app.models.signature import ContentRead, Signature, SignatureCreate, SignatureRead, SignatureState
+from app.services.own_account import require_own_password
 from app.services.participants import Hold, enrolled
 from app.services.sign_in import SignIn, proven
 from app.services.signed_content import FORM, Subject, contents, digest
@@ -37,9 +38,10 @@ class Signing:
         """Sign, with the password and where there is one the second factor (21 CFR 11.200(a)(1)).
 
         Signing the same content in the same meaning again gives the signature that is there, so that a retry is safe.
-        Raises TooManyAttempts, CredentialsWrong, TotpNeeded, TotpWrong, NotFound, ContentMoved.
+        Raises TooManyAttempts, CredentialsWrong, TotpNeeded, TotpWrong, PasswordNotOwn, NotFound, ContentMoved.
         """
         account, with_code = self._proven(session, body)
+        require_own_password(account)
         person = enrolled(session, self.actor, body.participant, hold=Hold.change)
         read = content(session, self.actor, Subject(person.row.pid, body.visit))
         if read.content_sha256 != body.content_sha256:

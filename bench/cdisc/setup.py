@@ -69,7 +69,10 @@ class Admin:
         body = {"username": username, "display_name": f"Pilot {role}", "organisation": ORGANISATION}
         user = self._registry.post("/v1/users", {**body, "password": password}).body
         self._registry.post(f"/v1/users/{user['id']}/grants", {"role": role, "study": self.study})
-        return self._signed_in(username, password)
+        chosen = secrets.token_urlsafe(24)
+        with self._signed_in(username, password) as person:
+            person.post("/v1/me/password", {"current": password, "new": chosen})
+        return self._signed_in(username, chosen)
 
     def _signed_in(self, username: str, password: str) -> Registry:
         return Registry(self.base_url, Password(username, password))
