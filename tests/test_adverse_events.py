@@ -75,6 +75,7 @@ def test_what_cannot_be_true_is_refused(world: World, change: dict[str, Any], co
     ("change", "code"),
     [
         ({"end": "2025-02-09", "outcome": "not_recovered"}, "end_contradicts_outcome"),
+        ({"end": "2025-02-09", "outcome": "recovering"}, "end_contradicts_outcome"),
         ({"criteria": {"death": True}, "outcome": "unknown"}, "death_contradicts_outcome"),
         ({"onset": None}, "onset_missing"),
         ({"criteria": {"disability": True}}, "awareness_missing"),

@@ -127,3 +127,70 @@ def test_a_pass_takes_up_a_visit_after_a_death_that_was_told_before_visits_were_
     rules_over_time.refresh(world.registry.served)
     assert findings(world, pid, "BL") == AFTER_LEAVING
     assert "visit_after_leaving" in open_queries(world, pid)
+
+
+def event_of(world: World, pid: str, **more: Any) -> Any:
+    answer = world.staff_a.post("/v1/adverse-events", world.event(pid, **more))
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def remarked(world: World, event: Any) -> tuple[list[str], list[str]]:
+    """Findings of an event, and the open data queries of its participant."""
+    read = world.monitor.get(event.headers["Location"]).json()
+    return [one["code"] for one in read["findings"]], open_queries(world, read["participant"])
+
+
+def both(code: str | None) -> tuple[list[str], list[str]]:
+    return ([code], [code]) if code else ([], [])
+
+
+FATAL: dict[str, Any] = {
+    "criteria": {"death": True},
+    "outcome": "fatal",
+    "onset": "2025-02-08",
+    "end": "2025-02-09",
+    "aware_at": "2025-02-09T20:00:00Z",
+}
+
+
+def test_an_event_that_led_to_death_is_remarked_on_while_the_status_tells_no_death(world: World) -> None:
+    pid = world.enrolled()
+    event = event_of(world, pid, **FATAL)
+    assert remarked(world, event) == both("death_contradicts_status")
+    left(world, pid, "died", "2025-02-09")
+    assert remarked(world, event) == both(None)
+    assert world.staff_a.get(event.headers["Location"]).headers["ETag"] == event.headers["ETag"], "nobody edited it"
+    left(world, pid, "active", "2025-02-01", correction=True)
+    assert remarked(world, event) == both("death_contradicts_status")
+
+
+def test_an_event_that_led_to_a_death_that_is_known_is_not_remarked_on(world: World) -> None:
+    pid = world.enrolled()
+    left(world, pid, "died", "2025-02-09")
+    assert remarked(world, event_of(world, pid, **FATAL)) == both(None)
+
+
+@pytest.mark.parametrize(("onset", "doubted"), [("2025-02-10", True), ("2025-02-09", False), ("2025-02", False)])
+@pytest.mark.parametrize("first", ["death", "event"])
+def test_nothing_begins_after_the_death_whichever_is_told_first(
+    world: World, onset: str, doubted: bool, first: str
+) -> None:
+    pid = world.enrolled()
+    if first == "death":
+        left(world, pid, "died", "2025-02-09")
+    event = event_of(world, pid, onset=onset)
+    if first == "event":
+        left(world, pid, "died", "2025-02-09")
+    assert remarked(world, event) == both("onset_after_death" if doubted else None)
+    left(world, pid, "died", "2025-02-10", correction=True)
+    assert remarked(world, event) == both(None)
+
+
+def test_an_onset_after_the_death_is_put_right_at_the_event(world: World) -> None:
+    pid = world.enrolled()
+    left(world, pid, "died", "2025-02-09")
+    event = event_of(world, pid, onset="2025-02-10")
+    body = {"onset": "2025-02-01", "reason": "read in the file"}
+    assert world.staff_a.patch(event.headers["Location"], body, event.headers["ETag"]).status_code == 200
+    assert remarked(world, event) == both(None)

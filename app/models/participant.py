@@ -88,6 +88,11 @@ def left_study_on(person: Any) -> date | None:
     return began({_S.withdrawn, _S.died}, person)
 
 
+def died_on(person: Any) -> date | None:
+    """The day of the death, if the participant's status tells one."""
+    return began({_S.died}, person)
+
+
 def began(statuses: Collection[str], person: Any) -> date | None:
     """The first day on which the participant had one of these statuses, the present one or an end before it: a death
     that is told later does not take back a withdrawal. None: it was none of them. `person` is what has `status`,

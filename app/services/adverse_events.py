@@ -35,10 +35,12 @@ from app.models.base import (
     table_of,
     values,
 )
+from app.models.data_query import SubjectType as QuerySubject
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
+from app.models.participant import Participant, died_on
 from app.models.safety_report import SaeReport
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
@@ -46,6 +48,7 @@ from app.services import rule_queries
 from app.services.exposure import NEVER, exposures
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
+from app.services.rule_queries import Turned
 from app.services.sae_clocks import corrected_due_at, new_due_at
 from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
@@ -82,7 +85,7 @@ def _decided(
         "created_by": actor.account_id,
         "created_at": at,
         "updated_at": at,
-        **_columns(body),
+        **_columns(body, person),
     }
     row = new_row(AdverseEvent, {**given, "due_at": new_due_at(given, person.protocol.safety)})
     writes.add(AdverseEvent, row)
@@ -116,7 +119,7 @@ def amend_adverse_event(
     through_freeze = more_serious and changes.keys() <= _TOLD_WITH_A_CRITERION
     require_unlocked(session, row.site_id, row.pid, through_freeze=through_freeze)
     before, was_serious, at = audit.snapshot(row), row.serious, now()
-    for name, value in _columns(merged).items():
+    for name, value in _columns(merged, person.row).items():
         setattr(row, name, value)
     row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
@@ -138,7 +141,7 @@ def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
         raise SpecialInterestUnknown(Fault("/special_interest", "unknown", "Not on the protocol's list"))
 
 
-def _columns(event: AdverseEventFields) -> dict[str, Any]:
+def _columns(event: AdverseEventFields, person: Standing | Participant) -> dict[str, Any]:
     """An event's columns: what was sent, and what follows from it."""
     onset = span(event.onset) if event.onset else None
     terms = {coding.level: coding.term for coding in event.codings}
@@ -151,7 +154,7 @@ def _columns(event: AdverseEventFields) -> dict[str, Any]:
         "onset_earliest": onset.earliest if onset else None,
         "onset_latest": onset.latest if onset else None,
         "serious": is_serious(event.criteria),
-        "findings": findings_text(findings(event)),
+        "findings": findings_text(findings(event, person)),
     }
 
 
@@ -180,9 +183,10 @@ def is_serious(criteria: Criteria) -> bool:
     return any(getattr(criteria, name) for name in CRITERIA)
 
 
-def findings(event: AdverseEventFields) -> list[Finding]:
-    """What is unlikely or incomplete, but kept as the source said it."""
-    serious = is_serious(event.criteria)
+def findings(event: AdverseEventFields, person: Standing | Participant) -> list[Finding]:
+    """What is unlikely or incomplete, but kept as the source said it. A death is told twice, as an event and as the
+    participant's status, and the two are held against each other."""
+    serious, died = is_serious(event.criteria), died_on(person)
     doubts = [
         (
             event.serious_as_reported is not None and event.serious_as_reported != serious,
@@ -193,12 +197,24 @@ def findings(event: AdverseEventFields) -> list[Finding]:
             ),
         ),
         (
-            event.end is not None and event.outcome is AeOutcome.not_recovered,
+            event.end is not None and event.outcome in {AeOutcome.not_recovered, AeOutcome.recovering},
             Finding(code="end_contradicts_outcome", field="/end", message="An end date, yet not recovered"),
         ),
         (
-            event.criteria.death and event.outcome is not AeOutcome.fatal,
+            event.criteria.death and event.outcome != AeOutcome.fatal,
             Finding(code="death_contradicts_outcome", field="/outcome", message="Criterion death, yet not fatal"),
+        ),
+        (
+            event.criteria.death and died is None,
+            Finding(
+                code="death_contradicts_status",
+                field="/criteria/death",
+                message="Led to death, yet the participant's status is not died",
+            ),
+        ),
+        (
+            event.onset is not None and died is not None and span(event.onset).earliest > died,
+            Finding(code="onset_after_death", field="/onset", message="The onset lies after the day of the death"),
         ),
         (event.onset is None, Finding(code="onset_missing", field="/onset", message="The onset is unknown")),
         (
@@ -221,6 +237,25 @@ def findings(event: AdverseEventFields) -> list[Finding]:
         ),
     ]
     return [finding for applies, finding in doubts if applies]
+
+
+def judged_again(session: Session, person: Participant) -> tuple[list[audit.Event], list[Turned]]:
+    """Judge a participant's events once more, after the status changed: what to remember, and the data queries to raise
+    and to close. That is no change of an event: its version stays, and so does what was reviewed or verified of it."""
+    theirs = select(AdverseEvent).where(AdverseEvent.site_id == person.site_id, AdverseEvent.pid == person.pid)
+    events, turns = [], []
+    for row in session.exec(theirs.order_by(col(AdverseEvent.id)).with_for_update()):
+        had, has = row.findings, findings_text(findings(AdverseEventFields.model_construct(**_fields(row)), person))
+        if had == has:
+            continue
+        row.findings, row.updated_at = has, now()
+        before, after = {"findings": from_json(had)}, {"findings": from_json(has)}
+        events.append(audit.event("adverse-event:flagged", "adverse_event", row.id, row.version, before, after))
+        turns.append(
+            rule_queries.turned(QuerySubject.adverse_event, row.pid, row.id, *before.values(), *after.values())
+        )
+    session.flush()
+    return events, turns
 
 
 def _fields(row: AdverseEvent) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.models.participant import (
     ends_before,
     left_study_on,
 )
-from app.services import doses, rule_queries, visit_findings
+from app.services import adverse_events, doses, rule_queries, visit_findings
 from app.services.participants import Hold, enrolled, follow_consent, participant_read
 from app.services.unlocked import require_unlocked
 
@@ -39,8 +39,8 @@ class StatusTransitionImpossible(Conflict):
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model, or correct a status that was entered by mistake. Visits and doses are
-    judged again, as some may turn out to lie after the participant left. Also gives the site's key.
+    """Move a participant along the status model, or correct a status that was entered by mistake. Visits, doses and
+    adverse events are judged again, as some may turn out to lie after the participant left. Also gives the site's key.
 
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
     """
@@ -62,10 +62,11 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     session.flush()
     judged = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
     flagged, turns = doses.judged_again(session, person)
+    doubted, others = adverse_events.judged_again(session, row)
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
-    rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
-    audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged])
+    rule_queries.follow(session, row, before["findings"], judged.turned, *turns, *others)
+    audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged, *doubted])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 
