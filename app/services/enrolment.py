@@ -36,7 +36,7 @@ from app.services.participants import (
     Hold,
     consent_findings,
     enrolled,
-    follow_consent,
+    follow_findings,
     participant_read,
     protocol_version,
     unknown_arms,
@@ -199,7 +199,7 @@ def amend_participant(
         redated = _redated(session, person, consent, body.consent.given_on, body.reason)
         flagged, turns = doses.judged_again(session, person)
         events += [redated, *flagged]
-    follow_consent(session, row)
+    follow_findings(session, row)
     after = audit.snapshot(row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)

@@ -151,11 +151,15 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
     return read
 
 
-def follow_consent(session: Session, row: Participant) -> None:
-    """Look anew for what is doubtful about the days of consent."""
+def follow_findings(session: Session, row: Participant) -> None:
+    """Look anew for what is doubtful about the days of consent, and about the enrolment."""
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
-    row.findings = findings_text(consent_findings([one.given_on for one in given], row.enrolled_on))
+    found = consent_findings([one.given_on for one in given], row.enrolled_on)
+    if row.enrolled_on is not None and not row.eligible:
+        message = "Enrolled, yet a criterion is not met or open"
+        found.append(Finding(code="enrolled_not_eligible", field="/unmet_criteria", message=message))
+    row.findings = findings_text(found)
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:

@@ -17,7 +17,8 @@ from app.models.participant import Participant, ParticipantStatus
 from app.models.study import ProtocolVersion
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services import rule_queries
+from app.services.participants import Enrolled, Hold, enrolled, follow_findings
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 
@@ -27,7 +28,11 @@ class CriterionUnknown(Invalid):
 
 
 class ScreeningDecided(Conflict):
-    """Enrolment has decided this screening; its answers stand."""
+    """This person left while being screened; the answers stand."""
+
+
+class ScreeningOutOfOrder(Invalid):
+    """A further screening begins no earlier than the one that failed, nor than its failure."""
 
 
 class NotScreenFailed(Conflict):
@@ -72,9 +77,10 @@ def decided(protocol: Protocol, answers: Mapping[str, Answer]) -> Eligibility:
 
 def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswers) -> tuple[ScreeningRead, int]:
     """Complete or correct the answers of the present screening; also gives the site's key. An unmet criterion makes a
-    screen failure, and taking it back ends that. Raises NotFound, CriterionUnknown, ScreeningDecided."""
+    screen failure, and taking it back ends that. What turns out after the enrolment leaves the status as it is: it is
+    a finding, and no dosing session starts. Raises NotFound, CriterionUnknown, ScreeningDecided."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
-    if ParticipantStatus(person.row.status) not in _UNDECIDED:
+    if ParticipantStatus(person.row.status) not in _UNDECIDED and person.row.enrolled_on is None:
         raise ScreeningDecided
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
     require_unlocked(session, person.site_id, person.row.pid)
@@ -94,11 +100,12 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
 def _completed(
     protocol: Protocol, row: Screening, further: Mapping[str, Answer]
 ) -> tuple[Mapping[str, Answer], Eligibility]:
-    """All answers, and what they come to: an overall answer given at enrolment stands until the answers decide."""
+    """All answers, and what they come to: an overall answer, given at enrolment or as the status of a screen failure,
+    stands until the answers decide otherwise than before."""
     given = _answers(row)
     answers = {**given, **further}
     told = decided(protocol, answers)
-    if told.eligible is None and decided(protocol, given).eligible is None:
+    if told.eligible == decided(protocol, given).eligible:
         told = told._replace(eligible=row.eligible)
     return answers, told
 
@@ -115,11 +122,14 @@ _UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_fai
 def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -> tuple[ScreeningRead, int]:
     """A new episode of somebody who failed screening, under the same pid; also gives the site's key.
 
-    Raises NotFound, NotScreenFailed, CriterionUnknown.
+    Raises NotFound, NotScreenFailed, ScreeningOutOfOrder, CriterionUnknown.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
+    failed_on = max((day for day in (person.row.screened_on, person.row.status_on) if day), default=body.screened_on)
+    if body.screened_on < failed_on:
+        raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))
     require_unlocked(session, person.site_id, person.row.pid)
     before, person.row.screened_on = audit.snapshot(person.row), body.screened_on
     told = decided(person.protocol, body.answers)
@@ -127,6 +137,18 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, before)]
     audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
+
+
+def fail(session: Session, person: Participant, reason: str) -> list[audit.Event]:
+    """The present screening failed, by its answers or not: an overall answer that stands beside them."""
+    row = session.exec(_of(person).order_by(col(Screening.number).desc())).first()
+    person.eligible = False
+    if row is None or row.eligible is False:
+        return []
+    before, row.eligible, row.version = audit.snapshot(row), False, row.version + 1
+    session.flush()
+    subject = f"{row.pid}/{row.number}"
+    return [audit.changed("screening:failed", row, subject, row.version, before, audit.snapshot(row), reason)]
 
 
 def _carry_over(
@@ -137,16 +159,19 @@ def _carry_over(
     reason: str,
     before: Mapping[str, Any],
 ) -> list[audit.Event]:
-    """The participant's status and eligibility as the screening has them; no event where nothing changes."""
+    """The participant's eligibility as the screening has it, and before enrolment the status; no event where nothing
+    changes."""
     row.eligible, row.unmet_criteria = told.eligible is True, canonical_json(sorted(told.unmet))
     status = ParticipantStatus.screen_failed if told.eligible is False else ParticipantStatus.screened
-    if row.status != status:
+    if row.status in _UNDECIDED and row.status != status:
         row.status, row.status_on = status, on or row.status_on
+    follow_findings(session, row)
     after = audit.snapshot(row)
     if before == after:
         return []
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
+    rule_queries.follow(session, row, before["findings"])
     return [audit.changed("participant:screened", row, row.pid, row.version, before, after, reason)]
 
 

@@ -17,8 +17,8 @@ from app.models.participant import (
     ends_before,
     left_study_on,
 )
-from app.services import adverse_events, doses, rule_queries, visit_findings
-from app.services.participants import Hold, enrolled, follow_consent, participant_read
+from app.services import adverse_events, doses, rule_queries, screenings, visit_findings
+from app.services.participants import Hold, enrolled, follow_findings, participant_read
 from app.services.unlocked import require_unlocked
 
 
@@ -58,7 +58,8 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     row.version, row.updated_at = row.version + 1, now()
     if body.status is ParticipantStatus.enrolled:
         row.enrolled_on = body.effective_on
-        follow_consent(session, row)
+        follow_findings(session, row)
+    failed = screenings.fail(session, row, body.reason) if body.status is ParticipantStatus.screen_failed else []
     session.flush()
     judged = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
     flagged, turns = doses.judged_again(session, person)
@@ -66,7 +67,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns, *others)
-    audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged, *doubted])
+    audit.append(session, actor.account_id, row.site_id, [event, *failed, *judged.events, *flagged, *doubted])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 

@@ -1,0 +1,91 @@
+"""Screening: failures are kept, further episodes follow them, and what turns out after the enrolment is told."""
+
+from typing import Any
+
+import pytest
+
+from tests.course_cases import open_screening, screen_failed
+from tests.courses import left
+from tests.dosing_cases import SESSIONS, prepared, start
+from tests.test_course import answers, criteria, enrol, judged
+from tests.test_visits import open_queries
+from tests.test_withdrawals import refusal
+from tests.world import World
+
+
+def screened_again(world: World, pid: str, on: str, **given: str) -> Any:
+    body = {"screened_on": on, "reason": "asked to be screened again", "answers": given}
+    return world.staff_a.post(f"/v1/participants/{pid}/screenings", body)
+
+
+def all_met() -> dict[str, str]:
+    return dict.fromkeys(criteria(), "met")
+
+
+def test_nobody_is_screened_again_before_the_screening_that_failed(world: World) -> None:
+    pid = screen_failed(world)
+    assert refusal(screened_again(world, pid, "2025-01-01")) == (422, "screening_out_of_order", ["/screened_on"])
+    assert screened_again(world, pid, "2025-01-02").status_code == 201
+
+
+def test_nobody_is_screened_again_before_the_day_of_the_failure(world: World) -> None:
+    pid = open_screening(world)
+    left(world, pid, "screen_failed", "2025-01-15")
+    assert refusal(screened_again(world, pid, "2025-01-14")) == (422, "screening_out_of_order", ["/screened_on"])
+    assert screened_again(world, pid, "2025-01-15").status_code == 201
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["criteria open", "all criteria met"])
+def test_a_failure_that_the_site_told_without_a_criterion_is_kept_until_the_next_screening(
+    world: World, answered: bool
+) -> None:
+    pid, codes = open_screening(world), criteria()
+    if answered:
+        answers(world, pid, **all_met())
+    left(world, pid, "screen_failed", "2025-01-15")
+    assert judged(world, pid) == ("screen_failed", False, [])
+    assert answers(world, pid, **{codes[0]: "met"}).json()["eligible"] is False
+    assert judged(world, pid) == ("screen_failed", False, [])
+    assert enrol(world, pid).status_code == 409
+    assert screened_again(world, pid, "2025-02-01", **all_met()).status_code == 201
+    assert judged(world, pid) == ("screened", True, [])
+    episodes = world.monitor.get(f"/v1/participants/{pid}/screenings").json()["items"]
+    assert [one["eligible"] for one in episodes] == [False, True]
+
+
+def findings(world: World, pid: str) -> list[str]:
+    return [one["code"] for one in world.monitor.get(f"/v1/participants/{pid}").json()["findings"]]
+
+
+def test_a_criterion_that_turns_out_unmet_after_the_enrolment_is_told_and_holds_dosing(world: World) -> None:
+    pid = open_screening(world)
+    answers(world, pid, **all_met())
+    assert enrol(world, pid, "2025-01-20").status_code == 201
+    visit = prepared(world.staff_a, pid)
+    late = answers(world, pid, EXCL02="not_met")
+    assert (late.status_code, late.json()["eligible"], late.json()["unmet"]) == (201, False, ["EXCL02"])
+    assert judged(world, pid) == ("enrolled", False, ["EXCL02"])
+    assert (findings(world, pid), open_queries(world, pid)) == (["enrolled_not_eligible"], ["enrolled_not_eligible"])
+    refused = world.staff_a.post(SESSIONS, start(visit["id"]))
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (409, "DOSE-ELIGIBLE")
+    told = world.monitor.get(f"/v1/participants/{pid}/history").json()["items"]
+    assert "seen in the file" in {one["reason"] for one in told if one["action"] == "participant:screened"}
+    answers(world, pid, EXCL02="met")
+    assert judged(world, pid) == ("enrolled", True, [])
+    assert (findings(world, pid), open_queries(world, pid)) == ([], [])
+    assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
+
+
+def test_who_left_keeps_the_status_when_a_criterion_turns_out_unmet(world: World) -> None:
+    pid = world.enrolled()
+    left(world, pid, "completed", "2025-06-01")
+    answers(world, pid, EXCL02="not_met")
+    assert judged(world, pid) == ("completed", False, ["EXCL02"])
+    assert findings(world, pid) == ["enrolled_not_eligible"]
+
+
+def test_the_answers_of_who_left_while_being_screened_stand(world: World) -> None:
+    pid = open_screening(world)
+    left(world, pid, "withdrawn", "2025-01-15")
+    late = answers(world, pid, EXCL02="not_met")
+    assert (late.status_code, late.json()["code"]) == (409, "screening_decided")
