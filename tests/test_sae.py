@@ -5,11 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from httpx2 import Response
 
 from tests.dosing_cases import REVIEW, a_signal
 from tests.monitor_cases import a_question, shown
 from tests.sae_cases import NOON, Clockwork, amend, ask, path, report, running, serious, set_clock, urgent
-from tests.world import World
+from tests.world import World, staff
 
 ASSESSED = {"kind": "assessment", "relatedness_drug": "possible", "relatedness_therapy": "unlikely"}
 
@@ -295,6 +296,24 @@ def test_unreviewed_is_what_this_monitor_has_not_reviewed_since_it_changed(world
     assert unreviewed(world.monitor_a)
     amend(world, event, severity="severe")
     assert unreviewed(world.monitor)
+
+
+def test_a_crossed_boundary_goes_straight_to_the_monitor_serious_or_not(world: World) -> None:
+    def reported(special_interest: str, site: str = "A") -> Response:
+        event = world.event(world.enrolled(site), term="Therapist held hands", special_interest=special_interest)
+        return staff(world, site).post("/v1/adverse-events", event)
+
+    here, there = reported("misconduct"), reported("misconduct", "B")
+    reported("bruxism")
+    assert urgent(world, "alerts") == [here.json()["id"], there.json()["id"]]
+    summary = world.monitor_a.get("/v1/monitoring/summary", study=world.study).json()
+    assert [item["adverse_event"] for item in summary["alerts"]] == [here.json()["id"]]
+    assert [site["alerts"] for site in summary["sites"]] == [1]
+    seen = {"kind": "acknowledged", "version": 1}
+    assert world.monitor.post(f"{path(here)}/reviews", seen).status_code == 201
+    assert urgent(world, "alerts") == [there.json()["id"]]
+    amend(world, here, severity="severe")
+    assert urgent(world, "alerts") == [here.json()["id"], there.json()["id"]]
 
 
 def test_the_summary_counts_each_assigned_site(world: World, clock: Clockwork) -> None:

@@ -48,6 +48,18 @@ class Downgraded(Answer):
     downgraded_at: InstantShown
 
 
+class Alert(Answer):
+    """An event of a kind that the protocol marks `alert`, which you have not reviewed at its present version."""
+
+    adverse_event: UUID
+    participant: PidShown
+    study: str
+    site: str
+    term: str
+    special_interest: str
+    created_at: InstantShown
+
+
 class OpenSignal(Answer):
     """A safety signal that nobody has reviewed."""
 
@@ -77,6 +89,7 @@ class SiteCounts(Answer):
     overdue: int
     due_soon: int
     downgraded: int
+    alerts: int
     safety_signals_open: int
     safety_signals_overdue: int
     data_queries_open: int
@@ -91,6 +104,7 @@ class MonitoringSummary(Answer):
     overdue: list[UrgentClock]
     due_soon: list[UrgentClock]
     downgraded: list[Downgraded]
+    alerts: list[Alert]
     safety_signals: list[OpenSignal]
     sites: list[SiteCounts]
 

@@ -167,6 +167,9 @@ class SpecialInterest(Definition):
 
     code: Code
     label: Title
+    alert: bool = False
+    """Straight to the monitor, serious or not: whom it is about may be a colleague of whoever reports it."""
+
     source: Text
 
 
@@ -198,6 +201,10 @@ class Protocol(Versioned):
     exposure_visits: Codes = ()
     """Visits at which the treatment is given; none named: those of kind dosing. Whoever had a dose at one is in the
     safety population (ICH E9, section 5.2.3)."""
+
+    @cached_property
+    def alerts(self) -> frozenset[str]:
+        return frozenset(interest.code for interest in self.special_interest if interest.alert)
 
     @cached_property
     def exposure(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, case, func, select, true
+from sqlalchemy import ColumnElement, Row, Table, case, false, func, or_, select, true
 from sqlmodel import Session
 
 from app.access import Actor, visible
@@ -13,6 +13,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.base import columns, now, table_of
 from app.models.data_query import DataQuery, QueryState
 from app.models.monitoring import (
+    Alert,
     Downgraded,
     MonitoringQuery,
     MonitoringSummary,
@@ -23,11 +24,14 @@ from app.models.monitoring import (
 from app.models.participant import Participant
 from app.models.safety_report import STANDS, AeReview
 from app.models.safety_signal import SafetySignal, SignalState
+from app.models.study import ProtocolVersion, Site
 from app.protocol.expedited import ClockState, RunningClock
 from app.services.sae_clocks import open_clocks, with_open_clocks
+from app.services.studies import protocol_of
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
 _QUERY, _SIGNAL = table_of(DataQuery), table_of(SafetySignal)
+_SITE, _VERSION = table_of(Site), table_of(ProtocolVersion)
 
 
 def summary(session: Session, actor: Actor, query: MonitoringQuery) -> MonitoringSummary:
@@ -37,11 +41,12 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
     soon = at + timedelta(hours=query.soon_hours)
     overdue = [one for one in waiting if one[1].state(at) is ClockState.overdue]
     due_soon = [one for one in waiting if one[1].state(at) is ClockState.running and one[1].due_at <= soon]
-    downgraded = _downgraded(session, actor, sites)
+    downgraded, alerts = _downgraded(session, actor, sites), _alerts(session, actor, sites)
     listed = {
         "overdue": Counter(event.site_id for event, _ in overdue),
         "due_soon": Counter(event.site_id for event, _ in due_soon),
         "downgraded": Counter(event.site_id for event in downgraded),
+        "alerts": Counter(event.site_id for event in alerts),
     }
     return MonitoringSummary(
         as_of=at,
@@ -49,6 +54,10 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
         due_soon=[_urgent(actor, at, *one) for one in due_soon[: query.limit]],
         downgraded=[
             Downgraded(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
+        ],
+        alerts=[
+            Alert(**_about(row, actor), special_interest=row.special_interest, created_at=row.created_at)
+            for row in alerts[: query.limit]
         ],
         safety_signals=_signals(session, actor, sites, query.limit),
         sites=_counts(session, actor, sites, listed),
@@ -84,6 +93,23 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequenc
         _EVENT.c.site_id.in_(sites), _EVENT.c.downgraded_at.is_not(None), ~reviewed
     )
     return session.execute(statement.order_by(_EVENT.c.downgraded_at, _EVENT.c.id)).all()
+
+
+def _alerts(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
+    """By the protocol version of each event's participant."""
+    of_studies = select(_VERSION.c.id).where(
+        _VERSION.c.study_id.in_(select(_SITE.c.study_id).where(_SITE.c.id.in_(sites)))
+    )
+    marked = [
+        (_PERSON.c.protocol_version_id == version) & _EVENT.c.special_interest.in_(sorted(codes))
+        for version in session.scalars(of_studies).all()
+        if (codes := protocol_of(session, version).alerts)
+    ]
+    theirs = (_PERSON.c.site_id == _EVENT.c.site_id) & (_PERSON.c.pid == _EVENT.c.pid)
+    statement = visible(select(*columns(AdverseEvent)).join(_PERSON, theirs), actor).where(
+        _EVENT.c.site_id.in_(sites), or_(false(), *marked), unreviewed_by(actor)
+    )
+    return session.execute(statement.order_by(_EVENT.c.created_at, _EVENT.c.id)).all()
 
 
 def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -> list[OpenSignal]:
