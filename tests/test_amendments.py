@@ -1,9 +1,11 @@
-"""Protocol amendments: from when one holds."""
+"""Protocol amendments: from when one holds, and who consents again."""
 
 from typing import Any
 
+import pytest
 from httpx2 import Response
 
+from tests.dosing_cases import SESSIONS, prepared, start
 from tests.world import World, protocol_definition
 
 
@@ -40,3 +42,44 @@ def test_nobody_goes_by_an_amendment_before_it_holds(world: World) -> None:
     assert (early.status_code, early.json()["code"]) == (409, "protocol_version_not_in_force")
     new = world.staff_a.post("/v1/participants", world.enrolment(protocol_version="2"))
     assert (new.status_code, new.json()["code"]) == (409, "protocol_version_not_in_force")
+
+
+def reconsent_to(world: World, pid: str) -> list[str]:
+    """As both answers say that tell of it."""
+    of_schedule = world.staff_a.get(f"/v1/participants/{pid}/schedule").json()["reconsent_to"]
+    assert world.staff_a.get(f"/v1/participants/{pid}/consents").json()["reconsent_to"] == of_schedule
+    return list(of_schedule)
+
+
+def dosed(world: World, pid: str) -> Response:
+    return world.staff_a.post(SESSIONS, start(prepared(world.staff_a, pid)["id"]))
+
+
+def test_whoever_an_amendment_asks_signs_again_before_a_dose(world: World) -> None:
+    """Whichever version they go by: the form is of the amendment, not of the move."""
+    pid = world.enrolled()
+    assert amend(world, "2025-02-01", reconsent=["enrolled", "active"], consent="2").status_code == 201
+    assert reconsent_to(world, pid) == ["2"]
+    refused = dosed(world, pid)
+    assert (refused.status_code, "DOSE-CONSENT" in refused.text) == (409, True)
+    assert moved(world, pid).status_code == 200
+    form = {"version": "2", "given_on": "2025-03-01", "scopes": ["main"], "reason": "asked again"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/consents", form).status_code == 201
+    visit = world.staff_a.get("/v1/visits", participant=pid, visit_code="DOS1").json()["items"][0]
+    assert (reconsent_to(world, pid), world.staff_a.post(SESSIONS, start(visit["id"])).status_code) == ([], 201)
+
+
+@pytest.mark.parametrize("asked", [{}, {"reconsent": ["screened"], "consent": "2"}], ids=["nobody", "the screened"])
+def test_whoever_an_amendment_does_not_ask_is_dosed_under_the_form_they_signed(
+    world: World, asked: dict[str, Any]
+) -> None:
+    pid = world.enrolled()
+    assert amend(world, "2025-02-01", **asked).status_code == 201
+    assert moved(world, pid).status_code == 200
+    assert (reconsent_to(world, pid), dosed(world, pid).status_code) == ([], 201)
+
+
+def test_whoever_comes_after_an_amendment_signs_its_form(world: World) -> None:
+    assert amend(world, "2025-01-02", reconsent=["active"], consent="2").status_code == 201
+    pid = world.enrolled()
+    assert (reconsent_to(world, pid), dosed(world, pid).status_code) == (["2"], 409)

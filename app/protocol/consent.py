@@ -1,6 +1,6 @@
 """Consent as a protocol defines it: versions with scopes, and amendments with who must consent again."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -47,16 +47,37 @@ class Amendment(Definition):
     source: Text
 
 
-def current_consent(consents: Iterable[ConsentVersion], on: date) -> ConsentVersion | None:
+def current_consent(
+    consents: Iterable[ConsentVersion], amendments: Iterable[Amendment], on: date
+) -> ConsentVersion | None:
     """The consent version in force on a day; of several from the same day, the last one listed."""
-    valid = [one for one in consents if (one.valid_from or date.min) <= on]
-    return max(reversed(valid), key=lambda one: one.valid_from or date.min, default=None)
+    starts = _starts(consents, amendments)
+    valid = [one for one in consents if starts[one.version] <= on]
+    return max(reversed(valid), key=lambda one: starts[one.version], default=None)
 
 
-def to_reconsent(
-    amendments: Iterable[Amendment], on: date, status: str, signed: Collection[str]
-) -> tuple[Amendment, ...]:
-    """Amendments in force for which a participant of this status, who `signed` these versions, must consent again."""
-    return tuple(
-        one for one in amendments if one.valid_from <= on and status in one.reconsent and one.consent not in signed
-    )
+def wanted_consent(
+    consents: Collection[ConsentVersion],
+    amendments: Sequence[Amendment],
+    on: date,
+    statuses: Collection[str],
+    since: date,
+) -> Code | None:
+    """The newest consent version that somebody of one of these statuses was asked for by a day: the one in force when
+    they first consented (`since`), or that of a later amendment, oldest first. Without amendments nothing says who
+    signs a newer one, so everybody does."""
+    first = current_consent(consents, amendments, min(on, since) if amendments else on)
+    starts = _starts(consents, amendments)
+    asked = [(starts[first.version], first.version)] if first else []
+    asked += [
+        (one.valid_from, one.consent)
+        for one in amendments
+        if one.consent is not None and one.valid_from <= on and not set(statuses).isdisjoint(one.reconsent)
+    ]
+    return max(reversed(asked), key=lambda one: one[0], default=(None, None))[1]
+
+
+def _starts(consents: Iterable[ConsentVersion], amendments: Iterable[Amendment]) -> Mapping[str, date]:
+    """Since when each version is in force: as it says, or with the amendment that brought it."""
+    brought = {one.consent: one.valid_from for one in amendments}
+    return {one.version: one.valid_from or brought.get(one.version, date.min) for one in consents}

@@ -52,7 +52,7 @@ class ConsentInForce(_Precondition):
     rule: Literal["consent"]
     scopes: SomeCodes
     current: bool = True
-    """The consent must be of the version in force that day."""
+    """The consent must be of the newest version that the participant was asked for by that day."""
 
 
 class EligibilityConfirmed(_Precondition):

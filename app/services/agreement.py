@@ -1,9 +1,9 @@
 """What participants agreed to and took back, and what therefore holds on a day."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import Table
@@ -14,7 +14,7 @@ from app.models.among import among
 from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.participant import Consent, ParticipantStatus
-from app.protocol.consent import ConsentScope, to_reconsent
+from app.protocol.consent import ConsentScope, Standing, wanted_consent
 from app.services.participants import Enrolled
 
 _CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
@@ -125,7 +125,16 @@ def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[st
 
 def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:
     """Consent versions that amendments ask this participant to sign."""
-    signed = [one.version for one in record.given]
     status = ParticipantStatus(person.row.status)
-    asked = to_reconsent(person.protocol.amendments, on, status, signed)
-    return sorted({one.consent for one in asked if one.consent is not None})
+    if status not in get_args(Standing):
+        return []
+    wanted = wanted_of(person, record, on, {status})
+    brought = {one.consent for one in person.amendments}
+    signed = {one.version for one in record.given}
+    return [wanted] if wanted in brought - signed and wanted is not None else []
+
+
+def wanted_of(person: Enrolled, record: Agreed, on: date, statuses: Collection[str]) -> str | None:
+    """The consent version that a participant was asked for by a day, being in one of these statuses on it."""
+    since = min((one.given_on or date.min for one in record.given), default=on)
+    return wanted_consent(person.protocol.consents, person.amendments, on, statuses, since)

@@ -1,7 +1,7 @@
 """One dosing session with everything that its rules speak of, held so that nobody else changes it meanwhile."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -16,10 +16,9 @@ from app.models.base import from_json, now
 from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome, answered
-from app.models.participant import ParticipantStatus, began, left_on
+from app.models.participant import Participant, ParticipantStatus, began, left_on
 from app.models.visit import HELD, Visit
 from app.protocol.clocks import local_day
-from app.protocol.consent import current_consent
 from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
@@ -230,8 +229,9 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
 def consent_in_force(
     session: Session, person: Enrolled, on: date, ended_by: date | None = None
 ) -> tuple[bool, frozenset[str]]:
-    """Whether the consent version of that day was given, and the scopes of the newest consent given by then. What was
-    taken back counts if that was by the day `ended_by`; by that very day, if none is said."""
+    """Whether the consent version was given that the participant was asked for by that day, and the scopes of the
+    newest consent given by then. What was taken back counts if that was by the day `ended_by`; by that very day, if
+    none is said."""
     row, ended_by = person.row, ended_by or on
     gone = began(_GONE, row)
     if gone is not None and gone <= ended_by:
@@ -240,13 +240,16 @@ def consent_in_force(
     agreed = told._replace(taken=[one for one in told.taken if one.effective_on <= ended_by])
     if agreed.withdrawn(on).keys() & _NO_DOSE:
         return False, frozenset()
-    current = current_consent(person.protocol.consents, on)
-    signed = any(
-        one.version == current.version and (one.given_on is None or one.given_on <= on)
-        for one in agreed.given
-        if current is not None
-    )
+    wanted = agreement.wanted_of(person, told, on, _standing(row, on))
+    signed = any(one.version == wanted and (one.given_on is None or one.given_on <= on) for one in agreed.given)
     return signed, agreed.scopes(on)
+
+
+def _standing(row: Participant, on: date) -> Collection[str]:
+    """The statuses that a participant may have had on a day; what came before the present one took part."""
+    if row.status_on is not None and row.status_on <= on:
+        return {row.status}
+    return {ParticipantStatus.enrolled, ParticipantStatus.active}
 
 
 _NO_DOSE = frozenset({WithdrawalScope.dosing, WithdrawalScope.collection})

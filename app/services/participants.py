@@ -9,7 +9,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Row, func
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -29,6 +30,7 @@ from app.models.participant import (
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.clocks import local_day
+from app.protocol.consent import Amendment
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.studies import protocol_of
@@ -61,6 +63,14 @@ class Enrolled:
     place: Place
     protocol_version: str
     protocol: Protocol
+    newest: Protocol
+    """The study's newest version, whether the participant goes by it or not."""
+
+    @property
+    def amendments(self) -> list[Amendment]:
+        """Those of which this participant may have to be told, whichever version they go by; oldest first."""
+        told = [*self.protocol.amendments, *self.newest.amendments]
+        return sorted(told, key=lambda one: one.valid_from)
 
     @property
     def site_id(self) -> int:
@@ -81,16 +91,19 @@ class Hold(Enum):
 
 def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Enrolled:
     """The participant with this pid, if it exists for the actor. Raises NotFound."""
+    of_study = aliased(ProtocolVersion)
+    newest = select(func.max(of_study.id)).where(col(of_study.study_id) == col(ProtocolVersion.study_id))
     statement = (
-        select(Participant, ProtocolVersion.version)
+        select(Participant, ProtocolVersion.version, newest.scalar_subquery())
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
         .where(col(Participant.pid) == symbols)
     )
     if hold is not Hold.none:
         statement = statement.with_for_update(of=Participant, read=hold is Hold.as_it_is)
-    participant, version = found(session.exec(visible(statement, actor)).first())
+    participant, version, latest = found(session.exec(visible(statement, actor)).first())
     protocol = protocol_of(session, participant.protocol_version_id)
-    return Enrolled(participant, actor.places[participant.site_id], version, protocol)
+    place = actor.places[participant.site_id]
+    return Enrolled(participant, place, version, protocol, protocol_of(session, latest))
 
 
 COPIED = frozenset(EnrolmentFields.model_fields)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.protocol.consent import Amendment, ConsentVersion, current_consent, to_reconsent
+from app.protocol.consent import Amendment, ConsentVersion, current_consent, wanted_consent
 from app.protocol.eligibility import Answer, UnknownCriterion, eligibility
 from app.protocol.schedule import shipped_protocols
 
@@ -58,14 +58,14 @@ CONSENTS = [consent("3", date(2026, 6, 1)), consent("1"), consent("2", date(2026
     ],
 )
 def test_the_current_consent_is_the_latest_that_holds(on: date, version: str) -> None:
-    found = current_consent(CONSENTS, on)
+    found = current_consent(CONSENTS, (), on)
     assert found is not None
     assert found.version == version
 
 
 def test_of_two_from_the_same_day_the_last_one_listed_holds() -> None:
-    assert current_consent([consent("1"), consent("2")], date(2026, 1, 1)) == consent("2")
-    assert current_consent([consent("2", date(2026, 3, 1))], date(2026, 1, 1)) is None
+    assert current_consent([consent("1"), consent("2")], (), date(2026, 1, 1)) == consent("2")
+    assert current_consent([consent("2", date(2026, 3, 1))], (), date(2026, 1, 1)) is None
 
 
 AMENDMENT = Amendment(
@@ -78,21 +78,40 @@ AMENDMENT = Amendment(
 )
 
 
+JANUARY, MARCH, APRIL = date(2026, 1, 5), date(2026, 3, 1), date(2026, 4, 1)
+FORMS = [consent("1"), consent("2")]
+
+
 @pytest.mark.parametrize(
-    ("on", "status", "signed", "asked"),
+    ("on", "status", "since", "version"),
     [
-        (date(2026, 3, 1), "active", {"1"}, True),
-        (date(2026, 3, 1), "enrolled", {"1"}, True),
-        (date(2026, 2, 28), "active", {"1"}, False),
-        (date(2026, 3, 1), "completed", {"1"}, False),
-        (date(2026, 3, 1), "withdrawn", {"1"}, False),
-        (date(2026, 3, 1), "active", {"1", "2"}, False),
+        (MARCH, "active", JANUARY, "2"),
+        (MARCH, "enrolled", JANUARY, "2"),
+        (date(2026, 2, 28), "active", JANUARY, "1"),
+        (APRIL, "completed", JANUARY, "1"),
+        (APRIL, "withdrawn", JANUARY, "1"),
+        (APRIL, "completed", MARCH, "2"),
+        (APRIL, "screened", date.min, "1"),
     ],
 )
-def test_who_must_consent_again(on: date, status: str, signed: set[str], asked: bool) -> None:
-    assert to_reconsent([AMENDMENT], on, status, signed) == ((AMENDMENT,) if asked else ())
+def test_who_must_consent_again(on: date, status: str, since: date, version: str) -> None:
+    assert wanted_consent(FORMS, [AMENDMENT], on, {status}, since) == version
+
+
+def test_whoever_signed_a_later_form_is_asked_for_no_earlier_one() -> None:
+    third = AMENDMENT.model_copy(update={"version": "3", "valid_from": APRIL, "consent": "3"})
+    forms, both = [*FORMS, consent("3")], [AMENDMENT, third]
+    assert wanted_consent(forms, both, date(2026, 5, 1), {"active"}, APRIL) == "3"
+    assert wanted_consent(forms, both, date(2026, 3, 31), {"active"}, JANUARY) == "2"
 
 
 def test_an_amendment_that_asks_nobody_again() -> None:
-    quiet = Amendment(version="2", valid_from=date(2026, 3, 1), summary="Typing errors", source="made up")
-    assert to_reconsent([quiet], date(2026, 4, 1), "active", {"1"}) == ()
+    quiet = Amendment(version="2", valid_from=MARCH, summary="Typing errors", source="made up")
+    newer = [consent("1"), consent("2", MARCH)]
+    assert wanted_consent(newer, [quiet], APRIL, {"active"}, JANUARY) == "1"
+    assert wanted_consent(newer, [quiet], APRIL, {"active"}, MARCH) == "2"
+
+
+def test_without_amendments_everybody_signs_the_newest_form() -> None:
+    assert wanted_consent([consent("1"), consent("2", MARCH)], [], APRIL, {"active"}, JANUARY) == "2"
+    assert wanted_consent([consent("2", MARCH)], [], JANUARY, {"active"}, JANUARY) is None
