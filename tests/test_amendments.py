@@ -83,3 +83,32 @@ def test_whoever_comes_after_an_amendment_signs_its_form(world: World) -> None:
     assert amend(world, "2025-01-02", reconsent=["active"], consent="2").status_code == 201
     pid = world.enrolled()
     assert (reconsent_to(world, pid), dosed(world, pid).status_code) == (["2"], 409)
+
+
+@pytest.mark.parametrize(
+    ("version", "given_on", "findings"),
+    [
+        ("1", "2025-01-31", []),
+        ("1", "2025-02-01", ["consent_not_in_force"]),
+        ("2", "2025-01-31", ["consent_not_in_force"]),
+        ("2", "2025-02-01", []),
+    ],
+)
+def test_a_consent_on_a_form_of_another_time_is_kept_with_a_finding(
+    world: World, version: str, given_on: str, findings: list[str]
+) -> None:
+    assert amend(world, "2025-02-01", reconsent=["active"], consent="2").status_code == 201
+    signed = {"version": version, "given_on": given_on, "scopes": ["main"]}
+    days = {"screened_on": given_on, "enrolled_on": "2025-02-20"}
+    person = world.staff_a.post("/v1/participants", world.enrolment(consent=signed, **days))
+    assert (person.status_code, [one["code"] for one in person.json()["findings"]]) == (201, findings)
+
+
+def test_a_form_of_another_time_is_no_longer_doubted_once_its_day_is_corrected(world: World) -> None:
+    assert amend(world, "2025-02-01", reconsent=["active"], consent="2").status_code == 201
+    signed = {"version": "2", "given_on": "2025-01-10", "scopes": ["main"]}
+    person = world.staff_a.post("/v1/participants", world.enrolment(consent=signed, enrolled_on="2025-02-20"))
+    assert [one["code"] for one in person.json()["findings"]] == ["consent_not_in_force"]
+    body = {"consent": {"version": "2", "given_on": "2025-02-10"}, "reason": "found on the paper form"}
+    answer = world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"])
+    assert answer.json()["findings"] == []

@@ -64,6 +64,7 @@ def enrol(
     _require_known_codes(protocol, body)
     require_unlocked(session, site_id, None)
     told = _eligibility(protocol, body)
+    signed = {body.consent.version: body.consent.given_on}
     given = {
         "site_id": site_id,
         "pid": _pid(session, keyring, site_id, body),
@@ -72,7 +73,7 @@ def enrol(
         "status_on": body.enrolled_on or body.screened_on,
         "eligible": told.eligible is True,
         "unmet_criteria": canonical_json(sorted(told.unmet)),
-        "findings": findings_text(consent_findings([body.consent.given_on], body.enrolled_on)),
+        "findings": findings_text(consent_findings(protocol, signed, body.enrolled_on)),
         "created_by": actor.account_id,
         **{name: getattr(body, name) for name in COPIED},
     }

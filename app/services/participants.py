@@ -1,6 +1,6 @@
 """Participants once they are enrolled: found, moved along their status. The enrolment beside enrols and corrects."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -30,7 +30,7 @@ from app.models.participant import (
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.clocks import local_day
-from app.protocol.consent import Amendment
+from app.protocol.consent import Amendment, current_consent
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.studies import protocol_of
@@ -142,16 +142,23 @@ def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
     ]
 
 
-def consent_findings(given: Collection[date | None], enrolled_on: date | None) -> list[Finding]:
-    """What is doubtful about the days of somebody's consents. Consent comes before taking part (ICH E6(R2), 4.8.8)."""
-    days = [day for day in given if day is not None]
+def consent_findings(protocol: Protocol, given: Mapping[str, date | None], enrolled_on: date | None) -> list[Finding]:
+    """What is doubtful about the days of somebody's consents, by version. Consent comes before taking part (ICH E6(R2),
+    4.8.8), on the form in force that day (4.8.2)."""
+    days = [day for day in given.values() if day is not None]
     if len(days) < len(given):
-        code, message = "consent_date_missing", "The day of consent is unknown"
-    elif enrolled_on is not None and min(days, default=enrolled_on) > enrolled_on:
-        code, message = "consent_after_enrolment", "Consent was given after the enrolment"
-    else:
-        return []
-    return [Finding(code=code, field="/consent/given_on", message=message)]
+        return [_of_consent("consent_date_missing", "The day of consent is unknown")]
+    found, first = [], min(days, default=None)
+    if first and enrolled_on is not None and first > enrolled_on:
+        found.append(_of_consent("consent_after_enrolment", "Consent was given after the enrolment"))
+    current = current_consent(protocol.consents, protocol.amendments, first) if first else None
+    if first and (current is None or given.get(current.version) != first):
+        found.append(_of_consent("consent_not_in_force", "Another version of the consent was in force that day"))
+    return found
+
+
+def _of_consent(code: str, message: str) -> Finding:
+    return Finding(code=code, field="/consent/given_on", message=message)
 
 
 def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:
@@ -168,7 +175,8 @@ def follow_findings(session: Session, row: Participant) -> None:
     """Look anew for what is doubtful about the days of consent, and about the enrolment."""
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
-    found = consent_findings([one.given_on for one in given], row.enrolled_on)
+    days = {one.version: one.given_on for one in given}
+    found = consent_findings(protocol_of(session, row.protocol_version_id), days, row.enrolled_on)
     if row.enrolled_on is not None and not row.eligible:
         message = "Enrolled, yet a criterion is not met or open"
         found.append(Finding(code="enrolled_not_eligible", field="/unmet_criteria", message=message))
