@@ -50,7 +50,8 @@ class Page:
 
     def _seal_context(self, actor: Actor, query: BaseModel) -> bytes:
         asked = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_none=True)
-        scope = [str(actor.account_id), sorted(actor.site_ids), sorted(actor.study_ids)]
+        held = {permission: sorted(studies) for permission, studies in actor.held.items()}
+        scope = [str(actor.account_id), sorted(actor.site_ids), sorted(actor.study_ids), sorted(actor.overseen), held]
         return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
 
     def read(

@@ -211,6 +211,21 @@ def test_a_cursor_dies_with_the_grants_it_was_made_under(world: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
 
 
+@pytest.mark.parametrize("path", ["/v1/adverse-events", "/v1/audit-entries"])
+def test_a_cursor_dies_with_one_grant_where_another_reaches_the_same_sites(world: World, path: str) -> None:
+    pid = world.enrolled("A")
+    for _ in range(2):
+        world.staff_a.post("/v1/adverse-events", world.event(pid))
+    account = world.account((Role.monitor, "A"), (Role.site_staff, "A"))
+    cursor = Caller(world.registry.client, world.token(account)).get(path, limit="1").json()["next"]
+    assert cursor
+    with world.registry.database.write() as session:
+        grants = session.exec(select(RoleGrant).where(RoleGrant.account_id == account.id)).all()
+        next(grant for grant in grants if grant.role == Role.monitor).revoked_at = now()
+    answer = Caller(world.registry.client, world.token(account)).get(path, limit="1", cursor=cursor)
+    assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
+
+
 def test_a_cursor_dies_with_the_grant_of_a_study_that_has_no_site_yet(world: World) -> None:
     code = f"S-{uuid4().hex}"
     assert world.admin.post("/v1/studies", {"code": code, "title": "T"}).status_code == 201
