@@ -125,6 +125,15 @@ def test_filters_narrow_all_together(world: World) -> None:
     assert world.monitor.get("/v1/audit-entries", sight="A").status_code == 422
 
 
+def test_a_subject_is_found_by_its_pid_as_answers_show_it(world: World) -> None:
+    pid = world.enrolled("A")
+    for kind, name in (("participant", pid), ("consent", f"{pid}/1"), ("consent", f"{pid.lower()}/1")):
+        stored = {"subject_type": kind, "subject_id": name.upper().replace("-", "")}
+        found = rows(world.monitor, **stored)
+        assert found != []
+        assert rows(world.monitor, subject_type=kind, subject_id=name) == found
+
+
 def test_pages_join_to_the_same_rows_without_a_gap(world: World) -> None:
     amended(world)
     assert rows(world.monitor, limit=1) == rows(world.monitor)

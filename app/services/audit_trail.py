@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +28,7 @@ from app.models.signature import Signature
 from app.models.study import Site, Study
 from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
+from app.pid import PidChecksum, PidFormat, normalise
 from app.services.csv_lines import blocks, line_of
 from app.services.history import names_of
 
@@ -61,10 +62,11 @@ def asked(session: Session, actor: Actor, query: AuditFilter) -> Rows:
     statement = narrowed(
         visible(sa.select(*columns(AuditEntry)), actor),
         (_ENTRY.c.subject_type, query.subject_type),
-        (_ENTRY.c.subject_id, query.subject_id),
         (_ENTRY.c.actor, query.actor),
         (_ENTRY.c.action, query.action),
     )
+    if query.subject_id is not None:
+        statement = statement.where(_ENTRY.c.subject_id.in_(_spellings(query.subject_id)))
     if query.study is not None or query.site is not None:
         statement = statement.where(_ENTRY.c.site_id.in_(actor.sites_at(query.study, query.site)))
     if query.participant is not None:
@@ -74,6 +76,14 @@ def asked(session: Session, actor: Actor, query: AuditFilter) -> Rows:
     if query.at_to is not None:
         statement = statement.where(_ENTRY.c.at <= query.at_to)
     return statement
+
+
+def _spellings(subject_id: str) -> list[str]:
+    """As it was sent; and as entries hold it, where it begins with a pid as answers show it."""
+    pid, slash, rest = subject_id.partition("/")
+    with suppress(PidFormat, PidChecksum):
+        return [subject_id, f"{normalise(pid)}{slash}{rest}"]
+    return [subject_id]
 
 
 def in_sight(session: Session, actor: Actor) -> AbstractContextManager[None]:
