@@ -60,6 +60,22 @@ def test_each_time_an_event_comes_to_meet_a_further_criterion_is_told(world: Wor
     assert set(told(world, everything)) == {("adverse_event.serious", UUID(made.json()["id"]))}
 
 
+def test_a_crossed_boundary_is_told_when_it_is_reported_or_first_called_one(world: World) -> None:
+    everything = a_subscription(world, event_types=["adverse_event.alert"])
+    pid = world.enrolled()
+    reported, called = (
+        world.staff_a.post("/v1/adverse-events", world.event(pid, special_interest=kind))
+        for kind in ("misconduct", "bruxism")
+    )
+    first, second = (("adverse_event.alert", UUID(event.json()["id"])) for event in (reported, called))
+    assert told(world, everything) == [first]
+    tag = called.headers["ETag"]
+    for change in ({"special_interest": "misconduct"}, {"severity": "severe"}):
+        body = {**change, "reason": "the participant telephoned"}
+        tag = world.staff_a.patch(called.headers["Location"], body, tag).headers["ETag"]
+    assert told(world, everything) == [first, second]
+
+
 def test_an_approved_extract_is_told_and_a_refused_one_is_not(world: World) -> None:
     everything = a_subscription(world)
     refused = an_extract(world)

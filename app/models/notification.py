@@ -20,6 +20,7 @@ from app.models.base import Answer, Code, Filter, InstantShown, Limit, QueryBool
 class EventType(StrEnum):
     """What somebody can be told of."""
 
+    adverse_event_alert = "adverse_event.alert"
     adverse_event_overdue = "adverse_event.overdue"
     adverse_event_serious = "adverse_event.serious"
     data_query_answered = "data_query.answered"

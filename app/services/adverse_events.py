@@ -90,8 +90,9 @@ def _decided(
     row = new_row(AdverseEvent, {**given, "due_at": new_due_at(given, person.protocol.safety)})
     writes.add(AdverseEvent, row)
     rule_queries.raise_for_new(session, writes, AdverseEvent, row)
-    if row["serious"]:
-        note(session, writes, EventType.adverse_event_serious, person.site_id, SubjectType.adverse_event, [row["id"]])
+    alert = body.special_interest in person.protocol.alerts
+    for kind in _told(row["serious"], alert):
+        note(session, writes, kind, person.site_id, SubjectType.adverse_event, [row["id"]])
     event = audit.recorded("adverse-event:reported", AdverseEvent, row, row["id"])
     writes.remember(actor.account_id, person.site_id, event)
     return _read({**row, "reported_at": None}, person.place), writes
@@ -118,6 +119,7 @@ def amend_adverse_event(
     more_serious = any(getattr(merged.criteria, name) and not getattr(row, name) for name in CRITERIA)
     through_freeze = more_serious and changes.keys() <= _TOLD_WITH_A_CRITERION
     require_unlocked(session, row.site_id, row.pid, through_freeze=through_freeze)
+    alert = "special_interest" in changes and merged.special_interest in person.protocol.alerts
     before, was_serious, at = audit.snapshot(row), row.serious, now()
     for name, value in _columns(merged, person.row).items():
         setattr(row, name, value)
@@ -126,13 +128,18 @@ def amend_adverse_event(
     if changes.keys() & {"criteria", "aware_at"}:
         row.due_at = corrected_due_at(session, row)
     session.flush()
-    if more_serious:
-        tell_at(session, EventType.adverse_event_serious, row.site_id, SubjectType.adverse_event, row.id)
+    for kind in _told(more_serious, alert):
+        tell_at(session, kind, row.site_id, SubjectType.adverse_event, row.id)
     after = audit.snapshot(row)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, actor.account_id, row.site_id, [event], at)
     return _read({**values(row), "reported_at": sent}, person.place)
+
+
+def _told(serious: bool, alert: bool) -> list[EventType]:
+    kinds = {EventType.adverse_event_serious: serious, EventType.adverse_event_alert: alert}
+    return [kind for kind, applies in kinds.items() if applies]
 
 
 def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
