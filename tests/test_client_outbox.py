@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from registry_client import Outbox
+from tests.dosing_cases import dose, prepared, start, vitals
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.test_client import event, registry_of
@@ -42,3 +43,31 @@ def test_what_was_sent_or_given_up_is_no_longer_on_the_tablet(live: LiveStudy, t
         assert b"Vertigo" not in held_in(tmp_path)
         box.discard(next(box.acts("refused")).key)
         assert b"slept badly" not in held_in(tmp_path)
+
+
+def test_a_reading_and_a_dose_are_corrected_before_they_are_sent(live: LiveStudy, tmp_path: Path) -> None:
+    visit = prepared(live.staff, live.enrolled())["id"]
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        session = box.add("/v1/dosing-sessions", start(visit))
+        path = f"/v1/dosing-sessions/{session}"
+        given = box.add(f"{path}/doses", dose())
+        low, high = vitals(None, "10:15", PULSE=60), vitals(None, "10:15", PULSE=66)
+        first, _, last = (box.add(f"{path}/vitals", one) for one in (high, low, high))
+        seen = box.amend(f"{path}/vitals/{first.upper()}", last, "misread", values={"PULSE": 61})
+        box.amend(f"{path}/doses/{given}", seen, "misread", planned_mg=90, deviation_reason="80 was asked for")
+        assert box.send(registry) == 7, list(box.acts("refused"))
+        assert {act.location for act in box.acts() if act.seen is None} == {next(box.acts()).location}
+        read = registry.get(str(next(box.acts()).location)).body
+        assert sorted(one["values"]["PULSE"] for one in read["vitals"][1:]) == [60, 61, 66]
+        assert [one["planned_mg"] for one in read["doses"]] == [90]
+
+
+def test_only_what_is_a_name_stands_for_something_else(live: LiveStudy, tmp_path: Path) -> None:
+    text = "@home he slept badly for the two days"
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        person = box.add("/v1/participants", live.enrolment())
+        for term in (text, f"see {person}/{person}"):
+            box.add("/v1/adverse-events", event(person.upper(), term=term))
+        assert box.send(registry) == 3
+        read = registry.pages("/v1/adverse-events", study=live.study)
+        assert {one["term"] for one in read} == {text, f"see {person}/{person}"}

@@ -6,8 +6,10 @@ The file is SQLite, for its owner only. It holds what the app wrote until it is 
 
 import json
 import os
+import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,6 +26,10 @@ CREATE TABLE IF NOT EXISTS act (
   location TEXT, etag TEXT, problem TEXT
 )
 """
+
+_NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_PARTS = ("doses", "vitals")
+"""Of a dosing session, whose address is the answer to all that is recorded in it."""
 
 _UNSEEN = '""'
 """The ETag of no version: what corrects a version that nobody here saw is refused (412), and shown to a person."""
@@ -45,8 +51,8 @@ class Act(NamedTuple):
 
 
 class Outbox:
-    """Acts in the order in which they were done. A later act refers to what an earlier one made by `@` and its key,
-    anywhere in its path or body."""
+    """Acts in the order in which they were done. A later act refers to what an earlier one made by `@` and its key, as
+    a step of its path or a value in its body."""
 
     def __init__(self, file: Path) -> None:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
@@ -83,7 +89,8 @@ class Outbox:
             "ORDER BY number"
         )
         for key, path, body, seen, found, location, problem in self._file.execute(asked, (state, state)).fetchall():
-            yield Act(key, path, json.loads(body), seen, found, location, json.loads(problem) if problem else None)
+            address = location and _address(location)
+            yield Act(key, path, json.loads(body), seen, found, address, json.loads(problem) if problem else None)
 
     def send(self, registry: Registry, told: Callable[[Act], None] = lambda _: None) -> int:
         """Send what waits; how much was stored. What hangs on something refused goes on waiting. Stops without a word
@@ -96,10 +103,10 @@ class Outbox:
         return await registry.run(self._sending(registry.caller, told))
 
     def _sending(self, caller: Caller, told: Callable[[Act], None]) -> Steps[int]:
-        stored, ids, etags = 0, *self._made()
+        stored, made, etags = 0, *self._made()
         for act in self.acts("waiting"):
             try:
-                call = _call(act, ids, etags)
+                call = _call(act, made, etags)
             except KeyError:
                 continue
             try:
@@ -109,12 +116,13 @@ class Outbox:
             except NotSignedIn:
                 raise
             except Refused as refused:
-                self._note(act, "refused", None, refused.problem)
+                self._note(act, "refused", None, None, refused.problem)
             else:
-                self._note(act, "stored", answer, None)
+                location = _location(act, answer)
+                self._note(act, "stored", location, answer.etag, None)
                 stored += 1
-                if act.seen is None and answer.location is not None:
-                    ids[f"@{act.key}"] = _id_in(answer.location)
+                if location is not None:
+                    made[f"@{act.key}"] = location
                 etags[f"@{act.key}"] = answer.etag or _UNSEEN
             told(act)
         self._forget()
@@ -144,25 +152,26 @@ class Outbox:
         self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _made(self) -> tuple[dict[str, str], dict[str, str]]:
-        """By name: the ids of what was made, and the ETags that acts left."""
+        """By name: where what was made is, and the ETags that acts left."""
         rows = self._file.execute("SELECT key, seen, location, etag FROM act WHERE state = 'stored'").fetchall()
-        ids = {f"@{key}": _id_in(location) for key, seen, location, _ in rows if seen is None and location is not None}
-        return ids, {f"@{key}": etag or _UNSEEN for key, _, _, etag in rows}
+        made = {f"@{key}": location for key, seen, location, _ in rows if seen is None and location is not None}
+        return made, {f"@{key}": etag or _UNSEEN for key, _, _, etag in rows}
 
-    def _note(self, act: Act, state: str, answer: Answer | None, problem: Mapping[str, Any] | None) -> None:
+    def _note(
+        self, act: Act, state: str, location: str | None, etag: str | None, problem: Mapping[str, Any] | None
+    ) -> None:
         """What is stored needs its body no more: only what later acts refer to."""
-        told = json.dumps(problem) if problem is not None else None
-        location, etag, body = (answer.location, answer.etag, {}) if answer is not None else (None, None, act.body)
+        told, body = json.dumps(problem) if problem is not None else None, {} if state == "stored" else act.body
         changed = "UPDATE act SET state = ?, body = ?, location = ?, etag = ?, problem = ? WHERE key = ?"
         self._file.execute(changed, (state, json.dumps(body), location, etag, told, act.key))
 
 
-def _call(act: Act, ids: Mapping[str, str], etags: Mapping[str, str]) -> Call:
+def _call(act: Act, made: Mapping[str, str], etags: Mapping[str, str]) -> Call:
     """Raises KeyError while something that the act refers to is not stored."""
-    path, body = _filled(act.path, ids), _filled(act.body, ids)
+    path, body = _path(act.path, made), _filled(act.body, made)
     if act.seen is None:
         return creating(path, body, act.key)
-    return amending(path, body, etags[act.seen] if _is_name(act.seen) else act.seen, act.key)
+    return amending(path, body, etags[act.seen.lower()] if _is_name(act.seen) else act.seen, act.key)
 
 
 def _answer(caller: Caller, call: Call) -> Steps[Answer]:
@@ -176,8 +185,43 @@ def _answer(caller: Caller, call: Call) -> Steps[Answer]:
         return Answer(None, None, None, replayed=True)  # somebody else wrote the same, and what else nobody here saw
 
 
+def _location(act: Act, answer: Answer) -> str | None:
+    """Where what an act made is; with `#` and the id of the dose or reading, where it made one in a session."""
+    parts = act.path.rpartition("/")[2]
+    if act.seen is not None or answer.location is None or parts not in _PARTS:
+        return answer.location
+    return f"{answer.location}#{_made_of(act.body, answer.body[parts])}"
+
+
+def _made_of(body: Record, parts: Sequence[Record]) -> str:
+    """The id of the dose or reading that an act made, of all in its session: the one most like what was sent, and of
+    equal ones the newest."""
+
+    def likeness(part: Record) -> tuple[int, str]:
+        return sum(part.get(name) == value for name, value in body.items()), part["created_at"]
+
+    return str(max(parts, key=likeness)["id"])
+
+
+def _address(location: str) -> str:
+    return location.partition("#")[0]
+
+
 def _id_in(location: str) -> str:
-    return location.rpartition("/")[2]
+    return _address(location).rpartition("/")[2]
+
+
+def _part_in(location: str) -> str:
+    return location.partition("#")[2] or _id_in(location)
+
+
+def _path(path: str, made: Mapping[str, str]) -> str:
+    """Raises KeyError."""
+    steps = pairwise(["", *path.split("/")])
+    return "/".join(
+        _part_in(made[step.lower()]) if _is_name(step) and before in _PARTS else _filled(step, made)
+        for before, step in steps
+    )
 
 
 def _filled(value: Any, made: Mapping[str, str]) -> Any:
@@ -186,10 +230,11 @@ def _filled(value: Any, made: Mapping[str, str]) -> Any:
         return {name: _filled(one, made) for name, one in value.items()}
     if isinstance(value, list):
         return [_filled(one, made) for one in value]
-    if isinstance(value, str) and "@" in value:
-        return "/".join(made[part] if _is_name(part) else part for part in value.split("/"))
+    if isinstance(value, str) and _is_name(value):
+        return _id_in(made[value.lower()])
     return value
 
 
-def _is_name(part: str) -> bool:
-    return part.startswith("@") and len(part) == 37
+def _is_name(text: str) -> bool:
+    """As the registry's own sync has it."""
+    return _NAME.fullmatch(text) is not None
