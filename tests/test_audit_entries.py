@@ -16,6 +16,7 @@ from app.models.account import Role
 from app.models.base import canonical_json, table_of
 from app.services import refusals
 from app.services.audit_trail import NAMED_BY
+from tests import test_bulk
 from tests.course_cases import TREATMENT, WITHDRAWAL
 from tests.dosing_cases import suicidal
 from tests.label_cases import asking
@@ -240,6 +241,18 @@ def test_a_403_and_a_404_on_a_write_are_remembered_by_template_only(world: World
     one, other = answers[2:]
     assert {**one.json(), "request_id": ""} == {**other.json(), "request_id": ""}
     assert one.headers.keys() == other.headers.keys()
+
+
+def test_trying_whether_a_label_is_enrolled_leaves_an_entry(world: World) -> None:
+    caller, account = new_caller(world, Role.site_staff, "A")
+    known = world.enrolment("A")
+    assert world.staff_a.post("/v1/participants", known).status_code == 201
+    tries = [caller.post(path, known) for path in ("/v1/participants", "/v1/participants?dry_run=true")]
+    assert [(one.status_code, one.json()["code"]) for one in tries] == [(409, "label_already_enrolled")] * 2
+    assert "label_already_enrolled" in test_bulk.sent(caller, "participants", [test_bulk.line(known)]).text
+    assert [one["code"] for one in refused(world, account)] == ["label_already_enrolled"] * 3
+    assert caller.post("/v1/participants", world.enrolment("A")).status_code == 201
+    assert len(refused(world, account)) == 3
 
 
 def test_a_flood_of_refusals_leaves_ten_entries_a_minute_and_says_how_many_were_left_out(

@@ -15,6 +15,7 @@ from app.access import Actor
 from app.database import Database
 from app.errors import Forbidden, NotVisible, RegistryError
 from app.models.audit import REGISTRY_CHAIN
+from app.privacy.vault import LabelAlreadyEnrolled
 from app.request_id import current_request_id
 from app.web.problems import template_of
 
@@ -34,8 +35,8 @@ class _Minute:
 
 
 class Refusals:
-    """Remembers 403 on anything and 404 on a write. Called after the answer has left, so that it can change neither
-    the answer nor its time: a foreign record and an absent one stay alike."""
+    """Remembers 403 on anything, 404 on a write, and 409 of a label that is enrolled. Called after the answer has left,
+    so that it can change neither the answer nor its time: a foreign record and an absent one stay alike."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -92,4 +93,6 @@ class Refusals:
 
 
 def _remembered(request: Request, error: RegistryError) -> bool:
-    return isinstance(error, Forbidden) or (isinstance(error, NotVisible) and request.method not in _READING)
+    """An enrolment that is refused for its label tells what a look into the vault tells: that the label is there."""
+    told = isinstance(error, Forbidden | LabelAlreadyEnrolled)
+    return told or (isinstance(error, NotVisible) and request.method not in _READING)
