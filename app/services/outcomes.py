@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -34,6 +33,7 @@ from app.protocol.safety import OutcomeSeen
 from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
 from app.services import agreement, raters, safety_signals
+from app.services.outcome_content import content, differing_fields, with_changes
 from app.services.participants import Hold, enrolled
 from app.services.safety_signals import Source
 from app.services.standing import Standing, require_in_study, standing
@@ -249,9 +249,9 @@ def amend_outcome(
     if row.origin == Origin.historical_total and body.items is not None:
         raise HistoricalTotal
     stored = scores_of(session, [row])[row.id]
-    was = _content(row, stored)
-    after = _corrected(was, body)
-    differing = _differing(was, after)
+    was = content(row, stored)
+    after = with_changes(was, body)
+    differing = differing_fields(was, after)
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
@@ -277,40 +277,6 @@ def amend_outcome(
     events = safety_signals.seen_in_outcome(session, row, scores, event)
     audit.append(session, actor.account_id, row.site_id, events)
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
-
-
-class Content(NamedTuple):
-    """What can be corrected of an outcome."""
-
-    items: dict[str, int | None]
-    collected_on: date | None
-    rater: str | None
-    totals: Mapping[str, float] | None
-    """Of a historical one; beside items they are a check, and nothing is kept of them."""
-
-
-def _content(row: Outcome, stored: Sequence[Mapping[str, Any]]) -> Content:
-    totals = {str(one["name"]): one["value"] for one in stored} if row.origin == Origin.historical_total else None
-    return Content(json.loads(row.items), row.collected_on, row.rater, totals)
-
-
-def _corrected(was: Content, body: OutcomeAmend) -> Content:
-    return Content(
-        items={**was.items, **(body.items or {})},
-        collected_on=body.collected_on or was.collected_on,
-        rater=body.rater if "rater" in body.model_fields_set else was.rater,
-        totals=was.totals if body.totals is None else body.totals,
-    )
-
-
-def _differing(was: Content, after: Content) -> set[str]:
-    """The fields of a correction that change something."""
-    plain = {name for name in ("collected_on", "rater") if getattr(was, name) != getattr(after, name)}
-    items = {f"items.{code}" for code, value in after.items.items() if was.items.get(code, ...) != value}
-    if was.totals is None:
-        return plain | items
-    old, new = was.totals, after.totals or {}
-    return plain | items | {f"totals.{name}" for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -> OutcomeRead:
