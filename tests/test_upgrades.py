@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app import audit, schema
@@ -19,8 +21,9 @@ from app.database import Database
 from app.main import create_app
 from app.models.account import Account
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json, table_of
+from app.models.base import canonical_json, table_of, values
 from app.models.participant import Participant
+from app.models.verification import Result, Verification, VerificationWithdrawal
 from app.pid import display, draw
 from app.settings import Settings
 from tests.conftest import ENGINES
@@ -111,6 +114,31 @@ def _served(settings: Settings, olds: list[Old]) -> None:
             assert made.status_code == 201, (old.revision, made.text)
     with Database(settings) as database, database.read() as session:
         assert [one.fault for one in audit.verify(session) if one.fault] == []
+
+
+def test_a_step_back_forgets_verified_dosing_sessions_and_keeps_the_guard(settings: Settings) -> None:
+    with Database(settings) as database:
+        with database.migrating() as connection:
+            climbed(connection, "0027")
+            old = insert_rows(connection, "0027")
+        before = counts(database)
+        of_session = {"subject_type": "dosing_session", "pid": old.pid, "session_id": old.of("dosing_session")}
+        with database.migrating() as connection:
+            made = Verification(**_by(old), **of_session, subject_version=1, result=Result.verified)
+            withdrawal = VerificationWithdrawal(
+                **_by(old, "withdrawn"), verification_id=made.id, reason="the wrong one"
+            )
+            for row in (made, withdrawal):
+                connection.execute(sa.insert(table_of(type(row))).values(values(row)))
+        schema.downgrade(database, "0025")
+        schema.upgrade(database)
+        assert counts(database) == before
+        with pytest.raises(DBAPIError, match="append-only"), database.migrating() as connection:
+            connection.execute(sa.text("DELETE FROM verification"))
+
+
+def _by(old: Old, done: str = "verified") -> dict[str, Any]:
+    return {"site_id": old.site_id, f"{done}_by": old.of("account")}
 
 
 LOST, WITHDREW, DIED = ("lost_to_follow_up", "2025-03-01"), ("withdrawn", "2025-03-02"), ("died", "2025-03-03")

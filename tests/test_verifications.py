@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from app.models.audit import AuditEntry
 from tests.closing_cases import a_verification
+from tests.dosing_cases import a_session, a_session_to_close
 from tests.monitor_cases import an_event
 from tests.route_cases import a_visit, an_older_outcome, an_outcome
 from tests.world import World, made, madrs, protocol_definition
@@ -25,6 +26,7 @@ RECORDS: Mapping[str, Any] = {
     "outcome": (an_outcome, {"items": {"MADRS_01": 4}}),
     "adverse_event": (an_event, {"severity": "severe"}),
     "participant": (a_participant, {"age_at_consent": 52}),
+    "dosing_session": (a_session, {"staff": ["T01", "T03"]}),
 }
 
 
@@ -213,6 +215,22 @@ def test_a_verification_counts_until_a_critical_field_is_corrected(
     assert state(world, first) == "needs_reverification"
     after = coverage(world)["A"]
     assert (before["verified"], after["verified"], after["needs_reverification"]) == (1, stands, not stands)
+
+
+@pytest.mark.parametrize(("fields", "stands"), [(["doses"], False), (["staff"], True)])
+def test_a_corrected_dose_shows_that_its_session_was_verified_before(
+    world: World, fields: list[str], stands: bool
+) -> None:
+    critical = [{"record": "dosing_session", "fields": fields, "source": "made up"}]
+    with_plan(world, "all", share=1.0, critical=critical)
+    record = a_session_to_close(world, "A")
+    first = verify(world, "dosing_session", record)
+    assert (state(world, first), coverage(world)["A"]["verified"]) == ("verified", 1)
+    path = f"{path_of('dosing_session', record)}/doses/{record.json()['doses'][0]['id']}"
+    change = {"given_mg": 90, "planned_mg": 90, "reason": "the pharmacy's record says so"}
+    assert world.staff_a.patch(path, change, record.headers["ETag"]).status_code == 200
+    assert state(world, first) == "needs_reverification"
+    assert coverage(world)["A"]["verified"] == stands
 
 
 def test_scores_by_another_rule_are_the_same_answers_to_a_verifier(world: World) -> None:

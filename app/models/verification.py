@@ -43,11 +43,13 @@ class Verification(SQLModel, table=True):
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
         ForeignKeyConstraint(["site_id", "outcome_id"], ["outcome.site_id", "outcome.id"]),
         ForeignKeyConstraint(["site_id", "event_id"], ["adverse_event.site_id", "adverse_event.id"]),
+        ForeignKeyConstraint(["site_id", "session_id"], ["dosing_session.site_id", "dosing_session.id"]),
         one_of("subject_type", RecordKind),
         one_of("result", Result),
         CheckConstraint("(visit_id IS NOT NULL) = (subject_type = 'visit')", name="visit_when_its"),
         CheckConstraint("(outcome_id IS NOT NULL) = (subject_type = 'outcome')", name="outcome_when_its"),
         CheckConstraint("(event_id IS NOT NULL) = (subject_type = 'adverse_event')", name="event_when_its"),
+        CheckConstraint("(session_id IS NOT NULL) = (subject_type = 'dosing_session')", name="session_when_its"),
         Index("ix_verification_page", "site_id", "verified_at", "id"),
         Index("ix_verification_pid", "site_id", "pid"),
     )
@@ -61,6 +63,7 @@ class Verification(SQLModel, table=True):
     visit_id: UUID | None = None
     outcome_id: UUID | None = None
     event_id: UUID | None = None
+    session_id: UUID | None = None
     subject_version: int
     result: Result = Field(sa_type=String(16))
     note: str | None = Field(default=None, sa_column=Column(Text))
@@ -94,7 +97,7 @@ def _subject(value: Any) -> UUID | str:
 
 
 Subject = Annotated[UUID | str, PlainValidator(_subject), WithJsonSchema({"type": "string"})]
-"""The id of a visit, outcome or adverse event; of a participant the identifier, as its 12 symbols."""
+"""The id of a visit, outcome, adverse event or dosing session; of a participant the identifier, as its 12 symbols."""
 
 
 class VerificationCreate(Shape):

@@ -191,7 +191,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         direct="pid",
         quasi="site_id",
         free_text="note",
-        operational="id subject_type visit_id outcome_id event_id subject_version result verified_by verified_at",
+        operational="id subject_type visit_id outcome_id event_id session_id subject_version result verified_by "
+        "verified_at",
     ),
     "verification_withdrawal": _table(
         quasi="site_id", free_text="reason", operational="verification_id withdrawn_by withdrawn_at"

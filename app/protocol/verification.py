@@ -18,6 +18,7 @@ class RecordKind(StrEnum):
     """What is verified as a whole, at one version."""
 
     adverse_event = "adverse_event"
+    dosing_session = "dosing_session"
     outcome = "outcome"
     participant = "participant"
     visit = "visit"
@@ -37,6 +38,9 @@ CHECKABLE: Mapping[RecordKind, frozenset[str]] = {
     RecordKind.adverse_event: _names(
         "term codings onset end severity criteria relatedness_drug relatedness_therapy action_taken outcome expected "
         "special_interest aware_at"
+    ),
+    RecordKind.dosing_session: _names(
+        "started_at ended_at released_at staff confirmations discharge medications doses vitals"
     ),
 }
 """The fields that come from a source document, by record."""

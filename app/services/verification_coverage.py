@@ -88,6 +88,7 @@ def _grouped(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Ite
         "result": _MADE.c.result,
         "moved": sa.case((moved, stored.c[subject.key])),
         "verified_version": sa.case((moved, _MADE.c.subject_version)),
+        "version": sa.case((moved, stored.c.version)),
         **({"instrument": stored.c.instrument} if kind is RecordKind.outcome else {}),
     }
     wanted = [column.label(name) for name, column in by.items()]
@@ -95,11 +96,11 @@ def _grouped(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Ite
     yield from session.execute(statement.where(stored.c.site_id.in_(site_ids)).group_by(*by.values()))
 
 
-_Trail = Mapping[tuple[str, str], list[tuple[int, set[str]]]]
+_Trail = Mapping[tuple[str, str, int], set[str]]
 
 
 def _trail(session: Session, covered: Iterable[tuple[CriticalFields, Row[Any]]]) -> _Trail:
-    """By kind and id of each record that has moved on, the columns that its versions changed."""
+    """Of each record that has moved on, by kind, id and version, the columns that the version changed."""
     moved = [(critical.record, group) for critical, group in covered if group.moved is not None]
     entry = table_of(AuditEntry).c
     wanted = sa.select(entry.subject_type, entry.subject_id, entry.subject_version, entry.changes).where(
@@ -108,10 +109,9 @@ def _trail(session: Session, covered: Iterable[tuple[CriticalFields, Row[Any]]])
         among(entry.subject_id, "ids", [str(group.moved) for _, group in moved]),
         entry.action != "outcome:rescored",  # by another rule, from the same answers
     )
-    changed = defaultdict(list)
-    for row in session.execute(wanted):
-        columns = {one["field"].partition(".")[0] for one in json.loads(row.changes)}
-        changed[row.subject_type, row.subject_id].append((row.subject_version, columns))
+    changed: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for *version, changes in session.execute(wanted):
+        changed[tuple(version)] |= {one["field"].partition(".")[0] for one in json.loads(changes)}
     return changed
 
 
@@ -120,13 +120,19 @@ def _state(critical: CriticalFields, group: Row[Any], trail: _Trail) -> str:
     if group.result is None:
         return "unverified"
     columns = {column for field in critical.fields for column in _COLUMNS.get(field, (field,))}
-    later = trail.get((critical.record, str(group.moved)), ())
-    again = any(version > group.verified_version and columns & changed for version, changed in later)
+    again = group.moved is not None and any(
+        columns & trail.get((critical.record, str(group.moved), version), _OF_ITS_PARTS)
+        for version in range(group.verified_version + 1, group.version + 1)
+    )
     return "needs_reverification" if again else str(group.result)
 
 
 _COLUMNS = {"criteria": CRITERIA, "items": ("items", "scores")}
 """The fields that the trail has under other names. Scores are of themselves where they are historical totals."""
+
+
+_OF_ITS_PARTS = frozenset({"doses", "vitals"})
+"""What changes where a version has no entry of its own: a dose or reading moves its session on."""
 
 
 def _coverage(counts: Counter[str]) -> RecordCoverage:

@@ -15,6 +15,7 @@ from app.errors import Conflict
 from app.models.account import Because
 from app.models.adverse_event import AdverseEvent
 from app.models.base import columns, fields_of, table_of
+from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.verification import (
@@ -47,6 +48,7 @@ class Subject(NamedTuple):
 
 SUBJECTS: Mapping[RecordKind, Subject] = {
     RecordKind.adverse_event: Subject(AdverseEvent, "id", "event_id"),
+    RecordKind.dosing_session: Subject(DosingSession, "id", "session_id"),
     RecordKind.outcome: Subject(Outcome, "id", "outcome_id"),
     RecordKind.participant: Subject(Participant, "pid", "pid"),
     RecordKind.visit: Subject(Visit, "id", "visit_id"),
@@ -95,7 +97,7 @@ def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Becaus
 
 def _same_subject(one: Any, other: Any) -> ColumnElement[bool]:
     """Plain equality where no column is empty: only that finds rows by index."""
-    always, never_all = ("site_id", "subject_type", "pid"), ("visit_id", "outcome_id", "event_id")
+    always, never_all = ("site_id", "subject_type", "pid"), ("visit_id", "outcome_id", "event_id", "session_id")
     return and_(
         *(one.c[name] == other.c[name] for name in always),
         *(one.c[name].is_not_distinct_from(other.c[name]) for name in never_all),

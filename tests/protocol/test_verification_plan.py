@@ -8,6 +8,7 @@ import pytest
 
 from app.models.adverse_event_shapes import AdverseEventRead
 from app.models.base import Answer
+from app.models.dosing_shapes import DosingSessionDetail
 from app.models.outcome import OutcomeRead
 from app.models.participant import ParticipantRead
 from app.models.visit import VisitDetail
@@ -64,6 +65,7 @@ def test_the_fields_that_a_plan_may_name_are_fields_of_the_records() -> None:
         RecordKind.visit: VisitDetail,
         RecordKind.outcome: OutcomeRead,
         RecordKind.adverse_event: AdverseEventRead,
+        RecordKind.dosing_session: DosingSessionDetail,
     }
     assert set(CHECKABLE) == set(RecordKind)
     for kind, fields in CHECKABLE.items():

@@ -1,13 +1,13 @@
 """Notifications of adverse events that go straight to the monitor.
 
-Revision: 0026
-Follows: 0025
+Revision: 0028
+Follows: 0027
 """
 
 from alembic import op
 
-revision = "0026"
-down_revision = "0025"
+revision = "0028"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 
