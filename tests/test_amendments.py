@@ -112,3 +112,10 @@ def test_a_form_of_another_time_is_no_longer_doubted_once_its_day_is_corrected(w
     body = {"consent": {"version": "2", "given_on": "2025-02-10"}, "reason": "found on the paper form"}
     answer = world.staff_a.patch(person.headers["Location"], body, person.headers["ETag"])
     assert answer.json()["findings"] == []
+
+
+def test_a_version_of_another_protocol_is_refused(world: World) -> None:
+    other = {**protocol_definition(), "version": "2", "code": "another-study"}
+    answer = world.admin.post(f"/v1/studies/{world.study}/protocols", other)
+    assert (answer.status_code, answer.json()["code"]) == (422, "protocol_refused")
+    assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [("/code", "another_protocol")]

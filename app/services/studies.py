@@ -42,7 +42,7 @@ class ProtocolVersionExists(Conflict):
 
 
 class ProtocolRefused(Invalid):
-    """The protocol definition contradicts itself; see errors."""
+    """The protocol definition contradicts itself, or is of another protocol than the study's; see errors."""
 
 
 def study_by_code(session: Session, actor: Actor, code: str) -> Study:
@@ -100,6 +100,7 @@ def add_protocol_version(
     except ProtocolInvalid as refused:
         raise ProtocolRefused(*(_fault(fault) for fault in refused.faults)) from None
     assert study.id is not None
+    _require_same_protocol(session, study.id, protocol)
     version = ProtocolVersion(
         study_id=study.id,
         version=protocol.version,
@@ -111,6 +112,14 @@ def add_protocol_version(
         session.flush()
     _remember(session, actor, "protocol:added", version, f"{study.code}/{version.version}")
     return version
+
+
+def _require_same_protocol(session: Session, study_id: int, protocol: Protocol) -> None:
+    """Versions are of one protocol: another's would rule the next enrolment. Raises ProtocolRefused."""
+    stored = session.exec(select(ProtocolVersion.id).where(ProtocolVersion.study_id == study_id)).all()
+    codes = {protocol_of(session, one).code for one in stored if one is not None}
+    if codes and protocol.code not in codes:
+        raise ProtocolRefused(Fault("/code", "another_protocol", "The study's versions are of another protocol"))
 
 
 def _fault(fault: ProtocolFault) -> Fault:
