@@ -6,7 +6,11 @@ from app.protocol.base import ProtocolFault, repeated, similar, unknown
 from app.protocol.clocks import Clock
 from app.protocol.definition import Protocol
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument
+from app.protocol.rules import CountAtLeast, Flag, HighestYes, Maximum
 from app.protocol.safety import Condition, ItemReached, SafetyRule, ScoreReached, VitalBeyond
+
+TELLING = (CountAtLeast, Flag, HighestYes, Maximum)
+"""Scores from which an answer can be read off."""
 
 
 def safety_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
@@ -17,7 +21,31 @@ def safety_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
     for position, rule in enumerate(protocol.safety_rules):
         for place, condition in enumerate(rule.when):
             yield from _condition_faults(f"/safety_rules/{position}/when/{place}", rule, condition, protocol)
+    yield from _history_faults(protocol)
     yield from _rater_faults(protocol)
+
+
+def _history_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
+    """A historical outcome has scores alone: one that tells of an item by itself must raise the item's signal too."""
+    for place, code in enumerate(protocol.historical_totals):
+        for rule in protocol.safety_rules:
+            for score in sorted(_unread_scores(rule, code)):
+                message = f"{rule.code} reads items of {code}, and a historical {score} tells of them without a signal"
+                yield ProtocolFault(f"/historical_totals/{place}", "signal_unseen", message)
+
+
+def _unread_scores(rule: SafetyRule, code: str) -> set[str]:
+    """Scores of an instrument that tell what a rule looks for in items, and that it does not read. A sum tells none."""
+    try:
+        scale = instrument(code)
+    except UnknownInstrument:
+        return set()
+    read = {one.score for one in rule.when if isinstance(one, ScoreReached) and one.instrument == code}
+    looked_at = {
+        item for one in rule.when if isinstance(one, ItemReached) and one.instrument == code for item in one.items
+    }
+    telling = {one.name for one in scale.scores if isinstance(one, TELLING) and looked_at.intersection(one.items)}
+    return telling - read
 
 
 def _clock_faults(path: str, clock: Clock) -> Iterator[ProtocolFault]:

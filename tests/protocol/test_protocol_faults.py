@@ -17,6 +17,8 @@ def dated(code: str, kind: str, anchor: str, offset: int, **more: Any) -> Plan:
     return {"code": code, "name": code, "kind": kind, "anchor": anchor, "offset_days": offset, **more}
 
 
+IDEATION = {"instrument": "CSSRS_SLV", "items": ["CSSRS_SLV_04", "CSSRS_SLV_05"], "at_least": 1}
+
 FULL: Plan = deepcopy(SMALL) | {
     "version": "2",
     "visits": [
@@ -206,6 +208,11 @@ CASES: list[tuple[Callable[[Plan], object], str, str]] = [
     (lambda p: rule(p, 0, items=["MADRS_10"] * 2), "/safety_rules/0/when/0/items/1", "duplicate_item"),
     (lambda p: rule(p, 0, at_least=7), "/safety_rules/0/when/0/at_least", "never_true"),
     (lambda p: rule(p, 0, at_least=0), "/safety_rules/0/when/0/at_least", "always_true"),
+    (
+        lambda p: (rule(p, 0, **IDEATION), p.update(historical_totals=["CSSRS_SLV"])),
+        "/historical_totals/0",
+        "signal_unseen",
+    ),
     (lambda p: rule(p, 1, score="sum"), "/safety_rules/0/when/1/score", "unknown_score"),
     (lambda p: rule(p, 1, at_least=61), "/safety_rules/0/when/1/at_least", "never_true"),
     (lambda p: rule(p, 2, measure="PULSE"), "/safety_rules/0/when/2/measure", "unknown_measure"),
@@ -295,6 +302,16 @@ def test_bands_that_cover_the_range_are_sound() -> None:
     data["thresholds"][0]["bands"] = bands(0, 20, 60)
     threshold = parse_protocol(data).thresholds[0]
     assert [threshold.band(value) for value in (None, 0, 20, 21, 60)] == [None, "low", "low", "high", "high"]
+
+
+def test_historical_totals_are_sound_where_a_score_raises_the_signal_or_tells_no_item() -> None:
+    data = deepcopy(FULL)
+    data["historical_totals"] = ["MADRS", "CSSRS_SLV"]
+    rule(data, 1, **{**IDEATION, "kind": "item"})
+    data["safety_rules"][0]["when"][1].pop("score")
+    level = {"kind": "score", "instrument": "CSSRS_SLV", "score": "ideation_level", "at_least": 4}
+    data["safety_rules"][0]["when"].append(level)
+    assert parse_protocol(data).historical_totals == ("MADRS", "CSSRS_SLV")
 
 
 def test_faults_of_every_part_are_told_at_once() -> None:
