@@ -74,7 +74,7 @@ def _dosing_faults(protocol: Protocol, dosing: Dosing) -> Iterator[ProtocolFault
     for position, rule in enumerate(dosing.preconditions):
         yield from _precondition_faults(f"/dosing/preconditions/{position}", rule, protocol, visits)
     for position, item in enumerate(dosing.discharge):
-        yield from _discharge_faults(f"/dosing/discharge/{position}", item, protocol)
+        yield from _discharge_faults(f"/dosing/discharge/{position}", item, protocol, dosing)
 
 
 def _dose_faults(path: str, dose: PlannedDose, protocol: Protocol) -> Iterator[ProtocolFault]:
@@ -112,13 +112,16 @@ def _precondition_faults(
     if isinstance(rule, MinimumInterval):
         yield from _interval_faults(f"{path}/days", rule, visits)
     if isinstance(rule, VisitsHeld):
-        yield from _held_faults(path, rule, visits)
+        yield from _held_faults(path, rule, protocol, visits)
     if isinstance(rule, VitalAtMost):
         yield from unknown(f"{path}/measure", "measure", [rule.measure], protocol.measures)
         measure = protocol.measures.get(rule.measure)
         if measure is not None and rule.at_most < measure.lowest:
             message = f"{rule.code}: values so low are refused by the hard limits"
             yield ProtocolFault(f"{path}/at_most", "cannot_hold", message)
+        if measure is not None and rule.at_most >= measure.highest:
+            message = f"{rule.code}: no value that the hard limits take is above it"
+            yield ProtocolFault(f"{path}/at_most", "checks_nothing", message)
 
 
 def _interval_faults(path: str, rule: MinimumInterval, visits: dict[str, VisitDefinition]) -> Iterator[ProtocolFault]:
@@ -132,27 +135,38 @@ def _interval_faults(path: str, rule: MinimumInterval, visits: dict[str, VisitDe
             yield ProtocolFault(path, "cannot_hold", message)
 
 
-def _held_faults(path: str, rule: VisitsHeld, visits: dict[str, VisitDefinition]) -> Iterator[ProtocolFault]:
+def _held_faults(
+    path: str, rule: VisitsHeld, protocol: Protocol, visits: dict[str, VisitDefinition]
+) -> Iterator[ProtocolFault]:
     if rule.dosing not in visits or visits[rule.dosing].kind is not VisitKind.dosing:
         message = f"{rule.dosing} is no dosing visit of the schedule"
         yield ProtocolFault(f"{path}/dosing", "no_dosing_visit", message)
     yield from unknown(f"{path}/visits/*", "visit", rule.visits, visits)
+    last = {visit.code for visit in visits.values() if visit.kind is VisitKind.early_termination}
     for place, code in enumerate(rule.visits):
-        visit = visits.get(code)
-        later = visit is not None and visit.anchor == rule.dosing and visit.offset_days - visit.window_before > 0
-        if code == rule.dosing or later:
+        if code in protocol.after(rule.dosing) | last | {rule.dosing}:
             message = f"{rule.code}: {code} comes after {rule.dosing}"
             yield ProtocolFault(f"{path}/visits/{place}", "cannot_hold", message)
 
 
-def _discharge_faults(path: str, item: DischargeItem, protocol: Protocol) -> Iterator[ProtocolFault]:
-    points = {point.code for point in protocol.vitals.timepoints} if protocol.vitals else set()
+def _discharge_faults(path: str, item: DischargeItem, protocol: Protocol, dosing: Dosing) -> Iterator[ProtocolFault]:
+    points = {point.code: point for point in protocol.vitals.timepoints} if protocol.vitals else {}
     match item.needs:
         case "vitals":
             yield from unknown(f"{path}/of", "timepoint", [item.of or "(none)"], points)
+            point = points.get(item.of or "")
+            untimed = [dose.visit for dose in dosing.doses if dose.supplemental is None]
+            if point is not None and point.counted_from == "supplemental_dose" and untimed:
+                message = f"{item.code}: no supplemental dose is planned at {untimed[0]} to time {point.code} by"
+                yield ProtocolFault(f"{path}/of", "never_timed", message)
         case "instrument":
             shipped = {one.code for one in instruments().values()}
             yield from unknown(f"{path}/of", "instrument", [item.of or "(none)"], shipped)
+            given = {dose.visit for dose in dosing.doses}
+            asked = {code for visit in protocol.visits if visit.code in given for code in visit.instruments}
+            if item.of in shipped - asked:
+                message = f"{item.code}: no dosing visit has the instrument {item.of}"
+                yield ProtocolFault(f"{path}/of", "instrument_never_asked", message)
         case "release_time" | "confirmation":
             if item.of is not None:
                 message = f"{item.code}: {item.needs} is of nothing else"

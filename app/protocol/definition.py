@@ -233,6 +233,31 @@ class Protocol(Versioned):
                 return visit
         raise UnknownVisit("The protocol has no such visit")
 
+    def after(self, code: str) -> frozenset[VisitCode]:
+        """The visits that cannot come before this one: by what must precede what, and by windows that lie wholly on one
+        side of their anchor."""
+        found: set[VisitCode] = set()
+        ahead = [code]
+        while ahead:
+            new = self._next.get(ahead.pop(), set()) - found
+            found |= new
+            ahead += new
+        return frozenset(found)
+
+    @cached_property
+    def _next(self) -> Mapping[VisitCode, set[VisitCode]]:
+        """For each visit those that it must precede."""
+        later: dict[VisitCode, set[VisitCode]] = {}
+        for visit in self.visits:
+            if visit.before is not None:
+                later.setdefault(visit.code, set()).add(visit.before)
+            if visit.has_window and visit.anchor is not None:
+                if visit.offset_days - visit.window_before > 0:
+                    later.setdefault(visit.anchor, set()).add(visit.code)
+                elif visit.offset_days + visit.window_after < 0:
+                    later.setdefault(visit.code, set()).add(visit.anchor)
+        return later
+
     def hangs_on(self, code: str) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
         return next((visit.hangs_on for visit in self.visits if visit.code == code), frozenset())

@@ -24,6 +24,7 @@ def protocol_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
             yield ProtocolFault(path, "unknown_study_day_anchor", f"{code} is no visit of the schedule")
     for position, visit in enumerate(protocol.visits):
         yield from _visit_faults(f"/visits/{position}", visit, visits)
+        yield from _order_faults(f"/visits/{position}/before", visit, visits, protocol)
         if visit.needs_scope is not None and visit.needs_scope not in protocol.scopes:
             message = f"{visit.code}: no consent version has the scope {visit.needs_scope}"
             yield ProtocolFault(f"/visits/{position}/needs_scope", "unknown_scope", message)
@@ -77,7 +78,6 @@ def _visit_faults(path: str, visit: VisitDefinition, visits: Visits) -> Iterator
     if reason := _impossible_window(visit):
         yield ProtocolFault(path, "impossible_window", f"{visit.code}: {reason}")
     yield from _repeat_faults(f"{path}/repeat_every_days", visit)
-    yield from _order_faults(f"{path}/before", visit, visits)
 
 
 def _circular(visit: VisitDefinition, visits: Visits) -> bool:
@@ -115,7 +115,7 @@ def _repeat_faults(path: str, visit: VisitDefinition) -> Iterator[ProtocolFault]
         yield ProtocolFault(path, "colliding_windows", message)
 
 
-def _order_faults(path: str, visit: VisitDefinition, visits: Visits) -> Iterator[ProtocolFault]:
+def _order_faults(path: str, visit: VisitDefinition, visits: Visits, protocol: Protocol) -> Iterator[ProtocolFault]:
     """What a visit must precede has to be there, and to be able to come later."""
     if visit.before is None:
         return
@@ -130,6 +130,9 @@ def _order_faults(path: str, visit: VisitDefinition, visits: Visits) -> Iterator
     if later is visit or too_late:
         message = f"{visit.code}: its window opens only after {later.code}, which it must precede"
         yield ProtocolFault(path, "impossible_order", message)
+    elif visit.code in protocol.after(visit.code):
+        message = f"{visit.code}: what must come after it leads back to it"
+        yield ProtocolFault(path, "circular_order", message)
 
 
 def _consent_faults(path: str, consent: ConsentVersion) -> Iterator[ProtocolFault]:

@@ -19,6 +19,8 @@ def dated(code: str, kind: str, anchor: str, offset: int, **more: Any) -> Plan:
 
 IDEATION = {"instrument": "CSSRS_SLV", "items": ["CSSRS_SLV_04", "CSSRS_SLV_05"], "at_least": 1}
 
+ET: Plan = {"code": "ET", "name": "Early termination", "kind": "early_termination"}
+
 FULL: Plan = deepcopy(SMALL) | {
     "version": "2",
     "visits": [
@@ -134,6 +136,7 @@ CASES: list[tuple[Callable[[Plan], object], str, str]] = [
     (lambda p: p["visits"][3].update(before="NONE"), "/visits/3/before", "unknown_visit"),
     (lambda p: p["visits"][3].update(before="PREP"), "/visits/3/before", "impossible_order"),
     (lambda p: p["visits"][3].update(offset_days=11), "/visits/3/before", "impossible_order"),
+    (lambda p: p["visits"][6].update(before="DOS1"), "/visits/6/before", "circular_order"),
     (lambda p: p["visits"][1].update(before="BL"), "/visits/1/before", "impossible_order"),
     (lambda p: p["visits"][3].update(anchor="UNS"), "/visits/3/anchor", "unusable_anchor"),
     (lambda p: p["visits"][6].update(window_before=1), "/visits/6/repeat_every_days", "colliding_windows"),
@@ -262,12 +265,21 @@ CASES: list[tuple[Callable[[Plan], object], str, str]] = [
     (lambda p: condition(p, 4, visits=["PREPS"]), "/dosing/preconditions/4/visits/0", "unknown_visit"),
     (lambda p: condition(p, 4, visits=["DOS1"]), "/dosing/preconditions/4/visits/0", "cannot_hold"),
     (lambda p: condition(p, 4, visits=["DOS2"]), "/dosing/preconditions/4/visits/0", "cannot_hold"),
+    (lambda p: condition(p, 4, visits=["LATE"]), "/dosing/preconditions/4/visits/0", "cannot_hold"),
+    (lambda p: held_before(p, ET), "/dosing/preconditions/4/visits/0", "cannot_hold"),
     (lambda p: condition(p, 5, measure="PULSE"), "/dosing/preconditions/5/measure", "unknown_measure"),
     (lambda p: condition(p, 5, at_most=49), "/dosing/preconditions/5/at_most", "cannot_hold"),
+    (lambda p: condition(p, 5, at_most=300), "/dosing/preconditions/5/at_most", "checks_nothing"),
     (lambda p: condition(p, 5, code="signal"), "/dosing/preconditions/5/code", "overlapping_rule"),
     (lambda p: p["dosing"]["discharge"][0].update(of="PRE"), "/dosing/discharge/0/of", "needless_reference"),
     (lambda p: p["dosing"]["discharge"][1].update(of="END"), "/dosing/discharge/1/of", "unknown_timepoint"),
     (lambda p: p["dosing"]["discharge"][1].pop("of"), "/dosing/discharge/1/of", "unknown_timepoint"),
+    (
+        lambda p: p["vitals"]["timepoints"][0].update(counted_from="supplemental_dose"),
+        "/dosing/discharge/1/of",
+        "never_timed",
+    ),
+    (lambda p: p["dosing"]["discharge"][2].update(of="PHQ9"), "/dosing/discharge/2/of", "instrument_never_asked"),
     (lambda p: p["dosing"]["discharge"][2].update(of="HAMD"), "/dosing/discharge/2/of", "unknown_instrument"),
     (lambda p: p["dosing"]["discharge"][2].update(code="SIGNAL"), "/dosing/discharge/2/code", "duplicate_rule"),
 ]
@@ -292,9 +304,21 @@ def condition(plan: Plan, place: int, **changes: Any) -> None:
     plan["dosing"]["preconditions"][place].update(changes)
 
 
+def held_before(plan: Plan, visit: Plan) -> None:
+    plan["visits"].append(visit)
+    condition(plan, 4, visits=[visit["code"]])
+
+
 @pytest.mark.parametrize(("change", "path", "code"), CASES, ids=[f"{path} {code}" for _, path, code in CASES])
 def test_what_cannot_work_is_refused_at_its_place(change: Callable[[Plan], object], path: str, code: str) -> None:
     assert faults(change) == [(path, code)]
+
+
+def test_two_visits_that_each_precede_the_other_are_a_circle() -> None:
+    def turn(plan: Plan) -> None:
+        plan["visits"][2]["before"], plan["visits"][3]["before"] = "PREP", "UNS"
+
+    assert faults(turn) == [(f"/visits/{place}/before", "circular_order") for place in (2, 3)]
 
 
 def test_bands_that_cover_the_range_are_sound() -> None:
