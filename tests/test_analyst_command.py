@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pyreadstat
 import pytest
 from typer.testing import CliRunner
 
+from registry_client import NotReady, Registry, Token
 from registry_client.analyst_cli import app as analyst
 from tests.hostile import LiveStudy, live_study
 from tests.route_cases import UNDER_AGREEMENT
@@ -96,5 +100,32 @@ def test_an_extract_that_is_not_ready_is_told(live: LiveStudy, monkeypatch: pyte
     user = live.caller("analyst")
     path = user.post("/v1/extracts", {**UNDER_AGREEMENT, "study": live.study}).headers
     monkeypatch.setenv("ANALYST_TOKEN", user.token)
-    done = CliRunner().invoke(analyst, ["fetch", path["Location"].rpartition("/")[2], str(tmp_path)])
-    assert (done.exit_code, "The extract is requested" in done.output) == (1, True)
+    folder, extract = tmp_path / "none", path["Location"].rpartition("/")[2]
+    done = CliRunner().invoke(analyst, ["fetch", extract, str(folder)])
+    assert isinstance(done.exception, NotReady)
+    assert str(done.exception) == "The extract is requested."
+    with registry_of(user.token, live) as registry, pytest.raises(NotReady, match="requested"):
+        registry.download(extract, folder)
+    assert not folder.exists()
+
+
+def test_what_is_there_is_not_fetched_again(live: LiveStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    extract, fetched = approved(live, monkeypatch), list[str]()
+
+    def noted(request: httpx.Request) -> None:
+        fetched.extend([request.url.path.rpartition("/")[2]] if "/files/" in request.url.path else [])
+
+    with registry_of(os.environ["ANALYST_TOKEN"], live, event_hooks={"request": [noted]}) as registry:
+        registry.extract(extract)
+        files = registry.download(extract, tmp_path)
+        fetched.clear()
+        (tmp_path / "visits.csv").unlink()
+        (tmp_path / "outcomes.csv").write_text("of another extract")
+        told: list[tuple[str, int, int]] = []
+        assert registry.download(extract, tmp_path, lambda *one: told.append(one)) == files
+    assert sorted(fetched) == ["outcomes.csv", "visits.csv"]
+    assert {name for name, have, whole in told if have == whole} == {file.name for file in files}
+
+
+def registry_of(token: str, live: LiveStudy, **options: Any) -> Registry:
+    return Registry(live.server.base_url, Token(token), **options)

@@ -24,10 +24,7 @@ def fetch(extract: Annotated[str, typer.Argument(help="Its id")], folder: Folder
     if "ANALYST_URL" not in os.environ:
         raise typer.BadParameter("Set ANALYST_URL")
     with Registry(os.environ["ANALYST_URL"], _credentials()) as registry:
-        status = registry.extract(extract)["status"]
-        if status != "ready":
-            typer.echo(f"The extract is {status}.", err=True)
-            raise typer.Exit(1)
+        registry.extract(extract)
         for file in registry.download(extract, folder, _tell):
             typer.echo(file)
 

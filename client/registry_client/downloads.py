@@ -10,7 +10,7 @@ import httpx
 
 from registry_client.answers import Record, meant
 from registry_client.calls import Call, Caller, Pause, Steps
-from registry_client.errors import Damaged
+from registry_client.errors import Damaged, NotReady
 
 PART_BYTES = 1 << 22
 LOOK_SECONDS = 1.0
@@ -34,11 +34,14 @@ def built(caller: Caller, extract_id: str, wait: float) -> Steps[dict[str, Any]]
 
 
 def downloaded(caller: Caller, extract_id: str, folder: Path, progress: Progress) -> Steps[list[Path]]:
-    """All files of an extract, each held against its SHA-256. Raises Damaged, Refused, Unreachable."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """All files of an extract, each held against its SHA-256. Raises NotReady, Damaged, Refused, Unreachable."""
     answer = yield from caller.answered(Call("GET", f"/v1/extracts/{extract_id}"))
+    extract = meant(answer).body
+    if extract["status"] != "ready":
+        raise NotReady(f"The extract is {extract['status']}.")
+    folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for one in meant(answer).body["files"]:
+    for one in extract["files"]:
         path = f"/v1/extracts/{extract_id}/files/{one['name']}"
         files.append((yield from _file(caller, path, folder, one, progress)))
     return files
@@ -46,7 +49,10 @@ def downloaded(caller: Caller, extract_id: str, folder: Path, progress: Progress
 
 def _file(caller: Caller, path: str, folder: Path, file: Record, progress: Progress) -> Steps[Path]:
     """In parts, into a file beside the whole one: after a failure it goes on where it stopped."""
-    partial, whole = folder / f"{file['name']}.part", folder / file["name"]
+    partial, whole = folder / f"{file['name']}.part", folder / str(file["name"])
+    if whole.exists() and _sha256(whole) == file["sha256"]:
+        progress(file["name"], file["bytes"], file["bytes"])
+        return whole
     with partial.open("ab") as target:
         while (have := target.tell()) < file["bytes"]:
             last = min(have + PART_BYTES, file["bytes"]) - 1
@@ -58,9 +64,12 @@ def _file(caller: Caller, path: str, folder: Path, file: Record, progress: Progr
                 raise Damaged(f"{file['name']} is another file now")
             target.write(answer.content)
             progress(file["name"], target.tell(), file["bytes"])
-    with partial.open("rb") as written:
-        found = hashlib.file_digest(written, "sha256").hexdigest()
-    if found != file["sha256"]:
+    if _sha256(partial) != file["sha256"]:
         partial.unlink()
         raise Damaged(f"{file['name']} does not have the checksum that was announced")
     return partial.rename(whole)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()

@@ -16,6 +16,10 @@ class Damaged(RegistryFailure):
     """A downloaded file is not the one that the registry described."""
 
 
+class NotReady(RegistryFailure):
+    """An extract has no files: it is asked for, being built, refused or over."""
+
+
 class Refused(RegistryFailure):
     """The registry refused: a problem document (RFC 9457). `code` is stable, `errors` name the fields."""
 

@@ -110,6 +110,6 @@ class Registry:
         return self.run(built(self.caller, extract_id, wait))
 
     def download(self, extract_id: str, folder: Path, progress: Progress = silent) -> list[Path]:
-        """All files of an extract, each held against its SHA-256. A file that broke off goes on where it stopped.
-        Raises Damaged."""
+        """All files of an extract, each held against its SHA-256. A file that broke off goes on where it stopped,
+        one that is there is not fetched again. Raises NotReady, Damaged."""
         return self.run(downloaded(self.caller, extract_id, folder, progress))
