@@ -21,6 +21,8 @@ from registry_client.registry import Registry
 
 app = typer.Typer(help="A site's side of the research registry.", no_args_is_help=True, add_completion=False)
 NOUNS = ("participants", "visits", "outcomes", "adverse-events")
+NUMBERS = frozenset({"age_at_consent", "minutes", "occurrence"})
+HOLDING_NUMBERS = frozenset({"items", "totals"})
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, a record a row")]
 
 
@@ -37,15 +39,21 @@ def enrol(record: Annotated[str, typer.Argument(help="The body of POST /v1/parti
     """Enrol one person; prints the pid."""
     with _registry() as registry:
         text = sys.stdin.read() if record == "-" else record
-        typer.echo(registry.post("/v1/participants", json.loads(text)).body["pid"])
+        try:
+            body = json.loads(text)
+        except ValueError:
+            raise typer.BadParameter("the record is not JSON") from None
+        typer.echo(registry.post("/v1/participants", body).body["pid"])
 
 
 @app.command()
 def upload(noun: str, file: File, dry_run: Annotated[bool, typer.Option(help="Check only")] = False) -> None:
-    """Post every row of a CSV. Run it again after a failure, as the same app: a row that is stored is not stored twice.
+    """Post every row of a CSV. Run it again after a failure, as the same app: a row that is stored is not stored twice
+    within the registry's REGISTRY_RETRY_DAYS (90). Adverse events after that are stored again: of a file that keeps
+    growing, upload new rows only.
 
-    A column is a field of the record; `consent.version` is a field within one. A cell that is JSON (numbers, true,
-    lists) is read as such, an empty one is left out.
+    A column is a field of the record; `consent.version` is a field within one. An empty cell is left out; true, false,
+    lists and objects are read as JSON, and numbers in the columns that hold numbers.
     """
     if noun not in NOUNS:
         raise typer.BadParameter(f"one of {', '.join(NOUNS)}")
@@ -70,26 +78,52 @@ def _bar(length: int, label: str) -> AbstractContextManager[Any]:
 def _records(noun: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with a key made from its content and its place among equal rows, so that it is the same next time."""
     seen: dict[str, int] = {}
-    with file.open(newline="", encoding="utf-8-sig") as source:
-        for row in csv.DictReader(source):
-            record: dict[str, Any] = {}
-            for name, cell in row.items():
-                if cell:
-                    *outer, last = name.split(".")
-                    place = record
-                    for one in outer:
-                        place = place.setdefault(one, {})
-                    place[last] = _value(cell)
-            text = json.dumps([noun, record], sort_keys=True)
-            seen[text] = seen.get(text, 0) + 1
-            yield str(uuid5(NAMESPACE_URL, f"{text}{seen[text]}")), record
+    for number, row in enumerate(_rows(file), 2):
+        if None in row:  # where DictReader keeps what is beyond the last column
+            raise typer.BadParameter(f"row {number} has more cells than there are columns")
+        record: dict[str, Any] = {}
+        for name, cell in row.items():
+            if cell:
+                _put(record, name.split("."), cell)
+        text = json.dumps([noun, record], sort_keys=True)
+        seen[text] = seen.get(text, 0) + 1
+        yield str(uuid5(NAMESPACE_URL, f"{text}{seen[text]}")), record
 
 
-def _value(cell: str) -> Any:
+def _rows(file: Path) -> list[dict[str, str]]:
     try:
-        return json.loads(cell)
+        with file.open(newline="", encoding="utf-8-sig") as source:
+            return list(csv.DictReader(source, strict=True))
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is not in UTF-8: save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise typer.BadParameter(f"{file} is not CSV: {error}") from None
+
+
+def _put(record: dict[str, Any], name: list[str], cell: str) -> None:
+    *outer, last = name
+    for one in outer:
+        record = record.setdefault(one, {})
+        if not isinstance(record, dict):
+            raise typer.BadParameter(f"the column {one} cannot be a value and hold {'.'.join(name)} as well")
+    record[last] = _value(cell, is_number=last in NUMBERS or name[0] in HOLDING_NUMBERS)
+
+
+def _value(cell: str, *, is_number: bool) -> Any:
+    """As JSON where it can be meant so: a label such as 4711, and a year for a date, are texts."""
+    if cell.lower() in {"true", "false"}:
+        return cell.lower() == "true"
+    if not is_number and cell != "null" and cell[0] not in '[{"':
+        return cell
+    try:
+        return json.loads(cell, parse_constant=_no_json)
     except ValueError:
         return cell
+
+
+def _no_json(_: str) -> Any:
+    """NaN and Infinity, which Python alone takes for JSON."""
+    raise ValueError
 
 
 @app.command()
