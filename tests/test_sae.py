@@ -316,6 +316,28 @@ def test_a_crossed_boundary_goes_straight_to_the_monitor_serious_or_not(world: W
     assert urgent(world, "alerts") == [here.json()["id"], there.json()["id"]]
 
 
+def test_what_a_site_reports_is_to_be_reviewed_and_is_an_update(world: World, clock: Clockwork) -> None:
+    event = serious(world, clock)
+    report(world, event)
+    clock.later(minutes=1)
+    ask(world, event, days=2)
+    seen = clock.later(minutes=1)
+
+    def waiting() -> tuple[int, int, int]:
+        filters = ({"unreviewed": "true"}, {"updated_since": shown(seen)})
+        lists = [world.monitor.get("/v1/adverse-events", study=world.study, **each).json()["items"] for each in filters]
+        site = world.monitor.get("/v1/monitoring/summary", study=world.study).json()["sites"][0]
+        return len(lists[0]), len(lists[1]), site["unreviewed_serious"]
+
+    assert waiting() == (0, 0, 0)
+    clock.later(minutes=1)
+    report(world, event, kind="final", aware_at=shown(seen), narrative="Died of arrhythmia")
+    assert waiting() == (1, 1, 1)
+    clock.later(minutes=1)
+    world.monitor.post(f"{path(event)}/reviews", {"kind": "acknowledged", "version": 1})
+    assert waiting() == (0, 1, 0)
+
+
 def test_the_summary_counts_each_assigned_site(world: World, clock: Clockwork) -> None:
     serious(world, clock)
     serious(world, clock, criteria={})

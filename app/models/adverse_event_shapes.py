@@ -203,11 +203,13 @@ class AdverseEventFilter(Filter):
     """Bounds on the onset, both included; a partial onset is found when it can lie inside."""
 
     updated_since: Instant | None = None
+    """Stored, corrected or reported on at this moment or after it."""
+
     overdue: QueryBool | None = None
     """True: one of its clocks has run out unmet: a report, an answer or what an authority has to hear of."""
 
     unreviewed: QueryBool | None = None
-    """True: what you have not reviewed at its present version."""
+    """True: what you have not reviewed at its present version, or what was reported on since."""
 
     possible_duplicate: QueryBool | None = None
     """True: another event of the participant has the same term and the same onset."""

@@ -83,7 +83,7 @@ class SiteCounts(Answer):
     adverse_events: int
     serious: int
     unreviewed: int
-    """Events that you have not reviewed at their present version."""
+    """Events that you have not reviewed at their present version, or that were reported on since."""
 
     unreviewed_serious: int
     overdue: int

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Date, func, literal, or_, select
@@ -14,7 +14,8 @@ from app.database import Database
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventFilter, AdverseEventRead, AdverseEventSort
 from app.models.among import among
-from app.models.base import now
+from app.models.base import now, table_of
+from app.models.safety_report import SaeReport
 from app.services import adverse_events
 from app.services.csv_lines import blocks, line_of
 from app.services.monitoring import unreviewed_by
@@ -69,12 +70,19 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
     if query.onset_to is not None:
         conditions.append(col(ae.onset_earliest) <= query.onset_to)
     if query.updated_since is not None:
-        conditions.append(col(ae.updated_at) >= query.updated_since)
+        conditions.append(or_(col(ae.updated_at) >= query.updated_since, _reported_since(query.updated_since)))
     if query.unreviewed is not None:
         conditions.append(unreviewed_by(actor) if query.unreviewed else ~unreviewed_by(actor))
     if query.possible_duplicate is not None:
         conditions.append(_has_twin() if query.possible_duplicate else ~_has_twin())
     return conditions
+
+
+def _reported_since(moment: datetime) -> ColumnElement[bool]:
+    """A report leaves the event as it is, and yet tells something new of it."""
+    reports, events = table_of(SaeReport), table_of(AdverseEvent)
+    of_event = (reports.c.site_id == events.c.site_id, reports.c.adverse_event_id == events.c.id)
+    return select(reports.c.number).where(*of_event, reports.c.submitted_at >= moment).correlate(events).exists()
 
 
 def _has_twin() -> ColumnElement[bool]:

@@ -22,7 +22,7 @@ from app.models.monitoring import (
     UrgentClock,
 )
 from app.models.participant import Participant
-from app.models.safety_report import STANDS, AeReview
+from app.models.safety_report import STANDS, AeReview, SaeReport
 from app.models.safety_signal import SafetySignal, SignalState
 from app.models.study import ProtocolVersion, Site
 from app.protocol.expedited import ClockState, RunningClock
@@ -30,7 +30,7 @@ from app.services.sae_clocks import open_clocks, with_open_clocks
 from app.services.studies import protocol_of
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
-_QUERY, _SIGNAL = table_of(DataQuery), table_of(SafetySignal)
+_QUERY, _SIGNAL, _REPORT = table_of(DataQuery), table_of(SafetySignal), table_of(SaeReport)
 _SITE, _VERSION = table_of(Site), table_of(ProtocolVersion)
 
 
@@ -131,12 +131,18 @@ def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -
 
 
 def unreviewed_by(actor: Actor) -> ColumnElement[bool]:
-    """Events that this account has not reviewed at their present version."""
+    """Events that this account has not reviewed at their present version, or that were reported on since."""
+    since = (
+        (_REPORT.c.site_id == _REVIEW.c.site_id)
+        & (_REPORT.c.adverse_event_id == _REVIEW.c.adverse_event_id)
+        & (_REPORT.c.submitted_at > _REVIEW.c.reviewed_at)
+    )
     own = (
         (_REVIEW.c.site_id == _EVENT.c.site_id)
         & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
         & (_REVIEW.c.reviewed_by == actor.account_id)
         & (_REVIEW.c.event_version == _EVENT.c.version)
+        & ~select(1).where(since).correlate(_REVIEW).exists()
     )
     return ~select(1).where(own, STANDS).correlate(_EVENT).exists()
 
