@@ -191,6 +191,20 @@ def test_what_was_forgotten_is_added_to_a_closed_session_with_the_reason(world: 
     assert (again.status_code, again.json()["code"]) == (409, "dosing_session_closed")
 
 
+def test_what_was_given_as_needed_was_given_on_the_day_of_the_session(world: World) -> None:
+    session = a_session_to_close(world)
+    early = {"atc": "C07AB02", "kind": "as_needed", "amount_mg": 25, "given_at": "1999-01-01T12:00:00Z"}
+    refused = [
+        world.staff_a.post(path_of(session, "/close"), closing(medications=[early])),
+        corrected(world, path_of(session), medications=[early]),
+    ]
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (422, "moment_outside_visit")
+        assert answer.json()["errors"][0]["pointer"] == "/medications/0/given_at"
+    before = {**early, "kind": "concomitant"}
+    assert corrected(world, path_of(session), medications=[before]).status_code == 200
+
+
 def test_a_forgotten_dose_lies_before_the_end_of_its_session(world: World) -> None:
     record = a_session_to_close(world)
     path = path_of(record)

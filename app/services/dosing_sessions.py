@@ -64,6 +64,7 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
     facts = _facts(session, day, body)
     findings = _require_taken_before(day, body)
     _require_known(day, body.confirmations)
+    _require_on_the_day(day, body)
     row = DosingSession(
         site_id=day.person.site_id,
         pid=day.person.row.pid,
@@ -145,6 +146,14 @@ def _require_on_checklist(day: DosingDay, codes: Iterable[str]) -> None:
         raise ConfirmationUnknown(Fault("/discharge", "unknown_item", "The checklist has no such item to confirm"))
 
 
+def _require_on_the_day(day: DosingDay, body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend) -> None:
+    """What is given as needed is given in the session; what else somebody takes may be of earlier. Raises
+    MomentOutsideVisit."""
+    for place, one in enumerate(body.medications or []):
+        if one.kind == "as_needed":
+            day.require_moment(f"/medications/{place}/given_at", one.given_at)
+
+
 def _written(body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend) -> list[dict[str, Any]]:
     return [medication.model_dump(mode="json") for medication in body.medications or []]
 
@@ -164,6 +173,7 @@ def close(
     """
     day, row = dosing_day.held(session, actor, session_id)
     dosing_day.require_open(row)
+    _require_on_the_day(day, body)
     before, current = audit.snapshot(row), _fields(row)
     closing = body.model_dump(include={"ended_at", "released_at", "discharge"})
     fields = {**current, **closing, "medications": [*current["medications"], *_written(body)]}
@@ -187,6 +197,7 @@ def amend(
     day, row = dosing_day.held(session, actor, session_id)
     before, current, changes = audit.snapshot(row), _fields(row), sent_fields(body)
     if body.medications is not None:
+        _require_on_the_day(day, body)
         changes["medications"] = _written(body)
     if body.discharge is not None:
         changes["discharge"] = _ticked(body.discharge)
