@@ -131,3 +131,11 @@ def test_a_visit_that_had_to_precede_another_is_as_urgent_as_one_whose_window_is
     held(world, pid, "DOS1", "2025-03-03")  # before it three preparations; INT1A until the 6th
     first = world.staff_a.get(f"/v1/studies/{world.study}/due", limit="5").json()["items"]
     assert [item["visit_code"] for item in first] == ["SCR", "PREP1", "PREP2", "PREP3", "INT1A"]
+
+
+def test_a_period_that_ends_before_it_starts_is_refused_rather_than_empty(world: World) -> None:
+    answer = world.staff_a.get(f"/v1/studies/{world.study}/due", **{"from": "2026-01-01", "to": "2025-01-01"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert answer.json()["errors"][0]["pointer"] == "/to"
+    day = {"from": "2025-01-01", "to": "2025-01-01"}
+    assert world.staff_a.get(f"/v1/studies/{world.study}/due", **day).status_code == 200

@@ -13,6 +13,7 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from app.access import Actor
+from app.errors import Fault, ValidationFailed
 from app.models.among import among
 from app.models.base import now, table_of
 from app.models.outcome import Outcome, answered
@@ -55,8 +56,11 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
 
 
 def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
-    """What is due or overdue at the actor's sites of a study, or whose window meets a period. Raises NotFound."""
+    """What is due or overdue at the actor's sites of a study, or whose window meets a period. Raises NotFound,
+    ValidationFailed."""
     sites = actor.sites_of(study, query.site)
+    if query.due_from is not None and query.due_to is not None and query.due_to < query.due_from:
+        raise ValidationFailed(Fault("/to", "before_from", "A period does not end before it starts"))
     today = _today(session, sites)
     waiting = (one for people in _in_turn(session, sites) for one in _waiting(session, people, today, query))
     first = nsmallest(query.limit + 1, waiting, key=_urgency)
