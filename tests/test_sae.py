@@ -338,6 +338,35 @@ def test_what_a_site_reports_is_to_be_reviewed_and_is_an_update(world: World, cl
     assert waiting() == (0, 1, 0)
 
 
+def test_what_is_still_due_comes_first_and_nothing_overdue_is_lost(world: World, clock: Clockwork) -> None:
+    reported, asked = serious(world, clock), serious(world, clock, criteria={})
+    report(world, reported)
+    clock.later(minutes=1)
+    for event in (asked, reported):
+        ask(world, event, days=1)
+    clock.later(days=8)
+    soon = serious(world, clock)
+    clock.later(minutes=-30)
+    sooner = serious(world, clock)
+
+    def due(**filters: str) -> list[str]:
+        found: list[str] = []
+        page = {"next": ""}
+        while page["next"] is not None:
+            cursor = {"cursor": page["next"]} if page["next"] else {}
+            page = world.monitor.get(
+                "/v1/adverse-events", study=world.study, sort="due", limit="1", **filters, **cursor
+            ).json()
+            found += [item["id"] for item in page["items"]]
+        return found
+
+    first, second, third, fourth = (event.json()["id"] for event in (sooner, soon, reported, asked))
+    assert due() == [first, second, third]
+    assert sorted(due(overdue="true")) == sorted([third, fourth])
+    clock.later(days=2)
+    assert due(overdue="true")[:2] == [first, second]
+
+
 def test_the_summary_counts_each_assigned_site(world: World, clock: Clockwork) -> None:
     serious(world, clock)
     serious(world, clock, criteria={})

@@ -170,7 +170,8 @@ class AdverseEventList(Answer):
 
 
 class AdverseEventSort(StrEnum):
-    """Newest first; `due` has the most urgent first, and only events with a due time."""
+    """Newest first; `due` has first the reports that are due soonest, then events whose first report was sent. Events
+    without a due time are left out of it, unless `overdue` asks for them."""
 
     due = "due"
     onset = "onset"

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, func, literal, or_, select
+from sqlalchemy import ColumnElement, Date, case, func, literal, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -25,8 +25,22 @@ LONG_AGO = date(1, 1, 1)
 _ONSET = func.coalesce(AdverseEvent.onset_latest, literal(LONG_AGO, Date)).label("onset_order")
 """An unknown onset comes last."""
 
+AT_LAST = datetime(9999, 1, 1, tzinfo=UTC)
+_REPORTS, _EVENTS = table_of(SaeReport), table_of(AdverseEvent)
+_SENT = (
+    select(_REPORTS.c.number)
+    .where(_REPORTS.c.site_id == _EVENTS.c.site_id, _REPORTS.c.adverse_event_id == _EVENTS.c.id)
+    .correlate(_EVENTS)
+)
+"""The reports of an event."""
+
+_DUE = func.coalesce(case((~_SENT.exists(), _EVENTS.c.due_at)), literal(AT_LAST, _EVENTS.c.due_at.type)).label(
+    "due_order"
+)
+"""When the first report is due. Last comes what waits for none: it was sent, or only another clock has run out."""
+
 _KEYS: dict[AdverseEventSort, Any] = {
-    AdverseEventSort.due: AdverseEvent.due_at,
+    AdverseEventSort.due: _DUE,
     AdverseEventSort.onset: _ONSET,
     AdverseEventSort.reported: AdverseEvent.created_at,
     AdverseEventSort.updated: AdverseEvent.updated_at,
@@ -42,8 +56,8 @@ def asked(session: Session, actor: Actor, query: AdverseEventFilter, rows: Rows)
         late = among(AdverseEvent.id, "overdue", sorted({one.event_id for one in overdue(session, sites, now())}))
         conditions.append(late if query.overdue else ~late)
     statement = rows.add_columns(key, col(AdverseEvent.id)).where(*conditions)
-    if query.sort is AdverseEventSort.due:
-        statement = statement.where(key.is_not(None))
+    if query.sort is AdverseEventSort.due and not query.overdue:
+        statement = statement.where(col(AdverseEvent.due_at).is_not(None))
     return statement, key, query.sort is AdverseEventSort.due
 
 
@@ -80,9 +94,7 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
 
 def _reported_since(moment: datetime) -> ColumnElement[bool]:
     """A report leaves the event as it is, and yet tells something new of it."""
-    reports, events = table_of(SaeReport), table_of(AdverseEvent)
-    of_event = (reports.c.site_id == events.c.site_id, reports.c.adverse_event_id == events.c.id)
-    return select(reports.c.number).where(*of_event, reports.c.submitted_at >= moment).correlate(events).exists()
+    return _SENT.where(_REPORTS.c.submitted_at >= moment).exists()
 
 
 def _has_twin() -> ColumnElement[bool]:
