@@ -50,7 +50,7 @@ PID = (
 )
 UUID_LIKE = ("", MARK, "00000000-0000-4000-8000-00000000000", 5, True, None, [], f"{MARK}\0")
 LABEL = ("", "AB 12", "+4915112345678", "a" * 33, "é1", "A\0", "A\ud800", "A\n", 7, True, None, ["A"])
-REASON = (*TEXT, "x", "ab", " x ", None)
+REASON = (*TEXT, "x", "ab", " x ", "...", "\u3164\u115f\u1160", None)
 ITEMS = (
     None,
     [],

@@ -338,10 +338,22 @@ def amended(world: World, path: str, **change: Any) -> Response:
     return world.staff_a.patch(path, body, world.staff_a.get(path).headers["ETag"])
 
 
-@pytest.mark.parametrize("reason", [None, "", " ", "x", "ok", "   a   "])
+UNSEEN = ["\u200b" * 3, "\u2060" * 3, "\u2800" * 3, "\u3164" * 3, "\u3164\u115f\u1160", "\ufe0f" * 3]
+
+
+@pytest.mark.parametrize("reason", [None, "", " ", "x", "ok", "   a   ", "...", "---", "aaa", "x x.", *UNSEEN])
 def test_a_correction_needs_a_real_reason(world: World, reason: str | None) -> None:
     visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
     body = {"occurred_on": "2025-01-26", **({} if reason is None else {"reason": reason})}
     answer = world.staff_a.patch(visit.headers["Location"], body, visit.headers["ETag"])
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/reason"
+
+
+@pytest.mark.parametrize("reason", ["誤記訂正", "गलत लिखा", "می‌خواهم", "Nr. 7", "typo 👩‍⚕️"])
+def test_a_reason_is_kept_as_it_is_written_in_any_language(world: World, reason: str) -> None:
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
+    body = {"occurred_on": "2025-01-26", "reason": reason}
+    assert world.staff_a.patch(visit.headers["Location"], body, visit.headers["ETag"]).status_code == 200
+    entries = world.monitor.get("/v1/audit-entries", action="visit:amended").json()["items"]
+    assert {entry["reason"] for entry in entries} == {reason}

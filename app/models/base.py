@@ -62,6 +62,9 @@ _CLOCK_OFF = timedelta(minutes=15)
 """A moment carries its offset, so it lies ahead only as far as the clock of a site's device does; who sends local time
 as UTC is half an hour ahead or more."""
 
+_HANGUL_FILLERS = frozenset("\u115f\u1160")
+"""Letters by their category that show nothing."""
+
 STORED = "stored"
 """The context in which a record is validated that is already there: only what is sent is held against the clock, as
 what is stored may lie ahead of one that was put right. Its texts stand as they were accepted."""
@@ -98,6 +101,13 @@ def as_compared(text: str) -> str:
     """A text as people compare it: case, spaces and punctuation do not matter."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(character for character in folded if character.isalnum())
+
+
+def _telling(text: str, info: ValidationInfo) -> str:
+    """Dots, one sign thrice and what does not show say nothing to an inspector."""
+    if info.context != STORED and len({*as_compared(text)} - _HANGUL_FILLERS) < 2:
+        raise PydanticCustomError("says_nothing", "Must hold at least two different letters or digits")
+    return text
 
 
 def _iso_date(value: Any) -> Any:
@@ -194,12 +204,20 @@ LongText = Annotated[
     str, BeforeValidator(_stripped), StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)
 ]
 Reason = Annotated[
-    str, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=1000), AfterValidator(_clean)
+    str,
+    BeforeValidator(_stripped),
+    StringConstraints(min_length=3, max_length=1000),
+    AfterValidator(_clean),
+    AfterValidator(_telling),
 ]
 """Why a clinical datum changes (ICH E6(R3) 4.2.2): required, and longer than one keystroke."""
 
 LongReason = Annotated[
-    str, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=4000), AfterValidator(_clean)
+    str,
+    BeforeValidator(_stripped),
+    StringConstraints(min_length=3, max_length=4000),
+    AfterValidator(_clean),
+    AfterValidator(_telling),
 ]
 
 IsoDate = Annotated[
