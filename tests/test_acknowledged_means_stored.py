@@ -170,6 +170,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         {"participant": 1, "vault_identity": 1, "consent": 1, "screening": 1, "audit_entry": 3},
     ),
     ("POST", "/v1/participants/{pid}/status"): (_status, {"audit_entry": 1}),
+    ("POST", "/v1/participants/{pid}/protocol-version"): (_moved, AMENDED),
     ("POST", "/v1/visits"): (
         lambda world: _post(world.staff_a, "/v1/visits", world.visit(world.enrolled(), outcomes=[madrs(2)])),
         {"visit": 1, "outcome": 1, "outcome_score": 1, "audit_entry": 2},
@@ -245,7 +246,6 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         _amended("adverse-events", an_event, {"severity": "severe"}),
         AMENDED,
     ),
-    ("POST", "/v1/participants/{pid}/protocol-version"): (_moved, AMENDED),
     ("POST", "/v1/outcomes/{outcome_id}/rescoring"): (_rescored, {"outcome_score": 3, "audit_entry": 1}),
     ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
     **CORRECTIONS,
