@@ -89,13 +89,17 @@ def _require_names(request: Request, asked: frozenset[str] | None) -> None:
     """Every query parameter is one that the route asks for: a mistyped filter would give everything, a mistyped
     `dry_run` do it. It has one value, and so has a key; of two, one would be dropped without a word."""
     sent = Counter(name for name, _ in request.query_params.multi_items()) if request.scope["query_string"] else {}
-    unknown = sorted(sent.keys() - asked) if asked is not None else []
+    unknown = sorted(sent.keys() - asked - _TOLD_BY_NAME) if asked is not None else []
     faults = [fault_of({"loc": ("query", name), "type": "extra_forbidden", "msg": ""}) for name in unknown]
     repeated = [f"/query/{shown(name)}" for name in sorted(sent.keys() - unknown) if sent[name] > 1]
     repeated += ["/header/Idempotency-Key"] if len(request.headers.getlist("idempotency-key")) > 1 else []
     faults += (Fault(pointer, "repeated", "Give it once") for pointer in repeated)
     if faults:
         raise ValidationFailed(*faults)
+
+
+_TOLD_BY_NAME = {"access_token"}
+"""Refused where the token is looked for, as one that is in the wrong place."""
 
 
 def _require_json(request: Request) -> None:
