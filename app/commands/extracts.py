@@ -70,18 +70,14 @@ def verify() -> None:
 @app.command(name="of")
 def of_person(pid: Annotated[str, typer.Argument(help="The participant's.")]) -> None:
     """Say who received the rows of a participant. The look is in the audit trail."""
-    from app import schema
-    from app.database import Database
     from app.pid import normalise
     from app.services.receivers import received
-    from app.settings import Settings
 
     try:
         symbols = normalise(pid)
     except ValueError:
         raise typer.BadParameter("This is no pid; it was mistyped.") from None
-    with Database(Settings()) as database:
-        schema.require_head(database)
+    with opened() as (database, _):
         found = received(database, symbols)
     for one in found:
         there = "downloaded" if one.downloaded else "not downloaded"
