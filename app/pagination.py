@@ -82,7 +82,7 @@ class Page:
         return statement.order_by(*(key.asc() if ascending else key.desc() for key in keys)).limit(self._limit + 1)
 
     def _sites(self) -> list[int]:
-        return sorted(self._actor.sites_at(getattr(self._query, "study", None), getattr(self._query, "site", None)))
+        return self._actor.sites_at(getattr(self._query, "study", None), getattr(self._query, "site", None))
 
     def told(self, session: Session, statement: Rows, *keys: Any, ascending: bool = False) -> "Listed":
         """The page as it is answered. The statement gives the JSON text of a row (`json_row`) first, and its site."""
