@@ -92,7 +92,7 @@ def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]
     if row.enrolled_on is not None:
         before = {status.enrolled, status.active}
     else:
-        screenings = select(Screening.eligible).where(Screening.site_id == row.site_id, Screening.pid == row.pid)
-        failed = session.exec(screenings.order_by(col(Screening.number).desc())).first() is False
+        episodes = select(Screening.eligible).where(Screening.site_id == row.site_id, Screening.pid == row.pid)
+        failed = session.exec(episodes.order_by(col(Screening.number).desc())).first() is False
         before = {status.screen_failed if failed else status.screened}
     return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
