@@ -40,10 +40,10 @@ def opened(keys: Mapping[str, Any], kind: str, statement: str) -> dict[str, Any]
         token = jwt.read(statement.strip(), _MOST_CHARACTERS, _MOST_OF_HEADER)
         if (token.header["alg"], token.header["typ"]) != (ALGORITHM, kind):
             raise StatementRefused
-        if token.header["kid"] not in keys:
-            raise SignerUnknown
-        return jwt.verified(token, keys[token.header["kid"]], ALGORITHM)
-    except SignerUnknown:
-        raise
+        key = keys.get(token.header["kid"])
+        body = None if key is None else jwt.verified(token, key, ALGORITHM)
     except Exception:  # whatever strange bytes can raise: see jwt.read
         raise StatementRefused from None
+    if body is None:
+        raise SignerUnknown
+    return body
