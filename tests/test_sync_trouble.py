@@ -110,14 +110,19 @@ def test_what_a_record_is_not_ready_for_yet_is_done_once_it_is(world: World) -> 
     assert [first["kind"], second["kind"]] == ["initial", "follow_up"]
 
 
-@pytest.mark.parametrize("turn", [-1, 3], ids=["newest first", "the middle first"])
-def test_a_dosing_day_is_whole_in_whatever_order_it_comes(world: World, turn: int) -> None:
+def a_dosing_day(world: World) -> tuple[str, Any, Any, str]:
+    """Somebody who is prepared, the acts of their visit and session, and the session's address."""
     pid = world.enrolled()
     for number, code in enumerate(("BL", "PREP1", "PREP2", "PREP3")):
         held(world.staff_a, pid, code, f"2025-02-1{number}")
     visit = act("/v1/visits", {**world.visit(pid), "visit_code": "DOS1", "occurred_on": DAY})
     started = act("/v1/dosing-sessions", start(f"@{visit['id']}"))
-    place = f"/v1/dosing-sessions/@{started['id']}"
+    return pid, visit, started, f"/v1/dosing-sessions/@{started['id']}"
+
+
+@pytest.mark.parametrize("turn", [-1, 3], ids=["newest first", "the middle first"])
+def test_a_dosing_day_is_whole_in_whatever_order_it_comes(world: World, turn: int) -> None:
+    pid, visit, started, place = a_dosing_day(world)
     vital = [act(f"{place}/vitals", vitals(*one)) for one in ((None, "10:15"), ("END", "17:00"))]
     outcome = act("/v1/outcomes", {"participant": pid, "visit": f"@{visit['id']}", **cssrs()})
     given = [act(f"{place}/doses", dose()), act(f"{place}/doses", dose("supplemental", 40, "11:00"))]
@@ -134,12 +139,7 @@ def test_a_dosing_day_is_whole_in_whatever_order_it_comes(world: World, turn: in
 def test_a_high_reading_holds_the_same_doses_in_whatever_order_the_day_comes(
     world: World, high: str, given: list[str], seed: int
 ) -> None:
-    pid = world.enrolled()
-    for number, code in enumerate(("BL", "PREP1", "PREP2", "PREP3")):
-        held(world.staff_a, pid, code, f"2025-02-1{number}")
-    visit = act("/v1/visits", {**world.visit(pid), "visit_code": "DOS1", "occurred_on": DAY})
-    started = act("/v1/dosing-sessions", start(f"@{visit['id']}"))
-    place = f"/v1/dosing-sessions/@{started['id']}"
+    _, visit, started, place = a_dosing_day(world)
     doses = [act(f"{place}/doses", dose()), act(f"{place}/doses", dose("supplemental", 40, "11:00"))]
     calm, much = vitals(None, "10:45"), vitals(None, high, SYSBP=215)
     acts = [visit, started, *doses, *(act(f"{place}/vitals", one) for one in (calm, much))]

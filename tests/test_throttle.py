@@ -53,10 +53,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def elsewhere(registry: Registry) -> Iterator[TestClient]:
     """A second worker on the same database, called from other addresses and strict about them."""
-    settings = registry.app.state.settings.model_copy(update={"throttle_address_failures": 3})
-    address = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1"
-    with TestClient(create_app(settings), client=(address, 50000)) as client:
+    with another_worker(registry, address_failures=3) as client:
         yield client
+
+
+def another_worker(registry: Registry, address_failures: int) -> TestClient:
+    """On the same database, called from an address that nobody else has."""
+    settings = registry.app.state.settings.model_copy(update={"throttle_address_failures": address_failures})
+    address = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1"
+    return TestClient(create_app(settings), client=(address, 50000))
 
 
 def fail(world: World, username: str, times: int) -> list[int]:
@@ -157,9 +162,7 @@ def test_an_address_waits_whatever_names_it_tries_and_others_do_not(
 @pytest.fixture
 def hospital(registry: Registry) -> Iterator[TestClient]:
     """Everybody at one site: they share an address, under the limits that a deployment has by itself."""
-    settings = registry.app.state.settings.model_copy(update={"throttle_address_failures": 20})
-    address = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1"
-    with TestClient(create_app(settings), client=(address, 50000)) as client:
+    with another_worker(registry, address_failures=20) as client:
         yield client
 
 
