@@ -203,22 +203,11 @@ ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200), *_ON
 LongText = Annotated[
     str, BeforeValidator(_stripped), StringConstraints(min_length=1, max_length=4000), AfterValidator(_clean)
 ]
-Reason = Annotated[
-    str,
-    BeforeValidator(_stripped),
-    StringConstraints(min_length=3, max_length=1000),
-    AfterValidator(_clean),
-    AfterValidator(_telling),
-]
+_TELLING = (BeforeValidator(_stripped), AfterValidator(_clean), AfterValidator(_telling))
+Reason = Annotated[str, StringConstraints(min_length=3, max_length=1000), *_TELLING]
 """Why a clinical datum changes (ICH E6(R3) 4.2.2): required, and longer than one keystroke."""
 
-LongReason = Annotated[
-    str,
-    BeforeValidator(_stripped),
-    StringConstraints(min_length=3, max_length=4000),
-    AfterValidator(_clean),
-    AfterValidator(_telling),
-]
+LongReason = Annotated[str, StringConstraints(min_length=3, max_length=4000), *_TELLING]
 
 IsoDate = Annotated[
     date,
