@@ -56,6 +56,17 @@ def test_events_are_listed_in_the_order_asked_for_page_by_page(world: World, eve
     assert ids(world, sort="updated") == named("old", "middle", "new", "unknown", "partial")
 
 
+def test_an_event_that_was_reported_on_is_the_last_updated(world: World, events: dict[str, str]) -> None:
+    before = world.monitor.get(f"/v1/adverse-events/{events['new']}")
+    late = {"kind": "initial", "late_reason": "in this test"}
+    sent = world.staff_a.post(f"/v1/adverse-events/{events['new']}/reports", late)
+    assert sent.status_code == 201, sent.text
+    after = world.monitor.get(f"/v1/adverse-events/{events['new']}")
+    assert after.json()["updated_at"] == after.json()["reported_at"] == sent.json()["submitted_at"]
+    assert (after.json()["version"], after.headers["ETag"]) == (1, before.headers["ETag"])
+    assert ids(world, sort="updated")[0] == events["new"]
+
+
 def test_a_cursor_of_one_order_is_worth_nothing_in_another(world: World, events: dict[str, str]) -> None:
     page = world.monitor.get("/v1/adverse-events", study=world.study, limit="2", sort="onset").json()
     answer = world.monitor.get("/v1/adverse-events", study=world.study, limit="2", cursor=page["next"])

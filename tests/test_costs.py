@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx2 import Response
 from sqlalchemy import text
 
 from app import audit
@@ -113,9 +114,9 @@ class Step:
     index: str = ""
 
 
-def explained(place: Place, name: str) -> list[tuple[str, list[Step]]]:
+def explained(place: Place, asked: str | Callable[[], Response]) -> list[tuple[str, list[Step]]]:
     """The statements of a request as it is made the second time, each with its plan, in its own transaction."""
-    ask, seen = place.prepared()[name], []
+    ask, seen = asked if callable(asked) else place.prepared()[asked], []
     assert ask().is_success
 
     def look(cursor: Any, statement: str, given: Any) -> None:
@@ -230,6 +231,28 @@ def test_pages_over_a_hundred_sites_hold_every_row_once_in_their_order(consortiu
 def test_serious_events_are_not_sought_among_all_others(place: Place) -> None:
     seen = explained(place, "serious adverse events of a site")
     assert [one for _, plan in seen for one in plan if "ix_adverse_event_serious" in (one.index or one.does)], seen
+
+
+@pytest.mark.parametrize(
+    ("index", "asked"),
+    [
+        ("updated", {"sort": "updated"}),
+        ("updated", {"sort": "updated", "updated_since": "2099-01-01T00:00:00Z"}),
+        ("severity", {"severity": "severe"}),
+        ("soc", {"soc": "Eye disorders"}),
+        ("special_interest", {"aesi": "seizure"}),
+        ("serious", {"outcome": "fatal"}),
+    ],
+)
+@pytest.mark.parametrize("sites", [{}, {"site": "S0"}], ids=["of all sites", "of one site"])
+def test_events_are_sorted_and_sought_by_an_index(
+    place: Place, index: str, asked: dict[str, str], sites: dict[str, str]
+) -> None:
+    monitor = place.caller(Role.monitor)
+    for _, plan in explained(place, lambda: monitor.get("/v1/adverse-events", **asked, **sites)):
+        of_events = [step for step in plan if "adverse_event" in (step.index or step.does)]
+        assert not of_events or any(f"ix_adverse_event_{index}" in (step.index or step.does) for step in of_events)
+        assert not [step for step in plan if step.does == "Sort" and step.rows > MERGED], plan
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -77,6 +77,11 @@ CRITERIA = (
 _ANY_CRITERION = " OR ".join(CRITERIA)
 
 
+def _of_the_rare(column: str) -> Index:
+    """What few events have is not sought among all others."""
+    return Index(f"ix_adverse_event_{column}", "site_id", column, "created_at", "id")
+
+
 class AdverseEvent(SQLModel, table=True):
     """An untoward medical occurrence in a participant (ICH E2A, II.A.1)."""
 
@@ -99,6 +104,8 @@ class AdverseEvent(SQLModel, table=True):
             postgresql_where=text("serious"),
             sqlite_where=text("serious = 1"),
         ),
+        Index("ix_adverse_event_updated", "site_id", "updated_at", "id"),
+        *(_of_the_rare(column) for column in ("severity", "soc", "special_interest")),
     )
 
     site_id: int = Field(primary_key=True)

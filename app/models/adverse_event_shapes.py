@@ -152,6 +152,7 @@ class AdverseEventRead(Answer):
     version: int
     created_at: InstantShown
     updated_at: InstantShown
+    """When it was stored, last corrected or last reported on."""
 
 
 class AdverseEventDetail(AdverseEventRead):

@@ -70,14 +70,14 @@ def list_adverse_events(
     session: ReadSession,
 ) -> Any:
     """Adverse events at your sites; every filter narrows, all together. With `format=csv` all of them at once."""
+    wanted = ae_lists.asked(session, actor, query)
     if query.format is AdverseEventFormat.csv:
-        statement, key, ascending = ae_lists.asked(session, actor, query, adverse_events.rows())
-        lines = ae_lists.csv_lines(request.app.state.database, actor, query, statement, key, ascending)
+        lines = ae_lists.csv_lines(request.app.state.database, actor, query, wanted)
         headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
-    statement, key, ascending = ae_lists.asked(session, actor, query, adverse_events.listed())
-    page = Page(request, response, actor, query)
-    return page.told(session, statement, key, AdverseEvent.id, ascending=ascending)
+    page, order = Page(request, response, actor, query), (wanted.key, AdverseEvent.id)
+    rows = wanted.of(adverse_events.listed())
+    return page.told(session, rows, *order, where=wanted.where, ascending=wanted.ascending)
 
 
 @router.get("/{event_id}")

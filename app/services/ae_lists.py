@@ -3,15 +3,15 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Date, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Date, case, func, literal, or_, select, true
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from app.access import Actor, Rows, visible
 from app.database import Database
-from app.models.adverse_event import AdverseEvent
+from app.models.adverse_event import AdverseEvent, AeOutcome
 from app.models.adverse_event_shapes import AdverseEventFilter, AdverseEventRead, AdverseEventSort
 from app.models.among import among
 from app.models.base import now, table_of
@@ -47,18 +47,29 @@ _KEYS: dict[AdverseEventSort, Any] = {
 }
 
 
-def asked(session: Session, actor: Actor, query: AdverseEventFilter, rows: Rows) -> tuple[Rows, Any, bool]:
-    """The statement, which is still to be narrowed to sites, the column that it is ordered by, and whether the smallest
-    comes first."""
-    key, conditions = _KEYS[query.sort], _conditions(actor, query)
+class Asked(NamedTuple):
+    key: Any
+    """The column that the list is ordered by."""
+
+    ascending: bool
+    where: list[ColumnElement[bool]]
+
+    def of(self, rows: Rows) -> Rows:
+        """Rows with what they are ordered by."""
+        return rows.add_columns(self.key, col(AdverseEvent.id))
+
+
+def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
+    """Which events, in which order. They are still to be narrowed to sites."""
+    conditions = _conditions(actor, query)
     if query.overdue is not None:
         sites = actor.sites_at(query.study, query.site)
         late = among(AdverseEvent.id, "overdue", sorted({one.event_id for one in overdue(session, sites, now())}))
         conditions.append(late if query.overdue else ~late)
-    statement = rows.add_columns(key, col(AdverseEvent.id)).where(*conditions)
-    if query.sort is AdverseEventSort.due and not query.overdue:
-        statement = statement.where(col(AdverseEvent.due_at).is_not(None))
-    return statement, key, query.sort is AdverseEventSort.due
+    by_due = query.sort is AdverseEventSort.due
+    if by_due and not query.overdue:
+        conditions.append(col(AdverseEvent.due_at).is_not(None))
+    return Asked(_KEYS[query.sort], by_due, conditions)
 
 
 def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[bool]]:
@@ -72,6 +83,8 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
         (ae.soc, query.soc),
     ]
     conditions = [col(column) == value for column, value in plain if value is not None]
+    if query.outcome is AeOutcome.fatal:
+        conditions.append(col(ae.serious) == true())  # as every death is, and serious ones have an index
     if query.relatedness is not None:
         conditions.append(
             or_(col(ae.relatedness_drug) == query.relatedness, col(ae.relatedness_therapy) == query.relatedness)
@@ -84,17 +97,12 @@ def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[b
     if query.onset_to is not None:
         conditions.append(col(ae.onset_earliest) <= query.onset_to)
     if query.updated_since is not None:
-        conditions.append(or_(col(ae.updated_at) >= query.updated_since, _reported_since(query.updated_since)))
+        conditions.append(col(ae.updated_at) >= query.updated_since)
     if query.unreviewed is not None:
         conditions.append(unreviewed_by(actor) if query.unreviewed else ~unreviewed_by(actor))
     if query.possible_duplicate is not None:
         conditions.append(_has_twin() if query.possible_duplicate else ~_has_twin())
     return conditions
-
-
-def _reported_since(moment: datetime) -> ColumnElement[bool]:
-    """A report leaves the event as it is, and yet tells something new of it."""
-    return _SENT.where(_REPORTS.c.submitted_at >= moment).exists()
 
 
 def _has_twin() -> ColumnElement[bool]:
@@ -125,14 +133,12 @@ _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
 """Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
 
 
-def csv_lines(
-    database: Database, actor: Actor, query: AdverseEventFilter, statement: Rows, key: Any, ascending: bool
-) -> Iterator[str]:
+def csv_lines(database: Database, actor: Actor, query: AdverseEventFilter, wanted: Asked) -> Iterator[str]:
     """Every event that was asked for, in its order, with a head line."""
     yield line_of([COLUMNS])
     at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
-    own = visible(statement, actor).where(at)
-    for rows in blocks(database, actor.clinical_sites, own, (key, AdverseEvent.id), ascending):
+    own = visible(wanted.of(adverse_events.rows()), actor).where(*wanted.where, at)
+    for rows in blocks(database, actor.clinical_sites, own, (wanted.key, AdverseEvent.id), wanted.ascending):
         reads = [adverse_events.read(row, actor).model_dump(mode="json") for row in rows]
         yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, select
 from sqlmodel import Session, col
 
 from app.database import Database, within
@@ -23,7 +23,6 @@ from app.models.base import from_json, now
 from app.models.data_query import DataQuery, QueryState, SubjectType
 from app.models.outcome import Outcome, answered
 from app.models.participant import IN_STUDY, Participant, left_on
-from app.models.safety_report import SaeReport
 from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
@@ -83,7 +82,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, *answer_columns)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
-    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings, _REPORTED_AT))
+    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
     agreed = agreed_by(session, [site_id], [person.pid for person in people])
     administered: dict[UUID, set[str]] = defaultdict(set)
     measured = _by_pid(_rows(session, site_id, Outcome.pid, *outcome_columns))
@@ -98,15 +97,6 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
         yield from _of_events(person, events[person.pid], closed)
         yield from _of_raters(session, person, measured[person.pid])
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
-
-
-_REPORTED_AT = (
-    select(func.max(col(SaeReport.submitted_at)))
-    .where(col(SaeReport.site_id) == col(AdverseEvent.site_id), col(SaeReport.adverse_event_id) == col(AdverseEvent.id))
-    .scalar_subquery()
-    .label("reported_at")
-)
-"""Of an event: when its last report was sent. A report adds to what is known and leaves the event as it is."""
 
 
 def _rows(session: Session, site_id: int, *wanted: Any) -> Sequence[Row[Any]]:
@@ -172,7 +162,7 @@ def _of_events(person: Row[Any], events: list[Row[Any]], closed: Mapping[str, da
         yield from doubts_of(SubjectType.adverse_event, person.pid, row.id, from_json(row.findings))
         ongoing = row.end is None and row.outcome not in ENDED
         stale = Doubt("ongoing_event_stale", message, person.pid, SubjectType.adverse_event, row.id, field="/outcome")
-        followed_up = max(filter(None, (row.updated_at, row.reported_at, closed.get(stale.key))))
+        followed_up = max(filter(None, (row.updated_at, closed.get(stale.key))))
         if ongoing and person.status in IN_STUDY and followed_up < now() - STALE:
             yield stale
 

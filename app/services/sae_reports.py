@@ -64,6 +64,7 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
         submitted_at=at,
     )
     session.add(row)
+    event.updated_at = at  # its version stays: a report tells something new of the event, and changes nothing in it
     session.flush()
     made = audit.created("sae:reported", row, f"{event.id}/{row.number}")
     audit.append(session, actor.account_id, row.site_id, [made])
