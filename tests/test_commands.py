@@ -109,6 +109,7 @@ def test_a_person_is_made_granted_disabled_and_shown(run: Run, environment: dict
         (("grant", "give", "admin", "monitor", *WHY, "--study", "no-such"), "no such record"),
         (("client", "show", "admin"), "no such record"),
         (("keys", "retire", "unknown", *WHY), "no signing key"),
+        (("keys", "retire", "unknown", "--kind", "kek", "--now", *WHY), "--now is for signing keys"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )

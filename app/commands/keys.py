@@ -40,16 +40,21 @@ def retire(
     kid: str,
     reason: WHY,
     now: Annotated[
-        bool, typer.Option("--now", help="It leaked: its tokens and checkpoints are refused at once.")
+        bool, typer.Option("--now", help="A signing key leaked: its tokens and checkpoints are refused at once.")
     ] = False,
     kind: Annotated[Literal["signing", "kek"], typer.Option(help="Which keys.")] = "signing",
 ) -> None:
     """Remove a signing key that no valid token needs any more, or a wrapping key that no label needs."""
     from app.models.base import now as clock
-    from app.security.rotation import retired, without_kek
+    from app.security.rotation import RotationRefused, retired, without_kek
     from app.settings import Settings
 
     if kind == "kek":
+        if now:
+            raise RotationRefused(
+                "--now is for signing keys: a wrapping key is needed by labels, leaked or not. Run: registry vault "
+                "rewrap, and retire it without --now an hour after the rotation"
+            )
         _require_unused(kid)
         _change("keys:retired", reason, lambda file: without_kek(file, kid, clock()))
         return
