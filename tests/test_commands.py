@@ -247,6 +247,17 @@ def test_a_database_that_another_program_holds_is_told_as_that(run: Run, environ
         assert refused(run("user", "create", "sue", *NEW_USER, REGISTRY_POOL_TIMEOUT_SECONDS="0.1"), "Another program")
 
 
+def test_whoever_only_looks_does_not_wait_for_the_writer(run: Run, environment: dict[str, str]) -> None:
+    file = environment["REGISTRY_DATABASE_URL"].removeprefix("sqlite:///")
+    if file == environment["REGISTRY_DATABASE_URL"]:
+        pytest.skip("PostgreSQL has many writers")
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for looks in (("user", "list"), ("client", "list"), ("user", "show", "admin"), ("grant", "list", "admin")):
+            done = run(*looks, REGISTRY_POOL_TIMEOUT_SECONDS="0.1")
+            assert done.returncode == 0, (looks, done.stderr)
+
+
 def test_what_needs_the_owner_says_so_to_the_servers_role(tmp_path: Path, postgres_url: str) -> None:
     with new_database(postgres_url) as url:
         served = as_server(url)

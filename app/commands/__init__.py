@@ -33,6 +33,13 @@ def opened() -> "Iterator[tuple[Database, Settings]]":
 
 
 @contextmanager
+def reading() -> "Iterator[Session]":
+    """For who only looks, and waits for no writer."""
+    with opened() as (database, _), database.read() as session:
+        yield session
+
+
+@contextmanager
 def writing() -> "Iterator[tuple[Session, Settings]]":
     """A transaction that is committed when the block ends well."""
     with opened() as (database, settings), database.write() as session:

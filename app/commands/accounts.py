@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands import JSON, WHY, ask_password, show, writing
+from app.commands import JSON, WHY, ask_password, reading, show, writing
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -133,7 +133,7 @@ def _shared(app: typer.Typer, kind: str) -> None:
         from app.models.account import AccountFilter, AccountKind
         from app.services import accounts
 
-        with writing() as (session, _):
+        with reading() as session:
             rows = session.connection().execute(accounts.rows(AccountKind(kind), AccountFilter())).all()
             show([*accounts.read_all(session, rows)], as_json, LINE)
 
@@ -143,7 +143,7 @@ def _shared(app: typer.Typer, kind: str) -> None:
         from app.models.account import AccountKind
         from app.services import accounts, client_secrets
 
-        with writing() as (session, _):
+        with reading() as session:
             account = accounts.account_by_login(session, AccountKind(kind), login)
             if kind == "user":
                 show([accounts.account_read(session, account)], as_json, LINE)
@@ -204,7 +204,7 @@ def list_grants(login: str, as_json: JSON = False) -> None:
     """The grants in force of an account."""
     from app.services import grants
 
-    with writing() as (session, _):
+    with reading() as session:
         account = _anybody(session, login)
         show([*grants.grants_of(session, [account.id])[account.id]], as_json, GRANT)
 
