@@ -6,6 +6,7 @@ Of outcomes alone, what memory a build takes, and how long it takes without HTTP
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -38,8 +39,7 @@ def downloads(ground: Ground) -> Group:
         return sum(copied(url, made[-1], table) for table in (OUTCOMES, *OTHERS))
 
     cases = [
-        _once(f"extract {form}", place, lambda form=form: _extract(client, place, form, made))
-        for form in ("csv", "parquet")
+        _once(f"extract {form}", place, partial(_extract, client, place, form, made)) for form in ("csv", "parquet")
     ]
     targets = [
         Target("extract CSV over HTTP, time / psql copy", *rates("psql copy", "extract csv"), most=2.0),

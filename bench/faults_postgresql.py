@@ -151,11 +151,14 @@ def failover(folder: Path) -> Iterator[Scene]:
 @contextmanager
 def _pair(folder: Path) -> Iterator[tuple[Cluster, Cluster]]:
     """A primary and its synchronous standby."""
-    with cluster(folder / "pg") as first, ExitStack() as running:
+    with cluster(folder / "pg") as first:
         second = Cluster(folder / "pg", "second")
-        running.callback(lambda: second.running and second.stop("immediate"))
-        _follow(first, second)
-        yield first, second
+        try:
+            _follow(first, second)
+            yield first, second
+        finally:
+            if second.running:
+                second.stop("immediate")
 
 
 def _follow(primary: Cluster, follower: Cluster) -> None:

@@ -11,8 +11,10 @@ import statistics
 import tempfile
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from app import pid
@@ -41,7 +43,7 @@ def main() -> None:
         else:
             with postgres_server() as url, new_database(url) as own:
                 roles = {"REGISTRY_OWNER_DATABASE_URL": own, "REGISTRY_DATABASE_URL": as_server(own)}
-                with running_server(Path(name), own, **roles) as server:
+                with running_server(Path(name), own, 1, **roles) as server:
                     _measure(server, options.requests)
 
 
@@ -65,22 +67,24 @@ def _routes(theirs: LiveStudy, ours: LiveStudy) -> dict[str, tuple[Ask, str]]:
     event = {"participant": person, "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
     reported = staff.post("/v1/adverse-events", event).json()["id"]
     ids = dict(zip(COLLECTIONS, (person, recorded["id"], recorded["outcomes"][0]["id"], reported), strict=True))
+    changes: tuple[dict[str, Any], ...]
     changes = ({"age_at_consent": 50}, {"occurred_on": "2025-01-26"}, {"items": {"MADRS_01": 1}}, {"severity": "mild"})
     routes: dict[str, tuple[Ask, str]] = {}
     for (kind, known), change in zip(ids.items(), changes, strict=True):
         body = {"reason": "a measurement", **change}
-        routes[f"GET /v1/{kind}/ID"] = (lambda one, kind=kind: _get(ours, f"/v1/{kind}/{one}"), known)
-        routes[f"PATCH /v1/{kind}/ID"] = (
-            lambda one, kind=kind, body=body: ours.staff.patch(f"/v1/{kind}/{one}", body, '"1"').status_code,
-            known,
-        )
+        routes[f"GET /v1/{kind}/ID"] = (partial(_get, ours, f"/v1/{kind}/{{}}"), known)
+        routes[f"PATCH /v1/{kind}/ID"] = (partial(_patch, ours, f"/v1/{kind}/{{}}", body), known)
     history = "/v1/adverse-events/{}/history"
-    routes[f"GET {history.format('ID')}"] = (lambda one: _get(ours, history.format(one)), reported)
+    routes[f"GET {history.format('ID')}"] = (partial(_get, ours, history), reported)
     return routes
 
 
-def _get(study: LiveStudy, path: str) -> int:
-    return study.staff.get(path).status_code
+def _get(study: LiveStudy, path: str, one: str) -> int:
+    return study.staff.get(path.format(one)).status_code
+
+
+def _patch(study: LiveStudy, path: str, body: Mapping[str, Any], one: str) -> int:
+    return study.staff.patch(path.format(one), body, '"1"').status_code
 
 
 def _interleaved(ask: Ask, foreign: str, absent: Callable[[], str], requests: int) -> tuple[list[float], list[float]]:

