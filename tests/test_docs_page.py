@@ -10,6 +10,7 @@ from tests.server import LiveServer
 from tests.world import Registry
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+DESCRIPTION = "/v1/openapi.json"
 NAMED = re.compile(r"""(?:src|href)="([^"]+)"|url: "([^"]+)\"""")
 
 
@@ -32,6 +33,20 @@ def test_the_page_runs_no_script_but_the_registrys_own(registry: Registry) -> No
     assert "<script>" not in page.text
     assert page.headers["cache-control"] == "no-store"
     assert registry.client.get("/docs/swagger-ui.css").headers["cache-control"] == "public, max-age=86400"
+
+
+def test_the_description_is_written_once_and_not_sent_to_who_has_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.client.get(DESCRIPTION)
+    assert first.headers["cache-control"] == "no-cache", "an upgrade is seen at once"
+    monkeypatch.setattr(registry.app, "openapi", None)
+    assert registry.client.get(DESCRIPTION).content == first.content
+    tag = first.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"of-yesterday", {tag}'):
+        again = registry.client.get(DESCRIPTION, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert registry.client.get(DESCRIPTION, headers={"If-None-Match": '"of-yesterday"'}).content == first.content
 
 
 @pytest.mark.parametrize("name", ["main.py", "__init__.py", "..%2fmain.py", "oauth2-redirect.html"])

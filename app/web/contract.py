@@ -1,11 +1,14 @@
 """The OpenAPI description as it is published: the framework's, with what it cannot know of refusals and sign-in."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 
 from app.access import requires
@@ -85,6 +88,25 @@ def describe(app: FastAPI, root_path: str) -> None:
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
+    app.add_route("/v1/openapi.json", _published(app), include_in_schema=False)
+
+
+def _published(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """Written out once, and not sent again to who has it."""
+
+    @cache
+    def written() -> tuple[bytes, str]:
+        text = bytes(JSONResponse(app.openapi()).body)
+        return text, f'"{sha256(text).hexdigest()[:32]}"'
+
+    async def read_description(request: Request) -> Response:
+        text, tag = written()
+        headers = {"Cache-Control": "no-cache", "ETag": tag}
+        if tag in request.headers.get("if-none-match", ""):  # one of several perhaps, or made weak by a proxy
+            return Response(status_code=304, headers=headers)
+        return Response(text, headers=headers, media_type="application/json")
+
+    return read_description
 
 
 def _permissions(app: FastAPI) -> Iterator[tuple[tuple[str, str], str]]:
