@@ -64,7 +64,11 @@ _COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE
 
 _TOO_MIGHTY = """
 SELECT EXISTS (
-  SELECT 1 FROM pg_roles WHERE (rolsuper OR rolbypassrls OR rolcreaterole) AND pg_has_role(current_user, oid, 'MEMBER')
+  SELECT 1 FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER') AND (
+    rolsuper OR rolbypassrls OR rolcreaterole OR rolreplication
+    OR rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+    OR rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')
+  )
 ) OR EXISTS (
   SELECT datdba FROM pg_database WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'MEMBER')
   UNION ALL
@@ -74,8 +78,9 @@ SELECT EXISTS (
   AND pg_has_role(current_user, relowner, 'MEMBER')
 )
 """
-"""Whether the role is, or may become, one that row-level security does not bind, or an owner: of the tables, or of the
-schema or the database, who may drop tables of others or put some before them."""
+"""Whether the role is, or may become, one that row-level security does not bind; one that reaches past all grants, by
+files and programs of the server, by replication, or by what PostgreSQL gives for all tables; or an owner: of tables,
+or of the schema or the database, who may drop tables of others or put some before them."""
 
 
 _GUARDED = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace = current_schema()::regnamespace"
@@ -93,7 +98,8 @@ def require_second_wall(database: Database, settings: Settings, name: str = "DAT
         if connection.exec_driver_sql(_TOO_MIGHTY).scalar():
             raise SecondWallMissing(
                 f"The server must not connect as a superuser or as the owner of the tables, the schema or the "
-                f"database, nor as a role that may become one. Give REGISTRY_{name}_URL a role that owns nothing, "
+                f"database, nor as a role that may become one, replicate, or reach all data, files or programs by a "
+                f"role of PostgreSQL's own (pg_...). Give REGISTRY_{name}_URL a role that owns nothing, "
                 f"REGISTRY_OWNER_{name}_URL the owner's, and run: registry migrate"
             )
         open_tables = sorted(OF_A_SITE - set(connection.exec_driver_sql(_GUARDED).scalars()))

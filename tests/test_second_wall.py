@@ -185,8 +185,17 @@ def test_production_refuses_to_serve_as_the_owner_or_without_the_wall(world: Wor
         ("CREATE ROLE {role}_more SUPERUSER ROLE {role}", "DROP ROLE {role}_more"),
         ("CREATE ROLE {role}_more BYPASSRLS ROLE {role}", "DROP ROLE {role}_more"),
         ("CREATE ROLE {role}_more CREATEROLE ROLE {role}", "DROP ROLE {role}_more"),
+        ("CREATE ROLE {role}_more REPLICATION ROLE {role}", "DROP ROLE {role}_more"),
+        ("GRANT pg_execute_server_program TO {role}", "REVOKE pg_execute_server_program FROM {role}"),
+        ("GRANT pg_write_server_files TO {role}", "REVOKE pg_write_server_files FROM {role}"),
+        ("GRANT pg_read_all_data TO {role}", "REVOKE pg_read_all_data FROM {role}"),
+        ("CREATE ROLE {role}_more IN ROLE pg_write_all_data ROLE {role}", "DROP ROLE {role}_more"),
     ],
-    ids=["owner of the database", "owner of the schema", "may be superuser", "may pass row security", "may make roles"],
+    ids=[
+        *("owner of the database", "owner of the schema", "may be superuser", "may pass row security"),
+        *("may make roles", "may copy the cluster", "runs programs", "writes files", "reads all data"),
+        "may write all data by another role",
+    ],
 )
 def test_production_refuses_a_role_that_could_take_down_the_wall(world: World, makes: str, unmakes: str) -> None:
     settings, owner = world.registry.app.state.settings, world.registry.database
