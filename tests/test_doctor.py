@@ -39,8 +39,8 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict
         yield migrated(given, as_server(url), url)
 
 
-def migrated(given: dict[str, str], url: str, owner: str | None) -> dict[str, str]:
-    settings = Settings(environment="demo", database_url=url, owner_database_url=owner)
+def migrated(given: dict[str, str], url: str, owner: str | None, **more: Any) -> dict[str, str]:
+    settings = Settings(environment="demo", database_url=url, owner_database_url=owner, **more)
     with Database(settings) as database:
         schema.upgrade(database)
         with database.write() as session:
@@ -124,6 +124,21 @@ def test_a_full_disk_is_named_although_the_database_does_not_answer_for_it(envir
         code, found = look(environment)
     assert (code, wrong(found).keys()) == (1, {"disk", "database"})
     assert "disk is full" in found["database"][1]
+
+
+def test_the_disks_of_a_vault_apart_and_of_the_backups_are_looked_at_too(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    vault, backups = tmp_path / "vault.db", tmp_path / "backups"
+    backups.mkdir()
+    apart = {"REGISTRY_VAULT_URL": f"sqlite:///{vault}", "REGISTRY_BACKUP_FOLDER": str(backups)}
+    owner = environment.get("REGISTRY_OWNER_DATABASE_URL")
+    migrated({}, environment["REGISTRY_DATABASE_URL"], owner, vault_url=apart["REGISTRY_VAULT_URL"])
+    full = {str(vault), str(backups)}
+    with patch.object(shutil, "disk_usage", lambda path: Mock(free=0 if str(path) in full else 2**40)):
+        code, found = look(environment, **apart)
+    assert (code, wrong(found).keys()) == (1, {"vault's disk", "backup's disk", "backup"})
+    assert "200 MiB" in found["backup's disk"][1]
 
 
 def test_a_role_of_too_much_or_too_little_and_a_database_that_is_away_are_named_without_any_secret(

@@ -1,6 +1,7 @@
 """`registry doctor`: what is wrong with a deployment, in plain words, a line for each thing that is looked at."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,8 +60,8 @@ def _findings(chains: bool) -> "Iterator[Finding]":
             if one is not None and one.is_sqlite and not Path(str(one.url.database)).exists():
                 yield Finding(check, False, "its file is not there. Look at its path; registry init makes a new one")
                 return
-        if database.is_sqlite:
-            yield _disk(database)  # first, as without room nothing answers
+        for check, place in _places(database, settings):
+            yield _disk(check, place)  # first, as without room nothing answers
         reached = _tried("database", lambda: _version(database), "it answers")
         yield reached
         if reached.well:
@@ -162,14 +163,22 @@ def _writable(database: "Database") -> Finding:
     return Finding("writable", well, told)
 
 
-def _disk(database: "Database") -> Finding:
+def _places(database: "Database", settings: "Settings") -> Iterator[tuple[str, str | Path]]:
+    """Each file and folder of this deployment that grows. Of PostgreSQL's disk its own monitoring knows; a folder that
+    is not there is named where the last backup is looked for."""
+    for check, one in (("disk", database), ("vault's disk", database.vault)):
+        if one is not None and one.is_sqlite:
+            yield check, str(one.url.database)
+    if settings.backup_folder is not None and os.path.isdir(settings.backup_folder):
+        yield "backup's disk", settings.backup_folder
+
+
+def _disk(check: str, place: str | Path) -> Finding:
     from app.services.readiness import ROOM
 
-    free = shutil.disk_usage(str(database.url.database)).free
-    told = f"{free // 2**20} MiB free" + (
-        "" if free >= ROOM else f"; under {ROOM // 2**20} MiB the server is not ready"
-    )
-    return Finding("disk", free >= ROOM, told)
+    free = shutil.disk_usage(place).free
+    told = f"{free // 2**20} MiB free" + ("" if free >= ROOM else f"; make room, {ROOM // 2**20} MiB are the least")
+    return Finding(check, free >= ROOM, told)
 
 
 def _clock(database: "Database") -> Finding:
