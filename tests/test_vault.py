@@ -1,12 +1,17 @@
 """The vault: a database of its own, rotation of its keys, erasures that outlive a restore."""
 
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
+from threading import Event
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx2 import Response
 from sqlalchemy import delete, func, text, update
 from sqlmodel import col, select
 
@@ -16,6 +21,7 @@ from app.main import create_app
 from app.models.base import now, values
 from app.models.participant import Participant, VaultIdentity
 from app.models.sync import SyncOperation
+from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import reveal_label
 from app.security.keys import KeyFile, Keyring, new_key_file, write_key_file
@@ -197,6 +203,35 @@ def test_a_dry_run_and_a_refused_batch_leave_nothing_in_the_vault(world: World) 
     answer = world.staff_a.post("/v1/participants/bulk?atomic=true", lines)
     assert "created" not in answer.text
     assert labels_apart(world).keys() == before
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "its commit fails"])
+def test_an_upload_that_an_equal_one_overtakes_is_replayed_or_takes_up_what_that_one_reserved(
+    world: World, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    lines = [{"key": str(uuid4()), "record": world.enrolment()} for _ in range(3)]
+    look, looked = vault.find_pid, Event()
+
+    def upload() -> Response:
+        return world.staff_a.post("/v1/participants/bulk?atomic=true", lines)
+
+    def equal_one() -> None:
+        with nullcontext() if stored else failing_commit(world.registry.served.engine, done=False):
+            assert upload().is_success is stored
+
+    def late(*given: Any) -> str | None:
+        first, found = not looked.is_set(), look(*given)
+        looked.set()
+        if first and not world.on_sqlite:  # which has one writer: there it comes before
+            equal_one()
+        return found
+
+    monkeypatch.setattr(vault, "find_pid", late)
+    if world.on_sqlite:
+        equal_one()
+    told = [json.loads(one)["result"] for one in upload().text.splitlines()]
+    assert told == ["replayed" if stored else "created"] * 3
+    assert len([row for row in labels_apart(world).values() if row.site_id == world.site_ids["A"]]) == 3
 
 
 def test_an_erasure_outlives_a_restore_of_the_database(apart: Settings, world: World) -> None:

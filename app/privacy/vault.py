@@ -44,9 +44,14 @@ def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: 
     earlier = find_pid(session, keyring, site_id, label)
     if earlier is None:
         pid = draw()
-        store_label(session, keyring, site_id, pid, label)
-        return pid
-    if session.get(Participant, (site_id, earlier)) is not None:
+        try:
+            store_label(session, keyring, site_id, pid, label)
+            return pid
+        except LabelAlreadyEnrolled:
+            if vault_session(session) is session:
+                raise
+            earlier = find_pid(session, keyring, site_id, label)  # of one at the same moment, who may still fail
+    if earlier is None or session.get(Participant, (site_id, earlier)) is not None:
         raise LabelAlreadyEnrolled
     return earlier
 
@@ -70,17 +75,16 @@ def store_label(session: Session, keyring: Keyring, site_id: int, pid: str, labe
     """Keep a participant's label. Raises LabelAlreadyEnrolled when the site used it before."""
     data_key = os.urandom(32)
     vault = vault_session(session)
-    vault.add(
-        VaultIdentity(
-            site_id=site_id,
-            pid=pid,
-            blind_index=blind_index(keyring, site_id, label),
-            kek_id=keyring.active_kek,
-            wrapped_key=_wrapped(keyring, site_id, pid, data_key),
-            ciphertext=seal(data_key, label.encode(), b"label|" + _context(site_id, pid)),
-        )
+    row = VaultIdentity(
+        site_id=site_id,
+        pid=pid,
+        blind_index=blind_index(keyring, site_id, label),
+        kek_id=keyring.active_kek,
+        wrapped_key=_wrapped(keyring, site_id, pid, data_key),
+        ciphertext=seal(data_key, label.encode(), b"label|" + _context(site_id, pid)),
     )
     with nullcontext() if vault is session else vault.begin_nested(), unique_or(LabelAlreadyEnrolled):
+        vault.add(row)  # within, as what was added before is stored before the savepoint
         vault.flush()
 
 
