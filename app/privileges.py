@@ -51,7 +51,7 @@ PRIVILEGES: Mapping[str, str] = {
     "sync_operation": _ALL,
     "throttle": _ALL,
     "totp": _ALL,
-    "treatment_trial": _ADD,
+    "treatment_trial": _KEEP,
     "vault_identity": "SELECT, INSERT, DELETE",
     "verification": _ADD,
     "verification_withdrawal": _ADD,

@@ -1,6 +1,6 @@
 """One valid request for each route of a participant's course, and participants who are ready for it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -9,9 +9,11 @@ from httpx2 import Response
 from tests.world import Caller, World, made, protocol_definition
 
 ONE = "/v1/participants/{pid}"
+ONE_TREATMENT = f"{ONE}/treatments/{{treatment_id}}"
 WITHDRAWAL = {"scope": "contact", "effective_on": "2025-03-01", "reason": "asked not to be called"}
 VOIDING = {"reason": "recorded for the wrong participant"}
 TREATMENT = {"atc": "N06AB04", "weeks": 8, "adequate": True, "this_episode": True, "outcome": "none"}
+TREATMENT_AMENDED = {"weeks": 6, "reason": "read from the wrong line"}
 CONSENT = {"version": "2", "given_on": "2025-06-01", "scopes": ["main"], "reason": "after the amendment"}
 SCREENING = {"screened_on": "2025-04-01", "reason": "taper completed", "answers": {}}
 ELIGIBILITY = {"answers": {"INCL01": "met"}, "reason": "seen in the file"}
@@ -47,6 +49,17 @@ def withdrawn(world: World, site: str = "A") -> str:
     return pid
 
 
+def a_treatment(world: World, site: str = "A") -> Response:
+    return made(world, site, f"/v1/participants/{world.enrolled(site)}/treatments", TREATMENT)
+
+
+def treatment_amended(world: World) -> Callable[[], Response]:
+    """Sends a correction of an earlier treatment."""
+    record = a_treatment(world)
+    path, seen = record.headers["Location"], record.headers["ETag"]
+    return lambda: world.staff_a.patch(path, TREATMENT_AMENDED, seen)
+
+
 def open_screening(world: World, site: str = "A") -> str:
     return world.enrolled(site, enrolled_on=None, eligibility={"answers": {}})
 
@@ -75,6 +88,11 @@ def _move(world: World, caller: Caller, site: str) -> Response:
     return caller.post(f"/v1/participants/{world.enrolled(site, protocol_version='1')}/protocol-version", body)
 
 
+def _amend_treatment(world: World, caller: Caller, site: str) -> Response:
+    record = a_treatment(world, site)
+    return caller.patch(record.headers["Location"], TREATMENT_AMENDED, record.headers["ETag"])
+
+
 COURSE_CASES: Mapping[tuple[str, str], Any] = {
     **{
         ("GET", f"{ONE}/{below}"): _read(below)
@@ -87,5 +105,7 @@ COURSE_CASES: Mapping[tuple[str, str], Any] = {
     ("POST", f"{ONE}/screenings"): _post("screenings", SCREENING, screen_failed),
     ("POST", f"{ONE}/eligibility"): _post("eligibility", ELIGIBILITY, open_screening),
     ("POST", f"{ONE}/treatments"): _post("treatments", TREATMENT, _enrolled),
+    ("GET", ONE_TREATMENT): lambda world, caller, site: caller.get(a_treatment(world, site).headers["Location"]),
+    ("PATCH", ONE_TREATMENT): _amend_treatment,
     ("POST", f"{ONE}/protocol-version"): _move,
 }

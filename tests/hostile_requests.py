@@ -18,9 +18,11 @@ from tests.closing_cases import a_lock, a_verification, lock_of, verification_of
 from tests.course_cases import (
     CONSENT,
     ELIGIBILITY,
+    ONE_TREATMENT,
     SCREENING,
     TREATMENT,
     WITHDRAWAL,
+    a_treatment,
     amended,
     open_screening,
     screen_failed,
@@ -129,6 +131,7 @@ class Targets:
             "amend_user": ("PATCH", self._account(a_person), "/v1/users/{user_id}", {"display_name": "Q"}),
             "amend_client": ("PATCH", self._account(a_site_app), "/v1/clients/{client_id}", {"display_name": "Q"}),
             "amend_subscription": ("PATCH", subscription, "/v1/subscriptions/{subscription_id}", {"disabled": True}),
+            "amend_treatment": ("PATCH", a_treatment(world), ONE_TREATMENT, {"weeks": 6}),
             "amend_event": ("PATCH", event, "/v1/adverse-events/{event_id}", {"severity": "severe"}),
         }
 
@@ -248,7 +251,9 @@ class Targets:
             method, record, template, change = route
             shown = record.json()
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
-            path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}")) if "doses" in shown else None
+            path = record.headers.get("Location")
+            if "doses" in shown:
+                path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}"))
             path = path or template.partition("{")[0] + name
             body = {"reason": "typed wrongly", **change}
             caller = self.world.admin if "login" in shown or "event_types" in shown else self.world.staff_a
@@ -311,11 +316,7 @@ NAMES = (
         "event",
         "rescore",
         *("consent", "withdrawal", "voiding", "screening", "eligibility", "move", "treatment"),
-        "report",
-        "ae_review",
-        "sign",
-        "lock",
-        "lift",
+        *("report", "ae_review", "sign", "lock", "lift"),
         *("verify", "unverify", "unreview"),
         *("reserve", "close_block", "sync", "resolve"),
         "ask",
@@ -332,7 +333,7 @@ NAMES = (
     *("password", "identity", "sessions_end", "secret"),
     *("amend_user", "amend_client", "revoke_user_grant", "revoke_client_grant", "revoke_secret"),
     *("question", "questions", "answer", "closure"),
-    *("amend_participant", "amend_visit", "amend_outcome", "amend_event"),
+    *("amend_participant", "amend_visit", "amend_outcome", "amend_event", "amend_treatment"),
     *("start", "dose", "vitals", "close", "review", "amend_session", "amend_dose", "amend_vitals"),
     *("subscribe", "renew_webhook", "replay", "amend_subscription"),
 )

@@ -240,6 +240,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
 OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     **TOLD,
     ("PATCH", "/v1/participants/{pid}"): (_person, AMENDED),
+    ("PATCH", course.ONE_TREATMENT): (course.treatment_amended, AMENDED),
     ("PATCH", "/v1/visits/{visit_id}"): (_amended("visits", a_visit, {"occurred_on": "2025-01-26"}), AMENDED),
     ("PATCH", "/v1/outcomes/{outcome_id}"): (_amended("outcomes", an_outcome, {"items": {"MADRS_01": 4}}), AMENDED),
     ("PATCH", "/v1/adverse-events/{event_id}"): (

@@ -9,7 +9,7 @@ from httpx2 import Response
 
 from app.models.base import now
 from app.models.study import Site
-from tests.course_cases import TREATMENT, open_screening, screen_failed, under_amendment
+from tests.course_cases import open_screening, screen_failed, under_amendment
 from tests.courses import at, given, held, planned, withdraw
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.route_cases import UNDER_AGREEMENT
@@ -357,23 +357,6 @@ def test_eligibility_is_given_in_one_of_its_two_forms(world: World, form: dict[s
 def test_an_unknown_criterion_is_refused(world: World) -> None:
     answer = answers(world, open_screening(world), EXCL99="met")
     assert (answer.status_code, answer.json()["code"]) == (422, "criterion_unknown")
-
-
-def test_resistance_counts_different_adequate_treatments_of_this_episode(world: World) -> None:
-    pid = world.enrolled()
-    path = f"/v1/participants/{pid}/treatments"
-
-    def told(**changes: Any) -> tuple[int, bool]:
-        assert world.staff_a.post(path, {**TREATMENT, **changes}).status_code == 201
-        read = world.monitor.get(path).json()
-        return read["failed_adequate"], read["treatment_resistant"]
-
-    assert told() == (1, False)
-    assert told(outcome="partial") == (1, False)  # the same substance
-    assert told(atc="N06AX16", adequate=False) == (1, False)
-    assert told(atc="N06AX16", outcome="response") == (1, False)
-    assert told(atc="N06AX16", this_episode=False) == (1, False)
-    assert told(atc="N06AX16") == (2, True)
 
 
 def test_an_outcome_shows_in_the_schedule_as_given(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

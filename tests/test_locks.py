@@ -14,6 +14,7 @@ from app import database as sessions
 from app.models.audit import AuditEntry
 from app.models.data_lock import LockScope
 from tests.closing_cases import a_lock
+from tests.course_cases import ONE_TREATMENT, TREATMENT
 from tests.hostile import census, grown
 from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
@@ -51,6 +52,7 @@ class Record:
         self.pid = self.person.json()["pid"]
         self.visit = made(world, site, "/v1/visits", world.visit(self.pid, outcomes=[madrs(2)]))
         self.empty_visit = made(world, site, "/v1/visits", world.visit(self.pid, "UNS", "2025-02-20"))
+        self.treatment = made(world, site, f"/v1/participants/{self.pid}/treatments", TREATMENT)
         self.event = made(world, site, "/v1/adverse-events", world.event(self.pid))
         outcome = self.visit.json()["outcomes"][0]["id"]
         self.outcome = self.staff.get(f"/v1/outcomes/{outcome}")
@@ -62,6 +64,9 @@ class Record:
             ("POST", "/v1/participants"): lambda: post("/v1/participants", self.world.enrolment(self.site)),
             ("PATCH", "/v1/participants/{pid}"): self._amended(self.person, f"participants/{pid}", age_at_consent=52),
             ("POST", "/v1/participants/{pid}/status"): lambda: post(f"/v1/participants/{pid}/status", status),
+            ("PATCH", ONE_TREATMENT): self._amended(
+                self.treatment, f"participants/{pid}/treatments/{self.treatment.json()['id']}", weeks=6
+            ),
             ("POST", "/v1/visits"): lambda: post(
                 "/v1/visits", self.world.visit(pid, "UNS", "2025-02-21", occurrence=2)
             ),
@@ -114,6 +119,7 @@ OF_A_VISIT: frozenset[Route] = frozenset({("PATCH", "/v1/visits/{visit_id}"), ("
 EVERYTHING = frozenset(
     {
         ("PATCH", "/v1/participants/{pid}"),
+        ("PATCH", ONE_TREATMENT),
         ("POST", "/v1/participants/{pid}/status"),
         ("POST", "/v1/visits"),
         ("POST", "/v1/outcomes"),

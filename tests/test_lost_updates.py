@@ -9,6 +9,7 @@ import pytest
 from httpx2 import Response
 
 from bench.lost_updates import count_up
+from tests.course_cases import a_treatment
 from tests.dosing_cases import a_session
 from tests.hostile import LiveStudy, census, live_study
 from tests.monitor_cases import an_event
@@ -50,6 +51,13 @@ def _changes() -> Mapping[str, tuple[Any, str, dict[str, Any], dict[str, Any], l
             {"severity": "moderate", "term": "Headache"},
             ["severity"],
         ),
+        "earlier treatment": (
+            a_treatment,
+            "{here}",
+            {"weeks": 6},
+            {"weeks": 5, "adequate": False},
+            ["adequate", "weeks"],
+        ),
         "dosing session": (
             lambda world: a_session(world),
             "/v1/dosing-sessions/{id}",
@@ -64,7 +72,7 @@ def _changes() -> Mapping[str, tuple[Any, str, dict[str, Any], dict[str, Any], l
 def test_a_change_needs_the_version_that_was_seen(world: World, kind: str) -> None:
     make, template, first, second, meeting = _changes()[kind]
     record = make(world)
-    path = template.format(**record.json())
+    path = template.format(**record.json(), here=record.headers.get("Location"))
     before = census(world.registry.database.engine)
     blind = world.staff_a.patch(path, {"reason": "typed wrongly", **first})
     assert (blind.status_code, blind.json()["code"]) == (428, "if_match_missing")
@@ -89,7 +97,7 @@ def test_a_change_needs_the_version_that_was_seen(world: World, kind: str) -> No
 def test_a_correction_sent_again_is_told_of_the_version_that_it_left(world: World, kind: str) -> None:
     make, template, first, second, _ = _changes()[kind]
     record, key = make(world), str(uuid4())
-    path = template.format(**record.json())
+    path = template.format(**record.json(), here=record.headers.get("Location"))
 
     def sent(**changes: Any) -> Response:
         headers = world.staff_a.headers(**{"If-Match": record.headers["ETag"], "Idempotency-Key": key})

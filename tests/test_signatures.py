@@ -13,7 +13,7 @@ from sqlmodel import Session, select
 
 from app.models.account import Account, AccountKind, Role
 from app.models.audit import AuditEntry
-from tests.course_cases import TREATMENT, VOIDING, WITHDRAWAL
+from tests.course_cases import TREATMENT, TREATMENT_AMENDED, VOIDING, WITHDRAWAL
 from tests.dosing_cases import a_session, dose
 from tests.monitor_cases import an_event
 from tests.route_cases import PASSWORD, a_signature, a_visit, content_of, signature_of, totp_code, with_password
@@ -168,6 +168,13 @@ def _another_outcome(world: World, visit: Mapping[str, Any]) -> Response:
     return world.staff_a.post("/v1/outcomes", {**body, "items": {f"WHO5_{item:02d}": 3 for item in range(1, 6)}})
 
 
+def _treatment_amended(world: World, visit: Mapping[str, Any]) -> Response:
+    """Of the one that the record had before anything was signed."""
+    listed = f"/v1/participants/{visit['participant']}/treatments"
+    here = f"{listed}/{world.staff_a.get(listed).json()['items'][0]['id']}"
+    return world.staff_a.patch(here, TREATMENT_AMENDED, world.staff_a.get(here).headers["ETag"])
+
+
 CHANGES: Mapping[str, tuple[Change, bool, bool]] = {
     "visit's day": (_amend("visits", {"occurred_on": "2025-01-26"}, lambda visit: visit["id"]), True, True),
     "item": (
@@ -185,6 +192,7 @@ CHANGES: Mapping[str, tuple[Change, bool, bool]] = {
     "adverse event": (_event, False, True),
     "consent taken back": (_below("withdrawals", WITHDRAWAL), False, True),
     "earlier treatment": (_below("treatments", TREATMENT), False, True),
+    "correction of an earlier treatment": (_treatment_amended, False, True),
     "status": (_status, False, True),
 }
 """What is changed -> whether it breaks a signature of the visit, and of the participant's record."""
@@ -213,6 +221,7 @@ def test_a_signature_is_broken_by_every_change_of_what_it_covers_and_by_no_other
     change, breaks_visit, breaks_record = CHANGES[name]
     with_password(world, world.investigator)
     visit = a_visit(world, "A").json()
+    assert _below("treatments", TREATMENT)(world, visit).is_success
     of_visit = world.investigator.post("/v1/signatures", signature_of(world, visit))
     of_record = signed_record(world, visit["participant"])
     a_visit(world, "A"), an_event(world, "A")  # somebody else's

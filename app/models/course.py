@@ -112,6 +112,7 @@ class TreatmentTrial(SQLModel, table=True):
 
     this_episode: bool
     outcome: Outcome = Field(sa_type=String(16))
+    version: int = 1
     recorded_by: UUID = Field(foreign_key="account.id")
     recorded_at: datetime = Field(default_factory=now)
 
@@ -206,15 +207,29 @@ class ProtocolMove(Shape):
     reason: Reason
 
 
-class TreatmentCreate(Shape):
-    atc: Annotated[str, StringConstraints(pattern=r"^[A-Z][0-9]{2}[A-Z]{2}[0-9]{2}$")]
-    """WHO ATC code of a substance, such as N06AB04."""
+Atc = Annotated[str, StringConstraints(pattern=r"^[A-Z][0-9]{2}[A-Z]{2}[0-9]{2}$")]
+"""WHO ATC code of a substance, such as N06AB04."""
 
+
+class TreatmentCreate(Shape):
+    atc: Atc
     weeks: Annotated[int, Bounded(ge=0, le=2_000)]
     maximum_mg: Annotated[float, Bounded(gt=0, le=100_000)] | None = None
     adequate: bool
     this_episode: bool
     outcome: Annotated[Outcome, Strict(False)]
+
+
+class TreatmentAmend(Shape):
+    """A correction: only the fields sent change; null clears the dose, which alone may be unknown."""
+
+    reason: Reason
+    atc: Atc | None = None
+    weeks: Annotated[int, Bounded(ge=0, le=2_000)] | None = None
+    maximum_mg: Annotated[float, Bounded(gt=0, le=100_000)] | None = None
+    adequate: bool | None = None
+    this_episode: bool | None = None
+    outcome: Annotated[Outcome, Strict(False)] | None = None
 
 
 class TreatmentRead(Answer):
@@ -225,6 +240,7 @@ class TreatmentRead(Answer):
     adequate: bool
     this_episode: bool
     outcome: Outcome
+    version: int
     recorded_at: InstantShown
 
 

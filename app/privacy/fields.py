@@ -168,7 +168,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         clinical="adequate outcome this_episode",
         sensitive="atc weeks maximum_mg",
-        operational="id recorded_by recorded_at",
+        operational="id version recorded_by recorded_at",
     ),
     "data_query": _table(
         direct="pid rule_key",

@@ -1,6 +1,7 @@
 """A participant's course beside visits: schedule, consent, screening, protocol version, earlier treatments."""
 
-from typing import Annotated, Any
+from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from app.models.course import (
     ScreeningCreate,
     ScreeningList,
     ScreeningRead,
+    TreatmentAmend,
     TreatmentCreate,
     TreatmentList,
     TreatmentRead,
@@ -30,8 +32,8 @@ from app.pid import display
 from app.services import consents, participants, schedules, screenings, treatments, voiding
 from app.services.history import history_of
 from app.services.participants import enrolled
-from app.web.conditional import etag
-from app.web.once import Made, OncePerKey
+from app.web.conditional import IfMatch, etag
+from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/v1/participants/{pid}", tags=["participants"], route_class=StrictRoute)
@@ -144,8 +146,46 @@ def list_treatments(pid: Pid, actor: Reader, session: ReadSession) -> TreatmentL
 
 
 @router.post("/treatments", status_code=201, response_model=TreatmentRead)
-def add_treatment(pid: Pid, body: TreatmentCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Any:
+def add_treatment(
+    pid: Pid, body: TreatmentCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
     """Record an earlier treatment."""
     return once.create(
-        session, actor, body, lambda: _made(pid, "treatments", treatments.add(session, actor, pid, body))
+        session, actor, body, lambda: _made_treatment(request, pid, *treatments.add(session, actor, pid, body))
     )
+
+
+def _made_treatment(request: Request, pid: str, read: TreatmentRead, site_id: int) -> Made:
+    tag = etag(request.app.state.keyring, read.id, read.version)
+    return Made(read, f"/v1/participants/{display(pid)}/treatments/{read.id}", tag, site_id)
+
+
+@router.get("/treatments/{treatment_id}")
+def read_treatment(
+    pid: Pid, treatment_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
+) -> TreatmentRead:
+    """One earlier treatment."""
+    read = treatments.read(session, actor, pid, treatment_id)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
+    return read
+
+
+@router.patch("/treatments/{treatment_id}", response_model=TreatmentRead)
+def amend_treatment(
+    pid: Pid,
+    treatment_id: UUID,
+    body: TreatmentAmend,
+    actor: Writer,
+    seen: IfMatch,
+    once: OnceIfKeyed,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Correct an earlier treatment, with the reason."""
+
+    def make() -> Made:
+        keyring = request.app.state.keyring
+        read, site_id = treatments.amend(session, actor, keyring, seen, pid, treatment_id, body)
+        return _made_treatment(request, pid, read, site_id)
+
+    return amended(once, session, actor, body, make)

@@ -1,15 +1,27 @@
 """Treatments before the study, coded, and how many adequate ones failed."""
 
 from typing import Any
+from uuid import UUID
 
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app import audit
-from app.access import Actor
+from app.access import Actor, found
 from app.models.base import now
-from app.models.course import Outcome, TreatmentCreate, TreatmentList, TreatmentRead, TreatmentTrial
-from app.services.participants import Hold, enrolled
+from app.models.course import (
+    Outcome,
+    TreatmentAmend,
+    TreatmentCreate,
+    TreatmentList,
+    TreatmentRead,
+    TreatmentTrial,
+)
+from app.security.keys import Keyring
+from app.services.participants import Enrolled, Hold, enrolled
 from app.services.unlocked import require_unlocked
+from app.web.conditional import require_current
+from app.web.merging import corrected, sent_fields
 
 RESISTANT_FROM = 2
 """Adequate trials of different substances without response (EMA/CHMP/185423/2010 rev. 3; FDA counts alike)."""
@@ -34,19 +46,57 @@ def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> 
     return _read(row), row.site_id
 
 
+def amend(
+    session: Session,
+    actor: Actor,
+    keyring: Keyring,
+    seen: str,
+    symbols: str,
+    treatment_id: UUID,
+    body: TreatmentAmend,
+) -> tuple[TreatmentRead, int]:
+    """Correct an earlier treatment; also gives the site's key. Raises NotFound, VersionStale, ValidationFailed."""
+    person = enrolled(session, actor, symbols, hold=Hold.as_it_is)
+    row = _one(session, _of(person).with_for_update(), treatment_id)
+    before, changes = audit.snapshot(row), sent_fields(body)
+    differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    require_current(keyring, seen, row.id, row.version, differing)
+    if not differing:
+        return _read(row), row.site_id
+    require_unlocked(session, person.site_id, person.row.pid)
+    recorded = {name: getattr(row, name) for name in TreatmentCreate.model_fields}
+    for name, value in corrected(TreatmentCreate, {**recorded, **changes}).model_dump().items():
+        setattr(row, name, value)
+    row.version += 1
+    session.flush()
+    event = audit.changed("treatment:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
+    audit.append(session, actor.account_id, row.site_id, [event])
+    return _read(row), row.site_id
+
+
+def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentRead:
+    """One of a participant's. Raises NotFound."""
+    return _read(_one(session, _of(enrolled(session, actor, symbols)), treatment_id))
+
+
 def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
     """All of a participant's, oldest entry first. Raises NotFound."""
     person = enrolled(session, actor, symbols)
-    theirs = select(TreatmentTrial).where(
-        TreatmentTrial.site_id == person.site_id, TreatmentTrial.pid == person.row.pid
-    )
-    rows = session.exec(theirs.order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))).all()
+    rows = session.exec(_of(person).order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))).all()
     failed = {row.atc for row in rows if row.adequate and row.this_episode and row.outcome in _NO_RESPONSE}
     return TreatmentList(
         items=[_read(row) for row in rows],
         failed_adequate=len(failed),
         treatment_resistant=len(failed) >= RESISTANT_FROM,
     )
+
+
+def _of(person: Enrolled) -> SelectOfScalar[TreatmentTrial]:
+    return select(TreatmentTrial).where(TreatmentTrial.site_id == person.site_id, TreatmentTrial.pid == person.row.pid)
+
+
+def _one(session: Session, theirs: SelectOfScalar[TreatmentTrial], treatment_id: UUID) -> TreatmentTrial:
+    return found(session.exec(theirs.where(TreatmentTrial.id == treatment_id)).first())
 
 
 def _read(row: TreatmentTrial) -> TreatmentRead:
