@@ -13,8 +13,20 @@ from sqlmodel import col
 from app.models.account import AccountKind, Role
 from app.models.safety_signal import SafetySignal
 from app.models.study import Site
-from tests.dosing_cases import REVIEW, SIGNALS, a_session, a_signal, cssrs, held, path_of, suicidal, vitals
-from tests.world import Caller, World, madrs
+from tests.dosing_cases import (
+    REVIEW,
+    SIGNALS,
+    a_session,
+    a_session_to_close,
+    a_signal,
+    closing,
+    cssrs,
+    held,
+    path_of,
+    suicidal,
+    vitals,
+)
+from tests.world import Caller, World, madrs, protocol_definition
 
 PHQ9 = {"instrument": "PHQ9", "items": {f"PHQ9_{number:02d}": int(number == 9) for number in range(1, 10)}}
 TRIGGERS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -197,3 +209,81 @@ def test_a_signal_is_reviewed_by_a_person_and_not_by_the_sites_app_itself(world:
     assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
     assert (app.get(path).json()["state"], app.get("/v1/me").status_code) == ("open", 200)
     assert world.staff_a.post(f"{path}/review", REVIEW).status_code == 201
+
+
+def stricter(world: World, version: str = "stricter", at_least: int = 3) -> str:
+    """A version of the study for which a lower answer to MADRS item 10, and a lower pulse, is a signal."""
+    definition = {**protocol_definition(), "version": version}
+    rules = {rule["code"]: rule["when"][0] for rule in definition["safety_rules"]}
+    rules["MADRS-10"]["at_least"], rules["PULSE"]["above"] = at_least, 90
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
+    return version
+
+
+def move(world: World, pid: str, version: str) -> None:
+    body = {"version": version, "reason": "urgent safety measure"}
+    answer = world.staff_a.post(f"/v1/participants/{pid}/protocol-version", body)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_stricter_version_raises_once_what_it_finds_in_the_last_answers(world: World) -> None:
+    pid = world.enrolled(protocol_version="1")
+    held(world.staff_a, pid, "BL", "2025-02-10", outcomes=[suicidal(3)])
+    last = held(world.staff_a, pid, "UNS", "2025-02-20", outcomes=[suicidal(3)])["outcomes"][0]
+    assert signals(world, pid) == []
+    move(world, pid, stricter(world))
+    (signal,) = signals(world, pid)
+    assert (signal["rule"], signal["protocol_version"], signal["because"]) == ("MADRS-10", "stricter", ["MADRS_10"])
+    assert signal["source"] == {"kind": "outcome", "id": last["id"], "version": 1}
+    assert (signal["state"], signal["holds_dosing"]) == ("open", True)
+    for version in ("1", "stricter"):
+        move(world, pid, version)
+    assert signals(world, pid) == [signal]
+
+
+@pytest.mark.parametrize("reviewed", [False, True], ids=["open", "reviewed"])
+def test_what_a_clinician_was_shown_by_the_former_version_is_not_shown_again(world: World, reviewed: bool) -> None:
+    pid = world.enrolled(protocol_version="1")
+    held(world.staff_a, pid, "BL", "2025-02-10", outcomes=[suicidal(4)])
+    (signal,) = signals(world, pid)
+    if reviewed:
+        assert world.staff_a.post(f"{SIGNALS}/{signal['id']}/review", REVIEW).status_code == 201
+    move(world, pid, stricter(world))
+    (still,) = signals(world, pid)
+    assert (still["id"], still["protocol_version"]) == (signal["id"], "1")
+
+
+def test_an_answer_that_a_later_one_has_taken_the_place_of_is_history(world: World) -> None:
+    """A form without an answer takes no place."""
+    pid, other = world.enrolled(protocol_version="1"), world.enrolled(protocol_version="1")
+    blank = {**suicidal(0), "items": dict.fromkeys(suicidal(0)["items"])}
+    for who, later in ((pid, suicidal(0)), (other, blank)):
+        held(world.staff_a, who, "UNS", "2025-02-20", outcomes=[later])
+        held(world.staff_a, who, "BL", "2025-02-10", outcomes=[suicidal(3)])  # told after it
+    version = stricter(world)
+    for who, rules in ((pid, []), (other, ["MADRS-10"])):
+        move(world, who, version)
+        assert [one["rule"] for one in signals(world, who)] == rules
+
+
+def test_a_stricter_version_looks_at_the_vital_signs_of_a_session_that_is_open(world: World) -> None:
+    told = []
+    for session in (a_session(world), a_session_to_close(world)):
+        pid, path = session.json()["participant"], session.headers.get("Location") or path_of(session)
+        assert world.staff_a.post(f"{path}/vitals", vitals(None, "10:15", PULSE=100)).status_code == 201
+        if session.json()["doses"]:
+            assert world.staff_a.post(f"{path}/close", closing()).status_code == 201
+        told.append(pid)
+    version = stricter(world)
+    for pid, rules in zip(told, (["PULSE"], []), strict=True):
+        move(world, pid, version)
+        assert [one["rule"] for one in signals(world, pid)] == rules
+
+
+def test_nobody_who_left_the_study_is_looked_at_again(world: World) -> None:
+    pid = world.enrolled(protocol_version="1")
+    held(world.staff_a, pid, "BL", "2025-02-10", outcomes=[suicidal(3)])
+    left = {"status": "withdrawn", "effective_on": "2025-03-01", "reason": "moved away"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/status", left).status_code == 201
+    move(world, pid, stricter(world))
+    assert signals(world, pid) == []

@@ -33,6 +33,7 @@ from app.protocol.clocks import local_day
 from app.protocol.consent import Amendment, current_consent
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
+from app.services import safety_signals
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 
@@ -184,7 +185,7 @@ def follow_findings(session: Session, row: Participant) -> None:
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:
-    """Let a participant go on by another protocol version of the study.
+    """Let a participant go on by another protocol version of the study, and by its safety rules.
 
     Raises NotFound, ProtocolVersionUnknown, ProtocolVersionNotInForce, ProtocolVersionTheSame.
     """
@@ -199,7 +200,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tu
     session.flush()
     after = audit.snapshot(row)
     event = audit.changed("participant:moved", row, row.pid, row.version, before, after, body.reason)
-    audit.append(session, actor.account_id, row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event, *safety_signals.seen_anew(session, row)])
     return participant_read(values(row), person.place, version.version), row.site_id
 
 

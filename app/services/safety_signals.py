@@ -5,7 +5,8 @@ for the signal, or the signal for the session.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -19,10 +20,10 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict
 from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, values
-from app.models.dosing_session import VitalReading
+from app.models.dosing_session import DosingSession, SessionState, VitalReading
 from app.models.notification import EventType, SubjectType
-from app.models.outcome import Outcome
-from app.models.participant import Participant
+from app.models.outcome import Outcome, OutcomeScore, answered
+from app.models.participant import IN_STUDY, Participant
 from app.models.safety_signal import (
     SafetySignal,
     SafetySignalRead,
@@ -73,15 +74,60 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
     return [event, *_follow(session, row, VitalsSeen(json.loads(row.measured)), event)]
 
 
+def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
+    """Those of the signals that the rules of another protocol version raise once a participant goes by it: the next
+    dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it."""
+    events: list[audit.Event] = []
+    for row, seen in _current(session, person) if person.status in IN_STUDY else ():
+        events += _raised_or_changed(session, row, seen, _known(session, row), frozenset())
+    return events
+
+
+def _current(
+    session: Session, person: Participant
+) -> Iterator[tuple[Outcome, OutcomeSeen] | tuple[VitalReading, VitalsSeen]]:
+    """The last answers to each instrument, and the vital signs of a session that is open."""
+    on = sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on))
+    measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
+    measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid)
+    told = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
+    last = {row.instrument: row for row in told if answered(row.origin, json.loads(row.items))}
+    scores: dict[UUID, dict[str, float | None]] = defaultdict(dict)
+    theirs = select(OutcomeScore).where(OutcomeScore.site_id == person.site_id)
+    for score in session.exec(theirs.where(col(OutcomeScore.outcome_id).in_([row.id for row in last.values()]))):
+        scores[score.outcome_id][score.name] = score.value
+    for row in last.values():
+        yield row, OutcomeSeen(row.instrument, json.loads(row.items), scores[row.id])
+    open_one = sa.and_(
+        _same(VitalReading.site_id, VitalReading.session_id, DosingSession),
+        col(DosingSession.state) == SessionState.open,
+    )
+    taken = select(VitalReading).join(DosingSession, open_one)
+    taken = taken.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)
+    for reading in session.exec(taken).all():
+        yield reading, VitalsSeen(json.loads(reading.measured))
+
+
 def _follow(
     session: Session, row: Outcome | VitalReading, seen: OutcomeSeen | VitalsSeen, event: audit.Event
 ) -> list[audit.Event]:
+    corrected = {str(change["field"]).partition(".")[2] for change in event.changes}
+    return _raised_or_changed(session, row, seen, _known(session, row) if row.version > 1 else (), corrected)
+
+
+def _raised_or_changed(
+    session: Session,
+    row: Outcome | VitalReading,
+    seen: OutcomeSeen | VitalsSeen,
+    earlier: Iterable[SafetySignal],
+    corrected: Set[str],
+) -> list[audit.Event]:
+    """The events of the signals of a source, given those that it raised before and what of it was corrected."""
     person = session.get_one(Participant, (row.site_id, row.pid))
     rules = protocol_of(session, person.protocol_version_id).safety_rules
     true = {signal.rule: signal for signal in evaluate(rules, seen)}
-    corrected = {str(change["field"]).partition(".")[2] for change in event.changes}
     events: list[audit.Event] = []
-    for known in _known(session, row) if row.version > 1 else ():
+    for known in earlier:
         if known.state == SignalState.open:
             true.pop(known.rule, None)
             events += _changed(session, known, seen)
@@ -95,7 +141,7 @@ def _follow(
 
 
 def _known(session: Session, source: Outcome | VitalReading) -> list[SafetySignal]:
-    """The newest signal of each rule that an earlier version of this source raised."""
+    """The newest signal of each rule that this source raised before."""
     statement = select(SafetySignal).where(
         SafetySignal.site_id == source.site_id, getattr(SafetySignal, _kind(source)) == source.id
     )
