@@ -171,6 +171,32 @@ def test_an_event_that_led_to_a_death_that_is_known_is_not_remarked_on(world: Wo
     assert remarked(world, event_of(world, pid, **FATAL)) == both(None)
 
 
+@pytest.mark.parametrize(("end", "doubted"), [("2025-02-08", True), ("2025-02-09", False), ("2025-02", False)])
+@pytest.mark.parametrize("first", ["death", "event"])
+def test_a_fatal_event_ends_on_the_day_of_the_death_whichever_is_told_first(
+    world: World, end: str, doubted: bool, first: str
+) -> None:
+    pid = world.enrolled()
+    if first == "death":
+        left(world, pid, "died", "2025-02-09")
+    event = event_of(world, pid, **{**FATAL, "end": end})
+    if first == "event":
+        left(world, pid, "died", "2025-02-09")
+    assert remarked(world, event) == both("death_day_contradicts_status" if doubted else None)
+    if doubted:
+        left(world, pid, "died", end, correction=True)
+        assert remarked(world, event) == both(None)
+
+
+def test_several_events_of_one_death_are_fatal_and_of_two_days_one_is_asked_about(world: World) -> None:
+    pid = world.enrolled()
+    left(world, pid, "died", "2025-02-09")
+    one, same_day = event_of(world, pid, **FATAL), event_of(world, pid, **FATAL, term="Pneumonia")
+    assert (remarked(world, one), remarked(world, same_day)) == (both(None), both(None))
+    another = event_of(world, pid, **{**FATAL, "end": "2025-02-11"}, term="Sepsis")
+    assert remarked(world, another) == both("death_day_contradicts_status")
+
+
 @pytest.mark.parametrize(("onset", "doubted"), [("2025-02-10", True), ("2025-02-09", False), ("2025-02", False)])
 @pytest.mark.parametrize("first", ["death", "event"])
 def test_nothing_begins_after_the_death_whichever_is_told_first(

@@ -1,6 +1,7 @@
 """Adverse events: reported, corrected, and kept whole when the source contradicts itself."""
 
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -220,6 +221,14 @@ def findings(event: AdverseEventFields, person: Standing | Participant) -> list[
             ),
         ),
         (
+            died is not None and not _may_have_ended_in_death(event, died),
+            Finding(
+                code="death_day_contradicts_status",
+                field="/end",
+                message="Fatal, yet it ended on another day than that of the death",
+            ),
+        ),
+        (
             event.onset is not None and died is not None and span(event.onset).earliest > died,
             Finding(code="onset_after_death", field="/onset", message="The onset lies after the day of the death"),
         ),
@@ -244,6 +253,15 @@ def findings(event: AdverseEventFields, person: Standing | Participant) -> list[
         ),
     ]
     return [finding for applies, finding in doubts if applies]
+
+
+def _may_have_ended_in_death(event: AdverseEventFields, died: date) -> bool:
+    """A fatal event ends on the day of the death (CDISC SDTM: AEENDTC where AEOUT is FATAL, and the one DTHDTC of DM).
+    Several may be fatal: each event has an outcome of its own (ICH E2B(R3), E.i.7)."""
+    if event.outcome != AeOutcome.fatal or event.end is None:
+        return True
+    ended = span(event.end)
+    return ended.earliest <= died <= ended.latest
 
 
 def judged_again(session: Session, person: Participant) -> tuple[list[audit.Event], list[Turned]]:

@@ -187,9 +187,17 @@ def _findings(source: Source) -> Figures:
         (section, "visit_after_leaving"): _after_leaving(source).height,
         (section, "seriousness_contradicts_criteria"): contradicted,
         (section, "end_contradicts_outcome"): unresolved.height,
+        (section, "death_day_contradicts_status"): _ended_on_another_day(source).height,
         (section, "awareness_missing"): int(events["serious"].sum()),
     }
     return {name: number for name, number in found.items() if number}
+
+
+def _ended_on_another_day(source: Source) -> pl.DataFrame:
+    """Fatal events that AE has on other days than DS has the death."""
+    deaths = source.ends.filter(pl.col("DSDECOD") == "DEATH").select("USUBJID", "DSSTDTC")
+    fatal = source.events.filter(pl.col("AEOUT") == "FATAL").join(deaths, on="USUBJID")
+    return fatal.filter(pl.col("AEENDTC") != pl.col("DSSTDTC"))
 
 
 def _after_leaving(source: Source) -> pl.DataFrame:
