@@ -72,7 +72,8 @@ def as_server(owner_url: str) -> str:
 
 
 def settings_of(url: str, key_file: Path, **more: Any) -> Settings:
-    """Of a registry called in the process; on PostgreSQL the server is a role that owns nothing."""
+    """Of a registry called in the process; on PostgreSQL the server is a role that owns nothing. No test of these cuts
+    the power, so SQLite need not wait for the disk at each commit."""
     on_postgres = url.startswith("postgresql")
     return Settings(
         environment="demo",
@@ -80,6 +81,7 @@ def settings_of(url: str, key_file: Path, **more: Any) -> Settings:
         owner_database_url=url if on_postgres else None,
         key_file=key_file,
         argon2_memory_kib=64,
+        sqlite_synchronous="NORMAL",
         grants_cache_seconds=0,
         log_level="error",
         **more,
