@@ -129,7 +129,7 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
         "siteApp": {"type": "oauth2", "flows": sign_in},
     }
-    examples = json.loads((files("app.web") / "examples.json").read_text())
+    examples = dict(_examples())
     components["headers"] = {
         name: {"description": told, "schema": {"type": "string"}} for name, told in _HEADERS.items()
     }
@@ -143,16 +143,26 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
     return document
 
 
+def _examples() -> Iterator[tuple[str, dict[str, Any]]]:
+    """By operation. tests/tour.py sends each of them and writes the answers of those that show one."""
+    for file in (files("app.web") / "examples").iterdir():
+        yield from json.loads(file.read_text()).items()
+
+
 def _show(operation: dict[str, Any], example: dict[str, Any] | None) -> None:
-    """Add what was asked and answered once, synthetically; tests/test_examples.py sends it and writes the answers."""
+    """Add what was asked, and answered, once, synthetically."""
     if example is None:
         return
-    answers = operation["responses"]
-    status = next(code for code in ("201", "202", "200") if code in answers)
-    for contents, shown in ((operation["requestBody"], example["request"]), (answers[status], example["answer"])):
-        for media_type, content in contents["content"].items():
-            if media_type != "application/problem+json":
-                content["example"] = [shown] if content["schema"].get("type") == "array" else shown
+    _exemplify(operation["requestBody"], example["request"])
+    if "answer" in example:
+        answers = operation["responses"]
+        _exemplify(next(answers[status] for status in ("201", "202", "200") if status in answers), example["answer"])
+
+
+def _exemplify(described: dict[str, Any], shown: Any) -> None:
+    for media_type, content in described["content"].items():
+        if media_type != "application/problem+json":
+            content["example"] = [shown] if content["schema"].get("type") == "array" else shown
 
 
 def _tagged(paths: dict[str, Any]) -> set[tuple[str, str]]:
