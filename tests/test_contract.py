@@ -108,6 +108,12 @@ def test_clients_can_be_generated_from_it(document: Document) -> None:
     assert objects == forms, "give it a title: it becomes a component of that name"
 
 
+def test_bounds_are_told_in_words_of_json_schema(document: Document) -> None:
+    assert [schema for schema in schemas(document) if {"ge", "gt", "le", "lt"} & schema.keys()] == []
+    (limit,) = (one for one in document["paths"]["/v1/visits"]["get"]["parameters"] if one["name"] == "limit")
+    assert (limit["schema"]["minimum"], limit["schema"]["maximum"]) == (1, 500)
+
+
 @pytest.mark.parametrize("route", CASES, ids=" ".join)
 def test_an_answer_is_one_of_those_described(requests: Requests, route: Route, document: Document) -> None:
     """Asked by somebody who may not, and by somebody who may."""

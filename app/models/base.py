@@ -239,12 +239,14 @@ PartialDate = Annotated[
     WithJsonSchema({"type": "string", "examples": ["2024-03", "2024-03-05"]}),
 ]
 QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]
-QueryCount = Annotated[int, BeforeValidator(_query_int)]
-Limit = Annotated[QueryCount, Field(ge=1, le=500)]
+FromQuery = BeforeValidator(_query_int)
+"""Stands behind the bounds of a number: before them, the description would not tell them in words of JSON Schema."""
+
+Limit = Annotated[int, Field(ge=1, le=500), FromQuery]
 OfPages = AfterValidator(_of_pages)
 """Of a list that may be asked for as a sheet: `limit` or `cursor` would be dropped there. `format` stands before."""
 
-Days = Annotated[QueryCount, Field(ge=0, le=36_500)]
+Days = Annotated[int, Field(ge=0, le=36_500), FromQuery]
 Positive = Annotated[int, Field(ge=1, le=1_000)]
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field as Bounded
 
-from app.models.base import Answer, Code, Filter, InstantShown, QueryCount
+from app.models.base import Answer, Code, Filter, FromQuery, InstantShown
 from app.models.identifiers import PidShown
 from app.models.safety_signal import SignalSeverity
 from app.protocol.expedited import ClockState
@@ -112,7 +112,7 @@ class MonitoringSummary(Answer):
 class MonitoringQuery(Filter):
     study: Code | None = None
     site: Code | None = None
-    soon_hours: Annotated[QueryCount, Bounded(ge=1, le=720)] = 24
+    soon_hours: Annotated[int, Bounded(ge=1, le=720), FromQuery] = 24
     """Due within so many hours counts as soon."""
 
-    limit: Annotated[QueryCount, Bounded(ge=1, le=500)] = 100
+    limit: Annotated[int, Bounded(ge=1, le=500), FromQuery] = 100

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field as Bounded
 
-from app.models.base import Answer, Code, Filter, IsoDate, QueryCount
+from app.models.base import Answer, Code, Filter, FromQuery, IsoDate
 from app.models.identifiers import PidShown
 from app.models.visit import WindowRead
 from app.protocol.planning import VisitState
@@ -59,4 +59,4 @@ class DueQuery(Filter):
     due_to: Annotated[IsoDate | None, Bounded(alias="to")] = None
     """Both included: visits whose window meets these days. Without them, what is due or overdue today."""
 
-    limit: Annotated[QueryCount, Bounded(ge=1, le=1_000)] = 200
+    limit: Annotated[int, Bounded(ge=1, le=1_000), FromQuery] = 200
