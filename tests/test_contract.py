@@ -114,6 +114,14 @@ def test_bounds_are_told_in_words_of_json_schema(document: Document) -> None:
     assert (limit["schema"]["minimum"], limit["schema"]["maximum"]) == (1, 500)
 
 
+def test_what_a_field_means_is_told(document: Document) -> None:
+    fields = [document["components"]["schemas"][name]["properties"] for name in ("VisitDetail", "StatusChange")]
+    assert "negative early" in fields[0]["deviation_days"]["description"]
+    assert "by mistake" in fields[1]["correction"]["description"]
+    (wait,) = (one for one in document["paths"]["/v1/changes"]["get"]["parameters"] if one["name"] == "wait")
+    assert wait["description"].startswith("Seconds to wait")
+
+
 @pytest.mark.parametrize("route", CASES, ids=" ".join)
 def test_an_answer_is_one_of_those_described(requests: Requests, route: Route, document: Document) -> None:
     """Asked by somebody who may not, and by somebody who may."""

@@ -38,19 +38,21 @@ SQLModel.metadata.naming_convention = {
 class Shape(BaseModel):
     """What goes in and out: unknown fields refused, no coercion, no NaN or Infinity."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class Answer(BaseModel):
     """What comes out. Lists its own fields and never inherits from a table, so that a new column cannot leak."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Filter(BaseModel):
     """Query parameters of a list. That no others are sent is a rule of every route (app/web/route.py)."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)

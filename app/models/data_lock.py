@@ -106,7 +106,7 @@ class LockRead(Answer):
     scope: LockScope
     study: str
     site: str | None
-    """None for a study's: it holds at every site of the study."""
+    """Null for a study's: it holds at every site of the study."""
 
     participant: PidShown | None
     visit: UUID | None

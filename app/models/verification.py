@@ -165,7 +165,7 @@ class RecordCoverage(Answer):
     needs_reverification: int
     unverified: int
     coverage_percent: float | None
-    """Verified in the critical fields, of the records; one decimal. None where there is nothing to verify."""
+    """Verified in the critical fields, of the records; one decimal; null where there is nothing to verify."""
 
 
 class SiteCoverage(RecordCoverage):
