@@ -47,7 +47,10 @@ def open_session(body: SessionCreate, request: Request, session: WriteSession) -
     response_model=TokenRead,
 )
 def issue_token(request: Request, session: WriteSession, form: OAuthForm) -> Any:
-    """Access token for a site app (`client_credentials`), or a new pair for a person's `refresh_token`."""
+    """Access token for a site app (`client_credentials`), or a new pair for a person's `refresh_token`.
+
+    A site app sends its id and secret by HTTP Basic or in the form.
+    """
     grant = form.get("grant_type")
     if grant is None:
         raise OAuthRefused("invalid_request")

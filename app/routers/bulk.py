@@ -126,7 +126,7 @@ def _body(noun: Noun) -> dict[str, Any]:
         "title": f"{noun.shape.__name__.removesuffix('Create')}Line",
         "type": "object",
         "required": ["key", "record"],
-        "properties": {"key": {"type": "string"}, "record": record},
+        "properties": {"key": {"type": "string", "description": "The record's Idempotency-Key"}, "record": record},
     }
     content = {NDJSON: {"schema": line}, "application/json": {"schema": {"type": "array", "items": line}}}
     return {"x-stream": True, "requestBody": {"required": True, "content": content}}
@@ -140,6 +140,10 @@ def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
         query: Annotated[BulkQuery, Query()],
         _actor: Annotated[Actor, Depends(requires(permission))],
     ) -> Response:
+        """Many records, one a line or in one array, each with a key as a single post has it; one result a line.
+
+        A line that is refused costs only itself, and sending all of it again is safe.
+        """
         return await _upload(request, permission, query)
 
     return upload

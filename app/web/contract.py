@@ -45,6 +45,11 @@ _HEADERS = {
     "Location": "Where that which was made is read",
     "Retry-After": "After how many seconds to come again",
 }
+_PARAMETERS = {
+    "If-Match": "The ETag of the record that is changed, as it was read",
+    "cursor": "`next` of the page before, asked for with the same filters",
+    "limit": "How many at most",
+}
 _OAUTH = {
     "type": "object",
     "description": "A refusal of the OAuth addresses (RFC 6749, section 5.2)",
@@ -185,6 +190,8 @@ def _takes(operation: dict[str, Any], parameter: str) -> bool:
 def _complete(operation: dict[str, Any], path: str, method: str, permission: str | None) -> None:
     statuses, correcting = {"default"}, _takes(operation, "If-Match")
     for parameter in operation.get("parameters", ()):
+        if parameter["name"] in _PARAMETERS:
+            parameter.setdefault("description", _PARAMETERS[parameter["name"]])
         if parameter["name"] in {"Idempotency-Key", "If-Match"}:
             parameter["required"] = parameter["name"] == "If-Match" or not correcting
             parameter["schema"] = {"type": "string"}
@@ -226,15 +233,26 @@ def _complete_answers(operation: dict[str, Any], statuses: set[str]) -> None:
     if "application/x-ndjson" in lines.get("content", {}):
         lines["content"] |= problem  # of the whole upload, when it is no list of lines at all
         answers["422"] = lines
-    made = answers.get("201") or answers.get("202")
-    if made and any(one["name"] == "dry_run" for one in operation.get("parameters", ())):
-        would = _would(made["content"]["application/json"]["schema"])
-        answers["200"] = {
-            "description": "With dry_run: what would be answered; nothing is stored",
-            "content": {"application/json": {"schema": would}},
-        }
+    if _takes(operation, "dry_run"):
+        _tell_dry_run(answers)
     if "application/x-www-form-urlencoded" in operation.get("requestBody", {}).get("content", {}):
         answers["default"]["content"] |= {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}
+
+
+def _tell_dry_run(answers: dict[str, Any]) -> None:
+    """A correction answers 200 itself, so words tell of its dry run: with a second schema every client would have to
+    ask which of the two it got."""
+    made = answers.get("201") or answers.get("202")
+    if made:
+        answers["200"] = {
+            "description": "With dry_run: what would be answered; nothing is stored",
+            "content": {"application/json": {"schema": _would(made["content"]["application/json"]["schema"])}},
+        }
+    elif "application/json" in answers["200"]["content"]:
+        answers["200"]["description"] = (
+            "The record as it is now. With dry_run: an object with `dry_run`, true, and `answer`, the record as it "
+            "would be; nothing is stored"
+        )
 
 
 def _would(answer: dict[str, Any]) -> dict[str, Any]:
