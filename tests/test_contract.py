@@ -70,6 +70,10 @@ def test_a_download_of_json_is_not_described_as_a_text(document: Document) -> No
     assert schemas == [{}, {"type": "string"}]
 
 
+def test_the_end_of_a_token_is_answered_without_a_body(document: Document) -> None:
+    assert "content" not in document["paths"]["/v1/auth/revoke"]["post"]["responses"]["200"]
+
+
 def test_no_reference_leads_nowhere(document: Document) -> None:
     text = json.dumps(document)
     for part in text.split('"$ref": "')[1:]:
@@ -133,6 +137,7 @@ def test_an_answer_is_one_of_those_described(requests: Requests, route: Route, d
     for answer in answers:
         told = described.get(str(answer.status_code), described["default"])
         assert answer.is_success or "application/problem+json" in told["content"]
+        assert bool(answer.content) == ("content" in told), (route, answer.status_code)
         if answer.content:
             assert answer.headers["Content-Type"].partition(";")[0] in told["content"], (route, answer.status_code)
         if answer.is_success:

@@ -70,7 +70,11 @@ def issue_token(request: Request, session: WriteSession, form: OAuthForm) -> Any
     return _tokens(service, *pair) if pair else OAuthRefused("invalid_grant").answer()
 
 
-@router.post("/revoke", openapi_extra=described("token", "token_type_hint", "client_id", "client_secret"))
+@router.post(
+    "/revoke",
+    openapi_extra=described("token", "token_type_hint", "client_id", "client_secret"),
+    response_class=Response,
+)
 def revoke_token(request: Request, session: WriteSession, form: OAuthForm) -> Response:
     """End the session of an access or refresh token, or a site app's access token (RFC 7009).
 
