@@ -169,7 +169,8 @@ def _participants(tour: Tour, person: str) -> None:
     tour.upload("upload_participants", staff, "/v1/participants/bulk")
     tour.send("find_participant", staff, "/v1/participants/lookup")
     tour.correct("amend_participant", staff, person)
-    tour.send("add_treatment", staff, f"{person}/treatments")
+    treatment = tour.send("add_treatment", staff, f"{person}/treatments")["id"]
+    tour.correct("amend_treatment", staff, f"{person}/treatments/{treatment}")
     tour.send("change_status", staff, f"{person}/status")
     tour.send("withdraw_consent", staff, f"{person}/withdrawals")
     tour.send("void_withdrawal", staff, f"{person}/withdrawals/1/voiding")

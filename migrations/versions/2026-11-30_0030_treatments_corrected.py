@@ -1,14 +1,14 @@
 """Earlier treatments can be corrected: which version of one somebody saw.
 
-Revision: 0032
-Follows: 0028
+Revision: 0030
+Follows: 0029
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0032"
-down_revision = "0028"
+revision = "0030"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
