@@ -106,6 +106,9 @@ class ExtractSubject(SQLModel, table=True):
     anchor_on: date | None = None
     """Study day 1 of this participant."""
 
+    collection_ended_on: date | None = None
+    """Nothing of this participant that is dated from this day on is in it."""
+
     site_group: str | None = Field(default=None, max_length=16)
     age_group: str | None = Field(default=None, max_length=16)
     sex: str | None = Field(default=None, max_length=64)

@@ -234,7 +234,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
     "extract_subject": _table(
         direct="pid subject",
         quasi="site_id site_group age_group sex race country status",
-        date="anchor_on",
+        date="anchor_on collection_ended_on",
         operational="extract_id serious_shown",
     ),
     "extract_file": _table(operational="extract_id name media_type rows sha256 bytes build sealed_key"),

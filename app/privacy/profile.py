@@ -195,7 +195,7 @@ _PERSON = (
     ("sex", "Sex at birth"),
     ("race", "Race by CDISC's list; any other is OTHER"),
     ("country", "Country of the site"),
-    ("status", "Status in the study"),
+    ("status", "Status in the study; withdrawn where it is later than a withdrawal of collection"),
 )
 
 

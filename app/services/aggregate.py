@@ -19,9 +19,9 @@ from app.privacy import bundle, tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, Column
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.protocol.instruments import instrument
-from app.services.extract_sql import of_subject, selected
+from app.services.extract_sql import at_visit, of_subject, selected
 from app.services.reading import Pieces
-from app.services.traits import CLASS, OF_PERSON, shown_at
+from app.services.traits import CLASS, of_person, shown_at
 
 NONE = "none"
 
@@ -49,7 +49,7 @@ class AggregateRows:
         serious = {name for name, _ in self._severities(col(AdverseEvent.serious))}
         worst = tables.worst((name, severity) for name, severity in self._severities() if severity)
         wanted = (
-            selected(ExtractSubject.subject, Participant.planned_arm, *OF_PERSON)
+            selected(ExtractSubject.subject, Participant.planned_arm, *of_person(ExtractSubject.collection_ended_on))
             .join(Participant, of_subject(self._id, Participant))
             .join(Site, col(Site.id) == col(Participant.site_id))
         )
@@ -79,13 +79,12 @@ class AggregateRows:
 
     def _scores(self) -> Iterator[Cell]:
         """Grouped by value, so that Python adds them up: a sum of floats in SQL depends on the order of the rows."""
-        score, of_visit = OutcomeScore, (col(Visit.site_id) == col(Outcome.site_id))
-        value = col(score.value)
+        score, value = OutcomeScore, col(OutcomeScore.value)
         statement = (
             selected(Visit.visit_code, Outcome.instrument, value, func.count())
             .select_from(ExtractSubject)
             .join(Outcome, of_subject(self._id, Outcome))
-            .join(Visit, of_visit & (col(Visit.id) == col(Outcome.visit_id)))
+            .join(Visit, at_visit())
             .join(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
             .where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)), col(score.name) == "total")
             .where(value.is_not(None), col(Visit.occurrence) == 1)

@@ -19,8 +19,10 @@ from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
+from app.services.collected import collected
 from app.services.extract_sql import (
     Timing,
+    at_visit,
     bytewise,
     common,
     full_onset,
@@ -39,6 +41,7 @@ STRETCH = 250
 """People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
 
 _SUBJECT = ExtractSubject
+_ENDED = col(_SUBJECT.collection_ended_on)
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
 
 
@@ -88,11 +91,12 @@ class ExtractRows:
     def participants(self) -> Rows:
         person = Participant
         if self._open:
+            enrolled_on = case((collected(_ENDED, person.enrolled_on), col(person.enrolled_on)))
             wanted: tuple[Any, ...] = (
                 *(_SUBJECT.subject, col(_SUBJECT.site_group).label("site"), *_SHOWN, _ethnicity()),
                 col(ProtocolVersion.version).label("protocol_version"),
                 *(person.eligible, person.planned_arm, person.actual_arm),
-                study_day(col(person.enrolled_on)).label("enrolled_day"),
+                study_day(enrolled_on).label("enrolled_day"),
             )
         else:
             wanted = (_SUBJECT.subject, *_SHOWN, *self._codes(person, person.planned_arm, person.actual_arm))
@@ -127,7 +131,7 @@ class ExtractRows:
                 *(col(score.name).label("score"), score.value, score.band, Outcome.origin),
             )
             .join(Outcome, of_subject(self._id, Outcome))
-            .join(Visit, (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id)))
+            .join(Visit, at_visit())
         )
         if not self._open:
             statement = statement.where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))

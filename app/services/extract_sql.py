@@ -27,11 +27,13 @@ from app.access import Rows
 from app.models.adverse_event import AdverseEvent
 from app.models.among import among
 from app.models.extract import ExtractSubject
+from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
 from app.privacy.profile import common_codes
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
+from app.services.collected import OF_EVENT, OF_OUTCOME, OF_VISIT, collected
 from app.services.fronts import records
 
 
@@ -91,12 +93,24 @@ def selected(*wanted: Any) -> Rows:
 
 
 def of_subject(extract_id: UUID, table: Any) -> ColumnElement[bool]:
-    """The rows of a table that belong to a subject of the extract. Which extract PostgreSQL is told by a subquery: of a
-    new id its statistics know nothing, and it would plan for one person; so it plans for an extract of usual size."""
+    """The rows of a table that belong to a subject of the extract; outcomes, whose days are their visit's as well, only
+    with `at_visit`. Which extract PostgreSQL is told by a subquery: of a new id its statistics know nothing, and it
+    would plan for one person; so it plans for an extract of usual size."""
     subject = ExtractSubject
     this = select(literal(extract_id)).scalar_subquery()
     same = (col(subject.site_id) == col(table.site_id)) & (col(subject.pid) == col(table.pid))
-    return (col(subject.extract_id) == this) & same
+    whose = (col(subject.extract_id) == this) & same
+    return whose & collected(_ENDED, *_DAYS[table]) if table in _DAYS else whose
+
+
+def at_visit() -> ColumnElement[bool]:
+    """The visit of an outcome, if both belong to the extract."""
+    same = (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id))
+    return same & collected(_ENDED, *OF_OUTCOME)
+
+
+_ENDED = col(ExtractSubject.collection_ended_on)
+_DAYS: Mapping[Any, Any] = {Visit: OF_VISIT, AdverseEvent: OF_EVENT}
 
 
 def study_day(on: Any) -> ColumnElement[Any]:
@@ -162,6 +176,7 @@ class Timing:
             & (col(anchor.pid) == col(Visit.pid))
             & (col(anchor.visit_code) == plan.anchor)
             & (col(anchor.occurrence) == 1)
+            & collected(_ENDED, col(anchor.occurred_on))
         )
         return (
             statement.join(person, of_person)

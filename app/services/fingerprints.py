@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import groupby
 from typing import Any
 
+from sqlalchemy import Subquery
 from sqlmodel import Session, col
 
 from app.access import Rows
@@ -14,12 +15,16 @@ from app.models.study import Site
 from app.models.visit import Visit
 from app.privacy.profile import RELEASED_INSTRUMENTS
 from app.privacy.risk import alone
+from app.services.collected import OF_OUTCOME, OF_VISIT, while_collected
 from app.services.extract_sql import selected
 
 
-def fingerprints(session: Session, study_id: int, people: Collection[str]) -> dict[str, Any]:
+def fingerprints(session: Session, study_id: int, people: Collection[str], ended: Subquery) -> dict[str, Any]:
     """Of these participants: who is alone with their course of scores, and with their pattern of visits."""
-    told = {"score_vectors": _scores(study_id), "visit_patterns": _visits(study_id)}
+    told = {
+        "score_vectors": while_collected(_scores(study_id), ended, Outcome, *OF_OUTCOME),
+        "visit_patterns": while_collected(_visits(study_id), ended, Visit, *OF_VISIT),
+    }
     return {name: alone(_digests(session, statement, people)) for name, statement in told.items()}
 
 

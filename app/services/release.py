@@ -8,13 +8,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Row, func
+from sqlalchemy import Row, Subquery, func
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
-from app.models.among import among
 from app.models.base import as_compared, now, table_of, utc_text
 from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
@@ -28,10 +27,10 @@ from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
 from app.privacy.tables import rounded
 from app.protocol.definition import Protocol
-from app.services import as_at
+from app.services import as_at, collected
 from app.services.fingerprints import fingerprints
 from app.services.studies import protocol_of
-from app.services.traits import CLASS, OF_PERSON, raw_of, shown_at
+from app.services.traits import CLASS, of_person, raw_of, shown_at
 from app.writing import Writes, store
 
 APART = timedelta(days=90)
@@ -95,7 +94,9 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
 
     Raises CohortEmpty, CohortTooSmall, DifferencingRisk.
     """
-    people = _sharing(session, row.study_id, as_at.consents_since(session, as_at.read(row.heads or "{}")))
+    too_late = as_at.consents_since(session, as_at.read(row.heads or "{}"))
+    ended = collected.ended(too_late)
+    people = _sharing(session, row.study_id, too_late, ended)
     if not people:
         raise CohortEmpty
     protocols = {
@@ -107,7 +108,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     if len(people) < K:
         raise CohortTooSmall
     compared, raw = _compared(session, row), [raw_of(person) for person in people]
-    serious = _serious(session, row.study_id, people)
+    serious = _serious(session, row.study_id, people, ended)
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared), serious)
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     there = [people[index] for index in kept]
@@ -117,12 +118,12 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         return Cohort(rounded(len(there)), protocols, ledger, None, None, rows)
     some = len({serious[index] for index in kept}) > 1
     rows = _rows(session, row, there, protocols, chosen.levels, some)
-    marks = fingerprints(session, row.study_id, {person.pid for person in there})
+    marks = fingerprints(session, row.study_id, {person.pid for person in there}, ended)
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, some, ledger, marks)
     return Cohort(len(kept), protocols, ledger, report, chosen.levels, rows)
 
 
-def _sharing(session: Session, study_id: int, too_late: Sequence[str]) -> Sequence[Row[Any]]:
+def _sharing(session: Session, study_id: int, too_late: Sequence[str], ended: Subquery) -> Sequence[Row[Any]]:
     """Everybody who shares data by the newest consent (as `Agreed.scopes` has it) and has not taken that back since, in
     no telling order. A withdrawal counts from the moment it is recorded: its day is never later than today at the
     site, which may be tomorrow here. Consents that were recorded after a data cut, `too_late`, may refuse, but bring
@@ -146,13 +147,14 @@ def _sharing(session: Session, study_id: int, too_late: Sequence[str]) -> Sequen
         Consent.site_id == Participant.site_id,
         Consent.pid == Participant.pid,
         col(Consent.data_sharing).is_(True),
-        ~among(sa.type_coerce(Consent.pid, sa.Text) + "/" + Consent.version, "too_late", too_late),
+        ~collected.too_late(too_late),
         ~refused.exists(),
         ~withdrawn.exists(),
     )
     person = table_of(Participant).c
-    wanted = (person.site_id, person.pid, person.protocol_version_id, *OF_PERSON)
+    wanted = (person.site_id, person.pid, person.protocol_version_id, *of_person(ended.c.since), ended.c.since)
     statement = sa.select(*wanted).join(Site, col(Site.id) == person.site_id)
+    statement = statement.outerjoin(ended, (ended.c.site_id == person.site_id) & (ended.c.pid == person.pid))
     return session.execute(
         statement.where(col(Site.study_id) == study_id, consented.exists()).order_by(person.pid)
     ).all()
@@ -231,11 +233,12 @@ def _approved_at(extract: Extract) -> str:
     return at
 
 
-def _serious(session: Session, study_id: int, people: Sequence[Row[Any]]) -> list[bool]:
+def _serious(session: Session, study_id: int, people: Sequence[Row[Any]], ended: Subquery) -> list[bool]:
     """Who had a serious event."""
     event = table_of(AdverseEvent).c
     statement = sa.select(event.pid).join(Site, col(Site.id) == event.site_id).where(col(Site.study_id) == study_id)
-    serious = set(session.execute(statement.where(event.serious)).scalars())
+    statement = collected.while_collected(statement.where(event.serious), ended, AdverseEvent, *collected.OF_EVENT)
+    serious = set(session.execute(statement).scalars())
     return [person.pid in serious for person in people]
 
 
@@ -258,6 +261,7 @@ def _rows(
             "pid": person.pid,
             "subject": subjects[person.pid],
             "anchor_on": anchors[person.pid],
+            "collection_ended_on": person.since,
             "site_group": groups[person.site_id],
             **dict(zip(CLASS, traits, strict=True)),
             "serious_shown": serious_shown,
@@ -300,12 +304,13 @@ def _anchors(
         .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), col(Visit.occurrence) == 1)
         .group_by(col(Visit.site_id), col(Visit.pid))  # as the index lies
     )
-    versions = {one.pid: one.protocol_version_id for one in people}
-    anchors = dict.fromkeys(versions)
+    persons = {one.pid: one for one in people}
+    anchors = dict.fromkeys(persons)
     for pid, *theirs in session.execute(held.execution_options(yield_per=BATCH)):
-        if pid in versions:
-            known = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
-            anchors[pid] = protocols[versions[pid]].day_one(known)
+        if one := persons.get(pid):
+            told = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
+            known = {code: day for code, day in told.items() if one.since is None or day < one.since}
+            anchors[pid] = protocols[one.protocol_version_id].day_one(known)
     return anchors
 
 

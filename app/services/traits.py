@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
+from sqlalchemy import Row, case
 from sqlmodel import Session, col
 
 from app.models.base import table_of
 from app.models.extract import ExtractSubject
-from app.models.participant import Participant
+from app.models.participant import Participant, ParticipantStatus
 from app.models.study import Site
 from app.privacy import lattice
 from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
+from app.services.collected import collected
 from app.services.extract_sql import of_subject, selected
 
 OLDEST = 90
@@ -22,8 +23,13 @@ OLDEST = 90
 Class = tuple[str | None, ...]
 CLASS = ("age_group", "sex", "race", "country", "status")
 _PERSON, _SUBJECT = table_of(Participant).c, table_of(ExtractSubject).c
-OF_PERSON = (_PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), _PERSON.status)
-"""What they follow from, in the order of the quasi-identifiers."""
+
+
+def of_person(since: Any) -> tuple[Any, ...]:
+    """What they follow from, in the order of the quasi-identifiers. `since` when the collection of data had ended: a
+    status that is not of before is later news, and all that may be told is that the participant took it back."""
+    then = case((collected(since, _PERSON.status_on), _PERSON.status), else_=ParticipantStatus.withdrawn)
+    return _PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), then.label("status")
 
 
 def shown_at(levels: Mapping[str, int] | None) -> Callable[[Row[Any]], Class]:
@@ -48,12 +54,13 @@ def changed(session: Session, extract_id: UUID, levels: Mapping[str, int] | None
     """Whether anybody in an extract would be shown otherwise than was stored. Study day 1 needs no second look: it is
     the day of visits that are rows themselves."""
     stored = (_SUBJECT[name].label(f"stored_{name}") for name in CLASS)
+    wanted = of_person(_SUBJECT.collection_ended_on)
     people = (
-        selected(*OF_PERSON, *stored)
+        selected(*wanted, *stored)
         .select_from(ExtractSubject)
         .join(Participant, of_subject(extract_id, Participant))
         .join(Site, col(Site.id) == col(Participant.site_id))
     )
     shown = shown_at(levels)
     with session.execute(people.execution_options(yield_per=1000)) as found:
-        return any(shown(person) != person[len(OF_PERSON) :] for person in found)
+        return any(shown(person) != person[len(wanted) :] for person in found)

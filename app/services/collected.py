@@ -1,0 +1,52 @@
+"""What may leave of participants who took back the collection of their data: what is dated before that day, as no data
+are taken of later ones. What was recorded before the registry was told stays in the record, and in no later extract."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Subquery, func
+from sqlmodel import col
+
+from app.access import Rows
+from app.models.adverse_event import AdverseEvent
+from app.models.among import among
+from app.models.base import table_of
+from app.models.course import HOLDS, Withdrawal, WithdrawalScope
+from app.models.outcome import Outcome
+from app.models.participant import Consent
+from app.models.visit import Visit
+
+_TAKEN, _GIVEN = table_of(Withdrawal).c, table_of(Consent).c
+
+OF_VISIT = (col(Visit.occurred_on),)
+OF_OUTCOME = (*OF_VISIT, func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on)))
+OF_EVENT = (col(AdverseEvent.onset_latest),)
+"""The days of a record. Of one of two days both count: an outcome shows the visit at which it was measured."""
+
+
+def collected(since: Any, *days: Any) -> ColumnElement[bool]:
+    """Whether a record of these days was collected while that could be: always, where `since` is null. What has no day,
+    or may be of a later one, was not."""
+    return sa.or_(since.is_(None), sa.and_(*(day < since for day in days)))
+
+
+def too_late(pids: Sequence[str]) -> ColumnElement[bool]:
+    """Of a consent, as pid/version: it was recorded after the moment that is read."""
+    return among(sa.type_coerce(_GIVEN.pid, sa.Text) + "/" + _GIVEN.version, "too_late", pids)
+
+
+def ended(recorded_since: Sequence[str]) -> Subquery:
+    """Who took the collection back, and `since` which day, by what was recorded until now and not given anew by a later
+    consent, as `Agreed.withdrawn` has it. Consents of `recorded_since` the moment give nothing."""
+    same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
+    anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~too_late(recorded_since))
+    taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))
+    these = (_TAKEN.scope == WithdrawalScope.collection, HOLDS, ~anew.exists())
+    return taken.where(*these).group_by(_TAKEN.site_id, _TAKEN.pid).subquery("ended")
+
+
+def while_collected(statement: Rows, ended: Subquery, table: Any, *days: Any) -> Rows:
+    """The rows of a statement about a table that were collected while that could be."""
+    same = (ended.c.site_id == col(table.site_id)) & (ended.c.pid == col(table.pid))
+    return statement.outerjoin(ended, same).where(collected(ended.c.since, *days))
