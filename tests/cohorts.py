@@ -1,7 +1,7 @@
 """Made-up cohorts, stored at once and not through the API: what matters is what leaves."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,6 +12,7 @@ from sqlmodel import col, select
 from app import pid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now, table_of
+from app.models.course import Withdrawal, WithdrawalScope
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
 from app.models.study import ProtocolVersion
@@ -69,6 +70,22 @@ def fill(world: World, people: int, of: Callable[[random.Random], dict[str, Any]
         for model, made in rows.items():
             session.execute(insert(table_of(model)), made)
     return pids
+
+
+def take_back(world: World, pids: Sequence[str], seed: int) -> dict[str, date]:
+    """These people take the collection of their data back, each on a day of their course; gives the days."""
+    draw, author = random.Random(seed), world.account().id
+    with world.registry.database.write() as session:
+        theirs = select(Consent.site_id, Consent.pid, Consent.given_on).where(col(Consent.pid).in_(pids))
+        given = {row.pid: row for row in session.execute(theirs)}
+        days = {one: given[one].given_on + timedelta(days=draw.randint(0, 30)) for one in pids}
+        said = {"scope": WithdrawalScope.collection, "reason": "had enough", "recorded_by": author, "number": 1}
+        taken = [
+            {"site_id": given[one].site_id, "pid": one, "effective_on": day, "recorded_at": now(), **said}
+            for one, day in days.items()
+        ]
+        session.execute(insert(table_of(Withdrawal)), taken)
+    return days
 
 
 _CRITERIA = ("death", "life_threatening", "disability", "congenital_anomaly", "medically_important")

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from collections import Counter
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -11,16 +13,18 @@ from sqlalchemy import JSON, cast, func, literal, update
 from sqlmodel import col, select
 
 from app.models.account import Role
+from app.models.adverse_event import AdverseEvent
 from app.models.extract import ExtractSubject
 from app.models.visit import Visit
 from app.privacy.bundle import UnsafeText, require_no_formula
 from app.privacy.profile import cell
 from app.services.extract_csv import _globbed, _matched
 from tests.bundle_checker import CLASS, Opened, joins, rank_correlation
-from tests.cohorts import alike, fill, mixed, skewed
+from tests.cohorts import VISITS, alike, fill, mixed, skewed, take_back
 from tests.world import Caller, World
 
 K = 12
+FILES = ("visits", "outcomes", "adverse_events")
 COHORTS: dict[str, Any] = {"small": (14, mixed), "skewed": (150, skewed), "alike": (40, alike), "huge": (1_500, mixed)}
 
 
@@ -42,7 +46,7 @@ def subjects(world: World, extract: UUID) -> dict[str, str]:
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str) -> None:
     people, kind = COHORTS[cohort]
-    fill(world, people, kind, seed=people)
+    take_back(world, fill(world, people, kind, seed=people)[::9], seed=people)
     _, opened = bundle(world)
     sizes = [len(one) for one in opened.classes().values()]
     released, report = sum(sizes), opened.report
@@ -59,6 +63,25 @@ def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str)
     ):
         told, found = report["fingerprints"][name]["unique"], opened.unique(table, columns)
         assert told == pytest.approx(found, abs=0.01) if isinstance(told, float | int) else 0 < found * released <= 10
+
+
+@pytest.mark.parametrize("profile", ["deidentified", "pseudonymised"])
+def test_nothing_of_the_day_of_a_withdrawal_of_collection_or_later_is_in_a_bundle(world: World, profile: str) -> None:
+    """Counted person by person, from the rows as they are stored."""
+    pids = fill(world, 90, alike, seed=4)
+    days = take_back(world, pids[:40], seed=4)
+    more = {"agreement": "DUA-1"} if profile == "pseudonymised" else {}
+    extract, opened = bundle(world, profile=profile, **more)
+    pid_of = subjects(world, extract)
+    with world.registry.database.read() as session:
+        visits = session.execute(select(Visit.pid, Visit.occurred_on).where(col(Visit.pid).in_(pids))).all()
+        onsets = session.execute(select(AdverseEvent.pid, AdverseEvent.onset).where(col(AdverseEvent.pid).in_(pids)))
+        dated = [("visits", pid, on) for pid, on in visits] + [("outcomes", pid, on) for pid, on in visits]
+        dated += [("adverse_events", pid, date.fromisoformat(onset or "")) for pid, onset in onsets]
+    wanted = Counter((name, pid) for name, pid, on in dated if on and on < days.get(pid, date.max))
+    found = Counter((name, pid_of[row["subject"]]) for name in FILES for row in opened.table(name))
+    assert found == Counter({one: number for one, number in wanted.items() if one[1] in pid_of.values()})
+    assert len({found["visits", pid] for pid in pid_of.values()}) == len(VISITS) + 1, "some at each point of the course"
 
 
 def test_nothing_tells_the_order_of_enrolment(world: World) -> None:
