@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
@@ -11,7 +11,7 @@ from httpx2 import Response
 from sqlalchemy import text
 
 from app import audit
-from app.services import bulk
+from app.services import bulk, visit_findings
 from tests.test_bulk import kinds, line, results, sent
 from tests.world import World
 
@@ -40,11 +40,17 @@ def overtaken(
     return upload()
 
 
+def visits_of_one(world: World) -> Rows:
+    """Visits of several people have nobody come between."""
+    pid = world.enrolled()
+    return [world.visit(pid, code, "2025-02-25") for code in ("BL", "PREP1", "UNS")]
+
+
 def records(world: World, noun: str) -> Rows:
     if noun == "participants":
         return [line(world.enrolment()) for _ in range(3)]
     if noun == "visits":
-        return [line(world.visit(world.enrolled())) for _ in range(3)]
+        return [line(one) for one in visits_of_one(world)]
     return [line(world.event(world.enrolled())) for _ in range(3)]
 
 
@@ -69,7 +75,7 @@ def test_an_upload_that_is_sent_again_while_it_is_at_work_is_replayed(
 def test_a_visit_that_somebody_else_records_meanwhile_is_refused_by_its_name(
     world: World, monkeypatch: pytest.MonkeyPatch, atomic: bool
 ) -> None:
-    first, second = (world.visit(world.enrolled()) for _ in range(2))
+    first, second, _ = visits_of_one(world)
 
     def upload() -> Response:
         return sent(world.staff_a, "visits", [line(first), line(second)], atomic=atomic)
@@ -101,6 +107,27 @@ def until_somebody_waits(world: World) -> None:
                 return
             time.sleep(0.01)
     raise AssertionError("Nobody waits")
+
+
+def test_no_visit_of_an_uploads_participants_is_recorded_between_its_look_and_its_storing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the upload would hold that visit later and in another order than the next upload: they wait for each other."""
+    visits, look = [world.visit(world.enrolled()) for _ in range(2)], visit_findings.hold
+
+    def and_somebody_comes(*given: Any) -> None:
+        look(*given)
+        meanwhile.append(thread.submit(world.staff_a.post, "/v1/visits", visits[0]))
+        if not world.on_sqlite:
+            until_somebody_waits(world)
+
+    monkeypatch.setattr(visit_findings, "hold", and_somebody_comes)
+    meanwhile: list[Future[Response]] = []
+    with ThreadPoolExecutor(1) as thread:
+        uploaded = sent(world.staff_a, "visits", [line(one) for one in visits], atomic=True)
+        [single] = meanwhile
+        assert kinds(uploaded) == ["created"] * 2
+        assert single.result().json()["code"] == "visit_already_recorded"
 
 
 def test_a_long_atomic_upload_and_a_correction_do_not_wait_for_each_other_for_ever(

@@ -150,7 +150,9 @@ def _held(for_change: bool) -> Any:
     names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
     wanted = [_PEOPLE.c[name] for name in names]
     statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids")), None)
-    return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(read=not for_change)
+    return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(
+        read=not for_change, key_share=for_change
+    )
 
 
 _FACT: Mapping[str, TypeEngine[Any]] = {

@@ -56,14 +56,15 @@ class VisitOutsideWindow(Conflict):
 def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> dict[str, Standing]:
     """What these visits are held against, by pid."""
     asked = [Asked(body.participant, body.visit_code, body.occurrence) for body in bodies]
-    for_change = any(body.therapy for body in bodies)
-    people = standing(session, actor, {body.participant for body in bodies}, asked, for_change=for_change)
+    pids = {body.participant for body in bodies}
+    for_change = len(pids) > 1 or any(body.therapy for body in bodies)
+    people = standing(session, actor, pids, asked, for_change=for_change)
     recorded = [(people[body.participant], body) for body in bodies if body.participant in people]
     for person, body in recorded:
         if body.occurred_on is not None and body.occurrence == 1:
             person.coming.add(body.visit_code)
     carrying = {(person.site_id, person.pid) for person, body in recorded if _carries(person, body)}
-    if len(carrying) > 1:  # in one order, as two uploads may have them in different ones
+    if len(carrying) > 1:  # in one order, as two uploads may have them in different ones; no visit is added meanwhile
         visit_findings.hold(session, carrying)
     return people
 
