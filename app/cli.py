@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,9 +120,16 @@ def _serve(host: str, port: int, workers: int) -> None:
         "log_config": OTHERS,
     }
     if workers == 1:
+        _stop_on_hang_up()
         uvicorn.run(application, **options)
     else:
         _supervise(uvicorn.Config(application, workers=workers, **options))
+
+
+def _stop_on_hang_up() -> None:
+    """As on SIGTERM, and not at once: requests in flight end. A hang-up that nohup ignores stays ignored."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _supervise(config: uvicorn.Config) -> None:

@@ -1,5 +1,5 @@
-"""SIGTERM: what was begun is finished, nothing new is begun. On one engine, as it is the server's manner and not the
-database's; rolling restarts under load are `python -m bench.rolling`."""
+"""SIGTERM, and SIGHUP to one worker: what was begun is finished, nothing new is begun. On one engine, as it is the
+server's manner and not the database's; rolling restarts under load are `python -m bench.rolling`."""
 
 import asyncio
 import json
@@ -26,7 +26,8 @@ def until_nobody_listens(base_url: str) -> None:
             pass
 
 
-def test_a_request_in_flight_is_finished_and_a_new_one_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_in_flight_is_finished_and_a_new_one_refused(tmp_path: Path, told: signal.Signals) -> None:
     with served(tmp_path, None) as server, live_study(server) as live:
         event = {"participant": live.enrolled(), "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
         body = json.dumps(event).encode()
@@ -34,7 +35,7 @@ def test_a_request_in_flight_is_finished_and_a_new_one_refused(tmp_path: Path) -
         with connected(server) as wire:
             wire.sendall(sent[:-20])
             assert live.staff.get("/v1/adverse-events").json()["items"] == []
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(told)
             until_nobody_listens(server.base_url)
             assert server.process.poll() is None
             wire.sendall(sent[-20:])
