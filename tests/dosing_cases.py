@@ -23,6 +23,11 @@ def cssrs(*yes: int) -> dict[str, Any]:
     return {"instrument": "CSSRS_SLV", "items": items}
 
 
+def after_dose(*yes: int) -> dict[str, Any]:
+    """The same form, once more before the participant leaves."""
+    return {**cssrs(*yes), "instrument": "CSSRS_SLV_END"}
+
+
 def suicidal(value: int = 4) -> dict[str, Any]:
     """A MADRS with this answer to its tenth item, and 2 to the others."""
     return madrs(*([2] * 9), value)
@@ -80,7 +85,7 @@ def a_session_to_close(world: World, site: str = "A") -> Response:
     """A session with its dose, that only waits to be closed."""
     caller, session = staff_of(world, site), a_session(world, site)
     path, read = session.headers["Location"], session.json()
-    outcome = {"participant": read["participant"], "visit": read["visit"], **cssrs()}
+    outcome = {"participant": read["participant"], "visit": read["visit"], **after_dose()}
     for where, body in (
         (f"{path}/doses", dose()),
         (f"{path}/vitals", vitals("END", "17:00")),

@@ -116,7 +116,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_progress_is_told(demo: Running) -> None:
-    assert "Stored: 14 participants, 182 visits, 491 outcomes, " in demo.printed
+    assert "Stored: 14 participants, 182 visits, 515 outcomes, " in demo.printed
     assert all(f"{site}: participant 1 of " in demo.printed for site in SITES)
 
 

@@ -16,9 +16,9 @@ from tests.dosing_cases import (
     YES,
     a_session,
     a_session_to_close,
+    after_dose,
     at,
     closing,
-    cssrs,
     dose,
     held,
     path_of,
@@ -64,7 +64,7 @@ def test_a_whole_dosing_day(world: World) -> None:
     assert len(refused.json()["errors"]) == 6
     for point, hour in (("M180", "12:15"), ("M240", "13:20"), ("END", "16:55")):
         staff.post(f"{path}/vitals", vitals(point, hour))
-    staff.post("/v1/outcomes", {"participant": pid, "visit": visit["id"], **cssrs()})
+    staff.post("/v1/outcomes", {"participant": pid, "visit": visit["id"], **after_dose()})
     given = {"atc": "C07AB02", "kind": "as_needed", "amount_mg": 25, "given_at": at("13:00")}
     closed = staff.post(f"{path}/close", closing(medications=[given]))
     assert closed.status_code == 201, closed.text

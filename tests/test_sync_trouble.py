@@ -16,7 +16,7 @@ from app.privacy.vault import EnrolmentUnderWay
 from app.services import retries
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
-from tests.dosing_cases import DAY, a_session, closing, cssrs, dose, held, prepared, start, vitals
+from tests.dosing_cases import DAY, a_session, after_dose, closing, dose, held, prepared, start, vitals
 from tests.test_sync import Row, act, sync
 from tests.world import Caller, World, madrs
 
@@ -124,7 +124,7 @@ def a_dosing_day(world: World) -> tuple[str, Any, Any, str]:
 def test_a_dosing_day_is_whole_in_whatever_order_it_comes(world: World, turn: int) -> None:
     pid, visit, started, place = a_dosing_day(world)
     vital = [act(f"{place}/vitals", vitals(*one)) for one in ((None, "10:15"), ("END", "17:00"))]
-    outcome = act("/v1/outcomes", {"participant": pid, "visit": f"@{visit['id']}", **cssrs()})
+    outcome = act("/v1/outcomes", {"participant": pid, "visit": f"@{visit['id']}", **after_dose()})
     given = [act(f"{place}/doses", dose()), act(f"{place}/doses", dose("supplemental", 40, "11:00"))]
     closed = act(f"{place}/close", closing())
     acts = [visit, started, *given, *vital, outcome, closed]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.dosing_cases import a_session, at, closing, cssrs, dose, path_of, vitals
+from tests.dosing_cases import a_session, after_dose, at, closing, dose, path_of, vitals
 from tests.world import World
 
 
@@ -64,7 +64,7 @@ def test_nobody_is_discharged_by_vital_signs_from_before_a_dose(world: World) ->
     path, read = path_of(session), session.json()
     staff.post(f"{path}/vitals", vitals("END", "09:10"))
     staff.post(f"{path}/doses", dose())
-    staff.post("/v1/outcomes", {"participant": read["participant"], "visit": read["visit"], **cssrs()})
+    staff.post("/v1/outcomes", {"participant": read["participant"], "visit": read["visit"], **after_dose()})
     refused = staff.post(f"{path}/close", closing())
     assert (refused.status_code, refused.json()["code"]) == (409, "discharge_incomplete")
     assert [error["code"] for error in refused.json()["errors"]] == ["DISCHARGE-VITALS"]

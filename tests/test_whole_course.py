@@ -5,7 +5,7 @@ from typing import Any
 from httpx2 import Response
 
 from tests.courses import given
-from tests.dosing_cases import SESSIONS, SIGNALS, at, closing, cssrs, dose, start, suicidal, vitals
+from tests.dosing_cases import SESSIONS, SIGNALS, after_dose, at, closing, cssrs, dose, start, suicidal, vitals
 from tests.route_cases import PASSWORD, with_password
 from tests.test_course import answers, criteria, enrol
 from tests.world import Caller, World, madrs
@@ -34,8 +34,8 @@ class Course:
         assert answer.status_code == 201, answer.text
 
     def dosed(self, code: str, day: str) -> None:
-        """A whole dosing day; the C-SSRS is asked for before the participant may leave."""
-        self.held(code, day)
+        """A whole dosing day; the C-SSRS is asked for once more before the participant may leave."""
+        self.held(code, day, cssrs())
         body = start(self.visits[code]["id"], day)
         session = self.staff.post(SESSIONS, body)
         assert session.status_code == 201, session.text
@@ -49,7 +49,7 @@ class Course:
         early = self.staff.post(f"{path}/close", close)
         assert (early.status_code, early.json()["code"]) == (409, "discharge_incomplete")
         assert "DISCHARGE-CSSRS" in early.text
-        asked = {"participant": self.pid, "visit": self.visits[code]["id"], **cssrs()}
+        asked = {"participant": self.pid, "visit": self.visits[code]["id"], **after_dose()}
         assert self.staff.post("/v1/outcomes", asked).status_code == 201
         assert self.staff.post(f"{path}/close", close).status_code == 201
         late = self.staff.post(f"{path}/doses", dose("supplemental", 40, given_at=at("11:15", day)))
@@ -125,7 +125,7 @@ def _dose_recorded(course: Course, day: str) -> None:
     assert beyond.status_code == 422
     assert course.staff.post(f"{path}/doses", dose()).status_code == 201
     assert course.staff.post(f"{path}/vitals", vitals("END", "17:00")).status_code == 201
-    asked = {"participant": course.pid, "visit": course.visits["DOS1"]["id"], **cssrs()}
+    asked = {"participant": course.pid, "visit": course.visits["DOS1"]["id"], **after_dose()}
     assert course.staff.post("/v1/outcomes", asked).status_code == 201
     assert course.staff.get(path).json()["open_vitals"] != []
     assert course.staff.post(f"{path}/close", closing()).status_code == 201

@@ -69,9 +69,10 @@ def _severity(subject: str, visit: str) -> float:
 
 def _suicidality(instrument_code: str, madrs_item_10: int) -> Items:
     """A wish to be dead, or thoughts without method or intent, where MADRS item 10 tells of them; never behaviour."""
-    items: Items = {f"{instrument_code}_{number:02d}": 0 for number in range(1, 11)}
-    items[f"{instrument_code}_01"] = int(madrs_item_10 >= WISH_FROM)
-    items[f"{instrument_code}_02"] = int(madrs_item_10 >= THOUGHTS_FROM)
+    form = instrument(instrument_code).form_of or instrument_code
+    items: Items = {f"{form}_{number:02d}": 0 for number in range(1, 11)}
+    items[f"{form}_01"] = int(madrs_item_10 >= WISH_FROM)
+    items[f"{form}_02"] = int(madrs_item_10 >= THOUGHTS_FROM)
     if madrs_item_10 < THOUGHTS_FROM:
-        items |= {f"{instrument_code}_{number:02d}": None for number in (3, 4, 5)}  # not asked
+        items |= {f"{form}_{number:02d}": None for number in (3, 4, 5)}  # not asked
     return items

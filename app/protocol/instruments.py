@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from app.protocol.base import Listed, ProtocolFault, Text, Versioned, build, decode, read_folder, repeated
+from app.protocol.base import Code, Listed, ProtocolFault, Text, Versioned, build, decode, read_folder, repeated
 from app.protocol.rules import (
     AllClusters,
     Bounds,
@@ -47,6 +47,10 @@ class Instrument(Versioned):
     licence: Text
     cdisc: Text | None = None
     """What CDISC controlled terminology calls it, where that was checked."""
+
+    form_of: Code | None = None
+    """The instrument whose form this is, given once more at the same visit. What a safety rule reads in that one, it
+    reads in this."""
 
     items: Annotated[tuple[Item, ...], Listed, Field(min_length=1)]
     scores: Annotated[tuple[ScoreRule, ...], Listed] = ()

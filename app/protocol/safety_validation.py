@@ -40,9 +40,10 @@ def _unread_scores(rule: SafetyRule, code: str) -> set[str]:
         scale = instrument(code)
     except UnknownInstrument:
         return set()
-    read = {one.score for one in rule.when if isinstance(one, ScoreReached) and one.instrument == code}
+    forms = (code, scale.form_of)
+    read = {one.score for one in rule.when if isinstance(one, ScoreReached) and one.instrument in forms}
     looked_at = {
-        item for one in rule.when if isinstance(one, ItemReached) and one.instrument == code for item in one.items
+        item for one in rule.when if isinstance(one, ItemReached) and one.instrument in forms for item in one.items
     }
     telling = {one.name for one in scale.scores if isinstance(one, TELLING) and looked_at.intersection(one.items)}
     return telling - read

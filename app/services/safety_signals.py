@@ -34,6 +34,7 @@ from app.models.safety_signal import (
 )
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
+from app.protocol.instruments import instrument
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.services.outbox import note
 from app.services.studies import protocol_of, zone_of
@@ -66,7 +67,8 @@ def seen_in_outcome(
 ) -> list[audit.Event]:
     """The event of an outcome that was corrected, and those of the signals that this raises or changes."""
     given = {str(score["name"]): score["value"] for score in scores}
-    return [event, *_follow(session, row, OutcomeSeen(row.instrument, json.loads(row.items), given), event)]
+    form_of = instrument(row.instrument, row.instrument_version).form_of
+    return [event, *_follow(session, row, OutcomeSeen(row.instrument, json.loads(row.items), given, form_of), event)]
 
 
 def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> list[audit.Event]:

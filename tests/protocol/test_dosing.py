@@ -175,7 +175,7 @@ def test_where_none_is_planned_a_supplemental_dose_is_flagged() -> None:
 COMPLETE = DischargeFacts(
     released_at=AT + timedelta(hours=8),
     vitals=("PRE", "END"),
-    instruments=("CSSRS_SLV",),
+    instruments=("CSSRS_SLV_END",),
     confirmed=("DISCHARGE-ORIENTED", "DISCHARGE-STEADY", "DISCHARGE-COMPANY"),
 )
 
@@ -189,7 +189,7 @@ def test_a_complete_checklist_closes_the_session() -> None:
     [
         ({"released_at": None}, "DISCHARGE-TIME"),
         ({"vitals": ("PRE",)}, "DISCHARGE-VITALS"),
-        ({"instruments": ("CSSRS_LIFE",)}, "DISCHARGE-CSSRS"),
+        ({"instruments": ("CSSRS_SLV",)}, "DISCHARGE-CSSRS"),
         ({"confirmed": ("DISCHARGE-ORIENTED", "DISCHARGE-STEADY")}, "DISCHARGE-COMPANY"),
     ],
 )

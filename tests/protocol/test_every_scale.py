@@ -49,6 +49,7 @@ def item_codes(scale: Instrument, name: str) -> set[str]:
         ("SEVAS_SUPP", {(0, 100): 15}),
         ("SEVAS_END", {(0, 100): 15}),
         ("CSSRS_SLV", {(0, 1): 10, (1, 5): 2, (0, 5): 4, (0, 2): 1}),
+        ("CSSRS_SLV_END", {(0, 1): 10, (1, 5): 2, (0, 5): 4, (0, 2): 1}),
         ("CSSRS_LIFE", {(0, 1): 10, (1, 5): 2, (0, 5): 4, (0, 2): 1}),
     ],
 )

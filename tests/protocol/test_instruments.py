@@ -76,6 +76,14 @@ def test_only_who5_among_the_trial_scales_is_better_when_higher() -> None:
     assert [code for code in codes if instrument(code).direction == "higher_is_better"] == ["WHO5"]
 
 
+def test_a_form_that_is_given_again_asks_and_scores_the_same() -> None:
+    again = [one for one in instruments().values() if one.form_of]
+    assert [one.key for one in again] == ["CSSRS_SLV_END/1"]
+    for one in again:
+        first = instrument(str(one.form_of))
+        assert (one.items, one.scores, first.form_of) == (first.items, first.scores, None)
+
+
 def test_day_counts_and_difficulty_items_may_be_left_out() -> None:
     optional = {code: [item.code for item in instrument(code).items if item.optional] for code in ("PHQ9", "GAD7")}
     assert optional == {"PHQ9": ["PHQ9_10"], "GAD7": ["GAD7_08"]}

@@ -216,6 +216,11 @@ CASES: list[tuple[Callable[[Plan], object], str, str]] = [
         "/historical_totals/0",
         "signal_unseen",
     ),
+    (
+        lambda p: (rule(p, 0, **IDEATION), p.update(historical_totals=["CSSRS_SLV_END"])),
+        "/historical_totals/0",
+        "signal_unseen",
+    ),
     (lambda p: rule(p, 1, score="sum"), "/safety_rules/0/when/1/score", "unknown_score"),
     (lambda p: rule(p, 1, at_least=61), "/safety_rules/0/when/1/at_least", "never_true"),
     (lambda p: rule(p, 2, measure="PULSE"), "/safety_rules/0/when/2/measure", "unknown_measure"),
