@@ -59,3 +59,36 @@ def test_a_yes_that_is_corrected_into_the_form_after_the_dose_raises_its_signal(
     change = {"reason": "misread", "items": {"CSSRS_SLV_05": 1}}
     assert day.staff.patch(path, change, day.staff.get(path).headers["ETag"]).status_code == 200
     assert [rule for _, rule, _ in day.raised()] == ["CSSRS-IDEATION"]
+
+
+BARELY = {
+    "one answer of seventeen": {"CSSRS_SLV_17": 0},
+    "ideation alone": {"CSSRS_SLV_01": 0, "CSSRS_SLV_02": 0},
+    "behaviour alone": {f"CSSRS_SLV_{number:02d}": 0 for number in range(6, 11)},
+    "thoughts, and nobody asked about intent": {**after_dose(2)["items"], "CSSRS_SLV_04": None, "CSSRS_SLV_05": None},
+}
+
+
+@pytest.mark.parametrize("why", BARELY)
+def test_nobody_leaves_by_a_form_that_tells_neither_ideation_nor_behaviour(world: World, why: str) -> None:
+    day = Day(world)
+    form = day.given({**after_dose(), "items": BARELY[why]})
+    refused = day.staff.post(f"{day.path}/close", closing())
+    assert [error["code"] for error in refused.json()["errors"]] == ["DISCHARGE-CSSRS"]
+    assert "CSSRS_SLV_END" in missing(world, day.pid, "DOS1")
+    path = f"/v1/outcomes/{form['id']}"
+    change = {"reason": "asked before leaving", "items": after_dose()["items"]}
+    assert day.staff.patch(path, change, day.staff.get(path).headers["ETag"]).status_code == 200
+    assert day.staff.post(f"{day.path}/close", closing()).status_code == 201
+
+
+def test_a_session_that_a_form_closed_is_still_corrected_when_answers_of_it_are_taken_back(world: World) -> None:
+    day = Day(world)
+    path = f"/v1/outcomes/{day.given(after_dose())['id']}"
+    assert day.staff.post(f"{day.path}/close", closing()).status_code == 201
+    change = {"reason": "not asked", "items": {"CSSRS_SLV_01": None}}
+    assert day.staff.patch(path, change, day.staff.get(path).headers["ETag"]).status_code == 200
+    seen = day.staff.get(day.path)
+    assert seen.json()["lacking"] == []
+    corrected = day.staff.patch(day.path, {"reason": "misread", "staff": ["T01", "T03"]}, seen.headers["ETag"])
+    assert corrected.status_code == 200, corrected.text

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, held, path_of, prepared, start, vitals
+from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, cssrs, held, path_of, prepared, start, vitals
 from tests.test_rule_queries import amended, queries, refresh_site
 from tests.world import World, madrs
 
@@ -22,14 +22,15 @@ def asked(world: World, pid: str, rule: str) -> list[tuple[str, str]]:
     return [(query["state"], query["text"]) for query in queries(world, participant=pid, rule=rule)]
 
 
-def test_a_form_without_an_answer_is_missing_until_it_has_one(world: World) -> None:
+@pytest.mark.parametrize("items", [{}, {"CSSRS_SLV_01": 0}])
+def test_a_form_that_was_not_done_is_missing_until_it_is(world: World, items: dict[str, Any]) -> None:
     pid = world.enrolled()
-    empty: dict[str, Any] = {"instrument": "CSSRS_SLV", "items": {}}
-    visit = held(world.staff_a, pid, "PREP1", "2025-02-11", outcomes=[empty])
+    begun: dict[str, Any] = {"instrument": "CSSRS_SLV", "items": items}
+    visit = held(world.staff_a, pid, "PREP1", "2025-02-11", outcomes=[begun])
     assert missing(world, pid, "PREP1") == ["CSSRS_SLV"]
     [(state, text)] = asked(world, pid, "instrument_missing")
     assert (state, "CSSRS_SLV" in text) == ("open", True)
-    amended(world, f"/v1/outcomes/{visit['outcomes'][0]['id']}", items={"CSSRS_SLV_01": 0})
+    amended(world, f"/v1/outcomes/{visit['outcomes'][0]['id']}", items=cssrs()["items"])
     assert missing(world, pid, "PREP1") == []
     assert asked(world, pid, "instrument_missing") == [("closed", text)]
 

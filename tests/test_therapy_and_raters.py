@@ -25,9 +25,14 @@ def test_a_therapy_session_is_recorded_with_its_visit(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [{"instrument": "CSSRS_SLV"}, {"instrument": "CSSRS_LIFE", "items": {"CSSRS_LIFE_10": 0}}]
+    "form",
+    [
+        {"instrument": "CSSRS_SLV"},
+        {"instrument": "CSSRS_SLV", "items": {"CSSRS_SLV_10": 0}},
+        {"instrument": "CSSRS_LIFE", "items": {f"CSSRS_LIFE_{number:02d}": 0 for number in range(1, 11)}},
+    ],
 )
-def test_neither_an_empty_form_nor_the_lifetime_one_is_the_c_ssrs_of_a_preparation(
+def test_neither_a_form_hardly_answered_nor_the_lifetime_one_is_the_c_ssrs_of_a_preparation(
     world: World, form: dict[str, Any]
 ) -> None:
     pid = world.enrolled()

@@ -14,6 +14,8 @@ from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.identifiers import Pid, PidShown, StaffCode
+from app.protocol import scoring
+from app.protocol.instruments import instruments
 
 
 class Origin(StrEnum):
@@ -23,9 +25,15 @@ class Origin(StrEnum):
     items = "items"
 
 
-def answered(origin: str, items: Mapping[str, Any]) -> bool:
-    """Whether the form was done: without a single answer it was not. Of historical totals nobody has the items."""
-    return origin == Origin.historical_total or any(value is not None for value in items.values())
+def answered(row: Any, items: Mapping[str, Any]) -> bool:
+    """Whether anything was measured. Of historical totals nobody has the items."""
+    return row.origin == Origin.historical_total or any(value is not None for value in items.values())
+
+
+def done(row: Any, items: Mapping[str, Any]) -> bool:
+    """Whether an outcome counts as the form that a protocol asks for."""
+    instrument = instruments()[f"{row.instrument}/{row.instrument_version}"]
+    return row.origin == Origin.historical_total or scoring.done(instrument, items)
 
 
 class Outcome(SQLModel, table=True):

@@ -52,4 +52,4 @@ class TherapyRead(Answer):
     mode: Mode
     staff: list[str]
     cssrs_done: bool
-    """Whether the C-SSRS that the protocol plans at the visit was answered; where it plans none, either form counts."""
+    """Whether the C-SSRS that the protocol plans at the visit was done; where it plans none, either form counts."""

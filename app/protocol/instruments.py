@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from app.protocol.base import Code, Listed, ProtocolFault, Text, Versioned, build, decode, read_folder, repeated
+from app.protocol.base import (
+    Code,
+    Codes,
+    Listed,
+    ProtocolFault,
+    Text,
+    Versioned,
+    build,
+    decode,
+    read_folder,
+    repeated,
+)
 from app.protocol.rules import (
     AllClusters,
     Bounds,
@@ -54,6 +65,8 @@ class Instrument(Versioned):
 
     items: Annotated[tuple[Item, ...], Listed, Field(min_length=1)]
     scores: Annotated[tuple[ScoreRule, ...], Listed] = ()
+    done_by: Codes = ()
+    """Scores without which the form was not done, however many of its answers are there. None: any answer is enough."""
 
     @cached_property
     def by_code(self) -> Mapping[str, Item]:
@@ -120,6 +133,9 @@ def parse_instrument(data: Mapping[str, Any]) -> Instrument:
 def _faults(instrument: Instrument) -> Iterator[ProtocolFault]:
     yield from repeated("/items/*/code", "item", (item.code for item in instrument.items))
     yield from repeated("/scores/*/name", "score", (rule.name for rule in instrument.scores))
+    for place, name in enumerate(instrument.done_by):
+        if name not in {rule.name for rule in instrument.scores}:
+            yield ProtocolFault(f"/done_by/{place}", "unknown_score", f"{name} is no score")
     for position, item in enumerate(instrument.items):
         yield from _range_faults(f"/items/{position}", item, instrument.by_code)
     earlier: dict[str, Bounds] = {}

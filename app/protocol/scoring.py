@@ -65,6 +65,15 @@ def score(instrument: Instrument, items: Answers) -> tuple[Score, ...]:
     return tuple(_score(instrument, rule, results[rule.name]) for rule in instrument.scores)
 
 
+def done(instrument: Instrument, items: Answers) -> bool:
+    """Whether a form was done: with one answer, or where its file says so with the scores that it is given for."""
+    if all(answer is None for answer in items.values()):
+        return False
+    if not instrument.done_by:
+        return True
+    return {one.name for one in score(instrument, items) if one.value is not None}.issuperset(instrument.done_by)
+
+
 def _answer(item: Item, items: Answers) -> int | None:
     given = items.get(item.code)
     skipped = given is None and item.asked_if is not None and items.get(item.asked_if) == 0

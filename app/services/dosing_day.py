@@ -15,7 +15,7 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now
 from app.models.course import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
-from app.models.outcome import Outcome, answered
+from app.models.outcome import Outcome, answered, done
 from app.models.participant import Participant, ParticipantStatus, began, left_on
 from app.models.visit import HELD, Visit
 from app.protocol.clocks import local_day
@@ -212,18 +212,19 @@ def out_of_order(
 
 def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> DischargeFacts:
     """What the checklist is held against. A vital sign at a time point at which it cannot have been taken was not
-    taken then; what a session was closed by stays, with its finding."""
+    taken then, and a form that was only begun was not done; what a session was closed by stays, with its finding."""
     doses, readings = doses_of(session, row), readings_of(session, row)
     if row.state == SessionState.open:
         readings = [one for one in readings if not out_of_order(day, row, doses, one.timepoint, one.taken_at)]
     there = taken(readings)
-    outcomes = select(Outcome.instrument, Outcome.origin, Outcome.items).where(
+    outcomes = select(Outcome.instrument, Outcome.instrument_version, Outcome.origin, Outcome.items).where(
         Outcome.site_id == row.site_id, Outcome.visit_id == row.visit_id
     )
-    done = {code for code, origin, items in session.exec(outcomes) if answered(origin, json.loads(items))}
+    counts = done if row.state == SessionState.open else answered
+    forms = {one.instrument for one in session.execute(outcomes) if counts(one, json.loads(one.items))}
     points = day.vitals.timepoints
     complete = {point.code for point in points if all((point.code, code) in there for code in point.measures)}
-    return DischargeFacts(row.released_at, complete, done, json.loads(row.discharge))
+    return DischargeFacts(row.released_at, complete, forms, json.loads(row.discharge))
 
 
 def consent_in_force(

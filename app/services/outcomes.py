@@ -260,7 +260,7 @@ def amend_outcome(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=after.items), ""
     )
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
-    if visit.status not in HELD and answered(row.origin, after.items):
+    if visit.status not in HELD and answered(row, after.items):
         raise VisitNotHeld
     if "collected_on" in differing:
         agreed, scope = agreement.agreed(session, person), _scope_of(session, person.protocol, values(visit))

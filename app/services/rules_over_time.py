@@ -21,7 +21,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
 from app.models.data_query import DataQuery, QueryState, SubjectType
-from app.models.outcome import Outcome, answered
+from app.models.outcome import Outcome, done
 from app.models.participant import IN_STUDY, Participant, left_on
 from app.models.study import Site
 from app.models.visit import Visit
@@ -78,7 +78,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
     status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
     person_columns = (*status_columns, Participant.protocol_version_id, Participant.findings)
-    answer_columns = (Outcome.origin, Outcome.items, Outcome.collected_on)
+    answer_columns = (Outcome.instrument_version, Outcome.origin, Outcome.items, Outcome.collected_on)
     outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, *answer_columns)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
@@ -88,7 +88,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     measured = _by_pid(_rows(session, site_id, Outcome.pid, *outcome_columns))
     for rows in measured.values():
         for row in rows:
-            if answered(row.origin, json.loads(row.items)):
+            if done(row, json.loads(row.items)):
                 administered[row.visit_id].add(row.instrument)
     yield from doubts_of_dosing(session, site_id, today)
     for person in people:
@@ -150,7 +150,7 @@ def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterato
         )
     if visit.state is VisitState.done:
         for instrument in visit.missing:
-            message = f"The visit took place without {instrument}, which the protocol plans at it"
+            message = f"The visit took place, and {instrument}, which the protocol plans at it, was not done"
             yield Doubt("instrument_missing", message, pid, SubjectType.visit, visit_id, detail=instrument)
 
 

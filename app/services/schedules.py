@@ -16,7 +16,7 @@ from app.access import Actor
 from app.errors import Fault, ValidationFailed
 from app.models.among import among
 from app.models.base import now, table_of
-from app.models.outcome import Outcome, answered
+from app.models.outcome import Outcome, done
 from app.models.participant import Participant, left_on
 from app.models.schedule import DueList, DueQuery, DueVisit, PlannedVisitRead, ScheduleRead
 from app.models.study import Site
@@ -29,7 +29,7 @@ from app.services.studies import protocol_of
 
 _PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Site))
 _WAITING = frozenset({VisitState.due, VisitState.overdue})
-_MEASURED = tuple(_OUTCOME.c[name] for name in ("visit_id", "instrument", "origin", "items"))
+_MEASURED = tuple(_OUTCOME.c[name] for name in ("visit_id", "instrument", "instrument_version", "origin", "items"))
 _AT_ONCE = 1_000
 """People."""
 
@@ -139,11 +139,11 @@ def _as_recorded(
 
 
 def _recorded(session: Session, person: Enrolled) -> tuple[list[Recorded], dict[tuple[str, int], int]]:
-    """Each visit with the instruments that were answered, and the protocol version by which it was recorded."""
+    """Each visit with the instruments that were done, and the protocol version by which it was recorded."""
     of_them = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
     given: dict[Any, set[str]] = defaultdict(set)
     for row in session.execute(select(*_MEASURED).where(of_them)):
-        if answered(row.origin, json.loads(row.items)):
+        if done(row, json.loads(row.items)):
             given[row.visit_id].add(row.instrument)
     theirs = select(_VISIT).where(_VISIT.c.site_id == person.site_id, _VISIT.c.pid == person.row.pid)
     rows = session.execute(theirs).all()

@@ -70,7 +70,7 @@ def remembered(found: Mapping[str, Any] | None) -> dict[str, Any]:
     return {f"therapy.{name}": value for name, value in (found or {}).items()}
 
 
-def read(found: Mapping[str, Any] | None, visit: VisitDefinition, answered: Collection[str]) -> TherapyRead | None:
+def read(found: Mapping[str, Any] | None, visit: VisitDefinition, done: Collection[str]) -> TherapyRead | None:
     """Lifetime and since the last visit are different forms: where the visit plans one, the other does not count."""
     wanted = CSSRS.intersection(visit.instruments) or CSSRS
-    return None if found is None else TherapyRead(**found, cssrs_done=not wanted.isdisjoint(answered))
+    return None if found is None else TherapyRead(**found, cssrs_done=not wanted.isdisjoint(done))

@@ -17,7 +17,7 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
-from app.models.outcome import Outcome, OutcomeRead, answered
+from app.models.outcome import Outcome, OutcomeRead, answered, done
 from app.models.participant import left_study_on
 from app.models.visit import (
     HELD,
@@ -198,7 +198,7 @@ def amend_visit(
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
     has = therapy.of(session, row)
-    if dates.status not in HELD and (has or _answered(_outcomes_of(session, actor, row.id))):
+    if dates.status not in HELD and (has or _measured(_outcomes_of(session, actor, row.id))):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
@@ -236,9 +236,8 @@ def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[Outcome
     return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
-def _answered(read: Sequence[OutcomeRead]) -> set[str]:
-    """The instruments that were done."""
-    return {one.instrument for one in read if answered(one.origin, one.items)}
+def _measured(read: Sequence[OutcomeRead]) -> bool:
+    return any(answered(one, one.items) for one in read)
 
 
 def _detail(
@@ -257,7 +256,7 @@ def _detail(
         deviation_days=days,
         out_of_window=None if days is None else days != 0,
         outcomes=read,
-        therapy=therapy.read(has_therapy, definition, _answered(read)),
+        therapy=therapy.read(has_therapy, definition, {one.instrument for one in read if done(one, one.items)}),
     )
 
 

@@ -81,7 +81,7 @@ def test_a_form_that_is_given_again_asks_and_scores_the_same() -> None:
     assert [one.key for one in again] == ["CSSRS_SLV_END/1"]
     for one in again:
         first = instrument(str(one.form_of))
-        assert (one.items, one.scores, first.form_of) == (first.items, first.scores, None)
+        assert (one.items, one.scores, one.done_by) == (first.items, first.scores, first.done_by)
 
 
 def test_day_counts_and_difficulty_items_may_be_left_out() -> None:
@@ -136,6 +136,11 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         "sleepq-1.toml:",
         "/scores/0/bands/1/minimum: total: bad starts at 4, expected 3 (band_gap)",
     ]
+
+
+def test_a_form_is_done_by_scores_that_it_has() -> None:
+    with pytest.raises(ProtocolInvalid, match="/done_by/1: mood is no score"):
+        load_instrument(FILE.replace("items =", 'done_by = ["total", "mood"]\nitems =', 1))
 
 
 def test_two_files_cannot_be_the_same_version(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.protocol.instruments import Instrument, instrument, instruments, parse_instrument
-from app.protocol.scoring import ItemsInvalid, Score, score
+from app.protocol.scoring import ItemsInvalid, Score, done, score
 
 
 def answers(scale: Instrument, *values: int | None) -> dict[str, int | None]:
@@ -215,6 +215,33 @@ def test_any_suicidal_behaviour_counts_and_self_injury_alone_does_not(
 ) -> None:
     found = scored(form, 0, 0, 0, 0, 0, *behaviour)["any_behaviour"]
     assert (found.value, found.reason) == (value, reason)
+
+
+@pytest.mark.parametrize("form", ["CSSRS_SLV", "CSSRS_SLV_END", "CSSRS_LIFE"])
+@pytest.mark.parametrize(
+    ("sheet", "is_done"),
+    [
+        ([], False),
+        ([0, 0, None, None, None, 0, 0, 0, 0], True),  # 3 to 5 are asked after a yes on 2
+        ([1, 0, None, None, None, 0, 0, 0, 0], True),
+        ([0, 0], False),
+        ([None, None, None, None, None, 0, 0, 0, 0, 0], False),
+        ([0, 1, 0, None, None, 0, 0, 0, 0], False),  # nobody asked about intent and plan
+        ([0, 1, 0, 1, 0, 1, None, None, None], True),
+        ([0, 0, None, None, None, 0, 0, None, 0], False),
+        ([*[None] * 16, 0], False),
+    ],
+)
+def test_a_c_ssrs_was_done_once_it_tells_ideation_and_behaviour(
+    form: str, sheet: list[int | None], is_done: bool
+) -> None:
+    assert done(instrument(form), answers(instrument(form), *sheet)) is is_done
+
+
+def test_any_other_form_was_done_once_it_has_an_answer() -> None:
+    assert {one.code for one in instruments().values() if one.done_by} == {"CSSRS_SLV", "CSSRS_SLV_END", "CSSRS_LIFE"}
+    assert done(instrument("MADRS"), {"MADRS_03": 0})
+    assert not done(instrument("MADRS"), {"MADRS_03": None})
 
 
 def test_a_score_names_instrument_and_rule_with_their_versions() -> None:
