@@ -54,6 +54,9 @@ CLOSING_CASES: Mapping[tuple[str, str], Case] = {
     ("POST", "/v1/verifications/{verification_id}/withdrawal"): lambda world, caller, site: caller.post(
         f"{a_verification(world, site).headers['Location']}/withdrawal", {"reason": "the wrong record"}
     ),
+    ("GET", "/v1/monitoring/verification/pending"): lambda world, caller, site: caller.get(
+        "/v1/monitoring/verification/pending", study=world.study
+    ),
     ("GET", "/v1/monitoring/verification"): lambda world, caller, site: caller.get(
         "/v1/monitoring/verification", study=world.study
     ),

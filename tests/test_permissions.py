@@ -134,6 +134,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/verifications"): CLINICAL_READERS,
     ("GET", "/v1/verifications/{verification_id}"): CLINICAL_READERS,
     ("POST", "/v1/verifications/{verification_id}/withdrawal"): MONITOR,
+    ("GET", "/v1/monitoring/verification/pending"): CLINICAL_READERS,
     ("GET", "/v1/monitoring/verification"): CLINICAL_READERS,
     ("GET", "/v1/subscriptions"): ADMIN,
     ("POST", "/v1/subscriptions"): ADMIN,

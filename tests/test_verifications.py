@@ -264,3 +264,87 @@ def test_coverage_is_of_the_sites_in_reach(world: World) -> None:
     elsewhere = World(world.registry)
     assert elsewhere.monitor.get(path, study=world.study).status_code == 404
     assert world.monitor.get(path).status_code == 422
+
+
+PENDING = "/v1/monitoring/verification/pending"
+
+
+def pending(world: World, **query: Any) -> list[tuple[str, str, str]]:
+    """What waits, as kind, subject and state, read in pages of one."""
+    found, cursor = [], {}
+    while True:
+        page = world.monitor.get(PENDING, **{"study": world.study, "limit": 1, **query, **cursor})
+        assert page.status_code == 200, page.text
+        found += [(one["subject_type"], one["subject"], one["state"]) for one in page.json()["items"]]
+        if page.json()["next"] is None:
+            return found
+        cursor = {"cursor": page.json()["next"]}
+
+
+def test_the_records_that_the_plan_covers_wait_until_they_are_verified(world: World) -> None:
+    with_plan(world, "all", share=1.0)
+    with_plan(world, "none", share=1e-12)
+    assert pending(world) == []
+    person = made(world, "A", "/v1/participants", world.enrolment(protocol_version="all"))
+    other, pid = world.enrolled("A", protocol_version="none"), person.json()["pid"]
+    forms = [madrs(2), {"instrument": "CSSRS_SLV", "items": {}}]  # the plan is of the MADRS alone
+    outcome = made(world, "A", "/v1/visits", world.visit(pid, outcomes=forms)).json()["outcomes"][0]
+    made(world, "A", "/v1/visits", world.visit(other, outcomes=forms))
+    event = made(world, "A", "/v1/adverse-events", world.event(pid))
+    waiting = [
+        ("adverse_event", event.json()["id"], "unverified"),
+        ("outcome", outcome["id"], "unverified"),
+        ("participant", pid, "unverified"),
+    ]
+    assert pending(world) == waiting
+    verify(world, "participant", person)
+    verify(world, "adverse_event", event, result="discrepant")
+    assert pending(world) == waiting[1:2], "what is discrepant was seen, and a data query asks about it"
+    [left] = world.monitor.get(PENDING, study=world.study).json()["items"]
+    assert (left["participant"], left["site"], left["fields"]) == (pid, "A", ["collected_on", "items"])
+    sent = {name: left[name] for name in ("subject_type", "subject", "version")}
+    assert world.monitor.post("/v1/verifications", {**sent, "result": "verified"}).status_code == 201
+    assert pending(world) == []
+
+
+@pytest.mark.parametrize(("change", "waits"), [({"rater": "R02"}, False), ({"items": {"MADRS_01": 4}}, True)])
+def test_what_was_verified_waits_again_once_a_critical_field_is_corrected(
+    world: World, change: dict[str, Any], waits: bool
+) -> None:
+    with_plan(world, "all", share=1.0, critical=[{"record": "outcome", "fields": ["items"], "source": "made up"}])
+    outcome = an_outcome(world, "A")
+    first = verify(world, "outcome", outcome)
+    body = {"reason": "typed wrongly", **change}
+    assert world.staff_a.patch(path_of("outcome", outcome), body, outcome.headers["ETag"]).status_code == 200
+    again = [("outcome", outcome.json()["id"], "needs_reverification")] if waits else []
+    assert pending(world) == pending(world, state="needs_reverification") == again
+    assert pending(world, state="unverified") == []
+    listed = world.monitor.get(PENDING, study=world.study).json()["items"]
+    assert [(one["version"], one["verified_version"]) for one in listed] == [(2, 1)] * waits
+    world.monitor.post(f"{first.headers['Location']}/withdrawal", {"reason": "the wrong visit"})
+    assert pending(world) == [("outcome", outcome.json()["id"], "unverified")]
+
+
+def test_every_kind_of_record_can_wait_and_as_many_as_coverage_counts(world: World) -> None:
+    fields = {"visit": "occurred_on", "outcome": "items", "adverse_event": "term", "participant": "status"}
+    fields["dosing_session"] = "doses"
+    critical = [{"record": kind, "fields": [field], "source": "made up"} for kind, field in fields.items()]
+    with_plan(world, "all", share=1.0, critical=critical)
+    for kind in RECORDS:
+        RECORDS[kind][0](world, "A" if kind == "visit" else "B")
+    counted = {site: read["unverified"] for site, read in coverage(world).items()}
+    assert {site: len(pending(world, site=site, limit=3)) for site in ("A", "B")} == counted
+    assert {kind for kind, _, _ in pending(world, limit=50)} == set(RECORDS)
+    assert len(set(pending(world, limit=2))) == sum(counted.values())
+
+
+def test_pending_records_are_those_of_the_sites_in_reach(world: World) -> None:
+    with_plan(world, "all", share=1.0)
+    mine, other = world.enrolled("A"), world.enrolled("B")
+    for caller in (world.monitor_a, world.staff_a):
+        [one] = caller.get(PENDING, study=world.study).json()["items"]
+        assert (one["participant"], one["site"]) == (mine, "A")
+        assert caller.get(PENDING, study=world.study, site="B").status_code == 404
+    assert {subject for _, subject, _ in pending(world)} == {mine, other}
+    assert World(world.registry).monitor.get(PENDING, study=world.study).status_code == 404
+    assert world.monitor.get(PENDING).status_code == 422

@@ -152,6 +152,47 @@ class VerificationFilter(Filter):
     cursor: str | None = Bounded(default=None, max_length=1000)
 
 
+class PendingState(StrEnum):
+    """Nobody has seen the record; or somebody has, and a critical field was corrected since."""
+
+    needs_reverification = "needs_reverification"
+    unverified = "unverified"
+
+
+class PendingFilter(Filter):
+    study: Code
+    site: Code | None = None
+    state: PendingState | None = None
+    limit: Limit = 50
+    cursor: str | None = Bounded(default=None, max_length=1000)
+
+
+class PendingRead(Answer):
+    """A record that the plan covers, to be held against its source as it is now."""
+
+    study: str
+    site: str
+    participant: PidShown
+    subject_type: RecordKind
+    subject: str
+    version: int
+    """The present one, that a verification names."""
+
+    fields: list[str]
+    """The critical ones."""
+
+    state: PendingState
+    verified_version: int | None
+    """The version that was verified before."""
+
+
+class PendingList(Answer):
+    """A page may hold fewer than `limit` while there is a next one: what turns out to stand is left out of it."""
+
+    items: list[PendingRead]
+    next: str | None
+
+
 class CoverageFilter(Filter):
     study: Code
 

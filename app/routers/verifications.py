@@ -12,6 +12,8 @@ from app.models.account import Because
 from app.models.verification import (
     CoverageFilter,
     CoverageRead,
+    PendingFilter,
+    PendingList,
     Verification,
     VerificationCreate,
     VerificationFilter,
@@ -20,7 +22,7 @@ from app.models.verification import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import verifications
+from app.services import verification_pending, verifications
 from app.services.verification_coverage import coverage
 from app.web.once import Made, OncePerKey
 from app.web.route import StrictRoute
@@ -76,6 +78,26 @@ def withdraw_verification(
     return once.create(
         session, actor, body, lambda: _made(*verifications.withdraw(session, actor, verification_id, body))
     )
+
+
+@router.get("/monitoring/verification/pending")
+def list_pending_verifications(
+    query: Annotated[PendingFilter, Query()],
+    actor: Reader,
+    request: Request,
+    response: Response,
+    session: ReadSession,
+) -> PendingList:
+    """Records that the protocol's plan covers and that nobody has verified as they are now, participant by participant.
+
+    Where there is a `next`, go on, however few records the page holds.
+    """
+    plans = verification_pending.plans_of(session, actor, query)
+    statement = verification_pending.rows(actor, query, plans)
+    listed = statement.selected_columns
+    page = Page(request, response, actor, query)
+    rows, after = page.read(session, statement, listed.pid, listed.subject_type, listed.subject, ascending=True)
+    return PendingList(items=list(verification_pending.read(session, actor, plans, rows)), next=after)
 
 
 @router.get("/monitoring/verification")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Row, and_
+from sqlalchemy import ColumnElement, Row, and_
 from sqlmodel import Session
 
 from app.access import Actor
@@ -28,9 +28,7 @@ def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
     """For each site in reach: who is sampled by the plan of their own protocol version, and how many of their covered
     records are verified in the critical fields. Raises NotFound."""
     site_ids = actor.sites_of(study)
-    people = table_of(Participant)
-    wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
-    enrolled = session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()
+    enrolled = people_of(session, site_ids)
     plans = sampled(session, study, enrolled)
     numbers = record_coverage(session, site_ids, plans)
     sites = [
@@ -43,6 +41,13 @@ def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
         for site_id in site_ids
     ]
     return CoverageRead(study=study, sites=sorted(sites, key=lambda site: site.site))
+
+
+def people_of(session: Session, site_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Everybody at these sites, with the protocol version that they go by."""
+    people = table_of(Participant)
+    wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
+    return session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()
 
 
 def sampled(session: Session, study: str, people: Iterable[Row[Any]]) -> dict[str, Plan]:
@@ -61,10 +66,10 @@ def record_coverage(session: Session, site_ids: Sequence[int], plans: Mapping[st
             critical = plan.of(kind) if plan else None
             if critical is not None and (not critical.instruments or group.instrument in critical.instruments):
                 covered.append((critical, group))
-    trail = _trail(session, covered)
+    trail = trail_of(session, covered)
     counts: dict[int, Counter[str]] = {site_id: Counter() for site_id in site_ids}
     for critical, group in covered:
-        counts[group.site_id][_state(critical, group, trail)] += group.records
+        counts[group.site_id][state_of(critical, group, trail)] += group.records
     return {site_id: _coverage(numbers) for site_id, numbers in counts.items()}
 
 
@@ -73,14 +78,6 @@ def _grouped(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Ite
     moved on since (`moved`) by itself."""
     subject = SUBJECTS[kind]
     stored = table_of(subject.table)
-    standing = and_(
-        _MADE.c.site_id == stored.c.site_id,
-        _MADE.c.subject_type == kind,
-        _MADE.c.pid == stored.c.pid,
-        _MADE.c[subject.named_by] == stored.c[subject.key],
-        ~taken_back(_MADE),
-        ~overtaken(_MADE),
-    )
     moved = _MADE.c.subject_version != stored.c.version
     by = {
         "site_id": stored.c.site_id,
@@ -92,14 +89,28 @@ def _grouped(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Ite
         **({"instrument": stored.c.instrument} if kind is RecordKind.outcome else {}),
     }
     wanted = [column.label(name) for name, column in by.items()]
-    statement = sa.select(*wanted, sa.func.count().label("records")).select_from(stored.outerjoin(_MADE, standing))
+    statement = sa.select(*wanted, sa.func.count().label("records")).select_from(stored.outerjoin(_MADE, stands(kind)))
     yield from session.execute(statement.where(stored.c.site_id.in_(site_ids)).group_by(*by.values()))
+
+
+def stands(kind: RecordKind) -> ColumnElement[bool]:
+    """Joins a record with the verification of it that stands, if there is one."""
+    subject = SUBJECTS[kind]
+    stored = table_of(subject.table)
+    return and_(
+        _MADE.c.site_id == stored.c.site_id,
+        _MADE.c.subject_type == kind,
+        _MADE.c.pid == stored.c.pid,
+        _MADE.c[subject.named_by] == stored.c[subject.key],
+        ~taken_back(_MADE),
+        ~overtaken(_MADE),
+    )
 
 
 _Trail = Mapping[tuple[str, str, int], set[str]]
 
 
-def _trail(session: Session, covered: Iterable[tuple[CriticalFields, Row[Any]]]) -> _Trail:
+def trail_of(session: Session, covered: Iterable[tuple[CriticalFields, Any]]) -> _Trail:
     """Of each record that has moved on, by kind, id and version, the columns that the version changed."""
     moved = [(critical.record, group) for critical, group in covered if group.moved is not None]
     entry = table_of(AuditEntry).c
@@ -115,7 +126,7 @@ def _trail(session: Session, covered: Iterable[tuple[CriticalFields, Row[Any]]])
     return changed
 
 
-def _state(critical: CriticalFields, group: Row[Any], trail: _Trail) -> str:
+def state_of(critical: CriticalFields, group: Any, trail: _Trail) -> str:
     """A verification stands while no critical field is corrected, whatever else is."""
     if group.result is None:
         return "unverified"
