@@ -56,6 +56,14 @@ def test_a_consent_of_an_unknown_day_was_given_before_anything_was_taken_back(wo
     assert redated(world, pid, "2024-03-01").status_code == 200
 
 
+def test_a_consent_of_an_unknown_day_is_listed_as_the_oldest(world: World) -> None:
+    """As it counts, on either engine."""
+    pid = under_amendment(world, consent={"version": "1", "given_on": None, "scopes": ["main"]})
+    further = {"version": "2", "given_on": "2025-06-01", "scopes": ["main"], "reason": "after the amendment"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/consents", further).status_code == 201
+    assert [one["version"] for one in consents(world, pid)["consents"]] == ["1", "2"]
+
+
 def test_a_consent_is_not_corrected_to_a_day_after_it_was_taken_back(world: World) -> None:
     pid = world.enrolled()
     withdraw(world, pid, "dosing", "2025-02-20")

@@ -133,7 +133,7 @@ def state(session: Session, person: Enrolled) -> ConsentState:
 
 def _consents(session: Session, person: Enrolled) -> list[Consent]:
     theirs = select(Consent).where(Consent.site_id == person.site_id, Consent.pid == person.row.pid)
-    return list(session.exec(theirs.order_by(col(Consent.given_on), col(Consent.version))))
+    return list(session.exec(theirs.order_by(col(Consent.given_on).nulls_first(), col(Consent.version))))
 
 
 def withdrawals_of(session: Session, person: Enrolled) -> list[Withdrawal]:
