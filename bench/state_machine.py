@@ -32,7 +32,7 @@ STAFF, MONITORS, OUTSIDERS = ("staff_a", "staff_b"), ("monitor", "monitor_a"), (
 HOME = {"staff_a": "A", "staff_b": "B"}
 NOUNS = ("participants", "visits", "outcomes", "adverse-events", "data-queries", "locks")
 AMENDED = ("participants", "visits", "outcomes", "adverse-events")
-DAYS = ("2025-02-10", "2025-03-20", "2025-04-10")
+DAYS, AFTER = ("2025-02-10", "2025-03-20", "2025-04-10"), "2025-06-01"
 
 
 class Course(RuleBasedStateMachine):
@@ -86,7 +86,7 @@ class Course(RuleBasedStateMachine):
         if answer is not None:
             pid = answer.json()["pid"]
             self.keep("participants", answer, site, pid, age_at_consent=age, status="enrolled")
-            self.model.consents[pid] = {"1"}
+            self.model.consented[pid] = "2025-01-02"
 
     @precondition(lambda self: self.model.of("participants"))
     @rule(
@@ -179,22 +179,22 @@ class Course(RuleBasedStateMachine):
         person = self.pick(number, "participants")
         body = {"scope": scope, "effective_on": on, "reason": "asked for it"}
         expected = {"not_found"} if person.site != HOME[who] else set()
-        if self.create(who, f"{person.path}/withdrawals", body, expected) is not None and scope == "collection":
-            ended = self.model.collection_ended
-            ended[person.pid] = min(on, ended.get(person.pid, on))
+        if self.create(who, f"{person.path}/withdrawals", body, expected) is not None:
+            self.model.take_back(person.pid, scope, on)
 
     @precondition(lambda self: self.model.of("participants"))
     @rule(who=st.sampled_from(STAFF), number=ANY, version=st.sampled_from(["1", "7"]))
     def consent(self, who: str, number: int, version: str) -> None:
-        """Version 1 was given at enrolment, and there is no version 7."""
+        """Version 1 was given at enrolment, and is again once something was taken back; there is no version 7."""
         person = self.pick(number, "participants")
-        body = {"version": version, "given_on": "2025-06-01", "scopes": ["main"], "reason": "signed again"}
-        expected = (
-            {"not_found"} if person.site != HOME[who] else {"consent_unknown", *self.hindrances(who, person, None)}
-        )
-        if version == "1" and person.site == HOME[who]:
-            expected = self.hindrances(who, person, None) or {"consent_already_recorded"}
-        assert self.create(who, f"{person.path}/consents", body, expected) is None
+        body = {"version": version, "given_on": AFTER, "scopes": ["main"], "reason": "signed again"}
+        expected = self.hindrances(who, person, None)
+        if version == "7" and person.site == HOME[who]:
+            expected = {"consent_unknown", *expected}
+        elif not self.model.consents_anew(person.pid, AFTER):
+            expected = expected or {"consent_already_recorded"}
+        if self.create(who, f"{person.path}/consents", body, expected) is not None:
+            self.model.consented[person.pid] = AFTER
 
     @precondition(lambda self: self.model.acts)
     @rule(number=ANY)

@@ -64,7 +64,11 @@ class Model:
     collection_ended: dict[str, str] = field(default_factory=dict)
     """pid -> the first day from which nothing is collected any more."""
 
-    consents: dict[str, set[str]] = field(default_factory=dict)
+    consented: dict[str, str] = field(default_factory=dict)
+    """pid -> the day of the newest consent."""
+
+    taken_back: dict[str, str] = field(default_factory=dict)
+    """pid -> the last day on which something was taken back."""
 
     def of(self, *nouns: str) -> list[Record]:
         return [record for record in self.records if record.noun in nouns]
@@ -81,6 +85,15 @@ class Model:
 
     def collects(self, pid: str, on: str) -> bool:
         return on < self.collection_ended.get(pid, "9999")
+
+    def take_back(self, pid: str, scope: str, on: str) -> None:
+        self.taken_back[pid] = max(on, self.taken_back.get(pid, on))
+        if scope == "collection":
+            self.collection_ended[pid] = min(on, self.collection_ended.get(pid, on))
+
+    def consents_anew(self, pid: str, on: str) -> bool:
+        """Whether a consent of this day says something new."""
+        return self.consented[pid] <= self.taken_back.get(pid, "") <= on and self.consented[pid] < on
 
     def visit_there(self, pid: str, code: str, occurrence: int) -> bool:
         return any(

@@ -128,7 +128,7 @@ def insert_rows(connection: sa.Connection, revision: str) -> Old:
         if names and table.name not in TRAIL:
             columns = [column for column in (*table.c, *GONE.get(table.name, ())) if column.name in names]
             values = dict(_values(old, table, columns))
-            key = connection.execute(sa.insert(_plain(table.name, columns)).values(values).returning(*_key(table)))
+            key = connection.execute(sa.insert(_plain(table.name, columns)).values(values).returning(*_key(columns)))
             old.keys[table.name] = {**values, **key.one()._asdict()}
     with Session(connection, join_transaction_mode="rollback_only") as session:
         for site_id in (0, old.site_id):
@@ -153,8 +153,9 @@ def _plain(name: str, columns: list[sa.Column[Any]]) -> sa.TableClause:
     return sa.table(name, *(sa.column(column.name, column.type) for column in columns))
 
 
-def _key(table: sa.Table) -> Iterator[sa.ColumnClause[Any]]:
-    return (sa.column(column.name, column.type) for column in table.primary_key)
+def _key(columns: list[sa.Column[Any]]) -> Iterator[sa.ColumnClause[Any]]:
+    """As far as the table had it then."""
+    return (sa.column(column.name, column.type) for column in columns if column.primary_key)
 
 
 def _values(old: Old, table: sa.Table, columns: list[sa.Column[Any]]) -> Iterator[tuple[str, Any]]:

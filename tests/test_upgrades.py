@@ -22,7 +22,7 @@ from app.main import create_app
 from app.models.account import Account
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, table_of, values
-from app.models.participant import Participant
+from app.models.participant import Consent, Participant
 from app.models.verification import Result, Verification, VerificationWithdrawal
 from app.pid import display, draw
 from app.settings import Settings
@@ -139,6 +139,22 @@ def test_a_step_back_forgets_verified_dosing_sessions_and_keeps_the_guard(settin
 
 def _by(old: Old, done: str = "verified") -> dict[str, Any]:
     return {"site_id": old.site_id, f"{done}_by": old.of("account")}
+
+
+def test_a_step_back_keeps_the_first_consent_of_those_who_gave_it_anew(settings: Settings) -> None:
+    """Then what they took back holds, and no older version shares what it cannot know to be shared."""
+    told = sa.text("SELECT version, number, scopes FROM consent")
+    with Database(settings) as database:
+        with database.migrating() as connection:
+            climbed(connection, "0033")
+            old = insert_rows(connection, "0033")
+            again = {**old.keys["consent"], "number": 2, "data_sharing": True}
+            connection.execute(sa.insert(table_of(Consent)).values(again))
+        schema.downgrade(database, REVISIONS[REVISIONS.index("0033") - 1])
+        schema.upgrade(database)
+        with database.migrating() as connection:
+            assert connection.execute(told).all() == [("1", 1, '["main"]')]
+            connection.execute(sa.insert(table_of(Consent)).values(again))
 
 
 LOST, WITHDREW, DIED = ("lost_to_follow_up", "2025-03-01"), ("withdrawn", "2025-03-02"), ("died", "2025-03-03")

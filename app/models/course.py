@@ -126,6 +126,9 @@ class ConsentCreate(Shape):
 
 class ConsentRead(Answer):
     version: str
+    number: int
+    """1, and more where the version was given anew."""
+
     given_on: date | None
     scopes: list[str]
 

@@ -21,6 +21,7 @@ from app.models.base import (
     Label,
     Limit,
     PastDate,
+    Positive,
     Reason,
     Shape,
     canonical_json,
@@ -160,13 +161,16 @@ class Participant(SQLModel, table=True):
 
 
 class Consent(SQLModel, table=True):
-    """One consent version that a participant gave, with its scopes."""
+    """One consent version as a participant gave it, with its scopes."""
 
     __table_args__ = (ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),)
 
     site_id: int = Field(primary_key=True)
     pid: str = Field(primary_key=True, max_length=12)
     version: str = Field(primary_key=True, max_length=64)
+    number: int = Field(default=1, primary_key=True)
+    """1, and more where it was given anew after something was taken back."""
+
     given_on: date | None = None
     scopes: str = Field(sa_column=Column(Text, nullable=False))
     """Canonical JSON list, sorted."""
@@ -175,6 +179,11 @@ class Consent(SQLModel, table=True):
     """The scope that extracts ask for, as a column so that SQL can."""
 
     created_at: datetime = Field(default_factory=now)
+
+
+def consent_name(pid: str, version: str, number: int) -> str:
+    """What the trail calls a consent. The first of a version goes without its number, as before versions had any."""
+    return f"{pid}/{version}" if number == 1 else f"{pid}/{version}/{number}"
 
 
 class VaultIdentity(SQLModel, table=True):
@@ -281,6 +290,9 @@ class ConsentDay(Shape):
     """The day of a consent that was unknown, or entered wrongly."""
 
     version: Code
+    number: Positive = 1
+    """Which one, where the version was given anew."""
+
     given_on: PastDate
 
 

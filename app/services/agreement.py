@@ -89,6 +89,17 @@ class Agreed(NamedTuple):
                 days[one.scope] = min(one.effective_on, days.get(one.scope, one.effective_on))
         return days
 
+    def number_of(self, version: str, on: date) -> int | None:
+        """Which giving of its version a consent of a day is. None: none, as nothing was taken back since the last one,
+        and a form that is sent twice is one consent. Any withdrawal counts that a later consent ends: all but that of
+        the identity."""
+        earlier = [one.given_on or date.min for one in self.given if one.version == version]
+        if not earlier:
+            return 1
+        last = max(earlier)
+        taken = (one.effective_on for one in self.taken if one.scope != WithdrawalScope.identity)
+        return len(earlier) + 1 if last < on and any(last <= day <= on for day in taken) else None
+
     def require_given(self, on: date, pointer: str) -> None:
         """A withdrawal takes back what was given (GDPR, article 7(3)). One of a day before would be overtaken by the
         consent itself, and hold nowhere. Raises WithdrawalBeforeConsent."""

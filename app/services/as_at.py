@@ -79,14 +79,14 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
 
 
 def consents_since(session: Session, heads: Heads) -> list[str]:
-    """The consents that were recorded after this moment, as pid/version."""
+    """The consents that were recorded after this moment, as pid/version/number."""
     found = []
     for site_id, seq in heads.items():
         later = (col(AuditEntry.site_id) == site_id, col(AuditEntry.seq) > seq)
         recorded = select(col(AuditEntry.changes)).where(*later, col(AuditEntry.action) == "consent:recorded")
         for (changes,) in session.execute(recorded):
-            new = {one["field"]: one["new"] for one in json.loads(changes)}
-            found.append(f"{new['pid']}/{new['version']}")
+            new = {"number": 1, **{one["field"]: one["new"] for one in json.loads(changes)}}  # older ones have none
+            found.append(f"{new['pid']}/{new['version']}/{new['number']}")
     return found
 
 

@@ -1,7 +1,7 @@
 """The audit trail as one flat table: one row for each changed field."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ from app.models.data_query import DataQuery
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.label_disclosure import LabelDisclosure
 from app.models.outcome import Outcome
-from app.models.participant import Consent, Participant
+from app.models.participant import Consent, Participant, consent_name
 from app.models.safety_report import AeReview, AeReviewWithdrawal, SaeReport
 from app.models.safety_signal import SafetySignal
 from app.models.signature import Signature
@@ -43,7 +43,7 @@ NAMED_BY: Mapping[type[SQLModel], tuple[str, ...]] = {
     **dict.fromkeys((AdverseEvent, DataLock, DataQuery, Dose, DosingSession, LabelDisclosure, Outcome), ("id",)),
     **dict.fromkeys((SafetySignal, Signature, TreatmentTrial, Verification, Visit, VitalReading), ("id",)),
     **dict.fromkeys((Screening, Withdrawal), ("pid", "number")),
-    Consent: ("pid", "version"),
+    Consent: ("pid", "version", "number"),
     **dict.fromkeys((AeReview, AeReviewWithdrawal, SaeReport), ("adverse_event_id", "number")),
     VerificationWithdrawal: ("verification_id",),
 }
@@ -106,11 +106,16 @@ def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
     subjects = {"participant": [symbols]}
     for model, key in NAMED_BY.items():
         names = session.execute(sa.select(*(table_of(model).c[name] for name in key)).where(_of(model, owner, symbols)))
-        subjects[table_of(model).name] = [audit.fitting("/".join(map(str, name))) for name in names]
+        spelled: Callable[..., str] = consent_name if model is Consent else _joined
+        subjects[table_of(model).name] = [audit.fitting(spelled(*name)) for name in names]
     named = [
         and_(_ENTRY.c.subject_type == kind, _ENTRY.c.subject_id.in_(sorted(ids))) for kind, ids in subjects.items()
     ]
     return and_(_ENTRY.c.site_id == owner, or_(*named))
+
+
+def _joined(*key: object) -> str:
+    return "/".join(map(str, key))
 
 
 def _of(model: type[SQLModel], owner: int, symbols: str) -> ColumnElement[bool]:

@@ -31,9 +31,10 @@ def collected(since: Any, *days: Any) -> ColumnElement[bool]:
     return sa.or_(since.is_(None), sa.and_(*(day < since for day in days)))
 
 
-def too_late(pids: Sequence[str]) -> ColumnElement[bool]:
-    """Of a consent, as pid/version: it was recorded after the moment that is read."""
-    return among(sa.type_coerce(_GIVEN.pid, sa.Text) + "/" + _GIVEN.version, "too_late", pids)
+def too_late(names: Sequence[str]) -> ColumnElement[bool]:
+    """Of a consent, named as `as_at.consents_since` has it: it was recorded after the moment that is read."""
+    name = sa.type_coerce(_GIVEN.pid, sa.Text) + "/" + _GIVEN.version + "/" + sa.cast(_GIVEN.number, sa.Text)
+    return among(name, "too_late", names)
 
 
 def ended(recorded_since: Sequence[str]) -> Subquery:

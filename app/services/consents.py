@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor
-from app.database import before_commit, unique_or
+from app.database import before_commit
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, now
 from app.models.course import (
@@ -20,7 +20,7 @@ from app.models.course import (
     WithdrawalRead,
     WithdrawalScope,
 )
-from app.models.participant import Consent
+from app.models.participant import Consent, consent_name
 from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day
@@ -33,7 +33,7 @@ from app.services.unlocked import require_unlocked
 
 
 class ConsentAlreadyRecorded(Conflict):
-    """This consent version was recorded for the participant already; versions are given once."""
+    """This consent version was recorded for the participant already, and nothing was taken back since."""
 
 
 class ConsentUnknown(Invalid):
@@ -46,19 +46,21 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     if faults := faults_of(person.protocol, body.version, body.scopes):
         raise ConsentUnknown(*faults)
     require_unlocked(session, person.site_id, person.row.pid)
+    number = agreement.agreed(session, person).number_of(body.version, body.given_on)
+    if number is None:
+        raise ConsentAlreadyRecorded
     row = Consent(
         site_id=person.site_id,
         pid=person.row.pid,
         version=body.version,
+        number=number,
         given_on=body.given_on,
         scopes=canonical_json(sorted(set(body.scopes))),
         data_sharing=DATA_SHARING in body.scopes,
     )
     session.add(row)
-    with unique_or(ConsentAlreadyRecorded):
-        session.flush()
-    subject = f"{row.pid}/{row.version}"
-    event = audit.created("consent:recorded", row, subject, reason=body.reason)
+    session.flush()
+    event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
     flagged, turns = doses.judged_again(session, person)
     rule_queries.settle_all(session, row.site_id, *turns)
     audit.append(session, actor.account_id, row.site_id, [event, *flagged])
@@ -133,7 +135,8 @@ def state(session: Session, person: Enrolled) -> ConsentState:
 
 def _consents(session: Session, person: Enrolled) -> list[Consent]:
     theirs = select(Consent).where(Consent.site_id == person.site_id, Consent.pid == person.row.pid)
-    return list(session.exec(theirs.order_by(col(Consent.given_on).nulls_first(), col(Consent.version))))
+    ordered = col(Consent.given_on).nulls_first(), col(Consent.version), col(Consent.number)
+    return list(session.exec(theirs.order_by(*ordered)))
 
 
 def withdrawals_of(session: Session, person: Enrolled) -> list[Withdrawal]:
@@ -143,7 +146,7 @@ def withdrawals_of(session: Session, person: Enrolled) -> list[Withdrawal]:
 
 
 def _consent_read(row: Consent) -> ConsentRead:
-    return ConsentRead(version=row.version, given_on=row.given_on, scopes=json.loads(row.scopes))
+    return ConsentRead(version=row.version, number=row.number, given_on=row.given_on, scopes=json.loads(row.scopes))
 
 
 def _withdrawal_read(row: Withdrawal) -> WithdrawalRead:

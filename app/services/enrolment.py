@@ -15,6 +15,7 @@ from app.models.finding import findings_text
 from app.models.participant import (
     FOLLOWS_ENROLMENT,
     Consent,
+    ConsentDay,
     EnrolmentFields,
     Participant,
     ParticipantAmend,
@@ -22,6 +23,7 @@ from app.models.participant import (
     ParticipantRead,
     ParticipantStatus,
     began,
+    consent_name,
 )
 from app.privacy import vault
 from app.protocol.definition import Protocol
@@ -64,7 +66,7 @@ def enrol(
     _require_known_codes(protocol, body)
     require_unlocked(session, site_id, None)
     told = _eligibility(protocol, body)
-    signed = {body.consent.version: body.consent.given_on}
+    signed = [(body.consent.version, body.consent.given_on)]
     given = {
         "site_id": site_id,
         "pid": _pid(session, keyring, site_id, body),
@@ -116,7 +118,7 @@ def _with_consent_and_screening(
         actor.account_id,
         row["site_id"],
         audit.recorded("participant:enrolled", Participant, row, row["pid"]),
-        audit.recorded("consent:recorded", Consent, consent, f"{row['pid']}/{consent['version']}"),
+        audit.recorded("consent:recorded", Consent, consent, consent_name(row["pid"], consent["version"], 1)),
         audit.recorded("screening:recorded", Screening, screening, f"{row['pid']}/1"),
     )
     return writes
@@ -174,7 +176,7 @@ def amend_participant(
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
     changes.pop("consent", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
-    consent = _given(session, row, body.consent.version) if body.consent else None
+    consent = _given(session, row, body.consent) if body.consent else None
     if consent and body.consent and consent.given_on != body.consent.given_on:
         differing.add("consent")
     require_current(keyring, seen, row.pid, row.version, differing)
@@ -215,11 +217,12 @@ def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> N
         raise StatusOutOfOrder(Fault("/enrolled_on", "after_status", "Cannot lie after the day of a status after it"))
 
 
-def _given(session: Session, row: Participant, version: str) -> Consent:
+def _given(session: Session, row: Participant, which: ConsentDay) -> Consent:
     """A consent that the participant gave. Raises EnrolmentContradictsProtocol."""
-    given = session.get(Consent, (row.site_id, row.pid, version))
+    given = session.get(Consent, (row.site_id, row.pid, which.version, which.number))
     if given is None:
-        fault = Fault("/consent/version", "unknown_consent", "The participant gave no such consent version")
+        field = "version" if which.number == 1 else "number"
+        fault = Fault(f"/consent/{field}", "unknown_consent", "The participant gave no such consent")
         raise EnrolmentContradictsProtocol(fault)
     return given
 
@@ -234,7 +237,7 @@ def _redated(session: Session, person: Enrolled, consent: Consent, on: date, rea
     for day in (one.effective_on for one in had.taken if one.scope != WithdrawalScope.identity):
         if had.newest(day) is not None:
             has.require_given(day, "/consent/given_on")
-    subject, after = f"{person.pid}/{consent.version}", audit.snapshot(consent)
+    subject, after = consent_name(person.pid, consent.version, consent.number), audit.snapshot(consent)
     return audit.changed("consent:amended", consent, subject, person.row.version, before, after, reason)
 
 

@@ -1,6 +1,6 @@
 """Participants once they are enrolled: found, moved along their status. The enrolment beside enrols and corrects."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -143,17 +143,19 @@ def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
     ]
 
 
-def consent_findings(protocol: Protocol, given: Mapping[str, date | None], enrolled_on: date | None) -> list[Finding]:
-    """What is doubtful about the days of somebody's consents, by version. Consent comes before taking part (ICH E6(R2),
-    4.8.8), on the form in force that day (4.8.2)."""
-    days = [day for day in given.values() if day is not None]
+def consent_findings(
+    protocol: Protocol, given: Collection[tuple[str, date | None]], enrolled_on: date | None
+) -> list[Finding]:
+    """What is doubtful about the days of somebody's consents, each with its version. Consent comes before taking part
+    (ICH E6(R2), 4.8.8), on the form in force that day (4.8.2)."""
+    days = [day for _, day in given if day is not None]
     if len(days) < len(given):
         return [_of_consent("consent_date_missing", "The day of consent is unknown")]
     found, first = [], min(days, default=None)
     if first and enrolled_on is not None and first > enrolled_on:
         found.append(_of_consent("consent_after_enrolment", "Consent was given after the enrolment"))
     current = current_consent(protocol.consents, protocol.amendments, first) if first else None
-    if first and (current is None or given.get(current.version) != first):
+    if first and (current is None or (current.version, first) not in given):
         found.append(_of_consent("consent_not_in_force", "Another version of the consent was in force that day"))
     return found
 
@@ -176,7 +178,7 @@ def follow_findings(session: Session, row: Participant) -> None:
     """Look anew for what is doubtful about the days of consent, and about the enrolment."""
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
-    days = {one.version: one.given_on for one in given}
+    days = [(one.version, one.given_on) for one in given]
     found = consent_findings(protocol_of(session, row.protocol_version_id), days, row.enrolled_on)
     if row.enrolled_on is not None and not row.eligible:
         message = "Enrolled, yet a criterion is not met or open"

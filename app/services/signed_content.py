@@ -63,7 +63,7 @@ _EVENT_FIELDS = (
     "outcome expected special_interest aware_at"
 )
 _RECORD = (
-    Part("consents", Consent, "pid", ("version",), "version given_on scopes"),
+    Part("consents", Consent, "pid", ("version", "number"), "version given_on scopes"),
     Part("withdrawals", Withdrawal, "pid", ("number",), "number scope effective_on reason"),
     Part("screenings", Screening, "pid", ("number",), "number screened_on answers eligible unmet"),
     Part("treatments", TreatmentTrial, "pid", ("id",), "id atc weeks maximum_mg adequate this_episode outcome"),
