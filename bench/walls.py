@@ -54,11 +54,12 @@ def page(place: Place, actor: Actor) -> str:
     """The statement of the list as the registry makes it, with its values in it."""
     query = AdverseEventFilter(site=place.seeded.site, serious=True)
     with Database(place.settings) as database, database.read() as session:
-        statement, key, _ = ae_lists.asked(session, actor, query, adverse_events.listed())
+        wanted = ae_lists.asked(session, actor, query)
     [site_id] = actor.sites_at(None, place.seeded.site)
     ordered = (
-        statement.where(col(AdverseEvent.site_id) == site_id)
-        .order_by(key.desc(), col(AdverseEvent.id).desc())
+        wanted.of(adverse_events.listed())
+        .where(*wanted.where, col(AdverseEvent.site_id) == site_id)
+        .order_by(wanted.key.desc(), col(AdverseEvent.id).desc())
         .limit(51)
     )
     made: Any = dialect.dialect()  # type: ignore[no-untyped-call]

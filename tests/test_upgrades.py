@@ -146,11 +146,11 @@ def test_a_step_back_keeps_the_first_consent_of_those_who_gave_it_anew(settings:
     told = sa.text("SELECT version, number, scopes FROM consent")
     with Database(settings) as database:
         with database.migrating() as connection:
-            climbed(connection, "0033")
-            old = insert_rows(connection, "0033")
+            climbed(connection, "0032")
+            old = insert_rows(connection, "0032")
             again = {**old.keys["consent"], "number": 2, "data_sharing": True}
             connection.execute(sa.insert(table_of(Consent)).values(again))
-        schema.downgrade(database, REVISIONS[REVISIONS.index("0033") - 1])
+        schema.downgrade(database, REVISIONS[REVISIONS.index("0032") - 1])
         schema.upgrade(database)
         with database.migrating() as connection:
             assert connection.execute(told).all() == [("1", 1, '["main"]')]

@@ -10,7 +10,7 @@ from httpx2 import Response
 
 from app.pid import complete, display
 from tests.course_cases import open_screening, screen_failed
-from tests.dosing_cases import a_signal, cssrs, held, vitals
+from tests.dosing_cases import a_signal, after_dose, held, vitals
 from tests.label_cases import PATH as LABELS
 from tests.monitor_cases import a_serious_event
 from tests.outbox_cases import a_dead_delivery
@@ -128,7 +128,7 @@ def _dosing(tour: Tour, pid: str) -> None:
     tour.correct("amend_dosing_session", staff, path)
     for where, body in (
         (f"{path}/vitals", vitals("END", "17:00")),
-        ("/v1/outcomes", {"participant": pid, "visit": visit, **cssrs()}),
+        ("/v1/outcomes", {"participant": pid, "visit": visit, **after_dose()}),
     ):
         assert staff.post(where, body).status_code == 201
     tour.send("close_dosing_session", staff, f"{path}/close")

@@ -67,8 +67,7 @@ def seen_in_outcome(
 ) -> list[audit.Event]:
     """The event of an outcome that was corrected, and those of the signals that this raises or changes."""
     given = {str(score["name"]): score["value"] for score in scores}
-    form_of = instrument(row.instrument, row.instrument_version).form_of
-    return [event, *_follow(session, row, OutcomeSeen(row.instrument, json.loads(row.items), given, form_of), event)]
+    return [event, *_follow(session, row, _seen(row, given), event)]
 
 
 def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> list[audit.Event]:
@@ -93,13 +92,13 @@ def _current(
     measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
     measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid)
     told = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
-    last = {row.instrument: row for row in told if answered(row.origin, json.loads(row.items))}
+    last = {row.instrument: row for row in told if answered(row, json.loads(row.items))}
     scores: dict[UUID, dict[str, float | None]] = defaultdict(dict)
     theirs = select(OutcomeScore).where(OutcomeScore.site_id == person.site_id)
     for score in session.exec(theirs.where(col(OutcomeScore.outcome_id).in_([row.id for row in last.values()]))):
         scores[score.outcome_id][score.name] = score.value
     for row in last.values():
-        yield row, OutcomeSeen(row.instrument, json.loads(row.items), scores[row.id])
+        yield row, _seen(row, scores[row.id])
     open_one = sa.and_(
         _same(VitalReading.site_id, VitalReading.session_id, DosingSession),
         col(DosingSession.state) == SessionState.open,
@@ -108,6 +107,11 @@ def _current(
     taken = taken.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)
     for reading in session.exec(taken).all():
         yield reading, VitalsSeen(json.loads(reading.measured))
+
+
+def _seen(row: Outcome, scores: Mapping[str, float | None]) -> OutcomeSeen:
+    form_of = instrument(row.instrument, row.instrument_version).form_of
+    return OutcomeSeen(row.instrument, json.loads(row.items), scores, form_of)
 
 
 def _follow(

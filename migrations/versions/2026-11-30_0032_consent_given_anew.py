@@ -1,14 +1,14 @@
 """A consent version that was taken back is given anew: its number is part of the key.
 
-Revision: 0033
-Follows: 0028
+Revision: 0032
+Follows: 0031
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0033"
-down_revision = "0028"
+revision = "0032"
+down_revision = "0031"
 branch_labels = None
 depends_on = None
 
