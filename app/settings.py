@@ -148,6 +148,12 @@ class Settings(BaseSettings):
     """The path below which the proxy publishes the registry, such as `/registry`; none at the root of a host. The proxy
     may take it off or leave it in."""
 
+    public_url: Annotated[
+        str | None, Field(pattern=r"^(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1))(:[0-9]{1,5})?$")
+    ] = None
+    """Where users reach the registry, such as `https://registry.example.org`; its path is `root_path`. Links in
+    messages then begin with both. None: they begin with `/v1`."""
+
     hsts_seconds: Annotated[int, Field(ge=0, le=63_072_000)] = 0
     """How long browsers are told to come by HTTPS only (`Strict-Transport-Security`); 0 says nothing. Set it once the
     proxy serves HTTPS for good."""
@@ -262,6 +268,11 @@ class Settings(BaseSettings):
         if self.vault_url == self.database_url:
             raise ValueError("REGISTRY_VAULT_URL must be another database than REGISTRY_DATABASE_URL, or unset")
         return self
+
+    @property
+    def published_at(self) -> str:
+        """What stands before the `/v1` of a link that leaves the registry: nothing where nobody said."""
+        return f"{self.public_url}{self.root_path}" if self.public_url else ""
 
     @property
     def erasures(self) -> Path:

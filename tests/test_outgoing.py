@@ -218,6 +218,32 @@ def test_a_mail_is_one_short_text_without_detail(world: World, mail_server: Mail
     assert world.study not in got.as_string()
 
 
+def test_a_link_leads_to_the_registrys_public_address_where_it_is_known(world: World, mail_server: MailServer) -> None:
+    office, subject = mailing(world, mail_server), uuid4()
+    office.settings = office.settings.model_copy(
+        update={"public_url": "https://trials.example.org", "root_path": "/registry"}
+    )
+    office.tell(subject)
+    assert office.courier().deliver() == 1
+    (got,) = mail_server.got
+    lines = bytes(got.get_payload(decode=True)).decode().splitlines()
+    assert f"link: https://trials.example.org/registry/v1/extracts/{subject}" in lines
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://registry.example.org",
+        "https://registry.example.org/registry",
+        "https://registry.example.org?key=1",
+        "https://user:word@registry.example.org",
+    ],
+)
+def test_a_public_address_in_clear_or_with_more_than_the_host_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="public_url"):
+        Settings(public_url=address)
+
+
 @pytest.mark.parametrize(("act", "kind"), [(451, "smtp_451"), (554, "smtp_554"), ("cut", "connection_lost")])
 def test_a_mail_server_that_fails_gets_the_same_mail_again(
     world: World, mail_server: MailServer, act: Any, kind: str

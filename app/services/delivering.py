@@ -90,7 +90,7 @@ class Courier:
                 return []
             theirs = update(Delivery).where(col(Delivery.id).in_(ids))
             session.execute(theirs.values(attempts=col(Delivery.attempts) + 1, claimed_until=at + LEASE))
-            return _messages(session, ids)
+            return _messages(session, ids, self._settings.published_at)
 
     async def _sent(self, messages: Sequence[Message]) -> list[str | None]:
         """The kind of failure of each message; None: it arrived."""
@@ -178,7 +178,7 @@ def _next(at: datetime) -> SelectOfScalar[UUID]:
     )
 
 
-def _messages(session: Session, ids: Sequence[UUID]) -> list[Message]:
+def _messages(session: Session, ids: Sequence[UUID], published_at: str) -> list[Message]:
     statement = (
         select(Delivery, Subscription, Notification)
         .join(Subscription, col(Subscription.id) == Delivery.subscription_id)
@@ -197,7 +197,7 @@ def _messages(session: Session, ids: Sequence[UUID]) -> list[Message]:
             sealed=subscription.sealed,
             event=notification.type,
             subject=notification.subject_id,
-            link=f"/v1/{notification.subject_type}/{notification.subject_id}",
+            link=f"{published_at}/v1/{notification.subject_type}/{notification.subject_id}",
             occurred_at=notification.occurred_at,
         )
         for delivery, subscription, notification in rows
