@@ -31,6 +31,7 @@ def test_a_key_that_leaked_is_out_of_use_when_the_guide_was_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, old: str | None
 ) -> None:
     """Its ten seconds are one here."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rotation, "SPREAD_SECONDS", 1)
     given = variables(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}")
     assert typed(given, "init").returncode == 0
