@@ -1,4 +1,4 @@
-"""Bulk uploads beside other requests: what came first is replayed or named, and nobody waits for ever."""
+"""Uploads and corrections beside other requests: what came first is replayed or named, and nobody waits for ever."""
 
 import time
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from app import audit
 from app.services import bulk, visit_findings
+from tests.monitor_cases import an_event, question_about
 from tests.test_bulk import kinds, line, results, sent
 from tests.world import World
 
@@ -152,3 +153,23 @@ def test_a_long_atomic_upload_and_a_correction_do_not_wait_for_each_other_for_ev
         lines = [line(world.event(pid)) for pid in [first] * bulk.BATCH + [last]]
         uploaded = sent(world.staff_a, "adverse-events", lines, atomic=True)
         assert (corrected.result().status_code, uploaded.status_code) == (200, 200)
+
+
+def test_who_is_corrected_can_be_asked_about_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data query refers to its participant. Were it to wait for the correction, and that for a visit which the pass
+    over the registry holds, neither could go on."""
+    if world.on_sqlite:
+        pytest.skip("one writer at a time")
+    event, append = an_event(world, "A").json(), audit.append
+    asked: list[Response] = []
+
+    def meanwhile(*given: Any) -> None:
+        monkeypatch.setattr(audit, "append", append)
+        asked.append(world.monitor.post("/v1/data-queries", question_about(event)))
+        append(*given)
+
+    monkeypatch.setattr(audit, "append", meanwhile)
+    place = f"/v1/participants/{event['participant']}"
+    seen = world.staff_a.get(place).headers["ETag"]
+    assert world.staff_a.patch(place, {"reason": "misread", "age_at_consent": 42}, seen).status_code == 200
+    assert [answer.status_code for answer in asked] == [201], asked[0].text

@@ -99,8 +99,9 @@ def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.non
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
         .where(col(Participant.pid) == symbols)
     )
-    if hold is not Hold.none:
-        statement = statement.with_for_update(of=Participant, read=hold is Hold.as_it_is)
+    if hold is not Hold.none:  # what only refers to them, such as a data query, need not wait
+        for_change = hold is Hold.change
+        statement = statement.with_for_update(of=Participant, read=not for_change, key_share=for_change)
     participant, version, latest = found(session.exec(visible(statement, actor)).first())
     protocol = protocol_of(session, participant.protocol_version_id)
     place = actor.places[participant.site_id]
