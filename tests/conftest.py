@@ -6,7 +6,7 @@ Each engine has one migrated database for the whole run; each test sets up a stu
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +58,21 @@ def migrated(
         yield of
 
 
+@pytest.fixture(scope="session", params=ENGINES)
+def database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, migrated: Callable[[str], str]
+) -> Iterator[str]:
+    """A database of each engine, with every table and no row."""
+    template = migrated(request.param)
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("sqlite") / "registry.db"
+        shutil.copy(template.removeprefix("sqlite:///"), path)
+        yield f"sqlite:///{path}"
+    else:
+        with new_database(request.getfixturevalue("postgres_url"), template) as url:
+            yield url
+
+
 @pytest.fixture(scope="session")
 def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
@@ -94,11 +109,11 @@ class BuildsAtOnce(Builder):
             pass
 
 
-@contextmanager
-def called(url: str, key_file: Path) -> Iterator[Registry]:
+@pytest.fixture(scope="session")
+def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
     settings = settings_of(
-        url,
+        database_url,
         key_file,
         throttle_address_failures=1_000_000,
         oidc_issuer=OUTSIDE_ISSUER,
@@ -110,37 +125,6 @@ def called(url: str, key_file: Path) -> Iterator[Registry]:
         app.state.builder = BuildsAtOnce(settings, app.state.keyring)
         with DirectClient(app) as client:
             yield Registry(app, client, database)
-
-
-@pytest.fixture(scope="session")
-def registries(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    migrated: Callable[[str], str],
-    key_file: Path,
-) -> Iterator[Callable[[str], Registry]]:
-    """One of each engine, made when first asked for and kept: a fixture with parameters would be made anew at each
-    change from one engine to the other, and each new one compiles every statement again."""
-    with ExitStack() as kept:
-
-        @cache
-        def of(engine: str) -> Registry:
-            template = migrated(engine)
-            if engine == "sqlite":
-                path = tmp_path_factory.mktemp("sqlite") / "registry.db"
-                shutil.copy(template.removeprefix("sqlite:///"), path)
-                url = f"sqlite:///{path}"
-            else:
-                url = kept.enter_context(new_database(request.getfixturevalue("postgres_url"), template))
-            return kept.enter_context(called(url, key_file))
-
-        yield of
-
-
-@pytest.fixture(scope="session", params=ENGINES)
-def registry(request: pytest.FixtureRequest, registries: Callable[[str], Registry]) -> Registry:
-    """The application of each engine, with what earlier tests stored: each test has a study of its own."""
-    return registries(request.param)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ LISTS = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/audit-entries"),
     *("/v1/dosing-sessions", "/v1/safety-signals"),
 )
-on_postgresql = pytest.mark.parametrize("registry", ["postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def test_every_table_is_named_among_the_servers_privileges() -> None:
