@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import Session
 
 from app.access import Actor, requires, visible
@@ -31,9 +31,9 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import accounts, client_secrets, grants
 from app.web.conditional import IfMatch
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1", tags=["accounts"], route_class=StrictRoute)
+router = Router(prefix="/v1", tags=["accounts"])
 Reader = Annotated[Actor, Depends(requires(Permission.account_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.account_write))]
 Asked = Annotated[AccountFilter, Query()]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlmodel import Session
 
@@ -28,10 +28,10 @@ from app.services.history import history_of
 from app.services.standing import standing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
-from app.web.route import StrictRoute
+from app.web.route import Router
 from app.writing import Writes
 
-router = APIRouter(prefix="/v1/adverse-events", tags=["adverse events"], route_class=StrictRoute)
+router = Router(prefix="/v1/adverse-events", tags=["adverse events"])
 Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 

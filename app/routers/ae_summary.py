@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 
 from app.access import Actor, requires
 from app.database import ReadSession
 from app.models.ae_summary import AeSummary, AeSummaryQuery
 from app.permissions import Permission
 from app.services import ae_summary
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/adverse-events/summary", tags=["adverse events"], route_class=StrictRoute)
+router = Router(prefix="/v1/adverse-events/summary", tags=["adverse events"])
 Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.access import Actor, requires
@@ -11,9 +11,9 @@ from app.models.audit import AuditEntry, AuditFilter, AuditFormat, AuditList
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import audit_trail
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/audit-entries", tags=["audit trail"], route_class=StrictRoute)
+router = Router(prefix="/v1/audit-entries", tags=["audit trail"])
 Reader = Annotated[Actor, Depends(requires(Permission.audit_read))]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from app.database import WriteSession
 from app.errors import TooManyAttempts
@@ -17,9 +17,9 @@ from app.web.oauth import (
     described,
     oauth_form,
 )
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/auth", tags=["sign-in"], route_class=StrictRoute)
+router = Router(prefix="/v1/auth", tags=["sign-in"])
 OAuthForm = Annotated[Mapping[str, str], Depends(oauth_form)]
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.access import Actor, requires
@@ -20,9 +20,9 @@ from app.services import bulk
 from app.services.bulk import Noun, Upload
 from app.settings import Settings
 from app.web.lines import NDJSON, Line, batches
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1", tags=["bulk"], route_class=StrictRoute)
+router = Router(prefix="/v1", tags=["bulk"])
 
 
 class TooManyLines(RegistryError):

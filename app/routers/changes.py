@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,9 +15,9 @@ from app.errors import RegistryError
 from app.models.change import ChangeFilter, ChangeList
 from app.permissions import Permission
 from app.services.changes import ChangesTold, Places, after
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/changes", tags=["changes"], route_class=StrictRoute)
+router = Router(prefix="/v1/changes", tags=["changes"])
 known = requires(Permission.change_read)
 Reader = Annotated[Actor, Depends(known)]
 EVENTS = "text/event-stream"

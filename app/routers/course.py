@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from app.access import Actor, requires
@@ -34,10 +34,10 @@ from app.services.history import history_of
 from app.services.participants import enrolled
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/participants/{pid}", tags=["participants"], route_class=StrictRoute)
-of_study = APIRouter(prefix="/v1/studies/{study}", tags=["participants"], route_class=StrictRoute)
+router = Router(prefix="/v1/participants/{pid}", tags=["participants"])
+of_study = Router(prefix="/v1/studies/{study}", tags=["participants"])
 Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.participant_write))]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
@@ -13,9 +13,9 @@ from app.permissions import Permission
 from app.services import data_cuts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1", tags=["extracts"], route_class=StrictRoute)
+router = Router(prefix="/v1", tags=["extracts"])
 Reader = Annotated[Actor, Depends(requires(Permission.cut_read))]
 Maker = Annotated[Actor, Depends(requires(Permission.cut_make))]
 

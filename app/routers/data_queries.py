@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import col
 
 from app.access import Actor, narrowed, requires, visible
@@ -26,9 +26,9 @@ from app.permissions import Permission
 from app.services import data_queries
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/data-queries", tags=["data queries"], route_class=StrictRoute)
+router = Router(prefix="/v1/data-queries", tags=["data queries"])
 Reader = Annotated[Actor, Depends(requires(Permission.data_query_read))]
 Raiser = Annotated[Actor, Depends(requires(Permission.data_query_raise))]
 Answerer = Annotated[Actor, Depends(requires(Permission.data_query_answer))]

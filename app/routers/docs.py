@@ -2,13 +2,12 @@
 
 from importlib.resources import files
 
-from fastapi import APIRouter
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from app.errors import NotFound
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(include_in_schema=False, route_class=StrictRoute)
+router = Router(include_in_schema=False)
 _ASSETS = files("fastapi_swagger.resources")
 _NAMES = frozenset({"favicon-32x32.png", "swagger-ui-bundle.js", "swagger-ui.css"})
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import col
 
 from app.access import Actor, narrowed, requires, visible
@@ -27,9 +27,9 @@ from app.permissions import Permission
 from app.services import doses, dosing_reads, dosing_sessions, vital_readings
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/dosing-sessions", tags=["dosing sessions"], route_class=StrictRoute)
+router = Router(prefix="/v1/dosing-sessions", tags=["dosing sessions"])
 Reader = Annotated[Actor, Depends(requires(Permission.dosing_session_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.dosing_session_write))]
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from starlette.background import BackgroundTask
 
 from app.access import Actor, narrowed, requires, visible
@@ -32,9 +32,9 @@ from app.services import chunks, extract_ends, extracts
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.ranges import part_of
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1", tags=["extracts"], route_class=StrictRoute)
+router = Router(prefix="/v1", tags=["extracts"])
 CodebookReader = Annotated[Actor, Depends(requires(Permission.codebook_read))]
 Reader = Annotated[Actor, Depends(requires(Permission.extract_read))]
 Requester = Annotated[Actor, Depends(requires(Permission.extract_request))]

@@ -3,7 +3,7 @@
 import hmac
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 
@@ -13,9 +13,9 @@ from app.models.base import Answer
 from app.services.gauges import State
 from app.services.readiness import NotReady, readiness
 from app.web import metrics
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(tags=["health"], route_class=StrictRoute)
+router = Router(tags=["health"])
 
 
 class Readiness(Answer):

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
@@ -22,9 +22,9 @@ from app.permissions import Permission
 from app.services import label_disclosures
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/label-disclosures", tags=["label disclosures"], route_class=StrictRoute)
+router = Router(prefix="/v1/label-disclosures", tags=["label disclosures"])
 Reader = Annotated[Actor, Depends(requires(Permission.label_read))]
 Opener = Annotated[Actor, Depends(requires(Permission.label_open))]
 Approver = Annotated[Actor, Depends(requires(Permission.label_approve))]

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import col
 
 from app.access import Actor, narrowed, requires, visible
@@ -13,9 +13,9 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import locks
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/locks", tags=["locks"], route_class=StrictRoute)
+router = Router(prefix="/v1/locks", tags=["locks"])
 Reader = Annotated[Actor, Depends(requires(Permission.lock_read))]
 Locker = Annotated[Actor, Depends(requires(Permission.lock_write))]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
@@ -12,9 +12,9 @@ from app.permissions import Permission
 from app.routers.auth import client_address, sign_in
 from app.services.grants import grants_of
 from app.services.own_account import OwnAccount
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/me", tags=["sign-in"], route_class=StrictRoute)
+router = Router(prefix="/v1/me", tags=["sign-in"])
 Me = Annotated[Actor, Depends(requires(Permission.me_read))]
 Changing = Annotated[Actor, Depends(requires(Permission.me_write))]
 

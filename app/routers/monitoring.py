@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 
 from app.access import Actor, requires
 from app.database import ReadSession
@@ -13,9 +13,9 @@ from app.permissions import Permission
 from app.services import monitoring
 from app.services.query_ages import monitoring_queries
 from app.services.site_performance import monitoring_sites
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/monitoring", tags=["monitoring"], route_class=StrictRoute)
+router = Router(prefix="/v1/monitoring", tags=["monitoring"])
 Monitor = Annotated[Actor, Depends(requires(Permission.monitoring_read))]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import Session, col
 
 from app.access import Actor, found, narrowed, requires, visible
@@ -17,10 +17,10 @@ from app.permissions import Permission
 from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
-from app.web.route import StrictRoute
+from app.web.route import Router
 from app.writing import Writes
 
-router = APIRouter(prefix="/v1/outcomes", tags=["outcomes"], route_class=StrictRoute)
+router = Router(prefix="/v1/outcomes", tags=["outcomes"])
 Reader = Annotated[Actor, Depends(requires(Permission.outcome_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.outcome_write))]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires
@@ -26,10 +26,10 @@ from app.pid import display
 from app.services import enrolment, outcome_summary, participants, status_changes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
-from app.web.route import StrictRoute
+from app.web.route import Router
 from app.writing import Writes
 
-router = APIRouter(prefix="/v1/participants", tags=["participants"], route_class=StrictRoute)
+router = Router(prefix="/v1/participants", tags=["participants"])
 Reader = Annotated[Actor, Depends(requires(Permission.participant_read))]
 OutcomeReader = Annotated[Actor, Depends(requires(Permission.outcome_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.participant_write))]

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 
 from app.access import Actor, found, requires
 from app.database import ReadSession, WriteSession
@@ -22,9 +22,9 @@ from app.permissions import Permission
 from app.services import ae_reviews, sae_clocks, sae_reports
 from app.services.adverse_events import row_of
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/adverse-events/{event_id}", tags=["adverse events"], route_class=StrictRoute)
+router = Router(prefix="/v1/adverse-events/{event_id}", tags=["adverse events"])
 Reader = Annotated[Actor, Depends(requires(Permission.adverse_event_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 Reviewer = Annotated[Actor, Depends(requires(Permission.adverse_event_review))]

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlalchemy import ColumnElement, and_, not_
 from sqlmodel import col
 
@@ -23,9 +23,9 @@ from app.permissions import Permission
 from app.services import safety_signals
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/safety-signals", tags=["safety signals"], route_class=StrictRoute)
+router = Router(prefix="/v1/safety-signals", tags=["safety signals"])
 Reader = Annotated[Actor, Depends(requires(Permission.safety_signal_read))]
 Reviewer = Annotated[Actor, Depends(requires(Permission.safety_signal_review))]
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import col
 
 from app.access import Actor, narrowed, requires, visible
@@ -22,9 +22,9 @@ from app.permissions import Permission
 from app.routers.auth import client_address, sign_in
 from app.services import signatures
 from app.services.signed_content import Subject
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/signatures", tags=["signatures"], route_class=StrictRoute)
+router = Router(prefix="/v1/signatures", tags=["signatures"])
 Reader = Annotated[Actor, Depends(requires(Permission.signature_read))]
 Signer = Annotated[Actor, Depends(requires(Permission.signature_write))]
 

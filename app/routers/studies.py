@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import Body, Depends
 from sqlmodel import col, select
 
 from app.access import Actor, found, requires, visible
@@ -25,9 +25,9 @@ from app.models.study import (
 )
 from app.permissions import Permission
 from app.services import studies
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=StrictRoute)
+router = Router(prefix="/v1/studies", tags=["studies"])
 Reader = Annotated[Actor, Depends(requires(Permission.study_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.study_write))]
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession, within
@@ -27,9 +27,9 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import outbox, subscriptions
 from app.web.conditional import IfMatch, etag
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1", tags=["notifications"], route_class=StrictRoute)
+router = Router(prefix="/v1", tags=["notifications"])
 Reader = Annotated[Actor, Depends(requires(Permission.subscription_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.subscription_write))]
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.access import Actor, narrowed, requires, visible
@@ -22,9 +22,9 @@ from app.permissions import Permission
 from app.services import sync
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1/sync", tags=["sync"], route_class=StrictRoute)
+router = Router(prefix="/v1/sync", tags=["sync"])
 User = Annotated[Actor, Depends(requires(Permission.sync_use))]
 
 

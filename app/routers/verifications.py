@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import col
 
 from app.access import Actor, narrowed, requires, visible
@@ -25,9 +25,9 @@ from app.permissions import Permission
 from app.services import verification_pending, verifications
 from app.services.verification_coverage import coverage
 from app.web.once import Made, OncePerKey
-from app.web.route import StrictRoute
+from app.web.route import Router
 
-router = APIRouter(prefix="/v1", tags=["verifications"], route_class=StrictRoute)
+router = Router(prefix="/v1", tags=["verifications"])
 Reader = Annotated[Actor, Depends(requires(Permission.verification_read))]
 Verifier = Annotated[Actor, Depends(requires(Permission.verification_write))]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires
@@ -15,10 +15,10 @@ from app.permissions import Permission
 from app.services import visits
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
-from app.web.route import StrictRoute
+from app.web.route import Router
 from app.writing import Writes
 
-router = APIRouter(prefix="/v1/visits", tags=["visits"], route_class=StrictRoute)
+router = Router(prefix="/v1/visits", tags=["visits"])
 Reader = Annotated[Actor, Depends(requires(Permission.visit_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.visit_write))]
 
