@@ -135,10 +135,15 @@ def require_head(database: Database) -> None:
         )
 
 
+@cache
+def _known() -> frozenset[str]:
+    """The revisions that this version has a migration to."""
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
 def _require_known(revision: str | None) -> None:
     """Raises SchemaOutdated for a revision that a later version made."""
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _known():
         raise SchemaOutdated(
             f"The database is at revision {revision}, which a newer version made; this one knows up to {head()}. "
             "Nothing was changed. Install the version that served it last, or a newer one"
