@@ -11,6 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from app import schema
@@ -25,6 +26,9 @@ from tests.postgres import new_database, postgres_server, settings_of
 from tests.route_cases import an_extract
 from tests.server import LiveServer, served
 from tests.world import Registry, World
+
+hypothesis.settings.register_profile("registry", deadline=None)  # no test depends on how busy the machine is
+hypothesis.settings.load_profile("registry")
 
 ENGINES = ("sqlite", "postgresql")
 OUTSIDE_ISSUER = "http://127.0.0.1:9/closed"

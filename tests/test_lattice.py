@@ -43,7 +43,7 @@ def require_hidden(people: list[Person], chosen: Generalised, marked: list[bool]
     assert len(people) - released.total() <= MAX_SUPPRESSED * len(people)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.one_of(st.lists(PEOPLE, min_size=K, max_size=150), st.lists(SKEWED, min_size=K, max_size=80)),
     st.one_of(st.just(lambda _: False), st.just(lambda one: one[1] == "F"), st.just(lambda one: one[4] == "died")),
@@ -60,7 +60,7 @@ def test_everybody_released_stands_in_a_class_of_twelve_not_all_marked(
     assert report["released"]["max_risk"] <= report["threshold"]["max_risk"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(PEOPLE, min_size=K, max_size=60))
 def test_no_finer_combination_would_do(people: list[Person]) -> None:
     """Every combination of which no level is coarser than the chosen one, and some are finer, leaves somebody alone."""

@@ -171,7 +171,7 @@ def test_a_token_of_another_shape_is_refused(spoil: Callable[[str], str]) -> Non
     assert refused(spoil(AUTHORITY.issue(uuid4(), "app", [], 1)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(max_size=300)
     | st.from_regex(r"[A-Za-z0-9_-]{1,90}\.[A-Za-z0-9_-]{1,90}\.[A-Za-z0-9_-]{86}", fullmatch=True)
