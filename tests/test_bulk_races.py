@@ -155,6 +155,20 @@ def test_a_long_atomic_upload_and_a_correction_do_not_wait_for_each_other_for_ev
         assert (corrected.result().status_code, uploaded.status_code) == (200, 200)
 
 
+def test_uploads_of_the_same_enrolments_in_another_order_do_not_wait_for_each_other_for_ever(world: World) -> None:
+    bodies = [world.enrolment() for _ in range(10)]
+    orders = [bodies, bodies[::-1], [*bodies[5:], *bodies[:5]], [*bodies[1::2], *bodies[::2]]]
+    with ThreadPoolExecutor(len(orders)) as threads:
+        uploads = [
+            threads.submit(sent, world.staff_a, "participants", [line(body) for body in order], atomic=True)
+            for order in orders
+        ]
+    answers = sorted((one.result() for one in uploads), key=lambda answer: answer.status_code)
+    assert [answer.status_code for answer in answers] == [200, 422, 422, 422]
+    refused = [one["problem"]["code"] for answer in answers[1:] for one in results(answer)]
+    assert refused == ["label_already_enrolled"] * 30
+
+
 def test_who_is_corrected_can_be_asked_about_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data query refers to its participant. Were it to wait for the correction, and that for a visit which the pass
     over the registry holds, neither could go on."""

@@ -45,10 +45,12 @@ def enrol(
 
 
 def recorder(
-    request: Request, session: Session, actor: Actor, _bodies: Sequence[ParticipantCreate]
+    request: Request, session: Session, actor: Actor, bodies: Sequence[ParticipantCreate]
 ) -> Callable[[ParticipantCreate], Made]:
     """What becomes of each of these bodies, be it one or all of a bulk upload. The person is stored at once, the
     rest with the answer."""
+    if len(bodies) > 1:
+        enrolment.in_turn(session, {site for one in bodies for site in actor.sites_at(one.study, one.site)})
     return lambda body: _made(request, *enrolment.enrol(session, actor, request.app.state.keyring, body))
 
 
