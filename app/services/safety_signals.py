@@ -132,15 +132,20 @@ def _raised_or_changed(
     person = session.get_one(Participant, (row.site_id, row.pid))
     rules = protocol_of(session, person.protocol_version_id).safety_rules
     true = {signal.rule: signal for signal in evaluate(rules, seen)}
-    events: list[audit.Event] = []
-    for known in earlier:
-        if known.state == SignalState.open:
-            true.pop(known.rule, None)
-            events += _changed(session, known, seen)
-        elif known.rule in true and corrected.isdisjoint(true[known.rule].because):
-            del true[known.rule]  # reviewed, and what it was about is as it was
     source = Source(_kind(row), row.id, row.version, row.site_id, row.pid, person.protocol_version_id)
-    writes = Writes()
+    writes, events = Writes(), []
+    for known in earlier:
+        by_rule = true.get(known.rule)
+        if known.state == SignalState.reviewed:
+            if by_rule and corrected.isdisjoint(by_rule.because):
+                del true[known.rule]  # what it was about is as it was
+            continue
+        true.pop(known.rule, None)
+        if by_rule and by_rule.holds_dosing and not known.holds_dosing:
+            events += _raised_anew(session, writes, known, source, rules, by_rule)
+        else:
+            action = "source-corrected" if corrected else "judged-again"
+            events += _changed(session, known, seen, by_rule, f"safety-signal:{action}")
     events += _raised(session, writes, source, rules, true.values())
     store(session, writes)
     return events
@@ -159,12 +164,14 @@ def _kind(source: Outcome | VitalReading) -> Literal["outcome_id", "reading_id"]
     return "outcome_id" if isinstance(source, Outcome) else "reading_id"
 
 
-def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen) -> list[audit.Event]:
-    """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger, by the
-    protocol version whose rule it was."""
+def _changed(
+    session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen, signal: Signal | None, action: str
+) -> list[audit.Event]:
+    """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger: by the
+    rule in force, or else by the protocol version whose rule it was."""
     before = audit.snapshot(row)
-    rules = protocol_of(session, row.protocol_version_id).safety_rules
-    signal = next((one for one in evaluate(rules, seen) if one.rule == row.rule), None)
+    own = protocol_of(session, row.protocol_version_id).safety_rules
+    signal = signal or next((one for one in evaluate(own, seen) if one.rule == row.rule), None)
     if signal is None:
         row.trigger_corrected_at = row.trigger_corrected_at or now()
     else:
@@ -172,37 +179,59 @@ def _changed(session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen
         row.because = canonical_json(sorted(signal.because))
     if audit.snapshot(row) == before:
         return []
+    return [_moved_on(session, row, before, action)]
+
+
+def _raised_anew(
+    session: Session, writes: Writes, row: SafetySignal, source: Source, rules: Sequence[SafetyRule], signal: Signal
+) -> list[audit.Event]:
+    """An open signal did not hold dosing, and by the rule in force it does: the clinician still has one to review, due
+    no later than it was."""
+    before, given = audit.snapshot(row), _given(session, source, rules, signal)
+    given["due_at"] = min(given["due_at"], row.due_at)
+    for name, value in given.items():
+        setattr(row, name, value)
+    row.trigger_corrected_at = None
+    note(session, writes, EventType.safety_signal_raised, row.site_id, SubjectType.safety_signal, [row.id])
+    return [_moved_on(session, row, before, "safety-signal:raised-anew")]
+
+
+def _moved_on(session: Session, row: SafetySignal, before: dict[str, Any], action: str) -> audit.Event:
     row.version += 1
     session.flush()
-    after = audit.snapshot(row)
-    return [audit.changed("safety-signal:source-corrected", row, row.id, row.version, before, after, None)]
+    return audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
 
 
 def _raised(
     session: Session, writes: Writes, source: Source, rules: Sequence[SafetyRule], signals: Iterable[Signal]
 ) -> list[audit.Event]:
-    due, events = {rule.code: rule for rule in rules}, []
+    events = []
     for signal in signals:
-        at, zone = now(), zone_of(session, source.site_id)
-        given = {
-            "site_id": source.site_id,
-            "pid": source.pid,
-            "protocol_version_id": source.protocol_version_id,
-            "rule": signal.rule,
-            "rule_version": signal.version,
-            "severity": SignalSeverity(signal.severity),
-            "holds_dosing": signal.holds_dosing,
-            source.kind: source.id,
-            "source_version": source.version,
-            "because": canonical_json(sorted(signal.because)),
-            "raised_at": at,
-            "due_at": due[signal.rule].due_at(at, zone),
-        }
-        row = new_row(SafetySignal, given)
+        row = new_row(SafetySignal, _given(session, source, rules, signal))
         writes.add(SafetySignal, row)
         note(session, writes, EventType.safety_signal_raised, source.site_id, SubjectType.safety_signal, [row["id"]])
         events.append(audit.recorded("safety-signal:raised", SafetySignal, row, row["id"]))
     return events
+
+
+def _given(session: Session, source: Source, rules: Sequence[SafetyRule], signal: Signal) -> dict[str, Any]:
+    """What is stored of a signal that is raised now."""
+    at, zone = now(), zone_of(session, source.site_id)
+    (rule,) = (one for one in rules if one.code == signal.rule)
+    return {
+        "site_id": source.site_id,
+        "pid": source.pid,
+        "protocol_version_id": source.protocol_version_id,
+        "rule": signal.rule,
+        "rule_version": signal.version,
+        "severity": SignalSeverity(signal.severity),
+        "holds_dosing": signal.holds_dosing,
+        source.kind: source.id,
+        "source_version": source.version,
+        "because": canonical_json(sorted(signal.because)),
+        "raised_at": at,
+        "due_at": rule.due_at(at, zone),
+    }
 
 
 def holding(session: Session, site_id: int, pid: str) -> Sequence[SafetySignal]:

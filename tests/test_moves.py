@@ -1,0 +1,73 @@
+"""Whoever goes on by another protocol version is held by its safety rules from then on, and not before."""
+
+from typing import Any
+
+import pytest
+
+from tests.dosing_cases import REVIEW, SIGNALS, held, suicidal
+from tests.test_safety_signals import move, signals, stricter
+from tests.world import World, protocol_definition
+
+
+def version_of(world: World, name: str, **changes: Any) -> str:
+    """A version of the study whose rule on MADRS item 10 is another; `at_least` is of its condition."""
+    definition = {**protocol_definition(), "version": name}
+    (rule,) = (one for one in definition["safety_rules"] if one["code"] == "MADRS-10")
+    rule["when"][0]["at_least"] = changes.pop("at_least", 4)
+    rule.update(changes)
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
+    return name
+
+
+def answered(world: World, pid: str, value: int) -> str:
+    """The path of the answer to MADRS item 10."""
+    outcome = held(world.staff_a, pid, "BL", "2025-02-10", outcomes=[suicidal(value)])["outcomes"][0]
+    return f"/v1/outcomes/{outcome['id']}"
+
+
+def corrected(world: World, path: str, value: int) -> None:
+    change = {"reason": "Read from the wrong line", "items": {"MADRS_10": value}}
+    assert world.staff_a.patch(path, change, world.staff_a.get(path).headers["ETag"]).status_code == 200
+
+
+def reviewed(world: World, pid: str) -> None:
+    (waiting,) = signals(world, pid, state="open")
+    assert world.staff_a.post(f"{SIGNALS}/{waiting['id']}/review", REVIEW).status_code == 201
+
+
+@pytest.mark.parametrize("way", ["move", "correction"])
+def test_an_open_signal_holds_dosing_once_the_rule_in_force_does(world: World, way: str) -> None:
+    soft = version_of(world, "soft", holds_dosing=False, due_hours=1)
+    hard = version_of(world, "hard", version="2", at_least=3 if way == "move" else 5)
+    pid = world.enrolled(protocol_version=soft)
+    path = answered(world, pid, 4)
+    (before,) = signals(world, pid)
+    move(world, pid, hard)
+    if way == "correction":
+        assert signals(world, pid) == [before]
+        corrected(world, path, 5)
+    (signal,) = signals(world, pid)
+    assert (signal["id"], signal["holds_dosing"], signal["state"]) == (before["id"], True, "open")
+    assert (signal["protocol_version"], signal["rule_version"]) == ("hard", "2")
+    assert signal["raised_at"] > before["raised_at"]
+    assert signal["due_at"] == before["due_at"], "due no later than it was"
+    assert world.staff_a.post(f"{SIGNALS}/{signal['id']}/review", REVIEW).status_code == 201
+    move(world, pid, soft)
+    move(world, pid, hard)
+    assert [one["state"] for one in signals(world, pid)] == ["reviewed"]
+
+
+def test_the_trigger_of_an_open_signal_is_there_again_if_the_rule_in_force_is_true_of_it(world: World) -> None:
+    pid = world.enrolled(protocol_version="1")
+    path = answered(world, pid, 4)
+    corrected(world, path, 3)
+    (signal,) = signals(world, pid)
+    assert signal["trigger_corrected_at"] is not None
+    move(world, pid, stricter(world))
+    (signal,) = signals(world, pid)
+    assert (signal["trigger_corrected_at"], signal["protocol_version"]) == (None, "1")
+    change = {"reason": "Read from the wrong line", "items": {"MADRS_01": 1}}
+    assert world.staff_a.patch(path, change, world.staff_a.get(path).headers["ETag"]).status_code == 200
+    assert signals(world, pid)[0]["trigger_corrected_at"] is None
+    corrected(world, path, 2)
+    assert signals(world, pid)[0]["trigger_corrected_at"] is not None
