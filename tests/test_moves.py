@@ -57,6 +57,24 @@ def test_an_open_signal_holds_dosing_once_the_rule_in_force_does(world: World, w
     assert [one["state"] for one in signals(world, pid)] == ["reviewed"]
 
 
+def test_answers_that_were_corrected_after_a_review_are_looked_at_again(world: World) -> None:
+    pid = world.enrolled(protocol_version="1")
+    path = answered(world, pid, 4)
+    corrected(world, path, 0)
+    reviewed(world, pid)
+    corrected(world, path, 3)
+    for version in (stricter(world), "1", "stricter"):
+        move(world, pid, version)
+        assert [(one["state"], one["source"]["version"]) for one in signals(world, pid)] == [
+            ("open", 3),
+            ("reviewed", 1),
+        ]
+    reviewed(world, pid)
+    for version in ("1", "stricter"):
+        move(world, pid, version)
+        assert signals(world, pid, state="open") == []
+
+
 def test_the_trigger_of_an_open_signal_is_there_again_if_the_rule_in_force_is_true_of_it(world: World) -> None:
     pid = world.enrolled(protocol_version="1")
     path = answered(world, pid, 4)

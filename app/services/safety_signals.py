@@ -77,10 +77,13 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
 
 def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
     """Those of the signals that the rules of another protocol version raise once a participant goes by it: the next
-    dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it."""
+    dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it.
+    A review counts for the version of its source that the signal was raised of."""
     events: list[audit.Event] = []
     for row, seen in _current(session, person) if person.status in IN_STUDY else ():
-        events += _raised_or_changed(session, row, seen, _known(session, row), frozenset())
+        known = _known(session, row)
+        told = [one for one in known if one.state == SignalState.open or one.source_version == row.version]
+        events += _raised_or_changed(session, row, seen, told, frozenset())
     return events
 
 
