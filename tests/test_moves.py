@@ -1,11 +1,14 @@
 """Whoever goes on by another protocol version is held by its safety rules from then on, and not before."""
 
+from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from tests.dosing_cases import REVIEW, SIGNALS, held, suicidal
+from tests.dosing_cases import DAY, REVIEW, SESSIONS, SIGNALS, at, dose, held, start, suicidal, vitals
 from tests.test_safety_signals import move, signals, stricter
+from tests.test_sync import act, sync
 from tests.world import World, protocol_definition
 
 
@@ -89,3 +92,65 @@ def test_the_trigger_of_an_open_signal_is_there_again_if_the_rule_in_force_is_tr
     assert signals(world, pid)[0]["trigger_corrected_at"] is None
     corrected(world, path, 2)
     assert signals(world, pid)[0]["trigger_corrected_at"] is not None
+
+
+def visit_of(world: World, value: int) -> tuple[str, str]:
+    """Somebody of version 1 with this answer to MADRS item 10, and their first dosing visit, recorded by it."""
+    pid = world.enrolled(protocol_version="1")
+    for number, code in enumerate(("BL", "PREP1", "PREP2")):
+        held(world.staff_a, pid, code, f"2025-02-1{number}")
+    held(world.staff_a, pid, "PREP3", "2025-02-13", outcomes=[suicidal(value)])
+    return pid, held(world.staff_a, pid, "DOS1", DAY)["id"]
+
+
+def moved_at(world: World, pid: str, hour: str) -> None:
+    with patch("app.services.safety_signals.now", return_value=datetime.fromisoformat(at(hour))):
+        move(world, pid, "stricter")
+
+
+@pytest.mark.parametrize(
+    ("value", "hour", "held_by"),
+    [(3, "08:30", "session"), (3, "09:05", "dose"), (3, "10:00", None), (4, "10:00", "session")],
+)
+def test_what_was_done_before_a_move_is_told_after_it(world: World, value: int, hour: str, held_by: str | None) -> None:
+    """It is held by what the version of its visit finds, and by what another one had found by then."""
+    stricter(world)
+    pid, visit = visit_of(world, value)
+    moved_at(world, pid, hour)
+    assert len(signals(world, pid)) == 1
+    session = world.staff_a.post(SESSIONS, start(visit))
+    assert session.status_code == (409 if held_by == "session" else 201), session.text
+    if held_by != "session":
+        given = world.staff_a.post(f"{session.headers['Location']}/doses", dose())
+        assert given.status_code == (409 if held_by == "dose" else 201), given.text
+
+
+def test_an_answer_first_told_after_the_move_holds_by_the_version_of_the_visit(world: World) -> None:
+    """In whatever order a move, an answer and a session are told."""
+    for value, status in ((3, 201), (4, 409)):
+        pid, visit = visit_of(world, 0)
+        move(world, pid, stricter(world, version=f"stricter-{value}"))
+        held(world.staff_a, pid, "UNS", "2025-02-20", outcomes=[suicidal(value)])
+        assert len(signals(world, pid, state="open")) == 1
+        assert world.staff_a.post(SESSIONS, start(visit)).status_code == status
+
+
+def test_vital_signs_before_a_start_are_judged_by_the_version_of_the_visit(world: World) -> None:
+    stricter(world)
+    pid, visit = visit_of(world, 0)
+    move(world, pid, "stricter")
+    before = {"taken_at": at("08:45"), "values": vitals(None, "08:45", PULSE=100)["values"]}
+    session = world.staff_a.post(SESSIONS, start(visit, vitals={"timepoint": "PRE", **before}))
+    assert session.status_code == 201, session.text
+    assert [one["rule"] for one in session.json()["holding"]] == ["PULSE"]
+    assert world.staff_a.post(f"{session.headers['Location']}/doses", dose()).status_code == 201
+
+
+def test_a_day_sent_by_sync_in_the_order_done_keeps_its_dose(world: World) -> None:
+    version = stricter(world)
+    pid, visit = visit_of(world, 3)
+    session = act(SESSIONS, start(visit))
+    given = act(f"{SESSIONS}/@{session['id']}/doses", dose())
+    moved = act(f"/v1/participants/{pid}/protocol-version", {"version": version, "reason": "urgent safety measure"})
+    told = sync(world.staff_a, session, given, moved)
+    assert [told[one["id"]]["result"] for one in (session, given, moved)] == ["created"] * 3

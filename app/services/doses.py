@@ -120,7 +120,7 @@ def _signals(session: Session, day: DosingDay, dose: Dose) -> Collection[str]:
     if dose.given_at is None:
         return ()
     on = local_day(dose.given_at, day.zone)
-    return safety_signals.rules_holding(session, dose.site_id, dose.pid, dose.given_at, on)
+    return safety_signals.rules_holding(session, day.visit, dose.given_at, on)
 
 
 def _require_allowed(breaches: Sequence[Breach]) -> None:

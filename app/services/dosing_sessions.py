@@ -93,9 +93,9 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
 def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> SessionFacts:
     person, on = day.person, day.require_start(body.started_at)
     current, scopes = dosing_day.consent_in_force(session, person, on)
-    signals = safety_signals.rules_holding(session, person.site_id, person.row.pid, body.started_at, on)
+    signals = safety_signals.rules_holding(session, day.visit, body.started_at, on)
     measured = body.vitals.values if body.vitals else {}
-    raised = evaluate(person.protocol.safety_rules, VitalsSeen(measured))
+    raised = evaluate(day.protocol.safety_rules, VitalsSeen(measured))
     return SessionFacts(
         visit=day.visit.visit_code,
         on=on,

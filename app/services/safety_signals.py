@@ -5,7 +5,6 @@ for the signal, or the signal for the session.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
@@ -96,10 +95,7 @@ def _current(
     measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid)
     told = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
     last = {row.instrument: row for row in told if answered(row, json.loads(row.items))}
-    scores: dict[UUID, dict[str, float | None]] = defaultdict(dict)
-    theirs = select(OutcomeScore).where(OutcomeScore.site_id == person.site_id)
-    for score in session.exec(theirs.where(col(OutcomeScore.outcome_id).in_([row.id for row in last.values()]))):
-        scores[score.outcome_id][score.name] = score.value
+    scores = _scores(session, list(last.values()))
     for row in last.values():
         yield row, _seen(row, scores[row.id])
     open_one = sa.and_(
@@ -110,6 +106,15 @@ def _current(
     taken = taken.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)
     for reading in session.exec(taken).all():
         yield reading, VitalsSeen(json.loads(reading.measured))
+
+
+def _scores(session: Session, outcomes: Sequence[Outcome]) -> dict[UUID, dict[str, float | None]]:
+    """By outcome, all of one site."""
+    scores: dict[UUID, dict[str, float | None]] = {row.id: {} for row in outcomes}
+    theirs = select(OutcomeScore).where(col(OutcomeScore.site_id).in_({row.site_id for row in outcomes}))
+    for score in session.exec(theirs.where(col(OutcomeScore.outcome_id).in_(scores))):
+        scores[score.outcome_id][score.name] = score.value
+    return scores
 
 
 def _seen(row: Outcome, scores: Mapping[str, float | None]) -> OutcomeSeen:
@@ -242,21 +247,39 @@ def holding(session: Session, site_id: int, pid: str) -> Sequence[SafetySignal]:
     return session.exec(_holding(site_id, pid).order_by(col(SafetySignal.raised_at), col(SafetySignal.id))).all()
 
 
-def rules_holding(session: Session, site_id: int, pid: str, at: datetime, day: date) -> set[str]:
-    """The rules whose signals hold what was done at this moment, on this day of the site: nobody was held by what was
-    measured later, in whatever order it is told. An outcome has a day only, so one of the same day holds."""
+def rules_holding(session: Session, visit: Visit, at: datetime, day: date) -> set[str]:
+    """The rules whose signals hold what was done at a visit, at this moment, on this day of the site: nobody was held
+    by what was measured later, in whatever order it is told. An outcome has a day only, so one of the same day holds.
+    What another protocol version than the visit's has found since holds if it is a signal by the visit's as well."""
     later = (
         col(VitalReading.taken_at) > at,
         sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on)) > day,
     )
     statement = (
-        _holding(site_id, pid)
+        _holding(visit.site_id, visit.pid)
         .outerjoin(VitalReading, _same(SafetySignal.site_id, SafetySignal.reading_id, VitalReading))
         .outerjoin(Outcome, _same(SafetySignal.site_id, SafetySignal.outcome_id, Outcome))
         .outerjoin(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
         .where(sa.not_(sa.func.coalesce(*later, sa.false())))
     )
-    return {signal.rule for signal in session.exec(statement)}
+    own = visit.protocol_version_id
+    return {
+        signal.rule
+        for signal in session.exec(statement).all()
+        if own in (None, signal.protocol_version_id) or signal.raised_at <= at or _holds_by(session, own, signal)
+    }
+
+
+def _holds_by(session: Session, version: int, signal: SafetySignal) -> bool:
+    """Whether the source of a signal makes its rule true by this protocol version, and that holds dosing."""
+    seen: OutcomeSeen | VitalsSeen
+    if signal.outcome_id is not None:
+        row = session.get_one(Outcome, (signal.site_id, signal.outcome_id))
+        seen = _seen(row, _scores(session, [row])[row.id])
+    else:
+        seen = VitalsSeen(json.loads(session.get_one(VitalReading, (signal.site_id, signal.reading_id)).measured))
+    found = evaluate(protocol_of(session, version).safety_rules, seen)
+    return any(one.rule == signal.rule and one.holds_dosing for one in found)
 
 
 def _holding(site_id: int, pid: str) -> SelectOfScalar[SafetySignal]:
