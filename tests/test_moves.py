@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.dosing_cases import DAY, REVIEW, SESSIONS, SIGNALS, at, dose, held, start, suicidal, vitals
+from tests.dosing_cases import DAY, REVIEW, SESSIONS, SIGNALS, at, cssrs, dose, held, start, suicidal, vitals
 from tests.test_safety_signals import move, signals, stricter
 from tests.test_sync import act, sync
 from tests.world import World, protocol_definition
@@ -154,3 +154,37 @@ def test_a_day_sent_by_sync_in_the_order_done_keeps_its_dose(world: World) -> No
     moved = act(f"/v1/participants/{pid}/protocol-version", {"version": version, "reason": "urgent safety measure"})
     told = sync(world.staff_a, session, given, moved)
     assert [told[one["id"]]["result"] for one in (session, given, moved)] == ["created"] * 3
+
+
+@pytest.mark.parametrize(
+    ("begun", "rules"),
+    [
+        ({"MADRS_01": 1}, ["MADRS-10"]),
+        ({"MADRS_01": 1, "MADRS_10": 0}, []),
+        ({"MADRS_01": 1, "MADRS_10": 4}, ["MADRS-10"]),
+    ],
+    ids=["left out", "answered", "a signal itself"],
+)
+def test_a_form_that_was_only_begun_is_the_last_of_what_it_answers(
+    world: World, begun: dict[str, int], rules: list[str]
+) -> None:
+    pid = world.enrolled(protocol_version="1")
+    answered(world, pid, 3)
+    form = {**suicidal(), "items": {**dict.fromkeys(suicidal()["items"]), **begun}}
+    held(world.staff_a, pid, "UNS", "2025-02-20", outcomes=[form])
+    move(world, pid, stricter(world))
+    assert [one["rule"] for one in signals(world, pid)] == rules
+
+
+def test_a_question_that_a_form_skips_after_a_no_is_answered_by_it(world: World) -> None:
+    definition = {**protocol_definition(), "version": "without"}
+    definition["safety_rules"] = [one for one in definition["safety_rules"] if one["code"] != "CSSRS-IDEATION"]
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
+    pid, other = world.enrolled(protocol_version="without"), world.enrolled(protocol_version="without")
+    later = {f"CSSRS_SLV_{number:02d}": 0 for number in (1, 2, 6, 7, 8, 9, 10)}
+    for who, items in ((pid, later), (other, {"CSSRS_SLV_01": 0})):
+        held(world.staff_a, who, "BL", "2025-02-10", outcomes=[cssrs(2, 4)])
+        held(world.staff_a, who, "UNS", "2025-02-20", outcomes=[{**cssrs(), "items": items}])
+        move(world, who, "1")
+    assert signals(world, pid) == []
+    assert [one["rule"] for one in signals(world, other)] == ["CSSRS-IDEATION"]

@@ -58,7 +58,7 @@ def score(instrument: Instrument, items: Answers) -> tuple[Score, ...]:
     """All scores that the instrument declares, in its order; an absent item is missing. Raises ItemsInvalid."""
     if faults := item_faults(instrument, items):
         raise ItemsInvalid(faults)
-    answers = {item.code: _answer(item, items) for item in instrument.items}
+    answers = as_asked(instrument, items)
     results: dict[str, _Result] = {}
     for rule in instrument.scores:
         results[rule.name] = _result(rule, instrument.by_code, answers, results)
@@ -72,6 +72,17 @@ def done(instrument: Instrument, items: Answers) -> bool:
     if not instrument.done_by:
         return True
     return {one.name for one in score(instrument, items) if one.value is not None}.issuperset(instrument.done_by)
+
+
+def whole(instrument: Instrument, items: Answers) -> bool:
+    """Whether every question of a form was answered, but what may be left out."""
+    answers = as_asked(instrument, items)
+    return all(item.optional or answers[item.code] is not None for item in instrument.items)
+
+
+def as_asked(instrument: Instrument, items: Answers) -> dict[str, int | None]:
+    """The answers of a form, with a no for each question that it skips after a no."""
+    return {item.code: _answer(item, items) for item in instrument.items}
 
 
 def _answer(item: Item, items: Answers) -> int | None:

@@ -5,6 +5,7 @@ for the signal, or the signal for the session.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,7 @@ from app.errors import Conflict
 from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, values
 from app.models.dosing_session import DosingSession, SessionState, VitalReading
 from app.models.notification import EventType, SubjectType
-from app.models.outcome import Outcome, OutcomeScore, answered
+from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import IN_STUDY, Participant
 from app.models.safety_signal import (
     SafetySignal,
@@ -35,6 +36,7 @@ from app.models.study import ProtocolVersion
 from app.models.visit import Visit
 from app.protocol.instruments import instrument
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
+from app.protocol.scoring import as_asked, whole
 from app.services.outbox import note
 from app.services.studies import protocol_of, zone_of
 from app.writing import Writes, store
@@ -79,33 +81,42 @@ def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
     dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it.
     A review counts for the version of its source that the signal was raised of."""
     events: list[audit.Event] = []
-    for row, seen in _current(session, person) if person.status in IN_STUDY else ():
+    for row, seen, later in _current(session, person) if person.status in IN_STUDY else ():
         known = _known(session, row)
         told = [one for one in known if one.state == SignalState.open or one.source_version == row.version]
-        events += _raised_or_changed(session, row, seen, told, frozenset())
+        events += _raised_or_changed(session, row, seen, told, frozenset(), later)
     return events
 
 
 def _current(
     session: Session, person: Participant
-) -> Iterator[tuple[Outcome, OutcomeSeen] | tuple[VitalReading, VitalsSeen]]:
-    """The last answers to each instrument, and the vital signs of a session that is open."""
+) -> Iterator[tuple[Outcome, OutcomeSeen, Set[str]] | tuple[VitalReading, VitalsSeen, Set[str]]]:
+    """The last answer to each question and the last of each score, and the vital signs of a session that is open; with
+    the codes of what later ones have taken the place of. A whole form takes the place of all that came before it."""
     on = sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on))
     measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
     measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid)
     told = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
-    last = {row.instrument: row for row in told if answered(row, json.loads(row.items))}
-    scores = _scores(session, list(last.values()))
-    for row in last.values():
-        yield row, _seen(row, scores[row.id])
+    scores, taken, over = _scores(session, told), defaultdict[str, set[str]](set), set[str]()
+    for row in reversed(told):
+        if row.instrument in over:
+            continue
+        seen, form = _seen(row, scores[row.id]), instrument(row.instrument, row.instrument_version)
+        answers = {**as_asked(form, seen.items), **seen.scores}
+        given = {code for code, value in answers.items() if value is not None}
+        if not given <= taken[row.instrument]:
+            yield row, seen, frozenset(taken[row.instrument])
+        taken[row.instrument] |= given
+        if whole(form, seen.items):
+            over.add(row.instrument)
     open_one = sa.and_(
         _same(VitalReading.site_id, VitalReading.session_id, DosingSession),
         col(DosingSession.state) == SessionState.open,
     )
-    taken = select(VitalReading).join(DosingSession, open_one)
-    taken = taken.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)
-    for reading in session.exec(taken).all():
-        yield reading, VitalsSeen(json.loads(reading.measured))
+    signs = select(VitalReading).join(DosingSession, open_one)
+    signs = signs.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)
+    for reading in session.exec(signs).all():
+        yield reading, VitalsSeen(json.loads(reading.measured)), frozenset()
 
 
 def _scores(session: Session, outcomes: Sequence[Outcome]) -> dict[UUID, dict[str, float | None]]:
@@ -135,11 +146,13 @@ def _raised_or_changed(
     seen: OutcomeSeen | VitalsSeen,
     earlier: Iterable[SafetySignal],
     corrected: Set[str],
+    later: Set[str] = frozenset(),
 ) -> list[audit.Event]:
-    """The events of the signals of a source, given those that it raised before and what of it was corrected."""
+    """The events of the signals of a source, given those that it raised before, what of it was corrected, and what
+    `later` ones have taken the place of."""
     person = session.get_one(Participant, (row.site_id, row.pid))
     rules = protocol_of(session, person.protocol_version_id).safety_rules
-    true = {signal.rule: signal for signal in evaluate(rules, seen)}
+    true = {signal.rule: signal for signal in evaluate(rules, seen) if not later >= set(signal.because)}
     source = Source(_kind(row), row.id, row.version, row.site_id, row.pid, person.protocol_version_id)
     writes, events = Writes(), []
     for known in earlier:
