@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -100,6 +101,27 @@ def test_a_withdrawal_lies_between_the_two_or_on_the_day_of_one(
     assert outcome(signed(world, pid, again)) == told
 
 
+def test_an_earlier_consent_that_is_told_later_is_one_of_its_own(world: World) -> None:
+    pid = anew(world, "contact")
+    withdraw(world, pid, "contact", "2025-04-01")
+    assert outcome(signed(world, pid, "2025-06-01")) == (201, None)
+    for on in (ANEW, "2025-03-31", "2025-05-31"):
+        assert outcome(signed(world, pid, on)) == ALREADY, on
+    withdraw(world, pid, "sharing", "2025-05-01")
+    assert outcome(signed(world, pid, "2025-04-02")) == (201, None)
+    told = [(one["number"], one["given_on"]) for one in consents(world, pid)["consents"]]
+    assert told == [(1, FIRST), (2, ANEW), (4, "2025-04-02"), (3, "2025-06-01")]
+
+
+def test_a_withdrawal_that_was_voided_tells_no_earlier_consent_from_a_later_one(world: World) -> None:
+    pid = world.enrolled()
+    for day in ("2025-04-01", TAKEN):
+        withdraw(world, pid, "contact", day)
+    assert outcome(signed(world, pid, "2025-05-01")) == (201, None)
+    voided(world, pid)
+    assert outcome(signed(world, pid)) == ALREADY
+
+
 def test_a_consent_of_the_withdrawals_own_day_leaves_it_and_one_of_the_next_day_does_not(world: World) -> None:
     """Which of the two came last that day cannot be shown."""
     pid = world.enrolled()
@@ -173,6 +195,17 @@ def test_a_dose_between_the_two_was_given_without_consent_until_the_day_of_the_s
     assert redated(world, pid, ANEW, number=2).status_code == 200
     assert said(world, path) == NOTHING
     assert [one["given_on"] for one in consents(world, pid)["consents"]] == [FIRST, ANEW]
+
+
+def test_a_dose_is_no_longer_without_consent_once_the_one_of_before_it_is_told(world: World) -> None:
+    session = a_session_to_close(world)
+    path, pid = path_of(session), session.json()["participant"]
+    for day in (TAKEN, "2025-04-01"):
+        withdraw(world, pid, "dosing", day)
+    assert signed(world, pid, "2025-05-01").status_code == 201
+    assert said(world, path) == WITHOUT_CONSENT
+    assert signed(world, pid).status_code == 201
+    assert said(world, path) == NOTHING
 
 
 def test_the_day_of_the_first_consent_is_corrected_unless_a_number_is_said(world: World) -> None:
@@ -300,9 +333,27 @@ def test_of_two_who_record_it_at_once_one_does(world: World) -> None:
 
 def test_a_tablet_may_send_the_new_consent_before_the_withdrawal(world: World) -> None:
     pid = world.enrolled()
-    withdrawal = {"scope": "sharing", "effective_on": TAKEN, "reason": "told us by telephone"}
-    consent = act(f"/v1/participants/{pid}/consents", form())
-    results = sync(world.staff_a, consent, act(f"/v1/participants/{pid}/withdrawals", withdrawal))
+    results = sync(world.staff_a, given_on(pid, ANEW), taken_on(pid, TAKEN))
     assert {one["result"] for one in results.values()} == {"created"}
     told = consents(world, pid)
     assert (len(told["consents"]), told["withdrawn_today"]) == (2, [])
+
+
+def test_a_tablet_may_send_two_new_consents_in_any_order(world: World) -> None:
+    for order in permutations(range(4)):
+        pid = world.enrolled()
+        told = [taken_on(pid, TAKEN), given_on(pid, ANEW), taken_on(pid, "2025-04-01"), given_on(pid, "2025-05-01")]
+        visit = act("/v1/visits", world.visit(pid, "UNS", "2025-03-15"))
+        results = sync(world.staff_a, *(told[place] for place in order), visit)
+        assert {one["result"] for one in results.values()} == {"created"}, order
+        days = [one["given_on"] for one in consents(world, pid)["consents"]]
+        assert days == [FIRST, ANEW, "2025-05-01"], order
+
+
+def taken_on(pid: str, day: str) -> dict[str, Any]:
+    withdrawal = {"scope": "collection", "effective_on": day, "reason": "told us by telephone"}
+    return act(f"/v1/participants/{pid}/withdrawals", withdrawal)
+
+
+def given_on(pid: str, day: str) -> dict[str, Any]:
+    return act(f"/v1/participants/{pid}/consents", form(day))

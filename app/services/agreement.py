@@ -90,15 +90,13 @@ class Agreed(NamedTuple):
         return days
 
     def number_of(self, version: str, on: date) -> int | None:
-        """Which giving of its version a consent of a day is. None: none, as nothing was taken back since the last one,
-        and a form that is sent twice is one consent. Any withdrawal counts that a later consent ends: all but that of
-        the identity."""
-        earlier = [one.given_on or date.min for one in self.given if one.version == version]
-        if not earlier:
-            return 1
-        last = max(earlier)
-        taken = (one.effective_on for one in self.taken if one.scope != WithdrawalScope.identity)
-        return len(earlier) + 1 if last < on and any(last <= day <= on for day in taken) else None
+        """Which giving of its version a consent of a day is, in the order of recording. None: none, as a form that is
+        sent twice is one consent. It is one of its own if between it and each other one something was taken back,
+        anything but the identity: in whatever order they are told, the days are the same."""
+        others = [one.given_on or date.min for one in self.given if one.version == version]
+        taken = [one.effective_on for one in self.taken if one.scope != WithdrawalScope.identity]
+        apart = (any(min(on, other) <= day <= max(on, other) for day in taken) for other in others)
+        return len(others) + 1 if on not in others and all(apart) else None
 
     def require_given(self, on: date, pointer: str) -> None:
         """A withdrawal takes back what was given (GDPR, article 7(3)). One of a day before would be overtaken by the

@@ -33,7 +33,7 @@ from app.services.unlocked import require_unlocked
 
 
 class ConsentAlreadyRecorded(Conflict):
-    """This consent version was recorded for the participant already, and nothing was taken back since."""
+    """This consent version was recorded for the participant already, and nothing was taken back between the two."""
 
 
 class ConsentUnknown(Invalid):
