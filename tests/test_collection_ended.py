@@ -96,6 +96,12 @@ def test_what_a_later_consent_gave_anew_is_in_the_extract_again_but_not_by_one_r
     assert seen(world, extract(world, cut=name)) == BEFORE
 
 
+def test_the_readme_of_a_bundle_says_that_of_who_consented_anew_all_is_in_it(world: World) -> None:
+    world.enrolled()
+    text = " ".join(world.analyst.get(f"{extract(world)}/files/README.txt").text.split())
+    assert "who took back the collection of their data and did not give it anew, it holds what is dated before" in text
+
+
 def test_extracts_of_before_and_after_are_rebuilt_to_the_same_rows_whatever_is_told_or_voided_later(
     world: World,
 ) -> None:

@@ -181,7 +181,8 @@ def readme(manifest: Mapping[str, Any]) -> bytes:
         "",
         "codebook.csv and codebook.json say what each column means and what was done to it. The tables are there as",
         ".csv; if .ndjson (CDISC Dataset-JSON 1.1) or .parquet were asked for, these hold the same rows.",
-        "Of participants who took back the collection of their data, it holds what is dated before that day.",
+        "Of participants who took back the collection of their data and did not give it anew, it holds what is dated",
+        "before that day.",
         "Check the files: sha256sum --check sha256sums.txt",
         "",
     ]
