@@ -7,7 +7,7 @@ from app.privacy.tables import ALL as ALL_PEOPLE
 from tests.builds import built_again
 from tests.course_cases import under_amendment
 from tests.courses import held, left, withdraw
-from tests.test_aggregate import figure, published
+from tests.test_aggregate import approved, asked, figure, long_ago, published
 from tests.test_data_cuts import cut, extract, tables
 from tests.test_deidentified import GRAVE, files, people, report_events, table
 from tests.world import World, madrs
@@ -176,6 +176,23 @@ def timing(got: dict[str, str]) -> dict[str, str]:
     return {row["visit_code"]: row["timing"] for row in table(got["visits.csv"])}
 
 
+def test_tables_lie_apart_if_the_collection_of_somebodys_data_ended_between_them_or_began_again(world: World) -> None:
+    pid, *_ = people(world, K)
+    published(world)
+    withdraw(world, pid, "collection", DAY)
+    too_soon(world)
+    long_ago(world)
+    published(world)
+    why = {"reason": "it was the neighbour's letter"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/withdrawals/1/voiding", why).status_code == 201
+    too_soon(world)
+
+
+def too_soon(world: World) -> None:
+    refused = approved(world, asked(world))
+    assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
+
+
 def test_tables_count_what_was_collected(world: World) -> None:
     organ = {"codings": [{"system": "own", "term": "Head", "level": "soc"}]}
     pids = people(world, K + 1)
@@ -187,6 +204,7 @@ def test_tables_count_what_was_collected(world: World) -> None:
     assert figure(before, "people_with_events_by_organ_class", "Head") == ("15", "N")
     left(world, pids[0], "completed", "2025-02-01")
     withdraw(world, pids[0], "collection", "2025-01-25")
+    long_ago(world)
     after = published(world)
     assert figure(after, "people_by_sex_and_age", ALL_PEOPLE) == ("15", "N")
     assert figure(after, "scores_by_visit", "BL", "MADRS") == ("", "Y")

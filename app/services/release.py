@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -34,7 +34,8 @@ from app.services.traits import CLASS, of_person, raw_of, shown_at
 from app.writing import Writes, store
 
 APART = timedelta(days=90)
-"""Between tables of different people, so that no single arrival can be read from their difference."""
+"""Between tables of different people, so that no single arrival can be read from their difference, nor what is gone
+once somebody took the collection of data back."""
 
 BATCH = 5_000
 """People who are read or stored at a time."""
@@ -112,7 +113,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared), serious)
     kept = [index for index, stays in enumerate(chosen.kept) if stays]
     there = [people[index] for index in kept]
-    ledger = _ledger(session, row, compared, {person.pid for person in there}, accept_difference)
+    ledger = _ledger(session, row, compared, {person.pid: person.since for person in there}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
         rows = _rows(session, row, there, protocols, None)
         return Cohort(rounded(len(there)), protocols, ledger, None, None, rows)
@@ -187,11 +188,17 @@ def _compared(session: Session, row: Extract) -> list[Extract]:
     return [*_held_by_same_organisation(session, row), *_released(session, row, ExtractProfile.aggregate)]
 
 
-def _people_of(session: Session, extract: Extract) -> set[str]:
-    return set(session.exec(select(ExtractSubject.pid).where(ExtractSubject.extract_id == extract.id)))
+People = Mapping[str, date | None]
+"""Who is in an extract, by pid, with the day on which the collection of their data ended."""
 
 
-def _close(one: set[str], other: set[str]) -> bool:
+def _people_of(session: Session, extract: Extract) -> People:
+    wanted = sa.select(_SUBJECTS.c.pid, _SUBJECTS.c.collection_ended_on)
+    found = session.execute(wanted.where(_SUBJECTS.c.extract_id == extract.id))
+    return {one.pid: one.collection_ended_on for one in found}
+
+
+def _close(one: Set[str], other: Set[str]) -> bool:
     """Whether fewer than K people, but somebody, are in one of the two alone."""
     return any(0 < len(difference) < K for difference in (one - other, other - one))
 
@@ -205,14 +212,14 @@ def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
     return pinned
 
 
-def _ledger(
-    session: Session, row: Extract, earlier: Sequence[Extract], new: set[str], accepted: bool
-) -> dict[str, Any]:
+def _ledger(session: Session, row: Extract, earlier: Sequence[Extract], new: People, accepted: bool) -> dict[str, Any]:
     """Each extract with which it can be compared holds the same people, or differs by K or more on either side; and two
-    sets of tables that are of other people lie APART. Raises DifferencingRisk."""
+    sets of tables that are of other people, or of somebody whose collection ended on another day, lie APART. Raises
+    DifferencingRisk."""
     held = {one.id: _people_of(session, one) for one in earlier}
-    if any(one.profile == row.profile != ExtractProfile.aggregate and held[one.id] == new for one in earlier):
-        earlier = [one for one in earlier if one.profile == row.profile]  # these people's rows are there already
+    alike = [one for one in earlier if one.profile == row.profile]
+    if row.profile != ExtractProfile.aggregate and any(held[one.id].keys() == new.keys() for one in alike):
+        earlier = alike  # these people's rows are there already
     close = any(_too_close(row, new, one, held[one.id]) for one in earlier)
     if close and not accepted:
         raise DifferencingRisk
@@ -220,10 +227,10 @@ def _ledger(
     return {"earlier_extracts": len(earlier), "needed_difference": K, "verdict": verdict}
 
 
-def _too_close(row: Extract, new: set[str], other: Extract, held: set[str]) -> bool:
+def _too_close(row: Extract, new: People, other: Extract, held: People) -> bool:
     tables = row.profile == other.profile == ExtractProfile.aggregate
     soon = tables and _approved_at(other) > utc_text(now() - APART)
-    return _close(new, held) or (soon and new != held)
+    return _close(new.keys(), held.keys()) or (soon and new != held)
 
 
 def _approved_at(extract: Extract) -> str:
