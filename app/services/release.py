@@ -104,7 +104,7 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        rows = _rows(session, row, people, protocols, None)
+        rows = _rows(session, row, people, protocols, ended, None)
         return Cohort(len(people), protocols, None, None, None, rows)
     if len(people) < K:
         raise CohortTooSmall
@@ -115,10 +115,10 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
     there = [people[index] for index in kept]
     ledger = _ledger(session, row, compared, {person.pid: person.since for person in there}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
-        rows = _rows(session, row, there, protocols, None)
+        rows = _rows(session, row, there, protocols, ended, None)
         return Cohort(rounded(len(there)), protocols, ledger, None, None, rows)
     some = len({serious[index] for index in kept}) > 1
-    rows = _rows(session, row, there, protocols, chosen.levels, some)
+    rows = _rows(session, row, there, protocols, ended, chosen.levels, some)
     marks = fingerprints(session, row.study_id, {person.pid for person in there}, ended)
     report = risk_report(raw, QUASI_IDENTIFIERS, chosen, some, ledger, marks)
     return Cohort(len(kept), protocols, ledger, report, chosen.levels, rows)
@@ -254,10 +254,11 @@ def _rows(
     row: Extract,
     people: Sequence[Row[Any]],
     protocols: Mapping[int, Protocol],
+    ended: Subquery,
     levels: Mapping[str, int] | None,
     serious_shown: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    anchors = _anchors(session, row.study_id, people, protocols)
+    anchors = _anchors(session, row.study_id, people, protocols, ended)
     names, places = _held_by_project(session, row)
     subjects = subject_ids((person.pid for person in people), names)
     groups = site_groups(Counter(person.site_id for person in people), places, K)
@@ -300,7 +301,7 @@ def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], di
 
 
 def _anchors(
-    session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol]
+    session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol], ended: Subquery
 ) -> dict[str, date | None]:
     """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
     codes = sorted({code for protocol in protocols.values() for code in protocol.study_day_anchors})
@@ -311,13 +312,13 @@ def _anchors(
         .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), col(Visit.occurrence) == 1)
         .group_by(col(Visit.site_id), col(Visit.pid))  # as the index lies
     )
-    persons = {one.pid: one for one in people}
-    anchors = dict.fromkeys(persons)
+    held = collected.while_collected(held, ended, Visit, *collected.OF_VISIT)
+    versions = {one.pid: one.protocol_version_id for one in people}
+    anchors = dict.fromkeys(versions)
     for pid, *theirs in session.execute(held.execution_options(yield_per=BATCH)):
-        if one := persons.get(pid):
-            told = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
-            known = {code: day for code, day in told.items() if one.since is None or day < one.since}
-            anchors[pid] = protocols[one.protocol_version_id].day_one(known)
+        if pid in versions:
+            known = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
+            anchors[pid] = protocols[versions[pid]].day_one(known)
     return anchors
 
 
