@@ -7,7 +7,7 @@ import pytest
 
 from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, cssrs, held, path_of, prepared, start, vitals
 from tests.test_rule_queries import amended, queries, refresh_site
-from tests.world import World, madrs
+from tests.world import World, madrs, protocol_definition
 
 
 def missing(world: World, pid: str, visit_code: str) -> list[str]:
@@ -33,6 +33,23 @@ def test_a_form_that_was_not_done_is_missing_until_it_is(world: World, items: di
     amended(world, f"/v1/outcomes/{visit['outcomes'][0]['id']}", items=cssrs()["items"])
     assert missing(world, pid, "PREP1") == []
     assert asked(world, pid, "instrument_missing") == [("closed", text)]
+
+
+def test_what_a_past_visit_misses_goes_by_the_plan_it_was_recorded_by(world: World) -> None:
+    pid = world.enrolled()
+    held(world.staff_a, pid, "PREP1", "2025-02-11")
+    other = {**protocol_definition(), "version": "other"}
+    for visit in other["visits"]:
+        if visit["code"] in ("PREP1", "PREP2"):
+            visit["instruments"] = ["MADRS"]
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", other).status_code == 201
+    move = {"version": "other", "reason": "amendment in force"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/protocol-version", move).status_code == 200
+    held(world.staff_a, pid, "PREP2", "2025-02-18")
+    assert [missing(world, pid, code) for code in ("PREP1", "PREP2")] == [["CSSRS_SLV"], ["MADRS"]]
+    texts = sorted(text for _, text in asked(world, pid, "instrument_missing"))
+    assert [" CSSRS_SLV," in texts[0], " MADRS," in texts[1]] == [True, True]
+    assert len(texts) == 2
 
 
 def test_a_dosing_visit_without_a_session_is_asked_about_until_it_has_one(world: World) -> None:

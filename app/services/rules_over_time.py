@@ -32,6 +32,7 @@ from app.services import visit_findings
 from app.services.agreement import Agreed, agreed_by
 from app.services.dosing_over_time import doubts_of_dosing
 from app.services.rule_queries import Doubt, doubts_of, settle
+from app.services.schedules import as_recorded
 from app.services.studies import protocol_of
 
 STALE = timedelta(days=90)
@@ -121,20 +122,17 @@ def _of_visits(
     ids = {(row.visit_code, row.occurrence): row.id for row in held}
     for row in held:
         yield from doubts_of(SubjectType.visit, person.pid, row.id, from_json(row.findings))
-    planned = plan(
-        protocol_of(session, person.protocol_version_id),
-        [
-            Recorded(
-                row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(administered.get(row.id, ()))
-            )
-            for row in held
-        ],
-        today,
-        left_on(person),
-        agreed.scopes(today),
-        agreed.withdrawn(today),
-    )
-    for visit in planned:
+    recorded = [
+        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(administered.get(row.id, ())))
+        for row in held
+    ]
+    versions = {(row.visit_code, row.occurrence): row.protocol_version_id for row in held if row.protocol_version_id}
+    left, scopes, withdrawn = left_on(person), agreed.scopes(today), agreed.withdrawn(today)
+
+    def planned_by(version: int) -> list[PlannedVisit]:
+        return plan(protocol_of(session, version), recorded, today, left, scopes, withdrawn)
+
+    for visit in as_recorded(planned_by, person.protocol_version_id, versions):
         yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))
 
 

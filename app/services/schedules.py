@@ -45,7 +45,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
         protocol = protocol_of(session, version)
         return plan(protocol, recorded, today, left, agreed.scopes(today), agreed.withdrawn(today))
 
-    planned = _as_recorded(planned_by, person.row.protocol_version_id, versions)
+    planned = as_recorded(planned_by, person.row.protocol_version_id, versions)
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -121,10 +121,11 @@ def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
     return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in found}
 
 
-def _as_recorded(
+def as_recorded(
     planned_by: Callable[[int], list[PlannedVisit]], version: int, versions: Mapping[tuple[str, int], int]
 ) -> list[PlannedVisit]:
-    """What a participant's version plans; visits recorded by another one keep their windows."""
+    """What a participant's version plans; visits recorded by another one keep their windows and instruments: nobody
+    gives today what a later plan asks for at a visit of the past."""
     recorded = {
         (visit.visit, visit.occurrence, other): visit
         for other in {*versions.values()} - {version}
@@ -134,7 +135,7 @@ def _as_recorded(
     for visit in planned_by(version):
         key = visit.visit, visit.occurrence
         own = recorded.get((*key, versions.get(key, version)), visit)
-        planned.append(visit._replace(window=own.window, deviation_days=own.deviation_days))
+        planned.append(visit._replace(window=own.window, deviation_days=own.deviation_days, missing=own.missing))
     return planned
 
 
