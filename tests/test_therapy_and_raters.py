@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.dosing_cases import SESSIONS, a_session, cssrs, held, prepared, start
+from tests.dosing_cases import SESSIONS, a_session, after_dose, cssrs, held, prepared, start
 from tests.test_bulk import line, results, sent
-from tests.world import World, madrs
+from tests.test_rules_over_time import asked
+from tests.world import World, madrs, protocol_definition
 
 THERAPY: dict[str, Any] = {"minutes": 90, "mode": "in_person", "staff": ["T02", "T01"]}
 
@@ -126,6 +127,22 @@ def test_who_rated_does_not_treat_afterwards(world: World) -> None:
     change = {"reason": "typed wrongly", "staff": ["T01", "T02"]}
     refused = staff.patch(session.headers["Location"], change, session.headers["ETag"])
     assert refused.json()["code"] == "therapist_is_rater"
+
+
+def test_who_may_not_rate_a_form_does_not_rate_it_before_the_participant_leaves_either(world: World) -> None:
+    plan = {**protocol_definition(), "version": "independent"}
+    plan["rater_independence"]["instruments"] = ["CSSRS_SLV"]
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", plan).status_code == 201
+    staff, pid = world.staff_a, world.enrolled(protocol_version="independent")
+    visit = prepared(staff, pid)["id"]
+    form = staff.post("/v1/outcomes", {"participant": pid, "visit": visit, **after_dose(), "rater": "T01"})
+    assert form.status_code == 201
+    assert staff.post(SESSIONS, start(visit)).json()["code"] == "therapist_is_rater"
+    unnamed = staff.patch(form.headers["Location"], {"reason": "typed wrongly", "rater": None}, form.headers["ETag"])
+    assert ["CSSRS_SLV_END" in text for _, text in asked(world, pid, "rater_missing")].count(True) == 1
+    assert staff.post(SESSIONS, start(visit)).status_code == 201
+    back = staff.patch(form.headers["Location"], {"reason": "typed wrongly", "rater": "T01"}, unnamed.headers["ETag"])
+    assert (back.status_code, back.json()["code"]) == (409, "rater_not_independent")
 
 
 def test_who_treats_at_a_visit_rates_nothing_at_it(world: World) -> None:

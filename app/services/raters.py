@@ -43,7 +43,7 @@ def require_not_raters(session: Session, person: Person, staff: Collection[str],
     stored = select(Outcome.id).where(
         Outcome.site_id == person.site_id,
         Outcome.pid == person.pid,
-        col(Outcome.instrument).in_(rule.instruments),
+        col(Outcome.instrument).in_(sorted(rule.covers)),
         col(Outcome.rater).in_(staff),
     )
     unstored = person.rated if isinstance(person, Standing) else ()

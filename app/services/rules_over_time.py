@@ -168,7 +168,7 @@ def _of_events(person: Row[Any], events: list[Row[Any]], closed: Mapping[str, da
 def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> Iterator[Doubt]:
     rule = protocol_of(session, person.protocol_version_id).rater_independence
     for row in measured:
-        if rule and row.rater is None and row.instrument in rule.instruments:
+        if rule and row.rater is None and row.instrument in rule.covers:
             message = f"No rater is named, and the protocol wants {row.instrument} rated by nobody who treats here"
             yield Doubt("rater_missing", message, person.pid, SubjectType.outcome, row.id, field="/rater")
 
