@@ -188,6 +188,22 @@ def test_a_fatal_event_ends_on_the_day_of_the_death_whichever_is_told_first(
         assert remarked(world, event) == both(None)
 
 
+def test_a_pass_takes_up_a_fatal_event_that_was_told_before_its_day_was_held_against_the_death(world: World) -> None:
+    pid = world.enrolled()
+    event = event_of(world, pid, **{**FATAL, "end": "2025-02-08"})
+    with patch("app.services.status_changes.adverse_events.judged_again", lambda *_: ([], [])):
+        left(world, pid, "died", "2025-02-09")
+    read = world.staff_a.get(event.headers["Location"])
+    assert "death_contradicts_status" in read.text, "judged as if nobody had died"
+    rules_over_time.refresh(world.registry.served)
+    assert remarked(world, event) == both("death_day_contradicts_status")
+    assert world.staff_a.get(event.headers["Location"]).headers["ETag"] == read.headers["ETag"], "nobody edited it"
+    trail = world.monitor.get("/v1/audit-entries", study=world.study, action="adverse-event:flagged").json()["items"]
+    assert rules_over_time.refresh(world.registry.served) == 0
+    again = world.monitor.get("/v1/audit-entries", study=world.study, action="adverse-event:flagged").json()["items"]
+    assert len(trail) == len(again) > 0
+
+
 def test_several_events_of_one_death_are_fatal_and_of_two_days_one_is_asked_about(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "died", "2025-02-09")

@@ -28,7 +28,7 @@ from app.models.visit import Visit
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
 from app.protocol.schedule import window_of
-from app.services import visit_findings
+from app.services import adverse_events, visit_findings
 from app.services.agreement import Agreed, agreed_by
 from app.services.dosing_over_time import doubts_of_dosing
 from app.services.rule_queries import Doubt, doubts_of, settle
@@ -43,7 +43,7 @@ _Records = dict[str, list[Row[Any]]]
 
 
 def refresh(database: Database) -> int:
-    """Hold every site against the rules, each in a transaction of its own so that none waits for another; gives the
+    """Hold every site against the rules, each in transactions of its own so that none waits for another; gives the
     number of data queries that were raised, closed or opened again."""
     wanted: list[Any] = [Site.id, Site.timezone]
     with database.read() as session:
@@ -52,6 +52,8 @@ def refresh(database: Database) -> int:
     for site_id, timezone in sites:
         with database.write() as session, within(session, [site_id]):
             changed += visit_findings.refresh(session, site_id)
+        with database.write() as session, within(session, [site_id]):
+            changed += adverse_events.refresh(session, site_id)
         with database.write() as session, within(session, [site_id]):
             changed += refresh_site(session, site_id, local_day(now(), ZoneInfo(timezone)))
     return changed
