@@ -253,7 +253,8 @@ def test_whoever_only_looks_does_not_wait_for_the_writer(run: Run, environment: 
         pytest.skip("PostgreSQL has many writers")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        for looks in (("user", "list"), ("client", "list"), ("user", "show", "admin"), ("grant", "list", "admin")):
+        accounts = (("user", "list"), ("client", "list"), ("user", "show", "admin"), ("grant", "list", "admin"))
+        for looks in (*accounts, ("vault", "check")):
             done = run(*looks, REGISTRY_POOL_TIMEOUT_SECONDS="0.1")
             assert done.returncode == 0, (looks, done.stderr)
 

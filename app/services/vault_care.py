@@ -104,6 +104,23 @@ def _reading(database: Database) -> Iterator[Session]:
         yield own
 
 
+@contextmanager
+def _looking(database: Database) -> Iterator[tuple[Session, Session]]:
+    """Everything, and every site's labels; waits for no writer."""
+    with database.read() as session, within(session, every_site(session)):
+        if database.vault is None:
+            yield session, session
+        else:
+            with _reading(database) as own:
+                yield session, own
+
+
+@contextmanager
+def _writing(database: Database) -> Iterator[tuple[Session, Session]]:
+    with database.write() as session, whole_vault(session) as own:
+        yield session, own
+
+
 def told_erased(session: Session) -> set[str]:
     """The pids of those whose erasure is in the audit trail."""
     return set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
@@ -111,7 +128,7 @@ def told_erased(session: Session) -> set[str]:
 
 def check(database: Database, *, sweep: bool) -> Check:
     """See that labels and participants fit together; with `sweep`, delete old reservations."""
-    with database.write() as session, whole_vault(session) as own:
+    with (_writing if sweep else _looking)(database) as (session, own):
         people = set(session.exec(select(Participant.site_id, Participant.pid)).all())
         erased = told_erased(session)
         labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
