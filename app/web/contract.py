@@ -107,7 +107,8 @@ def _published(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
     async def read_description(request: Request) -> Response:
         text, tag = written()
         headers = {"Cache-Control": "no-cache", "ETag": tag}
-        if tag in request.headers.get("if-none-match", ""):  # one of several perhaps, or made weak by a proxy
+        known = request.headers.get("if-none-match", "")
+        if known == "*" or tag in known:  # any (RFC 9110, 13.1.2), one of several perhaps, or made weak by a proxy
             return Response(status_code=304, headers=headers)
         return Response(text, headers=headers, media_type="application/json")
 
