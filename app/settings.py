@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -29,6 +29,8 @@ NOT_SETTINGS = frozenset(
 
 
 DRIVERS = frozenset({"postgresql+psycopg", "sqlite", "sqlite+pysqlite"})
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_ORIGIN = re.compile(rf"(https://{_LABEL}(\.{_LABEL})*|http://(localhost|127\.0\.0\.1))(:(?P<port>[0-9]{{1,5}}))?")
 _IN_MEMORY = frozenset({None, "", ":memory:"})
 
 
@@ -148,9 +150,7 @@ class Settings(BaseSettings):
     """The path below which the proxy publishes the registry, such as `/registry`; none at the root of a host. The proxy
     may take it off or leave it in."""
 
-    public_url: Annotated[
-        str | None, Field(pattern=r"^(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1))(:[0-9]{1,5})?$")
-    ] = None
+    public_url: str | None = None
     """Where users reach the registry, such as `https://registry.example.org`; its path is `root_path`. Links in
     messages then begin with both. None: they begin with `/v1`."""
 
@@ -268,6 +268,16 @@ class Settings(BaseSettings):
         if self.vault_url == self.database_url:
             raise ValueError("REGISTRY_VAULT_URL must be another database than REGISTRY_DATABASE_URL, or unset")
         return self
+
+    @field_validator("public_url")
+    @classmethod
+    def _links_begin_with_an_origin(cls, address: str | None) -> str | None:
+        """Hosts have no case, and people copy the slash."""
+        origin = address and address.lower().removesuffix("/")
+        found = _ORIGIN.fullmatch(origin) if origin else None
+        if address is not None and (found is None or not 0 < int(found["port"] or 443) <= 65_535):
+            raise ValueError("Must be https:// and a host, with a port or not; http:// only of localhost or 127.0.0.1")
+        return origin
 
     @property
     def published_at(self) -> str:

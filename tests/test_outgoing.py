@@ -237,11 +237,29 @@ def test_a_link_leads_to_the_registrys_public_address_where_it_is_known(world: W
         "https://registry.example.org/registry",
         "https://registry.example.org?key=1",
         "https://user:word@registry.example.org",
+        "https://..",
+        "https://registry_of.example.org",
+        "https://registry.example.org:99999",
+        "https://registry.example.org:0",
+        "https://registry.example.org//",
     ],
 )
 def test_a_public_address_in_clear_or_with_more_than_the_host_is_refused(address: str) -> None:
-    with pytest.raises(ValidationError, match="public_url"):
+    with pytest.raises(ValidationError, match=r"public_url\n.*https:// and a host"):
         Settings(public_url=address)
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("https://Registry.Example.org/", "https://registry.example.org"),
+        ("https://registry.example.org:8443", "https://registry.example.org:8443"),
+        ("http://LOCALHOST:8000/", "http://localhost:8000"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ],
+)
+def test_a_public_address_is_taken_as_people_type_it(typed: str, taken: str) -> None:
+    assert Settings(public_url=typed).published_at == taken
 
 
 @pytest.mark.parametrize(("act", "kind"), [(451, "smtp_451"), (554, "smtp_554"), ("cut", "connection_lost")])
