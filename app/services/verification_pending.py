@@ -31,12 +31,11 @@ def plans_of(session: Session, actor: Actor, query: PendingFilter) -> Plans:
 def rows(actor: Actor, query: PendingFilter, plans: Plans) -> Rows:
     """Covered records without a verification of their present version, by `pid`, `subject_type` and `subject`."""
     site_ids = actor.sites_of(query.study, query.site)
-    parts = [
-        _part(actor, query.state, kind, instruments)
-        .where(table_of(SUBJECTS[kind].table).c.site_id.in_(site_ids))
-        .where(among(table_of(SUBJECTS[kind].table).c.pid, f"people_{number}", pids))
-        for number, ((kind, instruments), pids) in enumerate(_covered(plans).items())
-    ]
+    parts = []
+    for number, ((kind, instruments), pids) in enumerate(_covered(plans).items()):
+        stored = table_of(SUBJECTS[kind].table)
+        theirs = stored.c.site_id.in_(site_ids), among(stored.c.pid, f"people_{number}", pids)
+        parts.append(_part(actor, query.state, kind, instruments).where(*theirs))
     listed = sa.union_all(*parts).subquery("pending")
     return sa.select(*listed.c)
 
