@@ -37,7 +37,7 @@ def verify(
     noted = _noted(checkpoint, jwks) if checkpoint else {}
     if file is not None:
         raise typer.Exit(_report(_exported(file, noted, chain), {}))
-    with _reading() as session:
+    with _every_chain() as session:
         raise typer.Exit(_report(audit.verify(session, noted), _names(session)))
 
 
@@ -92,7 +92,7 @@ def export(
     from app import audit
     from app.models.base import canonical_json
 
-    with _reading() as session:
+    with _every_chain() as session:
         chains = _names(session)
         chosen = [site_id for site_id, name in chains.items() if chain in (None, name, str(site_id))]
         if not chosen:
@@ -113,7 +113,7 @@ def checkpoint() -> None:
 
     settings = Settings()
     keyring = load_keyring(settings)
-    with _reading() as session:
+    with _every_chain() as session:
         standing = audit.heads(session)
     heads = [{"chain": site_id, **head._asdict()} for site_id, head in sorted(standing.items())]
     body = {"iss": settings.issuer, "at": utc_text(now()), "heads": heads}
@@ -144,8 +144,8 @@ def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
 
 
 @contextmanager
-def _reading() -> Iterator[Session]:
-    """Every chain, also as the server's role, to which only the chains of named sites exist."""
+def _every_chain() -> Iterator[Session]:
+    """To read every chain, also as the server's role, to which only the chains of named sites exist."""
     from app.database import Database, within
     from app.services.outbox import every_chain
     from app.settings import Settings
