@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
+from tests.courses import left
 from tests.dosing_cases import DAY, REVIEW, SESSIONS, SIGNALS, at, cssrs, dose, held, start, suicidal, vitals
 from tests.test_safety_signals import move, signals, stricter
 from tests.test_sync import act, sync
@@ -188,3 +189,18 @@ def test_a_question_that_a_form_skips_after_a_no_is_answered_by_it(world: World)
         move(world, who, "1")
     assert signals(world, pid) == []
     assert [one["rule"] for one in signals(world, other)] == ["CSSRS-IDEATION"]
+
+
+@pytest.mark.parametrize("more", [{}, {"correction": True}], ids=["returned", "never gone"])
+def test_who_was_moved_while_out_of_the_study_is_looked_at_on_coming_back(world: World, more: dict[str, Any]) -> None:
+    pid = world.enrolled(protocol_version="1")
+    answered(world, pid, 3)
+    left(world, pid, "lost_to_follow_up", "2025-03-01")
+    move(world, pid, stricter(world))
+    assert signals(world, pid) == []
+    left(world, pid, "active", "2025-03-01", **more)
+    (signal,) = signals(world, pid)
+    assert (signal["rule"], signal["protocol_version"]) == ("MADRS-10", "stricter")
+    left(world, pid, "completed", "2025-03-02")
+    left(world, pid, "active", "2025-03-02", correction=True)
+    assert signals(world, pid) == [signal]

@@ -9,6 +9,7 @@ from app.models.base import now, values
 from app.models.course import Screening
 from app.models.participant import (
     FOLLOWS_ENROLMENT,
+    IN_STUDY,
     STATUS_TRANSITIONS,
     Participant,
     ParticipantRead,
@@ -17,7 +18,7 @@ from app.models.participant import (
     ends_before,
     left_study_on,
 )
-from app.services import adverse_events, doses, rule_queries, screenings, visit_findings
+from app.services import adverse_events, doses, rule_queries, safety_signals, screenings, visit_findings
 from app.services.participants import Hold, enrolled, follow_findings, participant_read
 from app.services.unlocked import require_unlocked
 
@@ -40,7 +41,8 @@ class StatusTransitionImpossible(Conflict):
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
     """Move a participant along the status model, or correct a status that was entered by mistake. Visits, doses and
-    adverse events are judged again, as some may turn out to lie after the participant left. Also gives the site's key.
+    adverse events are judged again, as some may turn out to lie after the participant left; and who is back in it is
+    looked at by the safety rules, as they may have been moved meanwhile. Also gives the site's key.
 
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
     """
@@ -64,10 +66,11 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     judged = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
     flagged, turns = doses.judged_again(session, person)
     doubted, others = adverse_events.judged_again(session, row)
+    raised = [] if before["status"] in IN_STUDY else safety_signals.seen_anew(session, row)
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns, *others)
-    audit.append(session, actor.account_id, row.site_id, [event, *failed, *judged.events, *flagged, *doubted])
+    audit.append(session, actor.account_id, row.site_id, [event, *failed, *judged.events, *flagged, *doubted, *raised])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 
