@@ -213,11 +213,14 @@ class ProtocolMove(Shape):
 Atc = Annotated[str, StringConstraints(pattern=r"^[A-Z][0-9]{2}[A-Z]{2}[0-9]{2}$")]
 """WHO ATC code of a substance, such as N06AB04."""
 
+Weeks = Annotated[int, Bounded(ge=0, le=2_000)]
+MaximumMg = Annotated[float, Bounded(gt=0, le=100_000)]
+
 
 class TreatmentCreate(Shape):
     atc: Atc
-    weeks: Annotated[int, Bounded(ge=0, le=2_000)]
-    maximum_mg: Annotated[float, Bounded(gt=0, le=100_000)] | None = None
+    weeks: Weeks
+    maximum_mg: MaximumMg | None = None
     adequate: bool
     this_episode: bool
     outcome: Annotated[Outcome, Strict(False)]
@@ -228,8 +231,8 @@ class TreatmentAmend(Shape):
 
     reason: Reason
     atc: Atc | None = None
-    weeks: Annotated[int, Bounded(ge=0, le=2_000)] | None = None
-    maximum_mg: Annotated[float, Bounded(gt=0, le=100_000)] | None = None
+    weeks: Weeks | None = None
+    maximum_mg: MaximumMg | None = None
     adequate: bool | None = None
     this_episode: bool | None = None
     outcome: Annotated[Outcome, Strict(False)] | None = None
