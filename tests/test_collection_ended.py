@@ -1,9 +1,13 @@
 """Who takes the collection of data back is in later extracts with what is dated before that day, and nothing else."""
 
+from uuid import uuid4
+
 import pytest
 
+from app.models.course import TreatmentTrial
 from app.privacy.lattice import K
 from app.privacy.tables import ALL as ALL_PEOPLE
+from app.services.extract_sql import of_subject
 from tests.builds import built_again
 from tests.course_cases import under_amendment
 from tests.courses import held, left, withdraw
@@ -52,6 +56,11 @@ def test_an_extract_holds_what_is_dated_before_collection_was_taken_back_and_not
     assert seen(world, extract(world)) == ALL
     withdraw(world, pid, "collection", DAY)
     assert seen(world, extract(world)) == BEFORE
+
+
+def test_no_table_is_in_an_extract_unless_it_is_said_by_which_days() -> None:
+    with pytest.raises(KeyError):
+        of_subject(uuid4(), TreatmentTrial)
 
 
 def test_the_others_lose_nothing(world: World) -> None:

@@ -19,7 +19,7 @@ from app.privacy import bundle, tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, Column
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.protocol.instruments import instrument
-from app.services.extract_sql import at_visit, of_subject, selected
+from app.services.extract_sql import ENDED, at_visit, of_subject, selected
 from app.services.reading import Pieces
 from app.services.traits import CLASS, of_person, shown_at
 
@@ -49,7 +49,7 @@ class AggregateRows:
         serious = {name for name, _ in self._severities(col(AdverseEvent.serious))}
         worst = tables.worst((name, severity) for name, severity in self._severities() if severity)
         wanted = (
-            selected(ExtractSubject.subject, Participant.planned_arm, *of_person(ExtractSubject.collection_ended_on))
+            selected(ExtractSubject.subject, Participant.planned_arm, *of_person(ENDED))
             .join(Participant, of_subject(self._id, Participant))
             .join(Site, col(Site.id) == col(Participant.site_id))
         )

@@ -21,6 +21,7 @@ from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
 from app.services.collected import collected
 from app.services.extract_sql import (
+    ENDED,
     Timing,
     at_visit,
     bytewise,
@@ -41,7 +42,6 @@ STRETCH = 250
 """People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
 
 _SUBJECT = ExtractSubject
-_ENDED = col(_SUBJECT.collection_ended_on)
 _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
 
 
@@ -91,7 +91,7 @@ class ExtractRows:
     def participants(self) -> Rows:
         person = Participant
         if self._open:
-            enrolled_on = case((collected(_ENDED, person.enrolled_on), col(person.enrolled_on)))
+            enrolled_on = case((collected(ENDED, person.enrolled_on), col(person.enrolled_on)))
             wanted: tuple[Any, ...] = (
                 *(_SUBJECT.subject, col(_SUBJECT.site_group).label("site"), *_SHOWN, _ethnicity()),
                 col(ProtocolVersion.version).label("protocol_version"),

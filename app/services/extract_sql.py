@@ -93,24 +93,26 @@ def selected(*wanted: Any) -> Rows:
 
 
 def of_subject(extract_id: UUID, table: Any) -> ColumnElement[bool]:
-    """The rows of a table that belong to a subject of the extract; outcomes, whose days are their visit's as well, only
-    with `at_visit`. Which extract PostgreSQL is told by a subquery: of a new id its statistics know nothing, and it
-    would plan for one person; so it plans for an extract of usual size."""
+    """The rows of a table that belong to a subject of the extract. Which extract PostgreSQL is told by a subquery: of a
+    new id its statistics know nothing, and it would plan for one person; so it plans for an extract of usual size."""
+    days = _DAYS[table]
     subject = ExtractSubject
     this = select(literal(extract_id)).scalar_subquery()
     same = (col(subject.site_id) == col(table.site_id)) & (col(subject.pid) == col(table.pid))
     whose = (col(subject.extract_id) == this) & same
-    return whose & collected(_ENDED, *_DAYS[table]) if table in _DAYS else whose
+    return whose & collected(ENDED, *days) if days else whose
 
 
 def at_visit() -> ColumnElement[bool]:
     """The visit of an outcome, if both belong to the extract."""
     same = (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id))
-    return same & collected(_ENDED, *OF_OUTCOME)
+    return same & collected(ENDED, *OF_OUTCOME)
 
 
-_ENDED = col(ExtractSubject.collection_ended_on)
-_DAYS: Mapping[Any, Any] = {Visit: OF_VISIT, AdverseEvent: OF_EVENT}
+ENDED = col(ExtractSubject.collection_ended_on)
+_DAYS: Mapping[Any, Any] = {Visit: OF_VISIT, AdverseEvent: OF_EVENT, Outcome: (), Participant: ()}
+"""By which days the rows of a table are of an extract; no other table is in one. The days of an outcome are its visit's
+as well, see `at_visit`; those of a participant say what is shown of the one row."""
 
 
 def study_day(on: Any) -> ColumnElement[Any]:
@@ -176,7 +178,7 @@ class Timing:
             & (col(anchor.pid) == col(Visit.pid))
             & (col(anchor.visit_code) == plan.anchor)
             & (col(anchor.occurrence) == 1)
-            & collected(_ENDED, col(anchor.occurred_on))
+            & collected(ENDED, col(anchor.occurred_on))
         )
         return (
             statement.join(person, of_person)

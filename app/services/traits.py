@@ -15,7 +15,7 @@ from app.models.study import Site
 from app.privacy import lattice
 from app.privacy.quasi import QUASI_IDENTIFIERS, RACES, coded
 from app.services.collected import collected
-from app.services.extract_sql import of_subject, selected
+from app.services.extract_sql import ENDED, of_subject, selected
 
 OLDEST = 90
 """Ages from here on are one group, even under an agreement (45 CFR 164.514(b)(2)(i)(C))."""
@@ -54,7 +54,7 @@ def changed(session: Session, extract_id: UUID, levels: Mapping[str, int] | None
     """Whether anybody in an extract would be shown otherwise than was stored. Study day 1 needs no second look: it is
     the day of visits that are rows themselves."""
     stored = (_SUBJECT[name].label(f"stored_{name}") for name in CLASS)
-    wanted = of_person(_SUBJECT.collection_ended_on)
+    wanted = of_person(ENDED)
     people = (
         selected(*wanted, *stored)
         .select_from(ExtractSubject)
