@@ -1,7 +1,7 @@
 """The audit trail as one flat table: one row for each changed field."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -106,16 +106,13 @@ def _about(session: Session, actor: Actor, symbols: str) -> ColumnElement[bool]:
     subjects = {"participant": [symbols]}
     for model, key in NAMED_BY.items():
         names = session.execute(sa.select(*(table_of(model).c[name] for name in key)).where(_of(model, owner, symbols)))
-        spelled: Callable[..., str] = consent_name if model is Consent else _joined
-        subjects[table_of(model).name] = [audit.fitting(spelled(*name)) for name in names]
+        subjects[table_of(model).name] = [
+            audit.fitting(consent_name(*name) if model is Consent else "/".join(map(str, name))) for name in names
+        ]
     named = [
         and_(_ENTRY.c.subject_type == kind, _ENTRY.c.subject_id.in_(sorted(ids))) for kind, ids in subjects.items()
     ]
     return and_(_ENTRY.c.site_id == owner, or_(*named))
-
-
-def _joined(*key: object) -> str:
-    return "/".join(map(str, key))
 
 
 def _of(model: type[SQLModel], owner: int, symbols: str) -> ColumnElement[bool]:
