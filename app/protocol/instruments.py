@@ -15,6 +15,7 @@ from app.protocol.base import (
     Codes,
     Listed,
     ProtocolFault,
+    ProtocolInvalid,
     Text,
     Versioned,
     build,
@@ -122,7 +123,23 @@ def _item_fault(instrument: Instrument, code: str, answer: int | None) -> ItemFa
 
 def load_instrument(text: str) -> Instrument:
     """Read a definition file (TOML). Raises ProtocolInvalid with every fault."""
-    return parse_instrument(decode(text, "toml"))
+    data = decode(text, "toml")
+    return parse_instrument(_of_form(data) if "form_of" in data else data)
+
+
+_OF_A_FORM = ("items", "scores", "done_by")
+
+
+def _of_form(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A file that names the form that it is, as `CODE/VERSION`, asks and scores what that one does."""
+    if own := [name for name in _OF_A_FORM if name in data]:
+        raise ProtocolInvalid(ProtocolFault(f"/{name}", "of_its_form", "The form has them") for name in own)
+    file = FOLDER / f"{str(data['form_of']).lower().replace('_', '-').replace('/', '-')}.toml"
+    if not file.is_file():
+        raise ProtocolInvalid([ProtocolFault("/form_of", "unknown_instrument", "No such CODE/VERSION is shipped")])
+    form = decode(file.read_text("utf-8"), "toml")
+    taken: dict[str, Any] = {name: form[name] for name in _OF_A_FORM if name in form}
+    return {**data, **taken, "form_of": form["code"]}
 
 
 def parse_instrument(data: Mapping[str, Any]) -> Instrument:

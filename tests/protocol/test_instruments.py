@@ -143,6 +143,26 @@ def test_a_form_is_done_by_scores_that_it_has() -> None:
         load_instrument(FILE.replace("items =", 'done_by = ["total", "mood"]\nitems =', 1))
 
 
+AGAIN = FILE[: FILE.index("items =")] + 'form_of = "CSSRS_SLV/1"\n'
+
+
+def test_a_form_that_is_given_again_has_what_that_version_of_it_has_and_does_not_say_it_twice() -> None:
+    again, form = load_instrument(AGAIN), instrument("CSSRS_SLV", "1")
+    assert (again.key, again.form_of, again.items, again.scores) == ("SLEEPQ/1", "CSSRS_SLV", form.items, form.scores)
+
+
+@pytest.mark.parametrize("said", ['"CSSRS_SLV/99"', '"CSSRS_SLV"', "7"])
+def test_an_instrument_is_the_form_of_one_version_that_is_shipped(said: str) -> None:
+    with pytest.raises(ProtocolInvalid, match=r"/form_of: .* \(unknown_instrument\)"):
+        load_instrument(AGAIN.replace('"CSSRS_SLV/1"', said))
+
+
+@pytest.mark.parametrize("own", ["items = []", "scores = []", 'done_by = ["total"]'])
+def test_a_form_that_is_given_again_asks_and_scores_nothing_of_its_own(own: str) -> None:
+    with pytest.raises(ProtocolInvalid, match=r"has them \(of_its_form\)"):
+        load_instrument(AGAIN + own)
+
+
 def test_two_files_cannot_be_the_same_version(tmp_path: Path) -> None:
     for name in ("a.toml", "b.toml"):
         (tmp_path / name).write_text(FILE)
