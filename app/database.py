@@ -7,13 +7,14 @@ a 2xx means durably stored. Nobody else commits.
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from enum import IntEnum
 from functools import partial
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
-from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, event, func, make_url, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.pool import NullPool
@@ -269,6 +270,24 @@ def one_moment(session: Session) -> Iterator[Session]:
     moments: Engine = session.info[_MOMENTS]
     with Session(moments.execution_options(isolation_level="REPEATABLE READ")) as other:
         yield other
+
+
+class Turn(IntEnum):
+    """What PostgreSQL's advisory locks are for: their first key. The second is the site, of an approval the study."""
+
+    gate = 11
+    """Whoever closes data waits for whoever writes, who hold it in the function `locks_in_force`."""
+
+    approval = 12
+    enrolments = 13
+
+
+def in_turn(session: Session, turn: Turn, keys: Iterable[int]) -> None:
+    """Wait until nobody else has the turn at any of these, and let nobody have it before the commit. SQLite has one
+    writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        for key in sorted(keys):  # always in the same order: two who wait never wait for each other
+            session.execute(select(func.pg_advisory_xact_lock(turn.value, key)))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Request, Response
 from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires
-from app.database import ReadSession, WriteSession
+from app.database import ReadSession, Turn, WriteSession, in_turn
 from app.models.identifiers import Pid
 from app.models.outcome_summary import ResponseFilter, ResponseList
 from app.models.participant import (
@@ -49,8 +49,9 @@ def recorder(
 ) -> Callable[[ParticipantCreate], Made]:
     """What becomes of each of these bodies, be it one or all of a bulk upload. The person is stored at once, the
     rest with the answer."""
-    if len(bodies) > 1:
-        enrolment.in_turn(session, {site for one in bodies for site in actor.sites_at(one.study, one.site)})
+    if len(bodies) > 1:  # of two that bring the same labels in another order each would hold what the other waits for
+        sites = {site for one in bodies for site in actor.sites_at(one.study, one.site)}
+        in_turn(session, Turn.enrolments, sites)
     return lambda body: _made(request, *enrolment.enrol(session, actor, request.app.state.keyring, body))
 
 

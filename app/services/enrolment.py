@@ -1,10 +1,8 @@
 """Enrolment: a person comes under a pid, with the consent and screening that it rests on; and corrections of it."""
 
-from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
-from sqlalchemy import func, select
 from sqlmodel import Session
 
 from app import audit
@@ -51,17 +49,6 @@ from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes, store
-
-_IN_TURN = 13
-"""The first key of the advisory lock on PostgreSQL; the second is the site."""
-
-
-def in_turn(session: Session, site_ids: Iterable[int]) -> None:
-    """Uploads of enrolments at a site come one after the other. Of two that bring the same labels in another order each
-    would hold what the other waits for."""
-    if session.get_bind().dialect.name == "postgresql":
-        for site_id in sorted(site_ids):
-            session.execute(select(func.pg_advisory_xact_lock(_IN_TURN, site_id)))
 
 
 def enrol(

@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
+from app.database import Turn, in_turn
 from app.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from app.models.base import columns, fields_of, now, values
 from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockRead, LockScope
@@ -17,7 +18,6 @@ from app.models.study import ProtocolVersion, Site
 from app.models.visit import Visit
 from app.services.participants import Hold, enrolled
 from app.services.studies import protocol_of, site_by_code, sites_of, study_by_code
-from app.services.unlocked import hold_gates
 
 
 class AlreadyClosed(Conflict):
@@ -51,7 +51,7 @@ def set_lock(session: Session, actor: Actor, body: LockCreate) -> tuple[LockRead
     Raises NotFound, VisitCodeUnknown, StudyOutOfReach, AlreadyClosed.
     """
     target = _target(session, actor, body)
-    hold_gates(session, target.site_ids)
+    in_turn(session, Turn.gate, target.site_ids)
     _require_new(session, actor, body, target)
     locks = _locks(actor, body, target)
     session.add_all(locks)

@@ -12,6 +12,7 @@ from sqlalchemy import Row, Subquery, func
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
+from app.database import Turn
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
 from app.models.base import as_compared, now, table_of, utc_text
@@ -76,17 +77,13 @@ class Cohort(NamedTuple):
     """As they are to be stored, made when they are."""
 
 
-_ALONE = 12
-"""The first key of the advisory lock on PostgreSQL; the second is the study."""
-
-
 def alone(session: Session, study_id: int) -> None:
     """One approval of a study at a time: of two at once neither would see the other in the ledger. Its connection
     waits while another one reads, for as long as a large study takes; a second approval does not wait for that with a
     connection of its own. Raises ApprovalUnderWay."""
     if session.get_bind().dialect.name == "postgresql":
         session.connection().exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        if not session.execute(sa.select(func.pg_try_advisory_xact_lock(_ALONE, study_id))).scalar_one():
+        if not session.execute(sa.select(func.pg_try_advisory_xact_lock(Turn.approval.value, study_id))).scalar_one():
             raise ApprovalUnderWay
 
 

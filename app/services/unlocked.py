@@ -18,8 +18,6 @@ from app.models.base import table_of
 from app.models.data_lock import DataLock, LockKind, LockScope
 
 _LOCKS = table_of(DataLock)
-_GATE = 11
-"""The first key of the advisory locks on PostgreSQL, as in the function `locks_in_force`; the second is the site."""
 
 
 class DataLocked(Locked):
@@ -94,10 +92,3 @@ def _covers(lock: Any, visit_id: UUID | None, visit_code: str | None) -> bool:
 
 def _ordered(locks: Iterable[Any]) -> list[Any]:
     return sorted(locks, key=lambda lock: (lock.kind != LockKind.lock, lock.set_at, lock.id))
-
-
-def hold_gates(session: Session, site_ids: Iterable[int]) -> None:
-    """Wait until nobody writes at these sites, and let nobody begin before the commit. SQLite has one writer anyway."""
-    if session.get_bind().dialect.name == "postgresql":
-        for site_id in sorted(site_ids):  # always in the same order: two studies' locks never wait for each other
-            session.execute(sa.select(func.pg_advisory_xact_lock(_GATE, site_id)))
