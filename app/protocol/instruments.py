@@ -61,8 +61,7 @@ class Instrument(Versioned):
     """What CDISC controlled terminology calls it, where that was checked."""
 
     form_of: Code | None = None
-    """The instrument whose form this is, given once more at the same visit. What a safety rule reads in that one, it
-    reads in this."""
+    """The instrument whose form this is, given once more at the same visit."""
 
     items: Annotated[tuple[Item, ...], Listed, Field(min_length=1)]
     scores: Annotated[tuple[ScoreRule, ...], Listed] = ()
@@ -97,6 +96,12 @@ class Instrument(Versioned):
 def instruments() -> Mapping[str, Instrument]:
     """All shipped instruments under `code/version`."""
     return read_folder(FOLDER, load_instrument)
+
+
+@cache
+def given_as(code: str) -> frozenset[str]:
+    """An instrument and those that are its form once more: what a protocol's rule says of the one holds of all."""
+    return frozenset({code, *(one.code for one in instruments().values() if one.form_of == code)})
 
 
 def instrument(code: str, version: str | None = None) -> Instrument:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import cached_property
 
 from app.protocol.base import Code, Definition, SomeCodes, Text
-from app.protocol.instruments import instruments
+from app.protocol.instruments import given_as
 
 
 class RaterIndependence(Definition):
@@ -16,9 +16,7 @@ class RaterIndependence(Definition):
 
     @cached_property
     def covers(self) -> frozenset[str]:
-        """The instruments, and those that are their form once more: as a safety rule, it holds there too."""
-        again = (one.code for one in instruments().values() if one.form_of in self.instruments)
-        return frozenset({*self.instruments, *again})
+        return frozenset().union(*map(given_as, self.instruments))
 
     def broken_by(self, instrument: str, rater: str, therapists: Collection[str]) -> bool:
         return instrument in self.covers and rater in therapists

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from app.protocol.base import Code, Definition, Listed, SomeCodes, Text, Title
 from app.protocol.clocks import end_of_day, instant, local_day
+from app.protocol.instruments import given_as
 
 
 class ItemReached(Definition):
@@ -69,11 +70,6 @@ class OutcomeSeen(NamedTuple):
     instrument: str
     items: Mapping[str, int | None]
     scores: Mapping[str, float | None]
-    form_of: str | None = None
-    """The instrument that it repeats at the same visit: its rules hold here too."""
-
-    def of(self, instrument: str) -> bool:
-        return instrument in (self.instrument, self.form_of)
 
 
 class VitalsSeen(NamedTuple):
@@ -106,9 +102,9 @@ def evaluate(rules: Iterable[SafetyRule], seen: OutcomeSeen | VitalsSeen) -> lis
 def _reached(condition: Condition, seen: OutcomeSeen | VitalsSeen) -> list[str]:
     """The codes that make a condition true; none where it speaks of something else."""
     match condition, seen:
-        case ItemReached(), OutcomeSeen() if seen.of(condition.instrument):
+        case ItemReached(), OutcomeSeen() if seen.instrument in given_as(condition.instrument):
             return [code for code in condition.items if _at_least(seen.items.get(code), condition.at_least)]
-        case ScoreReached(), OutcomeSeen() if seen.of(condition.instrument):
+        case ScoreReached(), OutcomeSeen() if seen.instrument in given_as(condition.instrument):
             return [condition.score] if _at_least(seen.scores.get(condition.score), condition.at_least) else []
         case VitalBeyond(), VitalsSeen():
             value = seen.values.get(condition.measure)

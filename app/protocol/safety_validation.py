@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from app.protocol.base import ProtocolFault, repeated, similar, unknown
 from app.protocol.clocks import Clock
 from app.protocol.definition import Protocol
-from app.protocol.instruments import Instrument, UnknownInstrument, instrument
+from app.protocol.instruments import Instrument, UnknownInstrument, given_as, instrument
 from app.protocol.rules import CountAtLeast, Flag, HighestYes, Maximum
 from app.protocol.safety import Condition, ItemReached, SafetyRule, ScoreReached, VitalBeyond
 
@@ -40,11 +40,9 @@ def _unread_scores(rule: SafetyRule, code: str) -> set[str]:
         scale = instrument(code)
     except UnknownInstrument:
         return set()
-    forms = (code, scale.form_of)
-    read = {one.score for one in rule.when if isinstance(one, ScoreReached) and one.instrument in forms}
-    looked_at = {
-        item for one in rule.when if isinstance(one, ItemReached) and one.instrument in forms for item in one.items
-    }
+    of_it = [one for one in rule.when if not isinstance(one, VitalBeyond) and code in given_as(one.instrument)]
+    read = {one.score for one in of_it if isinstance(one, ScoreReached)}
+    looked_at = {item for one in of_it if isinstance(one, ItemReached) for item in one.items}
     telling = {one.name for one in scale.scores if isinstance(one, TELLING) and looked_at.intersection(one.items)}
     return telling - read
 

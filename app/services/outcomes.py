@@ -131,8 +131,7 @@ def measure(
     writes.add(OutcomeScore, *({**key, **one} for one in scores))
     kept = _fields(audit.remembered("outcome", row), scores)
     source = Source("outcome_id", row["id"], 1, person.site_id, person.pid, person.protocol_version_id)
-    told = {str(one["name"]): one["value"] for one in scores}
-    seen = OutcomeSeen(definition.code, json.loads(row["items"]), told, definition.form_of)
+    seen = OutcomeSeen(definition.code, json.loads(row["items"]), {str(one["name"]): one["value"] for one in scores})
     event = audit.event("outcome:recorded", "outcome", row["id"], 1, {}, kept)
     return Measured(row, scores), [event, *safety_signals.raise_in_new(session, writes, source, seen)]
 

@@ -80,8 +80,10 @@ def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
     """Those of the signals that the rules of another protocol version raise once a participant goes by it: the next
     dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it.
     A review counts for the version of its source that the signal was raised of."""
+    if person.status not in IN_STUDY:
+        return []
     events: list[audit.Event] = []
-    for row, seen, later in _current(session, person) if person.status in IN_STUDY else ():
+    for row, seen, later in _current(session, person):
         known = _known(session, row)
         told = [one for one in known if one.state == SignalState.open or one.source_version == row.version]
         events += _raised_or_changed(session, row, seen, told, frozenset(), later)
@@ -129,8 +131,7 @@ def _scores(session: Session, outcomes: Sequence[Outcome]) -> dict[UUID, dict[st
 
 
 def _seen(row: Outcome, scores: Mapping[str, float | None]) -> OutcomeSeen:
-    form_of = instrument(row.instrument, row.instrument_version).form_of
-    return OutcomeSeen(row.instrument, json.loads(row.items), scores, form_of)
+    return OutcomeSeen(row.instrument, json.loads(row.items), scores)
 
 
 def _follow(
