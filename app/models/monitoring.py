@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field as Bounded
 
-from app.models.base import Answer, Code, Filter, FromQuery, InstantShown
+from app.models.base import Answer, Code, Filter, FromQuery, InstantShown, Limit
 from app.models.identifiers import PidShown
 from app.models.safety_signal import SignalSeverity
 from app.protocol.expedited import ClockState
@@ -115,4 +115,4 @@ class MonitoringQuery(Filter):
     soon_hours: Annotated[int, Bounded(ge=1, le=720), FromQuery] = 24
     """Due within so many hours counts as soon."""
 
-    limit: Annotated[int, Bounded(ge=1, le=500), FromQuery] = 100
+    limit: Limit = 100
