@@ -167,10 +167,11 @@ def plain(value: Any) -> Any:
 
 
 class Told(NamedTuple):
-    """An event and who made it happen."""
+    """An event, who made it happen, and with which request."""
 
     actor: str
     event: Event
+    request_id: str | None
 
 
 def append(
@@ -178,14 +179,14 @@ def append(
 ) -> None:
     """Add events to a site's chain (or REGISTRY_CHAIN), in the caller's transaction. Call it last: it locks the
     chain's head until the commit. `at` is given where a rule counts from the moment of the entry."""
-    append_told(session, site_id, [Told(str(actor), event) for event in events], at)
+    append_told(session, site_id, [Told(str(actor), event, current_request_id()) for event in events], at)
 
 
 def append_told(session: Session, site_id: int, told: Sequence[Told], at: datetime | None = None) -> None:
     """`append` of what several did. PostgreSQL has a function for it, so that it is one statement."""
     at = at or now()
     if session.get_bind().dialect.name == "postgresql":
-        given = (site_id, utc_text(at), current_request_id(), json.dumps(as_sent(told)), 0)
+        given = (site_id, utc_text(at), None, json.dumps(as_sent(told)), 0)
         session.connection().exec_driver_sql("SELECT audit_append(%s, %s, %s, %s, %s)", given)
         return
     head, previous = _head(session, site_id)
@@ -201,7 +202,7 @@ def append_told(session: Session, site_id: int, told: Sequence[Told], at: dateti
 
 def as_sent(told: Iterable[Told]) -> list[dict[str, Any]]:
     """Events as the database's own `audit_append` takes them, in JSON."""
-    return [{"actor": one.actor, **_columns(one.event)} for one in told]
+    return [{"actor": one.actor, "request_id": one.request_id, **_columns(one.event)} for one in told]
 
 
 def _columns(event: Event) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def _entry(site_id: int, seq: int, previous: str, told: Told, at: datetime) -> d
         "at": at,
         "actor": told.actor,
         **_columns(told.event),
-        "request_id": current_request_id(),
+        "request_id": told.request_id,
         "previous_hash": previous,
     }
     return {**row, "hash": entry_hash(row)}

@@ -49,6 +49,7 @@ _VAULT = "registry_vault"
 _COMPANION = "registry_companion"
 _LAST = "registry_last"
 _MOMENTS = "registry_moments"
+_PATIENCE = "registry_patience"
 
 
 class NotDurable(CannotGoOn):
@@ -103,10 +104,11 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self, request: Request | None = None) -> Iterator[Session]:
+    def write(self, request: Request | None = None, *, lock_milliseconds: int | None = None) -> Iterator[Session]:
         """A session whose work is committed as a whole when the block ends well, and rolled back otherwise. What it
-        wrote to a vault of its own is committed just before."""
-        info = {_REQUEST: request, _VAULT: self.vault, _MOMENTS: self._moments}
+        wrote to a vault of its own is committed just before. On PostgreSQL it waits for a row that somebody else holds
+        as long as is said, or as for any statement."""
+        info = {_REQUEST: request, _VAULT: self.vault, _MOMENTS: self._moments, _PATIENCE: lock_milliseconds}
         with Session(self._writing, expire_on_commit=False, info=info) as session:
             try:
                 yield session
@@ -231,7 +233,9 @@ def _show_own_sites(session: Session, transaction: SessionTransaction, connectio
     """The second wall opens for the actor's own sites, for this transaction only (SET LOCAL), whoever had the
     connection before. Read now, and not when the session was made: by the first statement the actor is known."""
     if not transaction.nested:
-        begin(connection, *_opened_for(_own_sites(session)))
+        patience = session.info.get(_PATIENCE)
+        waits = [f"SET LOCAL lock_timeout = {patience}"] if patience else []
+        begin(connection, *_opened_for(_own_sites(session)), *waits)
 
 
 def _own_sites(session: Session) -> Collection[int]:

@@ -64,6 +64,7 @@ from app.web import contract, logs, metrics, oauth, problems, tracing
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 from app.web.rates import Rates
+from app.web.together import Together
 
 ROUTERS = (
     visits,
@@ -149,6 +150,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.provider = Provider(settings) if settings.oidc_issuer else None
     app.state.passwords = Passwords(settings)
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
+    app.state.together = Together(app.state.database)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.rates = Rates(settings.requests_per_minute)
     app.state.refusals = Refusals(app.state.database)

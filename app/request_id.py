@@ -5,7 +5,7 @@ from contextvars import ContextVar
 _current: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
-def set_request_id(request_id: str) -> None:
+def set_request_id(request_id: str | None) -> None:
     _current.set(request_id)
 
 

@@ -40,7 +40,7 @@ class Writes:
 
     def remember(self, actor: object, site_id: int, *events: audit.Event) -> None:
         """What the site's chain tells of them."""
-        self.told[site_id] += [audit.Told(str(actor), event) for event in events]
+        self.told[site_id] += [audit.Told(str(actor), event, current_request_id()) for event in events]
 
     def __iadd__(self, other: "Writes") -> Self:
         for table, rows in other.rows.items():
@@ -83,7 +83,7 @@ def _in_one_statement(session: Session, writes: Writes, answers: Sequence[Mappin
     tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
     chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
     given = [_json(answers), len(answers), *(_json(writes.rows[table]) for table in tables)]
-    given += [utc_text(now()), current_request_id(), json.dumps(chains)]
+    given += [utc_text(now()), json.dumps(chains)]
     statement = _statement(tables)
     return bool(session.connection().exec_driver_sql(statement, tuple(given)).scalar_one())
 
@@ -104,7 +104,7 @@ def _statement(tables: tuple[Table, ...]) -> str:
     rows = " + ".join(["0", *(f"(SELECT count(*) FROM new_{table.name})" for table in tables)])
     parts.append(f"stored AS MATERIALIZED (SELECT whole, {rows} AS rows FROM fresh)")
     chains = "(SELECT * FROM json_to_recordset(%s) AS sent(chain integer, events json) ORDER BY chain) AS one"
-    appended = f"(SELECT count(audit_append(one.chain, %s, %s, one.events, stored.rows)) FROM {chains} WHERE whole)"
+    appended = f"(SELECT count(audit_append(one.chain, %s, NULL, one.events, stored.rows)) FROM {chains} WHERE whole)"
     return f"{', '.join(parts)} SELECT whole, {appended} FROM stored"
 
 

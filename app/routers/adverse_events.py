@@ -1,6 +1,6 @@
 """Adverse events: reported by sites, queried by monitors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from app.services.standing import standing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
+from app.web.together import Record, created
 from app.writing import Writes
 
 router = Router(prefix="/v1/adverse-events", tags=["adverse events"])
@@ -37,19 +38,15 @@ Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 
 
 @router.post("", status_code=201, response_model=AdverseEventRead)
-def report_adverse_event(
-    body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+async def report_adverse_event(body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request) -> Response:
     """Report an event. Seriousness follows from the criteria; contradictions that cannot be true are refused."""
-    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
+    return await created(request, actor, once, body, recorder)
 
 
-def recorder(
-    request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]
-) -> Callable[[AdverseEventCreate], Made]:
-    """What becomes of each of these bodies, be it one or all of a bulk upload."""
+def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]) -> Record:
+    """What becomes of each of these bodies, be it one or many."""
     people = standing(session, actor, {body.participant for body in bodies})
-    return lambda body: _made(request, *adverse_events.report_adverse_event(session, actor, people, body))
+    return lambda by, body: _made(request, *adverse_events.report_adverse_event(session, by, people, body))
 
 
 def _made(request: Request, read: AdverseEventRead, writes: Writes, site_id: int) -> Made:

@@ -1,6 +1,6 @@
 """Outcomes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
+from app.web.together import Record, created
 from app.writing import Writes
 
 router = Router(prefix="/v1/outcomes", tags=["outcomes"])
@@ -26,19 +27,15 @@ Writer = Annotated[Actor, Depends(requires(Permission.outcome_write))]
 
 
 @router.post("", status_code=201, response_model=OutcomeRead)
-def record_outcome(
-    body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+async def record_outcome(body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request) -> Response:
     """Record one administration of an instrument at a visit; the answer carries the server's scores."""
-    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
+    return await created(request, actor, once, body, recorder)
 
 
-def recorder(
-    request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]
-) -> Callable[[OutcomeCreate], Made]:
-    """What becomes of each of these bodies, be it one or all of a bulk upload."""
+def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Record:
+    """What becomes of each of these bodies, be it one or many."""
     around = outcomes.around(session, actor, bodies)
-    return lambda body: _made(request, *outcomes.record_outcome(session, actor, around, body))
+    return lambda by, body: _made(request, *outcomes.record_outcome(session, by, around, body))
 
 
 def _made(request: Request, read: OutcomeRead, writes: Writes, site_id: int) -> Made:

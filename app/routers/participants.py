@@ -1,6 +1,6 @@
 """Participants: enrol, find again, list, change status."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
@@ -27,6 +27,7 @@ from app.services import enrolment, outcome_summary, participants, status_change
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
+from app.web.together import Record
 from app.writing import Writes
 
 router = Router(prefix="/v1/participants", tags=["participants"])
@@ -41,18 +42,16 @@ def enrol(
     body: ParticipantCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Register a person; the answer carries the new pid. The site's own label goes into the vault."""
-    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
+    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(actor, body))
 
 
-def recorder(
-    request: Request, session: Session, actor: Actor, bodies: Sequence[ParticipantCreate]
-) -> Callable[[ParticipantCreate], Made]:
-    """What becomes of each of these bodies, be it one or all of a bulk upload. The person is stored at once, the
-    rest with the answer."""
+def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[ParticipantCreate]) -> Record:
+    """What becomes of each of these bodies, be it one or many. The person is stored at once, the rest with the
+    answer."""
     if len(bodies) > 1:  # of two that bring the same labels in another order each would hold what the other waits for
         sites = {site for one in bodies for site in actor.sites_at(one.study, one.site)}
         in_turn(session, Turn.enrolments, sites)
-    return lambda body: _made(request, *enrolment.enrol(session, actor, request.app.state.keyring, body))
+    return lambda by, body: _made(request, *enrolment.enrol(session, by, request.app.state.keyring, body))
 
 
 def _made(request: Request, read: ParticipantRead, site_id: int, *writes: Writes) -> Made:

@@ -1,6 +1,6 @@
 """Visits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from app.services import visits
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
+from app.web.together import Record, created
 from app.writing import Writes
 
 router = Router(prefix="/v1/visits", tags=["visits"])
@@ -24,19 +25,15 @@ Writer = Annotated[Actor, Depends(requires(Permission.visit_write))]
 
 
 @router.post("", status_code=201, response_model=VisitDetail)
-def record_visit(
-    body: VisitCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+async def record_visit(body: VisitCreate, actor: Writer, once: OncePerKey, request: Request) -> Response:
     """Record a visit with its outcomes, all or nothing. Answers only after everything is stored."""
-    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(body))
+    return await created(request, actor, once, body, recorder)
 
 
-def recorder(
-    request: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]
-) -> Callable[[VisitCreate], Made]:
-    """What becomes of each of these bodies, be it one or all of a bulk upload."""
+def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> Record:
+    """What becomes of each of these bodies, be it one or many."""
     people = visits.people_of(session, actor, bodies)
-    return lambda body: _made(request, *visits.record_visit(session, actor, people, body))
+    return lambda by, body: _made(request, *visits.record_visit(session, by, people, body))
 
 
 def _made(request: Request, read: VisitDetail, writes: Writes, site_id: int) -> Made:

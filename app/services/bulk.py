@@ -6,7 +6,7 @@ is refused costs only itself, and what is answered is committed. When the shared
 one by one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
 from app.web.lines import Line, value_of
-from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
+from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Once, Told, answers_of, require_key
 from app.web.problems import document, refusal_of, result_of, validation_failed
+from app.web.together import Recorder
 from app.writing import Writes, store
 
 BATCH = 250
@@ -36,17 +37,13 @@ class BatchRefused(Conflict):
     """Nothing was stored, since another line of this request was refused and it asked for all or nothing."""
 
 
-Recorder = Callable[[Any], Made]
-"""What the single post makes of one body."""
-
-
 @dataclass(frozen=True)
 class Noun:
     """What the lines are: the path and the shape of the single post, and what it does with some bodies."""
 
     path: str
     shape: type[BaseModel]
-    recorder: Callable[[Request, Session, Actor, Sequence[Any]], Recorder]
+    recorder: Recorder
     stores_itself: bool = False
     """Its recorder writes while it decides, so each line needs a savepoint."""
 
@@ -146,7 +143,7 @@ class Upload:
         tasks = [one for one in read if isinstance(one, Task)]
         answered = answers_of(session, actor, (task.once for task in tasks))
         new = [task.body for task in tasks if task.once.digest not in answered]
-        make, writes, answers = self._noun.recorder(self._request, session, actor, new), Writes(), []
+        record, writes, answers = self._noun.recorder(self._request, session, actor, new), Writes(), []
         results: list[dict[str, Any]] = []
         refused: list[Once] = []
         for one in read:
@@ -157,7 +154,7 @@ class Upload:
                 told = one.once.again(actor, one.body, answered.get(one.once.digest))
                 if told is None:
                     with session.begin_nested() if self._noun.stores_itself else nullcontext():
-                        made = make(one.body)
+                        made = record(actor, one.body)
                         told, answer = one.once.answer(actor, one.body, made)
                         writes += made.writes
                     answers.append(answer)

@@ -111,7 +111,7 @@ class Once:
         if self.dry_run:
             return self.tried(session, make)
         told = self.tell(session, actor, body, make, status)
-        return _response(told, {"Location": told.location})
+        return response(told, {"Location": told.location})
 
     def tried(self, session: Session, make: Callable[[], Made]) -> Response:
         """What would be answered."""
@@ -215,12 +215,13 @@ def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, 
     """Answer with the record as a correction leaves it. Under a key a retry is told the same, whoever changed the
     record since: the version that the correction left is known, and no other is taken for it."""
     if once is not None:
-        return once.tried(session, make) if once.dry_run else _response(once.tell(session, actor, body, make, 200))
+        return once.tried(session, make) if once.dry_run else response(once.tell(session, actor, body, make, 200))
     made = make()
-    return _response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
+    return response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
 
 
-def _response(told: Told, more: Mapping[str, str | None] | None = None) -> Response:
+def response(told: Told, more: Mapping[str, str | None] | None = None) -> Response:
+    """The answer that tells it."""
     named = {**(more or {}), "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
     headers = {name: value for name, value in named.items() if value is not None}
     return Response(told.text, told.status, headers, media_type="application/json")

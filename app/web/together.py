@@ -1,0 +1,196 @@
+"""Posts that wait at the same time share a transaction: its journeys, its turn at the chain's head and its flush of the
+disk are for all of them.
+
+Nobody waits for company. A post that finds none like it at work is done at once, by itself; those that come meanwhile
+are in the next transaction. Alike are posts of one noun whose senders reach the same sites, so that the database shows
+them the same. Of a participant there is one at a time, so that each is held against what is stored. What is refused in
+company, and every post of a transaction that fails, is done again by itself: nobody fares worse for the others.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlmodel import Session
+
+from app.access import Actor
+from app.database import Database
+from app.errors import DatabaseUnavailable, RegistryError
+from app.request_id import current_request_id, set_request_id
+from app.web.once import AnsweredMeanwhile, Made, Once, Told, answers_of, response
+from app.writing import Writes, store
+
+log = structlog.get_logger()
+MOST = 50
+"""Posts of one transaction: nobody waits long for the last of them."""
+
+PATIENCE_SECONDS = 0.1
+"""How long those who come wait for a transaction that waits itself, for a row or for the disk."""
+
+LOCK_MILLISECONDS = 1_000
+"""How long they all wait for a row that somebody else holds. Then only who needs it waits on."""
+
+Record = Callable[[Actor, Any], Made]
+"""What one body comes to, whoever of those in reach of its sites sent it."""
+
+Recorder = Callable[[Request, Session, Actor, Sequence[Any]], Record]
+"""Reads what these bodies are held against, be it one or many."""
+
+
+@dataclass(eq=False)
+class Post:
+    """A record that is to be made of a participant, by a body that names them."""
+
+    request: Request
+    actor: Actor
+    once: Once
+    body: Any
+    recorder: Recorder
+    request_id: str | None = field(default_factory=current_request_id)
+
+    @property
+    def alike(self) -> Hashable:
+        return self.recorder, frozenset(self.actor.site_ids), self.actor.clinical_sites
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        return self.actor.account_id, self.once.digest
+
+
+Outcome = Told | Exception | None
+"""What a post is told; None: it is to be done by itself."""
+
+Line = list[tuple[Post, asyncio.Future[Outcome]]]
+
+
+class Together:
+    """What is posted to one worker."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lines: dict[Hashable, Line] = {}
+        """Who waits for the transaction of others like them that is at work."""
+
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def create(self, post: Post) -> Response:
+        """Answer as `Once.create` does."""
+        if post.once.dry_run:
+            return await run_in_threadpool(self._tried, post)
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Outcome] = loop.create_future()
+        alike = loop, post.alike
+        if alike in self._lines:
+            self._lines[alike].append((post, outcome))
+        else:
+            self._lines[alike] = [(post, outcome)]
+            self._run(self._serve(alike))
+        told = await outcome
+        if isinstance(told, Exception):
+            raise told
+        if told is None:
+            told = await run_in_threadpool(self._alone, post)
+        return response(told, {"Location": told.location})
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The loop itself keeps no task alive."""
+        self._running.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _serve(self, alike: Hashable) -> None:
+        """One transaction after the other, until nobody waits."""
+        while self._lines[alike]:
+            turn, self._lines[alike] = _turn(self._lines[alike])
+            await asyncio.wait([self._run(self._serve_turn(turn))], timeout=PATIENCE_SECONDS)
+        del self._lines[alike]
+
+    async def _serve_turn(self, turn: Line) -> None:
+        outcomes = await run_in_threadpool(self._outcomes, [post for post, _ in turn])
+        for (_, waits), outcome in zip(turn, outcomes, strict=True):
+            if not waits.done():  # else its sender is gone
+                waits.set_result(outcome)
+
+    def _outcomes(self, posts: Sequence[Post]) -> Sequence[Outcome]:
+        try:
+            return self._shared(posts) if len(posts) > 1 else [self._alone(posts[0])]
+        except Exception as error:
+            # without a connection: by themselves they would wait as long once more
+            told = len(posts) == 1 or isinstance(error, DatabaseUnavailable | PoolTimeout)
+            if not told:
+                log.info("shared_transaction_failed", kind=type(error).__name__, posts=len(posts))
+            return [error if told else None] * len(posts)
+
+    def _shared(self, posts: Sequence[Post]) -> list[Told | None]:
+        """Raises AnsweredMeanwhile, DatabaseUnavailable and what the database raises."""
+        first, writes, answers = posts[0], Writes(), []
+        told: list[Told | None] = []
+        with self._database.write(first.request, lock_milliseconds=LOCK_MILLISECONDS) as session:
+            answered = _answered(session, posts)
+            new = [post.body for post in posts if post.key not in answered]
+            record = first.recorder(first.request, session, first.actor, new)
+            for post in posts:
+                set_request_id(post.request_id)  # of this thread's context only
+                try:
+                    again = post.once.again(post.actor, post.body, answered.get(post.key))
+                    if again is None:
+                        made = record(post.actor, post.body)
+                        again, answer = post.once.answer(post.actor, post.body, made)
+                        writes += made.writes
+                        answers.append(answer)
+                    told.append(again)
+                except DatabaseUnavailable:
+                    raise
+                except RegistryError:
+                    told.append(None)
+            if not store(session, writes, answers):
+                raise AnsweredMeanwhile
+        return told
+
+    def _alone(self, post: Post) -> Told:
+        with self._database.write(post.request) as session:
+            return post.once.tell(session, post.actor, post.body, lambda: _made(session, post))
+
+    def _tried(self, post: Post) -> Response:
+        with self._database.write(post.request) as session:
+            return post.once.tried(session, lambda: _made(session, post))
+
+
+def _turn(line: Line) -> tuple[Line, Line]:
+    """Whose turn it is, and who waits on."""
+    turn: Line = []
+    later: Line = []
+    seen: set[str] = set()
+    for post, outcome in line:
+        has_room = len(turn) < MOST and post.body.participant not in seen
+        (turn if has_room else later).append((post, outcome))
+        seen.add(post.body.participant)
+    return turn, later
+
+
+def _answered(session: Session, posts: Sequence[Post]) -> dict[tuple[UUID, str], Mapping[str, Any]]:
+    """What equal requests were told before."""
+    actors = {post.actor.account_id: post.actor for post in posts}
+    return {
+        (account_id, digest): row
+        for account_id, actor in actors.items()
+        for digest, row in answers_of(
+            session, actor, (post.once for post in posts if post.actor.account_id == account_id)
+        ).items()
+    }
+
+
+async def created(request: Request, actor: Actor, once: Once, body: Any, recorder: Recorder) -> Response:
+    """Answer as `Once.create` does with what `recorder` makes of the body."""
+    together: Together = request.app.state.together
+    return await together.create(Post(request, actor, once, body, recorder))
+
+
+def _made(session: Session, post: Post) -> Made:
+    return post.recorder(post.request, session, post.actor, [post.body])(post.actor, post.body)
