@@ -1,0 +1,290 @@
+"""Posts that wait at the same time share a transaction, and nobody fares otherwise for the company."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx2 import Response
+from sqlalchemy import text
+
+from app import audit
+from app.errors import DatabaseUnavailable
+from app.models.account import Role
+from app.pid import normalise
+from app.services import visits
+from app.web import together
+from app.web.together import Post, Together
+from tests.dosing_cases import suicidal
+from tests.hot_requests import statements
+from tests.test_audit_entries import rows
+from tests.world import Caller, World, madrs
+
+Send = Callable[[], Response]
+
+
+class Company:
+    """One worker's posts, of which the first is held until the others have come."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world, self.first = world, world.enrolled()
+        self.shared: list[int] = []
+        """How many posts each shared transaction had."""
+
+        self.statements: list[int] = []
+        """How many statements it made."""
+
+        self._posts: Together = world.registry.app.state.together
+        self._alone, self._many = self._posts._alone, self._posts._shared
+        self.holds, self.held, self.come = False, Event(), Event()
+        monkeypatch.setattr(self._posts, "_alone", self._hold)
+        monkeypatch.setattr(self._posts, "_shared", self._count)
+        monkeypatch.setattr(together, "PATIENCE_SECONDS", 30.0)
+
+    def _hold(self, post: Post) -> Any:
+        if self.holds and post.body.participant == normalise(self.first):
+            self.held.set()
+            assert self.come.wait(30)
+        return self._alone(post)
+
+    def _count(self, posts: Sequence[Post]) -> Any:
+        self.shared.append(len(posts))
+        found: list[str] = []
+        with statements(self.world.registry.served, lambda _cursor, statement, _given: found.append(statement)):
+            told = self._many(posts)
+        self.statements.append(len(found))
+        return told
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(line) for line in self._posts._lines.values())
+
+    def of(self, first: Send, *others: Send) -> list[Response]:
+        """The answers to the others, who come in this order while the first is at work."""
+        self.holds = True
+        self.held.clear()
+        self.come.clear()
+        with ThreadPoolExecutor(1 + len(others)) as threads:
+            told = threads.submit(first)
+            assert self.held.wait(30)
+            come: list[Future[Response]] = []
+            for one in others:
+                come.append(threads.submit(one))
+                until(lambda: self.waiting == len(come))
+            self.come.set()
+            assert told.result(30).status_code == 201
+            return [one.result(30) for one in come]
+
+    def visits(self, *others: Send) -> list[Response]:
+        return self.of(self.sends(self.world.staff_a, self.first), *others)
+
+    def sends(self, caller: Caller, pid: str, key: str | None = None, **changes: Any) -> Send:
+        body = self.world.visit(pid, **changes)
+        return lambda: caller.post("/v1/visits", body, key)
+
+
+def until(so: Callable[[], bool]) -> None:
+    for _ in range(3_000):
+        if so():
+            return
+        time.sleep(0.01)
+    raise AssertionError("It never came to that")
+
+
+@pytest.fixture
+def company(world: World, monkeypatch: pytest.MonkeyPatch) -> Company:
+    return Company(world, monkeypatch)
+
+
+def codes(answers: Sequence[Response]) -> list[Any]:
+    return [answer.json().get("code", answer.status_code) for answer in answers]
+
+
+def test_visits_that_come_while_one_is_at_work_are_stored_in_one_transaction(world: World, company: Company) -> None:
+    people = [world.enrolled() for _ in range(8)]
+    answers = company.visits(*(company.sends(world.staff_a, pid) for pid in people))
+    assert codes(answers) == [201] * 8
+    assert company.shared == [8]
+    for answer, pid in zip(answers, people, strict=True):
+        assert answer.json()["participant"] == pid
+        read = world.staff_a.get(answer.headers["Location"])
+        assert (read.json(), read.headers["ETag"]) == (answer.json(), answer.headers["ETag"])
+
+
+def test_outcomes_and_adverse_events_share_as_visits_do_each_with_its_own_kind(world: World, company: Company) -> None:
+    people = [world.enrolled() for _ in range(3)]
+    recorded = [world.staff_a.post("/v1/visits", world.visit(pid)).json()["id"] for pid in [*people, company.first]]
+    outcomes = [
+        {"participant": pid, "visit": visit, "collected_on": "2025-01-25", **madrs(1)}
+        for pid, visit in zip([*people, company.first], recorded, strict=True)
+    ]
+    sends = [lambda body=body: world.staff_a.post("/v1/outcomes", body) for body in outcomes]
+    assert codes(company.of(sends.pop(), *sends)) == [201] * 3
+    events = [world.event(pid) for pid in [*people, company.first]]
+    sends = [lambda body=body: world.staff_a.post("/v1/adverse-events", body) for body in events]
+    assert codes(company.of(sends.pop(), *sends)) == [201] * 3
+    assert company.shared == [3, 3]
+
+
+def test_each_entry_of_the_trail_names_its_own_request_and_account(world: World, company: Company) -> None:
+    colleague, people = world.caller((Role.site_staff, "A")), [world.enrolled() for _ in range(4)]
+    senders = [world.staff_a, colleague, world.staff_a, colleague]
+    answers = company.visits(*(company.sends(who, pid) for who, pid in zip(senders, people, strict=True)))
+    assert (codes(answers), company.shared) == ([201] * 4, [4])
+    for answer, pid, who in zip(answers, people, senders, strict=True):
+        told = {
+            (row["request_id"], row["actor"]) for row in rows(world.monitor, participant=pid, action="visit:recorded")
+        }
+        me = who.get("/v1/me").json()["id"]
+        assert told == {(answer.headers["X-Request-Id"], me)}
+    with world.registry.database.read() as session:
+        assert [one.fault for one in audit.verify(session) if one.site_id == world.site_ids["A"]] == [None]
+
+
+def test_posts_of_another_site_are_in_no_transaction_of_this_one(world: World, company: Company) -> None:
+    here, there = world.enrolled(), world.enrolled("B")
+    assert world.staff_b.post("/v1/visits", world.visit(there)).status_code == 201
+    answers: list[Response] = []
+
+    def beside() -> Response:
+        answers.append(world.staff_b.post("/v1/visits", world.visit(there, "PREP1")))
+        return world.staff_a.post("/v1/visits", world.visit(here))
+
+    assert codes(company.visits(beside)) == [201]
+    assert (codes(answers), company.shared) == ([201], [])
+
+
+def test_of_a_participant_one_visit_at_a_time_is_stored(world: World, company: Company) -> None:
+    pid, other = world.enrolled(), world.enrolled()
+    sends = [company.sends(world.staff_a, pid), company.sends(world.staff_a, pid), company.sends(world.staff_a, other)]
+    assert codes(company.visits(*sends)) == [201, "visit_already_recorded", 201]
+    assert company.shared == [2]
+
+
+def test_a_refused_post_is_told_why_and_costs_the_others_nothing(world: World, company: Company) -> None:
+    people = [world.enrolled() for _ in range(2)]
+    unknown = company.sends(world.staff_a, world.enrolled(), code="NOPE")
+    foreign = company.sends(world.staff_a, world.enrolled("B"))
+    answers = company.visits(*(company.sends(world.staff_a, pid) for pid in people), unknown, foreign)
+    assert codes(answers) == [201, 201, "visit_unknown", "not_found"]
+    assert company.shared == [4]
+    assert [answer.json()["request_id"] for answer in answers[2:]] == [
+        one.headers["X-Request-Id"] for one in answers[2:]
+    ]
+
+
+def test_a_retry_that_comes_with_its_first_try_is_told_the_same(world: World, company: Company) -> None:
+    pid, other, key = world.enrolled(), world.enrolled(), str(uuid4())
+    first = company.sends(world.staff_a, pid, key)
+    answers = company.visits(first, first, company.sends(world.staff_a, other))
+    assert codes(answers) == [201] * 3
+    assert answers[0].text == answers[1].text
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
+
+
+def test_a_retry_in_company_is_replayed_and_a_reused_key_is_refused(world: World, company: Company) -> None:
+    pid, other, key = world.enrolled(), world.enrolled(), str(uuid4())
+    told = world.staff_a.post("/v1/visits", world.visit(pid), key)
+    answers = company.visits(
+        company.sends(world.staff_a, pid, key),
+        company.sends(world.staff_a, other),
+        company.sends(world.staff_a, world.enrolled(), key),
+    )
+    assert codes(answers) == [201, 201, "idempotency_key_reused"]
+    assert (answers[0].text, answers[0].headers["Idempotent-Replayed"]) == (told.text, "true")
+    assert company.shared == [3]
+
+
+def test_a_defect_that_one_post_meets_is_told_to_nobody_else(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people, unlucky = [world.enrolled() for _ in range(2)], world.enrolled()
+    record = visits.record_visit
+
+    def broken(session: Any, actor: Any, held: Any, body: Any) -> Any:
+        return record(session, actor, held, body) if body.participant != normalise(unlucky) else 1 / 0
+
+    monkeypatch.setattr(visits, "record_visit", broken)
+    answers = company.visits(*(company.sends(world.staff_a, pid) for pid in [*people, unlucky]))
+    assert codes(answers) == [201, 201, "internal_error"]
+
+
+def test_what_a_safety_form_raises_in_company_it_raises_for_its_own_participant(world: World, company: Company) -> None:
+    calm, unsafe = world.enrolled(), world.enrolled()
+    form = {"status": "completed", "outcomes": [suicidal()]}
+    answers = company.visits(company.sends(world.staff_a, calm), company.sends(world.staff_a, unsafe, **form))
+    assert (codes(answers), company.shared) == ([201, 201], [2])
+    signals = world.monitor.get("/v1/safety-signals").json()["items"]
+    assert {one["participant"] for one in signals} == {unsafe}
+
+
+def test_a_transaction_takes_so_many_posts_and_the_rest_come_next(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "MOST", 3)
+    people = [world.enrolled() for _ in range(7)]
+    assert codes(company.visits(*(company.sends(world.staff_a, pid) for pid in people))) == [201] * 7
+    assert company.shared == [3, 3]
+
+
+def test_a_shared_transaction_makes_as_many_statements_for_ten_posts_as_for_two(world: World, company: Company) -> None:
+    for posts in (2, 10):
+        company.first, people = world.enrolled(), [world.enrolled() for _ in range(posts)]
+        sends = (company.sends(world.staff_a, pid, code="UNS") for pid in people)
+        assert codes(company.visits(*sends)) == [201] * posts
+    assert company.shared == [2, 10]
+    assert len(set(company.statements)) == 1
+
+
+def test_without_a_connection_all_are_told_to_come_again(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [world.enrolled() for _ in range(2)]
+    monkeypatch.setattr(company, "_many", away)
+    answers = company.visits(*(company.sends(world.staff_a, pid) for pid in people))
+    assert codes(answers) == ["database_unavailable"] * 2
+    assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+
+
+def away(_posts: Any) -> Any:
+    raise DatabaseUnavailable
+
+
+def test_who_comes_while_another_waits_is_not_held_up(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "PATIENCE_SECONDS", 0.01)
+    pid, company.holds = world.enrolled(), True
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(company.sends(world.staff_a, company.first))
+        assert company.held.wait(30)
+        assert codes([world.staff_a.post("/v1/visits", world.visit(pid))]) == [201]
+        assert not first.done()
+        company.come.set()
+        assert first.result(30).status_code == 201
+
+
+def test_who_needs_a_row_that_is_held_waits_for_it_and_nobody_else(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if world.on_sqlite:
+        pytest.skip("has one writer")
+    monkeypatch.setattr(together, "LOCK_MILLISECONDS", 50)
+    held, people = world.enrolled(), [world.enrolled() for _ in range(2)]
+    answered: list[str] = []
+
+    def noted(pid: str) -> Response:
+        answer = world.staff_a.post("/v1/visits", world.visit(pid))
+        answered.append(pid)
+        return answer
+
+    with ThreadPoolExecutor(1) as threads, world.registry.database.engine.connect() as other:
+        other.execute(text("SELECT 1 FROM participant WHERE pid = :pid FOR UPDATE"), {"pid": normalise(held)})
+        told = threads.submit(company.visits, *(lambda pid=pid: noted(pid) for pid in [held, *people]))
+        until(lambda: sorted(answered) == sorted(people))
+        assert not told.done()
+        other.rollback()
+        assert codes(told.result(30)) == [201] * 3
