@@ -21,7 +21,7 @@ from app.web.together import Post, Together
 from tests.dosing_cases import suicidal
 from tests.hot_requests import statements
 from tests.test_audit_entries import rows
-from tests.world import Caller, World, madrs
+from tests.world import Caller, World, madrs, staff
 
 Send = Callable[[], Response]
 
@@ -144,17 +144,19 @@ def test_each_entry_of_the_trail_names_its_own_request_and_account(world: World,
         assert [one.fault for one in audit.verify(session) if one.site_id == world.site_ids["A"]] == [None]
 
 
-def test_posts_of_another_site_are_in_no_transaction_of_this_one(world: World, company: Company) -> None:
-    here, there = world.enrolled(), world.enrolled("B")
-    assert world.staff_b.post("/v1/visits", world.visit(there)).status_code == 201
-    answers: list[Response] = []
-
-    def beside() -> Response:
-        answers.append(world.staff_b.post("/v1/visits", world.visit(there, "PREP1")))
-        return world.staff_a.post("/v1/visits", world.visit(here))
-
-    assert codes(company.visits(beside)) == [201]
-    assert (codes(answers), company.shared) == ([201], [])
+@pytest.mark.parametrize(("site", "patience"), [("B", 30.0), ("A", 0.01)], ids=["another site", "much later"])
+def test_who_comes_while_another_waits_for_long_is_not_held_up(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch, site: str, patience: float
+) -> None:
+    monkeypatch.setattr(together, "PATIENCE_SECONDS", patience)
+    pid, company.holds = world.enrolled(site), True
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(company.sends(world.staff_a, company.first))
+        assert company.held.wait(30)
+        assert codes([staff(world, site).post("/v1/visits", world.visit(pid))]) == [201]
+        assert not first.done()
+        company.come.set()
+        assert first.result(30).status_code == 201
 
 
 def test_of_a_participant_one_visit_at_a_time_is_stored(world: World, company: Company) -> None:
@@ -251,20 +253,6 @@ def test_without_a_connection_all_are_told_to_come_again(
 
 def away(_posts: Any) -> Any:
     raise DatabaseUnavailable
-
-
-def test_who_comes_while_another_waits_is_not_held_up(
-    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(together, "PATIENCE_SECONDS", 0.01)
-    pid, company.holds = world.enrolled(), True
-    with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(company.sends(world.staff_a, company.first))
-        assert company.held.wait(30)
-        assert codes([world.staff_a.post("/v1/visits", world.visit(pid))]) == [201]
-        assert not first.done()
-        company.come.set()
-        assert first.result(30).status_code == 201
 
 
 def test_who_needs_a_row_that_is_held_waits_for_it_and_nobody_else(
