@@ -49,6 +49,17 @@ class Place:
         token = self.seeded.tokens[Role.site_staff]
         return lambda: ("POST", path, _headers(token), next(self.visits))
 
+    def post_visit_of_site(self) -> Request:
+        """Each visit by an account of its own site."""
+        number_of = {one: number for number, one in enumerate(self.seeded.pids)}
+
+        def request() -> tuple[str, str, dict[str, str], bytes]:
+            body = next(self.visits)
+            number = number_of[json.loads(body)["participant"]]
+            return "POST", "/v1/visits", _headers(self.seeded.staff[number % len(self.seeded.staff)]), body
+
+        return request
+
     def post_bulk(self, lines: int) -> Request:
         token = self.seeded.tokens[Role.site_staff]
 

@@ -47,12 +47,20 @@ _NOUNS = (VISIT, PAGE)
 
 
 def writers(ground: Ground) -> Group:
-    """Sixteen clients post at four sites or more (the case itself), or one does. PostgreSQL."""
+    """Sixteen clients post as one account of all sites (the case itself), each visit as an account of its site, or one
+    client does. PostgreSQL."""
     if ground.on_sqlite:
         return Group([], [])
     main, alone = ground.main, f"{VISIT}, 1 client"
     one = asked(alone, main.server, main.post_visit(), clients=1, into=main.settings)
-    return Group([one], [Target("16 writers / 1 writer", *rates(VISIT, alone), least=1.0)])
+    apart = asked(f"{VISIT}, by site", main.server, main.post_visit_of_site(), into=main.settings)
+    return Group(
+        [one, apart],
+        [
+            Target("16 writers / 1 writer", *rates(VISIT, alone), least=1.0),
+            Target("visit POST, an account a site / validated", *rates(apart.name, VALIDATED), least=0.40),
+        ],
+    )
 
 
 def workers(ground: Ground) -> Group:

@@ -37,6 +37,8 @@ class Seeded:
     site: str
     pids: list[str]
     tokens: dict[Role, str]
+    staff: list[str]
+    """Tokens of site staff, one for each site, in the order in which the people are spread over these."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def seed(settings: Settings, volume: Volume) -> Seeded:
         with database.write() as session:
             study, sites = _study(session, volume.sites)
             accounts = {role: _account(session, role, study) for role in (*Role,)}
+            staff = [_account(session, Role.site_staff, study, site) for site in sites]
         pids = list({pid.draw() for _ in range(volume.people)})
         author = accounts[Role.site_staff].id
         kept = seed_rows.Kept(sites, study, author, now() - timedelta(days=1))
@@ -78,8 +81,12 @@ def seed(settings: Settings, volume: Volume) -> Seeded:
             with database.engine.connect() as connection:
                 connection.execute(text("CHECKPOINT"))  # or it would fall into the measurement
     tokens = TokenAuthority(load_keyring(settings), settings)
-    issued = {role: tokens.issue(one.id, one.login, [], one.grants_version) for role, one in accounts.items()}
-    return Seeded("bench", "S0", pids, issued)
+
+    def issued(one: Account) -> str:
+        return tokens.issue(one.id, one.login, [], one.grants_version)
+
+    of_roles = {role: issued(one) for role, one in accounts.items()}
+    return Seeded("bench", "S0", pids, of_roles, [issued(one) for one in staff])
 
 
 def _study(session: Session, number_of_sites: int) -> tuple[int, list[int]]:
@@ -96,12 +103,13 @@ def _study(session: Session, number_of_sites: int) -> tuple[int, list[int]]:
     return study.id, [site.id for site in sites if site.id is not None]
 
 
-def _account(session: Session, role: Role, study_id: int) -> Account:
-    account = Account(kind=AccountKind.user, login=f"bench-{role}", display_name=role, organisation="Bench")
+def _account(session: Session, role: Role, study_id: int, site_id: int | None = None) -> Account:
+    login = f"bench-{role}-{site_id or 'all'}"
+    account = Account(kind=AccountKind.user, login=login, display_name=role, organisation="Bench")
     session.add(account)
     session.flush()
     place = None if role is Role.admin else study_id
-    session.add(RoleGrant(account_id=account.id, role=role, study_id=place))
+    session.add(RoleGrant(account_id=account.id, role=role, study_id=place, site_id=site_id))
     session.flush()
     return account
 

@@ -10,6 +10,7 @@ from httpx2 import Response
 
 from app import database as sessions
 from app.models.account import Role
+from app.web import together
 from tests import course_cases as course
 from tests.account_cases import a_person, a_site_app, tag
 from tests.dosing_writes import CORRECTIONS, DOSING
@@ -323,11 +324,15 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
 WRITES = {**ONCE, **OTHER}
 
 
+COMMITTING = {sessions._write_session, together._together}
+"""What routes ask for that store something."""
+
+
 def writing_routes(registry: Registry) -> Iterator[Route]:
     """Every route whose signature takes a transaction that commits."""
     for context in iter_route_contexts(registry.app.routes):
         dependant = getattr(context.original_route, "dependant", None)
-        if dependant and any(part.call is sessions._write_session for part in dependant.dependencies):
+        if dependant and any(part.call in COMMITTING for part in dependant.dependencies):
             yield from ((method, context.path) for method in context.methods)
 
 

@@ -6,11 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from fastapi.routing import iter_route_contexts
 from httpx2 import Response
 from sqlmodel import col, select
 
-from app import database as sessions
 from app.models.audit import AuditEntry
 from app.models.data_lock import LockScope
 from tests.closing_cases import a_lock
@@ -18,7 +16,7 @@ from tests.course_cases import ONE_TREATMENT, TREATMENT
 from tests.hostile import census, grown
 from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
-from tests.test_acknowledged_means_stored import WRITES
+from tests.test_acknowledged_means_stored import WRITES, writing_routes
 from tests.test_permissions import MATRIX, STAFF
 from tests.world import Caller, Registry, World, made, madrs, staff
 
@@ -143,12 +141,7 @@ PASSES_A_FREEZE = frozenset({("POST", "/v1/adverse-events")})
 
 def clinical_writes(registry: Registry) -> set[Route]:
     """Every route of the application that commits something for site staff, but for NOT_CLINICAL."""
-    found = set()
-    for context in iter_route_contexts(registry.app.routes):
-        dependant = getattr(context.original_route, "dependant", None)
-        if dependant and any(part.call is sessions._write_session for part in dependant.dependencies):
-            found |= {(method, context.path) for method in context.methods}
-    return {route for route in found if MATRIX.get(route, frozenset()) & STAFF} - NOT_CLINICAL
+    return {route for route in writing_routes(registry) if MATRIX.get(route, frozenset()) & STAFF} - NOT_CLINICAL
 
 
 CLINICAL = sorted(route for route in WRITES if MATRIX.get(route, frozenset()) & STAFF and route not in NOT_CLINICAL)

@@ -29,7 +29,7 @@ from app.services.standing import standing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record, created
+from app.web.together import Record, SharedWrite
 from app.writing import Writes
 
 router = Router(prefix="/v1/adverse-events", tags=["adverse events"])
@@ -38,9 +38,11 @@ Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 
 
 @router.post("", status_code=201, response_model=AdverseEventRead)
-async def report_adverse_event(body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request) -> Response:
+async def report_adverse_event(
+    body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request, shared: SharedWrite
+) -> Response:
     """Report an event. Seriousness follows from the criteria; contradictions that cannot be true are refused."""
-    return await created(request, actor, once, body, recorder)
+    return await shared.create(request, actor, once, body, recorder)
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]) -> Record:

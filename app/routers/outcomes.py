@@ -18,7 +18,7 @@ from app.services import outcome_summary, outcomes
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record, created
+from app.web.together import Record, SharedWrite
 from app.writing import Writes
 
 router = Router(prefix="/v1/outcomes", tags=["outcomes"])
@@ -27,9 +27,11 @@ Writer = Annotated[Actor, Depends(requires(Permission.outcome_write))]
 
 
 @router.post("", status_code=201, response_model=OutcomeRead)
-async def record_outcome(body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request) -> Response:
+async def record_outcome(
+    body: OutcomeCreate, actor: Writer, once: OncePerKey, request: Request, shared: SharedWrite
+) -> Response:
     """Record one administration of an instrument at a visit; the answer carries the server's scores."""
-    return await created(request, actor, once, body, recorder)
+    return await shared.create(request, actor, once, body, recorder)
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Record:

@@ -16,7 +16,7 @@ from app.services import visits
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record, created
+from app.web.together import Record, SharedWrite
 from app.writing import Writes
 
 router = Router(prefix="/v1/visits", tags=["visits"])
@@ -25,9 +25,11 @@ Writer = Annotated[Actor, Depends(requires(Permission.visit_write))]
 
 
 @router.post("", status_code=201, response_model=VisitDetail)
-async def record_visit(body: VisitCreate, actor: Writer, once: OncePerKey, request: Request) -> Response:
+async def record_visit(
+    body: VisitCreate, actor: Writer, once: OncePerKey, request: Request, shared: SharedWrite
+) -> Response:
     """Record a visit with its outcomes, all or nothing. Answers only after everything is stored."""
-    return await created(request, actor, once, body, recorder)
+    return await shared.create(request, actor, once, body, recorder)
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> Record:

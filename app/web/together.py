@@ -10,11 +10,11 @@ company, and every post of a transaction that fails, is done again by itself: no
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
@@ -79,8 +79,9 @@ class Together:
 
         self._running: set[asyncio.Task[None]] = set()
 
-    async def create(self, post: Post) -> Response:
-        """Answer as `Once.create` does."""
+    async def create(self, request: Request, actor: Actor, once: Once, body: Any, recorder: Recorder) -> Response:
+        """Answer as `Once.create` does with what `recorder` makes of the body."""
+        post = Post(request, actor, once, body, recorder)
         if post.once.dry_run:
             return await run_in_threadpool(self._tried, post)
         loop = asyncio.get_running_loop()
@@ -186,11 +187,14 @@ def _answered(session: Session, posts: Sequence[Post]) -> dict[tuple[UUID, str],
     }
 
 
-async def created(request: Request, actor: Actor, once: Once, body: Any, recorder: Recorder) -> Response:
-    """Answer as `Once.create` does with what `recorder` makes of the body."""
-    together: Together = request.app.state.together
-    return await together.create(Post(request, actor, once, body, recorder))
-
-
 def _made(session: Session, post: Post) -> Made:
     return post.recorder(post.request, session, post.actor, [post.body])(post.actor, post.body)
+
+
+async def _together(request: Request) -> Together:
+    together: Together = request.app.state.together
+    return together
+
+
+SharedWrite = Annotated[Together, Depends(_together)]
+"""In place of a session of one's own."""
