@@ -34,7 +34,7 @@ def idle_in_transaction(server: LiveServer) -> int:
     """Connections of this database that hold a transaction open, a moment after the last answer."""
     if not server.database_url.startswith("postgresql"):
         return 0
-    engine = create_engine(server.database_url)
+    engine = create_engine(server.database_url, isolation_level="AUTOCOMMIT")  # a transaction sees one moment of these
     states = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
