@@ -86,7 +86,7 @@ class Together:
             return await run_in_threadpool(self._tried, post)
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        alike = loop, post.alike
+        alike = loop, post.alike  # who waits hears of it in their own loop only
         if alike in self._lines:
             self._lines[alike].append((post, outcome))
         else:
