@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from httpx2 import Response
 from sqlalchemy import text
+from structlog.testing import CapturingLogger
 
 from app import audit
 from app.errors import DatabaseUnavailable
@@ -129,17 +130,16 @@ def test_outcomes_and_adverse_events_share_as_visits_do_each_with_its_own_kind(w
     assert company.shared == [3, 3]
 
 
-def test_each_entry_of_the_trail_names_its_own_request_and_account(world: World, company: Company) -> None:
-    colleague, people = world.caller((Role.site_staff, "A")), [world.enrolled() for _ in range(4)]
-    senders = [world.staff_a, colleague, world.staff_a, colleague]
+@pytest.mark.parametrize("number", [1, 4])
+def test_each_entry_of_the_trail_names_its_own_request_and_account(world: World, company: Company, number: int) -> None:
+    people = [world.enrolled() for _ in range(number)]
+    senders = [(world.caller((Role.site_staff, "A")), world.staff_a)[place % 2] for place in range(number)]
     answers = company.visits(*(company.sends(who, pid) for who, pid in zip(senders, people, strict=True)))
-    assert (codes(answers), company.shared) == ([201] * 4, [4])
+    assert (codes(answers), company.shared) == ([201] * number, [number] if number > 1 else [])
     for answer, pid, who in zip(answers, people, senders, strict=True):
-        told = {
-            (row["request_id"], row["actor"]) for row in rows(world.monitor, participant=pid, action="visit:recorded")
-        }
+        entries = rows(world.monitor, participant=pid, action="visit:recorded")
         me = who.get("/v1/me").json()["id"]
-        assert told == {(answer.headers["X-Request-Id"], me)}
+        assert {(row["request_id"], row["actor"]) for row in entries} == {(answer.headers["X-Request-Id"], me)}
     with world.registry.database.read() as session:
         assert [one.fault for one in audit.verify(session) if one.site_id == world.site_ids["A"]] == [None]
 
@@ -212,6 +212,19 @@ def test_a_defect_that_one_post_meets_is_told_to_nobody_else(
     monkeypatch.setattr(visits, "record_visit", broken)
     answers = company.visits(*(company.sends(world.staff_a, pid) for pid in [*people, unlucky]))
     assert codes(answers) == [201, 201, "internal_error"]
+
+
+def test_a_defect_that_only_company_meets_is_logged_with_its_place(
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people, logged = [world.enrolled() for _ in range(2)], CapturingLogger()
+    monkeypatch.setattr(together, "log", logged)
+    monkeypatch.setattr(company, "_many", lambda _posts: 1 / 0)
+    assert codes(company.visits(*(company.sends(world.staff_a, pid) for pid in people))) == [201, 201]
+    (told,) = logged.calls
+    assert (told.method_name, told.args) == ("error", ("shared_transaction_failed",))
+    assert told.kwargs["kind"] == "ZeroDivisionError"
+    assert "test_together.py" in told.kwargs["place"]
 
 
 def test_what_a_safety_form_raises_in_company_it_raises_for_its_own_participant(world: World, company: Company) -> None:

@@ -4,7 +4,7 @@ disk are for all of them.
 Nobody waits for company. A post that finds none like it at work is done at once, by itself; those that come meanwhile
 are in the next transaction. Alike are posts of one noun whose senders reach the same sites, so that the database shows
 them the same. Of a participant there is one at a time, so that each is held against what is stored. What is refused in
-company, and every post of a transaction that fails, is done again by itself: nobody fares worse for the others.
+company, and every post of a transaction that fails, is done again by itself: no answer is another for the others.
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from uuid import UUID
 import structlog
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
 from app.access import Actor
-from app.database import Database
+from app.database import Database, sqlstate
 from app.errors import DatabaseUnavailable, RegistryError
 from app.request_id import current_request_id, set_request_id
+from app.web.logs import place_of
 from app.web.once import AnsweredMeanwhile, Made, Once, Told, answers_of, response
 from app.writing import Writes, store
 
@@ -33,7 +35,7 @@ MOST = 50
 PATIENCE_SECONDS = 0.1
 """How long those who come wait for a transaction that waits itself, for a row or for the disk."""
 
-LOCK_MILLISECONDS = 1_000
+LOCK_MILLISECONDS = 100
 """How long they all wait for a row that somebody else holds. Then only who needs it waits on."""
 
 Record = Callable[[Actor, Any], Made]
@@ -106,7 +108,8 @@ class Together:
         return task
 
     async def _serve(self, alike: Hashable) -> None:
-        """One transaction after the other, until nobody waits."""
+        """One transaction after the other, until nobody waits. It runs in the context of the first post: each of the
+        others names its own request (`set_request_id`) where it is done."""
         while self._lines[alike]:
             turn, self._lines[alike] = _turn(self._lines[alike])
             await asyncio.wait([self._run(self._serve_turn(turn))], timeout=PATIENCE_SECONDS)
@@ -123,10 +126,10 @@ class Together:
             return self._shared(posts) if len(posts) > 1 else [self._alone(posts[0])]
         except Exception as error:
             # without a connection: by themselves they would wait as long once more
-            told = len(posts) == 1 or isinstance(error, DatabaseUnavailable | PoolTimeout)
-            if not told:
-                log.info("shared_transaction_failed", kind=type(error).__name__, posts=len(posts))
-            return [error if told else None] * len(posts)
+            if len(posts) == 1 or isinstance(error, DatabaseUnavailable | PoolTimeout):
+                return [error] * len(posts)
+            _note(error)
+            return [None] * len(posts)
 
     def _shared(self, posts: Sequence[Post]) -> list[Told | None]:
         """Raises AnsweredMeanwhile, DatabaseUnavailable and what the database raises."""
@@ -137,7 +140,7 @@ class Together:
             new = [post.body for post in posts if post.key not in answered]
             record = first.recorder(first.request, session, first.actor, new)
             for post in posts:
-                set_request_id(post.request_id)  # of this thread's context only
+                set_request_id(post.request_id)
                 try:
                     again = post.once.again(post.actor, post.body, answered.get(post.key))
                     if again is None:
@@ -155,6 +158,7 @@ class Together:
         return told
 
     def _alone(self, post: Post) -> Told:
+        set_request_id(post.request_id)
         with self._database.write(post.request) as session:
             return post.once.tell(session, post.actor, post.body, lambda: _made(session, post))
 
@@ -173,6 +177,14 @@ def _turn(line: Line) -> tuple[Line, Line]:
         (turn if has_room else later).append((post, outcome))
         seen.add(post.body.participant)
     return turn, later
+
+
+def _note(error: Exception) -> None:
+    """A defect that only company meets would leave no other trace."""
+    if isinstance(error, SQLAlchemyError):
+        log.info("shared_transaction_failed", kind=type(error).__name__, sqlstate=sqlstate(error))
+    elif not isinstance(error, AnsweredMeanwhile):
+        log.error("shared_transaction_failed", kind=type(error).__name__, place=place_of(error))
 
 
 def _answered(session: Session, posts: Sequence[Post]) -> dict[tuple[UUID, str], Mapping[str, Any]]:
