@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, Self
 
 from pydantic_core import to_json
@@ -82,7 +83,8 @@ def _insert(table: Table) -> Any:
 def _in_one_statement(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]]) -> bool:
     tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
     chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
-    given = [_json(answers), len(answers), *(_json(writes.rows[table]) for table in tables)]
+    in_order = sorted(answers, key=itemgetter("account_id", "key_digest"))  # two with the same keys form no ring
+    given = [_json(in_order), len(answers), *(_json(writes.rows[table]) for table in tables)]
     given += [utc_text(now()), json.dumps(chains)]
     statement = _statement(tables)
     return bool(session.connection().exec_driver_sql(statement, tuple(given)).scalar_one())

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from httpx2 import Response
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from structlog.testing import CapturingLogger
 
 from app import audit
@@ -254,18 +255,32 @@ def test_a_shared_transaction_makes_as_many_statements_for_ten_posts_as_for_two(
     assert len(set(company.statements)) == 1
 
 
+@pytest.mark.parametrize(
+    "error", [DatabaseUnavailable(), OperationalError("", None, Exception())], ids=["full", "lost"]
+)
 def test_without_a_connection_all_are_told_to_come_again(
-    world: World, company: Company, monkeypatch: pytest.MonkeyPatch
+    world: World, company: Company, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     people = [world.enrolled() for _ in range(2)]
-    monkeypatch.setattr(company, "_many", away)
+    monkeypatch.setattr(company, "_many", failing(error))
     answers = company.visits(*(company.sends(world.staff_a, pid) for pid in people))
     assert codes(answers) == ["database_unavailable"] * 2
     assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
 
 
-def away(_posts: Any) -> Any:
-    raise DatabaseUnavailable
+def test_without_a_thread_nobody_waits_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = world.visit(world.enrolled())
+    with monkeypatch.context() as broken:
+        broken.setattr(together, "run_in_threadpool", failing(RuntimeError("can't start new thread")))
+        assert codes([world.staff_a.post("/v1/visits", body)]) == ["internal_error"]
+    assert codes([world.staff_a.post("/v1/visits", body)]) == [201]
+
+
+def failing(error: Exception) -> Any:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
 
 
 def test_who_needs_a_row_that_is_held_waits_for_it_and_nobody_else(

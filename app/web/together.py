@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
@@ -116,7 +116,10 @@ class Together:
         del self._lines[alike]
 
     async def _serve_turn(self, turn: Line) -> None:
-        outcomes = await run_in_threadpool(self._outcomes, [post for post, _ in turn])
+        try:
+            outcomes = await run_in_threadpool(self._outcomes, [post for post, _ in turn])
+        except Exception as error:  # not even a thread was to be had: nobody is left waiting
+            outcomes = [error] * len(turn)
         for (_, waits), outcome in zip(turn, outcomes, strict=True):
             if not waits.done():  # else its sender is gone
                 waits.set_result(outcome)
@@ -125,8 +128,7 @@ class Together:
         try:
             return self._shared(posts) if len(posts) > 1 else [self._alone(posts[0])]
         except Exception as error:
-            # without a connection: by themselves they would wait as long once more
-            if len(posts) == 1 or isinstance(error, DatabaseUnavailable | PoolTimeout):
+            if len(posts) == 1 or _unreachable(error):
                 return [error] * len(posts)
             _note(error)
             return [None] * len(posts)
@@ -177,6 +179,12 @@ def _turn(line: Line) -> tuple[Line, Line]:
         (turn if has_room else later).append((post, outcome))
         seen.add(post.body.participant)
     return turn, later
+
+
+def _unreachable(error: Exception) -> bool:
+    """No connection was to be had, or it is gone: by themselves they would wait for one as long once more."""
+    lost = isinstance(error, OperationalError) and sqlstate(error) is None
+    return lost or isinstance(error, DatabaseUnavailable | PoolTimeout)
 
 
 def _note(error: Exception) -> None:
