@@ -1,16 +1,13 @@
 """Acknowledged means stored: a database that fails anywhere in a write gives no 2xx and leaves no half."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from fastapi.routing import iter_route_contexts
 from httpx2 import Response
 
-from app import database as sessions
 from app.models.account import Role
-from app.web import together
 from tests import course_cases as course
 from tests.account_cases import a_person, a_site_app, tag
 from tests.dosing_writes import CORRECTIONS, DOSING
@@ -23,6 +20,7 @@ from tests.reservation_writes import RESERVING
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import Route, a_cut, a_visit, an_extract, an_outcome, signature_of, totp_code, with_password
 from tests.world import Caller, Registry, World, madrs, protocol_definition
+from tests.writing_routes import writing_routes
 
 Send = Callable[[], Response]
 Prepare = Callable[[World], Send]
@@ -322,18 +320,6 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
 """Writes without a key, the same. The trailing space tells the second grant type of one route from the first."""
 
 WRITES = {**ONCE, **OTHER}
-
-
-COMMITTING = {sessions._write_session, together._together}
-"""What routes ask for that store something."""
-
-
-def writing_routes(registry: Registry) -> Iterator[Route]:
-    """Every route whose signature takes a transaction that commits."""
-    for context in iter_route_contexts(registry.app.routes):
-        dependant = getattr(context.original_route, "dependant", None)
-        if dependant and any(part.call in COMMITTING for part in dependant.dependencies):
-            yield from ((method, context.path) for method in context.methods)
 
 
 def test_every_route_that_can_commit_is_made_to_fail_here(registry: Registry) -> None:

@@ -16,9 +16,10 @@ from tests.course_cases import ONE_TREATMENT, TREATMENT
 from tests.hostile import census, grown
 from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
-from tests.test_acknowledged_means_stored import WRITES, writing_routes
+from tests.test_acknowledged_means_stored import WRITES
 from tests.test_permissions import MATRIX, STAFF
 from tests.world import Caller, Registry, World, made, madrs, staff
+from tests.writing_routes import writing_routes
 
 WHY = "cleaning for the interim look"
 DIED = {"criteria": {"hospitalisation": True, "death": True}, "outcome": "fatal", "end": "2025-03-01"}
