@@ -1,6 +1,5 @@
 """Posts that wait at the same time share a transaction, and nobody fares otherwise for the company."""
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
@@ -23,6 +22,7 @@ from app.web.together import Post, Together
 from tests.dosing_cases import suicidal
 from tests.hot_requests import statements
 from tests.test_audit_entries import rows
+from tests.test_outages import until
 from tests.world import Caller, World, madrs, staff
 
 Send = Callable[[], Response]
@@ -86,14 +86,6 @@ class Company:
     def sends(self, caller: Caller, pid: str, key: str | None = None, **changes: Any) -> Send:
         body = self.world.visit(pid, **changes)
         return lambda: caller.post("/v1/visits", body, key)
-
-
-def until(so: Callable[[], bool]) -> None:
-    for _ in range(3_000):
-        if so():
-            return
-        time.sleep(0.01)
-    raise AssertionError("It never came to that")
 
 
 @pytest.fixture

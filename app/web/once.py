@@ -110,8 +110,7 @@ class Once:
         """Answer with what `make` creates, or with what an equal request was told."""
         if self.dry_run:
             return self.tried(session, make)
-        told = self.tell(session, actor, body, make, status)
-        return response(told, {"Location": told.location})
+        return located(self.tell(session, actor, body, make, status))
 
     def tried(self, session: Session, make: Callable[[], Made]) -> Response:
         """What would be answered."""
@@ -215,13 +214,17 @@ def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, 
     """Answer with the record as a correction leaves it. Under a key a retry is told the same, whoever changed the
     record since: the version that the correction left is known, and no other is taken for it."""
     if once is not None:
-        return once.tried(session, make) if once.dry_run else response(once.tell(session, actor, body, make, 200))
+        return once.tried(session, make) if once.dry_run else _response(once.tell(session, actor, body, make, 200))
     made = make()
-    return response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
+    return _response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
 
 
-def response(told: Told, more: Mapping[str, str | None] | None = None) -> Response:
-    """The answer that tells it."""
+def located(told: Told) -> Response:
+    """The answer that tells what was made, and where it is."""
+    return _response(told, {"Location": told.location})
+
+
+def _response(told: Told, more: Mapping[str, str | None] | None = None) -> Response:
     named = {**(more or {}), "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
     headers = {name: value for name, value in named.items() if value is not None}
     return Response(told.text, told.status, headers, media_type="application/json")

@@ -25,7 +25,7 @@ from app.database import Database, sqlstate
 from app.errors import DatabaseUnavailable, RegistryError
 from app.request_id import current_request_id, set_request_id
 from app.web.logs import place_of
-from app.web.once import AnsweredMeanwhile, Made, Once, Told, answers_of, response
+from app.web.once import AnsweredMeanwhile, Made, Once, answers_of, located
 from app.writing import Writes, store
 
 log = structlog.get_logger()
@@ -65,8 +65,8 @@ class Post:
         return self.actor.account_id, self.once.digest
 
 
-Outcome = Told | Exception | None
-"""What a post is told; None: it is to be done by itself."""
+Outcome = Response | Exception | None
+"""How a post is answered; None: it is to be done by itself."""
 
 Line = list[tuple[Post, asyncio.Future[Outcome]]]
 
@@ -85,7 +85,7 @@ class Together:
         """Answer as `Once.create` does with what `recorder` makes of the body."""
         post = Post(request, actor, once, body, recorder)
         if post.once.dry_run:
-            return await run_in_threadpool(self._tried, post)
+            return await run_in_threadpool(self._alone, post)
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
         alike = loop, post.alike  # who waits hears of it in their own loop only
@@ -94,12 +94,10 @@ class Together:
         else:
             self._lines[alike] = [(post, outcome)]
             self._run(self._serve(alike))
-        told = await outcome
-        if isinstance(told, Exception):
-            raise told
-        if told is None:
-            told = await run_in_threadpool(self._alone, post)
-        return response(told, {"Location": told.location})
+        answer = await outcome
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if answer is not None else await run_in_threadpool(self._alone, post)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The loop itself keeps no task alive."""
@@ -133,10 +131,10 @@ class Together:
             _note(error)
             return [None] * len(posts)
 
-    def _shared(self, posts: Sequence[Post]) -> list[Told | None]:
+    def _shared(self, posts: Sequence[Post]) -> list[Response | None]:
         """Raises AnsweredMeanwhile, DatabaseUnavailable and what the database raises."""
         first, writes, answers = posts[0], Writes(), []
-        told: list[Told | None] = []
+        told: list[Response | None] = []
         with self._database.write(first.request, lock_milliseconds=LOCK_MILLISECONDS) as session:
             answered = _answered(session, posts)
             new = [post.body for post in posts if post.key not in answered]
@@ -150,7 +148,7 @@ class Together:
                         again, answer = post.once.answer(post.actor, post.body, made)
                         writes += made.writes
                         answers.append(answer)
-                    told.append(again)
+                    told.append(located(again))
                 except DatabaseUnavailable:
                     raise
                 except RegistryError:
@@ -159,14 +157,10 @@ class Together:
                 raise AnsweredMeanwhile
         return told
 
-    def _alone(self, post: Post) -> Told:
+    def _alone(self, post: Post) -> Response:
         set_request_id(post.request_id)
         with self._database.write(post.request) as session:
-            return post.once.tell(session, post.actor, post.body, lambda: _made(session, post))
-
-    def _tried(self, post: Post) -> Response:
-        with self._database.write(post.request) as session:
-            return post.once.tried(session, lambda: _made(session, post))
+            return post.once.create(session, post.actor, post.body, lambda: _made(session, post))
 
 
 def _turn(line: Line) -> tuple[Line, Line]:
