@@ -50,6 +50,7 @@ _COMPANION = "registry_companion"
 _LAST = "registry_last"
 _MOMENTS = "registry_moments"
 _PATIENCE = "registry_patience"
+_READS = "registry_reads"
 
 
 class NotDurable(CannotGoOn):
@@ -98,10 +99,17 @@ class Database:
 
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
-        """A session that never commits. It sees the clinical rows of the request's actor; without one, none."""
-        info = {_REQUEST: request, _MOMENTS: self._moments}
+        """A session that only reads. It sees the clinical rows of the request's actor; without one, none. It ends with
+        a COMMIT of nothing: of a ROLLBACK the driver takes it that statements which it prepared may be void, and drops
+        them all, so that PostgreSQL parses and plans each anew."""
+        info = {_REQUEST: request, _MOMENTS: self._moments, _READS: True}
         with Session(self.of_sessions, expire_on_commit=False, info=info) as session:
-            yield session
+            try:
+                yield session
+            except RegistryError:
+                _commit(session)
+                raise
+            _commit(session)
 
     @contextmanager
     def write(self, request: Request | None = None, *, lock_milliseconds: int | None = None) -> Iterator[Session]:
@@ -234,8 +242,9 @@ def _show_own_sites(session: Session, transaction: SessionTransaction, connectio
     connection before. Read now, and not when the session was made: by the first statement the actor is known."""
     if not transaction.nested:
         patience = session.info.get(_PATIENCE)
+        reads = ["SET TRANSACTION READ ONLY"] if _READS in session.info else []
         waits = [f"SET LOCAL lock_timeout = {patience}"] if patience else []
-        begin(connection, *_opened_for(_own_sites(session)), *waits)
+        begin(connection, *reads, *_opened_for(_own_sites(session)), *waits)
 
 
 def _own_sites(session: Session) -> Collection[int]:

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
-from sqlalchemy import Engine, event, func, literal, select, union_all
+from sqlalchemy import Connection, Engine, event, func, literal, select, union_all
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
 
+from app.database import Database
 from app.services.grants import SITE_ROLES
 from tests.server import PASSWORD, LiveServer
 from tests.world import Caller, label, protocol_definition
@@ -87,24 +88,22 @@ def failing_statement(engine: Engine, number: int) -> Iterator[Hits]:
 
 
 @contextmanager
-def failing_commit(engine: Engine, done: bool) -> Iterator[Hits]:
-    """The next commit fails: before anything is stored, or (`done`) stored, with its acknowledgement lost."""
-    hits, commit = Hits(), engine.dialect.do_commit
+def failing_commit(database: Database, done: bool) -> Iterator[Hits]:
+    """The next commit of a write fails: before anything is stored, or (`done`) stored, its acknowledgement lost."""
+    hits, writing = Hits(), database._writing
 
-    def fail(connection: Any) -> None:
-        if hits.count:
-            commit(connection)
-            return
-        hits.count += 1
-        if done:
-            commit(connection)
-        raise engine.dialect.loaded_dbapi.OperationalError("injected")
+    def fail(connection: Connection) -> None:
+        if hits.count == 0:
+            hits.count += 1
+            if done:
+                connection.connection.commit()
+            raise OperationalError("injected", None, Exception("injected"))
 
-    engine.dialect.do_commit = fail  # type: ignore[method-assign]
+    event.listen(writing, "commit", fail)
     try:
         yield hits
     finally:
-        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        event.remove(writing, "commit", fail)
 
 
 class LiveStudy:

@@ -352,11 +352,10 @@ def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: Wor
 
 @pytest.mark.parametrize("route", WRITES, ids=" ".join)
 def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
-    engine = world.registry.served.of_sessions
     prepare, rows = WRITES[route]
     send = prepare(world)
     before = census(world.registry.database.engine)
-    with failing_commit(engine, done=False) as hits:
+    with failing_commit(world.registry.served, done=False) as hits:
         told = send()
     assert hits.count == 1
     assert (told.status_code, told.json()["code"]) == (503, "database_unavailable")
@@ -367,11 +366,10 @@ def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World,
 
 @pytest.mark.parametrize("route", ONCE, ids=" ".join)
 def test_a_retry_after_a_lost_acknowledgement_finds_what_was_stored(world: World, route: Route) -> None:
-    engine = world.registry.served.of_sessions
     prepare, rows = ONCE[route]
     send = prepare(world)
     before = census(world.registry.database.engine)
-    with failing_commit(engine, done=True) as hits:
+    with failing_commit(world.registry.served, done=True) as hits:
         assert send().status_code == 503
     assert hits.count == 1
     answer = send()

@@ -141,7 +141,7 @@ def an_extract_of(world: World) -> str:
 
 def test_an_enrolment_whose_commit_failed_is_taken_up_by_the_next_attempt(world: World) -> None:
     body = world.enrolment()
-    with failing_commit(world.registry.served.engine, done=False) as hits:
+    with failing_commit(world.registry.served, done=False) as hits:
         assert world.staff_a.post("/v1/participants", body).status_code == 503
     assert hits.count == 1
     reserved = labels_apart(world).keys()
@@ -155,7 +155,7 @@ def test_an_enrolment_whose_commit_failed_is_taken_up_by_the_next_attempt(world:
 def test_what_attempts_under_a_reserved_pid_left_gives_way(world: World) -> None:
     block = world.staff_a.post("/v1/pid-reservations", {"study": world.study, "site": "A", "count": 1}).json()
     mistyped, body = world.enrolment(pid=block["pids"][0]), world.enrolment(pid=block["pids"][0])
-    with failing_commit(world.registry.served.engine, done=False) as hits:
+    with failing_commit(world.registry.served, done=False) as hits:
         assert world.staff_a.post("/v1/participants", mistyped).status_code == 503
     assert hits.count == 1
     assert world.staff_a.post("/v1/participants", body).status_code == 201
@@ -168,7 +168,7 @@ def test_what_attempts_under_a_reserved_pid_left_gives_way(world: World) -> None
 def test_a_label_that_broke_off_under_another_pid_waits_for_its_hour(world: World) -> None:
     block = world.staff_a.post("/v1/pid-reservations", {"study": world.study, "site": "A", "count": 1}).json()
     body = world.enrolment()
-    with failing_commit(world.registry.served.engine, done=False):
+    with failing_commit(world.registry.served, done=False):
         assert world.staff_a.post("/v1/participants", body).status_code == 503
     refused = world.staff_a.post("/v1/participants", {**body, "pid": block["pids"][0]})
     assert (refused.status_code, refused.json()["code"]) == (503, "enrolment_under_way")
@@ -181,7 +181,7 @@ def test_a_label_that_broke_off_under_another_pid_waits_for_its_hour(world: Worl
 
 def test_an_old_reservation_is_swept_and_a_participant_without_a_label_is_told(world: World) -> None:
     database, nobody = world.registry.database, world.enrolled()
-    with failing_commit(world.registry.served.engine, done=False):
+    with failing_commit(world.registry.served, done=False):
         world.staff_a.post("/v1/participants", world.enrolment())
     before = vault_care.check(database, sweep=True)
     assert before.reservations == 0, "it is an attempt of this hour"
@@ -217,7 +217,7 @@ def test_an_upload_that_an_equal_one_overtakes_is_replayed_or_takes_up_what_that
         return world.staff_a.post("/v1/participants/bulk?atomic=true", lines)
 
     def equal_one() -> None:
-        with nullcontext() if stored else failing_commit(world.registry.served.engine, done=False):
+        with nullcontext() if stored else failing_commit(world.registry.served, done=False):
             assert upload().is_success is stored
 
     def late(*given: Any) -> str | None:

@@ -54,4 +54,6 @@ def writable(session: Session) -> bool:
     url = session.get_bind().engine.url
     if url.get_backend_name() == "sqlite":
         return os.access(str(url.database), os.W_OK)
-    return session.execute(sa.text("SHOW transaction_read_only")).scalar() == "off"
+    # reading transactions are read only anyway, so that this asks what makes the others so
+    made_so = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
+    return not session.execute(sa.text(made_so)).scalar_one()
