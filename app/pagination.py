@@ -1,16 +1,16 @@
 """Keyset pages with sealed cursors. A cursor works only for the actor, reach, list and query that it was made for."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from sqlalchemy import ARRAY, ColumnElement, Integer, Row, false, func, literal, select, true, tuple_
+from sqlalchemy import Row, tuple_
 from sqlmodel import Session
 
 from app.access import Actor, Rows
@@ -18,8 +18,7 @@ from app.errors import Malformed
 from app.models.base import utc_text
 from app.security.keys import Keyring
 from app.security.sealing import SealBroken, seal, unseal
-
-Condition = ColumnElement[bool]
+from app.site_lists import Form, Narrowing, of_one_site, of_sites_on_postgresql, of_sites_on_sqlite
 
 
 class CursorInvalid(Malformed):
@@ -57,30 +56,37 @@ class Page:
         return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
 
     def read(
-        self,
-        session: Session,
-        statement: Rows,
-        *keys: Any,
-        where: Iterable[Condition] = (),
-        ascending: bool = False,
-        site: Any = None,
+        self, session: Session, statement: Rows, *keys: Any, ascending: bool = False
     ) -> tuple[Sequence[Row[Any]], str | None]:
         """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
-        never null, the last of them unique. `site` is the column of the rows' site, where they have an index by site
-        and then `keys`: such rows are narrowed here to the sites in reach that the query asks for. Conditions that have
-        an index of their own come as `where`."""
-        asked = [*where]
+        never null, the last of them unique."""
         if self._cursor is not None:
             here, after = tuple_(*keys), tuple_(*self._after(), types=[key.type for key in keys])
-            asked.append(here > after if ascending else here < after)
-        sites = self._sites() if site is not None else []
-        if len(sites) > 1:
-            of_engine = _merged if session.get_bind().dialect.name == "postgresql" else _merged_on_sqlite
-            statement = of_engine(statement, asked, keys, site, sites, partial(self._ordered, ascending=ascending))
-        else:
-            own = statement if site is None else statement.where(site == sites[0] if sites else false())
-            statement = self._ordered(own.where(*asked), keys, ascending)
-        rows = session.connection().execute(statement).all()  # plain rows, without the unit of work
+            statement = statement.where(here > after if ascending else here < after)
+        ordered = statement.order_by(*(key.asc() if ascending else key.desc() for key in keys))
+        return self._page(session, ordered.limit(self._limit + 1), keys, {})
+
+    def of_sites(
+        self, session: Session, rows: Rows, *keys: Any, by: Narrowing, ascending: bool = False
+    ) -> tuple[Sequence[Row[Any]], str | None]:
+        """The same of sites' rows that have an index by site and then `keys`, at the sites in reach that the query asks
+        for. The statement of `rows` is one that was made once."""
+        sites = self._sites()
+        if not sites:
+            return [], None
+        later = self._cursor is not None
+        form = Form(rows, keys, keys[-1].class_.site_id, by.where, ascending, later, self._limit + 1)
+        after = {f"after_{place}": value for place, value in enumerate(self._after() if later else ())}
+        if len(sites) == 1:
+            return self._page(session, of_one_site(form), keys, {**by.given, **after, "site": sites[0]})
+        on_postgresql = session.get_bind().dialect.name == "postgresql"
+        statement = of_sites_on_postgresql(form) if on_postgresql else of_sites_on_sqlite(form)
+        return self._page(session, statement, keys, {**by.given, **after, "sites": sites})
+
+    def _page(
+        self, session: Session, statement: Rows, keys: Sequence[Any], given: Mapping[str, Any]
+    ) -> tuple[Sequence[Row[Any]], str | None]:
+        rows = session.connection().execute(statement, given).all()  # plain rows, without the unit of work
         if len(rows) <= self._limit:
             return rows, None
         rows = rows[: self._limit]
@@ -88,15 +94,12 @@ class Page:
         self._link(cursor)
         return rows, cursor
 
-    def _ordered(self, statement: Rows, keys: Iterable[Any], ascending: bool) -> Rows:
-        return statement.order_by(*(key.asc() if ascending else key.desc() for key in keys)).limit(self._limit + 1)
-
     def _sites(self) -> list[int]:
         return self._actor.sites_at(getattr(self._query, "study", None), getattr(self._query, "site", None))
 
-    def told(self, session: Session, statement: Rows, *keys: Any, **how: Any) -> "Listed":
-        """The page as it is answered. The statement gives the JSON text of a row (`json_row`) first, and its site."""
-        rows, after = self.read(session, statement, *keys, site=keys[-1].class_.site_id, **how)
+    def told(self, session: Session, listed: Rows, *keys: Any, by: Narrowing, ascending: bool = False) -> "Listed":
+        """The page as it is answered. `listed` gives the JSON text of a row (`json_row`) first, and its site."""
+        rows, after = self.of_sites(session, listed, *keys, by=by, ascending=ascending)
         items = ",".join(self._begun[row.site_id] + row[0][1:] for row in rows)
         return Listed(f'{{"items":[{items}],"next":{json.dumps(after)}}}')
 
@@ -116,34 +119,6 @@ class Page:
         parameters = [(name, value) for name, value in self._request.query_params.multi_items() if name != "cursor"]
         query = urlencode([*parameters, ("cursor", cursor)])
         self._response.headers["Link"] = f'<{self._request.url.path}?{query}>; rel="next"'
-
-
-Ordered = Callable[[Rows, Iterable[Any]], Rows]
-
-
-def _merged(
-    statement: Rows, where: Iterable[Condition], keys: Sequence[Any], site: Any, sites: Sequence[int], ordered: Ordered
-) -> Rows:
-    """A page of each site, and the page of them all: no database merges the sites' parts of an index by itself; it
-    would sort all rows of all sites for each page. One statement, as long for a hundred sites as for two. Nothing but
-    `site == one` names sites in it: PostgreSQL before 17 takes a list of them for as many searches. Keys come first,
-    then the page's own rows, each by its key (LIMIT keeps the planner from reading all rows instead)."""
-    one = func.unnest(literal(sites, ARRAY(Integer))).table_valued("id", name="one_site").render_derived()
-    each = ordered(statement.with_only_columns(site, *keys).where(*where, site == one.c.id), keys).lateral()
-    page = ordered(select(each).select_from(one.join(each, true())), [each.c[key.key] for key in keys]).subquery()
-    own = statement.where(site == page.c[site.key], keys[-1] == page.c[keys[-1].key]).limit(1).lateral()
-    return ordered(select(own).select_from(page.join(own, true())), [own.c[key.key] for key in keys])
-
-
-def _merged_on_sqlite(
-    statement: Rows, where: Iterable[Condition], keys: Sequence[Any], site: Any, sites: Sequence[int], ordered: Ordered
-) -> Rows:
-    """The same where a table cannot hang on the row beside it, but a list of keys can. It makes no row that does not
-    stay on the page anyway. What is asked for is asked of the keys alone: asked of the rows, too, SQLite would find
-    these by an index of that, and make a site's list of keys anew for each of them."""
-    one = func.json_each(json.dumps(sites)).table_valued("value", name="one_site")
-    own = ordered(statement.with_only_columns(keys[-1]).where(*where, site == one.c.value), keys).correlate(one)
-    return ordered(statement.where(site == one.c.value, keys[-1].in_(own)), keys)
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {

@@ -57,10 +57,11 @@ def page(place: Place, actor: Actor) -> str:
         wanted = ae_lists.asked(session, actor, query)
     [site_id] = actor.sites_at(None, place.seeded.site)
     ordered = (
-        wanted.of(adverse_events.listed())
-        .where(*wanted.where, col(AdverseEvent.site_id) == site_id)
+        adverse_events.listed(wanted.key)
+        .where(*wanted.by.where, col(AdverseEvent.site_id) == site_id)
         .order_by(wanted.key.desc(), col(AdverseEvent.id).desc())
         .limit(51)
+        .params(wanted.by.given)
     )
     made: Any = dialect.dialect()  # type: ignore[no-untyped-call]
     return str(ordered.compile(dialect=made, compile_kwargs={"literal_binds": True})).replace("%%", "%")

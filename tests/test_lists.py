@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from app.models.account import Role
 from app.models.adverse_event_shapes import AdverseEventList
 from app.models.participant import ParticipantList
 from app.models.visit import VisitList
-from tests.world import World, madrs
+from app.site_lists import of_one_site, of_sites_on_postgresql, of_sites_on_sqlite
+from tests.world import Caller, World, madrs
 
 
 def events(world: World) -> None:
@@ -59,3 +61,47 @@ def test_a_list_says_of_a_record_what_the_record_says(
     for item in listed["items"]:
         single: dict[str, Any] = world.staff_a.get(f"{path}/{item.get('id') or item['pid']}").json()
         assert item == {name: single[name] for name in item}
+
+
+LISTS = {
+    "/v1/participants": {"status": "enrolled"},
+    "/v1/visits": {"participant": "", "visit_code": "V1", "status": "completed"},
+    "/v1/outcomes": {"participant": "", "instrument": "MADRS", "visit_code": "V1"},
+    "/v1/adverse-events": {
+        "participant": "",
+        "serious": "true",
+        "severity": "mild",
+        "relatedness": "possible",
+        "outcome": "fatal",
+        "aesi": "seizure",
+        "term": "Headache",
+        "soc": "Eye disorders",
+        "onset_from": "2025-01-01",
+        "onset_to": "2025-02-01",
+        "updated_since": "2025-01-01T00:00:00Z",
+        "overdue": "true",
+        "unreviewed": "true",
+        "possible_duplicate": "false",
+        "sort": "due",
+    },
+}
+
+
+@pytest.mark.parametrize(("path", "asked"), LISTS.items(), ids=LISTS)
+def test_the_statement_of_a_list_is_made_once(world: World, path: str, asked: dict[str, str]) -> None:
+    """With each filter, at one site and at several, whoever asks and for which values."""
+    pids = [world.enrolled(), world.enrolled("B")]
+    somebody, else_ = world.caller((Role.monitor, "A"), (Role.monitor, "B")), world.caller((Role.monitor, "A"))
+
+    def ask(caller: Caller, pid: str) -> None:
+        for name, value in asked.items():
+            assert caller.get(path, **{name: value or pid}).is_success, name
+        assert caller.get(path, limit=1).is_success
+
+    def made() -> int:
+        return sum(of.cache_info().misses for of in (of_one_site, of_sites_on_postgresql, of_sites_on_sqlite))
+
+    ask(somebody, pids[0]), ask(else_, pids[0])
+    before = made()
+    ask(somebody, pids[1]), ask(else_, pids[1]), ask(world.caller((Role.monitor, "B")), pids[1])
+    assert made() == before

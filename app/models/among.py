@@ -12,7 +12,7 @@ from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import Boolean, TypeEngine
 
 
-class _Several(TypeDecorator[Any]):
+class Several(TypeDecorator[Any]):
     """A list: an array on PostgreSQL, JSON on SQLite."""
 
     impl = Text
@@ -43,7 +43,7 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statem
 
     def __init__(self, column: Any, name: str, values: Sequence[Any] | None = None) -> None:
         self.column = column
-        self.values: BindParameter[Any] = bindparam(name, values, type_=_Several(column.type))
+        self.values: BindParameter[Any] = bindparam(name, values, type_=Several(column.type))
 
     def self_group(self, against: Any = None) -> ColumnElement[bool]:  # noqa: ARG002 - SQLAlchemy's signature
         """Itself. SQLAlchemy would compare it with 1 for SQLite, which has no truth values: then no index serves."""

@@ -74,9 +74,8 @@ def list_adverse_events(
         lines = ae_lists.csv_lines(request.app.state.database, actor, query, wanted)
         headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
-    page, order = Page(request, response, actor, query), (wanted.key, AdverseEvent.id)
-    rows = wanted.of(adverse_events.listed())
-    return page.told(session, rows, *order, where=wanted.where, ascending=wanted.ascending)
+    page, rows = Page(request, response, actor, query), adverse_events.listed(wanted.key)
+    return page.told(session, rows, wanted.key, AdverseEvent.id, by=wanted.by, ascending=wanted.ascending)
 
 
 @router.get("/{event_id}")

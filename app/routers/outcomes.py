@@ -7,14 +7,14 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Response
 from sqlmodel import Session, col
 
-from app.access import Actor, found, narrowed, requires, visible
+from app.access import Actor, found, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead, Rescoring
 from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
-from app.models.visit import Visit
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import outcome_summary, outcomes
+from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -50,14 +50,8 @@ def list_outcomes(
     query: Annotated[OutcomeFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeList:
     """Outcomes at your sites, newest first."""
-    statement = narrowed(
-        outcomes.rows(),
-        (Outcome.pid, query.participant),
-        (Outcome.instrument, query.instrument),
-        (Visit.visit_code, query.visit_code),
-    )
-    page = Page(request, response, actor, query)
-    rows, after = page.read(session, statement, Outcome.created_at, Outcome.id, site=Outcome.site_id)
+    page, by = Page(request, response, actor, query), narrowing(outcomes.FILTERS, query)
+    rows, after = page.of_sites(session, outcomes.rows(), Outcome.created_at, Outcome.id, by=by)
     return OutcomeList(items=outcomes.read_all(session, actor, rows), next=after)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
-from sqlmodel import Session, col
+from sqlmodel import Session
 
-from app.access import Actor, narrowed, requires
+from app.access import Actor, requires
 from app.database import ReadSession, Turn, WriteSession, in_turn
 from app.models.identifiers import Pid
 from app.models.outcome_summary import ResponseFilter, ResponseList
@@ -24,6 +24,7 @@ from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
 from app.services import enrolment, outcome_summary, participants, status_changes
+from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -68,9 +69,8 @@ def list_participants(
     session: ReadSession,
 ) -> Listed:
     """Participants of your sites, newest first."""
-    rows = participants.listed().add_columns(col(Participant.created_at), col(Participant.pid))
-    statement = narrowed(rows, (Participant.status, query.status))
-    return Page(request, response, actor, query).told(session, statement, Participant.created_at, Participant.pid)
+    page, by = Page(request, response, actor, query), narrowing(participants.FILTERS, query)
+    return page.told(session, participants.listed(), Participant.created_at, Participant.pid, by=by)
 
 
 @router.post("/lookup")

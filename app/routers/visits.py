@@ -5,14 +5,15 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from sqlmodel import Session, col
+from sqlmodel import Session
 
-from app.access import Actor, narrowed, requires
+from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitFilter, VisitList
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.services import visits
+from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -48,14 +49,8 @@ def list_visits(
     query: Annotated[VisitFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> Listed:
     """Visits at your sites, newest first."""
-    rows = visits.listed().add_columns(col(Visit.created_at), col(Visit.id))
-    statement = narrowed(
-        rows,
-        (Visit.pid, query.participant),
-        (Visit.visit_code, query.visit_code),
-        (Visit.status, query.status),
-    )
-    return Page(request, response, actor, query).told(session, statement, Visit.created_at, Visit.id)
+    page = Page(request, response, actor, query)
+    return page.told(session, visits.listed(), Visit.created_at, Visit.id, by=narrowing(visits.FILTERS, query))
 
 
 @router.get("/{visit_id}")

@@ -322,8 +322,9 @@ def row_of(session: Session, actor: Actor, event_id: UUID) -> Row[Any]:
 
 
 @cache
-def listed() -> Rows:
-    """Adverse events as the JSON of their answers, with the site; narrow it with `visible`."""
+def listed(key: Any) -> Rows:
+    """Adverse events as the JSON of their answers, with the site and what lists of them go by: the key of an order, and
+    the id."""
     events = table_of(AdverseEvent)
     fields: dict[str, Any] = {name: events.c[name] for name in sorted(_SHOWN - {"reported_at"})}
     fields |= {
@@ -333,7 +334,7 @@ def listed() -> Rows:
         "codings": StoredJson(events.c.codings),
         "findings": StoredJson(events.c.findings),
     }
-    return sa.select(json_row("adverse_event", fields), events.c.site_id).select_from(events)
+    return sa.select(json_row("adverse_event", fields), events.c.site_id, key, events.c.id).select_from(events)
 
 
 def reported_at() -> sa.Label[Any]:

@@ -5,11 +5,25 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Date, case, func, literal, or_, select, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Date,
+    String,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from app.access import Actor, Rows, visible
+from app.access import Actor, visible
 from app.database import Database
 from app.models.adverse_event import AdverseEvent, AeOutcome
 from app.models.adverse_event_shapes import AdverseEventFilter, AdverseEventRead, AdverseEventSort
@@ -20,6 +34,7 @@ from app.services import adverse_events
 from app.services.csv_lines import blocks, line_of
 from app.services.monitoring import unreviewed_by
 from app.services.sae_clocks import overdue
+from app.site_lists import Filters, Narrowing, narrowing
 
 LONG_AGO = date(1, 1, 1)
 _ONSET = func.coalesce(AdverseEvent.onset_latest, literal(LONG_AGO, Date)).label("onset_order")
@@ -47,64 +62,6 @@ _KEYS: dict[AdverseEventSort, Any] = {
 }
 
 
-class Asked(NamedTuple):
-    key: Any
-    """The column that the list is ordered by."""
-
-    ascending: bool
-    where: list[ColumnElement[bool]]
-
-    def of(self, rows: Rows) -> Rows:
-        """Rows with what they are ordered by."""
-        return rows.add_columns(self.key, col(AdverseEvent.id))
-
-
-def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
-    """Which events, in which order. They are still to be narrowed to sites."""
-    conditions = _conditions(actor, query)
-    if query.overdue is not None:
-        sites = actor.sites_at(query.study, query.site)
-        late = among(AdverseEvent.id, "overdue", sorted({one.event_id for one in overdue(session, sites, now())}))
-        conditions.append(late if query.overdue else ~late)
-    by_due = query.sort is AdverseEventSort.due
-    if by_due and not query.overdue:
-        conditions.append(col(AdverseEvent.due_at).is_not(None))
-    return Asked(_KEYS[query.sort], by_due, conditions)
-
-
-def _conditions(actor: Actor, query: AdverseEventFilter) -> list[ColumnElement[bool]]:
-    ae = AdverseEvent
-    plain: list[tuple[Any, Any]] = [
-        (ae.pid, query.participant),
-        (ae.serious, query.serious),
-        (ae.severity, query.severity),
-        (ae.outcome, query.outcome),
-        (ae.special_interest, query.aesi),
-        (ae.soc, query.soc),
-    ]
-    conditions = [col(column) == value for column, value in plain if value is not None]
-    if query.outcome is AeOutcome.fatal:
-        conditions.append(col(ae.serious) == true())  # as every death is, and serious ones have an index
-    if query.relatedness is not None:
-        conditions.append(
-            or_(col(ae.relatedness_drug) == query.relatedness, col(ae.relatedness_therapy) == query.relatedness)
-        )
-    if query.term is not None:
-        term = func.lower(query.term)
-        conditions.append(or_(func.lower(ae.term) == term, func.lower(ae.pt) == term))
-    if query.onset_from is not None:
-        conditions.append(col(ae.onset_latest) >= query.onset_from)
-    if query.onset_to is not None:
-        conditions.append(col(ae.onset_earliest) <= query.onset_to)
-    if query.updated_since is not None:
-        conditions.append(col(ae.updated_at) >= query.updated_since)
-    if query.unreviewed is not None:
-        conditions.append(unreviewed_by(actor) if query.unreviewed else ~unreviewed_by(actor))
-    if query.possible_duplicate is not None:
-        conditions.append(_has_twin() if query.possible_duplicate else ~_has_twin())
-    return conditions
-
-
 def _has_twin() -> ColumnElement[bool]:
     """Same participant, same onset as it was given, and one name whatever its case: the verbatim term, for an entry is
     often coded before its double, or the preferred (else verbatim) one."""
@@ -128,6 +85,57 @@ def _named(event: Any) -> ColumnElement[str]:
     return func.lower(func.coalesce(event.pt, event.term))
 
 
+def _either(condition: ColumnElement[bool]) -> dict[bool, ColumnElement[bool]]:
+    return {True: condition, False: ~condition}
+
+
+_SERIOUS = col(AdverseEvent.serious) == true()
+_OUTCOME = col(AdverseEvent.outcome) == bindparam("outcome")
+_TERM = func.lower(bindparam("term", type_=String))
+_RELATED: BindParameter[str] = bindparam("relatedness")
+FILTERS: Filters = {
+    "participant": col(AdverseEvent.pid) == bindparam("participant"),
+    "serious": {True: _SERIOUS, False: col(AdverseEvent.serious) == false()},
+    "severity": col(AdverseEvent.severity) == bindparam("severity"),
+    "relatedness": or_(
+        col(AdverseEvent.relatedness_drug) == _RELATED, col(AdverseEvent.relatedness_therapy) == _RELATED
+    ),
+    # every death is serious, and serious ones have an index
+    "outcome": {one: and_(_OUTCOME, _SERIOUS) if one is AeOutcome.fatal else _OUTCOME for one in AeOutcome},
+    "aesi": col(AdverseEvent.special_interest) == bindparam("aesi"),
+    "term": or_(func.lower(AdverseEvent.term) == _TERM, func.lower(AdverseEvent.pt) == _TERM),
+    "soc": col(AdverseEvent.soc) == bindparam("soc"),
+    "onset_from": col(AdverseEvent.onset_latest) >= bindparam("onset_from"),
+    "onset_to": col(AdverseEvent.onset_earliest) <= bindparam("onset_to"),
+    "updated_since": col(AdverseEvent.updated_at) >= bindparam("updated_since"),
+    "overdue": _either(among(AdverseEvent.id, "late")),
+    "unreviewed": _either(unreviewed_by(bindparam("reviewer"))),
+    "possible_duplicate": _either(_has_twin()),
+}
+_WAITS_FOR_REPORT = col(AdverseEvent.due_at).is_not(None)
+
+
+class Asked(NamedTuple):
+    key: Any
+    """The column that the list is ordered by."""
+
+    ascending: bool
+    by: Narrowing
+
+
+def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
+    """Which events, in which order. They are still to be narrowed to sites."""
+    where, given = narrowing(FILTERS, query)
+    more: dict[str, Any] = {"reviewer": actor.account_id}
+    if query.overdue is not None:
+        sites = actor.sites_at(query.study, query.site)
+        more["late"] = sorted({one.event_id for one in overdue(session, sites, now())})
+    by_due = query.sort is AdverseEventSort.due
+    if by_due and not query.overdue:
+        where = (*where, _WAITS_FOR_REPORT)
+    return Asked(_KEYS[query.sort], by_due, Narrowing(where, {**given, **more}))
+
+
 COLUMNS = tuple(AdverseEventRead.model_fields)
 _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
 """Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
@@ -137,7 +145,8 @@ def csv_lines(database: Database, actor: Actor, query: AdverseEventFilter, wante
     """Every event that was asked for, in its order, with a head line."""
     yield line_of([COLUMNS])
     at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
-    own = visible(wanted.of(adverse_events.rows()), actor).where(*wanted.where, at)
+    every = adverse_events.rows().add_columns(wanted.key, col(AdverseEvent.id))
+    own = visible(every, actor).where(*wanted.by.where, at).params(wanted.by.given)
     for rows in blocks(database, actor.clinical_sites, own, (wanted.key, AdverseEvent.id), wanted.ascending):
         reads = [adverse_events.read(row, actor).model_dump(mode="json") for row in rows]
         yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])

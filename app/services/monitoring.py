@@ -107,7 +107,7 @@ def _alerts(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Ro
     ]
     theirs = (_PERSON.c.site_id == _EVENT.c.site_id) & (_PERSON.c.pid == _EVENT.c.pid)
     statement = visible(select(*columns(AdverseEvent)).join(_PERSON, theirs), actor).where(
-        _EVENT.c.site_id.in_(sites), or_(false(), *marked), unreviewed_by(actor)
+        _EVENT.c.site_id.in_(sites), or_(false(), *marked), unreviewed_by(actor.account_id)
     )
     return session.execute(statement.order_by(_EVENT.c.created_at, _EVENT.c.id)).all()
 
@@ -130,7 +130,7 @@ def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -
     ]
 
 
-def unreviewed_by(actor: Actor) -> ColumnElement[bool]:
+def unreviewed_by(account_id: Any) -> ColumnElement[bool]:
     """Events that this account has not reviewed at their present version, or that were reported on since."""
     since = (
         (_REPORT.c.site_id == _REVIEW.c.site_id)
@@ -140,7 +140,7 @@ def unreviewed_by(actor: Actor) -> ColumnElement[bool]:
     own = (
         (_REVIEW.c.site_id == _EVENT.c.site_id)
         & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
-        & (_REVIEW.c.reviewed_by == actor.account_id)
+        & (_REVIEW.c.reviewed_by == account_id)
         & (_REVIEW.c.event_version == _EVENT.c.version)
         & ~select(1).where(since).correlate(_REVIEW).exists()
     )
@@ -165,7 +165,7 @@ def _counts(
 
 def _counted(actor: Actor, at: datetime) -> list[tuple[Table, Mapping[str, ColumnElement[bool]]]]:
     """Each table that is counted by site, once for each condition."""
-    unreviewed, waits = unreviewed_by(actor), _SIGNAL.c.state == SignalState.open
+    unreviewed, waits = unreviewed_by(actor.account_id), _SIGNAL.c.state == SignalState.open
     return [
         (_PERSON, {"participants": true()}),
         (

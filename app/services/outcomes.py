@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row, delete, insert
+from sqlalchemy import Row, bindparam, delete, insert
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -40,6 +41,7 @@ from app.services.standing import Standing, require_in_study, standing
 from app.services.studies import protocol_of
 from app.services.totals import scored
 from app.services.unlocked import require_unlocked
+from app.site_lists import Filters
 from app.web.conditional import require_current
 from app.writing import Writes
 
@@ -308,10 +310,18 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
 
 
+@cache
 def rows() -> Rows:
     """Outcomes with the code of their visit; narrow it with `visible`."""
     visit = (col(Visit.site_id) == col(Outcome.site_id)) & (col(Visit.id) == col(Outcome.visit_id))
     return sa.select(*columns(Outcome), col(Visit.visit_code)).select_from(Outcome).join(Visit, visit)
+
+
+FILTERS: Filters = {
+    "participant": col(Outcome.pid) == bindparam("participant"),
+    "instrument": col(Outcome.instrument) == bindparam("instrument"),
+    "visit_code": col(Visit.visit_code) == bindparam("visit_code"),
+}
 
 
 def scores_of(session: Session, outcomes: Sequence[Any]) -> dict[UUID, list[Mapping[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from sqlalchemy import Row, func
+from sqlalchemy import Row, bindparam, func
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -36,6 +36,7 @@ from app.security.keys import Keyring
 from app.services import safety_signals
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
+from app.site_lists import Filters
 
 DATA_SHARING = "data_sharing"
 
@@ -209,7 +210,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tu
 
 @cache
 def listed() -> Rows:
-    """Participants as the JSON of their answers, with the site; narrow it with `visible`."""
+    """Participants as the JSON of their answers, with the site and what lists of them go by."""
     people, versions = table_of(Participant), table_of(ProtocolVersion)
     fields: dict[str, Any] = {name: people.c[name] for name in sorted(_SHOWN - {"pid"})}
     fields |= {
@@ -219,7 +220,11 @@ def listed() -> Rows:
         "findings": StoredJson(people.c.findings),
     }
     joined = people.join(versions, versions.c.id == people.c.protocol_version_id)
-    return sa.select(json_row("participant", fields), people.c.site_id).select_from(joined)
+    shown = json_row("participant", fields), people.c.site_id
+    return sa.select(*shown, people.c.created_at, people.c.pid).select_from(joined)
+
+
+FILTERS: Filters = {"status": col(Participant.status) == bindparam("status")}
 
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -36,6 +36,7 @@ from app.services import agreement, doses, dosing_day, outcomes, rule_queries, t
 from app.services.participants import Enrolled, Hold, enrolled, recorded_by
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_unlocked
+from app.site_lists import Filters
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes
@@ -267,11 +268,19 @@ def rows() -> Rows:
 
 @cache
 def listed() -> Rows:
-    """Visits as the JSON of their answers, with the site; narrow it with `visible`."""
+    """Visits as the JSON of their answers, with the site and what lists of them go by."""
     table = table_of(Visit)
     fields: dict[str, Any] = {name: table.c[name] for name in sorted(_SHOWN)}
     fields |= {"participant": ShownPid(table.c.pid), "findings": StoredJson(table.c.findings)}
-    return sa.select(json_row("visit", fields), table.c.site_id).select_from(table)
+    shown = json_row("visit", fields), table.c.site_id
+    return sa.select(*shown, table.c.created_at, table.c.id).select_from(table)
+
+
+FILTERS: Filters = {
+    "participant": col(Visit.pid) == bindparam("participant"),
+    "visit_code": col(Visit.visit_code) == bindparam("visit_code"),
+    "status": col(Visit.status) == bindparam("status"),
+}
 
 
 def read(row: Row[Any], actor: Actor) -> VisitRead:
