@@ -157,4 +157,4 @@ def database_processes(settings: Settings) -> list[int]:
         if database.is_sqlite:
             return []
         pid = session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-    return machine.family_of(pid)[:1]
+        return machine.family_of(pid)[:1]  # while this connection is open: its process ends with it
