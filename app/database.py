@@ -20,7 +20,7 @@ from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
-from app.engines import WRITES, at_once, begin, beginning, engine_of
+from app.engines import READS, WRITES, at_once, begin, beginning, engine_of
 from app.errors import CannotGoOn, RegistryError
 from app.settings import Settings
 
@@ -50,7 +50,6 @@ _COMPANION = "registry_companion"
 _LAST = "registry_last"
 _MOMENTS = "registry_moments"
 _PATIENCE = "registry_patience"
-_READS = "registry_reads"
 
 
 class NotDurable(CannotGoOn):
@@ -95,6 +94,7 @@ class Database:
         if not self.is_sqlite:
             self._moments = engine_of(settings, self.url, self.is_sqlite, for_server, {"poolclass": NullPool})
         self.pool_size = settings.pool_size
+        self._reading = self.of_sessions.execution_options(**{READS: True})
         self._writing = self.of_sessions.execution_options(**{WRITES: True})
 
     @contextmanager
@@ -102,8 +102,8 @@ class Database:
         """A session that only reads. It sees the clinical rows of the request's actor; without one, none. It ends with
         a COMMIT of nothing: of a ROLLBACK the driver takes it that statements which it prepared may be void, and drops
         them all, so that PostgreSQL parses and plans each anew."""
-        info = {_REQUEST: request, _MOMENTS: self._moments, _READS: True}
-        with Session(self.of_sessions, expire_on_commit=False, info=info) as session:
+        info = {_REQUEST: request, _MOMENTS: self._moments}
+        with Session(self._reading, expire_on_commit=False, info=info) as session:
             try:
                 yield session
             except RegistryError:
@@ -242,9 +242,8 @@ def _show_own_sites(session: Session, transaction: SessionTransaction, connectio
     connection before. Read now, and not when the session was made: by the first statement the actor is known."""
     if not transaction.nested:
         patience = session.info.get(_PATIENCE)
-        reads = ["SET TRANSACTION READ ONLY"] if _READS in session.info else []
         waits = [f"SET LOCAL lock_timeout = {patience}"] if patience else []
-        begin(connection, *reads, *_opened_for(_own_sites(session)), *waits)
+        begin(connection, *_opened_for(_own_sites(session)), *waits)
 
 
 def _own_sites(session: Session) -> Collection[int]:

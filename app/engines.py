@@ -21,8 +21,8 @@ from app.settings import Settings
 _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 """PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
 
-WRITES = "registry_writes"
-"""Option of connections that write."""
+READS, WRITES = "registry_reads", "registry_writes"
+"""Options of connections: that only read, which PostgreSQL holds them to, and that write."""
 
 _ENTER, _LEAVE = "registry_enter", "registry_leave"
 """What is remembered of a connection to SQLite: how it enters the gate, and how it leaves where it is within."""
@@ -122,7 +122,8 @@ def begin(connection: Connection, *first: str) -> None:
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "postgresql":
         waits = driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE
-        at_once(connection, *(["BEGIN"] if waits else []), *first)
+        how = "BEGIN READ ONLY" if READS in connection.get_execution_options() else "BEGIN"
+        at_once(connection, *([how] if waits else []), *first)
     elif not driver.in_transaction:
         writes = WRITES in connection.get_execution_options()
         if writes:
