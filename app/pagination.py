@@ -71,12 +71,11 @@ class Page:
     ) -> tuple[Sequence[Row[Any]], str | None]:
         """The same of sites' rows that have an index by site and then `keys`, at the sites in reach that the query asks
         for. The statement of `rows` is one that was made once."""
-        sites = self._sites()
+        sites, later = self._sites(), self._cursor is not None
+        after = {f"after_{place}": value for place, value in enumerate(self._after() if later else ())}
         if not sites:
             return [], None
-        later = self._cursor is not None
         form = Form(rows, keys, keys[-1].class_.site_id, by.where, ascending, later, self._limit + 1)
-        after = {f"after_{place}": value for place, value in enumerate(self._after() if later else ())}
         if len(sites) == 1:
             return self._page(session, of_one_site(form), keys, {**by.given, **after, "site": sites[0]})
         on_postgresql = session.get_bind().dialect.name == "postgresql"

@@ -87,6 +87,36 @@ def test_the_csv_holds_what_the_pages_hold_in_the_same_order(
     assert (json.loads(new["term"]), new["severity"]) == ('=1+1 "x"', "mild")
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"serious": "true"}, "partial new"),
+        ({"serious": "false", "severity": "mild"}, "old unknown middle"),
+        ({"term": '=1+1 "X"'}, "new"),
+        ({"onset_from": "2025-03-31"}, "partial new"),
+        ({"onset_to": "2025-03-01"}, "partial old"),
+        ({"updated_since": "2099-01-01T00:00:00Z"}, ""),
+        ({"outcome": "fatal"}, ""),
+        ({"overdue": "true"}, "partial new"),
+        ({"overdue": "false"}, "old unknown middle"),
+        ({"unreviewed": "false"}, "middle"),
+        ({"unreviewed": "true", "serious": "false"}, "old unknown"),
+        ({"possible_duplicate": "true"}, ""),
+    ],
+    ids=str,
+)
+def test_pages_and_csv_are_narrowed_alike(
+    world: World, events: dict[str, str], asked: dict[str, str], expected: str
+) -> None:
+    assert world.monitor.post(
+        f"/v1/adverse-events/{events['middle']}/reviews", {"kind": "acknowledged", "version": 1}
+    ).is_success
+    sheet = world.monitor.get("/v1/adverse-events", study=world.study, format="csv", **asked).text
+    found = ids(world, **asked)
+    assert [row["id"] for row in csv.DictReader(io.StringIO(sheet))] == found
+    assert set(found) == {events[name] for name in expected.split()}
+
+
 @pytest.mark.parametrize("path", ["/v1/adverse-events", "/v1/audit-entries"])
 def test_a_sheet_comes_whole_so_it_has_no_pages(world: World, path: str) -> None:
     answer = world.monitor.get(path, study=world.study, format="csv", limit="1", cursor="garbage")
