@@ -99,16 +99,20 @@ class Database:
 
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
-        """A session that only reads. It sees the clinical rows of the request's actor; without one, none. It ends with
-        a COMMIT of nothing: of a ROLLBACK the driver takes it that statements which it prepared may be void, and drops
-        them all, so that PostgreSQL parses and plans each anew."""
+        """A session that only reads. It sees the clinical rows of the request's actor; without one, none."""
         info = {_REQUEST: request, _MOMENTS: self._moments}
         with Session(self._reading, expire_on_commit=False, info=info) as session:
             try:
                 yield session
             except RegistryError:
-                _commit(session)
+                self._end_read(session)
                 raise
+            self._end_read(session)
+
+    def _end_read(self, session: Session) -> None:
+        """End what was read with a COMMIT of nothing, to which PostgreSQL holds it. Of a ROLLBACK the driver takes it
+        that statements which it prepared may be void, and drops them all; each is then parsed and planned anew."""
+        if not self.is_sqlite:
             _commit(session)
 
     @contextmanager

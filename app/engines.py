@@ -22,7 +22,7 @@ _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count":
 """PostgreSQL's machine is known to be gone after ten seconds of silence, not after the quarter of an hour of TCP."""
 
 READS, WRITES = "registry_reads", "registry_writes"
-"""Options of connections: that only read, which PostgreSQL holds them to, and that write."""
+"""Options of connections: that only read, to which PostgreSQL holds a transaction that begins here, and that write."""
 
 _ENTER, _LEAVE = "registry_enter", "registry_leave"
 """What is remembered of a connection to SQLite: how it enters the gate, and how it leaves where it is within."""

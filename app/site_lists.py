@@ -1,8 +1,8 @@
 """Lists of sites' rows, which are asked for most: the statement of each form of a list is made once, and what differs
 from request to request are its parameters.
 
-Made anew for each page, with what SQLAlchemy knows it by, it took a tenth of the time of a page of one site, and a
-third of one of several (docs/performance.md).
+Made anew for each page, with what SQLAlchemy knows it by, it took a tenth of the time of a page of one site, and two
+fifths of one of several (docs/decisions/0032).
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,8 @@ from app.models.among import Several
 
 Condition = ColumnElement[bool]
 FORMS = 256
-"""Statements that are kept: of those a worker is asked for again and again there are some dozens."""
+"""Statements that are kept, 0.1 MB each: of those a worker is asked for again and again there are some dozens. Whoever
+asks for pages of every length has them made anew, and others' with them."""
 
 
 class Narrowing(NamedTuple):

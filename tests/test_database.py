@@ -1,12 +1,16 @@
-"""Sessions that read, on PostgreSQL. SQLite prepares each statement in the connection anyway."""
+"""Sessions that read."""
+
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import InternalError
+from sqlmodel import select
 
 from app.access import found
 from app.database import Database
 from app.errors import NotFound
+from app.models.study import Study
 from tests.postgres import settings_of
 from tests.world import World
 
@@ -32,3 +36,32 @@ def test_what_is_asked_often_stays_prepared_whatever_else_is_read(world: World) 
             found(session.execute(text("SELECT 1 WHERE false")).first())
         with database.read() as session:
             assert session.execute(PREPARED).scalar_one() == 1
+
+
+@on_postgresql
+def test_a_read_over_a_column_that_has_become_another_type_is_told_to_come_again(world: World) -> None:
+    """What a connection prepared gives the old type. Its next transaction prepares anew."""
+    world.enrolled()
+    for _ in range(world.registry.app.state.settings.pool_size * 7):
+        assert world.monitor.get("/v1/participants").is_success
+    try:
+        migrate(world, "timestamptz(3)")
+        told = [world.monitor.get("/v1/participants") for _ in range(10)]
+    finally:
+        migrate(world, "timestamptz")
+    assert {answer.status_code for answer in told} == {200, 503}
+    assert {answer.json()["code"] for answer in told if not answer.is_success} == {"database_unavailable"}
+    assert told[-1].is_success
+
+
+def migrate(world: World, kind: str) -> None:
+    with world.registry.database.migrating() as owner:
+        owner.exec_driver_sql(f"ALTER TABLE participant ALTER COLUMN created_at TYPE {kind}")
+
+
+def test_what_a_read_changed_by_mistake_is_not_stored(world: World) -> None:
+    read, own = world.registry.served.read, select(Study).where(Study.code == world.study)
+    with suppress(InternalError), read() as session:
+        session.exec(own).one().title = "Changed in a read"
+    with read() as session:
+        assert session.exec(own).one().title != "Changed in a read"

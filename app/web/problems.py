@@ -32,8 +32,9 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 }
 
 
-_READ_ONLY = "25006"
-"""SQLSTATE (PostgreSQL, appendix A)."""
+_READ_ONLY, _OTHER_TYPE = "25006", "0A000"
+"""SQLSTATEs (PostgreSQL, appendix A). The second one is of a statement that was prepared before a migration gave one of
+its columns another type; the connection's next transaction prepares it anew."""
 
 _MOST_FAULTS = 100
 
@@ -180,7 +181,7 @@ def refusal_of(error: SQLAlchemyError) -> RegistryError:
         return ConstraintBroken()
     if sqlstate(error) == DISK_FULL:
         return StorageFull(headers=_LATER)
-    away = isinstance(error, OperationalError | PoolTimeout) or sqlstate(error) == _READ_ONLY
+    away = isinstance(error, OperationalError | PoolTimeout) or sqlstate(error) in {_READ_ONLY, _OTHER_TYPE}
     if away or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return DatabaseUnavailable()
     return errors.InternalError()
