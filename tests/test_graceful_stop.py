@@ -4,7 +4,8 @@ server's manner and not the database's; rolling restarts under load are `python 
 import asyncio
 import json
 import signal
-from contextlib import suppress
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,6 +41,23 @@ def test_a_request_in_flight_is_finished_and_a_new_one_refused(tmp_path: Path, t
             assert server.process.poll() is None
             wire.sendall(sent[-20:])
             assert wire.recv(65_536).startswith(b"HTTP/1.1 201")
+        assert server.process.wait(LONGEST) in {0, -signal.SIGTERM}
+
+
+def test_a_request_that_crosses_the_word_to_stop_is_the_last_of_its_connection(tmp_path: Path) -> None:
+    """A client over a kept connection cannot know yet."""
+    with served(tmp_path, None) as server, closing(HTTPConnection(server.base_url.partition("//")[2])) as client:
+
+        def ask() -> HTTPResponse:
+            client.request("GET", "/healthz")
+            answer = client.getresponse()
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
+            return answer
+
+        assert not ask().will_close
+        server.process.send_signal(signal.SIGTERM)
+        until_nobody_listens(server.base_url)
+        assert ask().will_close
         assert server.process.wait(LONGEST) in {0, -signal.SIGTERM}
 
 
