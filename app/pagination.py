@@ -10,15 +10,16 @@ from uuid import UUID
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from sqlalchemy import Row, tuple_
+from sqlalchemy import Row
 from sqlmodel import Session
 
 from app.access import Actor, Rows
 from app.errors import Malformed
+from app.keyset import behind, in_order
 from app.models.base import utc_text
 from app.security.keys import Keyring
 from app.security.sealing import SealBroken, seal, unseal
-from app.site_lists import Form, Narrowing, of_one_site, of_sites_on_postgresql, of_sites_on_sqlite
+from app.site_lists import Form, Narrowing, page_of
 
 
 class CursorInvalid(Malformed):
@@ -58,13 +59,11 @@ class Page:
     def read(
         self, session: Session, statement: Rows, *keys: Any, ascending: bool = False
     ) -> tuple[Sequence[Row[Any]], str | None]:
-        """The rows of the page, and the cursor of the next one (also as a Link header). `keys` are the sort columns,
-        never null, the last of them unique."""
+        """The rows of the page, in the order of `keys`, and the cursor of the next one (also as a Link header)."""
         if self._cursor is not None:
-            here, after = tuple_(*keys), tuple_(*self._after(), types=[key.type for key in keys])
-            statement = statement.where(here > after if ascending else here < after)
-        ordered = statement.order_by(*(key.asc() if ascending else key.desc() for key in keys))
-        return self._page(session, ordered.limit(self._limit + 1), keys, {})
+            statement = statement.where(behind(keys, self._after(), ascending))
+        ordered = statement.order_by(*in_order(keys, ascending)).limit(self._limit + 1)
+        return self._page(session, ordered, keys, {})
 
     def of_sites(
         self, session: Session, rows: Rows, *keys: Any, by: Narrowing, ascending: bool = False
@@ -76,11 +75,9 @@ class Page:
         if not sites:
             return [], None
         form = Form(rows, keys, keys[-1].class_.site_id, by.where, ascending, later, self._limit + 1)
-        if len(sites) == 1:
-            return self._page(session, of_one_site(form), keys, {**by.given, **after, "site": sites[0]})
-        on_postgresql = session.get_bind().dialect.name == "postgresql"
-        statement = of_sites_on_postgresql(form) if on_postgresql else of_sites_on_sqlite(form)
-        return self._page(session, statement, keys, {**by.given, **after, "sites": sites})
+        statement = page_of(form, session.get_bind().dialect.name if len(sites) > 1 else None)
+        asked = {"sites": sites} if len(sites) > 1 else {"site": sites[0]}
+        return self._page(session, statement, keys, {**by.given, **after, **asked})
 
     def _page(
         self, session: Session, statement: Rows, keys: Sequence[Any], given: Mapping[str, Any]

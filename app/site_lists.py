@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Integer, bindparam, func, literal_column, select, true, tuple_
+from sqlalchemy import ColumnElement, Integer, bindparam, func, literal_column, select, true
 
 from app.access import Rows
+from app.keyset import behind, in_order
 from app.models.among import Several
 
 Condition = ColumnElement[bool]
@@ -25,8 +26,8 @@ class Narrowing(NamedTuple):
     """What a list is narrowed by. The conditions are asked of the keys of the rows alone, and are made once, as the
     statements are that hold them: their values come as parameters."""
 
-    where: tuple[Condition, ...] = ()
-    given: Mapping[str, Any] = {}
+    where: tuple[Condition, ...]
+    given: Mapping[str, Any]
 
 
 Filters = Mapping[str, Condition | Mapping[Any, Condition]]
@@ -62,27 +63,31 @@ class Form(NamedTuple):
     each page anew for its value."""
 
     def ordered(self, statement: Rows, keys: Iterable[Any]) -> Rows:
-        by = (key.asc() if self.ascending else key.desc() for key in keys)
-        return statement.order_by(*by).limit(literal_column(str(self.most)))
+        return statement.order_by(*in_order(keys, self.ascending)).limit(literal_column(str(self.most)))
 
     def conditions(self) -> list[Condition]:
         if not self.later:
             return [*self.where]
-        here = tuple_(*self.keys)
-        after = tuple_(*(bindparam(f"after_{place}", type_=key.type) for place, key in enumerate(self.keys)))
-        return [*self.where, here > after if self.ascending else here < after]
+        place = [bindparam(f"after_{number}", type_=key.type) for number, key in enumerate(self.keys)]
+        return [*self.where, behind(self.keys, place, self.ascending)]
 
 
 @lru_cache(FORMS)
-def of_one_site(form: Form) -> Rows:
-    """The rows of the site that is the parameter `site`."""
+def page_of(form: Form, sites_on: str | None) -> Rows:
+    """The statement of a page: of one site, which is the parameter `site`, or of several, which are `sites`, on the
+    engine of this name."""
+    if sites_on is None:
+        return _of_one_site(form)
+    return _of_sites_on_postgresql(form) if sites_on == "postgresql" else _of_sites_on_sqlite(form)
+
+
+def _of_one_site(form: Form) -> Rows:
     own = form.rows.where(form.site == bindparam("site"), *form.conditions())
     return form.ordered(own, form.keys)
 
 
-@lru_cache(FORMS)
-def of_sites_on_postgresql(form: Form) -> Rows:
-    """A page of each site of the parameter `sites`, and the page of them all: no database merges the sites' parts of an
+def _of_sites_on_postgresql(form: Form) -> Rows:
+    """A page of each site, and the page of them all: no database merges the sites' parts of an
     index by itself; it would sort all rows of all sites for each page. One statement, as long for a hundred sites as
     for two. Nothing but `site == one` names sites in it: PostgreSQL before 17 counts each list of sites as so many
     searches. Keys come first, then the page's own rows, each by its key (LIMIT keeps the planner from reading all rows
@@ -98,8 +103,7 @@ def of_sites_on_postgresql(form: Form) -> Rows:
     return form.ordered(select(own).select_from(page.join(own, true())), [own.c[key.key] for key in keys])
 
 
-@lru_cache(FORMS)
-def of_sites_on_sqlite(form: Form) -> Rows:
+def _of_sites_on_sqlite(form: Form) -> Rows:
     """The same where a table cannot hang on the row beside it, but a list of keys can. It makes no row that does not
     stay on the page anyway. What is asked for is asked of the keys alone: asked of the rows, too, SQLite would find
     these by an index of that, and make a site's list of keys anew for each of them."""

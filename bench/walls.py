@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql import psycopg as dialect
-from sqlmodel import col
 
 from app.access import Actor
 from app.database import Database
@@ -17,6 +16,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventFilter
 from app.permissions import Permission
 from app.services import adverse_events, ae_lists
+from app.site_lists import Form, page_of
 from bench.cases import Place
 from bench.ground import Ground, Group, Target, rates
 from bench.measure import repeated
@@ -56,15 +56,11 @@ def page(place: Place, actor: Actor) -> str:
     with Database(place.settings) as database, database.read() as session:
         wanted = ae_lists.asked(session, actor, query)
     [site_id] = actor.sites_at(None, place.seeded.site)
-    ordered = (
-        adverse_events.listed(wanted.key)
-        .where(*wanted.by.where, col(AdverseEvent.site_id) == site_id)
-        .order_by(wanted.key.desc(), col(AdverseEvent.id).desc())
-        .limit(51)
-        .params(wanted.by.given)
-    )
+    keys, rows = (wanted.key, AdverseEvent.id), adverse_events.listed(wanted.key)
+    form = Form(rows, keys, AdverseEvent.site_id, wanted.by.where, wanted.ascending, later=False, most=51)
+    asked = page_of(form, None).params({**wanted.by.given, "site": site_id})
     made: Any = dialect.dialect()  # type: ignore[no-untyped-call]
-    return str(ordered.compile(dialect=made, compile_kwargs={"literal_binds": True})).replace("%%", "%")
+    return str(asked.compile(dialect=made, compile_kwargs={"literal_binds": True})).replace("%%", "%")
 
 
 def _asking(ground: Ground, place: Place, role: str, actor: Actor, statement: str) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from app.models.account import Role
 from app.models.adverse_event_shapes import AdverseEventList
 from app.models.participant import ParticipantList
 from app.models.visit import VisitList
-from app.site_lists import of_one_site, of_sites_on_postgresql, of_sites_on_sqlite
+from app.site_lists import page_of
 from tests.world import Caller, World, madrs
 
 
@@ -99,7 +99,7 @@ def test_the_statement_of_a_list_is_made_once(world: World, path: str, asked: di
         assert caller.get(path, limit=1).is_success
 
     def made() -> int:
-        return sum(of.cache_info().misses for of in (of_one_site, of_sites_on_postgresql, of_sites_on_sqlite))
+        return page_of.cache_info().misses
 
     ask(somebody, pids[0]), ask(else_, pids[0])
     before = made()

@@ -6,10 +6,11 @@ import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, tuple_
+from sqlalchemy import Row
 
 from app.access import Rows
 from app.database import Database, within
+from app.keyset import behind, in_order
 
 BLOCK = 1000
 
@@ -17,14 +18,10 @@ BLOCK = 1000
 def blocks(
     database: Database, site_ids: Collection[int], statement: Rows, keys: Sequence[Any], ascending: bool = True
 ) -> Iterator[Sequence[Row[Any]]]:
-    """The rows of a statement in the order of `keys`, never null, the last of them unique. `site_ids`: where the
-    database lets the reader see any."""
-    block, after = statement.order_by(*(key.asc() if ascending else key.desc() for key in keys)).limit(BLOCK), None
+    """The rows of a statement in the order of `keys`. `site_ids`: where the database lets the reader see any."""
+    block, after = statement.order_by(*in_order(keys, ascending)).limit(BLOCK), None
     while True:
-        asked_now = block
-        if after is not None:
-            here, last = tuple_(*keys), tuple_(*after, types=[key.type for key in keys])
-            asked_now = block.where(here > last if ascending else here < last)
+        asked_now = block if after is None else block.where(behind(keys, after, ascending))
         with database.read() as session, within(session, site_ids):
             rows = session.connection().execute(asked_now).all()
         yield rows
