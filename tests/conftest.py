@@ -159,6 +159,22 @@ def live_server(request: pytest.FixtureRequest, live_servers: Callable[[str], Li
     return live_servers(request.param)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each case of a test marked `by_turns` comes on one of the engines: what refuses a request before anything is
+    stored, or describes its answer, is the same code on both."""
+    turns: dict[str, int] = {}
+    left = set()
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case is None or item.get_closest_marker("by_turns") is None:
+            continue
+        engine = case.params["database_url"]
+        turn = turns.setdefault(item.nodeid.replace(engine, "", 1), len(turns))
+        if ENGINES[turn % 2] != engine:
+            left.add(item)
+    items[:] = [item for item in items if item not in left]
+
+
 def pytest_report_header() -> str:
     return f"PostgreSQL: {'given by URL' if os.environ.get('REGISTRY_TEST_POSTGRES_URL') else 'from its wheel'}"
 

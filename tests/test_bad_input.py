@@ -59,6 +59,7 @@ def test_the_unspoilt_request_is_not_what_is_refused(unspoilt: Targets, name: st
     )
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", BODIES)
 def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind: str) -> None:
     content, headers, status = BODIES[kind]
@@ -72,6 +73,7 @@ def test_a_body_that_cannot_be_read_is_refused_everywhere(targets: Targets, kind
 UNKNOWN = (MARK, f"{MARK}\0", f"\ud800{MARK}", f"{MARK}/~ é", "x" * 70_000, "")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_fields_are_refused_and_not_repeated(targets: Targets, name: str) -> None:
     target = targets[name]
@@ -223,6 +225,7 @@ FIELDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
 SHOWN_NEVER = (MARK, "1735689600", "4915112345678", "9" * 12, "\\ud800", "\\udfff")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("name", "pointer", "values"), FIELDS, ids=[f"{name}{pointer}" for name, pointer, _ in FIELDS])
 def test_an_impossible_value_is_refused_at_its_field(
     targets: Targets, name: str, pointer: str, values: tuple[Any, ...]

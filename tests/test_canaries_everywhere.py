@@ -30,6 +30,14 @@ HEADERS = (
     *("X-Forwarded-For", "X-Request-Id", "X-Unheard-Of"),
 )
 
+MISSHAPEN: tuple[Callable[[str], Any], ...] = (
+    lambda mark: [mark],
+    lambda mark: mark * 400,
+    lambda mark: {mark: mark},
+    lambda mark: f"{mark}\0",
+)
+"""Two of them for each field, by turns: a wrong type, and a text that is too long or that no column takes."""
+
 
 @pytest.fixture(scope="module")
 def targets(registry: Registry) -> Targets:
@@ -65,17 +73,12 @@ def field_of(name: str, pointer: str) -> str:
 def say_every_field(canaries: Canaries, name: str, target: Target) -> int:
     """Each value of a valid body marked: as it may be welcome, of a wrong type, too long, beside unknown names."""
     welcome = 0
-    for pointer in pointers(target.body):
+    for number, pointer in enumerate(pointers(target.body)):
         known = field_of(name, pointer)
         mark = canaries.mark(known, name)
         answer = canaries.answered(target.send_json(target.with_value(pointer, mark)), mark)
         welcome += answer.is_success
-        for shape in (
-            lambda mark: [mark],
-            lambda mark: {mark: mark},
-            lambda mark: mark * 400,
-            lambda mark: f"{mark}\0",
-        ):
+        for shape in MISSHAPEN[number % 2 :: 2]:
             mark = canaries.mark(known, f"{name}, misshapen")
             canaries.answered(target.send_json(target.with_value(pointer, shape(mark))), mark)
     for pointer in ("", *pointers(target.body)):

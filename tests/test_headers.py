@@ -46,6 +46,7 @@ def requests(registry: Registry) -> Requests:
     return Requests(World(registry))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("route", MATRIX, ids=" ".join)
 def test_success_401_and_403_keep_the_contract_on_every_route(requests: Requests, route: Route) -> None:
     world = requests.world
@@ -61,6 +62,7 @@ def targets(registry: Registry) -> Targets:
     return Targets(World(registry))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", NAMES)
 def test_refusals_of_bodies_keep_the_contract_on_every_route_that_takes_one(targets: Targets, name: str) -> None:
     target = targets[name]
