@@ -40,7 +40,7 @@ async def list_changes(
         headers = {"X-Accel-Buffering": "no"}  # nginx would hold events back until it has a page of them
         return StreamingResponse(_events(request, query, places, place), headers=headers, media_type=EVENTS)
     told = await _awaited(request, query, places.read(query.after))
-    items = [change for change, _ in told.changes]
+    items = [change for _, change in told.changes]
     answer = ChangeList(items=items, next=places.written(told.place), more=told.more)
     return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -75,7 +75,9 @@ async def _events(request: Request, query: ChangeFilter, places: Places, place: 
             told = await _look(request, query, place)
         except (RegistryError, SQLAlchemyError):  # it can only be heard when the client comes again
             return
-        for change, behind in told.changes:
+        behind = dict(place)
+        for site_id, change in told.changes:
+            behind[site_id] = change.seq
             yield f"id: {places.written(behind)}\nevent: change\ndata: {change.model_dump_json()}\n\n".encode()
         place = told.place
         if told.changes:

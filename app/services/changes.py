@@ -55,9 +55,9 @@ class Places:
 
 
 class ChangesTold(NamedTuple):
-    """Each change with the place behind it; the place behind all that was looked at; whether there is more."""
+    """Each change with the key of its site; the place behind all that was looked at; whether there is more."""
 
-    changes: list[tuple[ChangeRead, dict[int, int]]]
+    changes: list[tuple[int, ChangeRead]]
     place: dict[int, int]
     more: bool
 
@@ -78,7 +78,7 @@ def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[in
     for row in rows[: query.limit]:
         here[row.site_id] = row.seq
         if row.changes != "[]":  # a look at something is no change
-            told.append((_read(row, actor), dict(here)))
+            told.append((row.site_id, _read(row, actor)))
     return ChangesTold(told, here, len(rows) > query.limit)
 
 
