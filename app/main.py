@@ -59,8 +59,10 @@ from app.services.builder import Builder
 from app.services.outside_sign_ins import OutsideSignIns
 from app.services.refusals import Refusals
 from app.services.throttle import Throttle
+from app.services.waiting import Waiting
 from app.settings import Settings
 from app.web import contract, logs, metrics, oauth, problems, tracing
+from app.web.connection import AT_STOP
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 from app.web.rates import Rates
@@ -152,6 +154,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
     app.state.together = Together(app.state.database)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
+    app.state.waiting = Waiting(app.state.database)
     app.state.rates = Rates(settings.requests_per_minute)
     app.state.refusals = Refusals(app.state.database)
     app.state.outside_sign_ins = OutsideSignIns(app.state.database, app.state.throttle)
@@ -170,13 +173,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
     await _looked_at(app.state.database, app.state.settings)
     app.state.builder.start()
     gc.collect()
     gc.freeze()  # what was imported and built stays: nobody looks for garbage in it
     gc.set_threshold(50_000, 20, 100)  # and a bulk upload's many small objects are not looked through again and again
-    yield
+    yield {AT_STOP: app.state.waiting.end}
     app.state.builder.stop()
     app.state.database.dispose()
     metrics.leave()

@@ -1,5 +1,6 @@
 """The change feed: every committed change of one's sites, once, in order, and nothing of others."""
 
+import asyncio
 import json
 import time
 from collections import defaultdict
@@ -9,14 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 from sqlmodel import col, select
 
 from app import audit
+from app.errors import DatabaseUnavailable
 from app.models.account import Role
 from app.models.audit import AuditEntry
 from app.models.change import ChangeFilter
+from app.routers import changes as changes_router
 from app.security.sealing import seal
 from app.services.changes import Places
+from app.services.waiting import LOOK_SECONDS, Waiting
 from tests.course_cases import CONSENT, under_amendment
 from tests.hostile import live_study
 from tests.server import LiveServer
@@ -189,14 +194,14 @@ def test_a_change_of_a_long_transaction_is_told_when_it_is_committed(world: Worl
     place = feed(world.monitor)[1]
     site = world.site_ids["A"]
     with world.registry.database.write() as session:
-        event = audit.Event("visit:recorded", "visit", pid, 1, [{"field": "x", "old": None, "new": 1}])
+        unseen = audit.Event("visit:recorded", "visit", pid, 1, [{"field": "x", "old": None, "new": 1}])
         if not world.on_sqlite:  # SQLite has one writer anyway
             with ThreadPoolExecutor(1) as thread:
                 session.exec(select(AuditEntry).limit(1)).all()
                 assert thread.submit(world.enrolled, "A").result(10)
             changes, place = feed(world.monitor, place)
             assert "participant" in {change["subject_type"] for change in changes}
-        audit.append(session, "system", site, [event])
+        audit.append(session, "system", site, [unseen])
     assert [change["subject_id"] for change in feed(world.monitor, place)[0]] == [pid]
 
 
@@ -242,3 +247,57 @@ def test_a_stream_tells_what_happens_and_goes_on_where_it_broke(live_server: Liv
             live.enrolled()
             (event,) = later.result(20)
         assert json.loads(event["data"])["seq"] == json.loads(begun[-1]["data"])["seq"] + 1
+
+
+def test_many_who_wait_cost_as_many_looks_as_one(world: World) -> None:
+    """Beside the first and the last look of each, a worker looks twice a second for all of them."""
+    world.enrolled()
+    _, place = feed(world.staff_a)
+    looks = []
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM audit_chain" in statement:
+            looks.append(statement)
+
+    engine = world.registry.served.of_sessions
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        with ThreadPoolExecutor(20) as threads:
+            asked = [threads.submit(world.staff_a.get, "/v1/changes", after=place, wait=3) for _ in range(20)]
+            assert all(one.result(30).json()["items"] == [] for one in asked)
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+    assert 40 <= len(looks) <= 80
+
+
+def test_who_waits_is_woken_by_ones_own_sites_alone(world: World) -> None:
+    world.enrolled("A")
+    waiting, site = Waiting(world.registry.served), world.site_ids["A"]
+    stood = {site: committed(world, "A")[-1][1]}
+
+    async def woken() -> tuple[bool, bool]:
+        await waiting.moved([site], {}, 20)
+        vain = asyncio.create_task(waiting.moved([site], stood, 20))
+        await asyncio.to_thread(world.enrolled, "B")
+        await asyncio.sleep(3 * LOOK_SECONDS)
+        asleep = not vain.done()
+        await asyncio.to_thread(world.enrolled, "A")
+        await vain
+        return asleep, waiting.over
+
+    assert asyncio.run(woken()) == (True, False)
+
+
+def test_where_the_look_for_all_fails_each_looks_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(Waiting, "_heads", fail)
+    monkeypatch.setattr(changes_router, "ANEW_SECONDS", 60.0)
+    pid = world.enrolled()
+    _, place = feed(world.staff_a)
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(world.staff_a.get, "/v1/changes", after=place, wait=30)
+        time.sleep(0.2)
+        assert world.staff_a.post("/v1/adverse-events", world.event(pid)).is_success
+        assert len(asked.result(20).json()["items"]) == 1

@@ -4,6 +4,9 @@ server's manner and not the database's; rolling restarts under load are `python 
 import asyncio
 import json
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -59,6 +62,37 @@ def test_a_request_that_crosses_the_word_to_stop_is_the_last_of_its_connection(t
         until_nobody_listens(server.base_url)
         assert ask().will_close
         assert server.process.wait(LONGEST) in {0, -signal.SIGTERM}
+
+
+def test_who_waits_for_news_is_let_go_and_told_where_to_go_on(tmp_path: Path) -> None:
+    """And not kept until the time is over, with nobody to take new requests meanwhile."""
+    with served(tmp_path, None) as server, live_study(server) as live, ThreadPoolExecutor(2) as threads:
+        live.enrolled()
+        address = f"{server.base_url}/v1/changes"
+        signed_in = {"Authorization": f"Bearer {live.staff.token}"}
+        place = live.staff.get("/v1/changes").json()["next"]
+        heard = threading.Event()
+
+        def streamed() -> list[str]:
+            headers = {**signed_in, "Accept": "text/event-stream"}
+            with httpx.stream("GET", address, headers=headers, trust_env=False, timeout=60) as stream:
+                lines = []
+                for line in stream.iter_lines():
+                    heard.set()
+                    lines.append(line)
+            return lines
+
+        asked = {"after": place, "wait": 30}
+        waiting = threads.submit(httpx.get, address, params=asked, headers=signed_in, trust_env=False, timeout=60)
+        streaming = threads.submit(streamed)
+        assert heard.wait(20)
+        time.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        answer = waiting.result(LONGEST)
+        assert (answer.status_code, answer.json()["items"]) == (200, [])
+        assert any(line.startswith("data: ") for line in streaming.result(LONGEST))
+        assert server.process.wait(LONGEST) in {0, -signal.SIGTERM}
+        assert '"level": "error"' not in server.log.read_text()
 
 
 def test_what_is_still_arriving_when_the_time_is_over_hears_when_to_come_again(world: World) -> None:

@@ -1,6 +1,5 @@
 """The change feed: asked for, waited for, or kept open as server-sent events."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -15,14 +14,16 @@ from app.errors import RegistryError
 from app.models.change import ChangeFilter, ChangeList
 from app.permissions import Permission
 from app.services.changes import ChangesTold, Places, after
+from app.services.waiting import Waiting
 from app.web.route import Router
 
 router = Router(prefix="/v1/changes", tags=["changes"])
 known = requires(Permission.change_read)
 Reader = Annotated[Actor, Depends(known)]
 EVENTS = "text/event-stream"
-LOOK_SECONDS, BEAT_SECONDS = 0.5, 15.0
-"""Between two looks of somebody who waits; between two signs of life, which keep proxies from closing the stream."""
+ANEW_SECONDS, BEAT_SECONDS = 5.0, 15.0
+"""Between two looks of somebody who waits in vain; between two signs of life, which keep proxies from closing the
+stream."""
 
 
 @router.get("", response_model=ChangeList, responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}})
@@ -46,33 +47,36 @@ async def list_changes(
 
 
 async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int]) -> ChangesTold:
+    waiting: Waiting = request.app.state.waiting
     until = time.monotonic() + query.wait
     while True:
-        told = await _look(request, query, place)
-        if told.changes or told.more or time.monotonic() >= until or await request.is_disconnected():
+        told, sites = await _look(request, query, place)
+        left = until - time.monotonic()
+        if told.changes or told.more or left <= 0 or waiting.over or await request.is_disconnected():
             return told
         place = told.place
-        await asyncio.sleep(LOOK_SECONDS)
+        await waiting.moved(sites, place, min(left, ANEW_SECONDS))
 
 
-async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> ChangesTold:
-    """Each look asks anew who this is: a token that ran out or a grant that ended ends the waiting, too. Nobody who
-    waits holds a connection."""
+async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> tuple[ChangesTold, list[int]]:
+    """What is behind the place, and the sites it was asked of. Each look asks anew who this is: a token that ran out or
+    a grant that ended ends the waiting, too. Nobody who waits holds a connection."""
     actor = await known(request)
 
     def look() -> ChangesTold:
         with request.app.state.database.read(request) as session:
             return after(session, actor, query, place)
 
-    return await run_in_threadpool(look)
+    return await run_in_threadpool(look), actor.sites_at(query.study, query.site)
 
 
 async def _events(request: Request, query: ChangeFilter, places: Places, place: dict[int, int]) -> AsyncIterator[bytes]:
+    waiting: Waiting = request.app.state.waiting
     beat = time.monotonic()
     yield b"retry: 3000\n\n"
-    while True:
+    while not waiting.over:
         try:
-            told = await _look(request, query, place)
+            told, sites = await _look(request, query, place)
         except (RegistryError, SQLAlchemyError):  # it can only be heard when the client comes again
             return
         behind = dict(place)
@@ -86,4 +90,4 @@ async def _events(request: Request, query: ChangeFilter, places: Places, place: 
             beat = time.monotonic()
             yield b": still here\n\n"
         if not told.more:
-            await asyncio.sleep(LOOK_SECONDS)
+            await waiting.moved(sites, place, ANEW_SECONDS)

@@ -16,6 +16,9 @@ milliseconds apart, no less."""
 PARTING_SECONDS = 0.5
 """For what a client sent over a kept connection before it could know that the server stops."""
 
+AT_STOP = "at_stop"
+"""What the application wants to be told at the stop, as its lifespan names it: whoever waits for news need not."""
+
 SECONDS_WITHOUT = 1.0
 """After the machine had nothing left for another connection; asyncio's own."""
 
@@ -47,6 +50,8 @@ class Connection(H11Protocol):
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
 
     def shutdown(self) -> None:
+        if AT_STOP in self.app_state:
+            self.app_state[AT_STOP]()
         if self._is_answered():
             self._parts = True
             self.loop.call_later(PARTING_SECONDS, self._part)

@@ -1,0 +1,81 @@
+"""Whoever waits for a change waits here: a worker looks where the chains stand once for all of them, so that a hundred
+who wait cost it no more than one."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+import sqlalchemy as sa
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import Database, within
+from app.errors import DatabaseUnavailable
+from app.models.among import among
+from app.models.audit import AuditChain
+from app.models.base import table_of
+
+LOOK_SECONDS = 0.5
+"""Between two looks while anybody waits."""
+
+_CHAINS = table_of(AuditChain)
+
+
+class _Waiter:
+    def __init__(self, sites: Collection[int], place: Mapping[int, int]) -> None:
+        self.sites, self._place, self.heard = frozenset(sites), place, asyncio.Event()
+
+    def hear(self, heads: Mapping[int, int]) -> None:
+        if any(heads.get(site, 0) > self._place.get(site, 0) for site in self.sites):
+            self.heard.set()
+
+
+class Waiting:
+    """Those of one worker who wait."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiters: set[_Waiter] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self.over = False
+        """The server stops: nobody waits any more."""
+
+    async def moved(self, sites: Collection[int], place: Mapping[int, int], seconds: float) -> None:
+        """Wait until one of the sites' chains has moved past the place, no look was possible, the time has passed or
+        the server stops. Which of these, one's own look tells."""
+        if self.over:
+            return
+        waiter = _Waiter(sites, place)
+        self._waiters.add(waiter)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(waiter.heard.wait(), seconds)
+        finally:
+            self._waiters.discard(waiter)
+
+    def end(self) -> None:
+        """Let everybody go."""
+        self.over = True
+        for waiter in self._waiters:
+            waiter.heard.set()
+
+    async def _look(self) -> None:
+        while self._waiters:
+            await asyncio.sleep(LOOK_SECONDS)
+            sites = frozenset[int]().union(*(waiter.sites for waiter in self._waiters))
+            try:
+                heads = await run_in_threadpool(self._heads, sites)
+            except (DatabaseUnavailable, SQLAlchemyError):  # each is to hear it by a look of its own
+                for waiter in self._waiters:
+                    waiter.heard.set()
+            else:
+                for waiter in self._waiters:
+                    waiter.hear(heads)
+
+    def _heads(self, sites: Collection[int]) -> dict[int, int]:
+        statement = sa.select(_CHAINS.c.site_id, _CHAINS.c.seq)
+        with self._database.read() as session, within(session, sites):
+            rows = session.execute(statement.where(among(_CHAINS.c.site_id, "sites", sorted(sites))))
+            return {row.site_id: row.seq for row in rows}
