@@ -100,13 +100,13 @@ def test_an_upload_whose_keys_are_answered_again_and_again_meanwhile_is_told_to_
 
 
 def until_somebody_waits(world: World) -> None:
-    """Until a transaction waits for another one's lock."""
+    """Until a transaction waits for another one's lock. PostgreSQL shows a transaction one moment of the others'."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with world.registry.database.engine.connect() as connection:
-        for _ in range(500):
+    for _ in range(500):
+        with world.registry.database.engine.connect() as connection:
             if connection.execute(text(waiting)).scalar():
                 return
-            time.sleep(0.01)
+        time.sleep(0.01)
     raise AssertionError("Nobody waits")
 
 
