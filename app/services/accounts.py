@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -21,7 +20,6 @@ from app.models.account import (
     ClientSecret,
     IdentityLink,
     PasswordSet,
-    RefreshToken,
     RoleGrant,
     UserCreate,
 )
@@ -31,6 +29,7 @@ from app.models.sign_in import Totp
 from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_client_secret, require_strong
 from app.services.grants import grants_of, require_admin_without, serving_admins
+from app.services.revoking import end_sessions, held
 from app.web.conditional import etag, require_current
 
 
@@ -102,7 +101,7 @@ def amend(
     """Rename, disable or enable. Disabling ends all sessions. `seen` is the ETag that the caller read, with the keys
     to check it. Raises VersionStale, LastAdmin."""
     admins = serving_admins(session)
-    session.refresh(account, with_for_update={"key_share": True})
+    held(session, account.id)
     changes = body.model_dump(exclude={"reason", "disabled"}, exclude_none=True)
     if body.disabled is not None and body.disabled != (account.disabled_at is not None):
         changes["disabled_at"] = now() if body.disabled else None
@@ -172,15 +171,6 @@ def revoke_sessions(session: Session, actor: Actor | None, account: Account, rea
     """Sign somebody out everywhere. Their access tokens die within `grants_cache_seconds`, refresh tokens at once."""
     end_sessions(session, account)
     remember(session, actor, _event("account:sessions-revoked", account, reason))
-
-
-def end_sessions(session: Session, account: Account) -> None:
-    """No token that was issued until now is good for anything any more."""
-    of_account, live = col(RefreshToken.account_id) == account.id, col(RefreshToken.revoked_at).is_(None)
-    session.execute(update(RefreshToken).where(of_account, live).values(revoked_at=now()))
-    raised = col(Account.grants_version) + 1
-    session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
-    session.refresh(account)
 
 
 def _event(action: str, account: Account, reason: str) -> audit.Event:

@@ -12,8 +12,9 @@ from app.models.account import Account, ClientRead, ClientSecret, SecretCreate, 
 from app.models.base import now
 from app.security.keys import Keyring
 from app.security.passwords import new_client_secret
-from app.services.accounts import account_read, end_sessions, remember
+from app.services.accounts import account_read, remember
 from app.services.grants import AccountDisabled
+from app.services.revoking import end_sessions, held
 
 
 class TwoSecretsValid(Conflict):
@@ -24,7 +25,7 @@ def rotate(
     session: Session, actor: Actor | None, keyring: Keyring, account: Account, body: SecretCreate
 ) -> SecretCreated:
     """A new secret; the older one ends after the overlap. Raises TwoSecretsValid, AccountDisabled."""
-    session.refresh(account, with_for_update={"key_share": True})
+    held(session, account.id)
     if account.disabled_at is not None:
         raise AccountDisabled
     at = now()
@@ -55,7 +56,7 @@ def _limited(row: ClientSecret, ends: datetime, reason: str) -> audit.Event:
 
 def revoke(session: Session, actor: Actor | None, account: Account, secret_id: UUID, reason: str) -> None:
     """End a secret now, and every token of the client with it: one of them may be the thief's."""
-    session.refresh(account, with_for_update={"key_share": True})
+    held(session, account.id)
     row = found(next((row for row in _secrets(session, account) if row.id == secret_id and not row.revoked_at), None))
     before = audit.snapshot(row)
     row.revoked_at = now()

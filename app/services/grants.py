@@ -22,6 +22,7 @@ from app.models.account import (
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
 from app.models.study import Site, Study
+from app.services.revoking import held
 
 SITE_ROLES = frozenset({Role.investigator, Role.site_staff, Role.monitor})
 CLIENT_ROLES = frozenset({Role.site_staff, Role.monitor})
@@ -56,13 +57,13 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
     _require_scope(body)
     if account.kind == AccountKind.client and body.role not in CLIENT_ROLES:
         raise ClientRoleWrong(Fault("/role", "client_role", "A site app is site_staff or monitor"))
-    session.refresh(account, with_for_update={"key_share": True})  # two grants at once must see each other
+    held(session, account.id)  # two grants at once must see each other
     if account.disabled_at is not None:
         raise AccountDisabled
-    held = _held(session, account)
-    _require_separation({body.role, *(Role(role) for role, _, _ in held)})
+    there = _in_force(session, account)
+    _require_separation({body.role, *(Role(role) for role, _, _ in there)})
     for study_id, site_id in _places(session, body):
-        if (body.role, study_id, site_id) in held:
+        if (body.role, study_id, site_id) in there:
             continue
         row = RoleGrant(
             account_id=account.id,
@@ -77,7 +78,7 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
     _raise_version(session, account)
 
 
-def _held(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
+def _in_force(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
     """The grants in force; giving one again changes nothing."""
     wanted = select(RoleGrant.role, RoleGrant.study_id, RoleGrant.site_id)
     in_force = wanted.where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
@@ -114,7 +115,7 @@ def _places(session: Session, body: GrantCreate) -> list[tuple[int | None, int |
 def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UUID, reason: str) -> None:
     """Take a role away. Raises NotFound (also for one that was revoked before), LastAdmin."""
     admins = serving_admins(session)
-    session.refresh(account, with_for_update={"key_share": True})
+    held(session, account.id)
     in_force = select(RoleGrant).where(
         RoleGrant.id == grant_id, RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None)
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from app import audit
 from app.access import Actor
@@ -14,7 +14,7 @@ from app.models.sign_in import PasswordChange, Totp, TotpOffer
 from app.security import totp
 from app.security.passwords import require_strong
 from app.security.sealing import seal
-from app.services.revoking import end_other_sessions, remember
+from app.services.revoking import end_other_sessions, held, remember
 from app.services.sign_in import CHALLENGE, CredentialsWrong, SignIn, use_step
 
 
@@ -58,7 +58,7 @@ class OwnAccount:
         require_strong(body.new, known.login, "/new")
         fresh = self.sign_in.passwords.hash(body.new)
         attempt.succeeded(session)
-        account = self._locked(session)
+        account = held(session, self.actor.account_id)
         if account.password_hash != known.password_hash:
             raise CredentialsWrong(headers=CHALLENGE)
         before = audit.snapshot(account)
@@ -73,7 +73,7 @@ class OwnAccount:
         """A fresh secret, which is not asked for until it is confirmed. Raises as above, and TotpAlreadyOn."""
         _, attempt = self.sign_in.own_account(self.actor.account_id, password, self.address)
         attempt.succeeded(session)
-        account = self._locked(session)
+        account = held(session, self.actor.account_id)
         factor = session.get(Totp, account.id)
         if factor and factor.confirmed_at:
             raise TotpAlreadyOn
@@ -101,7 +101,7 @@ class OwnAccount:
         attempt.require_free()
         step = self.sign_in.step(attempt, factor, code, "totp")
         attempt.succeeded(session)
-        account = self._locked(session)
+        account = held(session, self.actor.account_id)
         offered = session.exec(
             select(Totp).where(Totp.account_id == account.id, Totp.sealed == factor.sealed).with_for_update()
         ).first()
@@ -111,7 +111,3 @@ class OwnAccount:
         offered.confirmed_at = now()
         session.flush()
         remember(session, account, "totp:confirmed")
-
-    def _locked(self, session: Session) -> Account:
-        statement = select(Account).where(col(Account.id) == self.actor.account_id).with_for_update(key_share=True)
-        return session.exec(statement).one()

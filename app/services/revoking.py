@@ -1,4 +1,9 @@
-"""Ending sessions and tokens before their time (RFC 7009), so that access tokens stop working as well."""
+"""Ending sessions and tokens before their time (RFC 7009), so that access tokens stop working as well.
+
+What ends all tokens does not see one that somebody is just writing. So whoever gives out, renews or ends anything that
+an account signs in with holds the account first (`held`) and only then reads its secrets and tokens. Everybody keeps to
+this order, and nobody waits in a ring.
+"""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -15,14 +20,29 @@ from app.security.tokens import Claims
 from app.settings import Settings
 
 
+def held(session: Session, account_id: UUID) -> Account:
+    """The account as it is now, locked until the commit."""
+    return session.get_one(Account, account_id, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def end_sessions(session: Session, account: Account) -> None:
+    """No token that was issued until now is good for anything any more."""
+    held(session, account.id)
+    of_account, live = col(RefreshToken.account_id) == account.id, col(RefreshToken.revoked_at).is_(None)
+    session.execute(update(RefreshToken).where(of_account, live).values(revoked_at=now()))
+    account.grants_version += 1
+    session.flush()
+
+
 def end_session(session: Session, settings: Settings, account_id: UUID, family: UUID) -> bool:
-    """End a person's session: its refresh tokens, and the access tokens that carry it as `sid`. False: it had ended."""
+    """End a session of an account that is held: its refresh tokens, and the access tokens that carry it as `sid`.
+    False: it had ended."""
     session.execute(update(RefreshToken).where(col(RefreshToken.family) == family).values(revoked_at=now()))
     return _revoke(session, account_id, family, now() + timedelta(seconds=settings.access_token_seconds))
 
 
 def end_other_sessions(session: Session, settings: Settings, account_id: UUID, kept: UUID | None) -> None:
-    """End every session of an account but one."""
+    """End every session of an account that is held, but one."""
     still_felt = now() - timedelta(seconds=settings.access_token_seconds)
     families = select(RefreshToken.family).where(
         RefreshToken.account_id == account_id, RefreshToken.expires_at > still_felt, RefreshToken.family != kept

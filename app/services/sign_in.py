@@ -19,7 +19,7 @@ from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_refresh_token
 from app.security.sealing import unseal
 from app.security.tokens import Claims, TokenAuthority
-from app.services.revoking import end_session, end_token, remember
+from app.services.revoking import end_session, end_token, held, remember
 from app.services.throttle import Attempt, Throttle
 from app.settings import Settings
 
@@ -177,7 +177,7 @@ class SignIn:
             owner, family = claims.subject, claims.session
         else:
             return
-        account = session.get_one(Account, owner)
+        account = held(session, owner)
         if (client.account_id if client else None) != (owner if account.kind == AccountKind.client else None):
             raise TokenOfAnother
         if family is not None:
@@ -198,7 +198,7 @@ class SignIn:
         row = self._refresh_row(session, refresh_token)
         if row is None or row.revoked_at is not None or row.expires_at <= now():
             return None
-        account = session.exec(select(Account).where(Account.id == row.account_id)).one()
+        account = session.get_one(Account, row.account_id)
         if row.used_at is not None:
             end_session(session, self.settings, account.id, row.family)
             remember(session, account, "token:reuse-detected")
@@ -214,10 +214,13 @@ class SignIn:
         return pair
 
     def _refresh_row(self, session: Session, token: str) -> RefreshToken | None:
-        """The row of a refresh token, locked."""
-        digest = self.keyring.digest("secret-digest", token.encode())
-        statement = select(RefreshToken).where(RefreshToken.digest == digest).with_for_update()
-        return session.exec(statement).first()
+        """The row of a refresh token, read when its account is held."""
+        this = RefreshToken.digest == self.keyring.digest("secret-digest", token.encode())
+        owner = session.exec(select(RefreshToken.account_id).where(this)).first()
+        if owner is None:
+            return None
+        held(session, owner)
+        return session.exec(select(RefreshToken).where(this)).one()
 
     def _access(self, session: Session, account: Account, family: UUID | None) -> str:
         roles = session.exec(
@@ -249,7 +252,7 @@ def use_step(session: Session, account_id: UUID, step: int) -> None:
 
 
 def proven(session: Session, attempt: Attempt, account_id: UUID, stored: str, step: int | None) -> Account:
-    """The account, locked, of an attempt whose password and code fitted; the code is spent. Raises TooManyAttempts,
+    """The account, held, of an attempt whose password and code fitted; the code is spent. Raises TooManyAttempts,
     CredentialsWrong or TotpWrong where something happened since."""
     attempt.succeeded(session)
     account = _unchanged(session, account_id, stored)
@@ -259,9 +262,8 @@ def proven(session: Session, attempt: Attempt, account_id: UUID, stored: str, st
 
 
 def _unchanged(session: Session, account_id: UUID, stored: str) -> Account:
-    """The account, locked, if it still has this password and is not disabled. Raises CredentialsWrong."""
-    still = (Account.id == account_id, Account.password_hash == stored, col(Account.disabled_at).is_(None))
-    account = session.exec(select(Account).where(*still).with_for_update(key_share=True)).first()
-    if account is None:
+    """The account, held, if it still has this password and is not disabled. Raises CredentialsWrong."""
+    account = held(session, account_id)
+    if account.password_hash != stored or account.disabled_at is not None:
         raise CredentialsWrong(headers=CHALLENGE)
     return account

@@ -1,0 +1,99 @@
+"""Sessions that end while somebody is just signing in or renewing one: what is on its way ends as well."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from app.services import sign_in as sign_in_service
+from tests.account_cases import PASSWORD, WHY, a_person, tag
+from tests.test_accounts import refreshed, signed_in, speaks
+from tests.test_bulk_races import until_somebody_waits
+from tests.world import Caller, World
+
+NEW = "another long one"
+
+
+def with_another_before_its_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch, request: Callable[[], Response], another: Callable[[], Response]
+) -> tuple[Response, Response]:
+    """The answers of a sign-in, and of a request that comes when all of it is written and nothing is committed."""
+    begun: list[Future[Response]] = []
+    remember = sign_in_service.remember
+
+    def and_another_comes(*given: Any) -> None:
+        remember(*given)
+        if not begun:
+            begun.append(thread.submit(another))
+            if not world.on_sqlite:
+                until_somebody_waits(world)
+
+    monkeypatch.setattr(sign_in_service, "remember", and_another_comes)
+    with ThreadPoolExecutor(1) as thread:
+        return request(), begun[0].result()
+
+
+def renewal(world: World, session: Response) -> Response:
+    form = {"grant_type": "refresh_token", "refresh_token": session.json()["refresh_token"]}
+    return world.registry.client.post("/v1/auth/token", data=form)
+
+
+def everywhere(world: World, person: dict[str, Any], *_: Any) -> Response:
+    return world.admin.post(f"{person['path']}/sessions/revocation", WHY)
+
+
+def new_password(world: World, person: dict[str, Any], *_: Any) -> Response:
+    return world.admin.post(f"{person['path']}/password", {"password": NEW, **WHY})
+
+
+def disabled(world: World, person: dict[str, Any], *_: Any) -> Response:
+    off = world.admin.patch(person["path"], {"disabled": True, **WHY}, tag(world, person))
+    return world.admin.patch(person["path"], {"disabled": False, **WHY}, off.headers["ETag"])
+
+
+def signed_out(world: World, _: dict[str, Any], session: Response, __: Caller) -> Response:
+    return world.registry.client.post("/v1/auth/revoke", data={"token": session.json()["access_token"]})
+
+
+def own_new_password(_: World, __: dict[str, Any], ___: Response, elsewhere: Caller) -> Response:
+    return elsewhere.post("/v1/me/password", {"current": PASSWORD, "new": NEW})
+
+
+@pytest.mark.parametrize("ending", [everywhere, new_password, disabled, signed_out, own_new_password])
+def test_a_session_that_is_renewed_while_it_ends_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., Response]
+) -> None:
+    person = a_person(world)
+    session, other = signed_in(world, person), signed_in(world, person)
+    elsewhere = Caller(world.registry.client, other.json()["access_token"])
+    renewed, ended = with_another_before_its_commit(
+        world, monkeypatch, lambda: renewal(world, session), lambda: ending(world, person, session, elsewhere)
+    )
+    assert (renewed.status_code, ended.is_success) == (200, True)
+    assert (speaks(world, renewed), refreshed(world, renewed)) == (False, 400)
+
+
+@pytest.mark.parametrize("ending", [everywhere, new_password])
+def test_who_signs_in_while_all_sessions_end_is_signed_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., Response]
+) -> None:
+    person = a_person(world)
+    session, ended = with_another_before_its_commit(
+        world, monkeypatch, lambda: signed_in(world, person), lambda: ending(world, person)
+    )
+    assert (session.status_code, ended.is_success) == (201, True)
+    assert (speaks(world, session), refreshed(world, session)) == (False, 400)
+
+
+def test_a_spent_token_ends_a_session_that_its_other_holder_just_renews(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = signed_in(world, a_person(world))
+    session = renewal(world, spent)
+    renewed, reused = with_another_before_its_commit(
+        world, monkeypatch, lambda: renewal(world, session), lambda: renewal(world, spent)
+    )
+    assert (renewed.status_code, reused.status_code) == (200, 400)
+    assert (speaks(world, renewed), refreshed(world, renewed)) == (False, 400)
