@@ -8,8 +8,9 @@ import pytest
 from httpx2 import Response
 
 from app.services import sign_in as sign_in_service
-from tests.account_cases import PASSWORD, WHY, a_person, tag
-from tests.test_accounts import refreshed, signed_in, speaks
+from app.services.sign_in import SignIn
+from tests.account_cases import PASSWORD, WHY, a_person, a_site_app, tag
+from tests.test_accounts import refreshed, signed_in, speaks, token_of
 from tests.test_bulk_races import until_somebody_waits
 from tests.world import Caller, World
 
@@ -97,3 +98,30 @@ def test_a_spent_token_ends_a_session_that_its_other_holder_just_renews(
     )
     assert (renewed.status_code, reused.status_code) == (200, 400)
     assert (speaks(world, renewed), refreshed(world, renewed)) == (False, 400)
+
+
+def secret_revoked(world: World, app: dict[str, Any]) -> Response:
+    return world.admin.post(f"{app['path']}/secrets/{app['secret_id']}/revocation", WHY)
+
+
+def secret_replaced(world: World, app: dict[str, Any]) -> Response:
+    return world.admin.post(f"{app['path']}/secrets", {"overlap_hours": 0, **WHY})
+
+
+def app_disabled(world: World, app: dict[str, Any]) -> Response:
+    return world.admin.patch(app["path"], {"disabled": True, **WHY}, tag(world, app))
+
+
+@pytest.mark.parametrize("ending", [secret_revoked, secret_replaced, app_disabled])
+def test_a_site_app_gets_no_token_for_a_secret_that_ended_since_it_was_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[[World, dict[str, Any]], Response]
+) -> None:
+    app, give_token = a_site_app(world), SignIn.client_token
+
+    def late(*given: Any) -> str | None:
+        assert ending(world, app).is_success
+        return give_token(*given)
+
+    monkeypatch.setattr(SignIn, "client_token", late)
+    answer = token_of(world, app)
+    assert (answer.status_code, answer.json()) == (401, {"error": "invalid_client"})

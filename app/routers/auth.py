@@ -61,9 +61,10 @@ def issue_token(request: Request, session: WriteSession, form: OAuthForm) -> Any
     service = sign_in(request)
     client = _client(request, form)
     if grant == "client_credentials":
-        if client is None:
+        access = service.client_token(session, client) if client else None
+        if access is None:
             raise client_refused()
-        return _tokens(service, service.client_token(session, client))
+        return _tokens(service, access)
     if "refresh_token" not in form:
         raise OAuthRefused("invalid_request")
     pair = service.again(session, form["refresh_token"]) if client is None else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, or_, update
+from sqlalchemy import ColumnElement, and_, or_, update
 from sqlmodel import Session, col, select
 
 from app.database import Database
@@ -137,26 +137,28 @@ class SignIn:
         attempt = self.throttle.attempt(client_id, address)
         attempt.require_free()
         digest = self.keyring.digest("secret-digest", secret.encode())
-        in_force = and_(
+        fits = and_(
             col(ClientSecret.account_id) == col(Account.id),
             col(ClientSecret.digest) == digest,
-            col(ClientSecret.revoked_at).is_(None),
-            or_(col(ClientSecret.expires_at).is_(None), col(ClientSecret.expires_at) > now()),
+            _in_force(),
         )
         who = (Account.login == client_id, Account.kind == AccountKind.client)
         with self.database.read() as reading:
-            known = reading.exec(select(Account, ClientSecret).outerjoin(ClientSecret, in_force).where(*who)).first()
+            known = reading.exec(select(Account, ClientSecret).outerjoin(ClientSecret, fits).where(*who)).first()
         account, fitting = known or (None, None)
         if account is None or fitting is None or account.disabled_at is not None:
             attempt.failed("token", account.id if account else None)
             return None
         return KnownClient(account.id, fitting.id, attempt)
 
-    def client_token(self, session: Session, client: KnownClient) -> str:
-        """Access token for a site app. It has no session: it ends by its own id."""
+    def client_token(self, session: Session, client: KnownClient) -> str | None:
+        """Access token for a site app, unless it was disabled or its secret ended since. It has no session: it ends by
+        its own id."""
         client.attempt.succeeded(session)
-        account = session.get_one(Account, client.account_id)
-        secret = session.get_one(ClientSecret, client.secret_id)
+        account = held(session, client.account_id)
+        secret = session.exec(select(ClientSecret).where(ClientSecret.id == client.secret_id, _in_force())).first()
+        if secret is None or account.disabled_at is not None:
+            return None
         if secret.last_used_at is None or secret.last_used_at < now() - USE_NOTED_EVERY:
             secret.last_used_at = now()
             session.flush()
@@ -240,6 +242,12 @@ class SignIn:
         )
         session.flush()
         return token
+
+
+def _in_force() -> ColumnElement[bool]:
+    """Of a site app's secret: neither revoked nor expired."""
+    endless = col(ClientSecret.expires_at).is_(None)
+    return and_(col(ClientSecret.revoked_at).is_(None), or_(endless, col(ClientSecret.expires_at) > now()))
 
 
 def use_step(session: Session, account_id: UUID, step: int) -> None:
