@@ -143,6 +143,20 @@ def test_a_revoked_grant_is_gone_and_cannot_be_revoked_again(world: World) -> No
     assert (entry.subject_id, entry.reason) == (person["grants"][0]["id"], WHY["reason"])
 
 
+def test_a_role_given_again_changes_nothing(world: World) -> None:
+    person = a_person(world)
+    session = signed_in(world, person)
+    given = last_entry(world, "grant:given").seq
+    body = {"role": "monitor", "study": world.study, "sites": ["A"]}
+    again = world.admin.post(f"{person['path']}/grants", body)
+    assert (again.status_code, again.json()["grants"]) == (201, person["grants"])
+    assert last_entry(world, "grant:given").seq == given
+    assert speaks(world, session)
+    more = world.admin.post(f"{person['path']}/grants", {**body, "sites": ["A", "B"]})
+    assert [one["site"] for one in more.json()["grants"]] == ["A", "B"]
+    assert not speaks(world, session)
+
+
 def test_no_right_waits_in_a_disabled_account(world: World) -> None:
     person, app = a_person(world), a_site_app(world)
     for one in (person, app):

@@ -64,7 +64,8 @@ class Account(SQLModel, table=True):
     """When somebody else set the password; None once its person has changed it. Until then it proves no identity."""
 
     grants_version: int = Field(default=1)
-    """Raised by every change of grants; access tokens that carry an older one are refused."""
+    """Raised by every change of grants and wherever all sessions end; access tokens that carry an older one are
+    refused."""
 
     oidc_issuer: str | None = Field(default=None, max_length=255)
     oidc_subject: str | None = Field(default=None, max_length=255)

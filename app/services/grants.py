@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from uuid import UUID
 
-from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from app import audit
@@ -22,7 +21,7 @@ from app.models.account import (
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
 from app.models.study import Site, Study
-from app.services.revoking import held
+from app.services.revoking import end_access_tokens, held
 
 SITE_ROLES = frozenset({Role.investigator, Role.site_staff, Role.monitor})
 CLIENT_ROLES = frozenset({Role.site_staff, Role.monitor})
@@ -62,20 +61,23 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
         raise AccountDisabled
     there = _in_force(session, account)
     _require_separation({body.role, *(Role(role) for role, _, _ in there)})
-    for study_id, site_id in _places(session, body):
-        if (body.role, study_id, site_id) in there:
-            continue
-        row = RoleGrant(
+    given = [
+        RoleGrant(
             account_id=account.id,
             role=body.role,
             study_id=study_id,
             site_id=site_id,
             granted_by=actor.account_id if actor else None,
         )
-        session.add(row)
-        session.flush()
+        for study_id, site_id in _places(session, body)
+        if (body.role, study_id, site_id) not in there
+    ]
+    if not given:
+        return
+    session.add_all(given)
+    end_access_tokens(session, account)
+    for row in given:
         _remember(session, actor, audit.created("grant:given", row, row.id, reason=body.reason))
-    _raise_version(session, account)
 
 
 def _in_force(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
@@ -123,8 +125,7 @@ def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UU
     require_admin_without(admins, grant_id=row.id)
     before = audit.snapshot(row)
     row.revoked_at = now()
-    session.flush()
-    _raise_version(session, account)
+    end_access_tokens(session, account)
     _remember(session, actor, audit.changed("grant:revoked", row, row.id, 2, before, audit.snapshot(row), reason))
 
 
@@ -151,11 +152,6 @@ def require_admin_without(
     left = [pair for pair in admins if pair[0] != grant_id and pair[1] != account_id]
     if admins and not left:
         raise LastAdmin
-
-
-def _raise_version(session: Session, account: Account) -> None:
-    raised = col(Account.grants_version) + 1
-    session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
 
 
 def _remember(session: Session, actor: Actor | None, event: audit.Event) -> None:

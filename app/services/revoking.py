@@ -30,6 +30,12 @@ def end_sessions(session: Session, account: Account) -> None:
     held(session, account.id)
     of_account, live = col(RefreshToken.account_id) == account.id, col(RefreshToken.revoked_at).is_(None)
     session.execute(update(RefreshToken).where(of_account, live).values(revoked_at=now()))
+    end_access_tokens(session, account)
+
+
+def end_access_tokens(session: Session, account: Account) -> None:
+    """No access token of an account that is held is good any more, since each carries the version of its time. A
+    session goes on with its refresh token."""
     account.grants_version += 1
     session.flush()
 
