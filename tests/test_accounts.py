@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from httpx2 import Response
@@ -120,6 +120,23 @@ def test_a_new_password_ends_the_sessions_of_the_old(world: World) -> None:
     assert signed_in(world, person).status_code == 401
     assert speaks(world, signed_in(world, person, "another long one"))
     assert "another" not in last_entry(world, "account:password-set").changes
+
+
+def test_a_site_records_while_a_password_is_hashed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite there is one writer."""
+    passwords, person, recorded = world.registry.app.state.passwords, a_person(world), []
+    visits = iter([world.visit(world.enrolled()) for _ in range(2)])
+    real = passwords.hash
+
+    def slow(password: str) -> str:
+        recorded.append(world.staff_a.post("/v1/visits", next(visits)).status_code)
+        return str(real(password))
+
+    monkeypatch.setattr(passwords, "hash", slow)
+    new = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": PASSWORD}
+    made = world.admin.post("/v1/users", new)
+    answer = world.admin.post(f"{person['path']}/password", {"password": "another long one", **WHY})
+    assert (made.status_code, answer.status_code, recorded) == (201, 201, [201, 201])
 
 
 def test_somebody_is_signed_out_everywhere(world: World) -> None:

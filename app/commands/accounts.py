@@ -54,9 +54,10 @@ def set_password(
 
     fields = {"password": ask_password(username), "reason": reason, "second_factor_off": second_factor_off}
     body = checked(PasswordSet, fields)
+    with reading() as session:
+        known = accounts.account_by_login(session, AccountKind.user, username)
     with writing() as (session, settings):
-        account = accounts.account_by_login(session, AccountKind.user, username)
-        accounts.set_password(session, None, Passwords(settings), account, body)
+        accounts.set_password(session, None, Passwords(settings), known, body)
     typer.echo(f"{username} has a new password; all sessions are ended.")
 
 

@@ -78,8 +78,9 @@ def set_password(
     user_id: UUID, body: PasswordSet, actor: Writer, request: Request, session: WriteSession
 ) -> AccountRead:
     """Set a person's password and end their sessions."""
-    account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
-    accounts.set_password(session, actor, request.app.state.passwords, account, body)
+    with request.app.state.database.read(request) as reading:
+        known = accounts.account_by_id(reading, actor, AccountKind.user, user_id)
+    account = accounts.set_password(session, actor, request.app.state.passwords, known, body)
     return accounts.account_read(session, account)
 
 

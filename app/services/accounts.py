@@ -127,13 +127,19 @@ def amend(
 
 
 def set_password(
-    session: Session, actor: Actor | None, passwords: Passwords, account: Account, body: PasswordSet
-) -> None:
-    """A new password for a person; whoever is signed in with the old one is signed out. Raises PasswordTooEasy."""
-    require_strong(body.password, account.login, "/password")
+    session: Session, actor: Actor | None, passwords: Passwords, known: Account, body: PasswordSet
+) -> Account:
+    """A new password for a person; whoever is signed in with the old one is signed out. Raises PasswordTooEasy.
+
+    `known` was read in another session: hashing takes its time, and from its first statement on this one holds a
+    connection, on SQLite the one writer.
+    """
+    require_strong(body.password, known.login, "/password")
+    fresh = passwords.hash(body.password)
+    account = held(session, known.id)
     end_sessions(session, account)
     before = audit.snapshot(account)
-    account.password_hash, account.password_given_at = passwords.hash(body.password), now()
+    account.password_hash, account.password_given_at = fresh, now()
     session.flush()
     after, version = audit.snapshot(account), account.grants_version
     event = audit.changed("account:password-set", account, account.id, version, before, after, body.reason)
@@ -141,6 +147,7 @@ def set_password(
     if body.second_factor_off:
         session.execute(sa.delete(Totp).where(col(Totp.account_id) == account.id))
         remember(session, actor, _event("totp:taken-off", account, body.reason))
+    return account
 
 
 def link_identity(session: Session, actor: Actor, account: Account, issuer: str | None, body: IdentityLink) -> None:
