@@ -12,11 +12,13 @@ import pytest
 from httpx2 import Response
 from sqlmodel import col, select
 
+from app import audit
 from app.models.account import Account, AccountKind, ClientSecret, Role, RoleGrant
 from app.models.audit import AuditEntry
 from app.models.base import now
 from tests.account_cases import PASSWORD, WHY, a_person, a_site_app, tag
 from tests.test_access import pages
+from tests.test_bulk_races import until_somebody_waits
 from tests.world import Caller, World
 
 
@@ -221,6 +223,43 @@ def test_a_revoked_secret_takes_its_tokens_along(world: World) -> None:
     assert token_of(world, app).status_code == 401
     assert told(world.admin.post(path, WHY)) == (404, "not_found")
     assert "digest" not in last_entry(world, "client-secret:revoked").changes
+
+
+def links(world: World, person: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What the trail tells of a person's links, oldest first: the action, the subject before and after."""
+    linking = (AuditEntry.subject_id == person["id"], col(AuditEntry.action).contains("identity"))
+    with world.registry.database.read() as session:
+        entries = session.exec(select(AuditEntry).where(*linking).order_by(col(AuditEntry.seq))).all()
+    fields = [{one["field"]: one for one in json.loads(entry.changes)}["oidc_subject"] for entry in entries]
+    return [(entry.action, one["old"], one["new"]) for entry, one in zip(entries, fields, strict=True)]
+
+
+def test_a_link_that_is_there_already_is_not_told_again(world: World) -> None:
+    person, subject = a_person(world), uuid4().hex
+    for given in (subject, subject, None, None):
+        assert world.admin.post(f"{person['path']}/identity", {"subject": given, **WHY}).status_code == 201
+    linked, unlinked = ("account:identity-linked", None, subject), ("account:identity-unlinked", subject, None)
+    assert links(world, person) == [linked, unlinked]
+
+
+def test_two_links_at_once_are_told_one_after_the_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    person, append, begun = a_person(world), audit.append, []
+    one, other = ({"subject": uuid4().hex, **WHY} for _ in range(2))
+
+    def and_another_comes(*given: Any) -> None:
+        append(*given)
+        if not begun:
+            begun.append(thread.submit(world.admin.post, f"{person['path']}/identity", other))
+            if not world.on_sqlite:
+                until_somebody_waits(world)
+
+    monkeypatch.setattr(audit, "append", and_another_comes)
+    with ThreadPoolExecutor(1) as thread:
+        assert world.admin.post(f"{person['path']}/identity", one).status_code == 201
+        assert begun[0].result().status_code == 201
+    first, second = one["subject"], other["subject"]
+    told = "account:identity-linked"
+    assert links(world, person) == [(told, None, first), (told, first, second)]
 
 
 @pytest.fixture

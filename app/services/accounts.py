@@ -157,9 +157,12 @@ def link_identity(session: Session, actor: Actor, account: Account, issuer: str 
     """
     if issuer is None:
         raise ProviderNotConfigured
+    held(session, account.id)
     before = audit.snapshot(account)
     account.oidc_subject = body.subject
     account.oidc_issuer = issuer if body.subject else None
+    if audit.snapshot(account) == before:
+        return
     with unique_or(IdentityTaken):
         session.flush()
     event = audit.changed(
