@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from httpx2 import Response
+from sqlmodel import select
 
+from app.models.audit import AuditEntry
 from app.services import sign_in as sign_in_service
 from app.services.sign_in import SignIn
 from tests.account_cases import PASSWORD, WHY, a_person, a_site_app, tag
@@ -125,3 +127,20 @@ def test_a_site_app_gets_no_token_for_a_secret_that_ended_since_it_was_looked_at
     monkeypatch.setattr(SignIn, "client_token", late)
     answer = token_of(world, app)
     assert (answer.status_code, answer.json()) == (401, {"error": "invalid_client"})
+
+
+def test_a_token_that_is_revoked_twice_at_once_is_revoked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7009, section 2.2: a token that is invalid already is no error."""
+    app = a_site_app(world)
+    token = token_of(world, app)
+
+    def revocation() -> Response:
+        form = {"token": token.json()["access_token"], "client_id": app["login"], "client_secret": app["client_secret"]}
+        return world.registry.client.post("/v1/auth/revoke", data=form)
+
+    answers = with_another_before_its_commit(world, monkeypatch, revocation, revocation)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert not speaks(world, token)
+    with world.registry.database.read() as session:
+        told = select(AuditEntry).where(AuditEntry.action == "token:revoked", AuditEntry.subject_id == app["id"])
+        assert len(session.exec(told).all()) == 1

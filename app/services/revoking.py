@@ -14,10 +14,11 @@ from sqlmodel import Session, col, select
 from app import audit
 from app.models.account import Account, RefreshToken
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import now
+from app.models.base import now, table_of, values
 from app.models.sign_in import Revocation
 from app.security.tokens import Claims
 from app.settings import Settings
+from app.writing import upsert
 
 
 def held(session: Session, account_id: UUID) -> Account:
@@ -65,11 +66,9 @@ def end_token(session: Session, claims: Claims) -> bool:
 def _revoke(session: Session, account_id: UUID, ended: UUID, expires_at: datetime) -> bool:
     past = select(Revocation.id).where(col(Revocation.expires_at) < now()).with_for_update(skip_locked=True)
     session.execute(delete(Revocation).where(col(Revocation.id).in_(past)))
-    if session.get(Revocation, ended) is not None:
-        return False
-    session.add(Revocation(id=ended, account_id=account_id, expires_at=expires_at))
-    session.flush()
-    return True
+    row = Revocation(id=ended, account_id=account_id, expires_at=expires_at)
+    statement = upsert(session, table_of(Revocation)).values(values(row)).on_conflict_do_nothing()
+    return session.execute(statement.returning(col(Revocation.id))).first() is not None
 
 
 def remember(session: Session, account: Account, action: str) -> None:
