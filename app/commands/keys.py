@@ -80,7 +80,7 @@ def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") ->
     from app.models.account import Because
     from app.security.keys import read_key_file
     from app.security.rotation import RotationRefused, replace_key_file
-    from app.services.accounts import remember
+    from app.services.registry_chain import remember
     from app.web.merging import checked
 
     why = checked(Because, {"reason": reason}).reason

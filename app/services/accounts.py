@@ -23,12 +23,12 @@ from app.models.account import (
     RoleGrant,
     UserCreate,
 )
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import columns, now
 from app.models.sign_in import Totp
 from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_client_secret, require_strong
 from app.services.grants import grants_of, require_admin_without, serving_admins
+from app.services.registry_chain import remember
 from app.services.revoking import end_sessions, held
 from app.web.conditional import etag, require_current
 
@@ -185,11 +185,6 @@ def revoke_sessions(session: Session, actor: Actor | None, account: Account, rea
 
 def _event(action: str, account: Account, reason: str) -> audit.Event:
     return audit.Event(action, "account", str(account.id), account.grants_version, [], reason)
-
-
-def remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
-    """An event on the registry's own chain. `actor` None is the command line of the deployment."""
-    audit.append(session, actor.account_id if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
 
 
 def rows(kind: AccountKind, query: AccountFilter) -> Rows:

@@ -12,8 +12,9 @@ from app.models.account import Account, ClientRead, ClientSecret, SecretCreate, 
 from app.models.base import now
 from app.security.keys import Keyring
 from app.security.passwords import new_client_secret
-from app.services.accounts import account_read, remember
+from app.services.accounts import account_read
 from app.services.grants import AccountDisabled
+from app.services.registry_chain import remember
 from app.services.revoking import end_sessions, held
 
 
@@ -43,8 +44,7 @@ def rotate(
     )
     session.add(made)
     session.flush()
-    for event in (*events, audit.created("client-secret:made", made, made.id, reason=body.reason)):
-        remember(session, actor, event)
+    remember(session, actor, *events, audit.created("client-secret:made", made, made.id, reason=body.reason))
     return SecretCreated(**read(made).model_dump(), client_id=account.login, client_secret=secret)
 
 

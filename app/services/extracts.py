@@ -13,7 +13,6 @@ from app import audit
 from app.access import Actor, Rows, found, visible
 from app.database import one_moment, within
 from app.errors import Conflict, Fault, Invalid, SecondPersonNeeded
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, from_json, now, utc_text, values
 from app.models.extract import (
     ApprovalCreate,
@@ -34,6 +33,7 @@ from app.services.bundling import SCHEMA
 from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_sql import unhurried
 from app.services.own_account import require_own_sign_in
+from app.services.registry_chain import remember
 from app.services.studies import sites_of, study_by_code
 
 
@@ -64,7 +64,7 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
     )
     session.add(row)
     session.flush()
-    _remember(session, actor, audit.created("extract:requested", row, row.id))
+    remember(session, actor, audit.created("extract:requested", row, row.id))
     return _read(values(row), study.code, [], None)
 
 
@@ -97,7 +97,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
         row.status = ExtractStatus.refused
     session.flush()
     action = f"extract:{'approved' if body.decision is Decision.approve else 'refused'}"
-    _remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), body.reason))
+    remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), body.reason))
     return _read(values(row), study.code, [], 0 if row.status == ExtractStatus.building else None)
 
 
@@ -142,12 +142,8 @@ def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> Ext
         session.exec(select(ExtractFile).where(ExtractFile.extract_id == row.id, ExtractFile.name == name)).first()
     )
     noted = [{"field": "file", "old": None, "new": f"{file.name} sha256:{file.sha256}"}]
-    _remember(session, actor, audit.Event("extract:downloaded", "extract", str(row.id), row.version, noted))
+    remember(session, actor, audit.Event("extract:downloaded", "extract", str(row.id), row.version, noted))
     return file
-
-
-def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
-    audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
 
 
 def rows() -> Rows:

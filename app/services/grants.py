@@ -18,9 +18,9 @@ from app.models.account import (
     Role,
     RoleGrant,
 )
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
 from app.models.study import Site, Study
+from app.services.registry_chain import remember
 from app.services.revoking import end_access_tokens, held
 
 SITE_ROLES = frozenset({Role.investigator, Role.site_staff, Role.monitor})
@@ -76,8 +76,7 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
         return
     session.add_all(given)
     end_access_tokens(session, account)
-    for row in given:
-        _remember(session, actor, audit.created("grant:given", row, row.id, reason=body.reason))
+    remember(session, actor, *(audit.created("grant:given", row, row.id, reason=body.reason) for row in given))
 
 
 def _in_force(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
@@ -126,7 +125,7 @@ def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UU
     before = audit.snapshot(row)
     row.revoked_at = now()
     end_access_tokens(session, account)
-    _remember(session, actor, audit.changed("grant:revoked", row, row.id, 2, before, audit.snapshot(row), reason))
+    remember(session, actor, audit.changed("grant:revoked", row, row.id, 2, before, audit.snapshot(row), reason))
 
 
 def serving_admins(session: Session) -> set[tuple[UUID, UUID]]:
@@ -152,10 +151,6 @@ def require_admin_without(
     left = [pair for pair in admins if pair[0] != grant_id and pair[1] != account_id]
     if admins and not left:
         raise LastAdmin
-
-
-def _remember(session: Session, actor: Actor | None, event: audit.Event) -> None:
-    audit.append(session, actor.account_id if actor else audit.SYSTEM, REGISTRY_CHAIN, [event])
 
 
 def grants_of(session: Session, account_ids: Collection[UUID]) -> Mapping[UUID, list[GrantRead]]:

@@ -11,7 +11,6 @@ from app import audit
 from app.access import Actor, Rows, found, visible
 from app.database import within
 from app.errors import Conflict
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, columns, from_json, now, values
 from app.models.notification import (
     Delivery,
@@ -28,6 +27,7 @@ from app.models.study import Site, Study
 from app.security.keys import Keyring
 from app.security.sealing import seal
 from app.services.outbox import every_site, tell_one
+from app.services.registry_chain import remember
 from app.services.studies import site_by_code, study_by_code
 from app.services.webhooks import new_secret, written_secret
 from app.settings import Settings
@@ -77,7 +77,7 @@ def subscribe(
     secret = _new_secret(keyring, row) if webhook else None
     session.add(row)
     session.flush()
-    _remember(session, actor, audit.created("subscription:created", row, row.id))
+    remember(session, actor, audit.created("subscription:created", row, row.id))
     return row, secret
 
 
@@ -126,7 +126,7 @@ def _change(
         setattr(row, name, value)
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    _remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason))
+    remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason))
 
 
 def send_test(session: Session, actor: Actor, subscription_id: UUID) -> DeliveryRead:
@@ -135,7 +135,7 @@ def send_test(session: Session, actor: Actor, subscription_id: UUID) -> Delivery
     if row.disabled_at is not None:
         raise SubscriptionDisabled
     delivery = tell_one(session, row)
-    _remember(session, actor, audit.Event("subscription:tested", "subscription", str(row.id), row.version, []))
+    remember(session, actor, audit.Event("subscription:tested", "subscription", str(row.id), row.version, []))
     return _delivery(session, delivery)
 
 
@@ -152,17 +152,13 @@ def replay(session: Session, actor: Actor, delivery_id: UUID, reason: str) -> De
     row.state, row.attempts, row.next_attempt_at = DeliveryState.pending, 0, now()
     row.delivered_at = row.last_error = row.claimed_until = None
     session.flush()
-    _remember(session, actor, audit.changed("delivery:replayed", row, row.id, 1, before, audit.snapshot(row), reason))
+    remember(session, actor, audit.changed("delivery:replayed", row, row.id, 1, before, audit.snapshot(row), reason))
     return _delivery(session, row)
 
 
 def by_id(session: Session, actor: Actor, subscription_id: UUID, lock: bool = False) -> Subscription:
     statement = visible(select(Subscription).where(Subscription.id == subscription_id), actor)
     return found(session.exec(statement.with_for_update() if lock else statement).first())
-
-
-def _remember(session: Session, actor: Actor, event: audit.Event) -> None:
-    audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
 
 
 def rows() -> Rows:
