@@ -10,11 +10,11 @@ from app import audit
 from app.access import Actor, Rows
 from app.database import unique_or, within
 from app.errors import Conflict, Fault, Invalid
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import columns, fields_of, values
 from app.models.data_cut import DataCut, DataCutCreate, DataCutRead
 from app.models.study import Study
 from app.services import as_at
+from app.services.registry_chain import remember
 from app.services.studies import sites_of, study_by_code
 
 
@@ -38,7 +38,7 @@ def cut(session: Session, actor: Actor, body: DataCutCreate) -> DataCutRead:
     session.add(row)
     with unique_or(CutExists):
         session.flush()
-    audit.append(session, actor.account_id, REGISTRY_CHAIN, [audit.created("cut:made", row, row.id)])
+    remember(session, actor, audit.created("cut:made", row, row.id))
     return _read(values(row), study.code)
 
 

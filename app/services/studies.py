@@ -12,7 +12,6 @@ from app import audit
 from app.access import Actor, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json
 from app.models.study import (
     ProtocolSummary,
@@ -26,6 +25,7 @@ from app.models.study import (
 from app.protocol.base import ProtocolFault, ProtocolInvalid
 from app.protocol.definition import Protocol
 from app.protocol.schedule import parse_protocol, stored_protocol
+from app.services.registry_chain import remember
 from app.web.problems import shown
 
 
@@ -86,7 +86,7 @@ def create_study(session: Session, actor: Actor, body: StudyCreate) -> Study:
     session.add(study)
     with unique_or(StudyExists):
         session.flush()
-    _remember(session, actor, "study:created", study, study.code)
+    remember(session, actor, audit.created("study:created", study, study.code))
     return study
 
 
@@ -110,7 +110,7 @@ def add_protocol_version(
     session.add(version)
     with unique_or(ProtocolVersionExists):
         session.flush()
-    _remember(session, actor, "protocol:added", version, f"{study.code}/{version.version}")
+    remember(session, actor, audit.created("protocol:added", version, f"{study.code}/{version.version}"))
     return version
 
 
@@ -135,12 +135,8 @@ def add_site(session: Session, actor: Actor, study_code: str, body: SiteCreate) 
     session.add(site)
     with unique_or(SiteExists):
         session.flush()
-    _remember(session, actor, "site:added", site, f"{study.code}/{site.code}")
+    remember(session, actor, audit.created("site:added", site, f"{study.code}/{site.code}"))
     return site
-
-
-def _remember(session: Session, actor: Actor, action: str, row: Study | ProtocolVersion | Site, name: str) -> None:
-    audit.append(session, actor.account_id, REGISTRY_CHAIN, [audit.created(action, row, name)])
 
 
 def protocol_summary(study: str, version: ProtocolVersion) -> ProtocolSummary:

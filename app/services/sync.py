@@ -19,11 +19,11 @@ from sqlmodel import Session
 from app import audit
 from app.access import Actor, Rows, found
 from app.errors import Conflict, DatabaseUnavailable
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import columns, now
 from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
 from app.request_id import current_request_id
 from app.services import pid_reservations
+from app.services.registry_chain import remember
 from app.services.sync_shelf import PARTS, Act, ActMade, Shelf, address, filled, is_name, path_of, pids_in
 from app.web.prefix import inner
 from app.web.problems import document, result_of
@@ -217,7 +217,7 @@ def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, bo
     session.flush()
     noted = [{"field": "state", "old": before, "new": row.state}]
     event = audit.Event(f"sync:{body.decision}", "sync_operation", str(operation_id), 1, noted, body.reason)
-    audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
+    remember(session, actor, event)
 
 
 def rows() -> Rows:
