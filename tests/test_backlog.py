@@ -5,6 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+from sqlmodel import Session
+
+from app import audit
 from app.models.account import Account
 from app.models.base import now
 from app.models.extract import Extract, ExtractStatus
@@ -17,9 +21,9 @@ from tests.world import World
 LONG_AGO = now() - timedelta(days=400)
 
 
-def told(world: World, **changes: object) -> Mapping[str, str | None]:
+def told(world: World, *, every_entry: bool = False, **changes: object) -> Mapping[str, str | None]:
     settings: Settings = world.registry.app.state.settings.model_copy(update=changes)
-    return dict(backlog.overdue(world.registry.served, settings, every_entry=False))
+    return dict(backlog.overdue(world.registry.served, settings, every_entry))
 
 
 def left_undone(world: World, account: Account) -> list[object]:
@@ -73,3 +77,18 @@ def test_a_backup_that_is_missing_or_too_old_is_named(world: World, tmp_path: Pa
         assert fault in str(told(world, backup_folder=tmp_path)["backup"])
     list(backups.forget(tmp_path / "database", 1))
     assert [place for _, place in backups.finished(tmp_path / "database")] == [tmp_path / "database" / f"{at:%Y%m%d}"]
+
+
+def test_chains_that_sites_go_on_writing_to_are_not_called_broken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.enrolled()
+    read = audit.heads
+
+    def written_meanwhile(session: Session) -> dict[int, audit.Head]:
+        heads = read(session)
+        world.enrolled()
+        return heads
+
+    monkeypatch.setattr(audit, "heads", written_meanwhile)
+    assert told(world, every_entry=True)["chains"] is None

@@ -145,16 +145,18 @@ def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
 
 @contextmanager
 def _every_chain() -> Iterator[Session]:
-    """To read every chain, also as the server's role, to which only the chains of named sites exist."""
-    from app.database import Database, within
+    """To read every chain at one moment, also as the server's role, to which only the chains of named sites exist."""
+    from app.database import Database, one_moment, within
     from app.services.outbox import every_chain
     from app.settings import Settings
 
-    with Database(Settings()) as database, database.read() as session:
-        if not database.is_sqlite:  # one state of heads and entries, while others go on writing
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        with within(session, every_chain(session)):
-            yield session
+    with (
+        Database(Settings()) as database,
+        database.read() as outer,
+        one_moment(outer) as session,
+        within(session, every_chain(session)),
+    ):
+        yield session
 
 
 def _names(session: Session) -> dict[int, str]:

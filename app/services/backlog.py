@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from app import audit
-from app.database import Database, within
+from app.database import Database, one_moment, within
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import now, table_of
 from app.models.extract import Extract, ExtractStatus
@@ -37,7 +37,7 @@ Wrong = str | None
 
 def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Wrong]]:
     """Each thing that is looked at, with what is wrong and what to do, or None."""
-    with database.read() as session, within(session, every_chain(session)):
+    with database.read() as outer, one_moment(outer) as session, within(session, every_chain(session)):
         yield "chains", _chains(session, every_entry)
         yield "messages", _messages(session)
         yield "extracts", _extracts(session)
