@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,7 +26,7 @@ from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import reveal_label
 from app.security.keys import KeyFile, Keyring, new_key_file, write_key_file
 from app.security.rotation import SPREAD_SECONDS, WRAPPING_ENDS, RotationRefused, rotated, without_kek
-from app.services import erasure, vault_care
+from app.services import enrolment, erasure, vault_care
 from app.settings import Settings
 from tests.conftest import BuildsAtOnce
 from tests.course_cases import WITHDRAWAL
@@ -193,6 +193,49 @@ def test_an_old_reservation_is_swept_and_a_participant_without_a_label_is_told(w
         own.execute(delete(VaultIdentity).where(col(VaultIdentity.pid) == without_hyphens(nobody)))
     after = vault_care.check(database, sweep=False)
     assert (after.labels, after.reservations, after.nameless) == (before.labels - 2, 0, 1)
+
+
+def a_reservation_of_long_ago(world: World) -> Any:
+    """The body of an enrolment that broke off."""
+    body = world.enrolment()
+    with failing_commit(world.registry.served, done=False):
+        assert world.staff_a.post("/v1/participants", body).status_code == 503
+    with world.registry.database.write() as session, vault_care.whole_vault(session) as own:
+        own.execute(update(VaultIdentity).values(created_at=now() - timedelta(hours=2)))
+    return body
+
+
+def found(world: World, body: Any) -> int:
+    asked = {name: body[name] for name in ("study", "site", "site_local_id")}
+    return world.staff_a.post("/v1/participants/lookup", asked).status_code
+
+
+def test_a_sweep_leaves_the_label_of_somebody_who_is_being_enrolled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, store = a_reservation_of_long_ago(world), enrolment._with_consent_and_screening
+    sweep = Thread(target=vault_care.check, args=[world.registry.database], kwargs={"sweep": True})
+
+    def swept_meanwhile(*given: Any) -> Any:
+        sweep.start()
+        sweep.join(1)  # it may have to wait until the enrolment is committed
+        return store(*given)
+
+    monkeypatch.setattr(enrolment, "_with_consent_and_screening", swept_meanwhile)
+    assert world.staff_a.post("/v1/participants", body).status_code == 201
+    sweep.join()
+    assert found(world, body) == 200
+
+
+def test_who_enrols_while_their_old_label_is_swept_stores_it_anew(world: World) -> None:
+    body, answers = a_reservation_of_long_ago(world), []
+    enrolled = Thread(target=lambda: answers.append(world.staff_a.post("/v1/participants", body).status_code))
+    with world.registry.database.write() as session, vault_care.whole_vault(session) as own:
+        own.execute(delete(VaultIdentity).where(col(VaultIdentity.site_id) == world.site_ids["A"]))
+        enrolled.start()
+        enrolled.join(1)
+    enrolled.join()
+    assert (answers, found(world, body)) == ([201], 200)
 
 
 def test_a_dry_run_and_a_refused_batch_leave_nothing_in_the_vault(world: World) -> None:

@@ -11,8 +11,9 @@ import base64
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from app.database import unique_or, vault_session
@@ -41,19 +42,25 @@ class LabelKeyMissing(Unavailable):
 def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
     """The pid under which to enrol the person with this label: a fresh one; or that of an attempt whose participant was
     never committed, as can happen where the vault is a database of its own. Raises LabelAlreadyEnrolled."""
-    earlier = find_pid(session, keyring, site_id, label)
-    if earlier is None:
+    try:
+        return _reserved(session, keyring, site_id, label, draw)
+    except LabelAlreadyEnrolled:
+        if vault_session(session) is session:
+            raise
+        return _reserved(session, keyring, site_id, label, draw)  # of one at the same moment, who may still fail
+
+
+def _reserved(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
+    """A label that is taken up is stored anew: it is of this hour again, and who sweeps old ones waits for it."""
+    pid = find_pid(session, keyring, site_id, label)
+    if pid is None:
         pid = draw()
-        try:
-            store_label(session, keyring, site_id, pid, label)
-            return pid
-        except LabelAlreadyEnrolled:
-            if vault_session(session) is session:
-                raise
-            earlier = find_pid(session, keyring, site_id, label)  # of one at the same moment, who may still fail
-    if earlier is None or session.get(Participant, (site_id, earlier)) is not None:
+    elif session.get(Participant, (site_id, pid)) is None:
+        erase(session, site_id, pid)
+    else:
         raise LabelAlreadyEnrolled
-    return earlier
+    store_label(session, keyring, site_id, pid, label)
+    return pid
 
 
 def store_under(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:
@@ -100,13 +107,12 @@ def find(session: Session, site_id: int, pid: str) -> VaultIdentity | None:
     return vault_session(session).get(VaultIdentity, (site_id, pid))
 
 
-def erase(session: Session, site_id: int, pid: str) -> None:
-    """Destroy a participant's label for good: the wrapped key and the ciphertext go together."""
-    row = find(session, site_id, pid)
-    if row is not None:
-        vault = vault_session(session)
-        vault.delete(row)
-        vault.flush()
+def erase(session: Session, site_id: int, pid: str, *, before: datetime | None = None) -> None:
+    """Destroy a participant's label for good: the wrapped key and the ciphertext go together. With `before`, only one
+    that was stored earlier."""
+    theirs = [col(VaultIdentity.site_id) == site_id, col(VaultIdentity.pid) == pid]
+    older = [] if before is None else [col(VaultIdentity.created_at) < before]
+    vault_session(session).execute(delete(VaultIdentity).where(*theirs, *older))
 
 
 def reveal_label(keyring: Keyring, row: VaultIdentity) -> str:

@@ -136,7 +136,7 @@ def check(database: Database, *, sweep: bool) -> Check:
         before = now() - vault.RESERVED_FOR
         waiting = [(row.site_id, row.pid) for row in labels if row.created_at < before and row[:2] not in people]
         for site_id, pid in waiting if sweep else ():
-            vault.erase(session, site_id, pid)
+            vault.erase(session, site_id, pid, before=before)  # unless it was taken up meanwhile
         left = 0 if own is session else session.execute(sa.select(sa.func.count()).select_from(_LABELS)).scalar_one()
     nameless = [pid for site_id, pid in people - kept if pid not in erased]
     return Check(len(labels), len(waiting), len(nameless), left)
