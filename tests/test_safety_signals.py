@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from threading import Thread
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
@@ -13,8 +14,10 @@ from sqlmodel import col
 from app.models.account import AccountKind, Role
 from app.models.safety_signal import SafetySignal
 from app.models.study import Site
+from app.services import dosing_sessions
 from tests.dosing_cases import (
     REVIEW,
+    SESSIONS,
     SIGNALS,
     a_session,
     a_session_to_close,
@@ -23,10 +26,12 @@ from tests.dosing_cases import (
     cssrs,
     held,
     path_of,
+    prepared,
+    start,
     suicidal,
     vitals,
 )
-from tests.world import Caller, World, madrs, protocol_definition
+from tests.world import Caller, World, made, madrs, protocol_definition
 
 PHQ9 = {"instrument": "PHQ9", "items": {f"PHQ9_{number:02d}": int(number == 9) for number in range(1, 10)}}
 TRIGGERS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -287,3 +292,28 @@ def test_nobody_who_left_the_study_is_looked_at_again(world: World) -> None:
     assert world.staff_a.post(f"/v1/participants/{pid}/status", left).status_code == 201
     move(world, pid, stricter(world))
     assert signals(world, pid) == []
+
+
+def test_scoring_again_waits_for_a_dosing_session_that_is_being_started(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the rules of today it may raise a signal that holds dosing."""
+    visit = prepared(world.staff_a, world.enrolled())
+    older = {"participant": visit["participant"], "visit": visit["id"], "instrument_version": "1", **cssrs()}
+    path = f"{made(world, 'A', '/v1/outcomes', older).headers['Location']}/rescoring"
+    answers: list[int] = []
+    waited: list[bool] = []
+    rescoring = Thread(target=lambda: answers.append(world.staff_a.post(path, {"reason": "new rules"}).status_code))
+    look = dosing_sessions._facts
+
+    def meanwhile(*given: Any) -> Any:
+        facts = look(*given)
+        rescoring.start()
+        rescoring.join(1)
+        waited.append(rescoring.is_alive())
+        return facts
+
+    monkeypatch.setattr(dosing_sessions, "_facts", meanwhile)
+    assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
+    rescoring.join()
+    assert (waited, answers) == ([True], [200])

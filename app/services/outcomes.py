@@ -35,7 +35,7 @@ from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
 from app.services import agreement, raters, safety_signals
 from app.services.outcome_content import content, differing_fields, with_changes
-from app.services.participants import Hold, enrolled
+from app.services.participants import Enrolled, Hold, enrolled
 from app.services.safety_signals import Source
 from app.services.standing import Standing, require_in_study, standing
 from app.services.studies import protocol_of
@@ -237,16 +237,22 @@ def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
     return found(session.exec(statement.with_for_update(read=True, key_share=True)).first())
 
 
+def _held(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outcome, Enrolled]:
+    """To be changed, and its participant, who is held first as by those who record an outcome: nobody is dosed while
+    a signal of it comes."""
+    pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
+    person = enrolled(session, actor, pid, hold=Hold.as_it_is)
+    statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
+    return found(session.exec(statement).first()), person
+
+
 def amend_outcome(
     session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: OutcomeAmend
 ) -> OutcomeRead:
     """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
     version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, RaterNotIndependent,
     VisitNotHeld, and of another day the refusals of `require_in_study`."""
-    pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
-    person = enrolled(session, actor, pid, hold=Hold.as_it_is)  # first, as by those who record an outcome
-    statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
-    row = found(session.exec(statement).first())
+    row, person = _held(session, actor, outcome_id)
     visit = _visit(session, actor, row.visit_id)
     if row.origin == Origin.historical_total and body.items is not None:
         raise HistoricalTotal
@@ -287,7 +293,7 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
 
     Raises NotFound, HistoricalTotal, InstrumentUnknown, ItemsOutOfRange.
     """
-    row = found(session.exec(visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()).first())
+    row, _ = _held(session, actor, outcome_id)
     if row.origin == Origin.historical_total:
         raise HistoricalTotal
     visit, stored = _visit(session, actor, row.visit_id), scores_of(session, [row])[row.id]

@@ -1,7 +1,7 @@
 """Safety signals: raised in the transaction of what made their rule true, followed through corrections, reviewed once.
 
-Inserting a signal locks the participant's row as its foreign keys do, so a dosing session that is being started waits
-for the signal, or the signal for the session.
+Whoever raises one holds the participant (`Hold`), so a dosing session that is being started waits for the signal, or
+the signal for the session. The locks of foreign keys would not do: beside them the row may be held for a change.
 """
 
 import json
