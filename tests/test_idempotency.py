@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import create_engine, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 
 from app.models.account import Account, Role, RoleGrant
@@ -24,6 +25,7 @@ from app.models.participant import Participant, ParticipantCreate
 from app.models.visit import VisitCreate
 from app.pid import normalise
 from app.services import retries
+from app.web.once import Once, Told
 from tests.course_cases import amended
 from tests.courses import given
 from tests.dosing_cases import SESSIONS, prepared, start
@@ -255,6 +257,28 @@ def test_a_retry_that_meets_the_first_request_at_work_is_told_to_come_again(worl
     assert (again.json()["code"], again.headers["Retry-After"]) == (told.pop(), "1")
     assert world.staff_a.post(post, body, key).status_code == 201
     assert len(world.staff_a.get(post, participant=pid).json()["items"]) == 1
+
+
+def test_who_lost_to_another_record_and_then_to_an_equal_request_is_told_what_that_one_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if world.on_sqlite:
+        pytest.skip("has one writer: nobody comes between")
+    key, body = str(uuid4()), world.event(world.enrolled())
+    attempt, before, told = Once.attempt, ["lost", "overtaken"], []
+
+    def beset(*given: Any) -> Told:
+        happens = before.pop(0) if before else None
+        if happens == "lost":
+            raise IntegrityError("", {}, Exception("UNIQUE constraint failed"))
+        if happens == "overtaken":
+            told.append(world.staff_a.post("/v1/adverse-events", body, key))
+        return attempt(*given)
+
+    monkeypatch.setattr(Once, "attempt", beset)
+    answer = world.staff_a.post("/v1/adverse-events", body, key)
+    assert (told[0].status_code, answer.status_code, answer.json()) == (201, 201, told[0].json())
+    assert answer.headers["Idempotent-Replayed"] == "true"
 
 
 def test_twenty_equal_enrolments_at_once_make_one_person(live: LiveStudy) -> None:

@@ -7,6 +7,7 @@ the others need not do its work beside it; on SQLite, which has one writer, they
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session
 
 from app import pid
-from app.access import Actor, found
+from app.access import Actor
 from app.database import LOCKED, sqlstate
 from app.errors import Conflict, DatabaseUnavailable, Invalid, Malformed, NotFound, RegistryError
 from app.models.among import among
@@ -128,20 +129,26 @@ class Once:
         earlier = self._first_in_line(session, actor, body)
         if earlier is not None:
             return earlier
+        with suppress(AnsweredMeanwhile, IntegrityError):  # somebody stored what this would have
+            return self._decided(session, actor, body, make, status)
+        try:  # now it is seen, and refused by its name
+            return self._decided(session, actor, body, make, status)
+        except AnsweredMeanwhile:
+            raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
+
+    def _decided(self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int) -> Told:
+        """What `make` comes to, unless an equal request was answered meanwhile, which may be the very reason of a
+        refusal. Raises AnsweredMeanwhile where its answer is gone again."""
         try:
             return self.attempt(session, actor, body, make, status)
         except DatabaseUnavailable:
             raise
-        except RegistryError:
-            earlier = self._answered_meanwhile(session, actor, body)  # which may be the very reason of the refusal
+        except (RegistryError, AnsweredMeanwhile, IntegrityError):
+            session.rollback()
+            earlier = self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
             if earlier is None:
                 raise
             return earlier
-        except AnsweredMeanwhile:
-            return found(self._answered_meanwhile(session, actor, body))
-        except IntegrityError:  # somebody stored what this would have: now it is seen, and refused by its name
-            earlier = self._answered_meanwhile(session, actor, body)
-            return earlier or self.attempt(session, actor, body, make, status)
 
     def attempt(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
@@ -178,10 +185,6 @@ class Once:
         if record["site_id"] is not None and record["site_id"] not in actor.site_ids:
             raise NotFound
         return Told(record["body"], record["status"], record["location"], record["etag"], replayed=True)
-
-    def _answered_meanwhile(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
-        session.rollback()
-        return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
     def _first_in_line(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
         """What an equal request was told, once none is at work. Raises IdempotencyKeyInFlight too."""
