@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from httpx2 import Response
-from sqlmodel import select
+from sqlmodel import col, select
 
 from app.models.audit import AuditEntry
 from tests.world import World, madrs, protocol_definition
@@ -70,6 +70,15 @@ def test_a_correction_is_held_against_the_clients_total_too(world: World) -> Non
     assert scores(world.staff_a.patch(path, {**body, "totals": {"total": 31}}, seen)) == {"total": 31}
 
 
+def test_a_total_alone_is_held_against_the_items_that_are_there(world: World) -> None:
+    made = post(world, **madrs(2))
+    path, seen = made.headers["Location"], made.headers["ETag"]
+    refused = world.staff_a.patch(path, {"reason": "to be sure", "totals": {"total": 59}}, seen)
+    assert (refused.status_code, refused.json()["code"]) == (422, "totals_differ")
+    agreeing = world.staff_a.patch(path, {"reason": "to be sure", "totals": {"total": 20}}, seen)
+    assert (agreeing.status_code, agreeing.json()) == (200, made.json())
+
+
 def test_totals_without_items_are_taken_only_where_the_protocol_says_so(world: World) -> None:
     refused = post(world, instrument="MADRS", totals={"total": 30})
     assert (refused.status_code, refused.json()["code"]) == (422, "totals_not_taken")
@@ -126,7 +135,8 @@ def test_scoring_again_by_a_newer_version_keeps_both_results(world: World) -> No
     again = world.staff_a.post(path, {"reason": "new rules"})
     assert again.json() == first.json()
     with world.registry.database.read() as session:
-        entries = session.exec(select(AuditEntry).where(AuditEntry.subject_id == made.json()["id"])).all()
+        theirs = select(AuditEntry).where(AuditEntry.subject_id == made.json()["id"])
+        entries = session.exec(theirs.order_by(col(AuditEntry.seq))).all()
     assert [entry.action for entry in entries] == ["outcome:recorded", "outcome:rescored"]
     assert ("instrument_version", "1", "2") in [
         (change["field"], change["old"], change["new"]) for change in json.loads(entries[1].changes)

@@ -261,11 +261,12 @@ def amend_outcome(
     after = with_changes(was, body)
     differing = differing_fields(was, after)
     require_current(keyring, seen, row.id, row.version, differing)
-    if not differing:
-        return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=row.instrument_version, items=after.items), ""
     )
+    results = scored(row.origin, definition, after.items, after.totals, "")  # totals are a check without a change too
+    if not differing:
+        return outcome_read(row, visit.visit_code, actor.places[row.site_id], stored)
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     if visit.status not in HELD and answered(row, after.items):
         raise VisitNotHeld
@@ -275,7 +276,6 @@ def amend_outcome(
     if "rater" in differing:
         raters.require_independent(session, person, row.instrument, after.rater, "")
     before = _remembered(row, stored)
-    results = scored(row.origin, definition, after.items, after.totals, "")
     row.items = canonical_json(after.items)
     row.collected_on, row.rater = after.collected_on, after.rater
     row.version, row.updated_at = row.version + 1, now()
