@@ -263,16 +263,17 @@ def _opened_for(site_ids: Collection[int]) -> list[str]:
 
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
-    """In this block the clinical rows of these sites exist instead of the actor's own. An exception is to end the
-    transaction, and with it the widening."""
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    session.flush()
-    if not is_sqlite:
-        at_once(session.connection(), *_opened_for(site_ids))
+    """In this block the clinical rows of these sites exist instead of the actor's own; of no site, none. An exception
+    is to end the transaction, and with it the widening."""
+    _open_for(session, site_ids)
     yield
+    _open_for(session, _own_sites(session))
+
+
+def _open_for(session: Session, site_ids: Collection[int]) -> None:
     session.flush()
-    if not is_sqlite:
-        at_once(session.connection(), *_opened_for(_own_sites(session) or {NO_SITE}))
+    if session.get_bind().dialect.name == "postgresql":
+        at_once(session.connection(), *_opened_for(site_ids or {NO_SITE}))
 
 
 @contextmanager

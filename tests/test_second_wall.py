@@ -5,16 +5,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import UniqueConstraint, text, true
+from sqlalchemy import UniqueConstraint, func, select, text, true
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import SQLModel
 
 from app import access
 from app.access import Actor
-from app.database import Database
+from app.database import Database, within
 from app.database_role import OF_A_SITE as TABLES
 from app.database_role import RightsMissing, SecondWallMissing, grant, require_second_wall
 from app.models.account import Role
+from app.models.participant import Participant
 from app.privileges import PRIVILEGES
 from tests.dosing_cases import a_session, a_signal
 from tests.monitor_cases import an_event
@@ -54,6 +55,17 @@ def test_every_table_of_a_sites_rows_stands_behind_the_wall(world: World) -> Non
     )
     with world.registry.database.read() as session:
         assert set(session.scalars(guarded)) == TABLES
+
+
+@on_postgresql
+def test_within_no_site_not_even_the_actors_own_rows_are_there(world: World) -> None:
+    world.enrolled()
+    people = select(func.count()).select_from(Participant)
+    with world.registry.served.read(world.request(world.account((Role.site_staff, "A")))) as session:
+        before = session.scalar(people)
+        with within(session, []):
+            none = session.scalar(people)
+        assert (before, none, session.scalar(people)) == (1, 0, 1)
 
 
 @pytest.fixture
