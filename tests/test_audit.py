@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -14,8 +15,12 @@ from app import audit
 from app.audit import Event
 from app.database import Database
 from app.models.audit import AuditChain, AuditEntry
+from app.services import building, rule_queries
 from app.settings import Settings
+from tests.builds import built
+from tests.courses import withdraw
 from tests.route_cases import CASES, Route, a_visit
+from tests.test_erased_on_the_shelf import enrolled_twice
 from tests.test_permissions import MATRIX, caller_of
 from tests.world import World
 
@@ -44,6 +49,35 @@ def test_every_write_is_in_the_trail_and_the_chains_stay_whole(world: World, rou
 def test_after_all_these_writes_every_chain_ends_at_its_head(world: World) -> None:
     with world.registry.database.read() as session:
         assert [verdict for verdict in audit.verify(session) if verdict.fault] == []
+
+
+def head_is_free(world: World) -> bool:
+    """Nobody holds the head of the registry's own chain, for which all who write to it would wait."""
+    head = "SELECT seq FROM audit_chain WHERE site_id = 0 FOR UPDATE SKIP LOCKED"
+    with world.registry.database.engine.connect() as connection:
+        return connection.execute(text(head)).first() is not None
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_registrys_chain_is_held_last(world: World, waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before may wait for a row that somebody else holds."""
+    free: list[bool] = []
+
+    def then_looks(module: Any, name: str) -> None:
+        act = getattr(module, name)
+
+        def look(*given: Any) -> None:
+            act(*given)
+            free.append(head_is_free(world))
+
+        monkeypatch.setattr(module, name, look)
+
+    pid, _ = enrolled_twice(world)
+    then_looks(rule_queries, "settle_all")
+    then_looks(building, "tell")
+    withdraw(world, pid, "identity", "2025-03-01")
+    assert built(world)
+    assert free == [True, True]
 
 
 def test_reading_leaves_no_entry(world: World) -> None:

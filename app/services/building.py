@@ -302,8 +302,8 @@ def _finish(session: Session, row: Extract, files: list[dict[str, Any]], manifes
         raise BuildLost
     session.execute(sa.insert(table_of(ExtractFile)), files)
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == row.id))
-    moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
+    moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
 
 
 def _ended(database: Database, claim: Claim, status: ExtractStatus) -> None:

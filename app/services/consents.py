@@ -10,6 +10,7 @@ from app import audit
 from app.access import Actor
 from app.database import before_commit
 from app.errors import Conflict, Fault, Invalid
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, now
 from app.models.course import (
     ConsentCreate,
@@ -99,25 +100,29 @@ def withdraw(
     session.add(row)
     session.flush()
     events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
+    discarded: list[audit.Event] = []
     if body.scope is WithdrawalScope.identity:
-        _forget_kept(session, actor, journal.keyring, person, body.reason)
+        discarded = _forget_kept(session, journal.keyring, person, body.reason)
         vault.erase(session, person.site_id, person.row.pid)
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
     flagged, turns = doses.judged_again(session, person)
     rule_queries.settle_all(session, row.site_id, *turns)
+    if discarded:
+        audit.append(session, actor.account_id, REGISTRY_CHAIN, discarded)
     audit.append(session, actor.account_id, row.site_id, [*events, *flagged])
     return state(session, person), row.site_id
 
 
-def _forget_kept(session: Session, actor: Actor, keyring: Keyring, person: Enrolled, reason: str) -> None:
+def _forget_kept(session: Session, keyring: Keyring, person: Enrolled, reason: str) -> list[audit.Event]:
     """Apps keep enrolments under this label as well, such as one that was sent a second time and refused."""
     label = vault.find(session, person.site_id, person.row.pid)
-    if label is not None:
-        same = (label.site_id, label.blind_index)
-        kept = sync_shelf.kept_enrolments(session, keyring)
-        acts = [one.row for one in kept if (one.site_id, one.blind_index) == same]
-        sync_shelf.forget_erased(session, actor.account_id, acts, reason)
+    if label is None:
+        return []
+    same = (label.site_id, label.blind_index)
+    kept = sync_shelf.kept_enrolments(session, keyring)
+    acts = [one.row for one in kept if (one.site_id, one.blind_index) == same]
+    return sync_shelf.forget_erased(session, acts, reason)
 
 
 def state(session: Session, person: Enrolled) -> ConsentState:

@@ -9,6 +9,7 @@ from sqlmodel import Session
 from app import audit
 from app.database import Database, within
 from app.errors import CannotGoOn
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import table_of
 from app.models.participant import Participant, VaultIdentity
 from app.models.sync import SyncOperation
@@ -53,7 +54,9 @@ def replay(database: Database, journal: ErasureJournal) -> Replayed:
         before = _indexes(own, session)
         for store in (own, session):
             store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(sorted(back))))
-        forget_erased(session, audit.SYSTEM, _kept_of_erased(session, journal, before, _indexes(own, session)), WHY)
+        discarded = forget_erased(session, _kept_of_erased(session, journal, before, _indexes(own, session)), WHY)
+        if discarded:
+            audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, discarded)
         for site_id, pid in sorted((back | untold) & people.keys()):  # others are reservations that nobody took up
             event = audit.Event("vault:erased", "participant", pid, people[site_id, pid], [], WHY)
             audit.append(session, audit.SYSTEM, site_id, [event])

@@ -14,7 +14,6 @@ from sqlmodel import Session, col, select
 from app import audit, pid
 from app.database import Database
 from app.errors import Conflict, Fault
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, now, table_of, values
 from app.models.study import Site, Study
 from app.models.sync import Operation, SyncOperation, SyncState
@@ -211,8 +210,9 @@ def kept_enrolments(session: Session, keyring: Keyring) -> Iterator[KeptEnrolmen
             yield KeptEnrolment(row, site_id, vault.blind_index(keyring, site_id, label))
 
 
-def forget_erased(session: Session, who: UUID | str, of_erased: Iterable[SyncOperation], reason: str) -> None:
-    """Discard acts that bring the label of somebody who was erased: to send them again would enrol that person anew."""
+def forget_erased(session: Session, of_erased: Iterable[SyncOperation], reason: str) -> list[audit.Event]:
+    """Discard acts that bring the label of somebody who was erased: to send them again would enrol that person anew.
+    Gives what the registry's own chain is still to tell."""
     acts = list(of_erased)
     for row in acts:
         session.refresh(row, with_for_update=True)
@@ -222,9 +222,8 @@ def forget_erased(session: Session, who: UUID | str, of_erased: Iterable[SyncOpe
     ]
     for row in acts:
         row.state, row.sealed, row.problem, row.updated_at = SyncState.discarded, None, None, now()
-    if events:
-        session.flush()
-        audit.append(session, who, REGISTRY_CHAIN, events)
+    session.flush()
+    return events
 
 
 def _discarded(before: SyncState) -> dict[str, Any]:
