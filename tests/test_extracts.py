@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from app.models.account import Role
 from app.models.base import now, values
@@ -314,6 +314,23 @@ def test_files_are_given_out_until_their_day_and_then_deleted(world: World) -> N
     assert (read["status"], read["files"]) == ("expired", [])
     assert read["manifest"] is not None
     assert world.analyst.get(f"{path}/files/visits.csv").status_code == 410
+
+
+def test_an_extract_that_ended_meanwhile_is_not_counted_among_those_that_expire(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [UUID(an_extract(world, approved=True).rpartition("/")[2]) for _ in range(2)]
+    ours = col(Extract.id).in_(ids)
+    with world.registry.database.write() as session:
+        session.execute(update(Extract).where(ours).values(expires_at=now() - timedelta(seconds=1)))
+    end = extract_ends.end
+
+    def end_both(session: Session, _: Extract, *how: Any) -> None:
+        for row in session.exec(select(Extract).where(ours)).all():
+            end(session, row, *how)
+
+    monkeypatch.setattr(extract_ends, "end", end_both)
+    assert extract_ends.expire(world.registry.served) == 1
 
 
 def test_a_custodian_takes_an_extract_back_for_good(world: World) -> None:

@@ -55,13 +55,15 @@ def expire(database: Database) -> int:
     there = col(Extract.status).in_((ExtractStatus.ready, ExtractStatus.failed))
     over = (there, col(Extract.expires_at) <= now())
     with database.read() as session:
-        ended = session.exec(select(Extract.id).where(*over)).all()
-    for extract_id in ended:
+        late = session.exec(select(Extract.id).where(*over)).all()
+    ended = 0
+    for extract_id in late:
         with database.write() as session:
             row = session.exec(select(Extract).where(Extract.id == extract_id, *over).with_for_update()).first()
             if row is not None:
                 end(session, row, ExtractStatus.expired, audit.SYSTEM)
-    return len(ended)
+                ended += 1
+    return ended
 
 
 def end(session: Session, row: Extract, status: ExtractStatus, who: UUID | str, reason: str | None = None) -> None:
