@@ -36,7 +36,8 @@ class _Minute:
 
 class Refusals:
     """Remembers 403 on anything, 404 on a write, and 409 of a label that is enrolled. Called after the answer has left,
-    so that it can change neither the answer nor its time: a foreign record and an absent one stay alike."""
+    so that it can change neither the answer nor its time; of an upload's lines before it leaves, once their transaction
+    is over. A foreign record and an absent one stay alike: both are 404, and remembered or not for the same reasons."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
