@@ -33,6 +33,8 @@ class Writes:
     def __init__(self) -> None:
         self.rows: dict[Table, list[Mapping[str, Any]]] = defaultdict(list)
         self.told: dict[int, list[audit.Told]] = defaultdict(list)
+        self.answers: list[Mapping[str, Any]] = []
+        """Rows of IdempotencyRecord: what is kept for retries."""
 
     def add(self, model: type[SQLModel], *rows: Mapping[str, Any]) -> None:
         """New rows, with all of their columns."""
@@ -48,15 +50,17 @@ class Writes:
             self.rows[table] += rows
         for site_id, told in other.told.items():
             self.told[site_id] += told
+        self.answers += other.answers
         return self
 
 
-def store(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]] = ()) -> bool:
-    """Store all of it, or, where one of the `answers` (rows of IdempotencyRecord) is there already, nothing that may be
-    committed: False. Raises what the database raises."""
+def store(session: Session, writes: Writes) -> bool:
+    """Store all of it, or, where one of the answers is there already, nothing that may be committed: False. Raises what
+    the database raises."""
     session.flush()
     if session.get_bind().dialect.name == "postgresql":
-        return _in_one_statement(session, writes, answers)
+        return _in_one_statement(session, writes)
+    answers = writes.answers
     if answers and session.connection().execute(_CLAIM, answers).rowcount != len(answers):
         return False
     for table in sorted(writes.rows, key=_ORDER.__getitem__):
@@ -80,11 +84,11 @@ def _insert(table: Table) -> Any:
     return insert(table)
 
 
-def _in_one_statement(session: Session, writes: Writes, answers: Sequence[Mapping[str, Any]]) -> bool:
+def _in_one_statement(session: Session, writes: Writes) -> bool:
     tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
     chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
-    in_order = sorted(answers, key=itemgetter("account_id", "key_digest"))  # two with the same keys form no ring
-    given = [_json(in_order), len(answers), *(_json(writes.rows[table]) for table in tables)]
+    in_order = sorted(writes.answers, key=itemgetter("account_id", "key_digest"))  # two with the same keys form no ring
+    given = [_json(in_order), len(in_order), *(_json(writes.rows[table]) for table in tables)]
     given += [utc_text(now()), json.dumps(chains)]
     statement = _statement(tables)
     return bool(session.connection().exec_driver_sql(statement, tuple(given)).scalar_one())

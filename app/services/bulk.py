@@ -9,6 +9,7 @@ one by one.
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastapi import Request
@@ -20,7 +21,7 @@ from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
 from app.web.lines import Line, value_of
-from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Once, Told, answers_of, require_key
+from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
 from app.web.problems import document, refusal_of, result_of, validation_failed
 from app.web.together import Recorder
 from app.writing import Writes, store
@@ -143,7 +144,12 @@ class Upload:
         tasks = [one for one in read if isinstance(one, Task)]
         answered = answers_of(session, actor, (task.once for task in tasks))
         new = [task.body for task in tasks if task.once.digest not in answered]
-        record, writes, answers = self._noun.recorder(self._request, session, actor, new), Writes(), []
+        record, writes = self._noun.recorder(self._request, session, actor, new), Writes()
+
+        def made(body: BaseModel) -> Made:
+            with session.begin_nested() if self._noun.stores_itself else nullcontext():
+                return record(actor, body)
+
         results: list[dict[str, Any]] = []
         refused: list[Once] = []
         for one in read:
@@ -151,14 +157,10 @@ class Upload:
                 results.append(one)
                 continue
             try:
-                told = one.once.again(actor, one.body, answered.get(one.once.digest))
-                if told is None:
-                    with session.begin_nested() if self._noun.stores_itself else nullcontext():
-                        made = record(actor, one.body)
-                        told, answer = one.once.answer(actor, one.body, made)
-                        writes += made.writes
-                    answers.append(answer)
-                    answered[one.once.digest] = answer
+                earlier = answered.get(one.once.digest)
+                told = one.once.collect(writes, actor, one.body, earlier, partial(made, one.body))
+                if not told.replayed:
+                    answered[one.once.digest] = writes.answers[-1]
                 results.append(self._told(one.line, told))
             except DatabaseUnavailable:
                 raise
@@ -168,7 +170,7 @@ class Upload:
                     refused.append(one.once)
         if refused and answers_of(session, actor, refused):
             raise AnsweredMeanwhile  # which may be the very reason of a refusal
-        if not store(session, writes, answers):
+        if not store(session, writes):
             raise AnsweredMeanwhile
         return results
 

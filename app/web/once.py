@@ -154,26 +154,44 @@ class Once:
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
     ) -> Told:
         """Make it and store it with its answer, whatever was answered before. Raises AnsweredMeanwhile."""
-        made = make()
-        told, answer = self.answer(actor, body, made, status)
-        if not store(session, made.writes, [answer]):
+        writes = Writes()
+        told = self.collect(writes, actor, body, None, make, status)
+        if not store(session, writes):
             raise AnsweredMeanwhile
         return told
 
-    def answer(self, actor: Actor, body: BaseModel, made: Made, status: int = 201) -> tuple[Told, dict[str, Any]]:
-        """What is told, and the row that keeps it for retries."""
-        text = made.answer.model_dump_json()
+    def collect(
+        self,
+        writes: Writes,
+        actor: Actor,
+        body: BaseModel,
+        earlier: Mapping[str, Any] | None,
+        make: Callable[[], Made],
+        status: int = 201,
+    ) -> Told:
+        """What an equal request was told, or what `make` creates, which is added with its answer to what is going to be
+        stored. Raises NotFound, IdempotencyKeyReused, and what `make` raises."""
+        told = self.again(actor, body, earlier)
+        if told is None:
+            made = make()
+            told = Told(made.answer.model_dump_json(), status, made.location, made.etag)
+            writes += made.writes
+            writes.answers.append(self._kept(actor, body, made.site_id, told))
+        return told
+
+    def _kept(self, actor: Actor, body: BaseModel, site_id: int | None, told: Told) -> dict[str, Any]:
+        """The row that keeps an answer for retries."""
         given = {
             "account_id": actor.account_id,
             "key_digest": self.digest,
             "request_digest": self._request_digest(body),
-            "site_id": made.site_id,
-            "status": status,
-            "location": made.location,
-            "etag": made.etag,
-            "body": text,
+            "site_id": site_id,
+            "status": told.status,
+            "location": told.location,
+            "etag": told.etag,
+            "body": told.text,
         }
-        return Told(text, status, made.location, made.etag), new_row(IdempotencyRecord, given)
+        return new_row(IdempotencyRecord, given)
 
     def again(self, actor: Actor, body: BaseModel, record: Mapping[str, Any] | None) -> Told | None:
         """The first answer again, if there is one and the actor may still see the site it was about. Raises NotFound,

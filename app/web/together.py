@@ -10,6 +10,7 @@ company, and every post of a transaction that fails, is done again by itself: no
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -133,7 +134,7 @@ class Together:
 
     def _shared(self, posts: Sequence[Post]) -> list[Response | None]:
         """Raises AnsweredMeanwhile, DatabaseUnavailable and what the database raises."""
-        first, writes, answers = posts[0], Writes(), []
+        first, writes = posts[0], Writes()
         told: list[Response | None] = []
         with self._database.write(first.request, lock_milliseconds=LOCK_MILLISECONDS) as session:
             answered = _answered(session, posts)
@@ -142,18 +143,13 @@ class Together:
             for post in posts:
                 set_request_id(post.request_id)
                 try:
-                    again = post.once.again(post.actor, post.body, answered.get(post.key))
-                    if again is None:
-                        made = record(post.actor, post.body)
-                        again, answer = post.once.answer(post.actor, post.body, made)
-                        writes += made.writes
-                        answers.append(answer)
-                    told.append(located(again))
+                    make = partial(record, post.actor, post.body)
+                    told.append(located(post.once.collect(writes, post.actor, post.body, answered.get(post.key), make)))
                 except DatabaseUnavailable:
                     raise
                 except RegistryError:
                     told.append(None)
-            if not store(session, writes, answers):
+            if not store(session, writes):
                 raise AnsweredMeanwhile
         return told
 
