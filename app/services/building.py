@@ -214,9 +214,14 @@ class _Progress:
 
 @contextmanager
 def _moment(database: Database, extract: Extract) -> Iterator[Readers]:
-    """Sessions that see the moment of an extract, whatever was written since."""
+    """Sessions that see the moment of an extract, whatever was written since: on SQLite several. One connection of the
+    pool is for storing."""
+    alone = not database.is_sqlite or extract.profile == ExtractProfile.aggregate
+    at_once = 1 if alone else max(1, min(READERS, database.pool_size - 1))
     with ExitStack() as held:
-        yield held.enter_context(_readers(held, database, extract))
+        sessions = [held.enter_context(_reading(database, extract)) for _ in range(at_once)]
+        with Readers(sessions) as readers:
+            yield readers
 
 
 def _tables(readers: Readers, extract: Extract) -> Generator[tuple[str, Pieces], None, None]:
@@ -225,13 +230,6 @@ def _tables(readers: Readers, extract: Extract) -> Generator[tuple[str, Pieces],
     for file, columns in PROFILES[extract.profile].files.items():
         with closing(rows.csv(file, columns)) as parts:
             yield file, parts
-
-
-def _readers(held: ExitStack, database: Database, extract: Extract) -> Readers:
-    """On SQLite several sessions. One connection of the pool is for storing."""
-    alone = not database.is_sqlite or extract.profile == ExtractProfile.aggregate
-    at_once = 1 if alone else max(1, min(READERS, database.pool_size - 1))
-    return Readers([held.enter_context(_reading(database, extract)) for _ in range(at_once)])
 
 
 @contextmanager
