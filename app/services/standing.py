@@ -125,7 +125,11 @@ def standing(
     connection = session.connection()
     held = connection.execute(_held(for_change), {"pids": sorted(pids), **reach(actor)})
     people = {
-        row.pid: Standing(**row._mapping, place=actor.places[row.site_id], protocol=protocol_of(session, row[-1]))
+        row.pid: Standing(
+            **row._mapping,
+            place=actor.places[row.site_id],
+            protocol=protocol_of(session, row.protocol_version_id),
+        )
         for row in held.all()
     }
     if people:
