@@ -25,10 +25,11 @@ from app.models.participant import Consent, consent_name
 from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day
+from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import agreement, doses, rule_queries, sync_shelf
-from app.services.participants import DATA_SHARING, Enrolled, Hold, enrolled
+from app.services.participants import Enrolled, Hold, enrolled
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
 
@@ -57,7 +58,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
         number=number,
         given_on=body.given_on,
         scopes=canonical_json(sorted(set(body.scopes))),
-        data_sharing=DATA_SHARING in body.scopes,
+        data_sharing=ConsentScope.data_sharing in body.scopes,
     )
     session.add(row)
     session.flush()

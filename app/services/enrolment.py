@@ -26,13 +26,13 @@ from app.models.participant import (
     consent_name,
 )
 from app.privacy import vault
+from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
 from app.services import agreement, consents, doses, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
-    DATA_SHARING,
     Enrolled,
     EnrolmentContradictsProtocol,
     Hold,
@@ -157,7 +157,7 @@ def _consent(body: ParticipantCreate) -> dict[str, Any]:
         "version": body.consent.version,
         "given_on": body.consent.given_on,
         "scopes": canonical_json(sorted(set(body.consent.scopes))),
-        "data_sharing": DATA_SHARING in body.consent.scopes,
+        "data_sharing": ConsentScope.data_sharing in body.consent.scopes,
     }
 
 

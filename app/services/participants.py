@@ -38,8 +38,6 @@ from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.site_lists import Filters
 
-DATA_SHARING = "data_sharing"
-
 
 class ProtocolVersionUnknown(Invalid):
     """This study has no such protocol version."""
