@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fastapi import Request
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlmodel import Session
 
@@ -22,7 +22,7 @@ from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
 from app.web.lines import Line, value_of
 from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
-from app.web.problems import document, refusal_of, result_of, validation_failed
+from app.web.problems import body_validated, document, refusal_of, result_of
 from app.web.together import Recorder
 from app.writing import Writes, store
 
@@ -194,11 +194,8 @@ class Upload:
         if not isinstance(value, dict) or value.keys() != {"key", "record"}:
             raise LineMalformed(Fault("", "line_malformed", "Needs key and record, and nothing else"))
         key = require_key(value["key"])
-        try:
+        with body_validated():
             return key, self._shape.validate_python(value["record"], from_attributes=True)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise validation_failed(found, "body") from None
 
     def refused(self, line: Line, error: RegistryError | SQLAlchemyError) -> dict[str, Any]:
         refusal = error if isinstance(error, RegistryError) else refusal_of(error)

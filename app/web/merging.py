@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app.models.base import STORED
-from app.web.problems import validation_failed
+from app.web.problems import body_validated
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,8 +24,5 @@ def corrected(shape: type[Model], values: Mapping[str, Any]) -> Model:
 
 def checked(shape: type[Model], values: Mapping[str, Any], context: str | None = None) -> Model:
     """`values` as a whole. Raises ValidationFailed."""
-    try:
+    with body_validated():
         return shape.model_validate(dict(values), context=context)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise validation_failed(found, "body") from None

@@ -1,7 +1,8 @@
 """One shape for every refusal: RFC 9457 problem documents. Nothing that was sent is ever repeated."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import structlog
@@ -9,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
+from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.background import BackgroundTask
@@ -103,10 +105,20 @@ async def _registry_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _answer(request, validation_failed(error.errors()))
+    return _answer(request, _validation_failed(error.errors()))
 
 
-def validation_failed(found: Sequence[Any], *place: str) -> ValidationFailed:
+@contextmanager
+def body_validated() -> Iterator[None]:
+    """What Pydantic finds in this block is refused as it is of a request's body. Raises ValidationFailed."""
+    try:
+        yield
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise _validation_failed(found, "body") from None
+
+
+def _validation_failed(found: Sequence[Any], *place: str) -> ValidationFailed:
     """What Pydantic found, at that place."""
     items, more = _first(found)
     return ValidationFailed(*(fault_of({**item, "loc": (*place, *item["loc"])}) for item in items), **more)
