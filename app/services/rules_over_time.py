@@ -5,9 +5,8 @@ what two visits recorded at the same moment could not see of each other.
 Passing twice, or in two workers at once, raises nothing twice.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,18 +20,18 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
 from app.models.data_query import DataQuery, QueryState, SubjectType
-from app.models.outcome import Outcome, done
-from app.models.participant import IN_STUDY, Participant, left_on
+from app.models.outcome import Outcome
+from app.models.participant import IN_STUDY, Participant
 from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
-from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
+from app.protocol.planning import PlannedVisit, VisitState
 from app.protocol.schedule import window_of
 from app.services import adverse_events, visit_findings
 from app.services.agreement import Agreed, agreed_by
 from app.services.dosing_over_time import doubts_of_dosing
 from app.services.rule_queries import Doubt, doubts_of, settle
-from app.services.schedules import as_recorded
+from app.services.schedules import done_at, planned_for
 from app.services.studies import protocol_of
 
 STALE = timedelta(days=90)
@@ -87,16 +86,12 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
     events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
     agreed = agreed_by(session, [site_id], [person.pid for person in people])
-    administered: dict[UUID, set[str]] = defaultdict(set)
-    measured = _by_pid(_rows(session, site_id, Outcome.pid, *outcome_columns))
-    for rows in measured.values():
-        for row in rows:
-            if done(row, json.loads(row.items)):
-                administered[row.visit_id].add(row.instrument)
+    outcomes = _rows(session, site_id, Outcome.pid, *outcome_columns)
+    measured, given = _by_pid(outcomes), done_at(outcomes)
     yield from doubts_of_dosing(session, site_id, today)
     for person in people:
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
-        yield from _of_visits(session, person, held[person.pid], administered, agreed[person.pid], today)
+        yield from _of_visits(session, person, held[person.pid], given, agreed[person.pid], today)
         yield from _of_events(person, events[person.pid], closed)
         yield from _of_raters(session, person, measured[person.pid])
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
@@ -117,24 +112,14 @@ def _of_visits(
     session: Session,
     person: Row[Any],
     held: list[Row[Any]],
-    administered: dict[UUID, set[str]],
+    given: Mapping[UUID, Set[str]],
     agreed: Agreed,
     today: date,
 ) -> Iterator[Doubt]:
     ids = {(row.visit_code, row.occurrence): row.id for row in held}
     for row in held:
         yield from doubts_of(SubjectType.visit, person.pid, row.id, from_json(row.findings))
-    recorded = [
-        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(administered.get(row.id, ())))
-        for row in held
-    ]
-    versions = {(row.visit_code, row.occurrence): row.protocol_version_id for row in held if row.protocol_version_id}
-    left, scopes, withdrawn = left_on(person), agreed.scopes(today), agreed.withdrawn(today)
-
-    def planned_by(version: int) -> list[PlannedVisit]:
-        return plan(protocol_of(session, version), recorded, today, left, scopes, withdrawn)
-
-    for visit in as_recorded(planned_by, person.protocol_version_id, versions):
+    for visit in planned_for(session, person, agreed, held, given, today):
         yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))
 
 

@@ -3,13 +3,14 @@ people in three."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date
 from heapq import nsmallest
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, Table, select
 from sqlmodel import Session
 
 from app.access import Actor
@@ -24,6 +25,7 @@ from app.models.visit import Visit, WindowRead
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
 from app.services import agreement
+from app.services.agreement import Agreed
 from app.services.participants import Enrolled, enrolled
 from app.services.studies import protocol_of
 
@@ -38,14 +40,10 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
     person = enrolled(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
-    left = left_on(person.row)
-    agreed, (recorded, versions) = agreement.agreed(session, person), _recorded(session, person)
-
-    def planned_by(version: int) -> list[PlannedVisit]:
-        protocol = protocol_of(session, version)
-        return plan(protocol, recorded, today, left, agreed.scopes(today), agreed.withdrawn(today))
-
-    planned = as_recorded(planned_by, person.row.protocol_version_id, versions)
+    agreed = agreement.agreed(session, person)
+    measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person))).all()
+    visits = session.execute(select(_VISIT).where(_theirs(_VISIT, person))).all()
+    planned = planned_for(session, person.row, agreed, visits, done_at(measured), today)
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -121,12 +119,42 @@ def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
     return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in found}
 
 
-def as_recorded(
-    planned_by: Callable[[int], list[PlannedVisit]], version: int, versions: Mapping[tuple[str, int], int]
+def _theirs(table: Table, person: Enrolled) -> ColumnElement[bool]:
+    return (table.c.site_id == person.site_id) & (table.c.pid == person.row.pid)
+
+
+def done_at(measured: Iterable[Row[Any]]) -> Mapping[UUID, Set[str]]:
+    """The instruments that were done at each visit, of these outcomes."""
+    given: dict[UUID, set[str]] = defaultdict(set)
+    for row in measured:
+        if done(row, json.loads(row.items)):
+            given[row.visit_id].add(row.instrument)
+    return given
+
+
+def planned_for(
+    session: Session,
+    person: Any,
+    agreed: Agreed,
+    visits: Sequence[Row[Any]],
+    given: Mapping[UUID, Set[str]],
+    today: date,
 ) -> list[PlannedVisit]:
-    """What a participant's version plans; visits recorded by another one keep their windows and instruments: nobody
-    gives today what a later plan asks for at a visit of the past."""
-    recorded = {
+    """What a participant's version plans, with what is recorded of it: their visits, and the instruments that were
+    `given` at each. Visits recorded by another version keep their windows and instruments: nobody gives today what a
+    later plan asks for at a visit of the past."""
+    recorded = [
+        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(given.get(row.id, ())))
+        for row in visits
+    ]
+    versions = {(row.visit_code, row.occurrence): row.protocol_version_id for row in visits if row.protocol_version_id}
+    version, left = person.protocol_version_id, left_on(person)
+    scopes, withdrawn = agreed.scopes(today), agreed.withdrawn(today)
+
+    def planned_by(other: int) -> list[PlannedVisit]:
+        return plan(protocol_of(session, other), recorded, today, left, scopes, withdrawn)
+
+    past = {
         (visit.visit, visit.occurrence, other): visit
         for other in {*versions.values()} - {version}
         for visit in planned_by(other)
@@ -134,25 +162,9 @@ def as_recorded(
     planned = []
     for visit in planned_by(version):
         key = visit.visit, visit.occurrence
-        own = recorded.get((*key, versions.get(key, version)), visit)
+        own = past.get((*key, versions.get(key, version)), visit)
         planned.append(visit._replace(window=own.window, deviation_days=own.deviation_days, missing=own.missing))
     return planned
-
-
-def _recorded(session: Session, person: Enrolled) -> tuple[list[Recorded], dict[tuple[str, int], int]]:
-    """Each visit with the instruments that were done, and the protocol version by which it was recorded."""
-    of_them = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
-    given: dict[Any, set[str]] = defaultdict(set)
-    for row in session.execute(select(*_MEASURED).where(of_them)):
-        if done(row, json.loads(row.items)):
-            given[row.visit_id].add(row.instrument)
-    theirs = select(_VISIT).where(_VISIT.c.site_id == person.site_id, _VISIT.c.pid == person.row.pid)
-    rows = session.execute(theirs).all()
-    recorded = [
-        Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(given[row.id])) for row in rows
-    ]
-    versions = {(row.visit_code, row.occurrence): row.protocol_version_id for row in rows if row.protocol_version_id}
-    return recorded, versions
 
 
 def _shown(visit: PlannedVisit) -> dict[str, Any]:
