@@ -1,12 +1,19 @@
 """Sync: the acts of an app that was offline, in any order, each under an id that the app made."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import (
+    AfterValidator,
+    PlainValidator,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic import Field as Bounded
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, String, Text
@@ -18,11 +25,12 @@ from app.models.identifiers import PidShown
 
 class SyncState(StrEnum):
     waiting = "waiting"
-    """For something or somebody that it refers to, or for the registry to be well again."""
+    """For something or somebody that it refers to, for the registry to be well again, or for somebody to open the data
+    or to give a role. Each call tries it."""
 
     stored = "stored"
     refused = "refused"
-    """Kept as it was sent, until somebody mends or discards it."""
+    """Kept as it was sent, until it is sent again and can be done, or somebody mends or discards it."""
 
     discarded = "discarded"
 
@@ -43,6 +51,8 @@ class SyncOperation(SQLModel, table=True):
     location: str | None = Field(default=None, max_length=200)
     etag: str | None = Field(default=None, max_length=64)
     problem: str | None = Field(default=None, sa_column=Column(Text))
+    """Why it was refused, or what holds it."""
+
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
 
@@ -52,7 +62,37 @@ _PATH = (
     r"(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?"
     r"(/[a-z-]{1,32}(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36})(/[a-z-]{1,32})?)?)?$"
 )
+_ETAG = r'^"[\x21\x23-\x7e]{1,64}"$'
+_SEEN = r'^(@[0-9A-Fa-f-]{36}|"[\x21\x23-\x7e]{1,64}")$'
 
+
+def _formed(form: str, code: str, told: str) -> AfterValidator:
+    """A text has this form, which is told in words: nobody at a site can make anything of a regular expression."""
+    pattern = re.compile(form, re.ASCII)
+
+    def formed(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise PydanticCustomError(code, told)
+        return text
+
+    return AfterValidator(formed)
+
+
+_A_PATH = "Must be a path of participants, visits, outcomes, adverse events or dosing sessions"
+_AS_READ = "Must be an ETag as it was read, with its quotes"
+
+Path = Annotated[
+    str,
+    StringConstraints(max_length=200),
+    _formed(_PATH, "path_unknown", _A_PATH),
+    Bounded(json_schema_extra={"pattern": _PATH}),
+]
+ETag = Annotated[str, _formed(_ETAG, "etag_format", _AS_READ), Bounded(json_schema_extra={"pattern": _ETAG})]
+Seen = Annotated[
+    str,
+    _formed(_SEEN, "etag_format", f"{_AS_READ}, or @ and the id of an operation"),
+    Bounded(json_schema_extra={"pattern": _SEEN}),
+]
 
 _MOST_LEVELS = 32
 """More than any request has, and fewer than any reader of JSON stops at."""
@@ -87,24 +127,55 @@ class Operation(Shape):
     """Made by the app when the person acted: the act's idempotency key."""
 
     method: Literal["POST", "PATCH"] = "POST"
-    path: Annotated[str, StringConstraints(pattern=_PATH, max_length=200)]
+    path: Path
     """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made: a
     dose or reading after `/doses/` and `/vitals/`, elsewhere its session."""
 
     body: Body
-    if_match: Annotated[str, StringConstraints(pattern=r'^(@[0-9A-Fa-f-]{36}|"[\x21\x23-\x7e]{1,64}")$')] | None = None
+    if_match: Seen | None = None
     """Of a correction: the ETag that was seen, or `@` and the operation whose record it corrects."""
 
 
+class Unreadable(NamedTuple):
+    """What came as an operation and is none."""
+
+    id: UUID | None
+    """If that can be read."""
+
+    faults: Sequence[Any]
+    """As Pydantic found them, without what was sent."""
+
+
+def _by_itself(sent: Any) -> Operation | Unreadable:
+    """What cannot be read costs only itself: the others of its list may tell of a serious event."""
+    try:
+        return Operation.model_validate(sent)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        told = isinstance(sent, dict) and not any("id" in fault["loc"][:1] for fault in faults)
+        return Unreadable(_ID.validate_python(sent["id"]) if told else None, faults)
+
+
+_ID = TypeAdapter(UUID)
+
+
+Sent = Annotated[Operation | Unreadable, PlainValidator(_by_itself, json_schema_input_type=Operation)]
+
+
 class SyncCreate(Shape):
-    operations: Annotated[list[Operation], Bounded(min_length=1, max_length=200)]
+    operations: Annotated[list[Sent], Bounded(min_length=1, max_length=200)]
 
 
 class SyncResult(Answer):
-    id: UUID
+    id: UUID | None
+    """None of what came as an operation and has none that can be read."""
+
     result: Literal["created", "replayed", "conflict", "invalid", "blocked", "discarded"]
+    """What is `blocked` waits, and is tried in the next call. A `conflict` or what is `invalid` is kept as refused, and
+    tried when it is sent again; with the code `operation_malformed` or `operation_id_reused` it is not kept."""
+
     waits_for: list[UUID]
-    """What it refers to and is not stored yet. Without a problem it waits, and is done as soon as that is."""
+    """What it refers to and is not stored yet. It is done as soon as that is."""
 
     waits_for_pids: list[PidShown]
     """Reserved pids that it refers to and that nobody is enrolled under yet."""
@@ -112,7 +183,7 @@ class SyncResult(Answer):
     location: str | None
     etag: str | None
     problem: dict[str, Any] | None
-    """Why it was refused, or why the registry could not do it just now: the latter is tried again in the next call."""
+    """Why it was refused, or, of what is `blocked`, what holds it."""
 
     retry_after: int | None = None
     """Seconds after which that is worth while."""
@@ -120,7 +191,7 @@ class SyncResult(Answer):
 
 class SyncRead(Answer):
     results: list[SyncResult]
-    """In the order sent; then what had waited and is done now."""
+    """One for each operation, in the order sent; then what had waited and is done now."""
 
 
 class SyncItem(Answer):
@@ -151,4 +222,4 @@ class Resolution(Shape):
     body: Body | None = None
     """Of `send`: what is sent instead; absent: the same again."""
 
-    if_match: Annotated[str, StringConstraints(pattern=r'^"[\x21\x23-\x7e]{1,64}"$')] | None = None
+    if_match: ETag | None = None

@@ -1,5 +1,6 @@
 """Sync for apps that were offline: any order, any batching; what is refused is kept until somebody decides."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -9,13 +10,16 @@ from fastapi.concurrency import run_in_threadpool
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession
 from app.models.sync import (
+    Operation,
     Resolution,
     SyncCreate,
     SyncFilter,
     SyncList,
     SyncOperation,
     SyncRead,
+    SyncResult,
     SyncState,
+    Unreadable,
 )
 from app.pagination import Page
 from app.permissions import Permission
@@ -30,18 +34,32 @@ User = Annotated[Actor, Depends(requires(Permission.sync_use))]
 
 @router.post("", response_model=SyncRead)
 async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
-    """Keep all operations, then do each as the request that it names, in whatever order they can be done."""
+    """Keep all operations, then do each as the request that it names, in whatever order they can be done.
+
+    What cannot be read, or has the id of another act, is not kept and costs only itself.
+    """
     courier = SyncCourier(request, actor)
-    before = await run_in_threadpool(courier.shelf.keep, body.operations)
-    return await _told(courier, before)
+    readable = {place: one for place, one in enumerate(body.operations) if isinstance(one, Operation)}
+    before, reused = await run_in_threadpool(courier.shelf.keep, readable)
+    asked = [
+        sync.not_kept(place, one) if isinstance(one, Unreadable) or place in reused else one.id
+        for place, one in enumerate(body.operations)
+    ]
+    return await _told(courier, before, asked)
 
 
-async def _told(courier: SyncCourier, before: dict[UUID, SyncState | None]) -> Response:
+async def _told(
+    courier: SyncCourier, before: Mapping[UUID, SyncState | None], asked: Sequence[UUID | SyncResult]
+) -> Response:
+    """What became of each that was asked for, in that order; then of what else was tried."""
     tried, lacking = await courier.deliver()
     await courier.bound(before, lacking)
-    ids = list(dict.fromkeys([*before, *tried]))
-    rows = await run_in_threadpool(courier.shelf.rows, ids)
-    results = [sync.result(rows[one], before.get(one), courier, lacking.get(one, set())) for one in ids]
+    told = [*asked, *(one for one in dict.fromkeys(tried) if one not in before)]
+    rows = await run_in_threadpool(courier.shelf.rows, {one for one in told if isinstance(one, UUID)})
+    results = [
+        sync.result(rows[one], before.get(one), courier, lacking.get(one, set())) if isinstance(one, UUID) else one
+        for one in told
+    ]
     return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
 
 
@@ -69,4 +87,4 @@ async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, r
             sync.resolve(session, courier.shelf, actor, operation_id, body)
 
     await run_in_threadpool(decided)
-    return await _told(courier, {operation_id: SyncState.refused})
+    return await _told(courier, {operation_id: SyncState.refused}, [operation_id])

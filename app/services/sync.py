@@ -18,15 +18,27 @@ from sqlmodel import Session
 
 from app import audit
 from app.access import Actor, Rows, found
-from app.errors import Conflict, DatabaseUnavailable
+from app.errors import Conflict, DatabaseUnavailable, Fault, RegistryError
 from app.models.base import columns, now
-from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState
+from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState, Unreadable
 from app.request_id import current_request_id
 from app.services import pid_reservations
 from app.services.registry_chain import remember
-from app.services.sync_shelf import PARTS, Act, ActMade, Shelf, address, filled, is_name, path_of, pids_in
+from app.services.sync_shelf import (
+    PARTS,
+    Act,
+    ActMade,
+    OperationIdReused,
+    OperationMalformed,
+    Shelf,
+    address,
+    filled,
+    is_name,
+    path_of,
+    pids_in,
+)
 from app.web.prefix import inner
-from app.web.problems import document, result_of
+from app.web.problems import document, fault_of, result_of
 from app.web.rates import uncounted
 
 _EVERYTHING = frozenset({401, 429, 502, 504, 507})
@@ -200,6 +212,21 @@ def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, l
     if row.state == SyncState.waiting and (later := courier.later.get(row.id)) is not None:
         told |= {"problem": later.json(), "retry_after": later.headers.get("Retry-After")}
     return SyncResult(id=row.id, result=kind, waits_for=names, waits_for_pids=pids, **told)
+
+
+def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
+    """What is told of an operation that cannot be read, or whose id is for another act."""
+    at = ("body", "operations", place)
+    if isinstance(one, Unreadable):
+        faults = [fault_of({**fault, "loc": (*at, *fault["loc"])}) for fault in one.faults]
+        refusal: RegistryError = OperationMalformed(*faults)
+    else:
+        refusal = OperationIdReused(Fault(f"/operations/{place}/id", "reused", "Used for another act"))
+    problem = document(refusal, "/v1/sync")
+    kind = result_of(refusal.status)
+    return SyncResult(
+        id=one.id, result=kind, waits_for=[], waits_for_pids=[], location=None, etag=None, problem=problem
+    )
 
 
 def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, body: Resolution) -> None:

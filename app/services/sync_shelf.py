@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from app import audit, pid
 from app.database import Database
-from app.errors import Conflict, Fault
+from app.errors import Conflict, Invalid
 from app.models.base import canonical_json, now, table_of, values
 from app.models.study import Site, Study
 from app.models.sync import Operation, SyncOperation, SyncState
@@ -30,7 +30,11 @@ PARTS = ("doses", "vitals")
 
 
 class OperationIdReused(Conflict):
-    """This id was used for another act."""
+    """This id was used for another act, so this one is not kept: give it an id of its own."""
+
+
+class OperationMalformed(Invalid):
+    """This is no operation that can be read, so it is not kept: `errors` says why. Mend it and send it again."""
 
 
 class ActMade(NamedTuple):
@@ -88,32 +92,34 @@ class Shelf:
     def __init__(self, database: Database, keyring: Keyring, account_id: UUID) -> None:
         self.database, self._keyring, self._account_id = database, keyring, account_id
 
-    def keep(self, operations: Sequence[Operation]) -> dict[UUID, SyncState | None]:
-        """Store what is new, before anything is tried; gives how each stood before. The same may come in two calls at
-        once: in the order of their ids, so that neither waits for the other for ever. Raises OperationIdReused."""
-        sent = {one.id: one for one in operations}
+    def keep(self, sent: Mapping[int, Operation]) -> tuple[dict[UUID, SyncState | None], set[int]]:
+        """Store what is new, before anything is tried; gives how each stood before, and the places of those whose id is
+        for another act. The same may come in two calls at once: in the order of their ids, so that neither waits for
+        the other for ever."""
+        first: dict[UUID, Operation] = {}
+        for one in sent.values():
+            first.setdefault(one.id, one)
         fresh = [
             values(
                 SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
             )
-            for one in sent.values()
+            for one in first.values()
         ]
+        if not fresh:
+            return {}, set()
         with self.database.write() as session:
             acts = sorted(fresh, key=lambda row: row["id"])
             kept = upsert(session, _ACTS).values(acts).on_conflict_do_nothing()
             new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
             mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
-                _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(sent)
+                _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(first)
             )
             there = {row.id: row for row in session.execute(mine)}
-            reused = [place for place, one in enumerate(operations) if there[one.id].digest != self._digest(one)]
-            if reused:
-                raise OperationIdReused(
-                    *(Fault(f"/operations/{n}/id", "reused", "Used for another act") for n in reused)
-                )
-            if refused := [one for one in sent if there[one].state == SyncState.refused]:
+            reused = {place for place, one in sent.items() if there[one.id].digest != self._digest(one)}
+            brought = dict.fromkeys(one.id for place, one in sent.items() if place not in reused)
+            if refused := [one for one in brought if there[one].state == SyncState.refused]:
                 self._try_again(session, refused)
-        return {one: None if one in new else SyncState(there[one].state) for one in sent}
+        return {one: None if one in new else SyncState(there[one].state) for one in brought}, reused
 
     def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
         """What was refused for the state of a record may be right by now; what else was refused is for somebody to
