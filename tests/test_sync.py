@@ -20,7 +20,6 @@ from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Act, ActMade, Shelf
-from tests.closing_cases import lock_of
 from tests.hostile import census, require_problem
 from tests.world import Caller, World, madrs
 
@@ -283,20 +282,6 @@ def test_an_act_that_waits_for_what_never_comes_can_be_pointed_elsewhere(world: 
     gone = world.staff_a.post(f"/v1/sync/{left['id']}/resolution", {"decision": "discard", "reason": "entered twice"})
     assert gone.status_code == 200
     assert world.staff_a.get("/v1/sync", state="waiting").json()["items"] == []
-
-
-def test_an_act_that_meets_a_lock_is_kept_until_the_lock_is_lifted(world: World) -> None:
-    pid = world.enrolled()
-    lock = world.monitor.post("/v1/locks", lock_of(world, "A", kind="lock", participant=pid))
-    event = act("/v1/adverse-events", world.event(pid))
-    told = sync(world.staff_a, event)[event["id"]]
-    assert (told["result"], told["problem"]["code"]) == ("blocked", "data_locked")
-    (kept,) = world.staff_a.get("/v1/sync", state="refused").json()["items"]
-    assert kept["body"] == event["body"]
-    assert world.monitor.post(f"{lock.headers['Location']}/lifting", {"reason": "a late page"}).status_code == 201
-    again = {"decision": "send", "reason": "the lock was lifted"}
-    done = world.staff_a.post(f"/v1/sync/{event['id']}/resolution", again).json()
-    assert done["results"][0]["result"] == "created"
 
 
 def test_an_act_is_kept_while_its_sender_has_no_grant_there(world: World) -> None:

@@ -52,7 +52,7 @@ async def _told(
     courier: SyncCourier, before: Mapping[UUID, SyncState | None], asked: Sequence[UUID | SyncResult]
 ) -> Response:
     """What became of each that was asked for, in that order; then of what else was tried."""
-    tried, lacking = await courier.deliver()
+    tried, lacking = await courier.deliver(before)
     await courier.bound(before, lacking)
     told = [*asked, *(one for one in dict.fromkeys(tried) if one not in before)]
     rows = await run_in_threadpool(courier.shelf.rows, {one for one in told if isinstance(one, UUID)})

@@ -6,7 +6,7 @@ shelf (`sync_shelf`).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +36,7 @@ from app.services.sync_shelf import (
     is_name,
     path_of,
     pids_in,
+    refusal,
 )
 from app.web.prefix import inner
 from app.web.problems import document, fault_of, result_of
@@ -45,7 +46,8 @@ _EVERYTHING = frozenset({401, 429, 502, 504, 507})
 """Answers that any other act would get as well: what is left waits for the next call."""
 
 MOST_WAITING = 5_000
-"""Acts of an account that wait for others: more than a tablet's backlog. Each call looks at all of them."""
+"""Acts of an account that wait for others, or for data to be opened: more than a tablet's backlog. Each call looks at
+all of them."""
 
 
 class ActSettled(Conflict):
@@ -53,7 +55,8 @@ class ActSettled(Conflict):
 
 
 class TooManyActsWait(Conflict):
-    """This account has as many acts that wait for others as it may. Send those others first, then this one again."""
+    """This account has as many acts that wait as it may. Send what they wait for, or have the data opened, and then
+    send this one again."""
 
 
 class ReferenceDiscarded(Conflict):
@@ -71,11 +74,16 @@ class SyncCourier:
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
         self.later: dict[UUID, httpx.Response] = {}
-        """Why the registry could not do an act just now; nothing is wrong with the act itself."""
+        """What holds an act just now; nothing is wrong with the act itself."""
 
-    async def deliver(self) -> tuple[list[UUID], dict[UUID, set[str]]]:
-        """Do whatever can be done, until nothing more can; gives what was tried, in that order, and the names and pids
-        that each act that still waits lacks."""
+        self._held: set[UUID] = set()
+        self._standing: set[str] = set()
+        """Refusals that stand until somebody opens the data or gives a role, and the acts that met them."""
+
+    async def deliver(self, brought: Container[UUID] = ()) -> tuple[list[UUID], dict[UUID, set[str]]]:
+        """Do whatever can be done, until nothing more can: all that was `brought`, and of the others those before which
+        nothing stands; gives what was tried, in that order, and the names and pids that each act that still waits
+        lacks."""
         waiting, made, gone = await run_in_threadpool(self.shelf.waiting)
         tried = [act.operation.id for act in waiting if act.names & gone]
         await self._refuse(tried, ReferenceDiscarded())
@@ -85,15 +93,18 @@ class SyncCourier:
         async with self._http:
             while ready := _turn([act for act in waiting if not act.lacking(made, unborn)], refused, len(made)):
                 seen, done = {act.corrects for act in waiting}, set()
-                for place, (one, _, _) in enumerate(ready):
+                for place, act in enumerate(ready):
+                    one = act.operation
+                    done.add(one.id)
+                    if act.met in self._standing and one.id not in brought:
+                        self._held.add(one.id)
+                        continue
                     answer = await self._sent(one, made)
                     if _concerns_everything(answer):
                         self.later |= {act.operation.id: answer for act in ready[place:]}
                         return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
                     refused.pop(one.id, None)
-                    done.add(one.id)
-                    if answer.is_server_error or "Retry-After" in answer.headers:
-                        self.later[one.id] = answer  # this act waits on, and holds up only what hangs on it
+                    if await self._waits_on(one, answer):
                         continue
                     tried.append(one.id)
                     there = await self._noted(one, answer, made)
@@ -109,13 +120,28 @@ class SyncCourier:
             act.operation.id: act.lacking(made, unborn) for act in waiting if act.operation.id not in refused
         }
 
+    async def _waits_on(self, one: Operation, answer: httpx.Response) -> bool:
+        """Whether an act cannot be done just now, which holds up only what hangs on it. Where a person has to act
+        before it can be, the reason is kept: people look for it, and later calls try one act for each reason."""
+        if answer.is_server_error or "Retry-After" in answer.headers:
+            self.later[one.id] = answer
+            return True
+        if result_of(answer.status_code) != "blocked":
+            return False
+        self.later[one.id] = answer
+        self._held.add(one.id)
+        self._standing.add(refusal(answer.json()))
+        await run_in_threadpool(self.shelf.note, one.id, None, answer.json(), SyncState.waiting)
+        return True
+
     async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
         """Refuse the last of what this call brought to wait, where that is more than may. What can be done, and so all
         that others wait for, was done before."""
-        surplus = len(lacking) - MOST_WAITING
+        waiting = lacking.keys() | self._held
+        surplus = len(waiting) - MOST_WAITING
         if surplus <= 0 or not all(lacking.values()):  # some could have been done, were the registry well
             return
-        anew = [one for one, before in brought.items() if before != SyncState.waiting and one in lacking]
+        anew = [one for one, before in brought.items() if before != SyncState.waiting and one in waiting]
         await self._refuse(anew[-surplus:], TooManyActsWait())
 
     async def _refuse(self, acts: Iterable[UUID], why: Conflict) -> None:
@@ -219,11 +245,11 @@ def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
     at = ("body", "operations", place)
     if isinstance(one, Unreadable):
         faults = [fault_of({**fault, "loc": (*at, *fault["loc"])}) for fault in one.faults]
-        refusal: RegistryError = OperationMalformed(*faults)
+        why: RegistryError = OperationMalformed(*faults)
     else:
-        refusal = OperationIdReused(Fault(f"/operations/{place}/id", "reused", "Used for another act"))
-    problem = document(refusal, "/v1/sync")
-    kind = result_of(refusal.status)
+        why = OperationIdReused(Fault(f"/operations/{place}/id", "reused", "Used for another act"))
+    problem = document(why, "/v1/sync")
+    kind = result_of(why.status)
     return SyncResult(
         id=one.id, result=kind, waits_for=[], waits_for_pids=[], location=None, etag=None, problem=problem
     )

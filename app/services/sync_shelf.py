@@ -25,6 +25,7 @@ from app.writing import upsert
 _ACTS = table_of(SyncOperation)
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ENROLMENTS = "/v1/participants"
+UNSETTLED = frozenset({SyncState.waiting, SyncState.refused})
 PARTS = ("doses", "vitals")
 """Of a session, whose address is the answer to all that is recorded in it."""
 
@@ -61,10 +62,12 @@ class Act(NamedTuple):
     operation: Operation
     names: frozenset[str]
     pids: frozenset[str]
+    met: str | None = None
+    """The refusal that it met in an earlier call."""
 
     @classmethod
-    def of(cls, one: Operation) -> "Act":
-        return cls(one, _named(one), _referred(one))
+    def of(cls, one: Operation, problem: str | None = None) -> "Act":
+        return cls(one, _named(one), _referred(one), refusal(json.loads(problem)) if problem else None)
 
     def lacking(self, made: Mapping[str, ActMade], unborn: Set[str]) -> set[str]:
         """The names and pids that it refers to and that are of nothing and nobody yet."""
@@ -117,22 +120,22 @@ class Shelf:
             there = {row.id: row for row in session.execute(mine)}
             reused = {place for place, one in sent.items() if there[one.id].digest != self._digest(one)}
             brought = dict.fromkeys(one.id for place, one in sent.items() if place not in reused)
-            if refused := [one for one in brought if there[one].state == SyncState.refused]:
-                self._try_again(session, refused)
+            if again := [one for one in brought if one not in new and there[one].state in UNSETTLED]:
+                self._try_again(session, again)
         return {one: None if one in new else SyncState(there[one].state) for one in brought}, reused
 
     def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
-        """What was refused for the state of a record may be right by now; what else was refused is for somebody to
-        decide."""
+        """Whatever is not settled: a moment may have come, somebody may have opened the data or stored what was
+        missing, and what can never be right is refused once more."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id,
             col(SyncOperation.id).in_(sent),
-            SyncOperation.state == SyncState.refused,
+            col(SyncOperation.state).in_(UNSETTLED),
         )
-        refused = {row.id: row for row in session.exec(mine.order_by(col(SyncOperation.id)).with_for_update())}
-        for row in (refused[one] for one in sent if one in refused):
-            if json.loads(row.problem or "{}").get("status") == Conflict.status:
-                row.state, row.problem, row.updated_at = SyncState.waiting, None, now()
+        rows = {row.id: row for row in session.exec(mine.order_by(col(SyncOperation.id)).with_for_update())}
+        for row in (rows[one] for one in sent if one in rows):
+            if row.problem is not None:
+                row.state, row.updated_at = SyncState.waiting, now()
 
     def _digest(self, one: Operation) -> str:
         return self._keyring.digest("sync", canonical_json(one.model_dump(mode="json")).encode())
@@ -152,25 +155,32 @@ class Shelf:
         )
         with self.database.read() as session:
             rows = session.exec(mine.order_by(col(SyncOperation.updated_at))).all()
-        waiting = [Act.of(one) for row in rows if (one := self.opened(row))]
+        waiting = [Act.of(one, row.problem) for row in rows if (one := self.opened(row))]
         named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
         made = {f"@{row.id}": ActMade(row.location, row.etag) for row in named.values() if row.location is not None}
         gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
         return waiting, made, gone
 
-    def note(self, operation_id: UUID, made: ActMade | None, problem: Mapping[str, Any] | None) -> None:
-        """What became of an act. What is stored stays so, and a refusal does not bring back what somebody discarded: a
-        slower call may be told one."""
+    def note(
+        self,
+        operation_id: UUID,
+        made: ActMade | None,
+        problem: Mapping[str, Any] | None,
+        state: SyncState = SyncState.refused,
+    ) -> None:
+        """What became of an act: it has made something, or was refused, or goes on waiting in its turn. What is stored
+        stays so, and a refusal does not bring back what somebody discarded: a slower call may be told one."""
         with self.database.write() as session:
             row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
             if row.state == SyncState.stored or (made is None and row.state == SyncState.discarded):
                 return
-            row.updated_at = now()
             if made is not None:
                 row.state, row.location, row.etag = SyncState.stored, made.location, made.etag
                 row.sealed, row.problem = None, None
             else:
-                row.state, row.problem = SyncState.refused, json.dumps(problem)
+                row.state, row.problem = state, json.dumps(problem)
+            if row.state != SyncState.waiting:
+                row.updated_at = now()
 
     def rows(self, ids: Iterable[UUID]) -> dict[UUID, SyncOperation]:
         mine = select(SyncOperation).where(
@@ -286,6 +296,11 @@ def path_of(path: str, made: Mapping[str, ActMade]) -> str:
 def address(location: str) -> str:
     """Where the record lives, whatever was made in it."""
     return location.partition("#")[0]
+
+
+def refusal(problem: Mapping[str, Any]) -> str:
+    """What was refused, and why: equal for acts that the same stands in the way of, in whatever request they met it."""
+    return canonical_json({**problem, "request_id": None})
 
 
 def is_name(text: str) -> bool:
