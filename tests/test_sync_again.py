@@ -191,3 +191,15 @@ def test_of_more_acts_than_may_wait_before_a_lock_the_last_is_refused(
     assert told[acts[2]["id"]]["problem"]["code"] == "too_many_acts_wait"
     lift(world, place)
     assert {one["result"] for one in sync(staff, *acts).values()} == {"created"}
+
+
+def test_an_attempt_that_is_repeated_and_refused_alike_stands_in_the_trail_once(world: World, staff: Caller) -> None:
+    account = staff.get("/v1/me").json()["id"]
+    foreign = act("/v1/adverse-events", world.event(world.enrolled("B")))
+    for _ in range(3):
+        assert sync(staff, foreign)[foreign["id"]]["problem"]["code"] == "not_found"
+    mended = {"decision": "send", "reason": "once more", "body": foreign["body"]}
+    assert staff.post(f"/v1/sync/{foreign['id']}/resolution", mended).is_success
+    entries = world.admin.get("/v1/audit-entries", action="request:refused", limit=100).json()["items"]
+    codes = [one for one in entries if one["subject_id"] == account and one["field"] == "code"]
+    assert len(codes) == 2

@@ -35,9 +35,10 @@ class _Minute:
 
 
 class Refusals:
-    """Remembers 403 on anything, 404 on a write, and 409 of a label that is enrolled. Called after the answer has left,
-    so that it can change neither the answer nor its time; of an upload's lines before it leaves, once their transaction
-    is over. A foreign record and an absent one stay alike: both are 404, and remembered or not for the same reasons."""
+    """Remembers 403 on anything, 404 on a write, and 409 of a label that is enrolled; of an act that an app sends again
+    by sync, the first that is refused so. Called after the answer has left, so that it can change neither the answer
+    nor its time; of an upload's lines before it leaves, once their transaction is over. A foreign record and an absent
+    one stay alike: both are 404, and remembered or not for the same reasons."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,7 +47,8 @@ class Refusals:
 
     def __call__(self, request: Request, error: RegistryError) -> None:
         actor: Actor | None = getattr(request.state, "actor", None)
-        if actor is None or not _remembered(request, error):
+        again = getattr(request.state, "refused_before", None) == error.code()
+        if actor is None or again or not _remembered(request, error):
             return
         left_out = self._room_for(actor.account_id)
         if left_out is None:

@@ -70,7 +70,9 @@ class SyncCourier:
         self._request, self._actor, self._authorization = request, actor, request.headers["authorization"]
         self.shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
         client = (request.client.host if request.client else "unknown", 0)
-        transport = httpx.ASGITransport(app=uncounted(request.app), raise_app_exceptions=False, client=client)
+        self._known: dict[str, Any] = {}
+        app = uncounted(request.app, self._known)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=client)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
         self.later: dict[UUID, httpx.Response] = {}
@@ -99,6 +101,7 @@ class SyncCourier:
                     if act.met in self._standing and one.id not in brought:
                         self._held.add(one.id)
                         continue
+                    self._known["refused_before"] = act.met and json.loads(act.met)["code"]
                     answer = await self._sent(one, made)
                     if _concerns_everything(answer):
                         self.later |= {act.operation.id: answer for act in ready[place:]}

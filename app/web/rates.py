@@ -6,6 +6,8 @@ up to N times as much. Only accounts that proved who they are have a bucket, so 
 
 import math
 import time
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from fastapi import Request
@@ -43,10 +45,10 @@ class Rates:
             raise RateExceeded(headers={"Retry-After": str(seconds)}, **{"violated-policies": [POLICY]})
 
 
-def uncounted(app: ASGIApp) -> ASGIApp:
-    """The application for requests that are parts of one that was counted."""
+def uncounted(app: ASGIApp, known: Mapping[str, Any]) -> ASGIApp:
+    """The application for requests that are parts of one that was counted, with what is known of each by then."""
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"rate": {}}}, receive, send)
+        await app({**scope, "state": {**known, "rate": {}}}, receive, send)
 
     return called
