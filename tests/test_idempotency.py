@@ -82,16 +82,28 @@ def test_a_key_in_quotes_is_the_same_key(world: World) -> None:
         assert in_bulk(staff, path, again.format(key), body) == "replayed"
 
 
-def test_what_an_older_version_kept_under_a_key_with_its_quotes_is_answered_again(world: World) -> None:
+def test_a_key_that_is_a_uuid_is_the_same_key_in_either_case(world: World) -> None:
+    """And no other key is: whoever writes their own may tell them apart by case."""
+    staff, path, body = world.staff_a, "/v1/adverse-events", world.event(world.enrolled())
+    key = str(uuid4())
+    for first, again in ((key.upper(), key), (f"{key}/A", f"{key}/a")):
+        assert staff.post(path, body, first).status_code == 201
+        assert staff.post(path, body, again).headers.get("Idempotent-Replayed") == ("true" if again == key else None)
+    assert in_bulk(staff, path, key.upper(), body) == "replayed"
+
+
+@pytest.mark.parametrize("form", ['"{}"', "{}"], ids=["quotes", "capitals"])
+def test_what_an_older_version_kept_under_a_key_as_it_came_is_answered_again(world: World, form: str) -> None:
     key, body, path = str(uuid4()), world.event(world.enrolled()), "/v1/adverse-events"
     first, digest = world.staff_a.post(path, body, key), world.registry.app.state.keyring.digest
+    came = form.format(key.upper())
     with world.registry.database.write() as session:
         mine = col(IdempotencyRecord.key_digest) == digest("idempotency", key.encode())
-        stored = {"key_digest": digest("idempotency", f'"{key}"'.encode())}
+        stored = {"key_digest": digest("idempotency", came.encode())}
         session.execute(update(IdempotencyRecord).where(mine).values(stored))
-    again = world.staff_a.post(path, body, f'"{key}"')
+    again = world.staff_a.post(path, body, came)
     assert (again.content, again.headers.get("Idempotent-Replayed")) == (first.content, "true")
-    assert in_bulk(world.staff_a, path, f'"{key}"', body) == "replayed"
+    assert in_bulk(world.staff_a, path, came, body) == "replayed"
 
 
 @pytest.mark.parametrize("path", ANSWERED)

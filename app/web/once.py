@@ -31,6 +31,7 @@ _RECORDS = table_of(IdempotencyRecord)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _QUOTED = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]+)"', re.ASCII)
 """As the draft writes a key: a string of RFC 8941."""
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 WAIT_MILLISECONDS = 2_000
 """How long a request waits for an equal one that is at work."""
@@ -95,10 +96,10 @@ class Once:
     def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
         """`place` is the method and the path: a key is for one of them."""
         self._keyring, self._place, self.dry_run = keyring, place, dry_run
-        quoted = _QUOTED.fullmatch(key)
-        self.digest = keyring.digest("idempotency", (quoted[1] if quoted else key).encode())
-        self.earlier = keyring.digest("idempotency", key.encode()) if quoted else None
-        """Version 0.1.0 kept the quotes. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
+        plain = _plain(key)
+        self.digest = keyring.digest("idempotency", plain.encode())
+        self.earlier = keyring.digest("idempotency", key.encode()) if key != plain else None
+        """Version 0.1.0 took keys as they came. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
 
     def create(
         self,
@@ -229,6 +230,14 @@ class Once:
     def _digest_of(self, asked: object) -> str:
         """Keyed, as a body may hold a label that could be guessed."""
         return self._keyring.digest("idempotency", canonical_json([*self._place, asked]).encode())
+
+
+def _plain(key: str) -> str:
+    """Without quotes, and a UUID in lower case, as sync reads its ids: in either case it is the same one (RFC 9562,
+    section 4), and an app may send an act once so and once so."""
+    quoted = _QUOTED.fullmatch(key)
+    bare = quoted[1] if quoted else key
+    return bare.lower() if _UUID.fullmatch(bare) else bare
 
 
 def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made]) -> Response:
