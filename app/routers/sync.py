@@ -52,9 +52,10 @@ async def _told(
     courier: SyncCourier, before: Mapping[UUID, SyncState | None], asked: Sequence[UUID | SyncResult]
 ) -> Response:
     """What became of each that was asked for, in that order; then of what else was tried."""
+    settled = await run_in_threadpool(courier.settle)
     tried, lacking = await courier.deliver(before)
     await courier.bound(before, lacking)
-    told = [*asked, *(one for one in dict.fromkeys(tried) if one not in before)]
+    told = [*asked, *(one for one in dict.fromkeys([*settled, *tried]) if one not in before)]
     rows = await run_in_threadpool(courier.shelf.rows, {one for one in told if isinstance(one, UUID)})
     results = [
         sync.result(rows[one], before.get(one), courier, lacking.get(one, set())) if isinstance(one, UUID) else one
@@ -68,11 +69,12 @@ def list_operations(
     query: Annotated[SyncFilter, Query()], actor: User, request: Request, response: Response, session: ReadSession
 ) -> SyncList:
     """Your operations, newest first; of those that wait or were refused with what was sent."""
+    shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
+    sync.settle(request, actor, shelf)  # before the session takes a connection
     statement = narrowed(visible(sync.rows(), actor), (SyncOperation.state, query.state))
     rows, after = Page(request, response, actor, query).read(
         session, statement, SyncOperation.created_at, SyncOperation.id
     )
-    shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
     kept = [SyncOperation(**row._asdict()) for row in rows]
     return SyncList(items=[sync.item(row, shelf.opened(row)) for row in kept], next=after)
 
@@ -83,6 +85,7 @@ async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, r
     courier = SyncCourier(request, actor)
 
     def decided() -> None:
+        courier.settle()
         with request.app.state.database.write(request) as session:
             sync.resolve(session, courier.shelf, actor, operation_id, body)
 

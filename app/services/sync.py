@@ -38,6 +38,7 @@ from app.services.sync_shelf import (
     pids_in,
     refusal,
 )
+from app.web.once import Once, answers_of
 from app.web.prefix import inner
 from app.web.problems import document, fault_of, result_of
 from app.web.rates import uncounted
@@ -81,6 +82,12 @@ class SyncCourier:
         self._held: set[UUID] = set()
         self._standing: set[str] = set()
         """Refusals that stand until somebody opens the data or gives a role, and the acts that met them."""
+
+    def settle(self) -> list[UUID]:
+        """The acts that single requests have done meanwhile."""
+        settled = settle(self._request, self._actor, self.shelf)
+        self.replayed.update(settled)
+        return settled
 
     async def deliver(self, brought: Container[UUID] = ()) -> tuple[list[UUID], dict[UUID, set[str]]]:
         """Do whatever can be done, until nothing more can: all that was `brought`, and of the others those before which
@@ -208,10 +215,14 @@ def _read(
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
         location = inner(answer.headers.get("Location") or path_of(one.path, made))
-        if one.method == "POST" and (parts := one.path.rpartition("/")[2]) in PARTS:
-            location += f"#{_made_of(one, told[parts])}"
-        return ActMade(location, None if done else answer.headers.get("ETag")), None
+        return _made(one, location, None if done else answer.headers.get("ETag"), told), None
     return None, told
+
+
+def _made(one: Operation, location: str, etag: str | None, told: Mapping[str, Any]) -> ActMade:
+    if one.method == "POST" and (parts := one.path.rpartition("/")[2]) in PARTS:
+        location += f"#{_made_of(one, told[parts])}"
+    return ActMade(location, etag)
 
 
 def _made_of(one: Operation, parts: Sequence[Mapping[str, Any]]) -> str:
@@ -256,6 +267,39 @@ def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
     return SyncResult(
         id=one.id, result=kind, waits_for=[], waits_for_pids=[], location=None, etag=None, problem=problem
     )
+
+
+def settle(request: Request, actor: Actor, shelf: Shelf) -> list[UUID]:
+    """Note what single requests have done under the ids of acts that are not stored, and give these. An act is done
+    once, whichever way it came, and whoever looks for what is left to do is not shown it."""
+    asked = {one: Once(request.app.state.keyring, _ANYWHERE, str(one)) for one in shelf.unsettled()}
+    if not asked:
+        return []
+    with shelf.database.read(request) as session:
+        answers = answers_of(session, actor, asked.values())
+    told = {one: answers[once.digest] for one, once in asked.items() if once.digest in answers}
+    settled = []
+    for row in shelf.rows(told).values():
+        one = shelf.opened(row)
+        there = _made_singly(one, told[row.id], actor) if one is not None else None
+        if there is not None:
+            shelf.note(row.id, there, None)
+            settled.append(row.id)
+    return settled
+
+
+def _made_singly(one: Operation, answer: Mapping[str, Any], actor: Actor) -> ActMade | None:
+    """What the act has made, if the answer tells of it and the actor may see it. A key may have been used for something
+    else by mistake: then the act stays, and nothing is lost."""
+    noun, parts, told = "/".join(one.path.split("/")[:3]), one.path.rpartition("/")[2], json.loads(answer["body"])
+    seen = answer["site_id"] is None or answer["site_id"] in actor.site_ids
+    if not seen or not f"{answer['location']}/".startswith(f"{noun}/") or (parts in PARTS and not told.get(parts)):
+        return None
+    return _made(one, answer["location"], answer["etag"], told)
+
+
+_ANYWHERE = ("", "")
+"""A key is looked for, whatever was asked under it."""
 
 
 def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, body: Resolution) -> None:

@@ -161,6 +161,12 @@ class Shelf:
         gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
         return waiting, made, gone
 
+    def unsettled(self) -> Sequence[UUID]:
+        """Every act that waits or was refused, in the order in which it was sent."""
+        mine = sa.select(_ACTS.c.id).where(_ACTS.c.account_id == self._account_id, _ACTS.c.state.in_(UNSETTLED))
+        with self.database.read() as session:
+            return session.execute(mine.order_by(_ACTS.c.updated_at)).scalars().all()
+
     def note(
         self,
         operation_id: UUID,
