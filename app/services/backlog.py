@@ -15,16 +15,17 @@ from app.models.base import now, table_of
 from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
 from app.models.notification import Delivery, DeliveryState
-from app.models.sync import SyncOperation, SyncState
+from app.models.sync import SyncOperation
 from app.services import backups
 from app.services.outbox import every_chain
+from app.services.sync_shelf import UNSETTLED
 from app.settings import Settings
 
 PATIENCE = timedelta(hours=1)
 """What workers do goes out within minutes; after an hour nobody does it."""
 
-RESOLVED_WITHIN = timedelta(days=7)
-"""An act that was refused waits for a person."""
+SETTLED_WITHIN = timedelta(days=7)
+"""An act that is refused, or that a lock or another act holds up, waits for a person."""
 
 DAYS_AFTER = timedelta(days=2)
 """A daily job may miss one day."""
@@ -94,11 +95,11 @@ def _extracts(session: Session) -> Wrong:
 
 
 def _sync(session: Session) -> Wrong:
-    old = col(SyncOperation.updated_at) < now() - RESOLVED_WITHIN
-    refused = _count(session, col(SyncOperation.state) == SyncState.refused, old)
-    return (
-        f"{refused} refused a week ago are unresolved: their sites send them again or discard them" if refused else None
-    )
+    """By when they came: each try touches them."""
+    old = col(SyncOperation.created_at) < now() - SETTLED_WITHIN
+    left = _count(session, col(SyncOperation.state).in_(UNSETTLED), old)
+    what = "came over a week ago and are not stored: their sites see what holds them (GET /v1/sync)"
+    return f"{left} {what}, send them again or discard them" if left else None
 
 
 def _daily(session: Session, settings: Settings) -> Wrong:
