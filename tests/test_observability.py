@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -13,9 +14,11 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.services import readiness
+from tests.closing_cases import lock_of
 from tests.hostile import exchange
 from tests.server import ROOT, LiveServer, running_server
 from tests.test_faults import read_only
+from tests.test_sync import act, sync
 from tests.world import World, label
 
 SECRET = "a secret for tests only"
@@ -72,6 +75,20 @@ def test_an_overdue_serious_event_raises_its_figure_until_it_is_reported(world: 
     told = world.staff_a.post(f"{event.headers['Location']}/reports", report)
     assert told.status_code == 201, told.text
     assert overdue() == before
+
+
+def test_an_act_that_a_lock_holds_is_counted_apart_from_what_waits_for_other_acts(
+    world: World, client: TestClient
+) -> None:
+    def acts() -> dict[str, float]:
+        read = figures(client.get("/metrics", headers=SENT).text)
+        return {state: read[f'registry_sync_operations{{state="{state}"}}'] for state in ("waiting", "held", "refused")}
+
+    before, pid = acts(), world.enrolled()
+    assert world.monitor.post("/v1/locks", lock_of(world, "A", kind="lock", participant=pid)).status_code == 201
+    other, nobody = world.event(pid), world.event(f"@{uuid4()}")
+    sync(world.staff_a, *(act("/v1/adverse-events", body) for body in (other, nobody, {})))
+    assert acts() == {state: count + 1 for state, count in before.items()}
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "grafana-dashboard.json"])

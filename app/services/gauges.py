@@ -17,6 +17,13 @@ from app.models.sync import SyncOperation, SyncState
 from app.services.outbox import every_site
 from app.services.sae_clocks import overdue
 
+_HELD = "held"
+_ACT_IS = sa.case(
+    (sa.and_(col(SyncOperation.state) == SyncState.waiting, col(SyncOperation.problem).is_not(None)), _HELD),
+    else_=col(SyncOperation.state),
+)
+"""What waits by itself is done by itself; what is held, by a lock perhaps, waits for a person."""
+
 
 class State(Collector):
     """Asked of the database at each scrape."""
@@ -29,8 +36,8 @@ class State(Collector):
         yield self._counted("registry_extracts", "Extracts that wait for somebody", col(Extract.status), building)
         open_ones = [DeliveryState.pending, DeliveryState.dead]
         yield self._counted("registry_deliveries", "Messages not delivered", col(Delivery.state), open_ones)
-        held = [SyncState.waiting, SyncState.refused]
-        yield self._counted("registry_sync_operations", "Acts of apps not stored", col(SyncOperation.state), held)
+        unsettled = [SyncState.waiting, _HELD, SyncState.refused]
+        yield self._counted("registry_sync_operations", "Acts of apps not stored", _ACT_IS, unsettled)
         late = GaugeMetricFamily("registry_serious_events_overdue", "Events with a clock that ran out unmet")
         late.add_metric([], self._overdue())
         yield late
