@@ -79,7 +79,7 @@ class SyncCourier:
         self.later: dict[UUID, httpx.Response] = {}
         """What holds an act just now; nothing is wrong with the act itself."""
 
-        self._held: set[UUID] = set()
+        self.held: set[UUID] = set()
         self._standing: set[str] = set()
         """Refusals that stand until somebody opens the data or gives a role, and the acts that met them."""
 
@@ -90,9 +90,8 @@ class SyncCourier:
         return settled
 
     async def deliver(self, brought: Container[UUID] = ()) -> tuple[list[UUID], dict[UUID, set[str]]]:
-        """Do whatever can be done, until nothing more can: all that was `brought`, and of the others those before which
-        nothing stands; gives what was tried, in that order, and the names and pids that each act that still waits
-        lacks."""
+        """Do whatever can be done of what was `brought` and what waits, until nothing more can; gives what was tried,
+        in that order, and the names and pids that each act that still waits lacks."""
         waiting, made, gone = await run_in_threadpool(self.shelf.waiting)
         tried = [act.operation.id for act in waiting if act.names & gone]
         await self._refuse(tried, ReferenceDiscarded())
@@ -105,8 +104,8 @@ class SyncCourier:
                 for place, act in enumerate(ready):
                     one = act.operation
                     done.add(one.id)
-                    if act.met in self._standing and one.id not in brought:
-                        self._held.add(one.id)
+                    if self._stands_before(act, brought):
+                        self.held.add(one.id)
                         continue
                     self._known["refused_before"] = act.met and json.loads(act.met)["code"]
                     answer = await self._sent(one, made)
@@ -130,6 +129,13 @@ class SyncCourier:
             act.operation.id: act.lacking(made, unborn) for act in waiting if act.operation.id not in refused
         }
 
+    def _stands_before(self, act: Act, brought: Container[UUID]) -> bool:
+        """Whether another act has met the same again. A refusal names its locks; one for want of a role does not say at
+        which site, so what was sent again is tried."""
+        if act.met is None or act.met not in self._standing:
+            return False
+        return act.operation.id not in brought or "locks" in json.loads(act.met)
+
     async def _waits_on(self, one: Operation, answer: httpx.Response) -> bool:
         """Whether an act cannot be done just now, which holds up only what hangs on it. Where a person has to act
         before it can be, the reason is kept: people look for it, and later calls try one act for each reason."""
@@ -139,7 +145,7 @@ class SyncCourier:
         if result_of(answer.status_code) != "blocked":
             return False
         self.later[one.id] = answer
-        self._held.add(one.id)
+        self.held.add(one.id)
         self._standing.add(refusal(answer.json()))
         await run_in_threadpool(self.shelf.note, one.id, None, answer.json(), SyncState.waiting)
         return True
@@ -147,7 +153,7 @@ class SyncCourier:
     async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
         """Refuse the last of what this call brought to wait, where that is more than may. What can be done, and so all
         that others wait for, was done before."""
-        waiting = lacking.keys() | self._held
+        waiting = lacking.keys() | self.held
         surplus = len(waiting) - MOST_WAITING
         if surplus <= 0 or not all(lacking.values()):  # some could have been done, were the registry well
             return
@@ -251,6 +257,8 @@ def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, l
     told: dict[str, Any] = {"location": row.location and address(row.location), "etag": row.etag, "problem": problem}
     if row.state == SyncState.waiting and (later := courier.later.get(row.id)) is not None:
         told |= {"problem": later.json(), "retry_after": later.headers.get("Retry-After")}
+    elif row.state == SyncState.waiting and row.id in courier.held and row.problem:
+        told["problem"] = json.loads(row.problem)
     return SyncResult(id=row.id, result=kind, waits_for=names, waits_for_pids=pids, **told)
 
 
