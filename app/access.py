@@ -109,21 +109,21 @@ class Actor:
     def site_ids(self) -> Collection[int]:
         return self.places.keys()
 
-    def sites_at(self, study: str | None, site: str | None) -> list[int]:
-        """The sites in reach that a list was asked for by the codes of study and site; None asks for all."""
-        return sorted(
+    def sites_at(self, study: str | None, site: str | None = None) -> list[int]:
+        """The sites in reach that were asked for by the codes of study and site; None asks for all. Raises NotFound
+        where one was named and there is none: a list without rows would say that nothing is wrong there."""
+        sites = sorted(
             site_id
             for site_id, place in self.places.items()
             if study in (None, place.study) and site in (None, place.site)
         )
-
-    def sites_of(self, study: str, site: str | None = None) -> list[int]:
-        """The same of a study that exists for the actor. Raises NotFound where there is none."""
-        return found(self.sites_at(study, site) or None)
+        if not sites and (study, site) != (None, None):
+            raise NotFound
+        return sites
 
     def site_at(self, study: str, site: str) -> int:
         """The key of the site in reach that has these codes. Raises NotFound."""
-        return self.sites_of(study, site)[0]
+        return self.sites_at(study, site)[0]
 
 
 class requires:  # noqa: N801 - reads as a word in route signatures

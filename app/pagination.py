@@ -69,9 +69,10 @@ class Page:
         self, session: Session, rows: Rows, *keys: Any, by: Narrowing, ascending: bool = False
     ) -> tuple[Sequence[Row[Any]], str | None]:
         """The same of sites' rows that have an index by site and then `keys`, at the sites in reach that the query asks
-        for. The statement of `rows` is one that was made once."""
-        sites, later = self._sites(), self._cursor is not None
+        for. The statement of `rows` is one that was made once. Raises NotFound."""
+        later = self._cursor is not None
         after = {f"after_{place}": value for place, value in enumerate(self._after() if later else ())}
+        sites = self._sites()
         if not sites:
             return [], None
         form = Form(rows, keys, keys[-1].class_.site_id, by.where, ascending, later, self._limit + 1)

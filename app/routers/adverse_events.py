@@ -71,7 +71,7 @@ def list_adverse_events(
     """Adverse events at your sites; every filter narrows, all together. With `format=csv` all of them at once."""
     wanted = ae_lists.asked(session, actor, query)
     if query.format is AdverseEventFormat.csv:
-        lines = ae_lists.csv_lines(request.app.state.database, actor, query, wanted)
+        lines = ae_lists.csv_lines(request.app.state.database, actor, wanted)
         headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
     page, rows = Page(request, response, actor, query), adverse_events.listed(wanted.key)

@@ -35,6 +35,7 @@ async def list_changes(
 ) -> Any:
     """Every committed change at your sites, once and in order. With `Accept: text/event-stream` the stream stays open;
     each event's id is a place to go on from."""
+    actor.sites_at(query.study, query.site)  # said before a stream opens: nothing can be refused in it
     places = Places(request.app.state.keyring, actor, query)
     if EVENTS in request.headers.get("accept", ""):
         place = places.read(last_event or query.after)  # whoever comes again asks for the same address

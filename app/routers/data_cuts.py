@@ -7,10 +7,10 @@ from fastapi import Depends, Query, Request, Response
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.data_cut import DataCut, DataCutCreate, DataCutFilter, DataCutList, DataCutRead
-from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import data_cuts
+from app.services.studies import study_asked
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
@@ -25,7 +25,7 @@ def list_data_cuts(
     query: Annotated[DataCutFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> DataCutList:
     """The data cuts of your studies, newest first."""
-    statement = narrowed(visible(data_cuts.rows(), actor), (Study.code, query.study))
+    statement = narrowed(visible(data_cuts.rows(), actor), (DataCut.study_id, study_asked(session, actor, query.study)))
     rows, after = Page(request, response, actor, query).read(session, statement, DataCut.created_at, DataCut.id)
     return DataCutList(items=data_cuts.read_all(rows), next=after)
 

@@ -22,13 +22,13 @@ from app.models.extract import (
     ExtractStatus,
     RevocationCreate,
 )
-from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
 from app.privacy.bundle import MEDIA_TYPES, codebook_csv
 from app.privacy.codebook import codebook
 from app.privacy.profile import PROFILES
 from app.services import chunks, extract_ends, extracts
+from app.services.studies import study_asked
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.ranges import part_of
@@ -62,7 +62,11 @@ def list_extracts(
     query: Annotated[ExtractFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ExtractList:
     """Your own extracts; for custodians those of their studies. Newest first."""
-    statement = narrowed(visible(extracts.rows(), actor), (Study.code, query.study), (Extract.status, query.status))
+    statement = narrowed(
+        visible(extracts.rows(), actor),
+        (Extract.study_id, study_asked(session, actor, query.study)),
+        (Extract.status, query.status),
+    )
     rows, after = Page(request, response, actor, query).read(session, statement, Extract.created_at, Extract.id)
     return ExtractList(items=extracts.read_all(session, rows), next=after)
 

@@ -16,10 +16,10 @@ from app.models.label_disclosure import (
     LabelDisclosure,
     LabelRead,
 )
-from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import label_disclosures
+from app.services.studies import study_asked
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
@@ -39,7 +39,10 @@ def list_label_disclosures(
     session: ReadSession,
 ) -> DisclosureList:
     """Your own requests; for custodians those of their studies. Newest first."""
-    asked = ((Study.code, query.study), (LabelDisclosure.status, query.status))
+    asked = (
+        (LabelDisclosure.study_id, study_asked(session, actor, query.study)),
+        (LabelDisclosure.status, query.status),
+    )
     statement = narrowed(visible(label_disclosures.rows(), actor), *asked)
     page = Page(request, response, actor, query)
     rows, after = page.read(session, statement, LabelDisclosure.created_at, LabelDisclosure.id)

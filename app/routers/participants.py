@@ -50,8 +50,8 @@ def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[
     """What becomes of each of these bodies, be it one or many. The person is stored at once, the rest with the
     answer."""
     if len(bodies) > 1:  # of two that bring the same labels in another order each would hold what the other waits for
-        sites = {site for one in bodies for site in actor.sites_at(one.study, one.site)}
-        in_turn(session, Turn.enrolments, sites)
+        named = {(one.study, one.site) for one in bodies}
+        in_turn(session, Turn.enrolments, {site_id for site_id, place in actor.places.items() if place in named})
     return lambda by, body: _made(request, *enrolment.enrol(session, by, request.app.state.keyring, body))
 
 

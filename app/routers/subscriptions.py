@@ -22,10 +22,10 @@ from app.models.notification import (
     SubscriptionRead,
     SubscriptionWithSecret,
 )
-from app.models.study import Study
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import outbox, subscriptions
+from app.services.studies import study_asked
 from app.web.conditional import IfMatch, etag
 from app.web.route import Router
 
@@ -43,7 +43,9 @@ def list_subscriptions(
     session: ReadSession,
 ) -> SubscriptionList:
     """Who is told of what, newest first."""
-    statement = narrowed(visible(subscriptions.rows(), actor), (Study.code, query.study))
+    statement = narrowed(
+        visible(subscriptions.rows(), actor), (Subscription.study_id, study_asked(session, actor, query.study))
+    )
     if query.disabled is not None:
         statement = statement.where(Subscription.disabled_at.is_not(None) == query.disabled)  # type: ignore[union-attr]
     page = Page(request, response, actor, query)

@@ -116,6 +116,7 @@ _WAITS_FOR_REPORT = col(AdverseEvent.due_at).is_not(None)
 
 
 class Asked(NamedTuple):
+    sites: list[int]
     key: Any
     """The column that the list is ordered by."""
 
@@ -124,16 +125,16 @@ class Asked(NamedTuple):
 
 
 def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
-    """Which events, in which order. They are still to be narrowed to sites."""
+    """Which events, in which order. They are still to be narrowed to the sites. Raises NotFound."""
     where, given = narrowing(FILTERS, query)
     more: dict[str, Any] = {"reviewer": actor.account_id}
+    sites = actor.sites_at(query.study, query.site)
     if query.overdue is not None:
-        sites = actor.sites_at(query.study, query.site)
         more["late"] = sorted({one.event_id for one in overdue(session, sites, now())})
     by_due = query.sort is AdverseEventSort.due
     if by_due and not query.overdue:
         where = (*where, _WAITS_FOR_REPORT)
-    return Asked(_KEYS[query.sort], by_due, Narrowing(where, {**given, **more}))
+    return Asked(sites, _KEYS[query.sort], by_due, Narrowing(where, {**given, **more}))
 
 
 COLUMNS = tuple(AdverseEventRead.model_fields)
@@ -141,10 +142,10 @@ _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
 """Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
 
 
-def csv_lines(database: Database, actor: Actor, query: AdverseEventFilter, wanted: Asked) -> Iterator[str]:
+def csv_lines(database: Database, actor: Actor, wanted: Asked) -> Iterator[str]:
     """Every event that was asked for, in its order, with a head line."""
     yield line_of([COLUMNS])
-    at = col(AdverseEvent.site_id).in_(actor.sites_at(query.study, query.site))
+    at = col(AdverseEvent.site_id).in_(wanted.sites)
     every = adverse_events.rows().add_columns(wanted.key, col(AdverseEvent.id))
     own = visible(every, actor).where(*wanted.by.where, at).params(wanted.by.given)
     for rows in blocks(database, actor.clinical_sites, own, (wanted.key, AdverseEvent.id), wanted.ascending):

@@ -26,7 +26,7 @@ _OF_EVENT = {
 
 def summary(session: Session, actor: Actor, query: AeSummaryQuery) -> AeSummary:
     """Raises NotFound for a study or site that does not exist for the actor."""
-    sites = actor.sites_of(query.study, query.site)
+    sites = actor.sites_at(query.study, query.site)
     seen = exposures(session, sites)
     people = list(_people(session, actor, sites, query.population, seen))
     rows = incidence(people, _events(session, sites, query, seen), query.by)

@@ -103,7 +103,7 @@ def _scores(*wanted: Any) -> Any:
 
 def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> OutcomeSummary:
     """A score of a study by visit, over first occurrences. Raises NotFound, InstrumentUnknown, ScoreUnknown."""
-    sites = actor.sites_of(query.study, query.site)
+    sites = actor.sites_at(query.study, query.site)
     _require_score(query)
     people = _protocols(session, sites, query.arm)
     asked = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)

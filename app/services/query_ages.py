@@ -43,7 +43,7 @@ def monitoring_queries(session: Session, actor: Actor, study: str) -> Monitoring
 
 def sites_by_code(actor: Actor, study: str) -> list[int]:
     """The keys of a study's sites in reach, in the order of their codes. Raises NotFound when there is none."""
-    return sorted(actor.sites_of(study), key=lambda site_id: actor.places[site_id].site)
+    return sorted(actor.sites_at(study), key=lambda site_id: actor.places[site_id].site)
 
 
 def standings(session: Session, actor: Actor, site_ids: Sequence[int]) -> Numbers:

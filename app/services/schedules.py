@@ -56,7 +56,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
 def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     """What is due or overdue at the actor's sites of a study, or whose window meets a period. Raises NotFound,
     ValidationFailed."""
-    sites = actor.sites_of(study, query.site)
+    sites = actor.sites_at(study, query.site)
     if query.due_from is not None and query.due_to is not None and query.due_to < query.due_from:
         raise ValidationFailed(Fault("/to", "before_from", "A period does not end before it starts"))
     today = _today(session, sites)

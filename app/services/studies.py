@@ -50,6 +50,11 @@ def study_by_code(session: Session, actor: Actor, code: str) -> Study:
     return found(session.exec(visible(select(Study).where(Study.code == code), actor)).first())
 
 
+def study_asked(session: Session, actor: Actor, code: str | None) -> int | None:
+    """The key of the study that a list was asked for, None for all of them. Raises NotFound."""
+    return None if code is None else study_by_code(session, actor, code).id
+
+
 def sites_of(session: Session, study_id: int) -> list[int]:
     """The keys of all sites of a study."""
     statement = select(Site.id).where(Site.study_id == study_id).order_by(col(Site.id))

@@ -27,7 +27,7 @@ _MADE = table_of(Verification)
 def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
     """For each site in reach: who is sampled by the plan of their own protocol version, and how many of their covered
     records are verified in the critical fields. Raises NotFound."""
-    site_ids = actor.sites_of(study)
+    site_ids = actor.sites_at(study)
     enrolled = people_of(session, site_ids)
     plans = sampled(session, study, enrolled)
     numbers = record_coverage(session, site_ids, plans)

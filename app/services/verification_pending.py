@@ -25,12 +25,12 @@ _MADE = table_of(Verification)
 
 def plans_of(session: Session, actor: Actor, query: PendingFilter) -> Plans:
     """By pid, the plans of those who are sampled at the sites that are asked for. Raises NotFound."""
-    return sampled(session, query.study, people_of(session, actor.sites_of(query.study, query.site)))
+    return sampled(session, query.study, people_of(session, actor.sites_at(query.study, query.site)))
 
 
 def rows(actor: Actor, query: PendingFilter, plans: Plans) -> Rows:
     """Covered records without a verification of their present version, by `pid`, `subject_type` and `subject`."""
-    site_ids = actor.sites_of(query.study, query.site)
+    site_ids = actor.sites_at(query.study, query.site)
     parts = []
     for number, ((kind, instruments), pids) in enumerate(_covered(plans).items()):
         stored = table_of(SUBJECTS[kind].table)
