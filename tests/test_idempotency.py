@@ -210,6 +210,12 @@ def test_a_creating_request_without_a_key_is_refused(world: World, path: str) ->
     assert census(world.registry.database.engine) == before
 
 
+def test_who_sends_a_key_that_is_too_long_is_told_how_long_it_may_be(world: World) -> None:
+    refused = world.staff_a.post("/v1/participants", world.enrolment(), key="k" * 256)
+    assert (refused.status_code, refused.json()["code"]) == (400, "idempotency_key_missing")
+    assert "1 to 255 printable ASCII characters" in refused.json()["detail"]
+
+
 def test_who_lost_the_site_is_not_told_again(world: World) -> None:
     account = world.account((Role.site_staff, "A"), (Role.site_staff, "B"))
     key, body = str(uuid4()), world.event(world.enrolled())

@@ -199,20 +199,33 @@ def test_unscheduled_visits_may_be_many(world: World) -> None:
         assert world.staff_a.post("/v1/visits", body).status_code == 201
 
 
+NOT_HELD = {"status": "not_applicable", "occurred_on": None}
+BY_VIDEO = {"minutes": 60, "mode": "video", "staff": ["T01"]}
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"occurred_on": None}, "date_missing"),
-        ({"status": "missed"}, "date_contradicts_status"),
-        ({"status": "missed", "occurred_on": None}, "deviation_reason_missing"),
-        ({"ended_on": "2025-01-24"}, "ended_before_start"),
-        ({"status": "not_applicable", "occurred_on": None, "outcomes": [madrs(1)]}, "outcomes_contradict_status"),
+        ({"occurred_on": None}, "/occurred_on date_missing"),
+        ({"status": "missed"}, "/occurred_on date_contradicts_status"),
+        ({"status": "missed", "occurred_on": None}, "/deviation_reason deviation_reason_missing"),
+        ({"ended_on": "2025-01-24"}, "/ended_on ended_before_start"),
+        ({**NOT_HELD, "outcomes": [madrs(1)]}, "/outcomes outcomes_contradict_status"),
+        ({**NOT_HELD, "therapy": BY_VIDEO}, "/therapy therapy_contradicts_status"),
+        ({"outcomes": [{"instrument": "MADRS"}]}, "/outcomes/0/items items_missing"),
     ],
 )
 def test_dates_and_status_must_fit(world: World, change: dict[str, Any], code: str) -> None:
     answer = world.staff_a.post("/v1/visits", {**world.visit(world.enrolled()), **change})
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["code"] == code
+    assert "{pointer} {code}".format(**answer.json()["errors"][0]) == code
+
+
+def test_a_correction_is_told_at_the_field_too(world: World) -> None:
+    visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
+    wrong = {"reason": "typed wrongly", "status": "missed"}
+    answer = world.staff_a.patch(visit.headers["Location"], wrong, visit.headers["ETag"])
+    assert answer.json()["errors"][0]["pointer"] == "/occurred_on"
 
 
 def test_a_missed_visit_is_kept_with_its_reason(world: World) -> None:

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
-from pydantic_core import PydanticCustomError
 
 from app.models.adverse_event import ActionTaken, AeOutcome, CodingLevel, Relatedness, Severity
 from app.models.base import (
@@ -25,6 +24,7 @@ from app.models.base import (
     Shape,
     ShortText,
 )
+from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.models.partial_date import span
@@ -75,13 +75,13 @@ class AdverseEventFields(Shape):
     @model_validator(mode="after")
     def _nothing_contradicts(self) -> "AdverseEventFields":
         if self.outcome is AeOutcome.fatal and not self.criteria.death:
-            raise PydanticCustomError("fatal_without_death", "A fatal event meets the criterion death")
+            raise contradiction("fatal_without_death", "A fatal event meets the criterion death", "criteria", "death")
         if self.outcome in ENDED and self.end is None:
-            raise PydanticCustomError("end_missing", "An event with this outcome is over and needs end")
+            raise contradiction("end_missing", "An event with this outcome is over and needs end", "end")
         if self.onset and self.end and span(self.end).latest < span(self.onset).earliest:
-            raise PydanticCustomError("end_before_onset", "end cannot lie before onset")
+            raise contradiction("end_before_onset", "end cannot lie before onset", "end")
         if len({coding.level for coding in self.codings}) < len(self.codings):
-            raise PydanticCustomError("coding_level_twice", "Give each coding level once")
+            raise contradiction("coding_level_twice", "Give each coding level once", "codings")
         return self
 
 

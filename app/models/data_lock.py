@@ -12,6 +12,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Str
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now, one_of
+from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown
 
 
@@ -82,7 +83,7 @@ class LockCreate(Shape):
         if sum(asked is not None for asked in (self.participant, self.visit, self.visit_code)) > 1:
             raise PydanticCustomError("several_scopes", "Give one of participant, visit and visit_code")
         if self.visit_code is not None and self.site is None:
-            raise PydanticCustomError("site_missing", "A visit code is closed at a site: give the site too")
+            raise contradiction("site_missing", "A visit code is closed at a site: give the site too", "site")
         return self
 
     @property

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from pydantic import ConfigDict, RootModel, Strict, StringConstraints, model_validator
 from pydantic import Field as Bounded
-from pydantic_core import PydanticCustomError
 
 from app.models.base import Answer, Code, Days, Filter, InstantShown, Limit, LongText, Positive, Reason, Shape
+from app.models.contradiction import contradiction
 from app.models.data_query import RECORDS, MessageKind, QueryOrigin, QueryState, SubjectType
 from app.models.identifiers import Pid, PidShown
 
@@ -34,12 +34,12 @@ class DataQueryCreate(Shape):
     def _subject_fits(self) -> "DataQueryCreate":
         if (self.subject_type in RECORDS) != (self.subject is not None):
             message = "Visits, outcomes, adverse events and dosing sessions are named by subject"
-            raise PydanticCustomError("subject_by_type", message)
+            raise contradiction("subject_by_type", message, "subject")
         missing = self.subject_type is SubjectType.missing_visit
         if missing != (self.visit_code is not None) or missing != (self.occurrence is not None):
-            raise PydanticCustomError("visit_by_type", "A missing visit is named by visit_code and occurrence")
+            raise contradiction("visit_by_type", "A missing visit is named by visit_code and occurrence", "visit_code")
         if missing and self.field is not None:
-            raise PydanticCustomError("field_of_nothing", "A missing visit has no field")
+            raise contradiction("field_of_nothing", "A missing visit has no field", "field")
         return self
 
 

@@ -1,20 +1,36 @@
 """What dosing sessions, doses and vital signs look like in requests and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from pydantic import BeforeValidator, Strict, StringConstraints, model_validator
 from pydantic import Field as Bounded
-from pydantic import Strict, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, PastInstant, Reason, Shape
+from app.models.contradiction import contradiction
 from app.models.dosing_session import DoseKind, SessionState
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown, Staff
 from app.models.safety_signal import SafetySignalRead
 
 Milligrams = Annotated[float, Bounded(gt=0, le=10_000)]
-Confirmations = Annotated[dict[Code, Literal["yes", "no", "not_applicable"]], Bounded(max_length=50)]
+_ANSWERS = ("yes", "no", "not_applicable")
+
+
+def _answered(confirmations: Any) -> Any:
+    """Each by its place, as the codes are what somebody sent."""
+    if isinstance(confirmations, dict) and (
+        wrong := [str(place) for place, one in enumerate(confirmations.values()) if one not in _ANSWERS]
+    ):
+        message = "Each is answered yes, no or not_applicable; not so, as they were sent and counted from 0: {places}"
+        raise PydanticCustomError("confirmation_answer", message, {"places": ", ".join(wrong)})
+    return confirmations
+
+
+Confirmations = Annotated[
+    dict[Code, Literal["yes", "no", "not_applicable"]], Bounded(max_length=50), BeforeValidator(_answered)
+]
 """By the code of the protocol's precondition."""
 
 Confirmed = Annotated[list[Code], Bounded(max_length=50)]
@@ -68,9 +84,15 @@ class DoseFields(Shape):
     @model_validator(mode="after")
     def _given_at_a_time(self) -> "DoseFields":
         if (self.given_mg is None) != (self.given_at is None):
-            raise PydanticCustomError("given_half", "A dose that was given has both given_mg and given_at")
+            raise contradiction(
+                "given_half",
+                "A dose that was given has both given_mg and given_at",
+                "given_at" if self.given_at is None else "given_mg",
+            )
         if self.given_mg is None and self.deviation_reason is None:
-            raise PydanticCustomError("deviation_reason_missing", "A dose that was not given needs deviation_reason")
+            raise contradiction(
+                "deviation_reason_missing", "A dose that was not given needs deviation_reason", "deviation_reason"
+            )
         return self
 
 
@@ -122,9 +144,9 @@ class DosingSessionFields(Shape):
     @model_validator(mode="after")
     def _moments_in_order(self) -> "DosingSessionFields":
         if self.ended_at is not None and self.ended_at < self.started_at:
-            raise PydanticCustomError("ended_before_start", "ended_at cannot lie before started_at")
+            raise contradiction("ended_before_start", "ended_at cannot lie before started_at", "ended_at")
         if self.released_at is not None and (self.ended_at is None or self.released_at < self.ended_at):
-            raise PydanticCustomError("released_before_end", "released_at cannot lie before ended_at")
+            raise contradiction("released_before_end", "released_at cannot lie before ended_at", "released_at")
         return self
 
 

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
-from pydantic_core import PydanticCustomError
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
+from app.models.contradiction import contradiction
 
 
 class ExtractProfile(StrEnum):
@@ -184,7 +184,9 @@ class ExtractCreate(Shape):
     @model_validator(mode="after")
     def _agreement_by_profile(self) -> "ExtractCreate":
         if (self.agreement is None) == (self.profile is ExtractProfile.pseudonymised):
-            raise PydanticCustomError("agreement_by_profile", "pseudonymised needs agreement, the others have none")
+            raise contradiction(
+                "agreement_by_profile", "pseudonymised needs agreement, the others have none", "agreement"
+            )
         return self
 
 

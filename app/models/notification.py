@@ -15,6 +15,7 @@ from sqlalchemy import Column, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now, one_of
+from app.models.contradiction import contradiction
 
 
 class EventType(StrEnum):
@@ -166,7 +167,7 @@ class SubscriptionCreate(Shape):
     def _address_fits_kind(self) -> "SubscriptionCreate":
         webhook = self.kind is SubscriptionKind.webhook
         if not (is_web_address(self.address) if webhook else _MAIL.fullmatch(self.address)):
-            raise PydanticCustomError("address_unusable", "The address is none of this kind")
+            raise contradiction("address_unusable", "The address is none of this kind", "address")
         return self
 
 

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
+from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown, StaffCode
 from app.protocol import scoring
 from app.protocol.instruments import instruments
@@ -112,7 +112,7 @@ class OutcomeInVisit(Shape):
     @model_validator(mode="after")
     def _something_was_measured(self) -> "OutcomeInVisit":
         if self.items is None and not self.totals:
-            raise PydanticCustomError("items_missing", "Give items, or the totals of a historical outcome")
+            raise contradiction("items_missing", "Give items, or the totals of a historical outcome", "items")
         return self
 
 

@@ -30,6 +30,7 @@ from app.models.base import (
     now,
     one_of,
 )
+from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.protocol.eligibility import Answer as Answered
@@ -263,7 +264,7 @@ class Eligibility(Shape):
         if (self.met is None) == (self.answers is None) or (self.answers is not None and self.unmet):
             raise PydanticCustomError("eligibility_form", "Give either answers, or met with the criteria unmet")
         if self.met and self.unmet:
-            raise PydanticCustomError("eligibility_contradiction", "Eligibility cannot be met with criteria unmet")
+            raise contradiction("eligibility_contradiction", "Eligibility cannot be met with criteria unmet", "unmet")
         return self
 
 
@@ -282,7 +283,7 @@ class EnrolmentFields(Shape):
     @model_validator(mode="after")
     def _days_in_order(self) -> "EnrolmentFields":
         if self.enrolled_on and self.screened_on and self.enrolled_on < self.screened_on:
-            raise PydanticCustomError("enrolled_before_screened", "enrolled_on cannot lie before screened_on")
+            raise contradiction("enrolled_before_screened", "enrolled_on cannot lie before screened_on", "enrolled_on")
         return self
 
 
@@ -327,7 +328,9 @@ class ParticipantCreate(EnrolmentFields):
     @model_validator(mode="after")
     def _enrolled_means_eligible(self) -> "ParticipantCreate":
         if self.enrolled_on and self.eligibility.met is False:
-            raise PydanticCustomError("enrolled_not_eligible", "A person who is not eligible cannot be enrolled")
+            raise contradiction(
+                "enrolled_not_eligible", "A person who is not eligible cannot be enrolled", "enrolled_on"
+            )
         return self
 
 

@@ -24,6 +24,7 @@ from app.models.base import (
     one_of,
     table_of,
 )
+from app.models.contradiction import contradiction
 
 
 class ReportKind(StrEnum):
@@ -147,8 +148,8 @@ class SaeReportCreate(Shape):
     @model_validator(mode="after")
     def _awareness_by_kind(self) -> "SaeReportCreate":
         if (self.aware_at is None) != (self.kind is ReportKind.initial):
-            raise PydanticCustomError(
-                "aware_at_by_kind", "Follow-up and final reports need aware_at, initial ones none"
+            raise contradiction(
+                "aware_at_by_kind", "Follow-up and final reports need aware_at, initial ones none", "aware_at"
             )
         return self
 
@@ -195,11 +196,13 @@ class AeReviewCreate(Shape):
                 "assessment_by_kind", "An assessment, and nothing else, gives both relatednesses and expected"
             )
         if (self.due_at is None) != (self.kind is not ReviewKind.information_request):
-            raise PydanticCustomError("due_at_by_kind", "A request for information, and nothing else, has due_at")
+            raise contradiction("due_at_by_kind", "A request for information, and nothing else, has due_at", "due_at")
         if (self.informed_at is None) != (self.kind is not ReviewKind.authority_informed):
-            raise PydanticCustomError("informed_at_by_kind", "authority_informed, and nothing else, has informed_at")
+            raise contradiction(
+                "informed_at_by_kind", "authority_informed, and nothing else, has informed_at", "informed_at"
+            )
         if self.kind is ReviewKind.information_request and self.comment is None:
-            raise PydanticCustomError("comment_missing", "Say in comment which information is asked for")
+            raise contradiction("comment_missing", "Say in comment which information is asked for", "comment")
         return self
 
 

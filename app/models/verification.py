@@ -13,6 +13,7 @@ from sqlmodel import Field, SQLModel
 
 from app import pid as codec
 from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Shape, now, one_of
+from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown
 from app.protocol.verification import RecordKind
 
@@ -112,7 +113,9 @@ class VerificationCreate(Shape):
     @model_validator(mode="after")
     def _identifier_fits(self) -> "VerificationCreate":
         if isinstance(self.subject, str) != (self.subject_type is RecordKind.participant):
-            raise PydanticCustomError("subject_of_another_type", "Participants have an identifier, other records an id")
+            raise contradiction(
+                "subject_of_another_type", "Participants have an identifier, other records an id", "subject"
+            )
         return self
 
 

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
-from pydantic_core import PydanticCustomError
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
@@ -25,6 +24,7 @@ from app.models.base import (
     now,
     one_of,
 )
+from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.models.outcome import OutcomeInVisit, OutcomeRead
@@ -87,13 +87,15 @@ class VisitDates(Shape):
     def _dates_fit_status(self) -> "VisitDates":
         held = self.status in HELD
         if held and self.occurred_on is None:
-            raise PydanticCustomError("date_missing", "A visit that took place needs occurred_on")
+            raise contradiction("date_missing", "A visit that took place needs occurred_on", "occurred_on")
         if not held and self.occurred_on is not None:
-            raise PydanticCustomError("date_contradicts_status", "A visit that did not take place has no occurred_on")
+            raise contradiction(
+                "date_contradicts_status", "A visit that did not take place has no occurred_on", "occurred_on"
+            )
         if self.status is VisitStatus.missed and self.deviation_reason is None:
-            raise PydanticCustomError("deviation_reason_missing", "A missed visit needs deviation_reason")
+            raise contradiction("deviation_reason_missing", "A missed visit needs deviation_reason", "deviation_reason")
         if self.ended_on and (self.occurred_on is None or self.ended_on < self.occurred_on):
-            raise PydanticCustomError("ended_before_start", "ended_on cannot lie before occurred_on")
+            raise contradiction("ended_before_start", "ended_on cannot lie before occurred_on", "ended_on")
         return self
 
 
@@ -108,9 +110,13 @@ class VisitCreate(VisitDates):
     @model_validator(mode="after")
     def _outcomes_need_a_visit(self) -> "VisitCreate":
         if self.therapy and self.status not in HELD:
-            raise PydanticCustomError("therapy_contradicts_status", "A visit that did not take place has no therapy")
+            raise contradiction(
+                "therapy_contradicts_status", "A visit that did not take place has no therapy", "therapy"
+            )
         if self.outcomes and self.status not in HELD:
-            raise PydanticCustomError("outcomes_contradict_status", "A visit that did not take place has no outcomes")
+            raise contradiction(
+                "outcomes_contradict_status", "A visit that did not take place has no outcomes", "outcomes"
+            )
         return self
 
 

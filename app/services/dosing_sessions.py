@@ -136,14 +136,16 @@ def _require_first(session: Session, row: DosingSession) -> None:
 def _require_known(day: DosingDay, codes: Iterable[str]) -> None:
     asked = {rule.code for rule in day.dosing.preconditions if isinstance(rule, Confirmed)}
     if not set(codes) <= asked:
-        message = "The protocol asks for no such confirmation"
+        message = f"The protocol asks for {', '.join(sorted(asked)) or 'none'}, and for no other"
         raise ConfirmationUnknown(Fault("/confirmations", "unknown_confirmation", message))
 
 
 def _require_on_checklist(day: DosingDay, codes: Iterable[str]) -> None:
     asked = {item.code for item in day.dosing.discharge if item.needs == "confirmation"}
-    if not set(codes) <= asked:
-        raise ConfirmationUnknown(Fault("/discharge", "unknown_item", "The checklist has no such item to confirm"))
+    unknown = [place for place, code in enumerate(codes) if code not in asked]
+    if unknown:
+        message = "The checklist has no such item to confirm"
+        raise ConfirmationUnknown(*(Fault(f"/discharge/{place}", "unknown_item", message) for place in unknown))
 
 
 def _require_on_the_day(day: DosingDay, body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend) -> None:

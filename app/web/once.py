@@ -53,7 +53,8 @@ def _unknown(body: BaseModel) -> dict[str, Any]:
 
 
 class IdempotencyKeyMissing(Malformed):
-    """A POST that creates needs an Idempotency-Key header: a UUID of your own, the same for every retry."""
+    """A POST that creates needs an Idempotency-Key header of 1 to 255 printable ASCII characters: a UUID of your own,
+    the same for every retry."""
 
 
 class IdempotencyKeyReused(Invalid):

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from app import errors
 from app.database import DISK_FULL, sqlstate
 from app.errors import DatabaseUnavailable, Fault, RegistryError, StorageFull, ValidationFailed
+from app.models.contradiction import AT
 from app.request_id import current_request_id
 from app.web.logs import place_of
 from app.web.prefix import published
@@ -134,6 +135,7 @@ def fault_of(item: Any) -> Fault:
     """One Pydantic error without its input: where, which rule, and the rule's own limits."""
     place, *path = item["loc"] if item["loc"] else ("body",)
     context = item.get("ctx") or {}
+    path += context.get(AT, ())
     limits = ", ".join(f"{name} {context[name]}" for name in _LIMITS if name in context)
     message = _message(str(item["type"]), str(item["msg"]), limits)
     prefix = "" if place == "body" else f"/{place}"
