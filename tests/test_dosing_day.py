@@ -229,7 +229,7 @@ def test_an_initial_dose_outside_the_range_is_flagged_and_comes_first_and_once(w
     assert refusal(staff.post(f"{path}/doses", dose("supplemental", 40, "11:05")))[1] == "initial_dose_missing"
     assert refusal(staff.post(f"{path}/doses", dose(mg=121))) == (409, "dose_off_plan", ["INITIAL-DOSE"])
     assert staff.post(f"{path}/doses", dose(mg=121, deviation_reason="Two capsules")).status_code == 201
-    assert refusal(staff.post(f"{path}/doses", dose())) == (409, "dose_already_recorded", [])
+    assert refusal(staff.post(f"{path}/doses", dose())) == (409, "dose_already_recorded", ["already_recorded"])
 
 
 def test_a_supplemental_dose_is_judged_again_when_what_it_hangs_on_is_corrected(world: World) -> None:

@@ -153,7 +153,7 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], int]] = {
         {"status": "missed", "occurred_on": None, "deviation_reason": "ill", "outcomes": [madrs(1)]},
         422,
     ),
-    "the same scale twice": ("visit", {"outcomes": [madrs(1), madrs(2)]}, 409),
+    "the same scale twice": ("visit", {"outcomes": [madrs(1), madrs(2)]}, 422),
     "an item out of range": ("visit", {"outcomes": [madrs(7)]}, 422),
     "a baseline twice": ("visit", {"occurrence": 2}, 422),
     "before any consent": ("visit", {"occurred_on": "2024-12-31"}, 409),

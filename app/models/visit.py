@@ -108,7 +108,7 @@ class VisitCreate(VisitDates):
     """Of preparation and integration visits."""
 
     @model_validator(mode="after")
-    def _outcomes_need_a_visit(self) -> "VisitCreate":
+    def _outcomes_fit_the_visit(self) -> "VisitCreate":
         if self.therapy and self.status not in HELD:
             raise contradiction(
                 "therapy_contradicts_status", "A visit that did not take place has no therapy", "therapy"
@@ -117,6 +117,11 @@ class VisitCreate(VisitDates):
             raise contradiction(
                 "outcomes_contradict_status", "A visit that did not take place has no outcomes", "outcomes"
             )
+        named = [one.instrument for one in self.outcomes]
+        for index, code in enumerate(named):
+            if code in named[:index]:
+                message = "The body names this instrument twice; it is administered once at a visit"
+                raise contradiction("instrument_twice", message, "outcomes", index, "instrument")
         return self
 
 

@@ -28,7 +28,7 @@ RESERVED_FOR = timedelta(hours=1)
 
 
 class LabelAlreadyEnrolled(Conflict):
-    """This site has already enrolled a participant under this label."""
+    """This site has already enrolled a participant under this label; POST /v1/participants/lookup tells whom."""
 
 
 class EnrolmentUnderWay(Unavailable):

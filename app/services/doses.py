@@ -11,7 +11,6 @@ from sqlmodel import Session
 
 from app import audit
 from app.access import Actor, found
-from app.database import unique_or
 from app.errors import Conflict, Fault
 from app.models.base import from_json, now
 from app.models.dosing_session import Dose, DoseKind, DosingSession, VitalReading
@@ -37,7 +36,7 @@ OUT_OF_ORDER = "vital_out_of_order"
 
 
 class DoseAlreadyRecorded(Conflict):
-    """This dose of the session was recorded already; correct it instead."""
+    """This dose of the session was recorded already: correct the one at `existing`."""
 
 
 class InitialDoseMissing(Conflict):
@@ -69,9 +68,11 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
         **body.model_dump(exclude={"reason"}),
     )
     earlier, readings = doses_of(session, row), readings_of(session, row)
+    if there := next((one for one in earlier if one.kind == dose.kind), None):
+        fault = Fault("/kind", "already_recorded", "The session has this dose: correct it")
+        raise DoseAlreadyRecorded(fault, existing=f"/v1/dosing-sessions/{row.id}/doses/{there.id}")
     session.add(dose)
-    with unique_or(DoseAlreadyRecorded):
-        session.flush()
+    session.flush()
     breaches = _breaches(day, dose, earlier, readings, _signals(session, day, dose))
     off_course = _off_course(session, day, row, dose)
     _require_allowed(breaches)

@@ -47,7 +47,7 @@ from app.writing import Writes
 
 
 class OutcomeAlreadyRecorded(Conflict):
-    """This instrument was already administered at this visit; correct that outcome instead."""
+    """This instrument was already administered at this visit: correct the outcome at `existing`."""
 
 
 class InstrumentUnknown(Invalid):
@@ -178,7 +178,9 @@ class Around(NamedTuple):
     """What new outcomes are held against: their visits, what was measured at these, and the participants."""
 
     visits: Mapping[UUID, Row[Any]]
-    there: set[tuple[UUID, str | None]]
+    there: dict[tuple[UUID, str | None], UUID]
+    """The outcome of each instrument at each of these visits."""
+
     people: Mapping[str, Standing]
 
 
@@ -187,7 +189,7 @@ def around(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> A
     connection, asked = session.connection(), {"visits": sorted({body.visit for body in bodies}), **reach(actor)}
     people = standing(session, actor, set(connection.execute(_WHOSE, asked).scalars()))
     rows = connection.execute(_VISITS_HELD, asked).all()
-    return Around({row.id: row for row in rows}, {(row.id, row.instrument) for row in rows}, people)
+    return Around({row.id: row for row in rows}, {(row.id, row.instrument): row.outcome for row in rows}, people)
 
 
 def record_outcome(
@@ -209,8 +211,9 @@ def record_outcome(
     measured, events = measure(session, writes, actor, person, fields_of(visit), body, "")
     this: tuple[UUID, str | None] = (visit.id, measured.row["instrument"])
     if this in around.there:
-        raise OutcomeAlreadyRecorded
-    around.there.add(this)
+        fault = Fault("/instrument", "already_recorded", "It was administered at this visit: correct that outcome")
+        raise OutcomeAlreadyRecorded(fault, existing=f"/v1/outcomes/{around.there[this]}")
+    around.there[this] = measured.row["id"]
     writes.remember(actor.account_id, person.site_id, *events)
     return measured_read(measured, visit.visit_code, person.place), writes, person.site_id
 
@@ -225,7 +228,7 @@ _OF_VISIT = (
 )
 _VISITS_HELD: sa.Select[Any] = (
     visible(sa.select(*_OF_VISIT).select_from(_VISITS.outerjoin(_OUTCOMES, _AT_VISIT)).where(_ASKED), None)
-    .add_columns(_OUTCOMES.c.instrument)  # of visits that were narrowed already
+    .add_columns(_OUTCOMES.c.instrument, _OUTCOMES.c.id.label("outcome"))  # of visits that were narrowed already
     .order_by(_VISITS.c.site_id, _VISITS.c.id)
     .with_for_update(read=True, key_share=True, of=_VISITS)
 )

@@ -43,7 +43,8 @@ from app.writing import Writes
 
 
 class VisitAlreadyRecorded(Conflict):
-    """This visit and occurrence was already recorded for the participant; correct it instead."""
+    """This visit and occurrence was already recorded for the participant: correct the one at `existing`, or, where the
+    visit may repeat and this is another one, send it with the next occurrence."""
 
 
 class VisitUnknown(Invalid):
@@ -93,7 +94,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     window = window_of(definition, held, body.occurrence)
     person.require_unlocked(visit_code=body.visit_code)
     if (body.visit_code, body.occurrence) in person.visits:
-        raise VisitAlreadyRecorded  # said first: who sends a stored visit again hears that it is there
+        raise _already_recorded(session, person, definition, body)  # first: who sends it again hears that it is there
     require_in_study(person, person.agreed, body.occurred_on, definition.needs_scope)
     _require_explained(window, body)
     left = left_study_on(person)
@@ -117,8 +118,6 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
         measured, told = outcomes.measure(session, writes, actor, treated, row, one, f"/outcomes/{index}")
         events += told
         read.append(outcomes.measured_read(measured, body.visit_code, person.place))
-    if len({one.instrument for one in read}) < len(read):
-        raise outcomes.OutcomeAlreadyRecorded
     rule_queries.raise_for_new(session, writes, Visit, row)
     writes.remember(actor.account_id, person.site_id, *events)
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
@@ -130,6 +129,20 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
     person.treats = treated.treats
     person.rated |= {(one.instrument, one.rater) for one in read if one.rater}
     return _detail(row, definition, person.place, window, read, has), writes
+
+
+def _already_recorded(
+    session: Session, person: Standing, definition: VisitDefinition, body: VisitCreate
+) -> VisitAlreadyRecorded:
+    this = (body.visit_code, body.occurrence)
+    stored = select(Visit.id).where(
+        Visit.site_id == person.site_id, Visit.pid == person.pid, col(Visit.visit_code) == this[0]
+    )
+    of_this_request = [row["id"] for row in person.new if (row["visit_code"], row["occurrence"]) == this]
+    visit_id = of_this_request[0] if of_this_request else session.exec(stored.where(Visit.occurrence == this[1])).one()
+    helps = "correct it" if definition.repeats == 1 else "correct it, or send another one with the next occurrence"
+    fault = Fault("/occurrence", "already_recorded", f"This one is there: {helps}")
+    return VisitAlreadyRecorded(fault, existing=f"/v1/visits/{visit_id}")
 
 
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
