@@ -7,7 +7,7 @@ No grant means no permission and no rows. A row outside the reach does not exist
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -93,6 +93,9 @@ class Actor:
     """The sites in reach, by key."""
 
     study_ids: frozenset[int]
+    zones: Mapping[int, str] = field(default_factory=dict)
+    """The time zones of the sites in reach, by key."""
+
     clinical_sites: frozenset[int] = frozenset()
     """The sites in reach through a role that reads clinical rows: what the database itself lets the actor see."""
 
@@ -213,7 +216,7 @@ def _grants(ours: bool) -> Rows:
         Account.disabled_at,
         Account.grants_version,
     ]
-    wanted += [RoleGrant.role, RoleGrant.study_id, col(Site.id).label("site_id")]
+    wanted += [RoleGrant.role, RoleGrant.study_id, col(Site.id).label("site_id"), Site.timezone]
     wanted += [col(Study.code).label("study"), col(Site.code).label("site"), col(Revocation.id).label("revoked")]
     return (
         select(*wanted)
@@ -248,6 +251,7 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
         organisation=rows[0].organisation,
         permission=permission,
         held=_held({(granted(Role(row.role), kind), row.study_id) for row in held}),
+        zones={row.site_id: row.timezone for row in reach if row.site_id is not None},
         places={row.site_id: Place(row.study, row.site) for row in reach if row.site_id is not None},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
         clinical_sites=frozenset(

@@ -60,7 +60,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]
 _AHEAD = timedelta(hours=14)
 """The day is at most this much further than in UTC, at the easternmost sites."""
 
-_CLOCK_OFF = timedelta(minutes=15)
+CLOCK_OFF = timedelta(minutes=15)
 """A moment carries its offset, so it lies ahead only as far as the clock of a site's device does; who sends local time
 as UTC is half an hour ahead or more."""
 
@@ -137,10 +137,15 @@ def _in_utc(value: datetime) -> datetime:
 def _not_future(value: date | datetime, info: ValidationInfo) -> Any:
     if info.context == STORED:
         return value
-    at = now()
-    if value > at + _CLOCK_OFF if isinstance(value, datetime) else value > latest_day(at):
+    latest = latest_now()
+    if value > latest if isinstance(value, datetime) else value > latest_day(latest):
         raise PydanticCustomError("date_in_future", "Cannot lie in the future")
     return value
+
+
+def latest_now() -> datetime:
+    """By a clock that is a little fast."""
+    return now() + CLOCK_OFF
 
 
 def latest_day(at: datetime) -> date:
@@ -220,8 +225,11 @@ IsoDate = Annotated[
 InstantShown = Annotated[datetime, PlainSerializer(utc_text, when_used="json")]
 """A stored instant in an answer. Not checked again: what was accepted can always be read."""
 
-PastDate = Annotated[IsoDate, AfterValidator(_not_future)]
-"""A day on which something happened: today at the latest, wherever the site is."""
+HAPPENED = object()
+"""Marks the days that are held against the calendar of the site, once that is known (app/services/site_days.py)."""
+
+PastDate = Annotated[IsoDate, AfterValidator(_not_future), HAPPENED]
+"""A day on which something happened: today at the latest."""
 
 Instant = Annotated[
     AwareDatetime,
@@ -238,6 +246,7 @@ PastInstant = Annotated[Instant, AfterValidator(_not_future)]
 PartialDate = Annotated[
     str,
     AfterValidator(_past_partial_date),
+    HAPPENED,
     WithJsonSchema({"type": "string", "examples": ["2024-03", "2024-03-05"]}),
 ]
 QueryBool = Annotated[bool, BeforeValidator(_query_bool), WithJsonSchema({"type": "boolean"})]

@@ -51,6 +51,7 @@ from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
 from app.services.rule_queries import Turned
 from app.services.sae_clocks import corrected_due_at, new_due_at
+from app.services.site_days import require_past
 from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
@@ -77,6 +78,7 @@ def _decided(
     session: Session, actor: Actor, person: Standing, body: AdverseEventCreate
 ) -> tuple[AdverseEventRead, Writes]:
     """Hold an event against what is known of the participant."""
+    require_past(actor, person.site_id, body)
     _require_listed(person.protocol, body)
     person.require_unlocked(through_freeze=True)
     at, writes = now(), Writes()
@@ -109,6 +111,7 @@ def amend_adverse_event(
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     current, asked = _fields(row), {name: getattr(body, name) for name in sent_fields(body)}
+    require_past(actor, row.site_id, body)
     changes = {name: value for name, value in asked.items() if _compared(value) != _compared(current[name])}
     require_current(keyring, seen, row.id, row.version, changes)
     person: Enrolled = enrolled(session, actor, row.pid)

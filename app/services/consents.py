@@ -30,6 +30,7 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import agreement, doses, rule_queries, sync_shelf
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.site_days import require_past
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
 
@@ -45,6 +46,7 @@ class ConsentUnknown(Invalid):
 def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> tuple[ConsentState, int]:
     """Record a further consent; also gives the site's key. Raises NotFound, ConsentUnknown, ConsentAlreadyRecorded."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
+    require_past(actor, person.site_id, body)
     if faults := faults_of(person.protocol, body.version, body.scopes):
         raise ConsentUnknown(*faults)
     require_unlocked(session, person.site_id, person.row.pid)
@@ -88,6 +90,7 @@ def withdraw(
     the site's label for good, and with it what an app may still send. Raises NotFound, WithdrawalBeforeConsent,
     ErasureJournalUnavailable."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
+    require_past(actor, person.site_id, body)
     if body.scope is not WithdrawalScope.identity:
         agreement.agreed(session, person).require_given(body.effective_on, "/effective_on")
     row = Withdrawal(

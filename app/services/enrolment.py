@@ -43,6 +43,7 @@ from app.services.participants import (
     protocol_version,
     unknown_arms,
 )
+from app.services.site_days import require_past
 from app.services.status_changes import StatusOutOfOrder
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
@@ -61,6 +62,7 @@ def enrol(
     ProtocolVersionNotInForce, EnrolmentContradictsProtocol.
     """
     site_id = actor.site_at(body.study, body.site)
+    require_past(actor, site_id, body)
     version = protocol_version(session, site_id, body.protocol_version)
     protocol = protocol_of(session, version.id)
     _require_known_codes(protocol, body)
@@ -174,6 +176,7 @@ def amend_participant(
     """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
     person = enrolled(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
+    require_past(actor, person.site_id, body)
     changes.pop("consent", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     consent = _given(session, row, body.consent) if body.consent else None

@@ -37,6 +37,7 @@ from app.services import agreement, raters, safety_signals
 from app.services.outcome_content import content, differing_fields, with_changes
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.safety_signals import Source
+from app.services.site_days import require_past
 from app.services.standing import Standing, require_in_study, standing
 from app.services.studies import protocol_of
 from app.services.totals import scored
@@ -206,6 +207,7 @@ def record_outcome(
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
     person = around.people[visit.pid]
+    require_past(actor, person.site_id, body)
     person.require_unlocked(visit.id, visit.visit_code)
     writes = Writes()
     measured, events = measure(session, writes, actor, person, fields_of(visit), body, "")
@@ -256,6 +258,7 @@ def amend_outcome(
     version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, RaterNotIndependent,
     VisitNotHeld, and of another day the refusals of `require_in_study`."""
     row, person = _held(session, actor, outcome_id)
+    require_past(actor, person.site_id, body)
     visit = _visit(session, actor, row.visit_id)
     if row.origin == Origin.historical_total and body.items is not None:
         raise HistoricalTotal

@@ -19,6 +19,7 @@ from app.protocol.definition import Protocol
 from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
 from app.services import rule_queries
 from app.services.participants import Enrolled, Hold, enrolled, follow_findings
+from app.services.site_days import require_past
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 
@@ -125,6 +126,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     Raises NotFound, NotScreenFailed, ScreeningOutOfOrder, CriterionUnknown.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
+    require_past(actor, person.site_id, body)
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
     failed_on = max((day for day in (person.row.screened_on, person.row.status_on) if day), default=body.screened_on)

@@ -20,6 +20,7 @@ from app.models.participant import (
 )
 from app.services import adverse_events, doses, rule_queries, safety_signals, screenings, visit_findings
 from app.services.participants import Hold, enrolled, follow_findings, participant_read
+from app.services.site_days import require_past
 from app.services.unlocked import require_unlocked
 
 
@@ -47,6 +48,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
+    require_past(actor, person.site_id, body)
     row, before = person.row, audit.snapshot(person.row)
     possible = _instead(session, row) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
     if body.status not in possible:

@@ -34,6 +34,7 @@ from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import agreement, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
 from app.services.participants import Enrolled, Hold, enrolled, recorded_by
+from app.services.site_days import require_past
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_unlocked
 from app.site_lists import Filters
@@ -89,6 +90,7 @@ def record_visit(
 
 def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
     """Hold a visit against what is known of the participant, and add it to that."""
+    require_past(actor, person.site_id, body)
     definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
     held = person.held
     window = window_of(definition, held, body.occurrence)
@@ -191,6 +193,7 @@ def amend_visit(
     pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
     hold = Hold.change if body.model_fields_set & {"occurred_on", "therapy"} else Hold.as_it_is
     person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
+    require_past(actor, person.site_id, body)
     statement = visible(select(Visit).where(Visit.id == visit_id), actor).with_for_update()
     row = found(session.exec(statement).first())
     had, changes = therapy.of(session, row), sent_fields(body)
