@@ -30,6 +30,13 @@ def test_people_and_events_are_uploaded_as_a_spreadsheet_writes_them(
     assert {(one["term"], one["onset"]) for one in items} == {("NaN", "2025"), ("12", "2025")}
 
 
+def test_a_file_with_semicolons_is_the_same_upload(tmp_path: Path) -> None:
+    comma, semicolon = tmp_path / "comma.csv", tmp_path / "semicolon.csv"
+    comma.write_text('participant,term,onset\nx,"Nausea; dizzy",2025\ny,"Rash, itching",\n')
+    semicolon.write_text('\ufeffparticipant;term;onset\r\nx;"Nausea; dizzy";2025\r\ny;Rash, itching;\r\n')
+    assert list(_records("adverse-events", semicolon)) == list(_records("adverse-events", comma))
+
+
 def test_a_cell_is_a_number_only_where_the_record_holds_one(tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     head = "site_local_id,age_at_consent,consent.version,consent.scopes,items.MADRS_01,therapy.minutes"

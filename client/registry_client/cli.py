@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
@@ -91,9 +92,12 @@ def _records(noun: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
+    """Spreadsheets write semicolons between the cells where the comma is for decimals; no column's name has one."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as source:
-            return list(csv.DictReader(source, strict=True))
+            head = source.readline()
+            separator = ";" if ";" in head and "," not in head else ","
+            return list(csv.DictReader(chain([head], source), delimiter=separator, strict=True))
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not in UTF-8: save it as CSV UTF-8") from None
     except csv.Error as error:
