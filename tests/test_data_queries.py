@@ -13,7 +13,7 @@ from app.models.base import now
 from tests.course_cases import TREATMENT, withdrawn
 from tests.monitor_cases import a_question, an_event, question_about
 from tests.route_cases import an_outcome
-from tests.world import Caller, World
+from tests.world import Caller, World, madrs
 
 REASON = "as agreed with the site"
 ACTS = ("answer", "close", "reopen", "cancel")
@@ -121,6 +121,24 @@ def test_a_question_reaches_what_a_participants_own_lists_hold(world: World) -> 
         assert (there.status_code, there.json()["field"]) == (201, f"/{field}"), there.text
         missing = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field.replace('0', '7')}"})
         assert (missing.status_code, missing.json()["code"]) == (422, "field_unknown")
+
+
+def test_a_question_reaches_what_only_a_records_own_route_tells_but_not_the_outcomes_of_a_visit(world: World) -> None:
+    therapy = {"minutes": 60, "mode": "video", "staff": ["T01"]}
+    pid = world.enrolled()
+    body = world.visit(pid, "PREP1", "2025-02-03", therapy=therapy, deviation_reason="Snow", outcomes=[madrs(1)])
+    visit = world.staff_a.post("/v1/visits", body).json()
+    asked = {"participant": pid, "subject_type": "visit", "subject": visit["id"], "text": "Please check"}
+    for field in ("/therapy/minutes", "/therapy/staff/0", "/window", "/deviation_days"):
+        there = world.monitor.post("/v1/data-queries", {**asked, "field": field})
+        assert (there.status_code, there.json().get("field")) == (201, field), there.text
+    for field in ("/outcomes", "/outcomes/0/items/MADRS_01", "/therapy/nothing"):
+        answer = world.monitor.post("/v1/data-queries", {**asked, "field": field})
+        assert (answer.status_code, answer.json()["code"]) == (422, "field_unknown")
+        assert "a record of its own" in answer.json()["errors"][0]["message"]
+    event = an_event(world, "A").json()
+    of_event = question_about(event, field="/days_since_last_dose")
+    assert world.monitor.post("/v1/data-queries", of_event).status_code == 201
 
 
 @pytest.mark.parametrize(

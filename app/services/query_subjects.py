@@ -40,6 +40,15 @@ _LISTS: Mapping[str, Callable[[Session, Actor, Enrolled], Iterable[Answer]]] = {
 }
 """What a participant has lists of, in the order of their routes. Each is read when it is asked about."""
 
+_OWN_ROUTE: Mapping[SubjectType, Callable[[Session, Actor, UUID], Answer]] = {
+    SubjectType.visit: visits.detail,
+    SubjectType.adverse_event: adverse_events.detail,
+}
+"""What tells more of a record than lists do, and takes longer: it is read when that is asked about."""
+
+_RECORDS_OF_THEIR_OWN = frozenset({"outcomes"})
+"""Of a visit, which stand there in an order that the next one changes."""
+
 
 def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> int:
     """The site of what is asked about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
@@ -47,7 +56,8 @@ def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> i
     if asked.subject_type is SubjectType.missing_visit:
         _require_missing(session, person, asked)
     elif not _has_field(_record(session, actor, person, asked), asked.field):
-        raise FieldUnknown(Fault("/field", "unknown_field", "The record has no such field"))
+        message = "The record has no such field; an outcome of a visit is asked about as a record of its own"
+        raise FieldUnknown(Fault("/field", "unknown_field", message))
     return person.site_id
 
 
@@ -75,7 +85,10 @@ def _record(session: Session, actor: Actor, person: Enrolled, asked: DataQueryCr
     read: Any = _read_record(session, actor, asked.subject_type, asked.subject)
     found(read if read.participant == asked.participant else None)
     document: dict[str, Any] = read.model_dump(mode="json")
-    return document
+    of_all = _OWN_ROUTE.get(asked.subject_type)
+    if of_all is None or asked.field is None or asked.field.split("/")[1] in document:
+        return document
+    return of_all(session, actor, asked.subject).model_dump(mode="json", exclude=set(_RECORDS_OF_THEIR_OWN))
 
 
 def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subject: UUID) -> Answer:
