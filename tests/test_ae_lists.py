@@ -150,6 +150,21 @@ def test_an_event_shows_how_it_lies_to_the_doses(world: World) -> None:
     assert lies(None) == (True, None)
 
 
+def test_the_csv_tells_of_each_event_how_it_lies_to_the_doses(world: World) -> None:
+    pid, undosed = world.enrolled(), world.enrolled()
+    for code, day in (("BL", "2025-01-25"), ("DOS1", "2025-02-22")):
+        visit = world.visit(pid, code, day, deviation_reason="in this test")
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+    told = {
+        report(world, pid, "2025-02-21"): ("false", ""),
+        report(world, pid, "2025-03-01"): ("true", "7"),
+        report(world, undosed, "2025-03-01"): ("", ""),
+    }
+    sheet = world.monitor.get("/v1/adverse-events", study=world.study, format="csv").text
+    rows = list(csv.DictReader(io.StringIO(sheet)))
+    assert {row["id"]: (row["treatment_emergent"].lower(), row["days_since_last_dose"]) for row in rows} == told
+
+
 def test_without_a_dose_nothing_is_said_about_it(world: World) -> None:
     read = world.monitor.get(f"/v1/adverse-events/{report(world, world.enrolled(), '2025-02-03')}").json()
     assert (read["treatment_emergent"], read["days_since_last_dose"]) == (None, None)

@@ -24,6 +24,7 @@ from app.models.audit import HistoryList
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import adverse_events, ae_lists
+from app.services.exposure import exposures
 from app.services.history import history_of
 from app.services.standing import standing
 from app.web.conditional import IfMatch, etag
@@ -71,7 +72,8 @@ def list_adverse_events(
     """Adverse events at your sites; every filter narrows, all together. With `format=csv` all of them at once."""
     wanted = ae_lists.asked(session, actor, query)
     if query.format is AdverseEventFormat.csv:
-        lines = ae_lists.csv_lines(request.app.state.database, actor, wanted)
+        seen = exposures(session, wanted.sites)
+        lines = ae_lists.csv_lines(request.app.state.database, actor, wanted, seen)
         headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
     page, rows = Page(request, response, actor, query), adverse_events.listed(wanted.key)

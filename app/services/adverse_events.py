@@ -46,7 +46,7 @@ from app.models.safety_report import SaeReport
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
-from app.services.exposure import NEVER, exposures
+from app.services.exposure import NEVER, Exposure, exposures
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
 from app.services.rule_queries import Turned
@@ -350,7 +350,12 @@ def reported_at() -> sa.Label[Any]:
 def detail(session: Session, actor: Actor, event_id: UUID) -> AdverseEventDetail:
     """One event, and how it lies to the doses. Raises NotFound."""
     row = row_of(session, actor, event_id)
-    exposure = exposures(session, [row.site_id], row.pid).get(row.pid, NEVER)
+    return beside_doses(row, actor, exposures(session, [row.site_id], row.pid))
+
+
+def beside_doses(row: Row[Any], actor: Actor, seen: Mapping[str, Exposure]) -> AdverseEventDetail:
+    """An event, and how it lies to the doses of its participant among these."""
+    exposure = seen.get(row.pid, NEVER)
     exact = row.onset_earliest is not None and row.onset_earliest == row.onset_latest
     return AdverseEventDetail(
         **read(row, actor).model_dump(),

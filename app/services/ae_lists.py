@@ -1,7 +1,7 @@
 """Lists of adverse events: which are asked for, in which order, and all of them as CSV."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -26,12 +26,13 @@ from sqlmodel import Session, col
 from app.access import Actor, visible
 from app.database import Database
 from app.models.adverse_event import AdverseEvent, AeOutcome
-from app.models.adverse_event_shapes import AdverseEventFilter, AdverseEventRead, AdverseEventSort
+from app.models.adverse_event_shapes import AdverseEventDetail, AdverseEventFilter, AdverseEventSort
 from app.models.among import among
 from app.models.base import now, table_of
 from app.models.safety_report import SaeReport
 from app.services import adverse_events
 from app.services.csv_lines import blocks, line_of
+from app.services.exposure import Exposure
 from app.services.monitoring import unreviewed_by
 from app.services.sae_clocks import overdue
 from app.site_lists import Filters, Narrowing, narrowing
@@ -137,19 +138,20 @@ def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
     return Asked(sites, _KEYS[query.sort], by_due, Narrowing(where, {**given, **more}))
 
 
-COLUMNS = tuple(AdverseEventRead.model_fields)
+COLUMNS = tuple(AdverseEventDetail.model_fields)
 _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
 """Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
 
 
-def csv_lines(database: Database, actor: Actor, wanted: Asked) -> Iterator[str]:
-    """Every event that was asked for, in its order, with a head line."""
+def csv_lines(database: Database, actor: Actor, wanted: Asked, seen: Mapping[str, Exposure]) -> Iterator[str]:
+    """Every event that was asked for, in its order, with a head line; and how it lies to the doses, which `seen` has of
+    everybody at the sites."""
     yield line_of([COLUMNS])
     at = col(AdverseEvent.site_id).in_(wanted.sites)
     every = adverse_events.rows().add_columns(wanted.key, col(AdverseEvent.id))
     own = visible(every, actor).where(*wanted.by.where, at).params(wanted.by.given)
     for rows in blocks(database, actor.clinical_sites, own, (wanted.key, AdverseEvent.id), wanted.ascending):
-        reads = [adverse_events.read(row, actor).model_dump(mode="json") for row in rows]
+        reads = [adverse_events.beside_doses(row, actor, seen).model_dump(mode="json") for row in rows]
         yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
 
 
