@@ -222,7 +222,7 @@ class SignIn:
         if owner is None:
             return None
         held(session, owner)
-        return session.exec(select(RefreshToken).where(this)).one()
+        return session.exec(select(RefreshToken).where(this)).first()
 
     def _access(self, session: Session, account: Account, family: UUID | None) -> str:
         roles = session.exec(
