@@ -200,16 +200,29 @@ def test_a_correction_derives_seriousness_again(world: World) -> None:
     assert listed(world, serious="true") == ["Headache"]
 
 
+def test_a_criterion_is_taken_away_by_saying_so_and_never_by_silence(world: World) -> None:
+    event = world.event(world.enrolled(), criteria={"life_threatening": True}, aware_at="2025-02-03T09:00:00Z")
+    answer = world.staff_a.post("/v1/adverse-events", event)
+    path, seen = answer.headers["Location"], answer.headers["ETag"]
+    body = {"criteria": {"hospitalisation": True}, "reason": "Kept overnight as well"}
+    both = world.staff_a.patch(path, body, seen)
+    assert [name for name, met in both.json()["criteria"].items() if met] == ["life_threatening", "hospitalisation"]
+    body = {"criteria": {"life_threatening": False}, "reason": "The ward called"}
+    one = world.staff_a.patch(path, body, both.headers["ETag"])
+    assert [name for name, met in one.json()["criteria"].items() if met] == ["hospitalisation"]
+
+
 @pytest.mark.parametrize(
     "again",
     [
+        {"criteria": {}},
         {"criteria": {"hospitalisation": True}},
         {"criteria": {"hospitalisation": True, "death": False}},
         {"codings": CODED},
         {"codings": CODED[::-1]},
         {"aware_at": "2025-02-03T10:00:00+01:00"},
     ],
-    ids=["a criterion", "one more that is not met", "codings", "in another order", "the same moment elsewhere"],
+    ids=["no criterion", "a criterion", "one not met besides", "codings", "in another order", "same moment elsewhere"],
 )
 def test_a_correction_that_says_what_is_stored_makes_no_version(world: World, again: dict[str, Any]) -> None:
     known = {"criteria": {"hospitalisation": True}, "codings": CODED, "aware_at": "2025-02-03T09:00:00Z"}

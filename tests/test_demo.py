@@ -375,7 +375,7 @@ def test_the_tour_keeps_to_its_event_when_others_are_serious_or_none_is(live_ser
         own = {"id": events[0].json()["id"], "site": "A"}
         assert serious_event(demo) == own
         for event in events:
-            change = {"criteria": {}, "reason": "No night in hospital"}
+            change = {"criteria": {"hospitalisation": False}, "reason": "No night in hospital"}
             assert study.staff.patch(event.headers["Location"], change, event.headers["ETag"]).status_code == 200
         assert serious_event(demo) == own
 

@@ -283,11 +283,13 @@ def test_a_death_is_told_and_reported_while_the_site_is_frozen(world: World) -> 
     [
         ("freeze", {**DIED, "aware_at": "2025-03-01T09:00:00Z"}, 200),
         ("freeze", {**DIED, "severity": "severe"}, 423),
-        ("freeze", {"criteria": {}}, 423),
+        ("freeze", {"criteria": {"hospitalisation": False}}, 423),
+        ("freeze", {"criteria": {"disability": True}}, 200),
+        ("freeze", {"criteria": {"hospitalisation": False, "disability": True}}, 423),
         ("freeze", {"aware_at": "2025-03-01T09:00:00Z"}, 423),
         ("lock", DIED, 423),
     ],
-    ids=["dies", "dies, and was milder", "is serious no more", "was known earlier", "dies, locked"],
+    ids=["dies", "was milder", "not serious", "disabled too", "disabled instead", "was known earlier", "dies, locked"],
 )
 def test_a_freeze_lets_through_what_makes_an_event_more_serious_and_nothing_else(
     world: World, kind: str, change: dict[str, Any], status: int

@@ -51,8 +51,8 @@ def test_each_time_an_event_comes_to_meet_a_further_criterion_is_told(world: Wor
     everything = a_subscription(world)
     made = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
     tag, counted = made.headers["ETag"], []
-    hospital, died = {"hospitalisation": True}, {"hospitalisation": True, "death": True}
-    for change in ({"criteria": hospital}, {"severity": "severe"}, {"criteria": died}, {"criteria": hospital}):
+    hospital, died, alive = {"hospitalisation": True}, {"death": True}, {"death": False}
+    for change in ({"criteria": hospital}, {"severity": "severe"}, {"criteria": died}, {"criteria": alive}):
         body = {**change, "reason": "the ward telephoned"}
         tag = world.staff_a.patch(made.headers["Location"], body, tag).headers["ETag"]
         counted.append(len(told(world, everything)))

@@ -90,7 +90,7 @@ def test_what_a_site_takes_back_stays_before_the_monitor_until_somebody_has_seen
     report(world, event)
     amend(world, event, expected=True)
     assert ("SUSAR-OTHER", "running") in running(world, event)
-    amend(world, event, criteria={}, relatedness_drug="not_related")
+    amend(world, event, criteria={"hospitalisation": False}, relatedness_drug="not_related")
     clock.later(days=20)
     assert urgent(world, "overdue") == [event.json()["id"]]
     assert world.monitor.post(f"{path(event)}/reviews", {"kind": "acknowledged", "version": 3}).is_success
@@ -99,7 +99,7 @@ def test_what_a_site_takes_back_stays_before_the_monitor_until_somebody_has_seen
 
 def test_a_correction_while_it_is_not_serious_gains_no_time_either(world: World, clock: Clockwork) -> None:
     event = serious(world, clock)
-    amend(world, event, criteria={})
+    amend(world, event, criteria={"hospitalisation": False})
     amend(world, event, aware_at=shown(clock.at - timedelta(hours=40)))
     again = amend(world, event, criteria={"hospitalisation": True}).json()
     assert datetime.fromisoformat(again["due_at"]) == clock.at - timedelta(hours=16)
@@ -108,7 +108,7 @@ def test_a_correction_while_it_is_not_serious_gains_no_time_either(world: World,
 def test_calling_an_event_serious_off_and_on_again_gains_no_time(world: World, clock: Clockwork) -> None:
     event = serious(world, clock)
     clock.later(days=5)
-    amend(world, event, criteria={})
+    amend(world, event, criteria={"hospitalisation": False})
     clock.later(minutes=1)
     again = amend(world, event, criteria={"hospitalisation": True}).json()
     assert again["due_at"] == event.json()["due_at"]
@@ -117,6 +117,19 @@ def test_calling_an_event_serious_off_and_on_again_gains_no_time(world: World, c
     assert (refused.status_code, refused.json()["code"]) == (422, "late_reason_missing")
     anew = amend(world, event, aware_at=shown(clock.at)).json()  # which is said, with its reason, in the trail
     assert datetime.fromisoformat(anew["due_at"]) == clock.at + timedelta(hours=24)
+
+
+def test_what_is_life_threatening_no_more_is_a_downgrade_until_it_is_called_so_again(
+    world: World, clock: Clockwork
+) -> None:
+    event = serious(world, clock, criteria={"life_threatening": True, "hospitalisation": True})
+    steps = [("life_threatening", False), ("hospitalisation", False), ("hospitalisation", True)]
+    for criterion, met in steps:
+        clock.later(hours=1)
+        amend(world, event, criteria={criterion: met})
+        assert urgent(world, "downgraded") == [event.json()["id"]], "less grave than it was"
+    assert amend(world, event, criteria={"life_threatening": True}).json()["downgraded_at"] is None
+    assert urgent(world, "downgraded") == []
 
 
 def test_a_late_report_stays_late_whatever_is_corrected_later(world: World, clock: Clockwork) -> None:
@@ -216,7 +229,7 @@ def test_a_report_of_it_as_not_serious_does_not_meet_the_clock_of_a_serious_even
     world: World, clock: Clockwork
 ) -> None:
     event = serious(world, clock)
-    amend(world, event, criteria={})
+    amend(world, event, criteria={"hospitalisation": False})
     asked = {"kind": "information_request", "version": 2, "comment": "Why?", "due_at": shown(NOON + timedelta(days=9))}
     assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
     report(world, event)
@@ -309,7 +322,7 @@ def test_a_correction_while_a_reported_event_is_called_off_moves_start_and_due_t
     report(world, event)
     clock.later(days=1)
     amend(world, event, aware_at=shown(NOON - timedelta(days=4)))
-    amend(world, event, criteria={}, aware_at=shown(clock.at))
+    amend(world, event, criteria={"hospitalisation": False}, aware_at=shown(clock.at))
     assert times(world, event) == {"SAE-REPORT": (-1, 23)}
     amend(world, event, aware_at=shown(NOON - timedelta(days=20)))
     assert times(world, event) == {"SAE-REPORT": (-480, -456)}

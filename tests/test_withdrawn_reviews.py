@@ -71,7 +71,7 @@ def test_what_was_seen_by_mistake_is_still_to_be_seen(world: World, clock: Clock
 
     event = serious(world, clock)
     clock.later(hours=1)
-    amend(world, event, criteria={})
+    amend(world, event, criteria={"hospitalisation": False})
     review(world, event, "acknowledged", version=2)
     assert (urgent(world, "downgraded"), unreviewed()) == ([], 0)
     withdraw(world, event)

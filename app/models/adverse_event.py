@@ -141,7 +141,8 @@ class AdverseEvent(SQLModel, table=True):
     """When the site's first report of a serious event is due, by the protocol's clock; None while it is not serious."""
 
     downgraded_at: datetime | None = None
-    """When it was last called serious no more; None if it never was, or is again."""
+    """When it was last called serious no more, or neither fatal nor life-threatening any more; None if it never was, or
+    is as grave again as it ever was."""
 
     findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     version: int = 1

@@ -90,7 +90,7 @@ class AdverseEventCreate(AdverseEventFields):
 
 
 class AdverseEventAmend(Shape):
-    """A correction: only the fields sent change; null clears."""
+    """A correction: only the fields sent change, and of the criteria those sent; null clears."""
 
     reason: Reason
     term: ShortText | None = None
@@ -146,7 +146,7 @@ class AdverseEventRead(Answer):
     """When the first report to the sponsor was sent."""
 
     downgraded_at: InstantShown | None
-    """When it was last called serious no more."""
+    """When it was last called serious no more, or neither fatal nor life-threatening any more."""
 
     findings: list[Finding]
     version: int

@@ -38,7 +38,8 @@ class UrgentClock(ClockRead):
 
 
 class Downgraded(Answer):
-    """An event that was serious, is not any more, and that no monitor has reviewed since."""
+    """An event that was serious, or was fatal or life-threatening, is not any more, and that no monitor has reviewed
+    since."""
 
     adverse_event: UUID
     participant: PidShown

@@ -64,6 +64,12 @@ class Said(NamedTuple):
         """Fatal or life-threatening."""
         return not self.criteria.isdisjoint(_FATAL_OR_LIFE_THREATENING)
 
+    @property
+    def gravity(self) -> int:
+        """0: not serious, 1: serious, 2: fatal or life-threatening. The graver, the sooner somebody has to be told
+        (ICH E2A, section III.B)."""
+        return bool(self.criteria) + self.critical
+
 
 _NOTHING = Said(0, datetime.min, None, frozenset(), False, None, timedelta())
 """Before the first version."""

@@ -50,7 +50,7 @@ from app.services.exposure import NEVER, Exposure, exposures
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
 from app.services.rule_queries import Turned
-from app.services.sae_clocks import corrected_due_at, new_due_at
+from app.services.sae_clocks import follow_correction, new_due_at
 from app.services.site_days import require_past
 from app.services.standing import Standing
 from app.services.unlocked import require_unlocked
@@ -110,8 +110,9 @@ def amend_adverse_event(
     """
     statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
     row = found(session.exec(statement).first())
-    current, asked = _fields(row), {name: getattr(body, name) for name in sent_fields(body)}
     require_past(actor, row.site_id, body)
+    current = _fields(row)
+    asked = _with_criteria({name: getattr(body, name) for name in sent_fields(body)}, current["criteria"])
     changes = {name: value for name, value in asked.items() if _compared(value) != _compared(current[name])}
     require_current(keyring, seen, row.id, row.version, changes)
     person: Enrolled = enrolled(session, actor, row.pid)
@@ -121,16 +122,16 @@ def amend_adverse_event(
     merged = corrected(AdverseEventFields, {**current, **changes})
     _require_listed(person.protocol, merged)
     more_serious = any(getattr(merged.criteria, name) and not getattr(row, name) for name in CRITERIA)
-    through_freeze = more_serious and changes.keys() <= _TOLD_WITH_A_CRITERION
+    taken_away = any(getattr(row, name) and not getattr(merged.criteria, name) for name in CRITERIA)
+    through_freeze = more_serious and not taken_away and changes.keys() <= _TOLD_WITH_A_CRITERION
     require_unlocked(session, row.site_id, row.pid, through_freeze=through_freeze)
     alert = "special_interest" in changes and merged.special_interest in person.protocol.alerts
-    before, was_serious, at = audit.snapshot(row), row.serious, now()
+    before, at = audit.snapshot(row), now()
     for name, value in _columns(merged, person.row).items():
         setattr(row, name, value)
-    row.downgraded_at = None if row.serious else at if was_serious else row.downgraded_at
     row.version, row.updated_at = row.version + 1, at
     if changes.keys() & {"criteria", "aware_at"}:
-        row.due_at = corrected_due_at(session, row)
+        follow_correction(session, row)
     session.flush()
     for kind in _told(more_serious, alert):
         tell_at(session, kind, row.site_id, SubjectType.adverse_event, row.id)
@@ -139,6 +140,14 @@ def amend_adverse_event(
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, actor.account_id, row.site_id, [event], at)
     return _read({**values(row), "reported_at": sent}, person.place)
+
+
+def _with_criteria(asked: dict[str, Any], criteria: Criteria) -> dict[str, Any]:
+    """A criterion that a correction does not name stays: it is taken away by saying so, never by silence."""
+    sent = asked.get("criteria")
+    if sent is None:
+        return asked
+    return {**asked, "criteria": criteria.model_copy(update=sent.model_dump(exclude_unset=True))}
 
 
 def _told(serious: bool, alert: bool) -> list[EventType]:

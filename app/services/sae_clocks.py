@@ -100,12 +100,17 @@ def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[R
     }
 
 
-def corrected_due_at(session: Session, event: AdverseEvent) -> datetime | None:
-    """When the first report of a corrected event is due, of which the trail does not have the new version yet."""
+def follow_correction(session: Session, event: AdverseEvent) -> None:
+    """When the first report of a corrected event is due, and when it was last called less grave, which holds until it
+    is as grave as it ever was. The trail does not have the new version yet."""
     with session.no_autoflush:
         facts, safety = _facts(session, [event])[event.id]
     corrected = _version(event.version, event.updated_at, values(event), safety.sae_report_within)
-    return first_due(facts._replace(said=(*facts.said, corrected)))
+    event.due_at = first_due(facts._replace(said=(*facts.said, corrected)))
+    if corrected.gravity < facts.said[-1].gravity:
+        event.downgraded_at = event.updated_at
+    elif corrected.gravity >= max(one.gravity for one in facts.said):
+        event.downgraded_at = None
 
 
 def new_due_at(event: Mapping[str, Any], safety: Safety) -> datetime | None:
