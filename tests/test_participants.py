@@ -220,8 +220,6 @@ def test_a_correction_of_an_end_makes_nobody_what_they_could_not_have_been(world
         ("died", "2025-09-20", False),
         ("withdrawn", "2025-02-02", False),
         ("withdrawn", "2025-02-10", True),
-        ("completed", "2025-02-02", True),
-        ("active", "2025-01-25", True),
     ],
 )
 def test_a_corrected_end_leaves_the_ends_before_it_that_it_can_have_followed(

@@ -56,6 +56,34 @@ def test_a_mistyped_first_day_of_treatment_is_corrected_and_stands_in_the_way_of
     left(world, pid, "completed", "2025-09-01")
 
 
+@pytest.mark.parametrize("status", ["active", "completed", "lost_to_follow_up", "terminated", "enrolled"])
+def test_a_death_told_by_mistake_takes_no_withdrawal_before_it_with_it(world: World, status: str) -> None:
+    pid = world.enrolled()
+    left(world, pid, "active", "2025-02-05")
+    left(world, pid, "withdrawn", "2025-03-01")
+    left(world, pid, "died", "2025-03-10")
+    refused = told(world, pid, status, "2025-03-02", correction=True)
+    assert (refused.status_code, refused.json()["code"]) == (409, "status_transition_impossible")
+    left(world, pid, "withdrawn", "2025-03-01", correction=True)
+    late = world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-03-05"))
+    assert (late.status_code, late.json()["code"]) == (409, "participant_left")
+    left(world, pid, status, "2025-03-02", correction=True)  # the withdrawal was a mistake, too
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["treated", "back again"])
+def test_no_corrected_status_begins_before_the_one_that_it_follows(world: World, back: bool) -> None:
+    pid = world.enrolled()
+    left(world, pid, "active", "2025-01-25")
+    if back:
+        left(world, pid, "lost_to_follow_up", "2025-02-01")
+        left(world, pid, "active", "2025-02-03")
+    left(world, pid, "active", "2025-02-05", correction=True)
+    left(world, pid, "withdrawn", "2025-03-25")
+    assert refusal(told(world, pid, "withdrawn", "2025-02-04", correction=True)) == out_of_order()
+    left(world, pid, "withdrawn", "2025-02-05", correction=True)
+    left(world, pid, "active", "2025-02-04", correction=True)  # its own day was mistyped
+
+
 def test_an_enrolment_is_not_corrected_to_a_day_after_what_followed_it(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "withdrawn", "2025-02-01")

@@ -1,12 +1,17 @@
 """A participant's way along the status model, and corrections of it."""
 
-from sqlmodel import Session, col, select
+import json
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+from sqlmodel import Session, select
 
 from app import audit
 from app.access import Actor
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import now, values
-from app.models.course import Screening
+from app.models.audit import AuditEntry
+from app.models.base import now, table_of, values
 from app.models.participant import (
     FOLLOWS_ENROLMENT,
     IN_STUDY,
@@ -40,6 +45,13 @@ class StatusTransitionImpossible(Conflict):
     """A participant in the present status cannot go to that one."""
 
 
+class Step(NamedTuple):
+    """A status that a participant had, from a day on."""
+
+    status: ParticipantStatus
+    on: date | None
+
+
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
     """Move a participant along the status model, or correct a status that was entered by mistake. Visits, doses and
     adverse events are judged again, as some may turn out to lie after the participant left; and who is back in it is
@@ -50,10 +62,11 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     person = enrolled(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     row, before = person.row, audit.snapshot(person.row)
-    possible = _instead(session, row) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
+    followed = _followed(session, row) if body.correction else [Step(ParticipantStatus(row.status), row.status_on)]
+    possible = _instead(row, followed) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
     if body.status not in possible:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
-    _require_in_order(row, body)
+    _require_in_order(row, body, followed)
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
     require_unlocked(session, row.site_id, row.pid)
@@ -77,27 +90,66 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     return read, row.site_id
 
 
-def _require_in_order(row: Participant, body: StatusChange) -> None:
+def _require_in_order(row: Participant, body: StatusChange, followed: Sequence[Step]) -> None:
     """Raises StatusBeforeScreening, StatusOutOfOrder."""
     on, enrolling = body.effective_on, body.status is ParticipantStatus.enrolled
     if row.screened_on is not None and on < row.screened_on:
         raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
     if row.enrolled_on is not None and on < row.enrolled_on and not enrolling:
         raise StatusOutOfOrder(Fault("/effective_on", "before_enrolment", "Cannot lie before enrolled_on"))
-    if row.status_on is not None and on < row.status_on and not body.correction:
-        raise StatusOutOfOrder(Fault("/effective_on", "before_status", "Cannot lie before status_on"))
+    before = _that_can_come_before(body.status, followed)[-1:]
+    if any(one.on is not None and on < one.on for one in before if one.status in _ON_THEIR_OWN_DAY):
+        message = "Cannot lie before the day of the status that it follows"
+        raise StatusOutOfOrder(Fault("/effective_on", "before_status", message))
 
 
-def _instead(session: Session, row: Participant) -> frozenset[ParticipantStatus]:
-    """What may stand in the place of a status that was entered by mistake: what the participant can have been before
-    it, by screening and enrolment, and what could have followed that."""
-    status = ParticipantStatus
+_ON_THEIR_OWN_DAY = frozenset(ParticipantStatus) - {ParticipantStatus.screened, ParticipantStatus.enrolled}
+"""The others begin on days that are corrected at the participant, and looked up there."""
+
+
+def _instead(row: Participant, followed: Sequence[Step]) -> frozenset[ParticipantStatus]:
+    """What may stand in the place of a status that was entered by mistake: what the participant was before it, and what
+    could have followed that. An end before it stays: it is corrected once it is the present status again."""
     if row.status not in FOLLOWS_ENROLMENT:
         return frozenset()
-    if row.enrolled_on is not None:
-        before = {status.enrolled, status.active}
-    else:
-        episodes = select(Screening.eligible).where(Screening.site_id == row.site_id, Screening.pid == row.pid)
-        failed = session.exec(episodes.order_by(col(Screening.number).desc())).first() is False
-        before = {status.screen_failed if failed else status.screened}
+    before = {one.status for one in followed[-1:]}
+    if before & _TAKING_PART:
+        before |= _TAKING_PART
     return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
+
+
+_TAKING_PART = {ParticipantStatus.enrolled, ParticipantStatus.active}
+
+
+def _followed(session: Session, row: Participant) -> list[Step]:
+    """The statuses that the present one followed, oldest first, as the trail tells them. What a correction put right
+    is none of them."""
+    entry = table_of(AuditEntry).c
+    theirs = select(entry.action, entry.changes).where(
+        entry.site_id == row.site_id, entry.subject_type == "participant", entry.subject_id == row.pid
+    )
+    steps: list[Step] = []
+    present: dict[str, Any] = {}
+    for action, changes in session.execute(theirs.order_by(entry.seq)):
+        new = {one["field"]: one["new"] for one in json.loads(changes) if one["field"] in _DATED}
+        if not new:
+            continue
+        present |= new
+        on = present["status_on"] and date.fromisoformat(present["status_on"])
+        step = Step(ParticipantStatus(present["status"]), on)
+        if action in _IN_PLACE:
+            steps = _that_can_come_before(step.status, steps[:-1])
+        steps.append(step)
+    return steps[:-1]
+
+
+_DATED = {"status", "status_on"}
+_IN_PLACE = {"participant:status-corrected", "participant:amended"}
+
+
+def _that_can_come_before(status: ParticipantStatus, steps: Sequence[Step]) -> list[Step]:
+    """The steps up to the last one that this status can follow."""
+    kept = list(steps)
+    while kept and status not in STATUS_TRANSITIONS[kept[-1].status]:
+        kept.pop()
+    return kept
