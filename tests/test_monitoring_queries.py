@@ -65,15 +65,16 @@ def test_a_site_is_described_by_enrolment_windows_queries_and_events(world: Worl
         assert world.staff_a.post("/v1/visits", visit).status_code == 201
     for status, on in (("withdrawn", "2025-02-19"), ("died", "2025-03-10")):
         left(world, second, status, on)
-    for _ in range(3):
-        world.staff_a.post("/v1/adverse-events", world.event(first))
+    for onset in ("2025-02-03", "2025-01", None, "2025-01-19", "2024"):  # two of them before the enrolment
+        world.staff_a.post("/v1/adverse-events", world.event(first, onset=onset))
+    world.staff_a.post("/v1/adverse-events", world.event(second, onset="2025-02-20"))  # after leaving
     day = date(2025, 3, 21)
     with patch("app.services.site_performance.now", lambda: now().replace(day.year, day.month, day.day)):
         site = sites(world, "sites")["A"]
     assert (site["participants"]["registered"], site["participants"]["enrolled"]) == (2, 2)
     assert site["participants"]["by_status"]["died"] == 1
     assert site["visits"] == {"with_window": 2, "in_window": 1, "share": 0.5}
-    assert (site["data_queries"]["open"], site["data_queries_per_participant"]) == (1, 0.5)
+    assert (site["data_queries"]["open"], site["data_queries_per_participant"]) == (3, 1.5)
     reporting = site["adverse_events"]
     assert (reporting["events"], reporting["participant_months"]) == (3, round((60 + 30) / (365.25 / 12), 2))
     assert reporting["per_participant_month"] == round(3 / (90 / (365.25 / 12)), 4)

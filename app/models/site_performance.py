@@ -27,7 +27,7 @@ class WindowCompliance(Answer):
 
 class EventReporting(Answer):
     events: int
-    """Of enrolled participants."""
+    """Of enrolled participants, that can have begun within their participant-months."""
 
     participant_months: float
     """From enrolment to leaving, or until today."""

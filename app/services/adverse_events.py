@@ -1,20 +1,19 @@
 """Adverse events: reported, corrected, and kept whole when the source contradicts itself."""
 
 from collections.abc import Mapping
-from datetime import date
 from functools import cache
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Row, or_
 from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Fault, Invalid
-from app.models.adverse_event import CRITERIA, AdverseEvent, AeOutcome, CodingLevel
+from app.models.adverse_event import CRITERIA, AdverseEvent, CodingLevel
 from app.models.adverse_event_shapes import (
     AdverseEventAmend,
     AdverseEventCreate,
@@ -30,22 +29,23 @@ from app.models.base import (
     columns,
     fields_of,
     from_json,
-    latest_day,
     new_row,
     now,
     table_of,
     values,
 )
 from app.models.data_query import SubjectType as QuerySubject
-from app.models.finding import Finding, findings_text
+from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
-from app.models.participant import Participant, ParticipantStatus, died_on
+from app.models.participant import Consent, Participant, ParticipantStatus, died_on
 from app.models.safety_report import SaeReport
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
+from app.services.ae_findings import Course, findings, is_serious
+from app.services.agreement import agreed_by
 from app.services.exposure import NEVER, Exposure, exposures
 from app.services.outbox import note, tell_at
 from app.services.participants import Enrolled, enrolled
@@ -88,7 +88,7 @@ def _decided(
         "created_by": actor.account_id,
         "created_at": at,
         "updated_at": at,
-        **_columns(body, person),
+        **_columns(body, Course(person.agreed.first, died_on(person))),
     }
     row = new_row(AdverseEvent, {**given, "due_at": new_due_at(given, person.protocol.safety)})
     writes.add(AdverseEvent, row)
@@ -127,7 +127,7 @@ def amend_adverse_event(
     require_unlocked(session, row.site_id, row.pid, through_freeze=through_freeze)
     alert = "special_interest" in changes and merged.special_interest in person.protocol.alerts
     before, at = audit.snapshot(row), now()
-    for name, value in _columns(merged, person.row).items():
+    for name, value in _columns(merged, _course(session, person.row)).items():
         setattr(row, name, value)
     row.version, row.updated_at = row.version + 1, at
     if changes.keys() & {"criteria", "aware_at"}:
@@ -161,7 +161,11 @@ def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
         raise SpecialInterestUnknown(Fault("/special_interest", "unknown", "Not on the protocol's list"))
 
 
-def _columns(event: AdverseEventFields, person: Standing | Participant) -> dict[str, Any]:
+def _course(session: Session, row: Participant) -> Course:
+    return Course(agreed_by(session, [row.site_id], [row.pid])[row.pid].first, died_on(row))
+
+
+def _columns(event: AdverseEventFields, course: Course) -> dict[str, Any]:
     """An event's columns: what was sent, and what follows from it."""
     onset = span(event.onset) if event.onset else None
     terms = {coding.level: coding.term for coding in event.codings}
@@ -174,7 +178,7 @@ def _columns(event: AdverseEventFields, person: Standing | Participant) -> dict[
         "onset_earliest": onset.earliest if onset else None,
         "onset_latest": onset.latest if onset else None,
         "serious": is_serious(event.criteria),
-        "findings": findings_text(findings(event, person)),
+        "findings": findings_text(findings(event, course)),
     }
 
 
@@ -198,91 +202,14 @@ _TOLD_WITH_A_CRITERION = {"criteria", "aware_at", "outcome", "end"}
 """What a criterion that becomes known brings with it. The rest of a record that is being cleaned stays as it is."""
 
 
-def is_serious(criteria: Criteria) -> bool:
-    """Any criterion makes an event serious (ICH E2A, section II.B). Seriousness is never typed."""
-    return any(getattr(criteria, name) for name in CRITERIA)
-
-
-def findings(event: AdverseEventFields, person: Standing | Participant) -> list[Finding]:
-    """What is unlikely or incomplete, but kept as the source said it. A death is told twice, as an event and as the
-    participant's status, and the two are held against each other."""
-    serious, died = is_serious(event.criteria), died_on(person)
-    doubts = [
-        (
-            event.serious_as_reported is not None and event.serious_as_reported != serious,
-            Finding(
-                code="seriousness_contradicts_criteria",
-                field="/serious_as_reported",
-                message="The source's flag and the seriousness criteria differ; the criteria decide",
-            ),
-        ),
-        (
-            event.end is not None and event.outcome in {AeOutcome.not_recovered, AeOutcome.recovering},
-            Finding(code="end_contradicts_outcome", field="/end", message="An end date, yet not recovered"),
-        ),
-        (
-            event.criteria.death and event.outcome != AeOutcome.fatal,
-            Finding(code="death_contradicts_outcome", field="/outcome", message="Criterion death, yet not fatal"),
-        ),
-        (
-            event.criteria.death and died is None,
-            Finding(
-                code="death_contradicts_status",
-                field="/criteria/death",
-                message="Led to death, yet the participant's status is not died",
-            ),
-        ),
-        (
-            died is not None and not _may_have_ended_in_death(event, died),
-            Finding(
-                code="death_day_contradicts_status",
-                field="/end",
-                message="Fatal, yet it ended on another day than that of the death",
-            ),
-        ),
-        (
-            event.onset is not None and died is not None and span(event.onset).earliest > died,
-            Finding(code="onset_after_death", field="/onset", message="The onset lies after the day of the death"),
-        ),
-        (event.onset is None, Finding(code="onset_missing", field="/onset", message="The onset is unknown")),
-        (
-            serious and event.aware_at is None,
-            Finding(
-                code="awareness_missing",
-                field="/aware_at",
-                message="Unknown when the site became aware; the clock runs from when it was called serious",
-            ),
-        ),
-        (
-            event.onset is not None
-            and event.aware_at is not None
-            and latest_day(event.aware_at) < span(event.onset).earliest,
-            Finding(
-                code="awareness_before_onset",
-                field="/aware_at",
-                message="Aware before the onset; one of the two is wrong",
-            ),
-        ),
-    ]
-    return [finding for applies, finding in doubts if applies]
-
-
-def _may_have_ended_in_death(event: AdverseEventFields, died: date) -> bool:
-    """A fatal event ends on the day of the death (CDISC SDTM: AEENDTC where AEOUT is FATAL, and the one DTHDTC of DM).
-    Several may be fatal: each event has an outcome of its own (ICH E2B(R3), E.i.7)."""
-    if event.outcome != AeOutcome.fatal or event.end is None:
-        return True
-    ended = span(event.end)
-    return ended.earliest <= died <= ended.latest
-
-
 def judged_again(session: Session, person: Participant) -> tuple[list[audit.Event], list[Turned]]:
-    """Judge a participant's events once more, after the status changed: what to remember, and the data queries to raise
-    and to close. That is no change of an event: its version stays, and so does what was reviewed or verified of it."""
+    """Judge a participant's events once more, after the status or a consent changed: what to remember, and the data
+    queries to raise and to close. That is no change of an event: its version stays, and so does what was reviewed or
+    verified of it."""
     theirs = select(AdverseEvent).where(AdverseEvent.site_id == person.site_id, AdverseEvent.pid == person.pid)
-    events, turns = [], []
+    course, events, turns = _course(session, person), [], []
     for row in session.exec(theirs.order_by(col(AdverseEvent.id)).with_for_update()):
-        had, has = row.findings, findings_text(findings(AdverseEventFields.model_construct(**_fields(row)), person))
+        had, has = row.findings, findings_text(findings(AdverseEventFields.model_construct(**_fields(row)), course))
         if had == has:
             continue
         row.findings, row.updated_at = has, now()
@@ -296,10 +223,12 @@ def judged_again(session: Session, person: Participant) -> tuple[list[audit.Even
 
 
 def refresh(session: Session, site_id: int) -> int:
-    """Judge the events of those of a site who died: one may have been recorded before there was a rule that holds it
-    against the death. The number of data queries that changed. Whoever tells of a death meanwhile waits."""
-    died = select(Participant).where(Participant.site_id == site_id, Participant.status == ParticipantStatus.died)
-    people = session.exec(died.order_by(col(Participant.pid)).with_for_update(read=True)).all()
+    """Judge the events of those of a site who died, or of whom one began before any consent: it may have been recorded
+    before there was a rule that says so. The number of data queries that changed. Whoever tells of a death or consent
+    meanwhile waits."""
+    doubted = or_(col(Participant.status) == ParticipantStatus.died, _began_before_consent())
+    theirs = select(Participant).where(Participant.site_id == site_id, doubted)
+    people = session.exec(theirs.order_by(col(Participant.pid)).with_for_update(read=True)).all()
     judged = [judged_again(session, person) for person in people]
     events = [event for told, _ in judged for event in told]
     if not events:
@@ -307,6 +236,20 @@ def refresh(session: Session, site_id: int) -> int:
     changed = rule_queries.settle_all(session, site_id, *(turn for _, turns in judged for turn in turns))
     audit.append(session, audit.SYSTEM, site_id, events)
     return changed
+
+
+def _began_before_consent() -> sa.ColumnElement[bool]:
+    people, events, consents = (table_of(one) for one in (Participant, AdverseEvent, Consent))
+    given = sa.select(1).where(
+        (consents.c.site_id == events.c.site_id) & (consents.c.pid == events.c.pid),
+        consents.c.given_on.is_(None) | (consents.c.given_on <= events.c.onset_latest),
+    )
+    begun = sa.select(1).where(
+        (events.c.site_id == people.c.site_id) & (events.c.pid == people.c.pid),
+        events.c.onset_latest.is_not(None),
+        ~given.correlate(events).exists(),
+    )
+    return begun.correlate(people).exists()
 
 
 def _fields(row: AdverseEvent) -> dict[str, Any]:

@@ -56,6 +56,12 @@ class Agreed(NamedTuple):
     given: list[Given]
     taken: list[Taken]
 
+    @property
+    def first(self) -> date | None:
+        """The day of the first consent; None: there is none, or the day of one is unknown."""
+        days = [one.given_on for one in self.given]
+        return None if None in days else min(filter(None, days), default=None)
+
     def newest(self, on: date) -> Given | None:
         """The newest consent given by a day."""
         given = [one for one in self.given if one.given_on is None or one.given_on <= on]

@@ -28,7 +28,7 @@ from app.protocol.clocks import local_day
 from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services import agreement, doses, rule_queries, sync_shelf
+from app.services import adverse_events, agreement, doses, rule_queries, sync_shelf
 from app.services.participants import Enrolled, Hold, enrolled
 from app.services.site_days import require_past
 from app.services.studies import zone_of
@@ -66,8 +66,9 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     session.flush()
     event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
     flagged, turns = doses.judged_again(session, person)
-    rule_queries.settle_all(session, row.site_id, *turns)
-    audit.append(session, actor.account_id, row.site_id, [event, *flagged])
+    doubted, others = adverse_events.judged_again(session, person.row)
+    rule_queries.settle_all(session, row.site_id, *turns, *others)
+    audit.append(session, actor.account_id, row.site_id, [event, *flagged, *doubted])
     return state(session, person), row.site_id
 
 

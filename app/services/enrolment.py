@@ -30,7 +30,7 @@ from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import agreement, consents, doses, pid_reservations, rule_queries
+from app.services import adverse_events, agreement, consents, doses, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
     Enrolled,
@@ -204,7 +204,8 @@ def amend_participant(
     if consent and body.consent and "consent" in differing:
         redated = _redated(session, person, consent, body.consent.given_on, body.reason)
         flagged, turns = doses.judged_again(session, person)
-        events += [redated, *flagged]
+        doubted, others = adverse_events.judged_again(session, row)
+        events, turns = [redated, *flagged, *doubted], [*turns, *others]
     follow_findings(session, row)
     after = audit.snapshot(row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))

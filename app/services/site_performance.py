@@ -6,7 +6,7 @@ from datetime import date
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, select
 from sqlmodel import Session, col
 
 from app.access import Actor, visible
@@ -36,7 +36,7 @@ def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSi
     each protocol version that this worker has not read yet. Raises NotFound for a study out of reach."""
     site_ids = sites_by_code(actor, study)
     people = _people(session, actor, site_ids)
-    events = _events(session, actor, site_ids)
+    events = _events(session, actor, site_ids, people)
     months = [_months(people[site_id]) for site_id in site_ids]
     rates = site_rates([(events[site_id], time) for site_id, time in zip(site_ids, months, strict=True)])
     windows = _windows(session, actor, site_ids, people)
@@ -110,19 +110,23 @@ def _days(row: Row[Any], today: date) -> int:
     return max(days, 0)
 
 
-def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[int]:
-    """Adverse events of enrolled participants, by site."""
-    wanted: list[Any] = [AdverseEvent.site_id, func.count().label("number")]
-    counted = (
-        select(*wanted)
-        .join(
-            Participant,
-            (col(Participant.site_id) == col(AdverseEvent.site_id)) & (col(Participant.pid) == col(AdverseEvent.pid)),
-        )
-        .where(col(AdverseEvent.site_id).in_(site_ids), col(Participant.enrolled_on).is_not(None))
-    )
-    rows = session.execute(visible(counted, actor).group_by(col(AdverseEvent.site_id)))
-    return Counter({row.site_id: row.number for row in rows})
+def _events(session: Session, actor: Actor, site_ids: Sequence[int], people: dict[int, list[Row[Any]]]) -> Counter[int]:
+    """By site, the adverse events that can have begun in the time that their participants were watched. An event of
+    another time, such as before the enrolment, says nothing of how a site reports in this one."""
+    watched = {row.pid: row for rows in people.values() for row in rows if row.enrolled_on is not None}
+    wanted: list[Any] = [AdverseEvent.site_id, AdverseEvent.pid, AdverseEvent.onset_earliest, AdverseEvent.onset_latest]
+    theirs = visible(select(*wanted).where(col(AdverseEvent.site_id).in_(site_ids)), actor)
+    rows = session.execute(theirs.execution_options(yield_per=1000))
+    return Counter(row.site_id for row in rows if row.pid in watched and _can_have_begun_in(watched[row.pid], row))
+
+
+def _can_have_begun_in(person: Row[Any], event: Row[Any]) -> bool:
+    """An unknown onset may lie on any day."""
+    if event.onset_latest is None:
+        return True
+    left: date | None = left_on(person)
+    begun: bool = event.onset_latest >= person.enrolled_on and (left is None or event.onset_earliest <= left)
+    return begun
 
 
 def _windows(
