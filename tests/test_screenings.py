@@ -76,6 +76,42 @@ def test_a_criterion_that_turns_out_unmet_after_the_enrolment_is_told_and_holds_
     assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
 
 
+def undone(world: World, pid: str) -> tuple[Any, Any, Any]:
+    """How a participant was judged, and is after a wrong answer was given and put right; and the screening."""
+    before = judged(world, pid)
+    answers(world, pid, EXCL02="not_met")
+    assert judged(world, pid)[1:] == (False, ["EXCL02"])
+    return before, judged_by(answers(world, pid, EXCL02="met")), judged(world, pid)
+
+
+def judged_by(screening: Any) -> tuple[bool, list[str]]:
+    read = screening.json()
+    return read["eligible"], read["unmet"]
+
+
+@pytest.mark.parametrize("enrolled_on", ["2025-01-20", None], ids=["enrolled", "screened"])
+def test_a_wrong_answer_beside_an_overall_met_is_put_right(world: World, enrolled_on: str | None) -> None:
+    pid = world.enrolled(enrolled_on=enrolled_on)
+    before, screening, after = undone(world, pid)
+    assert (screening, after) == ((True, []), before)
+    assert world.staff_a.post(SESSIONS, start(prepared(world.staff_a, pid)["id"])).is_success is bool(enrolled_on)
+
+
+def test_a_wrong_answer_beside_a_failure_that_the_site_told_is_put_right_and_the_failure_stands(world: World) -> None:
+    pid = open_screening(world)
+    answers(world, pid, **all_met())
+    left(world, pid, "screen_failed", "2025-01-15")
+    before, screening, after = undone(world, pid)
+    assert (screening, after) == ((False, []), before)
+
+
+def test_an_overall_met_stands_no_more_once_the_answers_say_the_same(world: World) -> None:
+    pid = world.enrolled(enrolled_on=None)
+    answers(world, pid, **all_met())
+    always = next(code for code in criteria() if code.startswith("INCL"))
+    assert answers(world, pid, **{always: "not_applicable"}).json()["eligible"] is None
+
+
 def test_who_left_keeps_the_status_when_a_criterion_turns_out_unmet(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "completed", "2025-06-01")

@@ -1,6 +1,8 @@
 """The history of one record, field by field, from the audit trail."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 from sqlmodel import Session, col, select
@@ -35,6 +37,20 @@ def history_of(session: Session, site_id: int, subject_type: str, subject_id: ob
         for entry in entries
         for change in json.loads(entry.changes)
     ]
+
+
+def told_of(
+    session: Session, site_id: int, subject_type: str, subject_id: str
+) -> Iterator[tuple[str, set[str], dict[str, Any]]]:
+    """What a record went through, oldest first: the action, the fields that it changed, and all as they were then."""
+    entries = select(AuditEntry.action, AuditEntry.changes).where(
+        AuditEntry.site_id == site_id, AuditEntry.subject_type == subject_type, AuditEntry.subject_id == subject_id
+    )
+    was: dict[str, Any] = {}
+    for action, changes in session.exec(entries.order_by(col(AuditEntry.seq))):
+        new = {change["field"]: change["new"] for change in json.loads(changes)}
+        was = {**was, **new}
+        yield action, set(new), was
 
 
 def names_of(session: Session, actors: set[str]) -> dict[str, str]:

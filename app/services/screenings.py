@@ -1,9 +1,9 @@
 """Screening: the answers to each criterion, what they come to, and further episodes after a failed one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -18,6 +18,7 @@ from app.models.study import ProtocolVersion
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
 from app.services import rule_queries
+from app.services.history import told_of
 from app.services.participants import Enrolled, Hold, enrolled, follow_findings
 from app.services.site_days import require_past
 from app.services.studies import protocol_of
@@ -86,7 +87,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
     require_unlocked(session, person.site_id, person.row.pid)
     stood, before = audit.snapshot(person.row), audit.snapshot(row)
-    answers, told = _completed(protocol_of(session, row.protocol_version_id), row, body.answers)
+    answers, told = _completed(session, protocol_of(session, row.protocol_version_id), row, body.answers)
     row.answers, row.eligible = canonical_json(answers), told.eligible
     row.unmet = canonical_json(sorted(told.unmet))
     row.version += 1
@@ -99,22 +100,45 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
 
 
 def _completed(
-    protocol: Protocol, row: Screening, further: Mapping[str, Answer]
+    session: Session, protocol: Protocol, row: Screening, further: Mapping[str, Answer]
 ) -> tuple[Mapping[str, Answer], Eligibility]:
     """All answers, and what they come to: an overall answer, given at enrolment or as the status of a screen failure,
-    stands until the answers decide otherwise than before."""
-    given = _answers(row)
-    answers = {**given, **further}
-    told = decided(protocol, answers)
-    if told.eligible == decided(protocol, given).eligible:
-        told = told._replace(eligible=row.eligible)
+    stands while the answers come to what they came to beside it. An unmet criterion counts until its own answer says
+    otherwise, and then the overall answer stands again."""
+    answers = {**_answers_of(row), **further}
+    told, overall = decided(protocol, answers), _overall(session, protocol, row)
+    if overall and told.eligible == overall.beside:
+        told = told._replace(eligible=overall.eligible)
     return answers, told
 
 
-def _answers(row: Screening) -> dict[str, Answer]:
+class _Overall(NamedTuple):
+    """An overall answer, and what the answers to the criteria came to when it was given."""
+
+    eligible: bool
+    beside: bool | None
+
+
+def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall | None:
+    """The last one given, until the answers made somebody eligible; by the trail, as the row has what counts now."""
+    overall = None
+    for _, _, was in told_of(session, row.site_id, "screening", f"{row.pid}/{row.number}"):
+        told = decided(protocol, _answers(was["answers"], was["unmet"]))
+        eligible = was.get("eligible")
+        if eligible is not None and eligible != told.eligible:
+            overall = _Overall(eligible, told.eligible)
+        elif told.eligible:
+            overall = None
+    return overall
+
+
+def _answers(given: Mapping[str, str], unmet: Iterable[str]) -> dict[str, Answer]:
     """Those given so far. The exceptions to an overall answer are answers: those criteria are not met."""
-    exceptions = dict.fromkeys(json.loads(row.unmet), Answer.not_met)
-    return exceptions | {code: Answer(given) for code, given in json.loads(row.answers).items()}
+    return dict.fromkeys(unmet, Answer.not_met) | {code: Answer(one) for code, one in given.items()}
+
+
+def _answers_of(row: Screening) -> dict[str, Answer]:
+    return _answers(json.loads(row.answers), json.loads(row.unmet))
 
 
 _UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
@@ -183,7 +207,7 @@ def read_all(session: Session, person: Enrolled) -> list[ScreeningRead]:
 
 
 def read(session: Session, row: Screening) -> ScreeningRead:
-    answers = _answers(row)
+    answers = _answers_of(row)
     told = eligibility(protocol_of(session, row.protocol_version_id).eligibility, answers)
     version = session.get_one(ProtocolVersion, row.protocol_version_id).version
     return ScreeningRead(

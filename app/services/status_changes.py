@@ -1,17 +1,15 @@
 """A participant's way along the status model, and corrections of it."""
 
-import json
 from collections.abc import Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlmodel import Session, select
+from sqlmodel import Session
 
 from app import audit
 from app.access import Actor
 from app.errors import Conflict, Fault, Invalid
-from app.models.audit import AuditEntry
-from app.models.base import now, table_of, values
+from app.models.base import now, values
 from app.models.participant import (
     FOLLOWS_ENROLMENT,
     IN_STUDY,
@@ -24,6 +22,7 @@ from app.models.participant import (
     left_study_on,
 )
 from app.services import adverse_events, doses, rule_queries, safety_signals, screenings, visit_findings
+from app.services.history import told_of
 from app.services.participants import Hold, enrolled, follow_findings, participant_read
 from app.services.site_days import require_past
 from app.services.unlocked import require_unlocked
@@ -124,19 +123,12 @@ _TAKING_PART = {ParticipantStatus.enrolled, ParticipantStatus.active}
 def _followed(session: Session, row: Participant) -> list[Step]:
     """The statuses that the present one followed, oldest first, as the trail tells them. What a correction put right
     is none of them."""
-    entry = table_of(AuditEntry).c
-    theirs = select(entry.action, entry.changes).where(
-        entry.site_id == row.site_id, entry.subject_type == "participant", entry.subject_id == row.pid
-    )
     steps: list[Step] = []
-    present: dict[str, Any] = {}
-    for action, changes in session.execute(theirs.order_by(entry.seq)):
-        new = {one["field"]: one["new"] for one in json.loads(changes) if one["field"] in _DATED}
-        if not new:
+    for action, changed, was in told_of(session, row.site_id, "participant", row.pid):
+        if changed.isdisjoint(_DATED):
             continue
-        present |= new
-        on = present["status_on"] and date.fromisoformat(present["status_on"])
-        step = Step(ParticipantStatus(present["status"]), on)
+        on = was.get("status_on")
+        step = Step(ParticipantStatus(was["status"]), date.fromisoformat(on) if on else None)
         if action in _IN_PLACE:
             steps = _that_can_come_before(step.status, steps[:-1])
         steps.append(step)
