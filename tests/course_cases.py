@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from httpx2 import Response
 
-from tests.world import Caller, World, made, protocol_definition
+from tests.world import Caller, World, made, protocol_definition, staff
 
 ONE = "/v1/participants/{pid}"
 ONE_TREATMENT = f"{ONE}/treatments/{{treatment_id}}"
@@ -39,7 +39,12 @@ def amended(world: World) -> str:
 
 
 def under_amendment(world: World, site: str = "A", **changes: Any) -> str:
-    return world.enrolled(site, protocol_version=amended(world), **changes)
+    """Somebody who was enrolled before a new version of the protocol, and goes on by it."""
+    pid = world.enrolled(site, **changes)
+    body = {"version": amended(world), "reason": "amendment in force"}
+    moved = staff(world, site).post(f"/v1/participants/{pid}/protocol-version", body)
+    assert moved.status_code == 200, moved.text
+    return pid
 
 
 def withdrawn(world: World, site: str = "A") -> str:

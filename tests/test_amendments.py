@@ -28,11 +28,28 @@ def moved(world: World, pid: str, version: str = "2") -> Response:
     return world.staff_a.post(f"/v1/participants/{pid}/protocol-version", body)
 
 
-def test_an_enrolment_goes_by_the_newest_version_that_holds(world: World) -> None:
+@pytest.mark.parametrize(("enrolled_on", "version"), [("2025-01-31", "1"), ("2025-02-01", "2"), (None, "2")])
+def test_an_enrolment_goes_by_the_newest_version_that_held_on_its_day(
+    world: World, enrolled_on: str | None, version: str
+) -> None:
+    """Also one that is told after the amendment, by an app that was offline over it."""
     assert amend(world, "2025-02-01").status_code == 201
     assert amend(world, "2097-06-01", code="3").status_code == 201
-    person = world.staff_a.post("/v1/participants", world.enrolment())
-    assert (person.status_code, person.json()["protocol_version"]) == (201, "2")
+    person = world.staff_a.post("/v1/participants", world.enrolment(enrolled_on=enrolled_on))
+    assert (person.status_code, person.json()["protocol_version"]) == (201, version)
+
+
+def test_nobody_is_enrolled_under_an_amendment_of_a_later_day(world: World) -> None:
+    assert amend(world, "2025-02-01").status_code == 201
+    asked = {"protocol_version": "2", "screened_on": "2025-01-02"}
+    for on, status in (("2025-01-31", 409), ("2025-02-01", 201)):
+        answer = world.staff_a.post("/v1/participants", world.enrolment(**asked, enrolled_on=on))
+        assert answer.status_code == status, answer.text
+    screened = world.enrolled(enrolled_on=None)
+    for on, status in (("2025-01-31", 409), ("2025-02-01", 201)):
+        body = {"status": "enrolled", "effective_on": on, "reason": "all criteria met"}
+        answer = world.staff_a.post(f"/v1/participants/{screened}/status", body)
+        assert answer.status_code == status, answer.text
 
 
 def test_nobody_goes_by_an_amendment_before_it_holds(world: World) -> None:

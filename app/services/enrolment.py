@@ -63,7 +63,7 @@ def enrol(
     """
     site_id = actor.site_at(body.study, body.site)
     require_past(actor, site_id, body)
-    version = protocol_version(session, site_id, body.protocol_version)
+    version = protocol_version(session, site_id, body.protocol_version, body.enrolled_on)
     protocol = protocol_of(session, version.id)
     _require_known_codes(protocol, body)
     require_unlocked(session, site_id, None)

@@ -111,8 +111,9 @@ COPIED = frozenset(EnrolmentFields.model_fields)
 """What is stored of an enrolment as it was sent."""
 
 
-def protocol_version(session: Session, site_id: int, asked: str | None) -> Row[Any]:
-    """Id and name of the version that was asked for, or of the study's newest; of those that hold today at the site.
+def protocol_version(session: Session, site_id: int, asked: str | None, on: date | None = None) -> Row[Any]:
+    """Id and name of the version that was asked for, or of the study's newest; of those that held on that day, or hold
+    today at the site. An app that was offline over an amendment tells of an enrolment under the version before it.
     Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
     versions, sites = table_of(ProtocolVersion).c, table_of(Site).c
     statement = sa.select(versions.id, versions.version, sites.timezone)
@@ -122,11 +123,17 @@ def protocol_version(session: Session, site_id: int, asked: str | None) -> Row[A
     known = session.execute(statement.order_by(versions.id.desc())).all()
     if not known:
         raise ProtocolVersionUnknown(Fault("/protocol_version", "unknown", "The study has no such protocol version"))
-    today = local_day(now(), ZoneInfo(known[0].timezone))
+    day = on or local_day(now(), ZoneInfo(known[0].timezone))
     for version in known:
-        if protocol_of(session, version.id).holds_from <= today:
+        if protocol_of(session, version.id).holds_from <= day:
             return version
     raise ProtocolVersionNotInForce
+
+
+def require_in_force(protocol: Protocol, on: date) -> None:
+    """Raises ProtocolVersionNotInForce."""
+    if on < protocol.holds_from:
+        raise ProtocolVersionNotInForce
 
 
 def recorded_by(session: Session, person: Enrolled, version: int | None) -> Protocol:

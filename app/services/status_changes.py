@@ -23,7 +23,7 @@ from app.models.participant import (
 )
 from app.services import adverse_events, doses, rule_queries, safety_signals, screenings, visit_findings
 from app.services.history import told_of
-from app.services.participants import Hold, enrolled, follow_findings, participant_read
+from app.services.participants import Hold, enrolled, follow_findings, participant_read, require_in_force
 from app.services.site_days import require_past
 from app.services.unlocked import require_unlocked
 
@@ -56,7 +56,8 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     adverse events are judged again, as some may turn out to lie after the participant left; and who is back in it is
     looked at by the safety rules, as they may have been moved meanwhile. Also gives the site's key.
 
-    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible.
+    Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible,
+    ProtocolVersionNotInForce.
     """
     person = enrolled(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
@@ -68,6 +69,8 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     _require_in_order(row, body, followed)
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
+    if body.status is ParticipantStatus.enrolled and row.enrolled_on is None:
+        require_in_force(person.protocol, body.effective_on)
     require_unlocked(session, row.site_id, row.pid)
     row.earlier_ends = ends_before(row, body.status, correction=body.correction)
     row.status, row.status_on = body.status, body.effective_on
