@@ -1,6 +1,8 @@
 """Corrections of dosing sessions: with a reason, against the session's ETag, never against a rule."""
 
+from datetime import time
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
@@ -235,6 +237,25 @@ def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_tak
     assert corrected(world, first, of_first, given_at=at("09:15")).status_code == 200
     for path in (first, second):
         assert (remarks(world, path), asked(world, path)) == ([], [])
+
+
+def test_what_was_told_before_the_night_had_an_end_is_corrected_as_it_is(world: World) -> None:
+    record = a_session_to_close(world)
+    path, afternoon = path_of(record), at("15:00", "2025-03-04")
+    medication = {"atc": "N05BA01", "kind": "as_needed", "amount_mg": 5, "given_at": afternoon}
+    with patch("app.services.dosing_day._NIGHT_ENDS", time(23, 59)):
+        ends = closing(ended_at=afternoon, released_at=afternoon, medications=[medication])
+        assert world.staff_a.post(f"{path}/close", ends).status_code == 201
+        late = {"taken_at": afternoon, "values": {"PULSE": 70}, "reason": "found on the chart"}
+        reading = world.staff_a.post(f"{path}/vitals", late).json()["vitals"][-1]
+        given = world.staff_a.get(path).json()["doses"][0]
+        moved = {"given_at": afternoon, "deviation_reason": "told by the night shift"}
+        assert corrected(world, path, f"/doses/{given['id']}", **moved).status_code == 200
+    assert corrected(world, path, medications=[medication, {**medication, "atc": "C08CA05"}]).status_code == 200
+    assert corrected(world, path, f"/vitals/{reading['id']}", values={"PULSE": 71}).status_code == 200
+    assert corrected(world, path, f"/doses/{given['id']}", given_mg=79).status_code == 200
+    later = corrected(world, path, f"/doses/{given['id']}", given_at=at("14:00", "2025-03-04"))
+    assert (later.status_code, later.json()["code"]) == (422, "moment_outside_visit")
 
 
 def test_a_dose_is_flagged_while_a_visit_that_prepares_it_is_said_not_to_have_been_held(world: World) -> None:

@@ -285,6 +285,7 @@ WRONG_TIMES: dict[str, tuple[str, dict[str, Any], str]] = {
     "vitals after the start": ("start", {"vitals": vitals("PRE", "09:01")}, "/vitals/taken_at"),
     "a dose before the start": ("doses", dose(hour="08:59"), "/given_at"),
     "a dose two days later": ("doses", {**dose(), "given_at": at("09:15", "2025-03-05")}, "/given_at"),
+    "a dose once the night is over": ("doses", {**dose(), "given_at": at("12:00", "2025-03-04")}, "/given_at"),
     "vitals of another day": ("vitals", {"taken_at": at("09:15", "2025-03-01"), "values": CALM}, "/taken_at"),
     "a release of another day": ("close", closing(released_at=at("18:00", "2025-03-05")), "/released_at"),
     "an end before the dose": ("close", closing(ended_at=at("09:10")), "/ended_at"),
@@ -306,7 +307,8 @@ def test_the_moments_of_a_session_lie_in_its_day_and_order(world: World, why: st
 
 def test_a_night_at_the_site_is_part_of_the_day(world: World) -> None:
     session = a_session_to_close(world)
-    answer = world.staff_a.post(path_of(session, "/close"), closing(released_at=at("08:00", "2025-03-04")))
+    night = {"ended_at": at("11:59", "2025-03-04"), "released_at": at("18:00", "2025-03-04")}
+    answer = world.staff_a.post(path_of(session, "/close"), closing(**night))
     assert answer.status_code == 201, answer.text
 
 

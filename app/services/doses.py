@@ -277,7 +277,7 @@ def amend_dose(
     fields: dict[str, Any] = {name: getattr(dose, name) for name in DoseFields.model_fields}
     merged, before = corrected(DoseFields, {**fields, **changes}), audit.snapshot(dose)
     was = _given_on(day, dose)
-    day.require_moment("/given_at", merged.given_at, row)
+    day.require_moment("/given_at", merged.given_at, row, stored=(dose.given_at,))
     for name, value in merged.model_dump().items():
         setattr(dose, name, value)
     on = _given_on(day, dose)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -46,6 +46,11 @@ class VisitHasDosingSession(Conflict):
     """A dosing session of this visit started on its day, so the visit took place then."""
 
 
+_NIGHT_ENDS = time(12)
+"""Of the next day at the site. No guideline names an hour, so this is the registry's own: who was dosed on the day and
+stayed overnight is awake and seen by then."""
+
+
 @dataclass(frozen=True)
 class DosingDay:
     """A session, its visit and participant, and what the protocol plans for the day."""
@@ -74,17 +79,34 @@ class DosingDay:
         rules = tuple(rule for rule in self.dosing.preconditions if isinstance(rule, kinds))
         return start_refusals(self.dosing.model_copy(update={"preconditions": rules}), facts)
 
-    def require_moment(self, pointer: str, at: datetime | None, row: DosingSession | None = None) -> None:
-        """A session may last into the night; what lies within it, between its ends. Raises MomentOutsideVisit."""
+    def require_moment(
+        self, pointer: str, at: datetime | None, row: DosingSession | None = None, stored: Collection[Any] = ()
+    ) -> None:
+        """A session may last into the night; what lies within it, between its ends. What is `stored` already may be of
+        before there was an hour at which the night ends. Raises MomentOutsideVisit."""
         if at is None:
             return
-        if not self._first <= local_day(at, self.zone) <= self._last + timedelta(days=1):
-            message = "Must lie on the day of the visit, or in the night after it"
+        if at not in stored and not self._begins <= at < self._noon_after:
+            message = "Must lie on the day of the visit, or in the night after it, until noon"
             raise MomentOutsideVisit(Fault(pointer, "outside_visit", message))
         if row is not None and at < row.started_at:
             raise MomentOutsideVisit(Fault(pointer, "before_start", "Cannot lie before the session's start"))
         if row is not None and row.ended_at is not None and at > row.ended_at:
             raise MomentOutsideVisit(Fault(pointer, "after_end", "Cannot lie after the session's end"))
+
+    def require_release(self, at: datetime | None) -> None:
+        """Who stays overnight leaves in the course of the next day. Raises MomentOutsideVisit."""
+        if at is not None and not self._first <= local_day(at, self.zone) <= self._last + timedelta(days=1):
+            message = "Must lie on the day of the visit, or on the next one"
+            raise MomentOutsideVisit(Fault("/released_at", "outside_visit", message))
+
+    @property
+    def _begins(self) -> datetime:
+        return datetime.combine(self._first, time.min, self.zone)
+
+    @property
+    def _noon_after(self) -> datetime:
+        return datetime.combine(self._last + timedelta(days=1), _NIGHT_ENDS, self.zone)
 
     @property
     def _first(self) -> date:

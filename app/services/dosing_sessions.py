@@ -1,7 +1,8 @@
 """Dosing sessions: started where the protocol allows it, closed when the checklist is complete."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -148,12 +149,17 @@ def _require_on_checklist(day: DosingDay, codes: Iterable[str]) -> None:
         raise ConfirmationUnknown(*(Fault(f"/discharge/{place}", "unknown_item", message) for place in unknown))
 
 
-def _require_on_the_day(day: DosingDay, body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend) -> None:
+def _require_on_the_day(
+    day: DosingDay,
+    body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend,
+    stored: Iterable[Mapping[str, Any]] = (),
+) -> None:
     """What is given as needed is given in the session; what else somebody takes may be of earlier. Raises
     MomentOutsideVisit."""
+    known = {datetime.fromisoformat(one["given_at"]) for one in stored if one["given_at"]}
     for place, one in enumerate(body.medications or []):
         if one.kind == "as_needed":
-            day.require_moment(f"/medications/{place}/given_at", one.given_at)
+            day.require_moment(f"/medications/{place}/given_at", one.given_at, stored=known)
 
 
 def _written(body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend) -> list[dict[str, Any]]:
@@ -199,7 +205,7 @@ def amend(
     day, row = dosing_day.held(session, actor, session_id)
     before, current, changes = audit.snapshot(row), _fields(row), sent_fields(body)
     if body.medications is not None:
-        _require_on_the_day(day, body)
+        _require_on_the_day(day, body, current["medications"])
         changes["medications"] = _written(body)
     if body.discharge is not None:
         changes["discharge"] = _ticked(body.discharge)
@@ -229,8 +235,8 @@ def _fields(row: DosingSession) -> dict[str, Any]:
 def _keep(session: Session, day: DosingDay, row: DosingSession, fields: DosingSessionFields) -> None:
     """Write the fields into the row once they fit the visit, the doses and the protocol."""
     day.require_start(fields.started_at)
-    day.require_moment("/ended_at", fields.ended_at)
-    day.require_moment("/released_at", fields.released_at)
+    day.require_moment("/ended_at", fields.ended_at, stored=(row.ended_at,))
+    day.require_release(fields.released_at)
     given = [dose.given_at for dose in dosing_day.doses_of(session, row) if dose.given_at is not None]
     if given and fields.started_at > min(given):
         raise MomentOutsideVisit(Fault("/started_at", "after_dose", "Cannot lie after a dose"))

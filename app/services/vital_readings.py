@@ -118,7 +118,7 @@ def amend_vitals(
     asked = corrected(VitalsCreate, merged)
     findings, before = require_plausible(day, asked, ""), _remembered(reading)
     findings += doses.order_findings(day, row, doses_of(session, row), asked.timepoint, asked.taken_at)
-    day.require_moment("/taken_at", asked.taken_at)
+    day.require_moment("/taken_at", asked.taken_at, stored=(reading.taken_at,))
     reading.taken_at, reading.timepoint = asked.taken_at, asked.timepoint
     reading.measured, reading.findings = canonical_json(asked.values), findings_text(findings)
     reading.version, reading.updated_at = reading.version + 1, now()
