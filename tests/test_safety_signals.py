@@ -67,7 +67,7 @@ def test_whatever_way_the_answer_comes_in_the_monitor_sees_the_signal_at_once(
             assert world.staff_a.patch(stored.headers["Location"], change, stored.headers["ETag"]).status_code == 200
     (signal,) = signals(world, pid)
     assert (signal["rule"], signal["because"], signal["state"]) == (rule, because, "open")
-    assert (signal["rule_version"], signal["protocol_version"]) == ("1", "1")
+    assert (signal["rule_version"], signal["protocol_version"]) == ("2" if rule == "CSSRS-BEHAVIOUR" else "1", "1")
     assert signal["holds_dosing"]
     assert signal["source"]["kind"] == "outcome"
 

@@ -61,6 +61,14 @@ def test_a_yes_to_4_counts_also_where_the_question_before_it_says_no() -> None:
     assert codes(raised("CSSRS_SLV", _02=0, _04=1)) == ["CSSRS-IDEATION"]
 
 
+@pytest.mark.parametrize(("form", "rule"), [("CSSRS_SLV", "CSSRS-BEHAVIOUR"), ("CSSRS_LIFE", "CSSRS-LIFETIME")])
+@pytest.mark.parametrize(("lethality", "found"), [(0, False), (1, True), (5, True)])
+def test_a_rated_lethality_counts_also_where_no_attempt_is_marked(
+    form: str, rule: str, lethality: int, found: bool
+) -> None:
+    assert codes(raised(form, _06=0, _07=0, _08=0, _09=0, _16=lethality)) == ([rule] if found else [])
+
+
 def test_yes_on_2_and_4_is_one_signal_that_names_what_raised_it() -> None:
     (signal,) = raised("CSSRS_SLV", _01=1, _02=1, _03=0, _04=1, _05=0)
     assert signal.because == ("CSSRS_SLV_04",)
@@ -139,7 +147,7 @@ def test_any_trigger_among_any_answers_raises_a_signal_that_holds_dosing(items: 
 def test_every_item_a_rule_reads_is_one_that_its_instrument_has() -> None:
     conditions = [condition for rule in RULES for condition in rule.when if isinstance(condition, ItemReached)]
     read = [(condition.instrument, code) for condition in conditions for code in condition.items]
-    assert len(read) == 15
+    assert len(read) == 17
     assert all(code in instrument(name).by_code for name, code in read)
 
 
