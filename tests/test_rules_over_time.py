@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.courses import left
 from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, cssrs, held, path_of, prepared, start, vitals
 from tests.test_rule_queries import amended, queries, refresh_site
 from tests.world import World, madrs, protocol_definition
@@ -50,6 +51,22 @@ def test_what_a_past_visit_misses_goes_by_the_plan_it_was_recorded_by(world: Wor
     texts = sorted(text for _, text in asked(world, pid, "instrument_missing"))
     assert [" CSSRS_SLV," in texts[0], " MADRS," in texts[1]] == [True, True]
     assert len(texts) == 2
+
+
+@pytest.mark.parametrize("way", ["held", "missed", "not completed"])
+def test_who_completed_without_the_endpoint_is_asked_about_until_it_is_told(world: World, way: str) -> None:
+    pid = world.enrolled()
+    left(world, pid, "completed", "2025-03-20")
+    [(state, text)] = asked(world, pid, "completed_without_endpoint")
+    assert (state, " PRIM," in text) == ("open", True)
+    if way == "not completed":
+        left(world, pid, "withdrawn", "2025-03-20", correction=True)
+    elif way == "held":
+        held(world.staff_a, pid, "PRIM", "2025-03-20")
+    else:
+        missed = {"participant": pid, "visit_code": "PRIM", "status": "missed", "deviation_reason": "Ill that day"}
+        assert world.staff_a.post("/v1/visits", missed).status_code == 201
+    assert asked(world, pid, "completed_without_endpoint") == [("closed", text)]
 
 
 def test_a_dosing_visit_without_a_session_is_asked_about_until_it_has_one(world: World) -> None:

@@ -21,10 +21,11 @@ from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
 from app.models.data_query import DataQuery, QueryState, SubjectType
 from app.models.outcome import Outcome
-from app.models.participant import IN_STUDY, Participant
+from app.models.participant import IN_STUDY, Participant, ParticipantStatus
 from app.models.study import Site
 from app.models.visit import Visit
 from app.protocol.clocks import local_day
+from app.protocol.definition import Protocol, VisitKind
 from app.protocol.planning import PlannedVisit, VisitState
 from app.protocol.schedule import window_of
 from app.services import adverse_events, visit_findings
@@ -92,6 +93,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     for person in people:
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
         yield from _of_visits(session, person, held[person.pid], given, agreed[person.pid], today)
+        yield from _of_completion(protocol_of(session, person.protocol_version_id), person, held[person.pid])
         yield from _of_events(person, events[person.pid], closed)
         yield from _of_raters(session, person, measured[person.pid])
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
@@ -137,6 +139,19 @@ def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterato
         for instrument in visit.missing:
             message = f"The visit took place, and {instrument}, which the protocol plans at it, was not done"
             yield Doubt("instrument_missing", message, pid, SubjectType.visit, visit_id, detail=instrument)
+
+
+def _of_completion(protocol: Protocol, person: Row[Any], held: list[Row[Any]]) -> Iterator[Doubt]:
+    """Who completed the study was at the visit that its question is answered at (CDISC SDTM DS: COMPLETED is apart from
+    the reasons for ending early). A visit that was missed is recorded so, with its reason."""
+    if person.status != ParticipantStatus.completed:
+        return
+    recorded = {row.visit_code for row in held}
+    for visit in protocol.visits:
+        if visit.kind is VisitKind.endpoint and visit.code not in recorded:
+            message = f"Completed the study, and nothing is recorded of {visit.code}, the visit of its endpoint"
+            about = SubjectType.participant
+            yield Doubt("completed_without_endpoint", message, person.pid, about, field="/status", detail=visit.code)
 
 
 def _of_events(person: Row[Any], events: list[Row[Any]], closed: Mapping[str, datetime]) -> Iterator[Doubt]:
