@@ -152,10 +152,12 @@ def init(
     """Make the key file and the tables if they are missing, and the first admin."""
     from app import schema
     from app.database import Database
+    from app.services import vault_care
     from app.settings import Settings
 
     settings = Settings()
     with Database(settings) as database:
+        vault_care.require_not_lost(database)
         if not os.path.exists(settings.key_file):  # nor where it cannot be seen
             _make_keys(database, settings)
         schema.upgrade(database)

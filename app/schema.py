@@ -152,5 +152,12 @@ def _require_known(revision: str | None) -> None:
 
 def require_vault_head(database: Database) -> None:
     """The same of a vault of its own. Raises SchemaOutdated."""
-    if database.vault is not None:
-        require_head(database.vault)
+    if database.vault is None:
+        return
+    if current(database.vault) is None:
+        raise SchemaOutdated(
+            "The labels' database (REGISTRY_VAULT_URL) has no tables. See that its address is right and its disk "
+            "there. One that is lost is restored (registry backup restore --vault); a new one is made by: "
+            "registry migrate"
+        )
+    require_head(database.vault)

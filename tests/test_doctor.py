@@ -102,13 +102,17 @@ def test_a_connection_that_is_cut_in_the_midst_is_named_beside_what_was_found(en
     assert {"chains", "labels"} <= found.keys()
 
 
-@pytest.mark.parametrize(("setting", "check"), [("DATABASE_URL", "database"), ("VAULT_URL", "vault")])
+@pytest.mark.parametrize(
+    ("setting", "check", "said"),
+    [("DATABASE_URL", "database", "registry init"), ("VAULT_URL", "vault", "registry backup restore --vault")],
+)
 def test_a_file_that_is_not_there_is_named_and_not_made(
-    environment: dict[str, str], tmp_path: Path, setting: str, check: str
+    environment: dict[str, str], tmp_path: Path, setting: str, check: str, said: str
 ) -> None:
     mistyped = tmp_path / "mistyped.db"
     code, found = look(environment, **{f"REGISTRY_{setting}": f"sqlite:///{mistyped}"})
     assert (code, wrong(found).keys()) == (1, {check})
+    assert said in wrong(found)[check]
     assert not mistyped.exists()
 
 

@@ -1,7 +1,7 @@
 """What an operator does with the vault is refused, or told, before a label is lost."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,43 @@ def test_another_key_file_is_refused_and_none_is_made_for_a_database_in_use(worl
     refused = cli(together, "serve")
     assert (refused.returncode, "not the key file of this registry" in refused.stderr) == (2, True)
     assert "WRONG  labels" in cli(together, "doctor").stdout
+
+
+@contextmanager
+def at_work(settings: Settings) -> Iterator[World]:
+    """A registry whose vault is apart, with people enrolled."""
+    app = create_app(settings)
+    with Database(settings) as database, TestClient(app) as client:
+        world = World(Registry(app, client, database))
+        world.enrolled()
+        yield world
+
+
+def test_no_empty_vault_is_made_for_people_whose_labels_were_in_one(apart: Settings) -> None:
+    """As where its volume was not mounted: nobody would be found, and everybody enrolled a second time."""
+    with at_work(apart) as world:
+        erased(world, world.enrolled())
+        vault = world.registry.database.vault
+        assert vault is not None
+        schema.downgrade(vault, "base")
+        for command in ("init", "migrate"):
+            refused = cli(apart, command)
+            assert (refused.returncode, "1 participants" in refused.stderr) == (2, True), refused.stderr
+            assert "Bring it back" in refused.stderr
+            assert schema.current(vault) is None
+        served = cli(apart, "serve")
+        assert (served.returncode, "REGISTRY_VAULT_URL" in served.stderr, "init" in served.stderr) == (2, True, False)
+
+
+def test_a_vault_is_made_for_people_whose_labels_are_still_with_the_rest(
+    world: World, together: Settings, apart: Settings
+) -> None:
+    world.enrolled()
+    with Database(apart) as database:
+        assert database.vault is not None
+        schema.downgrade(database.vault, "base")
+    assert cli(apart, "migrate").returncode == 0
+    assert cli(apart, "vault", "move").stdout.startswith("1 labels moved")
 
 
 def test_a_label_that_an_older_backup_brings_back_beside_the_vault_is_erased_again(

@@ -20,6 +20,10 @@ SKEW_SECONDS = 2.0
 """More difference between two clocks than this, and instants of different machines cannot be put in order."""
 
 
+NEW = "of a new registry, registry init makes it"
+LOST = "one that is lost is restored from its last backup (registry backup restore --vault)"
+
+
 class Finding(NamedTuple):
     check: str
     well: bool
@@ -56,9 +60,9 @@ def _findings(chains: bool) -> "Iterator[Finding]":
     yield keys
     yield _tried("erasure journal", lambda: require_usable(settings.erasures), "erasures can be noted")
     with Database(settings, for_server=True) as database:
-        for check, one in (("database", database), ("vault", database.vault)):
+        for check, one, then in (("database", database, NEW), ("vault", database.vault, LOST)):
             if one is not None and one.is_sqlite and not Path(str(one.url.database)).exists():
-                yield Finding(check, False, "its file is not there. Look at its path; registry init makes a new one")
+                yield Finding(check, False, f"its file is not there. See to its path and its disk; {then}")
                 return
         for check, place in _places(database, settings):
             yield _disk(check, place)  # first, as without room nothing answers

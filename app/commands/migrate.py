@@ -40,6 +40,7 @@ def migrate(plan: PLAN = False) -> None:
     """Bring the database's tables to this version."""
     from app import schema
     from app.database import Database
+    from app.services import vault_care
     from app.settings import Settings
 
     with Database(Settings()) as database:
@@ -48,6 +49,7 @@ def migrate(plan: PLAN = False) -> None:
                 if one is not None:
                     _show(whose, list(steps(schema.planned(one))), one.is_sqlite)
             return
+        vault_care.require_not_lost(database)
         schema.upgrade(database)
     typer.echo("The database is up to date.")
 

@@ -1,12 +1,13 @@
 """What an operator does with the vault: wrap keys anew, move it to a database of its own, see that it is whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlmodel import Session, select
 
+from app import schema
 from app.database import Database, NotApart, vault_session, within
 from app.errors import CannotGoOn
 from app.models.audit import AuditEntry
@@ -24,6 +25,10 @@ _AT_ONCE = 500
 
 class WrappingKeyMissing(CannotGoOn):
     """Labels are there that no key of the key file opens; the message says what to do."""
+
+
+class LabelsMissing(CannotGoOn):
+    """Participants are there whose labels are not, and nobody erased them; the message says what to do."""
 
 
 class Check(NamedTuple):
@@ -61,6 +66,22 @@ def rewrap(database: Database, keyring: Keyring) -> int:
         wrapped += count
         if count < _AT_ONCE:
             return wrapped
+
+
+def require_not_lost(database: Database) -> None:
+    """Raises LabelsMissing where an empty vault would be made for people whose labels are elsewhere: nobody would be
+    found in it, and everybody enrolled a second time. Asked before a migration, so of what every version has."""
+    if database.vault is None or schema.current(database) is None or schema.current(database.vault) is not None:
+        return
+    with database.read() as session, within(session, every_site(session)):
+        with_the_rest = {tuple(row) for row in session.execute(sa.select(*_WHOSE))}
+        missing = _nameless(session, _people(session), with_the_rest)
+    if missing:
+        raise LabelsMissing(
+            f"The labels' database (REGISTRY_VAULT_URL) has no tables, and {missing} participants have their labels in "
+            "one. Bring it back: see that its address is right and its disk there, or restore its last backup "
+            "(registry backup restore --vault). An empty one would find nobody, and enrol people a second time."
+        )
 
 
 def needs(database: Database, kek_id: str) -> bool:
@@ -126,20 +147,29 @@ def told_erased(session: Session) -> set[str]:
     return set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
 
 
+def _people(session: Session) -> set[tuple[int, str]]:
+    return set(session.exec(select(Participant.site_id, Participant.pid)).all())
+
+
+def _nameless(session: Session, people: Set[tuple[int, str]], kept: Set[tuple[Any, ...]]) -> int:
+    """Of how many participants the label is not kept, although nobody erased it."""
+    erased = told_erased(session)
+    return sum(pid not in erased for _, pid in people - kept)
+
+
 def check(database: Database, *, sweep: bool) -> Check:
     """See that labels and participants fit together; with `sweep`, delete old reservations."""
     with (_writing if sweep else _looking)(database) as (session, own):
-        people = set(session.exec(select(Participant.site_id, Participant.pid)).all())
-        erased = told_erased(session)
+        people = _people(session)
         labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
         kept = {(row.site_id, row.pid) for row in labels}
         before = now() - vault.RESERVED_FOR
         waiting = [(row.site_id, row.pid) for row in labels if row.created_at < before and row[:2] not in people]
         for site_id, pid in waiting if sweep else ():
             vault.erase(session, site_id, pid, before=before)  # unless it was taken up meanwhile
+        nameless = _nameless(session, people, kept)
         left = 0 if own is session else session.execute(sa.select(sa.func.count()).select_from(_LABELS)).scalar_one()
-    nameless = [pid for site_id, pid in people - kept if pid not in erased]
-    return Check(len(labels), len(waiting), len(nameless), left)
+    return Check(len(labels), len(waiting), nameless, left)
 
 
 def move(database: Database) -> int:
