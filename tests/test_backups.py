@@ -211,6 +211,27 @@ def test_a_main_database_restored_beside_its_vault_tells_of_every_erasure_again(
             assert vault_care.check(database, sweep=False) == Check(labels=1, reservations=0, nameless=0, left=0)
 
 
+def test_a_vault_that_is_older_than_the_main_database_is_told_when_it_is_restored_and_later(
+    request: pytest.FixtureRequest, source: Settings, tmp_path: Path
+) -> None:
+    """Who was enrolled between the two would be found by nobody, and be enrolled a second time."""
+    with ExitStack() as databases:
+        there, here = (
+            source.model_copy(update=_vault(databases, request, source, tmp_path / f"{name}.db"))
+            for name in ("vault", "restored-vault")
+        )
+        with at_work(there) as world:
+            world.enrolled()
+            assert cli(there, "backup", "make", str(tmp_path / "one"), "--vault").returncode == 0
+            world.enrolled()
+            assert cli(there, "doctor").returncode == 0, cli(there, "doctor").stdout
+        restored = cli(here, "backup", "restore", str(tmp_path / "one"), "--vault")
+        assert (restored.returncode, "1 participants" in restored.stderr) == (2, True), restored.stdout
+        assert "older than the rest" in restored.stderr
+        looked = cli(here, "doctor")
+        assert (looked.returncode, "WRONG  people: 1 participants" in looked.stdout) == (1, True), looked.stdout
+
+
 def _vault(
     databases: ExitStack, request: pytest.FixtureRequest, settings: Settings, file: Path
 ) -> dict[str, str | None]:

@@ -179,6 +179,7 @@ def test_a_vault_is_made_for_people_whose_labels_are_still_with_the_rest(
         assert database.vault is not None
         schema.downgrade(database.vault, "base")
     assert cli(apart, "migrate").returncode == 0
+    assert "WRONG  people: 1 labels are still with the rest" in cli(apart, "doctor").stdout
     assert cli(apart, "vault", "move").stdout.startswith("1 labels moved")
 
 

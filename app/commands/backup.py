@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.vault import replay
+from app.commands.vault import both, replay
 
 if TYPE_CHECKING:
     from app.database import Database
@@ -71,7 +71,7 @@ def verify(
 def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
     """Fill the empty database from a backup, check it, and erase again what was erased since."""
     from app.schema import SchemaOutdated
-    from app.services import backups
+    from app.services import backups, vault_care
 
     with _chosen(vault) as database:
         _told("Restored", backups.restore(database, folder))
@@ -82,6 +82,9 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
             "Labels that were erased since are not erased again yet. Once the other database is restored too, and both "
             "are of this version (registry migrate), run: registry vault replay"
         )
+        return
+    with both() as (whole, _):
+        vault_care.require_whole(whole)
 
 
 def _chosen(vault: bool) -> "Database":

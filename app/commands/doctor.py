@@ -123,6 +123,7 @@ def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]
     keyring = load_keyring(settings)
     journal = ErasureJournal(settings.erasures, keyring)
     yield _tried("labels", lambda: vault_care.require_keys(database, keyring), "the key file has the key of each")
+    yield _tried("people", lambda: vault_care.require_whole(database), "each is found by the label, or was erased")
     yield _tried("erasures", lambda: erasure.require_noted(database, journal), "the journal holds those of the trail")
 
 

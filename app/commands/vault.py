@@ -16,7 +16,7 @@ app = typer.Typer(help="The sites' labels of participants.", no_args_is_help=Tru
 
 
 @contextmanager
-def _both() -> "Iterator[tuple[Database, Settings]]":
+def both() -> "Iterator[tuple[Database, Settings]]":
     """With the database of the labels, where that is one apart."""
     from app import schema
 
@@ -33,7 +33,7 @@ def rewrap() -> None:
     from app.security.rotation import next_of
     from app.services import vault_care
 
-    with _both() as (database, settings):
+    with both() as (database, settings):
         keyring = load_keyring(settings)
         wrapped = vault_care.rewrap(database, keyring)
         typer.echo(f"{wrapped} labels wrapped anew.")
@@ -50,7 +50,7 @@ def check(
     from app.security.keys import load_keyring
     from app.services import vault_care
 
-    with _both() as (database, settings):
+    with both() as (database, settings):
         found = vault_care.check(database, sweep=sweep)
         typer.echo(
             f"{found.labels} labels, {found.reservations} of them reservations over an hour old"
@@ -69,7 +69,7 @@ def move() -> None:
     from app.security.keys import load_keyring
     from app.services import erasure, vault_care
 
-    with _both() as (database, settings):
+    with both() as (database, settings):
         replayed = erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
         moved = vault_care.move(database)
     typer.echo(f"{moved} labels moved, {replayed.erased} erased again.")
@@ -82,7 +82,7 @@ def replay() -> None:
     from app.security.keys import load_keyring
     from app.services import erasure
 
-    with _both() as (database, settings):
+    with both() as (database, settings):
         journal = ErasureJournal(settings.erasures, load_keyring(settings))
         replayed, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
         typer.echo(f"{replayed.erased} labels erased again.")

@@ -172,6 +172,19 @@ def check(database: Database, *, sweep: bool) -> Check:
     return Check(len(labels), len(waiting), nameless, left)
 
 
+def require_whole(database: Database) -> None:
+    """Raises LabelsMissing when participants lack their label, or labels are where the vault is not."""
+    found = check(database, sweep=False)
+    if found.left:
+        raise LabelsMissing(f"{found.left} labels are still with the rest. Run: registry vault move")
+    if found.nameless:
+        raise LabelsMissing(
+            f"{found.nameless} participants are without their label, which nobody erased: nobody finds them by it, and "
+            "they would be enrolled a second time. The labels are older than the rest, or another registry's. Restore "
+            "both from backups of one time, or the labels from a newer one; registry vault check counts them."
+        )
+
+
 def move(database: Database) -> int:
     """Bring labels that are still with the rest into the vault's own database; how many there were. It may be stopped
     and run again: a label is deleted here once it is stored there. Raises NotApart where the vault has no
