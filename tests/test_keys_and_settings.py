@@ -1,8 +1,10 @@
 """A registry never starts on missing, open, weak or borrowed secrets."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from pydantic import ValidationError
@@ -31,6 +33,17 @@ def test_a_fresh_key_file_is_its_owners_alone_and_is_never_overwritten(path: Pat
 def test_a_missing_key_file_is_refused_with_what_to_do(path: Path) -> None:
     with pytest.raises(KeysUnusable, match="registry init"):
         load_keyring(settings(path))
+
+
+@pytest.mark.parametrize("refusal", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "broken")])
+def test_nobody_is_told_to_make_another_key_file_where_one_is_there(path: Path, refusal: OSError) -> None:
+    write_key_file(path, new_key_file())
+    with (
+        patch.object(Path, "read_bytes", side_effect=refusal),
+        pytest.raises(KeysUnusable, match="cannot be read") as told,
+    ):
+        load_keyring(settings(path))
+    assert "init" not in str(told.value)
 
 
 def test_a_key_file_open_to_others_is_refused(path: Path) -> None:

@@ -219,9 +219,20 @@ def read_key_file(settings: Settings) -> KeyFile:
     try:
         mode = path.stat().st_mode
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise KeysUnusable(
+            f"Key file {path} cannot be read: it is not there. See to REGISTRY_KEY_FILE and its disk. That of a "
+            "registry in use comes back from its copy; that of a new one is made by: registry init"
+        ) from None
+    except PermissionError:
+        raise KeysUnusable(
+            f"Key file {path} cannot be read by this user. Run this as its owner, who serves; what needs the tables' "
+            "owner too is run as root (docs/deployment.md, Keys)."
+        ) from None
     except OSError as error:
         raise KeysUnusable(
-            f"Key file {path} cannot be read ({error.strerror}). Make one with `registry init`."
+            f"Key file {path} cannot be read ({error.strerror}). See to its path and its disk, or bring it back "
+            "from its copy."
         ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeysUnusable(f"Key file {path} is open to other users. Run: chmod 600 {path}")
