@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,7 +20,8 @@ from app import schema
 from app.database import Database
 from app.main import create_app
 from app.models.base import now
-from app.services import backups, vault_care
+from app.security.keys import KeysUnusable
+from app.services import backups, erasure, vault_care
 from app.services.backups import BackupRefused
 from app.services.vault_care import Check
 from app.settings import Settings
@@ -90,6 +92,34 @@ def test_what_is_restored_is_served_as_it_was(world: World, source: Settings, em
             assert there.staff_a.get(path).json() == world.staff_a.get(path).json()
         assert there.staff_a.post("/v1/participants", there.enrolment()).status_code == 201
     assert cli(empty, "audit", "verify").returncode == 0
+
+
+@pytest.mark.parametrize("missing", ["key_file", "erasure_journal"])
+def test_nothing_is_restored_by_who_cannot_erase_again_what_was_erased_since(
+    world: World, source: Settings, empty: Settings, tmp_path: Path, missing: str
+) -> None:
+    world.enrolled()
+    assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
+    unreadable = tmp_path / "unreadable"
+    unreadable.mkdir()
+    refused = cli(empty.model_copy(update={missing: unreadable}), "backup", "restore", str(tmp_path / "one"))
+    assert (refused.returncode, "Nothing was restored" in refused.stderr) == (2, True), refused.stdout
+    assert "cannot be read" in refused.stderr
+    done = cli(empty, "backup", "restore", str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_restore_whose_erasures_cannot_be_done_again_says_so(
+    world: World, source: Settings, empty: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.enrolled()
+    assert cli(source, "backup", "make", str(tmp_path / "one")).returncode == 0
+    monkeypatch.setattr(erasure, "replay", Mock(side_effect=KeysUnusable("The disk of the keys is gone.")))
+    done = cli(empty, "backup", "restore", str(tmp_path / "one"))
+    assert (done.returncode, done.stdout.startswith("Restored")) == (2, True)
+    assert "not all erased again" in done.stderr
+    assert "registry vault replay" in done.stderr
+    assert "The disk of the keys is gone." in done.stderr
 
 
 def test_what_is_restored_is_planned_for_from_the_first_request_on(

@@ -73,6 +73,7 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
     from app.schema import SchemaOutdated
     from app.services import backups, vault_care
 
+    _require_erasures_readable()
     with _chosen(vault) as database:
         _told("Restored", backups.restore(database, folder))
     try:
@@ -83,8 +84,34 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
             "are of this version (registry migrate), run: registry vault replay"
         )
         return
+    except Exception:
+        typer.echo(
+            "Labels that were erased since are not all erased again. Do not serve it. Once what follows is put right, "
+            "run: registry vault replay",
+            err=True,
+        )
+        raise
     with both() as (whole, _):
         vault_care.require_whole(whole)
+
+
+def _require_erasures_readable() -> None:
+    """What a restore ends with needs the key file and the journal; a second restore would find the database full.
+    Raises BackupRefused."""
+    from app.errors import CannotGoOn
+    from app.privacy.erasure_journal import noted
+    from app.security.keys import load_keyring
+    from app.services.backups import BackupRefused
+    from app.settings import Settings
+
+    settings = Settings()
+    try:
+        load_keyring(settings)
+        noted(settings.erasures)
+    except CannotGoOn as refused:
+        raise BackupRefused(
+            f"Nothing was restored: labels that were erased since could not be erased again. {refused}"
+        ) from None
 
 
 def _chosen(vault: bool) -> "Database":
