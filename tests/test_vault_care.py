@@ -14,6 +14,7 @@ from app.database import Database
 from app.database_role import SecondWallMissing, require_vault_wall
 from app.main import create_app
 from app.models.participant import VaultIdentity
+from app.privacy.erasure_journal import ErasureJournal, noted
 from app.security.keys import load_keyring, new_key_file, read_key_file, write_key_file
 from app.security.rotation import replace_key_file, rotated
 from app.services import vault_care
@@ -107,6 +108,27 @@ def test_a_journal_that_is_not_whole_is_told_before_and_after_a_restore(world: W
     together.erasures.write_text("no journal\n")
     assert "1 lines" in cli(together, "vault", "replay").stdout
     assert "WRONG  erasure journal" in cli(together, "doctor").stdout
+
+
+def test_a_journal_that_is_lost_for_good_is_written_anew_from_the_trail(world: World, together: Settings) -> None:
+    """By the user who serves, who has no role but the server's."""
+    world.enrolled()
+    database, serving = world.registry.database, together.model_copy(update={"owner_database_url": None})
+    world.enrolled()
+    first, second = (row.model_dump() for row in labels(database).values())
+    erased(world, first["pid"])
+    together.erasures.unlink()
+    erased(world, second["pid"])
+    assert "--journal-from-trail" in cli(together, "vault", "replay").stderr
+    restored(database, first)
+    done = cli(serving, "vault", "replay", "--journal-from-trail")
+    assert (done.returncode, "1 erasures noted" in done.stdout) == (0, True), done.stderr
+    assert "since the backup" in done.stdout
+    assert labels(database) == {}
+    journal = ErasureJournal(together.erasures, load_keyring(together))
+    assert noted(journal.path) == ({journal.person(one["pid"]) for one in (first, second)}, 0)
+    assert cli(together, "vault", "replay").returncode == 0
+    assert "ok     erasures" in cli(together, "doctor").stdout
 
 
 def test_a_wrapping_key_that_is_gone_is_told_and_holds_up_no_other_label(world: World, together: Settings) -> None:

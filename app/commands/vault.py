@@ -76,7 +76,11 @@ def move() -> None:
 
 
 @app.command()
-def replay() -> None:
+def replay(
+    journal_from_trail: Annotated[
+        bool, typer.Option("--journal-from-trail", help="The journal is lost for good: write it anew from the trail.")
+    ] = False,
+) -> None:
     """After a restore: erase again whose erasure REGISTRY_ERASURE_JOURNAL names."""
     from app.privacy.erasure_journal import ErasureJournal, noted
     from app.security.keys import load_keyring
@@ -84,6 +88,12 @@ def replay() -> None:
 
     with both() as (database, settings):
         journal = ErasureJournal(settings.erasures, load_keyring(settings))
+        if journal_from_trail:
+            typer.echo(
+                f"{erasure.note_from_trail(database, journal)} erasures noted in {journal.path} from the audit trail. "
+                "Where this database was restored, those since the backup are in neither, and their labels are back: "
+                "ask the sites whom they had erased since, and let them record those withdrawals again."
+            )
         replayed, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
         typer.echo(f"{replayed.erased} labels erased again.")
         if replayed.told:

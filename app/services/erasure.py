@@ -9,7 +9,7 @@ from sqlmodel import Session
 from app import audit
 from app.database import Database, within
 from app.errors import CannotGoOn
-from app.models.audit import REGISTRY_CHAIN
+from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.base import table_of
 from app.models.participant import Participant, VaultIdentity
 from app.models.sync import SyncOperation
@@ -22,6 +22,7 @@ from app.services.vault_care import told_erased, whole_vault
 _PERSON = (table_of(Participant).c.site_id, table_of(Participant).c.pid, table_of(Participant).c.version)
 _LABEL = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.pid)
 _INDEX = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.blind_index)
+_ENTRY = table_of(AuditEntry)
 WHY = "Done again after a restore"
 
 
@@ -80,6 +81,19 @@ def _kept_of_erased(
     ]
 
 
+def note_from_trail(database: Database, journal: ErasureJournal) -> int:
+    """Where the journal is lost: note in it the erasures that the trail tells of and it does not hold; how many. Those
+    that a restored database does not know of stay unknown. Raises ErasureJournalUnusable, ErasureJournalUnavailable."""
+    erased = noted(journal.path).persons
+    told = sa.select(_ENTRY.c.subject_id, sa.func.min(_ENTRY.c.at)).where(_ENTRY.c.action == "vault:erased")
+    with database.read() as session, within(session, every_site(session)):
+        rows = session.execute(told.group_by(_ENTRY.c.subject_id)).all()
+    missing = [(at, pid) for pid, at in rows if journal.person(pid) not in erased]
+    for at, pid in sorted(missing):
+        journal.note(pid, at)
+    return len(missing)
+
+
 def require_noted(database: Database, journal: ErasureJournal) -> None:
     """Raises JournalIncomplete when the trail tells of erasures that the journal does not: it cannot tell of those that
     came after a backup either. Raises ErasureJournalUnusable."""
@@ -89,5 +103,6 @@ def require_noted(database: Database, journal: ErasureJournal) -> None:
     if missing:
         raise JournalIncomplete(
             f"The audit trail tells of {missing} erasures that {journal.path} does not hold: it is not the whole "
-            "erasure journal of this registry. Bring that back, then run: registry vault replay"
+            "erasure journal of this registry. Bring that back, then run: registry vault replay (where it is lost for "
+            "good, with --journal-from-trail: docs/vault.md)"
         )
