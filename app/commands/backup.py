@@ -39,10 +39,12 @@ def daily(
     from app.settings import Settings
 
     settings, at = Settings(), now()
-    for kind in ("database", *(() if settings.vault_url is None else ("vault",))):
+    kinds = ("database", *(() if settings.vault_url is None else ("vault",)))
+    for kind in kinds:
         with Database(settings, of_vault=kind == "vault") as database:
             place = backups.shelf(backups.shelf(folder) / kind) / f"{at:%Y-%m-%dT%H%M%SZ}"
             _told("Backed up", backups.make(database, place, at))
+    for kind in kinds:
         for gone in backups.forget(folder / kind, keep):
             typer.echo(f"Deleted {gone}.")
 

@@ -134,30 +134,40 @@ def finished(folder: Path) -> list[tuple[datetime, Path]]:
 
 
 def forget(folder: Path, keep: int) -> Iterator[Path]:
-    """Delete all backups but the newest, and what was interrupted over a day ago; nothing else. Gives what is gone."""
+    """Delete all backups but the newest, and what was interrupted over a day ago; nothing else. Gives what is gone.
+    Raises BackupRefused."""
     old = [place for _, place in finished(folder)[:-keep]]
     for place in sorted([*old, *_interrupted(folder)]):
-        shutil.rmtree(place)
+        try:
+            shutil.rmtree(place)
+        except OSError as error:
+            raise BackupRefused(f"{place} is too old, and cannot be deleted ({error.strerror}).") from None
         yield place
 
 
 def _interrupted(folder: Path) -> Iterator[Path]:
     for place in folder.iterdir():
-        started = place.is_dir() and {file.name for file in place.iterdir()} <= {f".{MANIFEST}", *_FILES}
-        if started and place.stat().st_mtime < time.time() - A_DAY:
-            yield place
+        with suppress(FileNotFoundError, PermissionError):  # what this user may not list, it did not leave
+            started = place.is_dir() and {file.name for file in place.iterdir()} <= {f".{MANIFEST}", *_FILES}
+            if started and place.stat().st_mtime < time.time() - A_DAY:
+                yield place
 
 
 def read(folder: Path) -> Manifest:
     """The manifest of a backup whose file is as it was written. Raises BackupRefused."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
+        file = folder / manifest.file
+        whole = file.is_file() and file.stat().st_size == manifest.bytes and _sha256(file) == manifest.sha256
     except FileNotFoundError:
         raise BackupRefused(f"{folder} has no {MANIFEST}: it is no backup, or one that was interrupted.") from None
+    except PermissionError:
+        raise BackupRefused(f"{folder} cannot be read by this user. Run this as the user who made it.") from None
     except (ValidationError, UnicodeDecodeError):
         raise BackupRefused(f"{MANIFEST} of {folder} is damaged. Take another backup.") from None
-    file = folder / manifest.file
-    if not file.is_file() or file.stat().st_size != manifest.bytes or _sha256(file) != manifest.sha256:
+    except OSError as error:
+        raise BackupRefused(f"{folder} cannot be read ({error.strerror}).") from None
+    if not whole:
         raise BackupRefused(f"{manifest.file} of {folder} is damaged: not what was backed up. Take another backup.")
     return manifest
 
@@ -292,14 +302,20 @@ def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
     info = connection.connection.driver_connection.info  # type: ignore[union-attr]
     address = {key: value for key, value in info.get_parameters().items() if key in _ADDRESS}
     command = [path, f"--dbname={conninfo.make_conninfo(**address)}", *arguments]
-    environment = {**os.environ, "PGPASSWORD": info.password or ""}  # never an argument, which others can read
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    secret = {"PGPASSWORD": info.password or ""}  # never an argument, which others can read
+    environment = {**os.environ, **secret, "LC_ALL": "C"}  # or what it says is in other words
+    done = subprocess.run(command, env=environment, capture_output=True, errors="replace", check=False)  # noqa: S603
     if done.returncode and "version mismatch" in done.stderr:
         raise BackupRefused(f"{name} is older than the server. Install the client programs of the server's version.")
     if done.returncode:
-        raise BackupRefused(
-            f"{name} failed (exit {done.returncode}). The server's log says why; if it does not: {_SEE}"
-        )
+        why = _reason(name, done.stderr, info.password) or f"The server's log says why; if it does not: {_SEE}"
+        raise BackupRefused(f"{name} failed (exit {done.returncode}). {why}")
+
+
+def _reason(name: str, said: str, password: str | None) -> str | None:
+    """The last fault that a tool tells of, which names tables, roles and hosts. Its other lines may hold rows."""
+    faults = [line for line in said.splitlines() if line.startswith(f"{name}: error: ")]
+    return faults[-1] if faults and not (password and password in faults[-1]) else None
 
 
 def _sha256(file: Path) -> str:
