@@ -150,6 +150,12 @@ def _require_known(revision: str | None) -> None:
         )
 
 
+def is_served_at(revision: str | None) -> bool:
+    """Whether a worker of this version, which started at its own revision, can serve on: at that, or after the
+    migration of a newer version, which may run meanwhile."""
+    return revision is not None and (revision == head() or revision not in _known())
+
+
 def require_vault_head(database: Database) -> None:
     """The same of a vault of its own. Raises SchemaOutdated."""
     if database.vault is None:

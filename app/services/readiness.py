@@ -25,7 +25,7 @@ def readiness(session: Session, settings: Settings) -> Mapping[str, bool]:
     revision = session.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     return {
         "database": True,
-        "revision": revision == schema.head(),
+        "revision": schema.is_served_at(revision),
         "keys": _keys_readable(settings),
         "disk": _room(session),
         "writable": writable(session),
