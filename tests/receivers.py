@@ -3,6 +3,7 @@
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -121,6 +122,9 @@ class MailServer:
     dialogue: list[tuple[bool, str]] = field(default_factory=list)
     """Each line of a client, and whether it came encrypted."""
 
+    drips_at: str = ""
+    """The command that it answers with a line every tenth of a second, for ever."""
+
 
 @contextmanager
 def running_mail_server(certificate: tuple[Path, Path] | None = None) -> Iterator[MailServer]:
@@ -137,6 +141,9 @@ def running_mail_server(certificate: tuple[Path, Path] | None = None) -> Iterato
             while line := self.rfile.readline().decode().strip():
                 mail.dialogue.append((self.secure, line))
                 verb = line.partition(" ")[0].upper()
+                while verb == mail.drips_at:
+                    self.say("250-slow")
+                    time.sleep(0.1)
                 if verb == "STARTTLS" and certificate:
                     self.say("220 go ahead")
                     self._encrypt(certificate)

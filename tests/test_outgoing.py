@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +13,8 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
+from app.models.notification import EventType
+from app.services.delivering import BATCH
 from app.services.webhooks import Undelivered, may_connect, new_secret, post
 from app.settings import Settings
 from tests.office import LOOPBACK, Office
@@ -312,3 +316,35 @@ def test_a_mail_server_that_is_away_is_no_more_than_a_failure(world: World) -> N
     office.tell(uuid4())
     office.courier().deliver()
     assert office.deliveries()[0].last_error == "connection_failed"
+
+
+def test_a_mail_server_that_never_comes_to_an_end_costs_the_timeout_and_holds_up_nobody(
+    world: World, mail_server: MailServer
+) -> None:
+    """Each line comes well before the timeout, and the next one as well."""
+    office = mailing(world, mail_server, delivery_timeout_seconds=1.0)
+    mail_server.drips_at = "EHLO"
+    with running_receiver() as healthy:
+        a_subscription(world, address=healthy.url, event_types=["safety_signal.raised"])
+        for _ in range(BATCH):
+            office.tell(uuid4())
+        office.tell(uuid4(), EventType.safety_signal_raised)
+        began = time.monotonic()
+        assert office.courier().deliver() == BATCH
+        assert time.monotonic() - began < 3
+        assert len(healthy.got) == 1
+    assert Counter((row.state, row.last_error) for row in office.deliveries()) == {
+        ("delivered", None): 1,
+        ("pending", "timeout"): BATCH - 1,
+        ("pending", None): 1,
+    }
+
+
+def test_a_mail_that_was_taken_is_delivered_however_the_mail_server_takes_its_leave(
+    world: World, mail_server: MailServer
+) -> None:
+    office = mailing(world, mail_server, delivery_timeout_seconds=1.0)
+    mail_server.drips_at = "QUIT"
+    office.tell(uuid4())
+    office.courier().deliver()
+    assert (office.deliveries()[0].state, len(mail_server.got)) == ("delivered", 1)

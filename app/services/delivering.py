@@ -6,6 +6,7 @@ A claim is a lease: a worker that dies lets it lapse, and the message goes out a
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import SystemRandom
@@ -94,6 +95,8 @@ class Courier:
 
     async def _sent(self, messages: Sequence[Message]) -> list[str | None]:
         """The kind of failure of each message; None: it arrived."""
+        every_one_at_once = ThreadPoolExecutor(BATCH)  # a mail, or a name that is looked up, waits for no other
+        asyncio.get_running_loop().set_default_executor(every_one_at_once)
         return list(await asyncio.gather(*(self._outcome(message) for message in messages)))
 
     async def _outcome(self, message: Message) -> str | None:
