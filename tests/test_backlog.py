@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlmodel import Session
@@ -13,9 +13,12 @@ from app.models.account import Account
 from app.models.base import now
 from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
+from app.models.notification import Delivery, DeliveryState
 from app.models.sync import SyncOperation, SyncState
 from app.services import backlog, backups
 from app.settings import Settings
+from tests.office import Office
+from tests.outbox_cases import a_dead_delivery, a_subscription
 from tests.world import World
 
 LONG_AGO = now() - timedelta(days=400)
@@ -95,3 +98,40 @@ def test_chains_that_sites_go_on_writing_to_are_not_called_broken(
 
     monkeypatch.setattr(audit, "heads", written_meanwhile)
     assert told(world, every_entry=True)["chains"] is None
+
+
+def messages(world: World) -> tuple[str | None, dict[str, int]]:
+    """What `doctor` says of them, and the figures."""
+    with world.registry.served.read() as session:
+        return told(world)["messages"], {state: one.messages for state, one in backlog.undelivered(session).items()}
+
+
+def test_a_message_waits_for_no_worker_while_its_subscription_is_disabled(world: World) -> None:
+    Office(world)
+    made = a_subscription(world)
+    before = messages(world)
+    assert before[0] is None
+    sent = world.admin.post(f"{made['path']}/test", {}).json()
+    with world.registry.database.write() as session:
+        session.get_one(Delivery, UUID(sent["id"])).next_attempt_at = LONG_AGO
+    said, counted = messages(world)
+    assert said == "1 wait for over an hour: see that registry deliver runs"
+    assert counted == {**before[1], "pending": before[1]["pending"] + 1}
+    tag = world.admin.patch(made["path"], {"disabled": True, "reason": "serviced"}, made["tag"]).headers["ETag"]
+    assert messages(world) == (None, {**before[1], "held": before[1]["held"] + 1})
+    world.admin.patch(made["path"], {"disabled": False, "reason": "back"}, tag)
+    assert messages(world) == (said, counted)
+
+
+def test_what_was_given_up_is_settled_by_disabling_the_subscription_of_a_receiver_that_is_gone(world: World) -> None:
+    Office(world)
+    before = messages(world)
+    sent = world.admin.get(a_dead_delivery(world).rpartition("/")[0], state=DeliveryState.dead).json()["items"][0]
+    said, counted = messages(world)
+    assert "1 were given up" in (said or "")
+    assert "disable" in (said or "")
+    assert counted == {**before[1], "dead": before[1]["dead"] + 1}
+    path = f"/v1/subscriptions/{sent['subscription']}"
+    tag = world.admin.get(path).headers["ETag"]
+    world.admin.patch(path, {"disabled": True, "reason": "the receiver is gone for good"}, tag)
+    assert messages(world) == (None, {**before[1], "held": before[1]["held"] + 1})

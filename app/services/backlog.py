@@ -1,9 +1,9 @@
 """What should have been done by now and was not, in plain words: for `registry doctor`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
@@ -14,7 +14,7 @@ from app.models.audit import AuditChain, AuditEntry
 from app.models.base import now, table_of
 from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
-from app.models.notification import Delivery, DeliveryState
+from app.models.notification import Delivery, DeliveryState, Subscription
 from app.models.sync import SyncOperation
 from app.services import backups
 from app.services.outbox import every_chain
@@ -33,7 +33,19 @@ DAYS_AFTER = timedelta(days=2)
 BACKUP_AGE = timedelta(hours=26)
 """A day, and the time that a backup takes."""
 
+HELD = "held"
+
+_GIVEN_UP = "replay them once their receiver is back; if it is gone for good, disable its subscription"
+
 Wrong = str | None
+
+
+class Undelivered(NamedTuple):
+    """Messages of one state."""
+
+    messages: int = 0
+    late: int = 0
+    """Those due for longer than anybody's patience."""
 
 
 def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Wrong]]:
@@ -76,12 +88,24 @@ def _headless() -> sa.Select[Any]:
 
 
 def _messages(session: Session) -> Wrong:
-    late = col(Delivery.next_attempt_at) < now() - PATIENCE
-    waiting = _count(session, col(Delivery.state) == DeliveryState.pending, late)
-    dead = _count(session, col(Delivery.state) == DeliveryState.dead)
-    if waiting:
-        return f"{waiting} wait for over an hour: see that registry deliver runs"
-    return f"{dead} were given up: replay them once their receiver is back (docs/notifications.md)" if dead else None
+    found = undelivered(session)
+    late, dead = found[DeliveryState.pending].late, found[DeliveryState.dead].messages
+    if late:
+        return f"{late} wait for over an hour: see that registry deliver runs"
+    return f"{dead} were given up: {_GIVEN_UP} (docs/notifications.md)" if dead else None
+
+
+def undelivered(session: Session) -> Mapping[str, Undelivered]:
+    """Of the messages that did not arrive: what is `pending`, what is `dead`, and what is `held`, as its subscription
+    is disabled: for that nobody waits."""
+    held = (col(Subscription.disabled_at).is_not(None), HELD)
+    state = sa.case(held, else_=col(Delivery.state)).label("shown")
+    late = sa.func.count().filter(col(Delivery.next_attempt_at) < now() - PATIENCE)
+    theirs = col(Subscription.id) == col(Delivery.subscription_id)
+    open_ones = col(Delivery.state).in_([DeliveryState.pending, DeliveryState.dead])
+    counted = sa.select(state, sa.func.count(), late).join(Subscription, theirs).where(open_ones).group_by(state)
+    found = {name: Undelivered(*rest) for name, *rest in session.execute(counted)}
+    return {str(name): found.get(name, Undelivered()) for name in (DeliveryState.pending, DeliveryState.dead, HELD)}
 
 
 def _extracts(session: Session) -> Wrong:

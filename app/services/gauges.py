@@ -12,8 +12,8 @@ from sqlmodel import Session, col
 from app.database import within
 from app.models.base import now
 from app.models.extract import Extract, ExtractStatus
-from app.models.notification import Delivery, DeliveryState
 from app.models.sync import SyncOperation, SyncState
+from app.services.backlog import undelivered
 from app.services.outbox import every_site
 from app.services.sae_clocks import overdue
 
@@ -34,8 +34,10 @@ class State(Collector):
     def collect(self) -> Iterator[Metric]:
         building = [ExtractStatus.requested, ExtractStatus.building, ExtractStatus.failed]
         yield self._counted("registry_extracts", "Extracts that wait for somebody", col(Extract.status), building)
-        open_ones = [DeliveryState.pending, DeliveryState.dead]
-        yield self._counted("registry_deliveries", "Messages not delivered", col(Delivery.state), open_ones)
+        waiting = GaugeMetricFamily("registry_deliveries", "Messages not delivered", labels=["state"])
+        for state, of_it in undelivered(self._session).items():
+            waiting.add_metric([state], of_it.messages)
+        yield waiting
         unsettled = [SyncState.waiting, _HELD, SyncState.refused]
         yield self._counted("registry_sync_operations", "Acts of apps not stored", _ACT_IS, unsettled)
         late = GaugeMetricFamily("registry_serious_events_overdue", "Events with a clock that ran out unmet")
