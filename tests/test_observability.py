@@ -20,7 +20,7 @@ from app.services import readiness
 from tests.closing_cases import lock_of
 from tests.hostile import exchange
 from tests.server import ROOT, LiveServer, running_server
-from tests.test_faults import read_only
+from tests.test_faults import exhausted, read_only
 from tests.test_sync import act, sync
 from tests.world import World, label
 
@@ -92,6 +92,23 @@ def test_an_act_that_a_lock_holds_is_counted_apart_from_what_waits_for_other_act
     other, nobody = world.event(pid), world.event(f"@{uuid4()}")
     sync(world.staff_a, *(act("/v1/adverse-events", body) for body in (other, nobody, {})))
     assert acts() == {state: count + 1 for state, count in before.items()}
+
+
+def test_the_process_tells_its_own_figures_while_the_database_is_away(world: World, client: TestClient) -> None:
+    def told() -> dict[str, float]:
+        answer = client.get("/metrics", headers=SENT)
+        assert answer.status_code == 200
+        return figures(answer.text)
+
+    refused = 'registry_requests_total{method="GET",route="/readyz",status="503"}'
+    before = told()
+    with exhausted(world):
+        assert client.get("/readyz").status_code == 503
+        during = told()
+    assert (before["registry_database_up"], during["registry_database_up"], told()["registry_database_up"]) == (1, 0, 1)
+    assert during[refused] == before.get(refused, 0) + 1
+    of_database = before.keys() - during.keys()
+    assert {'registry_deliveries{state="dead"}', "registry_serious_events_overdue"} <= of_database
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "grafana-dashboard.json"])
