@@ -146,6 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings, app.state.traced = settings, traced
     app.state.database = Database(settings, for_server=True)
     watch(app.state.database.engine, metrics.CONNECTIONS.inc, metrics.CONNECTIONS.dec)
+    metrics.POOLS.set(settings.pool_size)
     app.state.keyring = load_keyring(settings)
     app.state.erasures = ErasureJournal(settings.erasures, app.state.keyring)
     app.state.tokens = TokenAuthority(app.state.keyring, settings)

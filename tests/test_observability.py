@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -16,9 +16,13 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from app import schema
-from app.services import readiness
+from app.models.base import now
+from app.models.notification import Delivery
+from app.services import backups, readiness
 from tests.closing_cases import lock_of
 from tests.hostile import exchange
+from tests.office import Office
+from tests.outbox_cases import a_subscription
 from tests.server import ROOT, LiveServer, running_server
 from tests.test_faults import exhausted, read_only
 from tests.test_sync import act, sync
@@ -94,6 +98,51 @@ def test_an_act_that_a_lock_holds_is_counted_apart_from_what_waits_for_other_act
     assert acts() == {state: count + 1 for state, count in before.items()}
 
 
+def test_a_message_shows_how_long_it_waits_for_a_worker_and_how_old_it_is(world: World, client: TestClient) -> None:
+    def waited() -> list[float]:
+        found = figures(client.get("/metrics", headers=SENT).text)
+        return [found[f"registry_delivery_{name}_seconds"] for name in ("late", "oldest")]
+
+    Office(world)
+    made = a_subscription(world)
+    assert waited() == [0, 0]
+    sent = world.admin.post(f"{made['path']}/test", {}).json()
+    with world.registry.database.write() as session:
+        message = session.get_one(Delivery, UUID(sent["id"]))
+        message.created_at, message.next_attempt_at = now() - timedelta(hours=3), now() - timedelta(hours=1)
+    assert waited() == [pytest.approx(3600, abs=60), pytest.approx(3 * 3600, abs=60)]
+    with world.registry.database.write() as session:
+        session.get_one(Delivery, UUID(sent["id"])).next_attempt_at = now() + timedelta(hours=1)
+    assert waited() == [0, pytest.approx(3 * 3600, abs=60)]
+    world.admin.patch(made["path"], {"disabled": True, "reason": "receiver is serviced"}, made["tag"])
+    assert waited() == [0, 0]
+
+
+def test_the_last_backup_is_dated_also_while_the_database_is_away(
+    world: World, client: TestClient, tmp_path: Path
+) -> None:
+    def dated() -> float | None:
+        return figures(client.get("/metrics", headers=SENT).text).get("registry_backup_timestamp_seconds")
+
+    state = world.registry.app.state
+    state.settings = state.settings.model_copy(update={"backup_folder": None})
+    assert dated() is None
+    state.settings = state.settings.model_copy(update={"backup_folder": tmp_path})
+    assert dated() == 0
+    if world.on_sqlite:
+        for at in (now() - timedelta(days=1), now()):
+            backups.make(world.registry.database, tmp_path / "database" / f"{at:%Y%m%d}", at)
+        with exhausted(world):
+            assert dated() == pytest.approx(at.timestamp(), abs=1)
+
+
+def test_the_connections_in_use_stand_beside_those_allowed(world: World, client: TestClient) -> None:
+    with exhausted(world):
+        found = figures(client.get("/metrics", headers=SENT).text)
+    pool_size = world.registry.app.state.settings.pool_size
+    assert (found["registry_connections_in_use"], found["registry_connections_allowed"]) == (pool_size, pool_size)
+
+
 def test_the_process_tells_its_own_figures_while_the_database_is_away(world: World, client: TestClient) -> None:
     def told() -> dict[str, float]:
         answer = client.get("/metrics", headers=SENT)
@@ -119,9 +168,9 @@ def test_the_dashboard_and_the_alerts_ask_for_what_there_is(client: TestClient, 
     assert asked <= told
 
 
-@pytest.mark.parametrize("waiting", ['registry_extracts{state="building"}', 'registry_deliveries{state="pending"}'])
-def test_an_alert_tells_when_no_worker_takes_up_what_waits(waiting: str) -> None:
-    assert f"expr: {waiting} > 0\n        for: 2h\n" in (ROOT / "deploy" / "alerts.yaml").read_text()
+def test_an_alert_tells_when_no_server_takes_up_an_extract_that_waits() -> None:
+    waits = 'expr: registry_extracts{state="building"} > 0\n        for: 2h\n'
+    assert waits in (ROOT / "deploy" / "alerts.yaml").read_text()
 
 
 def test_readiness_names_what_is_lacking(world: World) -> None:

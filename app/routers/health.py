@@ -42,11 +42,13 @@ def readyz(request: Request, session: ReadSession) -> Readiness:
 @router.get("/metrics", include_in_schema=False)
 def read_metrics(request: Request) -> Response:
     """For a monitoring system with the secret of `REGISTRY_METRICS_TOKEN`; for everybody else it is not there."""
-    secret: SecretStr | None = request.app.state.settings.metrics_token
+    state = request.app.state
+    secret: SecretStr | None = state.settings.metrics_token
     sent = request.headers.get("authorization", "").encode()
     if secret is None or not hmac.compare_digest(sent, f"Bearer {secret.get_secret_value()}".encode()):
         raise NotFound
-    return Response(metrics.exposition(State(request.app.state.database)), media_type=CONTENT_TYPE_LATEST)
+    told = metrics.exposition(State(state.database, state.settings.backup_folder))
+    return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/problems/{code}")

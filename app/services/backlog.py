@@ -1,7 +1,7 @@
 """What should have been done by now and was not, in plain words: for `registry doctor`."""
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,11 @@ class Undelivered(NamedTuple):
     messages: int = 0
     late: int = 0
     """Those due for longer than anybody's patience."""
+
+    due: datetime | None = None
+    """Since when the first of them waits for a worker, or will."""
+
+    oldest: datetime | None = None
 
 
 def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Wrong]]:
@@ -103,8 +108,9 @@ def undelivered(session: Session) -> Mapping[str, Undelivered]:
     late = sa.func.count().filter(col(Delivery.next_attempt_at) < now() - PATIENCE)
     theirs = col(Subscription.id) == col(Delivery.subscription_id)
     open_ones = col(Delivery.state).in_([DeliveryState.pending, DeliveryState.dead])
-    counted = sa.select(state, sa.func.count(), late).join(Subscription, theirs).where(open_ones).group_by(state)
-    found = {name: Undelivered(*rest) for name, *rest in session.execute(counted)}
+    first = [sa.func.min(col(at)) for at in (Delivery.next_attempt_at, Delivery.created_at)]
+    counted = sa.select(state, sa.func.count(), late, *first).join(Subscription, theirs)
+    found = {name: Undelivered(*rest) for name, *rest in session.execute(counted.where(open_ones).group_by(state))}
     return {str(name): found.get(name, Undelivered()) for name in (DeliveryState.pending, DeliveryState.dead, HELD)}
 
 
@@ -142,10 +148,15 @@ def _backup(folder: Path | None) -> Wrong:
     if folder is None:
         return None
     try:
-        made = [at for at, _ in backups.finished(folder / "database")]
+        made = last_backup(folder)
     except OSError:
         return f"REGISTRY_BACKUP_FOLDER ({folder}) cannot be read by this user"
-    if not made:
+    if made is None:
         return f"there is none in {folder}: run registry backup daily {folder}"
-    age = now() - made[-1]
+    age = now() - made
     return f"the last is {age.days} days old: see that registry backup daily runs" if age > BACKUP_AGE else None
+
+
+def last_backup(folder: Path) -> datetime | None:
+    """When the newest was made. Raises OSError."""
+    return max((at for at, _ in backups.finished(folder / "database")), default=None)

@@ -1,6 +1,8 @@
 """The state of the registry as a monitoring system sees it: counts of the whole deployment."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,8 +16,9 @@ from sqlmodel import Session, col
 from app.database import Database, sqlstate, within
 from app.models.base import now
 from app.models.extract import Extract, ExtractStatus
+from app.models.notification import DeliveryState
 from app.models.sync import SyncOperation, SyncState
-from app.services.backlog import undelivered
+from app.services.backlog import Undelivered, last_backup, undelivered
 from app.services.outbox import every_site
 from app.services.sae_clocks import overdue
 
@@ -32,10 +35,11 @@ _ACT_IS = sa.case(
 class State(Collector):
     """Asked of the database at each scrape. While it is away, that is all there is to tell."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, backup_folder: Path | None) -> None:
+        self._database, self._backup_folder = database, backup_folder
 
     def collect(self) -> Iterator[Metric]:
+        yield _last_backup(self._backup_folder)
         found: list[Metric] = []
         try:
             with self._database.read() as session:
@@ -49,14 +53,35 @@ class State(Collector):
 def _figures(session: Session) -> Iterator[Metric]:
     building = [ExtractStatus.requested, ExtractStatus.building, ExtractStatus.failed]
     yield _counted(session, "registry_extracts", "Extracts that wait for somebody", col(Extract.status), building)
-    waiting = GaugeMetricFamily("registry_deliveries", "Messages not delivered", labels=["state"])
-    for state, of_it in undelivered(session).items():
-        waiting.add_metric([state], of_it.messages)
-    yield waiting
+    yield from _messages(undelivered(session))
     unsettled = [SyncState.waiting, _HELD, SyncState.refused]
     yield _counted(session, "registry_sync_operations", "Acts of apps not stored", _ACT_IS, unsettled)
     about = "Events with a clock that ran out unmet"
     yield GaugeMetricFamily("registry_serious_events_overdue", about, value=_overdue(session))
+
+
+def _messages(found: Mapping[str, Undelivered]) -> Iterator[Metric]:
+    counted = GaugeMetricFamily("registry_deliveries", "Messages not delivered", labels=["state"])
+    for state, of_it in found.items():
+        counted.add_metric([state], of_it.messages)
+    yield counted
+    at, pending = now(), found[DeliveryState.pending]
+    for name, about, since in (
+        ("registry_delivery_late_seconds", "How long a message that is due has waited for a worker", pending.due),
+        ("registry_delivery_oldest_seconds", "Age of the oldest pending message", pending.oldest),
+    ):
+        yield GaugeMetricFamily(name, about, value=max(0.0, (at - since).total_seconds()) if since else 0)
+
+
+def _last_backup(folder: Path | None) -> Metric:
+    """0 where there is none to be seen; nothing where nobody is to look."""
+    family = GaugeMetricFamily("registry_backup_timestamp_seconds", "When the last backup was made")
+    if folder is not None:
+        made = None
+        with suppress(OSError):
+            made = last_backup(folder)
+        family.add_metric([], made.timestamp() if made else 0)
+    return family
 
 
 def _counted(session: Session, name: str, about: str, column: Any, states: Iterable[str]) -> Metric:

@@ -16,6 +16,7 @@ REQUESTS = Counter("registry_requests", "Requests answered", ["method", "route",
 SECONDS = Histogram("registry_request_seconds", "From the request to its answer", ["method", "route"], buckets=_BOUNDS)
 IN_FLIGHT = Gauge("registry_requests_in_flight", "Requests being answered", multiprocess_mode="livesum")
 CONNECTIONS = Gauge("registry_connections_in_use", "Database connections in use", multiprocess_mode="livesum")
+POOLS = Gauge("registry_connections_allowed", "Database connections of the pools", multiprocess_mode="livesum")
 
 
 def count(method: str, route: str | None, status: int, seconds: float) -> None:
