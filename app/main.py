@@ -18,6 +18,7 @@ from app.access import KnownActors
 from app.database import Database
 from app.database_role import require_second_wall
 from app.engines import watch
+from app.outages import reason
 from app.privacy.erasure_journal import ErasureJournal
 from app.routers import (
     accounts,
@@ -200,7 +201,8 @@ async def _looked_at(database: Database, settings: Settings) -> None:
             require_second_wall(database, settings)
             return
         except SQLAlchemyError as error:
-            log.warning("database_away_at_start", kind=type(error).__name__)  # its text names the host
+            # its text names the host
+            log.warning("database_away_at_start", kind=type(error).__name__, reason=reason(error))
         if time.monotonic() >= until:
             return
         await asyncio.sleep(LOOK_EVERY)

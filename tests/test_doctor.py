@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
@@ -18,6 +19,7 @@ from app import audit, schema
 from app.commands import doctor
 from app.database import Database
 from app.models.audit import REGISTRY_CHAIN
+from app.outages import reason
 from app.security.keys import new_key_file, write_key_file
 from app.services import backlog, readiness
 from app.settings import Settings
@@ -164,6 +166,7 @@ def test_a_role_of_too_much_or_too_little_and_a_database_that_is_away_are_named_
     away = "postgresql+psycopg://somebody:a-secret-word@127.0.0.1:9/registry"
     code, found = look(environment, REGISTRY_DATABASE_URL=away)
     assert (code, wrong(found).keys()) == (1, {"database"})
+    assert "(refused)" in wrong(found)["database"]
     assert "a-secret-word" not in str(found)
 
 
@@ -176,3 +179,51 @@ def test_a_database_that_knows_the_capitals_of_ascii_only_is_named(
     with new_database(postgres_url, template, "LOCALE 'C'") as url:
         code, found = look(environment, REGISTRY_DATABASE_URL=as_server(url))
     assert (code, "UTF-8" in wrong(found)["letters"]) == (1, True)
+
+
+def test_why_a_database_does_not_answer_is_told_in_a_word(environment: dict[str, str], tmp_path: Path) -> None:
+    if "REGISTRY_OWNER_DATABASE_URL" not in environment:
+        (tmp_path / "notes.txt").write_text("Zq-marker-90 " * 500)
+        wrong_ones = {"not a database": f"sqlite:///{tmp_path / 'notes.txt'}", "cannot open": f"sqlite:///{tmp_path}"}
+    else:
+        right = make_url(environment["REGISTRY_DATABASE_URL"])
+        changes = {
+            "no such database": right.set(database="zq_marker_90"),
+            "no such role": right.set(username="zq_marker_90"),
+            "unknown host": make_url("postgresql+psycopg://zq_marker_90@zq-marker-90.invalid/registry"),
+            "refused": make_url("postgresql+psycopg://zq_marker_90@127.0.0.1:9/registry"),
+        }
+        wrong_ones = {why: url.render_as_string(hide_password=False) for why, url in changes.items()}
+    for why, url in wrong_ones.items():
+        code, found = look(environment, REGISTRY_DATABASE_URL=url)
+        assert code == 1
+        assert f"({why})" in wrong(found)["database"]
+        assert "marker" not in wrong(found)["database"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('FATAL:  password authentication failed for user "zq"', "password_refused"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "zq", database "zq"', "not_permitted"),
+        ("FATAL:  the database system is starting up", "not_accepting"),
+        ("FATAL:  sorry, too many clients already", "too_many_connections"),
+        ("server closed the connection unexpectedly", "connection_lost"),
+        ('FATAL:  Passwort-Authentifizierung für Benutzer "zq" fehlgeschlagen', None),
+    ],
+)
+def test_what_the_database_says_before_anybody_is_connected_is_known_by_its_words(text: str, why: str | None) -> None:
+    assert reason(OperationalError("", None, psycopg.OperationalError(f"connection failed: {text}"))) == why
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (psycopg.errors.InvalidPassword(), "password_refused"),
+        (psycopg.errors.CannotConnectNow(), "not_accepting"),
+        (psycopg.errors.QueryCanceled(), "timeout"),
+        (psycopg.errors.ConnectionTimeout(), "timeout"),
+    ],
+)
+def test_a_reason_that_has_a_code_is_known_by_it(error: Exception, why: str) -> None:
+    assert reason(OperationalError("", None, error)) == why

@@ -1,5 +1,6 @@
 """Workers that start while the database is away: they wait, and serve. Nobody starts the registry again by hand."""
 
+import json
 import os
 import signal
 import time
@@ -69,6 +70,8 @@ def test_a_worker_that_starts_while_the_database_is_away_serves_when_it_is_back(
     until(lambda: httpx.get(f"{two_workers.base_url}/readyz", trust_env=False, timeout=60).status_code == 200)
     assert two_workers.process.poll() is None
     assert "psycopg" not in two_workers.log.read_text()
+    lines = [json.loads(line) for line in two_workers.log.read_text().splitlines() if line.startswith("{")]
+    assert "not_accepting" in {line["reason"] for line in lines if line["event"] == "database_away_at_start"}
 
 
 def test_a_server_whose_worker_refuses_to_start_ends_with_a_fault(two_workers: LiveServer) -> None:

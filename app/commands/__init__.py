@@ -49,16 +49,18 @@ def writing() -> "Iterator[tuple[Session, Settings]]":
 def told_of(error: "SQLAlchemyError") -> str:
     """Why the database does not do its work; without the error's text, which names the server and the role."""
     from app.database import DISK_FULL, LOCKED, sqlstate
+    from app.outages import reason
 
     state = sqlstate(error)
     if state == DISK_FULL:
         return "The database's disk is full. Make room, then run this again."
     if state == LOCKED:
         return "Another program is writing to the database and does not let go of it. Run this again later."
-    kind = type(getattr(error, "orig", None) or error).__name__
+    known = reason(error)
+    why = known.replace("_", " ") if known else type(getattr(error, "orig", None) or error).__name__
     whose = "The database of REGISTRY_DATABASE_URL (or of the owner's)"
     parts = "host, port, database, role, password"
-    return f"{whose} does not answer as it should ({kind}). Look at its address ({parts}) and at its log."
+    return f"{whose} does not answer as it should ({why}). Look at its address ({parts}) and at its log."
 
 
 def ask_password(login: str) -> str:

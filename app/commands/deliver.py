@@ -63,10 +63,12 @@ def _surviving(step: Callable[[], int]) -> int | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.errors import DatabaseUnavailable
+    from app.outages import reason
 
     log: Any = structlog.get_logger()
     try:
         return step()
     except (SQLAlchemyError, DatabaseUnavailable) as failed:
-        log.error("delivering_failed", kind=type(failed).__name__)
+        why = reason(failed) if isinstance(failed, SQLAlchemyError) else None
+        log.error("delivering_failed", kind=type(failed).__name__, reason=why)
         return None

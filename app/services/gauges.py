@@ -13,11 +13,12 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
-from app.database import Database, sqlstate, within
+from app.database import Database, within
 from app.models.base import now
 from app.models.extract import Extract, ExtractStatus
 from app.models.notification import DeliveryState
 from app.models.sync import SyncOperation, SyncState
+from app.outages import reason
 from app.services.backlog import Undelivered, last_backup, undelivered
 from app.services.outbox import every_site
 from app.services.sae_clocks import overdue
@@ -45,7 +46,7 @@ class State(Collector):
             with self._database.read() as session:
                 found = list(_figures(session))
         except SQLAlchemyError as away:
-            log.warning("database_away_at_scrape", kind=type(away).__name__, sqlstate=sqlstate(away))
+            log.warning("database_away_at_scrape", kind=type(away).__name__, reason=reason(away))
         yield GaugeMetricFamily("registry_database_up", "Whether the database answers", value=bool(found))
         yield from found
 

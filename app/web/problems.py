@@ -20,6 +20,7 @@ from app import errors
 from app.database import DISK_FULL, sqlstate
 from app.errors import DatabaseUnavailable, Fault, RegistryError, StorageFull, ValidationFailed
 from app.models.contradiction import AT
+from app.outages import reason
 from app.request_id import current_request_id
 from app.web.logs import place_of
 from app.web.prefix import published
@@ -183,9 +184,10 @@ def _methods_of(request: Request) -> list[str]:
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
-    """Only the SQLSTATE and the exception's class are logged: PostgreSQL's texts carry values."""
+    """Only the exception's class, its SQLSTATE and a word of why are logged: PostgreSQL's texts carry values."""
     assert isinstance(error, SQLAlchemyError)
-    log.error("database_error", kind=type(error).__name__, sqlstate=sqlstate(error), request_id=current_request_id())
+    told = {"kind": type(error).__name__, "sqlstate": sqlstate(error), "reason": reason(error)}
+    log.error("database_error", **told, request_id=current_request_id())
     return _answer(request, refusal_of(error))
 
 
