@@ -62,7 +62,7 @@ from app.services.refusals import Refusals
 from app.services.throttle import Throttle
 from app.services.waiting import Waiting
 from app.settings import Settings
-from app.web import contract, logs, metrics, oauth, problems, tracing
+from app.web import contract, logs, metrics, oauth, problems, supervised, tracing
 from app.web.connection import AT_STOP
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
@@ -176,6 +176,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+    supervised.end_with_parent()
     await _looked_at(app.state.database, app.state.settings)
     app.state.builder.start()
     gc.collect()

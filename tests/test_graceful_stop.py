@@ -17,7 +17,8 @@ import pytest
 from starlette.types import Message
 
 from tests.hostile import connected, live_study, request_text
-from tests.server import served
+from tests.server import running_server, served
+from tests.test_outages import until
 from tests.world import World
 
 LONGEST = 30
@@ -130,3 +131,12 @@ def test_what_is_still_arriving_when_the_time_is_over_hears_when_to_come_again(w
     told = {name.decode(): value.decode() for name, value in start["headers"]}
     assert told["content-type"] == "application/problem+json"
     assert {"retry-after", "x-request-id", "x-content-type-options"} <= told.keys()
+
+
+def test_workers_end_when_the_first_process_was_killed_and_leave_nothing_behind(tmp_path: Path) -> None:
+    figures = {"REGISTRY_METRICS_TOKEN": "a secret for tests only", "TMPDIR": str(tmp_path)}
+    with running_server(tmp_path, f"sqlite:///{tmp_path / 'registry.db'}", workers=2, **figures) as server:
+        assert list(tmp_path.glob("registry-metrics-*"))
+        server.process.kill()
+        until(lambda: not list(tmp_path.glob("registry-metrics-*")))
+        until_nobody_listens(server.base_url)

@@ -4,9 +4,12 @@ With PROMETHEUS_MULTIPROC_DIR, which `registry serve` sets, the workers' figures
 """
 
 import os
+import shutil
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import Collector
+
+from app.web.supervised import orphaned
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -38,6 +41,8 @@ def exposition(state: Collector) -> bytes:
 
 
 def leave() -> None:
-    """This worker stops: what it holds is held no more."""
+    """This worker stops: what it holds is held no more. The folder is its parent's to delete, unless it was killed."""
     if SHARED in os.environ:
         multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+        if orphaned():
+            shutil.rmtree(os.environ[SHARED], ignore_errors=True)
