@@ -255,7 +255,7 @@ def test_files_that_were_lost_are_written_again_as_they_were_cited_or_not_at_all
             of_study = select(Outcome.id).where(col(Outcome.site_id).in_(world.site_ids.values()))
             session.execute(update(OutcomeScore).where(col(OutcomeScore.outcome_id).in_(of_study)).values(value=59))
     if change == "version":
-        monkeypatch.setitem(building.PROFILES, row.profile, replace(building.PROFILES[row.profile], version="999"))
+        monkeypatch.delitem(building.VERSIONS, (row.profile, building.PROFILES[row.profile].version))
     assert built(world)
     read = world.analyst.get(path).json()
     assert read["status"] == ("ready" if change == "nothing" else "expired")

@@ -9,7 +9,7 @@ from app.models.outcome import Origin
 from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
 from app.privacy import tables
-from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column, Treatment
+from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile, Treatment
 from app.privacy.quasi import ETHNICITIES, OTHER, RACES, SINCE_DOSE
 from app.protocol.instruments import instruments
 
@@ -41,6 +41,7 @@ _STORED: Mapping[str, Sequence[str]] = {
 """Source -> every code that it may hold. What is not here is a number, an identifier or a name of the study's own."""
 
 _DAYS = frozenset({Treatment.study_day, Treatment.since_dose})
+_COUNTED = frozenset({Treatment.counted, Treatment.held_together})
 
 
 def _codes(profile: ExtractProfile, column: Column) -> list[str]:
@@ -65,10 +66,10 @@ def _unit(column: Column) -> str | None:
         return "years"
     if column.source != "outcome_score.value" or column.type != "number":
         return None
-    return "people, or points of the score" if column.treatment is Treatment.counted else "points of the score"
+    return "people, or points of the score" if column.treatment in _COUNTED else "points of the score"
 
 
-def codebook(profile: ExtractProfile) -> list[dict[str, Any]]:
+def codebook(profile: Profile) -> list[dict[str, Any]]:
     """Every column of every file of a profile. `codes` is empty where any number or name of the study may stand."""
     return [
         {
@@ -77,11 +78,11 @@ def codebook(profile: ExtractProfile) -> list[dict[str, Any]]:
             "label": column.label,
             "type": column.type,
             "unit": _unit(column),
-            "codes": _codes(profile, column),
+            "codes": _codes(profile.name, column),
             "source": column.source,
             "treatment": column.treatment.value,
             "null_means": "not given, not known or not released",
         }
-        for file, columns in PROFILES[profile].files.items()
+        for file, columns in profile.files.items()
         for column in columns
     ]

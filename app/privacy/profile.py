@@ -68,6 +68,10 @@ class Treatment(StrEnum):
     counted = (
         "counts rounded to 5, of 1 to 12 hidden; means and SD of 13 people or more, the coarser the fewer they are"
     )
+    held_together = (
+        "counts rounded to 5, of 1 to 12 hidden, and as many more as it takes that each of these stays open over five "
+        "counts; means and SD of 13 people or more, the coarser the fewer they are"
+    )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
     common_term = f"term shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}"
@@ -87,6 +91,7 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.as_stored: frozenset({FieldClass.clinical}),
     Treatment.coarsened: frozenset({FieldClass.quasi}),
     Treatment.counted: frozenset({FieldClass.clinical}),
+    Treatment.held_together: frozenset({FieldClass.clinical}),
     Treatment.declared: frozenset({FieldClass.operational}),
     Treatment.common_code: frozenset({FieldClass.clinical}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
@@ -139,6 +144,10 @@ class Profile:
     @property
     def under_agreement(self) -> bool:
         return self.name is ExtractProfile.pseudonymised
+
+    def treats(self, *treatments: Treatment) -> frozenset[str]:
+        """The sources of its columns that are under one of these."""
+        return frozenset(one.source for many in self.files.values() for one in many if one.treatment in treatments)
 
     def __post_init__(self) -> None:
         for columns in self.files.values():
@@ -199,9 +208,6 @@ _PERSON = (
 )
 
 
-_HIDDEN = "Hidden: of few people, or rounded to nothing"
-
-
 def _person(treatment: Treatment) -> tuple[Column, ...]:
     return tuple(Column(name, label, f"extract_subject.{name}", treatment=treatment) for name, label in _PERSON)
 
@@ -210,20 +216,26 @@ def _declared(name: str, label: str) -> Column:
     return Column(name, label, "extract_file.name", treatment=Treatment.declared)
 
 
-PROFILES: Mapping[ExtractProfile, Profile] = {
-    ExtractProfile.aggregate: Profile(
+def _tables(version: str, treatment: Treatment, hidden: str) -> Profile:
+    return Profile(
         ExtractProfile.aggregate,
-        "3",
+        version,
         {
             "tables.csv": (
                 _declared("table", "Table"),
                 _declared("row", "Row of the table; all people: its margin"),
                 _declared("column", "Column of the table; all people: its margin"),
                 _declared("statistic", "people, mean or sd"),
-                Column("value", "Figure", "outcome_score.value", "number", Treatment.counted),
-                Column("suppressed", _HIDDEN, "outcome_score.value", "boolean", Treatment.counted),
+                Column("value", "Figure", "outcome_score.value", "number", treatment),
+                Column("suppressed", hidden, "outcome_score.value", "boolean", treatment),
             )
         },
+    )
+
+
+PROFILES: Mapping[ExtractProfile, Profile] = {
+    ExtractProfile.aggregate: _tables(
+        *("4", Treatment.held_together, "Hidden: of few people, or so that these do not follow; or rounded to nothing")
     ),
     ExtractProfile.deidentified: Profile(
         ExtractProfile.deidentified,
@@ -269,6 +281,14 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
         },
     ),
 }
+
+"""By which extracts are approved."""
+
+_EARLIER = (_tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),)
+VERSIONS: Mapping[tuple[ExtractProfile, str], Profile] = {
+    (one.name, one.version): one for one in (*_EARLIER, *PROFILES.values())
+}
+"""By which extracts are built, each by that of its approval: what was cited comes out again."""
 
 
 def cell(value: Any) -> str:

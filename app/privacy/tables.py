@@ -1,25 +1,25 @@
 """The `aggregate` profile: tables that are declared here, never asked for by a filter.
 
 Cells of 1 to 12 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
-so that no cell follows from the others. Means and standard deviations stand on 13 people at least, and are rounded so
-far that a person's score stays open over much of its reach to whoever has two publications, or one and the rows of all
-others; at the edge of a rounding it may be narrowed down all the same.
+and as many more are hidden as it takes that no hidden cell follows from the others (app/privacy/hiding.py). Means and
+standard deviations stand on 13 people at least, and are rounded so far that a person's score stays open over much of
+its reach to whoever has two publications, or one and the rows of all others; at the edge of a rounding it may be
+narrowed down all the same.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import product
 from math import fsum, sqrt
 from typing import NamedTuple
 
+from app.privacy.hiding import ALL, BASE, FEW, OPEN, Pair, published, rounded
+from app.privacy.lattice import K
 from app.privacy.profile import SAFE_TEXT
 
-BASE = 5
-FEW = 12
-"""The largest count that is hidden. CMS hides up to 10; but what then reads 10 is 11 or 12, and with two such cells one
-that is hidden beside them follows exactly. From 13 on each figure stands for five counts."""
-
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-ALL, NOT_GIVEN = "all people", "not given"
+ARM = "planned_arm"
+NOT_GIVEN = "not given"
 """With a space, which no code of an arm has."""
 
 _BANDS = ((35, "LT35"), (55, "35-54"))
@@ -31,18 +31,21 @@ class Declared(NamedTuple):
     name: str
     row: str
     column: str | None = None
+    grouped: str | None = None
+    """The row that rows of people may show against all others."""
+
     sensitive: bool = False
     """Nobody may learn that all people of a column stand in one row, or none of them in a harmless one. It is of those
     with a column, where anybody has one: of the others nobody may have had an event, as they failed at screening."""
 
 
 COUNTS = (
-    Declared("people_by_status_and_arm", "status", "planned_arm"),
+    Declared("people_by_status_and_arm", "status", ARM, grouped="completed"),
     Declared("people_by_sex_and_age", "sex", "age"),
-    Declared("people_by_race", "race"),
+    Declared("people_by_race", "race", grouped="WHITE"),
     Declared("people_by_country", "country"),
-    Declared("people_by_serious_event_and_arm", "serious_event", "planned_arm", sensitive=True),
-    Declared("people_by_worst_event_and_arm", "worst_event", "planned_arm", sensitive=True),
+    Declared("people_by_serious_event_and_arm", "serious_event", ARM, sensitive=True),
+    Declared("people_by_worst_event_and_arm", "worst_event", ARM, sensitive=True),
 )
 EVENTS, SCORES = "people_with_events_by_organ_class", "scores_by_visit"
 
@@ -58,13 +61,6 @@ class Cell(NamedTuple):
     suppressed: bool
 
 
-def rounded(count: int) -> int | None:
-    """To the nearest five; None for 1 to 12."""
-    if 0 < count <= FEW:
-        return None
-    return BASE * ((count + BASE // 2) // BASE)
-
-
 def age_band(age: str | None) -> str:
     """`age` as an extract has it: a number, or GE90."""
     if age is None:
@@ -73,42 +69,89 @@ def age_band(age: str | None) -> str:
     return next((name for edge, name in _BANDS if known < edge), "GE55")
 
 
-def counts(table: Declared, people: Iterable[tuple[str, str]]) -> Iterator[Cell]:
-    """Every cell, also the empty ones, and every margin; `people` are (row, column) of each person."""
+class Counted(NamedTuple):
+    """A table as it was counted: its cells, also the empty ones, and every margin that may be shown."""
+
+    name: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    """None of them where the table is by one trait, or would tell of a column what nobody is to know."""
+
+    counts: Mapping[Pair, int]
+    in_rows: Sequence[Set[Pair]]
+    """What rows of the same people may tell exactly: one set, or another one."""
+
+    def as_counted(self) -> Iterator[Cell]:
+        """Each figure for itself."""
+        return self._cells({pair: rounded(number) is None for pair, number in self.counts.items()})
+
+    def held_together(self) -> Iterator[Cell]:
+        """With as many hidden as it takes that none of few people can be worked out from the others and from the rows
+        of the same people."""
+        return self._cells(published(self.counts, self.rows, self.columns, self.in_rows))
+
+    def _cells(self, hidden: Mapping[Pair, bool]) -> Iterator[Cell]:
+        for pair in product((*self.rows, ALL), (*self.columns, ALL)):
+            if pair in hidden:
+                value = None if hidden[pair] else rounded(self.counts[pair])
+                yield Cell(self.name, *pair, "people", value, value is None)
+
+
+def counted(table: Declared, people: Iterable[Pair]) -> Counted:
+    """`people` are (row, column) of each person."""
     there = Counter(people)
     if table.sensitive:
         there = Counter({pair: number for pair, number in there.items() if pair[1] != NOT_GIVEN}) or there
     rows, columns = (sorted({pair[side] for pair in there}) for side in (0, 1))
-    margins: Counter[tuple[str, str]] = Counter()
+    cells = {pair: there[pair] for pair in product(rows, columns)}
     for (row, column), number in there.items():
         for pair in {(row, ALL), (ALL, column), (ALL, ALL)}:
-            margins[pair] += number
-    cells: Mapping[tuple[str, str], int] = {**there, **margins}
-    shown = (*columns, ALL) if table.column else (ALL,)
-    if table.sensitive and any(_tells(cells, rows, column) for column in columns):
-        shown = (ALL,)  # a hidden column would follow from the margins
-    if table.sensitive and _tells(cells, rows, ALL):
+            cells[pair] = cells.get(pair, 0) + number
+    cells.setdefault((ALL, ALL), 0)
+    tell = {column for column in (*columns, ALL) if table.sensitive and _tells(cells, rows, column)}
+    if not table.column or tell - {ALL}:
+        columns = []  # a hidden column would follow from the margins
+    if ALL in tell:
         rows = []
-    for row in (*rows, ALL):
-        for column in shown:
-            yield _counted(table.name, row, column, cells.get((row, column), 0))
+    shown = {pair: cells[pair] for pair in product((*rows, ALL), (*columns, ALL))}
+    return Counted(table.name, rows, columns, shown, list(_in_rows(table, rows, columns, shown)))
+
+
+def _in_rows(
+    table: Declared, rows: Sequence[str], columns: Sequence[str], counts: Mapping[Pair, int]
+) -> Iterator[Set[Pair]]:
+    """What `deidentified` rows tell: always how many people there are and how many have each arm; and, as each class
+    is of K people or more, a trait of which each value has so many, or one value where all others have."""
+    always = {(ALL, column) for column in (*(columns if table.column == ARM else ()), ALL)}
+    yield always
+    if table.sensitive:
+        return  # rows tell it of each person
+    for margin in ({(row, ALL) for row in rows}, {(ALL, column) for column in columns}):
+        if all(counts[pair] >= K for pair in margin):
+            yield always | margin
+    one = counts.get((table.grouped, ALL), 0) if table.grouped else 0
+    if min(one, counts[ALL, ALL] - one) >= K:
+        yield always | {(str(table.grouped), column) for column in (*columns, ALL)}
 
 
 _HARMLESS = frozenset({"no", "none"})
 
 
-def _tells(cells: Mapping[tuple[str, str], int], rows: Iterable[str], column: str) -> bool:
+def _tells(cells: Mapping[Pair, int], rows: Iterable[str], column: str) -> bool:
     """Whether a column says the same of each of its people."""
     people = {row: cells.get((row, column), 0) for row in rows}
     return cells.get((ALL, column)) in people.values() or not any(people.get(row) for row in _HARMLESS)
 
 
-def with_events(people_of: Iterable[tuple[str, int]]) -> Iterator[Cell]:
+def with_events(people_of: Iterable[tuple[str, int]], of: int | None = None) -> Iterator[Cell]:
     """People with an event of each organ class. A class of few is not even named, nor one whose name may not stand in a
-    cell: two of these would be one row."""
+    cell: two of these would be one row. `of` so many people in all: a figure is hidden from which too little would be
+    left open of how many had no event at all, or that everybody had one."""
     for name, people in sorted(people_of):
         if people > FEW and SAFE_TEXT.fullmatch(name):
-            yield _counted(EVENTS, name, ALL, people)
+            figure = _counted(EVENTS, name, ALL, people)
+            tells = of is not None and of - _fewest(people) < OPEN
+            yield figure._replace(value=None, suppressed=True) if tells else figure
 
 
 def _counted(table: str, row: str, column: str, number: int) -> Cell:

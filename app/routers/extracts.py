@@ -50,7 +50,8 @@ Recipient = Annotated[Actor, Depends(requires(Permission.extract_download))]
 def read_codebook(_actor: CodebookReader, query: Annotated[CodebookQuery, Query()]) -> Any:
     """What extracts contain: every file and column with its unit, codes, source and treatment; with `format=csv` as the
     file that comes with them."""
-    profile, columns = PROFILES[query.profile], codebook(query.profile)
+    profile = PROFILES[query.profile]
+    columns = codebook(profile)
     if query.format is CodebookFormat.csv:
         headers = {"Content-Disposition": f'attachment; filename="codebook-{profile.name}.csv"'}
         return Response(codebook_csv(columns), media_type=MEDIA_TYPES["csv"], headers=headers)

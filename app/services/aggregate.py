@@ -16,10 +16,10 @@ from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
 from app.privacy import bundle, tables
-from app.privacy.profile import RELEASED_INSTRUMENTS, Column
+from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile, Treatment
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.protocol.instruments import instrument
-from app.services.extract_sql import ENDED, at_visit, of_subject, selected
+from app.services.extract_sql import ENDED, at_visit, common, of_subject, selected
 from app.services.reading import Pieces
 from app.services.traits import CLASS, of_person, shown_at
 
@@ -27,8 +27,9 @@ NONE = "none"
 
 
 class AggregateRows:
-    def __init__(self, session: Session, extract_id: UUID) -> None:
+    def __init__(self, session: Session, extract_id: UUID, profile: Profile) -> None:
         self._session, self._id = session, extract_id
+        self._together = bool(profile.treats(Treatment.held_together))
 
     def csv(self, _file: str, columns: Sequence[Column]) -> Pieces:
         """All tables, one figure a row."""
@@ -39,8 +40,9 @@ class AggregateRows:
         people = self._people()
         for table in tables.COUNTS:
             column = table.column or table.row
-            yield from tables.counts(table, [(one[table.row], one[column]) for one in people])
-        yield from self._events()
+            counted = tables.counted(table, [(one[table.row], one[column]) for one in people])
+            yield from counted.held_together() if self._together else counted.as_counted()
+        yield from self._events(len(people) if self._together else None)
         yield from self._scores()
 
     def _people(self) -> list[dict[str, str]]:
@@ -48,8 +50,11 @@ class AggregateRows:
         shown = shown_at(None)
         serious = {name for name, _ in self._severities(col(AdverseEvent.serious))}
         worst = tables.worst((name, severity) for name, severity in self._severities() if severity)
+        arms: tuple[Any, ...] = (Participant.planned_arm, Participant.actual_arm)
+        if self._together:  # as rows of the same people have them
+            arms = (*common(self._session, self._id, Participant, *arms, listed=True),)
         wanted = (
-            selected(ExtractSubject.subject, Participant.planned_arm, *of_person(ENDED))
+            selected(ExtractSubject.subject, arms[0], *of_person(ENDED))
             .join(Participant, of_subject(self._id, Participant))
             .join(Site, col(Site.id) == col(Participant.site_id))
         )
@@ -71,11 +76,11 @@ class AggregateRows:
         for row in self._session.execute(told.distinct().execution_options(yield_per=1000)):
             yield row.subject, row.severity
 
-    def _events(self) -> Iterator[Cell]:
+    def _events(self, of: int | None) -> Iterator[Cell]:
         soc, subject = col(AdverseEvent.soc), col(ExtractSubject.subject)
         statement = selected(soc, func.count(distinct(subject))).join(AdverseEvent, of_subject(self._id, AdverseEvent))
         found = self._session.execute(statement.where(soc.is_not(None)).group_by(soc)).all()
-        return tables.with_events((name, people) for name, people in found)
+        return tables.with_events(((name, people) for name, people in found), of)
 
     def _scores(self) -> Iterator[Cell]:
         """Grouped by value, so that Python adds them up: a sum of floats in SQL depends on the order of the rows."""

@@ -35,7 +35,7 @@ from app.models.extract import (
 from app.models.notification import EventType, SubjectType
 from app.models.study import Study
 from app.privacy.bundle import UnsafeText
-from app.privacy.profile import PROFILES
+from app.privacy.profile import PROFILES, VERSIONS, Profile
 from app.security.keys import Keyring
 from app.services import as_at, traits
 from app.services.aggregate import AggregateRows
@@ -164,13 +164,14 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     if extract.expires_at is not None and extract.expires_at <= now():
         raise TooLate
     fixed = json.loads(extract.manifest or "{}")
-    if _of_another_version(extract, fixed):
-        raise NotAsApproved
+    profile = _profile(extract, fixed)
+    if profile is None or (profile != PROFILES[extract.profile] and "row_content_sha256" not in fixed):
+        raise NotAsApproved  # what was never out goes out by the rules of today
     with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
-        with _moment(database, extract) as readers, closing(_tables(readers, extract)) as tables:
+        with _moment(database, extract) as readers, closing(_tables(readers, extract, profile)) as tables:
             for file, parts in tables:
                 progress.rows += files.write(file, parts, counted=True).rows or 0
-        files.complete(extract, study.code, fixed)
+        files.complete(extract, profile, study.code, fixed)
     if fixed.get("row_content_sha256") not in (None, files.manifest["row_content_sha256"]):  # its files were lost
         raise NotAsApproved
     with database.write() as session:
@@ -224,10 +225,10 @@ def _moment(database: Database, extract: Extract) -> Iterator[Readers]:
             yield readers
 
 
-def _tables(readers: Readers, extract: Extract) -> Generator[tuple[str, Pieces], None, None]:
+def _tables(readers: Readers, extract: Extract, profile: Profile) -> Generator[tuple[str, Pieces], None, None]:
     """The tables of an extract as CSV."""
-    rows = _rows(readers, extract)
-    for file, columns in PROFILES[extract.profile].files.items():
+    rows = _rows(readers, extract, profile)
+    for file, columns in profile.files.items():
         with closing(rows.csv(file, columns)) as parts:
             yield file, parts
 
@@ -243,10 +244,10 @@ def _reading(database: Database, extract: Extract) -> Iterator[Session]:
                 yield session
 
 
-def _rows(readers: Readers, extract: Extract) -> AggregateRows | ExtractRows:
+def _rows(readers: Readers, extract: Extract, profile: Profile) -> AggregateRows | ExtractRows:
     if extract.profile == ExtractProfile.aggregate:
-        return AggregateRows(readers.sessions[0], extract.id)
-    return ExtractRows(readers, extract.id, extract.profile)
+        return AggregateRows(readers.sessions[0], extract.id, profile)
+    return ExtractRows(readers, extract.id, profile)
 
 
 SAME, OTHER = "the same rows", "OTHER ROWS than those cited"
@@ -258,13 +259,14 @@ def differing(database: Database, extract: Extract) -> str | None:
     manifest = json.loads(extract.manifest or "{}")
     if "row_content_sha256" not in manifest or extract.heads is None:
         return None
-    if _of_another_version(extract, manifest):
+    profile = _profile(extract, manifest)
+    if profile is None:
         return "cannot be compared: it was written by another version of the registry"
     try:
         with _moment(database, extract) as readers:
             if _shows_otherwise(readers.sessions[0], extract, manifest["levels"]):
                 return OTHER
-            rebuilt = _content(readers, extract)
+            rebuilt = _content(readers, extract, profile)
     except (UnsafeText, ArithmeticError, LookupError, TypeError, ValueError):
         return OTHER  # of what was cited, all could be restored and written
     return SAME if rebuilt == manifest["row_content_sha256"] else OTHER
@@ -275,10 +277,10 @@ def _shows_otherwise(session: Session, extract: Extract, levels: Mapping[str, in
     return extract.profile != ExtractProfile.aggregate and traits.changed(session, extract.id, levels)
 
 
-def _content(readers: Readers, extract: Extract) -> str:
+def _content(readers: Readers, extract: Extract, profile: Profile) -> str:
     """What the rows of an extract would be cited by, if they were built now. Raises UnsafeText."""
     digests = {}
-    with closing(_tables(readers, extract)) as tables:
+    with closing(_tables(readers, extract, profile)) as tables:
         for file, parts in tables:
             digest = hashlib.sha256()
             for part in parts:
@@ -287,8 +289,10 @@ def _content(readers: Readers, extract: Extract) -> str:
     return content_digest(digests)
 
 
-def _of_another_version(extract: Extract, manifest: Mapping[str, Any]) -> bool:
-    return (manifest.get("schema"), manifest.get("profile_version")) != (SCHEMA, PROFILES[extract.profile].version)
+def _profile(extract: Extract, manifest: Mapping[str, Any]) -> Profile | None:
+    """By which it was approved; None where that is not built any more."""
+    version = VERSIONS.get((extract.profile, str(manifest.get("profile_version"))))
+    return version if manifest.get("schema") == SCHEMA else None
 
 
 def _locked(session: Session, extract_id: UUID) -> Extract:

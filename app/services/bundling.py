@@ -14,7 +14,7 @@ from app.models.base import canonical_json, from_json
 from app.models.extract import Extract, ExtractFileRead, ExtractFormat
 from app.privacy import bundle
 from app.privacy.codebook import codebook
-from app.privacy.profile import PROFILES
+from app.privacy.profile import Profile
 from app.privacy.risk import readable
 from app.security.keys import Keyring
 from app.services import chunks, parquet
@@ -92,9 +92,8 @@ class Files(Mapping[str, ExtractFileRead]):
             for name, place in self._places.items()
         ]
 
-    def complete(self, extract: Extract, study: str, approved: Mapping[str, Any]) -> None:
+    def complete(self, extract: Extract, profile: Profile, study: str, approved: Mapping[str, Any]) -> None:
         """Write all that goes with the tables. `approved` is what the approval fixed of the manifest."""
-        profile = PROFILES[extract.profile]
         origin = bundle.Origin(study, str(extract.id), approved["created_at"], __version__)
         formats = set(from_json(extract.formats))
         for file, columns in profile.files.items():
@@ -106,7 +105,7 @@ class Files(Mapping[str, ExtractFileRead]):
                 target = self._writer(f"{name}.parquet", chunks.NOT_AT_ALL)
                 parquet.write(target, columns, self.read(file))
                 self._described(f"{name}.parquet", target, rows)
-        about, book = {"profile": extract.profile, "profile_version": profile.version}, codebook(extract.profile)
+        about, book = {"profile": extract.profile, "profile_version": profile.version}, codebook(profile)
         self.write("codebook.json", [canonical_json({**about, "columns": book}).encode()])
         self.write("codebook.csv", [bundle.codebook_csv(book)])
         if approved["risk"] is not None:

@@ -10,12 +10,12 @@ from sqlmodel import col
 
 from app.access import Rows
 from app.models.adverse_event import AdverseEvent
-from app.models.extract import ExtractProfile, ExtractSubject
+from app.models.extract import ExtractSubject
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
-from app.privacy.profile import PROFILES, RELEASED_INSTRUMENTS, Column
+from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
@@ -48,8 +48,8 @@ _SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SU
 class ExtractRows:
     """The statements of one extract."""
 
-    def __init__(self, readers: Readers, extract_id: UUID, profile: ExtractProfile) -> None:
-        self._readers, self._id, self._profile = readers, extract_id, PROFILES[profile]
+    def __init__(self, readers: Readers, extract_id: UUID, profile: Profile) -> None:
+        self._readers, self._id, self._profile = readers, extract_id, profile
         self._dialect = readers.sessions[0].get_bind().dialect
 
     def csv(self, file: str, columns: Sequence[Column]) -> Pieces:

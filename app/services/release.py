@@ -21,12 +21,12 @@ from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus,
 from app.models.participant import Consent, Participant
 from app.models.study import Site
 from app.models.visit import Visit
+from app.privacy.hiding import rounded
 from app.privacy.lattice import K, generalise
 from app.privacy.profile import PROFILES
 from app.privacy.quasi import QUASI_IDENTIFIERS
 from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
-from app.privacy.tables import rounded
 from app.protocol.definition import Protocol
 from app.services import as_at, collected
 from app.services.fingerprints import fingerprints
