@@ -44,6 +44,20 @@ class Opened:
         serious = {row["subject"] for row in self.table("adverse_events") if row["serious"] == "Y"}
         return [(len(people), len(people & serious)) for people in self.classes().values()]
 
+    def told_of_nearly_all(self, columns: Iterable[str]) -> list[tuple[str, str]]:
+        """What is shown in these columns of adverse events of more than nine in ten of some class."""
+        having: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for row in self.table("adverse_events"):
+            for column in columns:
+                having[column, row[column]].add(row["subject"])
+        shown = ((one, people) for one, people in having.items() if one[1] not in {"", "OTHER"})
+        return [
+            one
+            for one, people in shown
+            for alike in self.classes().values()
+            if 10 * len(people & alike) > 9 * len(alike)
+        ]
+
     def unique(self, name: str, columns: Iterable[str]) -> float:
         """The share of people, of those in a table, whose rows in these columns are nobody else's."""
         theirs: dict[str, list[tuple[str, ...]]] = defaultdict(list)

@@ -15,6 +15,7 @@ from sqlmodel import col, select
 from app.models.account import Role
 from app.models.adverse_event import AdverseEvent
 from app.models.extract import ExtractSubject
+from app.models.participant import Participant
 from app.models.visit import Visit
 from app.privacy.bundle import UnsafeText, require_no_formula
 from app.privacy.profile import cell
@@ -57,12 +58,32 @@ def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str)
     assert report["released"]["avg_risk"] == pytest.approx(len(sizes) / released, abs=1e-4)
     assert all(serious < people for people, serious in opened.serious_values()), "everybody of a class had one"
     assert len({row["serious"] == "" for row in opened.table("adverse_events")}) == 1, "an empty cell tells"
+    assert opened.told_of_nearly_all(["soc", "pt", "special_interest"]) == []
     for name, table, columns in (
         ("score_vectors", "outcomes", ("visit_code", "occurrence", "instrument", "score", "value")),
         ("visit_patterns", "visits", ("visit_code", "occurrence", "status")),
     ):
         told, found = report["fingerprints"][name]["unique"], opened.unique(table, columns)
         assert told == pytest.approx(found, abs=0.01) if isinstance(told, float | int) else 0 < found * released <= 10
+
+
+def test_the_files_alone_tell_of_no_class_what_nearly_all_of_it_had(world: World) -> None:
+    """All women had one event and most of the men; who had another is by chance."""
+    sexes = dict(zip(fill(world, 90, alike, seed=8), "FFM" * 30, strict=True))
+    with world.registry.database.write() as session:
+        session.execute(update(Participant).where(col(Participant.pid).in_(_of("M", sexes))).values(sex="M"))
+    for number, (pid, sex) in enumerate(sexes.items()):
+        for term in ["Bruxism"] * (sex == "F" or number % 4 > 0) + ["Tremor"] * (number % 2):
+            body = world.event(pid, codings=[{"system": "own", "term": term, "level": each} for each in ("pt", "soc")])
+            assert (world.staff_b if number % 2 else world.staff_a).post("/v1/adverse-events", body).status_code == 201
+    _, opened = bundle(world)
+    assert len(opened.classes()) == 2
+    assert opened.told_of_nearly_all(["soc", "pt", "special_interest"]) == []
+    assert {"Bruxism", "Tremor"} & {row["soc"] for row in opened.table("adverse_events")} == {"Tremor"}
+
+
+def _of(sex: str, sexes: dict[str, str]) -> list[str]:
+    return [pid for pid, own in sexes.items() if own == sex]
 
 
 @pytest.mark.parametrize("profile", ["deidentified", "pseudonymised"])

@@ -9,12 +9,16 @@ from app.models.outcome import Origin
 from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
 from app.privacy import tables
-from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile, Treatment
+from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile, Treatment
 from app.privacy.quasi import ETHNICITIES, OTHER, RACES, SINCE_DOSE
 from app.protocol.instruments import instruments
 
 TIMINGS = ("early", "in_window", "late")
-_CLASSES = {Treatment.since_dose: SINCE_DOSE, Treatment.timing: TIMINGS}
+_CLASSES: Mapping[Treatment, Sequence[str]] = {
+    Treatment.since_dose: SINCE_DOSE,
+    Treatment.spread_interest: (*sorted(RELEASED_INTERESTS), OTHER),
+    Treatment.timing: TIMINGS,
+}
 _DECLARED: Mapping[str, Sequence[str]] = {
     "table": sorted([*(one.name for one in tables.COUNTS), tables.EVENTS, tables.SCORES]),
     "statistic": ("people", "mean", "sd"),

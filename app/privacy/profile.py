@@ -7,7 +7,7 @@ criteria and every free text stay in both.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,10 +21,12 @@ RARE_TERM_PERSONS = K
 """A code released under `common_term` or `common_code` is shared by at least this many participants of the extract."""
 
 
-def common_codes(people: Mapping[str, int], *, listed: bool) -> list[str]:
-    """Those that are shown, of codes and how many people have each. Where analysts read the list of all codes, one rare
-    code alone would be told by it: the next rarest goes with it."""
-    common = sorted((number, code) for code, number in people.items() if number >= RARE_TERM_PERSONS)
+def common_codes(people: Mapping[str, int], *, listed: bool, apart: Set[str] = frozenset()) -> list[str]:
+    """Those that are shown, of codes and how many people have each; none `apart`. Where analysts read the list of all
+    codes, one that is not shown alone would be told by it: the next rarest goes with it."""
+    common = sorted(
+        (number, code) for code, number in people.items() if number >= RARE_TERM_PERSONS and code not in apart
+    )
     alone = listed and len(people) - len(common) == 1
     return sorted(code for _, code in common[alone:])
 
@@ -38,6 +40,25 @@ RELEASED_INSTRUMENTS = frozenset(
 """Whose scores leave de-identified. Trauma, dissociation and suicidality (ACE, CTQ_SF, PCL5, ITQ, DES_II, CSSRS) do
 not: an answer there can be known of one person (GDPR article 9; design of de-identification). What is not named here
 stays."""
+
+RELEASED_INTERESTS = frozenset(
+    {
+        *("hypertension", "tachycardia", "arrhythmia", "syncope", "hyperthermia", "hyponatraemia", "hepatic"),
+        *("serotonin_syndrome", "seizure", "panic", "bruxism"),
+    }
+)
+"""The events of special interest that leave de-identified. Suicidality, psychosis, abuse, use of drugs and misconduct
+do not (as above); what is not named here stays, and with it the preferred term of the event."""
+
+WITHHELD_TERM = re.compile(r"suicid|self.?(injur|harm)", re.IGNORECASE)
+"""Preferred terms of suicidality, also where nobody marked the event (words that MedDRA's SMQ of it goes by)."""
+
+
+def of_nearly_all(people: int, of_class: int) -> bool:
+    """Whether more than nine in ten of a class have something, which then tells it of each of them (group disclosure:
+    Brandt and others, Guidelines for the checking of output based on microdata research, ESSnet SDC 2010)."""
+    return 10 * people > 9 * of_class
+
 
 _FIRST = "A-Za-z0-9À-ÖØ-öø-ɏΈ-ϿЀ-ԯḀ-ỿ"  # noqa: RUF001 - Latin, Greek and Cyrillic letters
 _SAFE = f"{_FIRST} _./<>+:,()&%'-"
@@ -79,6 +100,14 @@ class Treatment(StrEnum):
         f"code shared by at least {RARE_TERM_PERSONS} participants of the extract, else {OTHER}; where one code alone "
         f"would be, the next rarest is {OTHER} too"
     )
+    spread_term = (
+        f"term shared by at least {RARE_TERM_PERSONS} participants of the extract and in no class by more than nine in "
+        f"ten, else {OTHER}; none of suicidality, nor of an event whose special interest is not released"
+    )
+    spread_interest = (
+        f"code of the list that is released, shared by at least {RARE_TERM_PERSONS} participants of the extract and in "
+        f"no class by more than nine in ten, else {OTHER}; where one alone would be, the next rarest is {OTHER} too"
+    )
     serious = "as stored; not released where all or none of the extract have it"
     since_dose = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
     study_day = "study day: day 1 is the first of the protocol's anchor visits that took place; there is no day 0"
@@ -96,6 +125,8 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.common_code: frozenset({FieldClass.clinical}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
     Treatment.serious: frozenset({FieldClass.clinical}),
+    Treatment.spread_interest: frozenset({FieldClass.clinical}),
+    Treatment.spread_term: frozenset({FieldClass.clinical}),
     Treatment.since_dose: frozenset({FieldClass.date}),
     Treatment.study_day: frozenset({FieldClass.date}),
     Treatment.subject: frozenset({FieldClass.direct}),
@@ -182,11 +213,13 @@ def _event(name: str, label: str, treatment: Treatment, type_: str = "text") -> 
     return Column(name, label, f"adverse_event.{name}", type_, treatment)
 
 
-def _events(code: Treatment, onset: Column, serious: Treatment) -> tuple[Column, ...]:
+def _events(
+    code: Treatment, onset: Column, serious: Treatment, term: Treatment, interest: Treatment
+) -> tuple[Column, ...]:
     return (
         _SUBJECT,
-        _event("soc", "System organ class", Treatment.common_term),
-        _event("pt", "Preferred term", Treatment.common_term),
+        _event("soc", "System organ class", term),
+        _event("pt", "Preferred term", term),
         onset,
         _event("severity", "Severity", Treatment.as_stored),
         _event("serious", "Meets a seriousness criterion", serious, "boolean"),
@@ -195,7 +228,7 @@ def _events(code: Treatment, onset: Column, serious: Treatment) -> tuple[Column,
         _event("action_taken", "Action taken with the drug", code),
         _event("outcome", "Outcome of the event", code),
         _event("expected", "Expected by the reference safety information", Treatment.as_stored, "boolean"),
-        _event("special_interest", "Event of special interest", code),
+        _event("special_interest", "Event of special interest", interest),
     )
 
 
@@ -233,24 +266,25 @@ def _tables(version: str, treatment: Treatment, hidden: str) -> Profile:
     )
 
 
-PROFILES: Mapping[ExtractProfile, Profile] = {
-    ExtractProfile.aggregate: _tables(
-        *("4", Treatment.held_together, "Hidden: of few people, or so that these do not follow; or rounded to nothing")
-    ),
-    ExtractProfile.deidentified: Profile(
+def _deidentified(version: str, term: Treatment, interest: Treatment) -> Profile:
+    onset = Column("onset", "Onset", "adverse_event.onset", treatment=Treatment.since_dose)
+    return Profile(
         ExtractProfile.deidentified,
-        "2",
+        version,
         {
             "participants.csv": (_SUBJECT, *_person(Treatment.coarsened), *_ARMS),
             "visits.csv": (_SUBJECT, *_NAMED, _TIMING, _VISIT_STATUS),
             "outcomes.csv": (_SUBJECT, *_NAMED, _TIMING, *_SCORE),
-            "adverse_events.csv": _events(
-                Treatment.common_code,
-                Column("onset", "Onset", "adverse_event.onset", treatment=Treatment.since_dose),
-                Treatment.serious,
-            ),
+            "adverse_events.csv": _events(Treatment.common_code, onset, Treatment.serious, term, interest),
         },
+    )
+
+
+PROFILES: Mapping[ExtractProfile, Profile] = {
+    ExtractProfile.aggregate: _tables(
+        *("4", Treatment.held_together, "Hidden: of few people, or so that these do not follow; or rounded to nothing")
     ),
+    ExtractProfile.deidentified: _deidentified("3", Treatment.spread_term, Treatment.spread_interest),
     ExtractProfile.pseudonymised: Profile(
         ExtractProfile.pseudonymised,
         "2",
@@ -277,6 +311,8 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
                 Treatment.under_agreement,
                 Column("onset_day", "Day of onset", "adverse_event.onset", "integer", Treatment.study_day),
                 Treatment.as_stored,
+                Treatment.common_term,
+                Treatment.under_agreement,
             ),
         },
     ),
@@ -284,7 +320,10 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
 
 """By which extracts are approved."""
 
-_EARLIER = (_tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),)
+_EARLIER = (
+    _tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),
+    _deidentified("2", Treatment.common_term, Treatment.common_code),
+)
 VERSIONS: Mapping[tuple[ExtractProfile, str], Profile] = {
     (one.name, one.version): one for one in (*_EARLIER, *PROFILES.values())
 }

@@ -81,7 +81,8 @@ def risk_report(
             "who holds two extracts, or knows somebody's scores, can join on them. The ledger limits what one "
             "organisation learns from the difference of two extracts; the agreement forbids the rest.",
             "inference": "No class tells that all in it had a serious adverse event: levels are coarser where one "
-            "would, and where all or none of the extract had one, which events were serious is not shown.",
+            "would, and where all or none of the extract had one, which events were serious is not shown. No term of "
+            "events is shown that more than nine in ten of a class had, and none of suicidality.",
         },
         "not_covered": [
             "somebody who knows scores or events of a person",

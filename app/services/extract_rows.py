@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import String, case
+from sqlalchemy import String, case, true
 from sqlmodel import col
 
 from app.access import Rows
@@ -15,13 +15,14 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
-from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile
+from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile, Treatment
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
 from app.services.collected import collected
 from app.services.extract_sql import (
     ENDED,
+    SHOWN,
     Timing,
     at_visit,
     bytewise,
@@ -32,6 +33,7 @@ from app.services.extract_sql import (
     people_of_stretch,
     selected,
     since_dose,
+    spread,
     stretches,
     study_day,
 )
@@ -42,7 +44,6 @@ STRETCH = 250
 """People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
 
 _SUBJECT = ExtractSubject
-_SHOWN = (_SUBJECT.age_group, _SUBJECT.sex, _SUBJECT.race, _SUBJECT.country, _SUBJECT.status)
 
 
 class ExtractRows:
@@ -93,13 +94,13 @@ class ExtractRows:
         if self._open:
             enrolled_on = case((collected(ENDED, person.enrolled_on), col(person.enrolled_on)))
             wanted: tuple[Any, ...] = (
-                *(_SUBJECT.subject, col(_SUBJECT.site_group).label("site"), *_SHOWN, _ethnicity()),
+                *(_SUBJECT.subject, col(_SUBJECT.site_group).label("site"), *SHOWN, _ethnicity()),
                 col(ProtocolVersion.version).label("protocol_version"),
                 *(person.eligible, person.planned_arm, person.actual_arm),
                 study_day(enrolled_on).label("enrolled_day"),
             )
         else:
-            wanted = (_SUBJECT.subject, *_SHOWN, *self._codes(person, person.planned_arm, person.actual_arm))
+            wanted = (_SUBJECT.subject, *SHOWN, *self._codes(person, person.planned_arm, person.actual_arm))
         return (
             selected(*wanted)
             .join(person, of_subject(self._id, person))
@@ -154,7 +155,7 @@ class ExtractRows:
             ),
             *(event.relatedness_drug, event.relatedness_therapy),
             *(*self._codes(event, event.action_taken), *self._codes(event, event.outcome), event.expected),
-            *self._codes(event, event.special_interest),
+            self._interest(),
         ).join(event, of_subject(self._id, event))
         ordered = (bytewise(one) if isinstance(one.type, String) else one for one in statement.selected_columns)
         return statement.order_by(*(one.nulls_first() for one in ordered))
@@ -166,8 +167,19 @@ class ExtractRows:
         return since_dose(dosing).label("onset")
 
     def _term(self, term: Any) -> Any:
-        (shown,) = common(self._readers.sessions[0], self._id, AdverseEvent, term, listed=False)
-        return shown
+        session, event = self._readers.sessions[0], AdverseEvent
+        if f"adverse_event.{term.key}" not in self._profile.treats(Treatment.spread_term):
+            (shown,) = common(session, self._id, event, term, listed=False)
+            return shown
+        told = col(event.special_interest).is_(None) | _watched() if term is event.pt else true()
+        return spread(session, self._id, term, told, OTHER, listed=False)
+
+    def _interest(self) -> Any:
+        interest = AdverseEvent.special_interest
+        if not self._profile.treats(Treatment.spread_interest):
+            (shown,) = self._codes(AdverseEvent, interest)
+            return shown
+        return spread(self._readers.sessions[0], self._id, interest, _watched(), None, listed=True)
 
     def _codes(self, table: Any, *codes: Any) -> Sequence[Any]:
         return codes if self._open else common(self._readers.sessions[0], self._id, table, *codes, listed=True)
@@ -175,6 +187,10 @@ class ExtractRows:
     def _serious(self) -> Any:
         serious = col(AdverseEvent.serious)
         return serious if self._open else case((col(_SUBJECT.serious_shown), serious)).label("serious")
+
+
+def _watched() -> Any:
+    return col(AdverseEvent.special_interest).in_(sorted(RELEASED_INTERESTS))
 
 
 def _ethnicity() -> Any:

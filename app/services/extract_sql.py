@@ -1,5 +1,6 @@
 """What the rows of extracts are made of, as SQL: days, windows and rare codes, so that no date leaves the database."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
@@ -30,7 +31,7 @@ from app.models.extract import ExtractSubject
 from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
-from app.privacy.profile import common_codes
+from app.privacy.profile import WITHHELD_TERM, common_codes, of_nearly_all
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
 from app.services.collected import OF_EVENT, OF_OUTCOME, OF_VISIT, collected
@@ -109,6 +110,15 @@ def at_visit() -> ColumnElement[bool]:
     return same & collected(ENDED, *OF_OUTCOME)
 
 
+SHOWN = tuple(
+    col(one)
+    for one in (
+        *(ExtractSubject.age_group, ExtractSubject.sex, ExtractSubject.race),
+        *(ExtractSubject.country, ExtractSubject.status),
+    )
+)
+"""What people of one class have in common."""
+
 ENDED = col(ExtractSubject.collection_ended_on)
 _DAYS: Mapping[Any, Any] = {Visit: OF_VISIT, AdverseEvent: OF_EVENT, Outcome: (), Participant: ()}
 """By which days the rows of a table are of an extract; no other table is in one. The days of an outcome are its visit's
@@ -139,6 +149,27 @@ def common(session: Session, extract_id: UUID, table: Any, *codes: Any, listed: 
         case((col(one).is_(None), None), (among(one, f"shared_{one.key}", shown), one), else_=OTHER).label(one.key)
         for one in codes
     ]
+
+
+def spread(
+    session: Session, extract_id: UUID, code: Any, released: ColumnElement[bool], withheld: str | None, *, listed: bool
+) -> ColumnElement[Any]:
+    """A code of adverse events where enough participants of the extract share it, and in no class nearly all, else
+    OTHER: of everybody, as those who lack it would be told by it. Events that are not `released` count for nothing and
+    have what stands for the `withheld`."""
+    subject = ExtractSubject
+    classes = select(*SHOWN, func.count()).where(col(subject.extract_id) == extract_id).group_by(*SHOWN)
+    sizes = {row[:-1]: row[-1] for row in map(tuple, session.execute(classes))}
+    having = selected(code, *SHOWN, func.count(distinct(col(subject.subject))))
+    having = having.join(subject, of_subject(extract_id, AdverseEvent)).where(col(code).is_not(None), released)
+    people, apart = Counter[str](), set[str]()
+    for one, *of_class, number in session.execute(having.group_by(code, *SHOWN)):
+        people[one] += number
+        if of_nearly_all(number, sizes[tuple(of_class)]) or WITHHELD_TERM.search(one):
+            apart.add(one)
+    told = among(code, f"shared_{code.key}", common_codes(people, listed=listed, apart=apart))
+    missing = (col(code).is_(None), None)
+    return case(missing, (~released, withheld), (told, code), else_=OTHER).label(code.key)
 
 
 def stretches(session: Session, extract_id: UUID, people: int) -> list[dict[str, str]]:
