@@ -58,11 +58,11 @@ class Opened:
             if 10 * len(people & alike) > 9 * len(alike)
         ]
 
-    def unique(self, name: str, columns: Iterable[str]) -> float:
-        """The share of people, of those in a table, whose rows in these columns are nobody else's."""
+    def unique(self, name: str, columns: Iterable[str] = ()) -> float:
+        """The share of people, of those in a table, whose rows are nobody else's: in these columns, or in all."""
         theirs: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        wanted = list(columns)
         for row in self.table(name):
+            wanted = list(columns) or [column for column in row if column != "subject"]
             theirs[row["subject"]].append(tuple(row[column] for column in wanted))
         sizes = Counter(tuple(sorted(rows)) for rows in theirs.values())
         return sum(size == 1 for size in sizes.values()) / len(theirs) if theirs else 0.0

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -61,10 +61,24 @@ def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str)
     assert opened.told_of_nearly_all(["soc", "pt", "special_interest"]) == []
     for name, table, columns in (
         ("score_vectors", "outcomes", ("visit_code", "occurrence", "instrument", "score", "value")),
-        ("visit_patterns", "visits", ("visit_code", "occurrence", "status")),
+        ("visit_patterns", "visits", ()),
     ):
         told, found = report["fingerprints"][name]["unique"], opened.unique(table, columns)
         assert told == pytest.approx(found, abs=0.01) if isinstance(told, float | int) else 0 < found * released <= 10
+
+
+def test_who_is_alone_with_a_late_visit_is_told(world: World) -> None:
+    """All had the same visits, and all of them took place: one in its window no more."""
+    pids = fill(world, 30, alike, seed=9)
+    late = (col(Visit.pid) == pids[0], Visit.visit_code == "INT1A")
+    with world.registry.database.write() as session:
+        (visit,) = session.scalars(select(Visit).where(*late))
+        assert visit.occurred_on is not None
+        visit.occurred_on += timedelta(days=40)
+    _, opened = bundle(world)
+    assert opened.unique("visits", ("visit_code", "occurrence", "status")) == 0
+    assert opened.unique("visits") == pytest.approx(1 / 30)
+    assert opened.report["fingerprints"]["visit_patterns"] == {"people": 30, "unique": "1-10 people"}
 
 
 def test_the_files_alone_tell_of_no_class_what_nearly_all_of_it_had(world: World) -> None:

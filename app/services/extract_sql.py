@@ -195,7 +195,8 @@ def people_of_stretch(extract_id: UUID) -> Subquery:
 class Timing:
     """Early, in window or late, of each visit, by the protocol version under which it was recorded."""
 
-    def __init__(self, dialect: Dialect, protocols: Mapping[int, Protocol]) -> None:
+    def __init__(self, dialect: Dialect, protocols: Mapping[int, Protocol], ended: Any = ENDED) -> None:
+        self._ended = ended
         self._plan = records(dialect, "plan", _PLAN, _windows(protocols))
         self._anchor, self._person = aliased(Visit), aliased(Participant)
 
@@ -209,7 +210,7 @@ class Timing:
             & (col(anchor.pid) == col(Visit.pid))
             & (col(anchor.visit_code) == plan.anchor)
             & (col(anchor.occurrence) == 1)
-            & collected(ENDED, col(anchor.occurred_on))
+            & collected(self._ended, col(anchor.occurred_on))
         )
         return (
             statement.join(person, of_person)

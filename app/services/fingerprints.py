@@ -6,33 +6,40 @@ from collections.abc import Collection, Iterator
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Subquery
+from sqlalchemy import Subquery, select
 from sqlmodel import Session, col
 
 from app.access import Rows
+from app.models.base import table_of
 from app.models.outcome import Outcome, OutcomeScore
-from app.models.study import Site
+from app.models.study import ProtocolVersion, Site
 from app.models.visit import Visit
 from app.privacy.profile import RELEASED_INSTRUMENTS
 from app.privacy.risk import alone
 from app.services.collected import OF_OUTCOME, OF_VISIT, while_collected
-from app.services.extract_sql import selected
+from app.services.extract_sql import Timing, selected
+from app.services.studies import protocol_of
 
 
 def fingerprints(session: Session, study_id: int, people: Collection[str], ended: Subquery) -> dict[str, Any]:
     """Of these participants: who is alone with their course of scores, and with their pattern of visits."""
     told = {
         "score_vectors": while_collected(_scores(study_id), ended, Outcome, *OF_OUTCOME),
-        "visit_patterns": while_collected(_visits(study_id), ended, Visit, *OF_VISIT),
+        "visit_patterns": _visits(session, study_id, ended),
     }
     return {name: alone(_digests(session, statement, people)) for name, statement in told.items()}
 
 
-def _visits(study_id: int) -> Rows:
-    visit = Visit
-    statement = selected(visit.pid, visit.visit_code, visit.occurrence, visit.status)
+def _visits(session: Session, study_id: int, ended: Subquery) -> Rows:
+    """As visits.csv has them: whether each was early or late is often what nobody else has."""
+    visit, version = Visit, table_of(ProtocolVersion).c
+    versions = session.scalars(select(version.id).where(version.study_id == study_id).order_by(version.id)).all()
+    protocols = {one: protocol_of(session, one) for one in versions}
+    timing = Timing(session.get_bind().dialect, protocols, ended.c.since)
+    statement = selected(visit.pid, visit.visit_code, visit.occurrence, timing.column, visit.status)
     of_study = statement.join(Site, col(Site.id) == col(visit.site_id)).where(col(Site.study_id) == study_id)
-    return of_study.order_by(visit.pid, visit.visit_code, col(visit.occurrence))
+    told = timing.joined(while_collected(of_study, ended, Visit, *OF_VISIT))
+    return told.order_by(visit.pid, visit.visit_code, col(visit.occurrence))
 
 
 def _scores(study_id: int) -> Rows:
