@@ -121,9 +121,27 @@ def test_small_counts_do_not_appear_in_the_report() -> None:
     people: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 40 + [(40, "M", "WHITE", "DEU", "completed")]
     chosen = generalise(people, QUASI_IDENTIFIERS)
     report = risk_report(people, QUASI_IDENTIFIERS, chosen, True, {}, {})
-    assert report["population"] == {"considered": "", "released": 40, "suppressed": "1-10"}
+    assert report["population"] == {"considered": "", "released": 40, "suppressed": "0-10"}
     assert (report["exact"]["k_min"], report["exact"]["max_risk"]) == ("1-10", "above 0.09")
     assert "41" not in json.dumps(report)
+
+
+def test_whether_anybody_was_left_out_is_not_told() -> None:
+    """Of 26 people one can be left out at most."""
+    women: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 25
+    told = []
+    for people in (women, [*women, (40, "M", "WHITE", "DEU", "completed")]):
+        report = risk_report(people, QUASI_IDENTIFIERS, generalise(people, QUASI_IDENTIFIERS), True, {}, {})
+        told.append(report["population"])
+        assert report["exact"]["classes"] == ""
+    assert told[0] == told[1] == {"considered": "", "released": 25, "suppressed": "0-10"}
+
+
+def test_what_nobody_gave_is_not_said_to_be_released() -> None:
+    people: list[Person] = [(40, "F", None, None, "completed")] * 20
+    report = risk_report(people, QUASI_IDENTIFIERS, generalise(people, QUASI_IDENTIFIERS), True, {}, {})
+    told = {one["name"]: one["released"] for one in report["quasi_identifiers"]}
+    assert (told["race"], told["country"], told["sex"]) == (*["not given by anybody"] * 2, "as stored")
 
 
 @pytest.mark.parametrize("released", [20, 40, 100, 400])

@@ -1,5 +1,5 @@
 """The risk report of an extract: what was hidden, how, and what remains. It is released with the extract, so it shows
-no small number itself: counts of 1 to 10 read `1-10`.
+no small number itself: counts of 1 to 10 read `1-10`, and of people who were left out `0-10`.
 """
 
 from collections import Counter
@@ -13,6 +13,9 @@ SMALL = 10
 
 THRESHOLD = 0.09
 """The risk under which EMA Policy 0070 and Health Canada's PRCI take a release for low risk."""
+
+
+NOT_GIVEN = "not given by anybody"
 
 
 def banded(count: int) -> int | str:
@@ -55,20 +58,20 @@ def risk_report(
 ) -> dict[str, Any]:
     """The report as data; `people` are the exact values of everybody who was considered."""
     released = [one for one, kept in zip(chosen.classes, chosen.kept, strict=True) if kept]
-    left_out = banded(len(people) - len(released))
-    told = isinstance(left_out, int)
+    left_out = len(people) - len(released)
+    told = left_out > SMALL  # at most five in a hundred are left out: of 26 people `1-10` would be one
     return {
-        "schema": "research-registry/risk-report/3",
+        "schema": "research-registry/risk-report/4",
         "decision": "pass",
         "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
         "population": {
             "considered": len(people) if told else "",  # with those released it would give the number left out
             "released": len(released),
-            "suppressed": left_out,
+            "suppressed": left_out if told else f"0-{SMALL}",
         },
         "quasi_identifiers": [
-            {"name": one.name, "label": one.label, "released": one.levels[chosen.levels[one.name]].name}
-            for one in quasis
+            {"name": one.name, "label": one.label, "released": _released(one, number, people, chosen)}
+            for number, one in enumerate(quasis)
         ],
         "exact": _before(people, told=told),
         "released": class_risk(released),
@@ -91,6 +94,12 @@ def risk_report(
         ],
         "wording": "De-identified by these rules; not anonymous, and no legal determination.",
     }
+
+
+def _released(one: Quasi, place: int, people: Sequence[tuple[Value, ...]], chosen: Generalised) -> str:
+    level = one.levels[chosen.levels[one.name]]
+    theirs = (raw[place] for raw, kept in zip(people, chosen.kept, strict=True) if kept)
+    return level.name if level is one.levels[-1] or any(value is not None for value in theirs) else NOT_GIVEN
 
 
 def _before(people: Sequence[tuple[Value, ...]], *, told: bool) -> dict[str, Any]:
