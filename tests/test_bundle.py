@@ -140,6 +140,9 @@ def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, p
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
     assert checked.stdout.count(": OK") == len(listed) - 2
+    (tmp_path / "outcomes.csv").unlink()
+    said = (tmp_path / "README.txt").read_text().partition("that you have: ")[2].splitlines()[0].split()
+    assert subprocess.run(said, cwd=tmp_path, capture_output=True, check=False).returncode == 0
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["row_content_sha256"] in (tmp_path / "README.txt").read_text()
 

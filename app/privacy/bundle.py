@@ -183,7 +183,7 @@ def readme(manifest: Mapping[str, Any]) -> bytes:
         ".csv; if .ndjson (CDISC Dataset-JSON 1.1) or .parquet were asked for, these hold the same rows.",
         "Of participants who took back the collection of their data and did not give it anew, it holds what is dated",
         "before that day.",
-        "Check the files: sha256sum --check sha256sums.txt",
+        "Check the files that you have: sha256sum --check --ignore-missing sha256sums.txt",
         "",
     ]
     return "\n".join(lines).encode()
