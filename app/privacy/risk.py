@@ -88,8 +88,12 @@ def risk_report(
             "events is shown that more than nine in ten of a class had, and none of suicidality.",
         },
         "not_covered": [
-            "somebody who knows scores or events of a person",
+            "somebody who knows scores or events of a person; some scores are answers to one question",
             "the pattern of visits and events of a person",
+            "visits that only one version of the protocol has",
+            f"classes among the {K} people or more in whom two extracts differ",
+            "three or more extracts held against each other",
+            "what two extracts of different days tell of when something was recorded",
             "recipients who pool what they hold",
         ],
         "wording": "De-identified by these rules; not anonymous, and no legal determination.",
