@@ -84,15 +84,20 @@ def possible(cells: Mapping[Pair, tuple[float, float]], wanted: Pair) -> tuple[i
 
 
 def readers(table: Declared, cells: list[Cell], true: Mapping[Pair, int]) -> Iterator[dict[Pair, int]]:
-    """What somebody has beside the tables: nothing; the number of people and of each arm; and of status who completed,
-    as rows show it where twelve did and twelve did not."""
+    """What somebody has beside the tables: nothing; the number of people and of each arm; and what rows show where each
+    class is of twelve people: who completed, who is white, and sex or age as the table has them."""
     yield {}
     shown = {(cell.row, cell.column) for cell in cells}
     sizes = {pair: true[pair] for pair in shown if pair[0] == ALL and (pair[1] == ALL or table.column == "planned_arm")}
     yield sizes
-    completed = true.get(("completed", ALL), 0)
-    if min(completed, true[ALL, ALL] - completed) >= 12:
-        yield sizes | {pair: true.get(pair, 0) for pair in shown if pair[0] == "completed"}
+    for one in ("completed", "WHITE"):
+        if min(true.get((one, ALL), 0), true[ALL, ALL] - true.get((one, ALL), 0)) >= 12:
+            yield sizes | {pair: true.get(pair, 0) for pair in shown if pair[0] == one}
+    if table.name == "people_by_sex_and_age":
+        for side in (0, 1):
+            margin = {pair: true[pair] for pair in shown if pair[1 - side] == ALL}
+            if min(margin.values()) >= 12:
+                yield sizes | margin
 
 
 def require_open(table: Declared, people: list[Pair], cells: list[Cell]) -> int:
