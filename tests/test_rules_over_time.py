@@ -7,6 +7,7 @@ import pytest
 
 from tests.courses import left
 from tests.dosing_cases import DAY, SESSIONS, a_session_to_close, closing, cssrs, held, path_of, prepared, start, vitals
+from tests.test_amendments import amend, moved
 from tests.test_rule_queries import amended, queries, refresh_site
 from tests.world import World, madrs, protocol_definition
 
@@ -51,6 +52,23 @@ def test_what_a_past_visit_misses_goes_by_the_plan_it_was_recorded_by(world: Wor
     texts = sorted(text for _, text in asked(world, pid, "instrument_missing"))
     assert [" CSSRS_SLV," in texts[0], " MADRS," in texts[1]] == [True, True]
     assert len(texts) == 2
+
+
+def test_whoever_an_amendment_asks_to_consent_again_is_asked_about_until_they_did(world: World) -> None:
+    pid = world.enrolled()
+    assert amend(world, "2025-02-01", reconsent=["enrolled"], consent="2").status_code == 201
+    [(state, text)] = asked(world, pid, "reconsent_missing")
+    assert (state, "version 2" in text) == ("open", True)
+    assert moved(world, pid).status_code == 200
+    form = {"version": "2", "given_on": "2025-03-01", "scopes": ["main"], "reason": "asked again"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/consents", form).status_code == 201
+    assert asked(world, pid, "reconsent_missing") == [("closed", text)]
+
+
+def test_nobody_is_asked_about_whom_no_amendment_asks(world: World) -> None:
+    pid = world.enrolled()
+    assert amend(world, "2025-02-01", reconsent=["completed"], consent="2").status_code == 201
+    assert asked(world, pid, "reconsent_missing") == []
 
 
 @pytest.mark.parametrize("way", ["held", "missed", "not completed"])

@@ -13,8 +13,9 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
 from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal, WithdrawalScope
-from app.models.participant import Consent, ParticipantStatus
-from app.protocol.consent import ConsentScope, Standing, wanted_consent
+from app.models.participant import Consent
+from app.protocol.consent import Amendment, ConsentScope, Standing, wanted_consent
+from app.protocol.definition import Protocol
 from app.services.participants import Enrolled
 
 _CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
@@ -138,18 +139,19 @@ def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[st
     return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids))
 
 
-def reconsents(person: Enrolled, record: Agreed, on: date) -> list[str]:
-    """Consent versions that amendments ask this participant to sign."""
-    status = ParticipantStatus(person.row.status)
+def reconsents(status: str, protocol: Protocol, amendments: Sequence[Amendment], record: Agreed, on: date) -> list[str]:
+    """Consent versions that amendments ask a participant of this status to sign."""
     if status not in get_args(Standing):
         return []
-    wanted = wanted_of(person, record, on, {status})
-    brought = {one.consent for one in person.amendments}
+    wanted = wanted_of(protocol, amendments, record, on, {status})
+    brought = {one.consent for one in amendments}
     signed = {one.version for one in record.given}
     return [wanted] if wanted in brought - signed and wanted is not None else []
 
 
-def wanted_of(person: Enrolled, record: Agreed, on: date, statuses: Collection[str]) -> str | None:
+def wanted_of(
+    protocol: Protocol, amendments: Sequence[Amendment], record: Agreed, on: date, statuses: Collection[str]
+) -> str | None:
     """The consent version that a participant was asked for by a day, being in one of these statuses on it."""
     since = min((one.given_on or date.min for one in record.given), default=on)
-    return wanted_consent(person.protocol.consents, person.amendments, on, statuses, since)
+    return wanted_consent(protocol.consents, amendments, on, statuses, since)

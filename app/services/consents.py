@@ -139,7 +139,7 @@ def state(session: Session, person: Enrolled) -> ConsentState:
         withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
         scopes_today=sorted(record.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in record.withdrawn(on)),
-        reconsent_to=agreement.reconsents(person, record, on),
+        reconsent_to=agreement.reconsents(person.row.status, person.protocol, person.amendments, record, on),
     )
 
 

@@ -263,7 +263,7 @@ def consent_in_force(
     agreed = told._replace(taken=[one for one in told.taken if one.effective_on <= ended_by])
     if agreed.withdrawn(on).keys() & _NO_DOSE:
         return False, frozenset()
-    wanted = agreement.wanted_of(person, told, on, _standing(row, on))
+    wanted = agreement.wanted_of(person.protocol, person.amendments, told, on, _standing(row, on))
     signed = any(one.version == wanted and (one.given_on is None or one.given_on <= on) for one in agreed.given)
     return signed, agreed.scopes(on)
 

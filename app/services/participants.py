@@ -69,8 +69,7 @@ class Enrolled:
     @property
     def amendments(self) -> list[Amendment]:
         """Those of which this participant may have to be told, whichever version they go by; oldest first."""
-        told = [*self.protocol.amendments, *self.newest.amendments]
-        return sorted(told, key=lambda one: one.valid_from)
+        return amendments_of(self.protocol, self.newest)
 
     @property
     def site_id(self) -> int:
@@ -79,6 +78,11 @@ class Enrolled:
     @property
     def pid(self) -> str:
         return self.row.pid
+
+
+def amendments_of(protocol: Protocol, newest: Protocol) -> list[Amendment]:
+    """Those of the version that somebody goes by and of the study's newest, oldest first."""
+    return sorted([*protocol.amendments, *newest.amendments], key=lambda one: one.valid_from)
 
 
 class Hold(Enum):

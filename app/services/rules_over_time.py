@@ -29,11 +29,12 @@ from app.protocol.definition import Protocol, VisitKind
 from app.protocol.planning import PlannedVisit, VisitState
 from app.protocol.schedule import window_of
 from app.services import adverse_events, visit_findings
-from app.services.agreement import Agreed, agreed_by
+from app.services.agreement import Agreed, agreed_by, reconsents
 from app.services.dosing_over_time import doubts_of_dosing
+from app.services.participants import amendments_of
 from app.services.rule_queries import Doubt, doubts_of, settle
 from app.services.schedules import done_at, planned_for
-from app.services.studies import protocol_of
+from app.services.studies import newest_protocol, protocol_of
 
 STALE = timedelta(days=90)
 """An ongoing adverse event that nobody changed or reported on for so long is asked about. The registry's own choice:
@@ -90,10 +91,15 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     outcomes = _rows(session, site_id, Outcome.pid, *outcome_columns)
     measured, given = _by_pid(outcomes), done_at(outcomes)
     yield from doubts_of_dosing(session, site_id, today)
+    if not people:
+        return
+    newest = newest_protocol(session, site_id)
     for person in people:
+        protocol = protocol_of(session, person.protocol_version_id)
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
         yield from _of_visits(session, person, held[person.pid], given, agreed[person.pid], today)
-        yield from _of_completion(protocol_of(session, person.protocol_version_id), person, held[person.pid])
+        yield from _of_consent(person, protocol, newest, agreed[person.pid], today)
+        yield from _of_completion(protocol, person, held[person.pid])
         yield from _of_events(person, events[person.pid], closed)
         yield from _of_raters(session, person, measured[person.pid])
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
@@ -139,6 +145,15 @@ def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterato
         for instrument in visit.missing:
             message = f"The visit took place, and {instrument}, which the protocol plans at it, was not done"
             yield Doubt("instrument_missing", message, pid, SubjectType.visit, visit_id, detail=instrument)
+
+
+def _of_consent(person: Row[Any], protocol: Protocol, newest: Protocol, agreed: Agreed, today: date) -> Iterator[Doubt]:
+    """New information that may bear on somebody's wish to go on is told, and consented to (ICH E6(R2), 4.8.2)."""
+    for version in reconsents(person.status, protocol, amendments_of(protocol, newest), agreed, today):
+        message = f"An amendment asks for consent by version {version}, and none is recorded"
+        yield Doubt(
+            "reconsent_missing", message, person.pid, SubjectType.participant, field="/consents", detail=version
+        )
 
 
 def _of_completion(protocol: Protocol, person: Row[Any], held: list[Row[Any]]) -> Iterator[Doubt]:

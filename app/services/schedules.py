@@ -49,7 +49,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
         protocol_version=person.protocol_version,
         today=today,
         items=[PlannedVisitRead(**_shown(visit)) for visit in planned],
-        reconsent_to=agreement.reconsents(person, agreed, today),
+        reconsent_to=agreement.reconsents(person.row.status, person.protocol, person.amendments, agreed, today),
     )
 
 

@@ -83,6 +83,14 @@ def protocol_of(session: Session, version_id: int) -> Protocol:
     return known[version_id]
 
 
+def newest_protocol(session: Session, site_id: int) -> Protocol:
+    """That of the newest version of a site's study, which has one."""
+    of_study = col(Site.study_id) == col(ProtocolVersion.study_id)
+    versions: Any = select(ProtocolVersion.id).join(Site, of_study).where(Site.id == site_id)
+    newest: int = session.exec(versions.order_by(col(ProtocolVersion.id).desc()).limit(1)).one()
+    return protocol_of(session, newest)
+
+
 _PROTOCOLS: WeakKeyDictionary[Engine, dict[int, Protocol]] = WeakKeyDictionary()
 
 
