@@ -220,7 +220,7 @@ def test(context: typer.Context) -> None:
     """Run the tests, on SQLite and on PostgreSQL. Further arguments go to pytest."""
     from app.schema import ROOT
 
-    processes = min(4, 1 + (os.cpu_count() or 1))  # one more than processors, as many tests wait for servers
+    processes = min(4, 2 + (os.cpu_count() or 1))  # two more than processors, as many tests wait for servers
     # In their own order: by default files of few tests come last, and those are the long ones.
     # A process that died is not replaced, as it would be given the same test again, and again.
     order = ["--dist=loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"]

@@ -211,6 +211,7 @@ def requests(registry: Registry) -> Requests:
     return Requests(World(registry))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("route", MATRIX, ids=" ".join)
 def test_nobody_is_admitted_without_a_token_or_a_grant(requests: Requests, route: Route) -> None:
     world = requests.world
@@ -257,6 +258,7 @@ def former(requests: Requests) -> dict[Role, Former]:
     return {role: Former.holder(requests.world, role) for role in Role}
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("route", MATRIX, ids=" ".join)
 def test_an_expired_token_and_a_revoked_grant_admit_nobody(
     requests: Requests, former: dict[Role, Former], route: Route

@@ -56,14 +56,6 @@ def test_an_awareness_stored_by_a_fast_server_can_be_corrected(world: World, clo
     assert datetime.fromisoformat(amended["due_at"]) == clock.at + timedelta(hours=24)
 
 
-@pytest.mark.parametrize(("onset", "status"), [("2026-03-28", 201), ("2026-03-29", 422)])
-def test_a_day_has_begun_as_soon_as_it_has_at_the_easternmost_site(
-    world: World, clock: Clockwork, onset: str, status: int
-) -> None:
-    event = world.event(world.enrolled(), onset=onset)
-    assert world.staff_a.post("/v1/adverse-events", event).status_code == status
-
-
 def test_an_event_goes_from_due_soon_to_overdue_to_reported_and_leaves_the_summary(
     world: World, clock: Clockwork
 ) -> None:

@@ -126,7 +126,7 @@ def test_what_a_fast_clock_dated_ahead_is_done_once_its_moment_has_come(
     assert (told["result"], told["problem"]["errors"][0]["code"]) == ("invalid", "date_in_future")
     assert sync(staff, event)[event["id"]]["result"] == "invalid"
     with monkeypatch.context() as later:
-        later.setattr("app.models.base._CLOCK_OFF", timedelta(minutes=17))
+        later.setattr("app.models.base.CLOCK_OFF", timedelta(minutes=17))
         assert sync(staff, event)[event["id"]]["result"] == "created"
     assert sync(staff, event)[event["id"]]["result"] == "replayed"
 

@@ -38,7 +38,7 @@ def test_what_a_single_request_stored_is_no_longer_listed_as_refused(
 ) -> None:
     pid, event = refused(world, staff, aware_at=(now() + timedelta(minutes=16)).isoformat())
     with monkeypatch.context() as later:
-        later.setattr("app.models.base._CLOCK_OFF", timedelta(minutes=17))
+        later.setattr("app.models.base.CLOCK_OFF", timedelta(minutes=17))
         made = single(staff, event)
     assert made.status_code == 201
     assert event["id"] not in listed(staff, "refused")
