@@ -7,7 +7,7 @@ in the feed is therefore one number for each site.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from sqlmodel import Session
 
 from app.access import Actor
 from app.errors import Malformed
+from app.models.among import among
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import table_of
 from app.models.change import ChangeFilter, ChangeRead
@@ -65,12 +66,7 @@ class ChangesTold(NamedTuple):
 def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> ChangesTold:
     """What was committed behind a place. Sites that are out of reach by now are silent, those that came into reach are
     told from their beginning."""
-    heads = session.execute(
-        sa.select(_CHAINS.c.site_id, _CHAINS.c.seq).where(
-            _CHAINS.c.site_id.in_(actor.sites_at(query.study, query.site))
-        )
-    )
-    wanted = _next({row.site_id: row.seq for row in heads}, place, query.limit + 1)
+    wanted = _next(heads(session, actor.sites_at(query.study, query.site)), place, query.limit + 1)
     here, told = dict(place), []
     if not wanted:
         return ChangesTold([], here, False)
@@ -80,6 +76,12 @@ def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[in
         if row.changes != "[]":  # a look at something is no change
             told.append((row.site_id, _read(row, actor)))
     return ChangesTold(told, here, len(rows) > query.limit)
+
+
+def heads(session: Session, sites: Collection[int]) -> dict[int, int]:
+    """The last number of the chain of each of these sites that has one."""
+    theirs = sa.select(_CHAINS.c.site_id, _CHAINS.c.seq).where(among(_CHAINS.c.site_id, "sites", sorted(sites)))
+    return {row.site_id: row.seq for row in session.execute(theirs)}
 
 
 def _next(heads: Mapping[int, int], place: Mapping[int, int], limit: int) -> list[tuple[int, int, int]]:

@@ -5,28 +5,23 @@ import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-import sqlalchemy as sa
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database, within
 from app.errors import DatabaseUnavailable
-from app.models.among import among
-from app.models.audit import AuditChain
-from app.models.base import table_of
+from app.services.changes import heads
 
 LOOK_SECONDS = 0.5
 """Between two looks while anybody waits."""
-
-_CHAINS = table_of(AuditChain)
 
 
 class _Waiter:
     def __init__(self, sites: Collection[int], place: Mapping[int, int]) -> None:
         self.sites, self._place, self.heard = frozenset(sites), place, asyncio.Event()
 
-    def hear(self, heads: Mapping[int, int]) -> None:
-        if any(heads.get(site, 0) > self._place.get(site, 0) for site in self.sites):
+    def hear(self, reached: Mapping[int, int]) -> None:
+        if any(reached.get(site, 0) > self._place.get(site, 0) for site in self.sites):
             self.heard.set()
 
 
@@ -66,16 +61,14 @@ class Waiting:
             await asyncio.sleep(LOOK_SECONDS)
             sites = frozenset[int]().union(*(waiter.sites for waiter in self._waiters))
             try:
-                heads = await run_in_threadpool(self._heads, sites)
+                reached = await run_in_threadpool(self._heads, sites)
             except (DatabaseUnavailable, SQLAlchemyError):  # each is to hear it by a look of its own
                 for waiter in self._waiters:
                     waiter.heard.set()
             else:
                 for waiter in self._waiters:
-                    waiter.hear(heads)
+                    waiter.hear(reached)
 
     def _heads(self, sites: Collection[int]) -> dict[int, int]:
-        statement = sa.select(_CHAINS.c.site_id, _CHAINS.c.seq)
         with self._database.read() as session, within(session, sites):
-            rows = session.execute(statement.where(among(_CHAINS.c.site_id, "sites", sorted(sites))))
-            return {row.site_id: row.seq for row in rows}
+            return heads(session, sites)
