@@ -179,6 +179,7 @@ def link_identity(session: Session, actor: Actor, account: Account, issuer: str 
 
 def revoke_sessions(session: Session, actor: Actor | None, account: Account, reason: str) -> None:
     """Sign somebody out everywhere. Their access tokens die within `grants_cache_seconds`, refresh tokens at once."""
+    held(session, account.id)
     end_sessions(session, account)
     remember(session, actor, _event("account:sessions-revoked", account, reason))
 

@@ -27,8 +27,7 @@ def held(session: Session, account_id: UUID) -> Account:
 
 
 def end_sessions(session: Session, account: Account) -> None:
-    """No token that was issued until now is good for anything any more."""
-    held(session, account.id)
+    """No token of an account that is held is good for anything any more, of those that were issued until now."""
     of_account, live = col(RefreshToken.account_id) == account.id, col(RefreshToken.revoked_at).is_(None)
     session.execute(update(RefreshToken).where(of_account, live).values(revoked_at=now()))
     end_access_tokens(session, account)
