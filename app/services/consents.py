@@ -10,7 +10,6 @@ from app import audit
 from app.access import Actor
 from app.database import before_commit
 from app.errors import Conflict, Fault, Invalid
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, now
 from app.models.course import (
     ConsentCreate,
@@ -30,6 +29,7 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import adverse_events, agreement, doses, rule_queries, sync_shelf
 from app.services.participants import Enrolled, Hold, enrolled
+from app.services.registry_chain import remember
 from app.services.site_days import require_past
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
@@ -113,8 +113,7 @@ def withdraw(
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
     flagged, turns = doses.judged_again(session, person)
     rule_queries.settle_all(session, row.site_id, *turns)
-    if discarded:
-        audit.append(session, actor.account_id, REGISTRY_CHAIN, discarded)
+    remember(session, actor, *discarded)
     audit.append(session, actor.account_id, row.site_id, [*events, *flagged])
     return state(session, person), row.site_id
 

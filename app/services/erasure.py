@@ -9,13 +9,14 @@ from sqlmodel import Session
 from app import audit
 from app.database import Database, within
 from app.errors import CannotGoOn
-from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.audit import AuditEntry
 from app.models.base import table_of
 from app.models.participant import Participant, VaultIdentity
 from app.models.sync import SyncOperation
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import LabelAlreadyEnrolled
 from app.services.outbox import every_site
+from app.services.registry_chain import remember
 from app.services.sync_shelf import forget_erased, kept_enrolments
 from app.services.vault_care import told_erased, whole_vault
 
@@ -56,8 +57,7 @@ def replay(database: Database, journal: ErasureJournal) -> Replayed:
         for store in (own, session):
             store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(sorted(back))))
         discarded = forget_erased(session, _kept_of_erased(session, journal, before, _indexes(own, session)), WHY)
-        if discarded:
-            audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, discarded)
+        remember(session, None, *discarded)
         for site_id, pid in sorted((back | untold) & people.keys()):  # others are reservations that nobody took up
             event = audit.Event("vault:erased", "participant", pid, people[site_id, pid], [], WHY)
             audit.append(session, audit.SYSTEM, site_id, [event])
