@@ -6,14 +6,14 @@ from datetime import date
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlmodel import Session, col
 
 from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import QueryOrigin
-from app.models.participant import Participant, ParticipantStatus, left_on
+from app.models.participant import IN_STUDY, Participant, ParticipantStatus, left_on
 from app.models.site_performance import (
     Enrolment,
     EventReporting,
@@ -36,7 +36,7 @@ def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSi
     each protocol version that this worker has not read yet. Raises NotFound for a study out of reach."""
     site_ids = sites_by_code(actor, study)
     people = _people(session, actor, site_ids)
-    events = _events(session, actor, site_ids, people)
+    events = _events(session, actor, site_ids)
     months = [_months(people[site_id]) for site_id in site_ids]
     rates = site_rates([(events[site_id], time) for site_id, time in zip(site_ids, months, strict=True)])
     windows = _windows(session, actor, site_ids, people)
@@ -110,23 +110,27 @@ def _days(row: Row[Any], today: date) -> int:
     return max(days, 0)
 
 
-def _events(session: Session, actor: Actor, site_ids: Sequence[int], people: dict[int, list[Row[Any]]]) -> Counter[int]:
+def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[int]:
     """By site, the adverse events that can have begun in the time that their participants were watched. An event of
-    another time, such as before the enrolment, says nothing of how a site reports in this one."""
-    watched = {row.pid: row for rows in people.values() for row in rows if row.enrolled_on is not None}
-    wanted: list[Any] = [AdverseEvent.site_id, AdverseEvent.pid, AdverseEvent.onset_earliest, AdverseEvent.onset_latest]
-    theirs = visible(select(*wanted).where(col(AdverseEvent.site_id).in_(site_ids)), actor)
-    rows = session.execute(theirs.execution_options(yield_per=1000))
-    return Counter(row.site_id for row in rows if row.pid in watched and _can_have_begun_in(watched[row.pid], row))
+    another time, such as before the enrolment, says nothing of how a site reports in this one; an unknown onset may lie
+    on any day. The database counts, and only what may lie behind a leaving is looked at one by one."""
+    begun, leaving = col(AdverseEvent.onset_earliest), col(Participant.status_on)
+    person = (col(Participant.site_id) == col(AdverseEvent.site_id)) & (col(Participant.pid) == col(AdverseEvent.pid))
+    since = col(AdverseEvent.onset_latest).is_(None) | (col(AdverseEvent.onset_latest) >= col(Participant.enrolled_on))
+    here = (col(AdverseEvent.site_id).in_(site_ids), col(Participant.enrolled_on).is_not(None), since)
 
+    def watched(*wanted: Any) -> Any:
+        return visible(select(*wanted).join_from(AdverseEvent, Participant, person).where(*here), actor)
 
-def _can_have_begun_in(person: Row[Any], event: Row[Any]) -> bool:
-    """An unknown onset may lie on any day."""
-    if event.onset_latest is None:
-        return True
-    left: date | None = left_on(person)
-    begun: bool = event.onset_latest >= person.enrolled_on and (left is None or event.onset_earliest <= left)
-    return begun
+    number = watched(AdverseEvent.site_id, func.count().label("number")).group_by(col(AdverseEvent.site_id))
+    counted = Counter({row.site_id: row.number for row in session.execute(number)})
+    told = (AdverseEvent.site_id, begun, Participant.status, Participant.status_on, Participant.earlier_ends)
+    gone = col(Participant.status).not_in(IN_STUDY) & (leaving.is_(None) | (begun > leaving))
+    late = watched(*told).where(begun.is_not(None), gone | col(Participant.earlier_ends).is_not(None))
+    for row in session.execute(late):
+        left = left_on(row)
+        counted[row.site_id] -= left is not None and row.onset_earliest > left
+    return counted
 
 
 def _windows(
