@@ -1,5 +1,7 @@
 """Who delivers in the tests: couriers on a study's database, with a clock that the test sets."""
 
+import time
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,8 +12,9 @@ from sqlmodel import col, select
 from app.database import Database
 from app.models.base import now
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
-from app.services.delivering import Courier
+from app.services.delivering import BATCH, Courier
 from app.services.outbox import tell
+from tests.receivers import Receiver
 from tests.world import World
 
 LOOPBACK = "127.0.0.0/8, ::1/128"
@@ -52,3 +55,16 @@ class Office:
         mine = select(Delivery).join(Notification).where(Notification.study_id == self.world.study_id)
         with self.world.registry.database.read() as session:
             return list(session.exec(mine.order_by(col(Delivery.created_at), col(Delivery.id))))
+
+
+def require_one_delivered_beside_a_batch_that_hangs(office: Office, healthy: Receiver, left: int) -> None:
+    """Of a batch all others wait for the timeout, at the same time; what is `left` comes in the next one."""
+    began = time.monotonic()
+    assert office.courier().deliver() == BATCH
+    assert time.monotonic() - began < 3
+    assert len(healthy.got) == 1
+    assert Counter((row.state, row.last_error) for row in office.deliveries()) == {
+        ("delivered", None): 1,
+        ("pending", "timeout"): BATCH - 1,
+        ("pending", None): left,
+    }
