@@ -4,8 +4,8 @@ A reader knows each published figure to within its rounding, that the cells of a
 and what is `exact`; we grant that the reader also knows which hidden cells are of few people. A table of two
 traits is then a flow from its rows to its columns within bounds, and the true counts are one such flow. How far a
 cell can move is the largest flow around it (Ford and Fulkerson; with whole bounds it is whole), so the interval that
-is found is the exact one and not an estimate. Complementary suppression: Hundepool and others, Statistical Disclosure
-Control, Wiley 2012, chapter 5.
+is found is the exact one and not an estimate. The reader's two extremes of a hidden cell, and two traits as a network:
+Handbook on Statistical Disclosure Control, ESSnet, second edition, 4.4 (its first: Hundepool and others, 2010).
 """
 
 from collections import deque
