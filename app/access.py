@@ -15,7 +15,7 @@ from uuid import UUID
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, false, or_, select, true
-from sqlmodel import col
+from sqlmodel import Session, SQLModel, col
 
 from app.database import Database
 from app.errors import Fault, Forbidden, Malformed, NotFound, Unauthenticated
@@ -23,6 +23,7 @@ from app.models.account import Account, AccountKind, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.among import among
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
+from app.models.base import table_of
 from app.models.data_cut import DataCut
 from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery, DataQueryMessage
@@ -49,6 +50,7 @@ Rows = Select[*tuple[Any, ...]]
 
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 T = TypeVar("T")
+M = TypeVar("M", bound=SQLModel)
 
 
 class GrantsChanged(Unauthenticated):
@@ -361,3 +363,10 @@ def found(row: T | None) -> T:
     if row is None:
         raise NotFound
     return row
+
+
+def visible_row(session: Session, actor: Actor, table: type[M], row_id: UUID, *, lock: bool = False) -> M:
+    """The row of a table with this id, if it exists for the actor; with `lock` it is locked until the commit. Raises
+    NotFound."""
+    statement = visible(select(table).where(table_of(table).c.id == row_id), actor)
+    return found(session.scalars(statement.with_for_update() if lock else statement).first())

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 
-from app.access import Actor, narrowed, requires, visible
+from app.access import Actor, narrowed, requires, visible, visible_row
 from app.database import ReadSession, WriteSession, within
 from app.models.account import Because
 from app.models.base import fields_of
@@ -69,7 +69,7 @@ def subscribe(
 def read_subscription(
     subscription_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> SubscriptionRead:
-    row = subscriptions.by_id(session, actor, subscription_id)
+    row = visible_row(session, actor, Subscription, subscription_id)
     response.headers["ETag"] = etag(request.app.state.keyring, row.id, row.version)
     return subscriptions.subscription_read(session, row)
 

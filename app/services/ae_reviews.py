@@ -8,7 +8,7 @@ from sqlalchemy import and_
 from sqlmodel import Session, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, found, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.account import Because
 from app.models.adverse_event import SUSPECTED, AdverseEvent
@@ -38,7 +38,7 @@ class EventMoved(Conflict):
 def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
     """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved, InformedTooEarly,
     DueInPast."""
-    event = _held(session, actor, event_id)
+    event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     if event.version != body.version:
         raise EventMoved
     at = now()
@@ -65,7 +65,7 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
 
 def withdraw(session: Session, actor: Actor, event_id: UUID, number: int, body: Because) -> tuple[AeReviewRead, int]:
     """Take back a review that was recorded in error; also gives the site's key. Raises NotFound, ReviewWithdrawn."""
-    event = _held(session, actor, event_id)
+    event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     row, withdrawn = found(next((one for one in reviews_of(session, event) if one[0].number == number), None))
     if withdrawn is not None:
         raise ReviewWithdrawn
@@ -82,12 +82,6 @@ def withdraw(session: Session, actor: Actor, event_id: UUID, number: int, body: 
     told = audit.created("adverse-event:review-withdrawn", withdrawal, f"{event.id}/{number}", reason=body.reason)
     audit.append(session, actor.account_id, row.site_id, [told])
     return read(row, withdrawal), row.site_id
-
-
-def _held(session: Session, actor: Actor, event_id: UUID) -> AdverseEvent:
-    """The event, held until the commit. Raises NotFound."""
-    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
-    return found(session.exec(statement.with_for_update()).first())
 
 
 def _require_known(session: Session, event: AdverseEvent, informed_at: datetime) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Place, Rows, found, visible
+from app.access import Actor, Place, Rows, visible_row
 from app.errors import Conflict, Fault, Invalid, NotFound, NotVisible, RegistryError
 from app.models.base import columns, fields_of, values
 from app.models.data_query import (
@@ -116,9 +116,7 @@ def decide_query(session: Session, actor: Actor, query_id: UUID, body: DataQuery
 def _moved(
     session: Session, actor: Actor, query_id: UUID, action: QueryAction, text: str
 ) -> tuple[DataQueryDetail, int]:
-    row = found(
-        session.exec(visible(select(DataQuery).where(DataQuery.id == query_id), actor).with_for_update()).first()
-    )
+    row = visible_row(session, actor, DataQuery, query_id, lock=True)
     state = QueryState(row.state)
     to = QUERY_TRANSITIONS[state].get(action)
     if to is None:
@@ -132,8 +130,7 @@ def _moved(
 
 def detail(session: Session, actor: Actor, query_id: UUID) -> DataQueryDetail:
     """One query with all that was said. Raises NotFound."""
-    statement = visible(select(DataQuery).where(DataQuery.id == query_id), actor)
-    return _detail(session, actor, found(session.exec(statement).first()))
+    return _detail(session, actor, visible_row(session, actor, DataQuery, query_id))
 
 
 def _detail(session: Session, actor: Actor, row: DataQuery) -> DataQueryDetail:

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
-from app.access import Actor, Place, Rows, found, visible
+from app.access import Actor, Place, Rows, visible_row
 from app.models.base import columns, fields_of, from_json, values
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.dosing_shapes import (
@@ -48,7 +48,7 @@ def read(row: Row[Any], actor: Actor) -> DosingSessionRead:
 
 def detail(session: Session, actor: Actor, session_id: UUID) -> DosingSessionDetail:
     """One session with doses, vital signs and what is missing. Raises NotFound."""
-    row = found(session.exec(visible(select(DosingSession).where(DosingSession.id == session_id), actor)).first())
+    row = visible_row(session, actor, DosingSession, session_id)
     return detail_of(session, dosing_day(session, actor, row.pid, row.visit_id, Hold.none), row)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, visible_row
 from app.database import Database
 from app.errors import Conflict, Gone
 from app.models.audit import REGISTRY_CHAIN
@@ -43,8 +43,7 @@ def require_downloadable(row: Extract) -> None:
 def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> None:
     """Take an extract back, also while its files are being built: with its lease gone, no worker stores any more.
     Raises NotFound, ExtractNotReady."""
-    statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update()
-    row = found(session.exec(statement).first())
+    row = visible_row(session, actor, Extract, extract_id, lock=True)
     if row.status not in (ExtractStatus.building, ExtractStatus.ready, ExtractStatus.failed):
         raise ExtractNotReady
     end(session, row, ExtractStatus.revoked, actor.account_id, reason)

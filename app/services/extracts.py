@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Rows, found, visible, visible_row
 from app.database import one_moment, within
 from app.errors import Conflict, Fault, Invalid, SecondPersonNeeded
 from app.models.base import canonical_json, columns, from_json, now, utc_text, values
@@ -136,7 +136,7 @@ def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> Ext
 
     Raises NotFound, ExtractExpired, ExtractRevoked.
     """
-    row = found(session.exec(visible(select(Extract).where(Extract.id == extract_id), actor)).first())
+    row = visible_row(session, actor, Extract, extract_id)
     require_downloadable(row)
     file = found(
         session.exec(select(ExtractFile).where(ExtractFile.extract_id == row.id, ExtractFile.name == name)).first()

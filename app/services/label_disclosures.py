@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Rows, found, visible, visible_row
 from app.database import vault_session, within
 from app.errors import Conflict, Gone, SecondPersonNeeded
 from app.models.base import columns, fields_of, now, values
@@ -73,7 +73,7 @@ def ask(session: Session, actor: Actor, body: DisclosureCreate) -> DisclosureRea
 def decide(session: Session, actor: Actor, disclosure_id: UUID, body: DisclosureDecision) -> DisclosureRead:
     """Approve or refuse. Raises PasswordNotOwn, NotFound, DisclosureDecided, SecondPersonNeeded."""
     require_own_sign_in(session, actor)
-    row = _held(session, actor, disclosure_id)
+    row = visible_row(session, actor, LabelDisclosure, disclosure_id, lock=True)
     if row.status != DisclosureStatus.requested:
         raise DisclosureDecided
     if row.requested_by == actor.account_id:
@@ -91,7 +91,7 @@ def open_label(session: Session, actor: Actor, keyring: Keyring, disclosure_id: 
 
     Raises NotFound, DisclosureNotApproved, DisclosureSpent, LabelErased, LabelKeyMissing.
     """
-    row = _held(session, actor, disclosure_id)
+    row = visible_row(session, actor, LabelDisclosure, disclosure_id, lock=True)
     found(row if row.requested_by == actor.account_id else None)
     if row.status in {DisclosureStatus.requested, DisclosureStatus.refused}:
         raise DisclosureNotApproved
@@ -121,11 +121,6 @@ def read_all(page: Sequence[Any]) -> list[DisclosureRead]:
 def read_one(session: Session, actor: Actor, disclosure_id: UUID) -> DisclosureRead:
     statement = visible(rows().where(col(LabelDisclosure.id) == disclosure_id), actor)
     return read_all([found(session.execute(statement).first())])[0]
-
-
-def _held(session: Session, actor: Actor, disclosure_id: UUID) -> LabelDisclosure:
-    statement = visible(select(LabelDisclosure).where(LabelDisclosure.id == disclosure_id), actor)
-    return found(session.exec(statement.with_for_update()).first())
 
 
 def _stepped(

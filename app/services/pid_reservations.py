@@ -11,10 +11,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from app import audit, pid
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Rows, found, visible, visible_row
 from app.database import within
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, now, table_of, values
@@ -108,7 +108,7 @@ def close(session: Session, actor: Actor, reservation_id: UUID, body: ClosureCre
 
     Raises NotFound, ReservationClosed.
     """
-    row = _one(session, actor, reservation_id)
+    row = visible_row(session, actor, PidReservation, reservation_id, lock=True)
     if row.closed_at is not None:
         raise ReservationClosed
     before = audit.snapshot(row)
@@ -117,11 +117,6 @@ def close(session: Session, actor: Actor, reservation_id: UUID, body: ClosureCre
     event = audit.changed("pids:reservation-closed", row, row.id, 2, before, audit.snapshot(row), body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
     return _told(session, actor, [values(row)])[0], row.site_id
-
-
-def _one(session: Session, actor: Actor, reservation_id: UUID) -> PidReservation:
-    mine = visible(select(PidReservation).where(PidReservation.id == reservation_id), actor)
-    return found(session.exec(mine.with_for_update()).first())
 
 
 def rows() -> Rows:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import canonical_json, now
@@ -38,8 +38,7 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     The event's row is held, so that two reports get two numbers and no correction slips between event and report.
     Raises NotFound, EventNotSerious, InitialReportMissing, ReportsFinal, LateReasonMissing.
     """
-    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
-    event = found(session.exec(statement).first())
+    event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     earlier = reports_of(session, event)
     due = [clock.due_at for clock in met_by_a_report(session, event)]
     _require_in_order(earlier, body, due=bool(due))

@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from app import audit
-from app.access import Actor, Place, Rows, found, visible
+from app.access import Actor, Place, Rows, visible_row
 from app.errors import Conflict
 from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, values
 from app.models.dosing_session import DosingSession, SessionState, VitalReading
@@ -314,8 +314,7 @@ def review(session: Session, actor: Actor, signal_id: UUID, body: SignalReview) 
 
     Raises NotFound, SignalAlreadyReviewed.
     """
-    statement = visible(select(SafetySignal).where(SafetySignal.id == signal_id), actor).with_for_update()
-    row = found(session.exec(statement).first())
+    row = visible_row(session, actor, SafetySignal, signal_id, lock=True)
     if row.state == SignalState.reviewed:
         raise SignalAlreadyReviewed
     before = audit.snapshot(row)

@@ -5,10 +5,10 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Rows, visible_row
 from app.database import within
 from app.errors import Conflict
 from app.models.base import canonical_json, columns, from_json, now, values
@@ -91,7 +91,7 @@ def amend(
     session: Session, actor: Actor, keyring: Keyring, seen: str, subscription_id: UUID, body: SubscriptionAmend
 ) -> Subscription:
     """Change the event types, disable or enable. Raises NotFound, VersionStale."""
-    row = by_id(session, actor, subscription_id, lock=True)
+    row = visible_row(session, actor, Subscription, subscription_id, lock=True)
     changes: dict[str, Any] = {}
     if body.event_types is not None and canonical_json(body.event_types) != row.event_types:
         changes["event_types"] = canonical_json(body.event_types)
@@ -110,7 +110,7 @@ def renew_secret(
 
     Raises NotFound, SubscriptionHasNoSecret.
     """
-    row = by_id(session, actor, subscription_id, lock=True)
+    row = visible_row(session, actor, Subscription, subscription_id, lock=True)
     if row.kind != SubscriptionKind.webhook:
         raise SubscriptionHasNoSecret
     secret = _new_secret(keyring, row)
@@ -131,7 +131,7 @@ def _change(
 
 def send_test(session: Session, actor: Actor, subscription_id: UUID) -> DeliveryRead:
     """A message that says nothing but that it arrived. Raises NotFound, SubscriptionDisabled."""
-    row = by_id(session, actor, subscription_id)
+    row = visible_row(session, actor, Subscription, subscription_id)
     if row.disabled_at is not None:
         raise SubscriptionDisabled
     delivery = tell_one(session, row)
@@ -142,8 +142,7 @@ def send_test(session: Session, actor: Actor, subscription_id: UUID) -> Delivery
 def replay(session: Session, actor: Actor, delivery_id: UUID, reason: str) -> DeliveryRead:
     """Send a delivered or dead message again, under its old id. Raises NotFound, DeliveryPending,
     SubscriptionDisabled."""
-    statement = visible(select(Delivery).where(Delivery.id == delivery_id), actor).with_for_update()
-    row = found(session.exec(statement).first())
+    row = visible_row(session, actor, Delivery, delivery_id, lock=True)
     if row.state == DeliveryState.pending:
         raise DeliveryPending
     if session.get_one(Subscription, row.subscription_id).disabled_at is not None:
@@ -154,11 +153,6 @@ def replay(session: Session, actor: Actor, delivery_id: UUID, reason: str) -> De
     session.flush()
     remember(session, actor, audit.changed("delivery:replayed", row, row.id, 1, before, audit.snapshot(row), reason))
     return _delivery(session, row)
-
-
-def by_id(session: Session, actor: Actor, subscription_id: UUID, lock: bool = False) -> Subscription:
-    statement = visible(select(Subscription).where(Subscription.id == subscription_id), actor)
-    return found(session.exec(statement.with_for_update() if lock else statement).first())
 
 
 def rows() -> Rows:

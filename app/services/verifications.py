@@ -6,10 +6,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Row, and_, exists, or_
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, SQLModel, col
 
 from app import audit
-from app.access import Actor, Rows, found, visible
+from app.access import Actor, Rows, found, visible, visible_row
 from app.database import unique_or
 from app.errors import Conflict
 from app.models.account import Because
@@ -81,7 +81,7 @@ def record(session: Session, actor: Actor, body: VerificationCreate) -> tuple[Ve
 
 def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Because) -> tuple[VerificationRead, int]:
     """Take a verification back; also gives the site's key. Raises NotFound, VerificationWithdrawn."""
-    row = found(session.exec(visible(select(Verification).where(Verification.id == verification_id), actor)).first())
+    row = visible_row(session, actor, Verification, verification_id)
     if session.get(VerificationWithdrawal, (row.site_id, row.id)) is not None:
         raise VerificationWithdrawn
     withdrawal = VerificationWithdrawal(
