@@ -11,7 +11,7 @@ from sqlalchemy import Row, or_
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Place, Rows, found, visible
+from app.access import Actor, Place, Rows, found, visible, visible_row
 from app.errors import Fault, Invalid
 from app.models.adverse_event import CRITERIA, AdverseEvent, CodingLevel
 from app.models.adverse_event_shapes import (
@@ -108,8 +108,7 @@ def amend_adverse_event(
 
     Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown.
     """
-    statement = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor).with_for_update()
-    row = found(session.exec(statement).first())
+    row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_past(actor, row.site_id, body)
     current = _fields(row)
     asked = _with_criteria({name: getattr(body, name) for name in sent_fields(body)}, current["criteria"])

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from sqlmodel import Session, col, select
 
-from app.access import Actor, found, visible
+from app.access import Actor, found, visible, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now
 from app.models.course import WithdrawalScope
@@ -121,7 +121,7 @@ class DosingDay:
 def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: Hold) -> DosingDay:
     """The visit is read once the participant is held. Raises NotFound, NotADosingVisit, DataLocked where it changes."""
     person = enrolled(session, actor, pid, hold=hold)
-    visit = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
+    visit = visible_row(session, actor, Visit, visit_id)
     if hold is not Hold.none:
         require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     return _day_of(session, person, visit)
@@ -149,7 +149,7 @@ def held(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, D
     asked = select(DosingSession.pid, DosingSession.visit_id).where(DosingSession.id == session_id)
     pid, visit_id = found(session.exec(visible(asked, actor)).first())
     day = dosing_day(session, actor, pid, visit_id, Hold.change)
-    return day, session.exec(visible(select(DosingSession).where(DosingSession.id == session_id), actor)).one()
+    return day, visible_row(session, actor, DosingSession, session_id)
 
 
 def require_visit_fits(session: Session, visit: Visit) -> None:

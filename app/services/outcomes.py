@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, delete, insert
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Place, Rows, found, reach, visible
+from app.access import Actor, Place, Rows, found, reach, visible, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
 from app.models.base import canonical_json, columns, fields_of, new_row, now, table_of, values
@@ -247,8 +247,7 @@ def _held(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outcome, En
     a signal of it comes."""
     pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
     person = enrolled(session, actor, pid, hold=Hold.as_it_is)
-    statement = visible(select(Outcome).where(Outcome.id == outcome_id), actor).with_for_update()
-    return found(session.exec(statement).first()), person
+    return visible_row(session, actor, Outcome, outcome_id, lock=True), person
 
 
 def amend_outcome(

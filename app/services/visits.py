@@ -12,7 +12,7 @@ from sqlalchemy import Row, bindparam
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Place, Rows, found, visible
+from app.access import Actor, Place, Rows, found, visible, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import findings_text
@@ -194,8 +194,7 @@ def amend_visit(
     hold = Hold.change if body.model_fields_set & {"occurred_on", "therapy"} else Hold.as_it_is
     person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
     require_past(actor, person.site_id, body)
-    statement = visible(select(Visit).where(Visit.id == visit_id), actor).with_for_update()
-    row = found(session.exec(statement).first())
+    row = visible_row(session, actor, Visit, visit_id, lock=True)
     had, changes = therapy.of(session, row), sent_fields(body)
     before = {**audit.snapshot(row), **therapy.remembered(had)}
     current = {**values(row), "therapy": had}
@@ -240,7 +239,7 @@ def amend_visit(
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
-    row = found(session.exec(visible(select(Visit).where(Visit.id == visit_id), actor)).first())
+    row = visible_row(session, actor, Visit, visit_id)
     person = enrolled(session, actor, row.pid)
     definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code, row.occurrence)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
