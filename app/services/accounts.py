@@ -29,7 +29,7 @@ from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_client_secret, require_strong
 from app.services.grants import grants_of, require_admin_without, serving_admins
 from app.services.registry_chain import remember
-from app.services.revoking import end_sessions, held
+from app.services.revoking import end_sessions, hold_account
 from app.web.conditional import etag, require_current
 
 
@@ -101,7 +101,7 @@ def amend(
     """Rename, disable or enable. Disabling ends all sessions. `seen` is the ETag that the caller read, with the keys
     to check it. Raises VersionStale, LastAdmin."""
     admins = serving_admins(session)
-    held(session, account.id)
+    hold_account(session, account.id)
     changes = body.model_dump(exclude={"reason", "disabled"}, exclude_none=True)
     if body.disabled is not None and body.disabled != (account.disabled_at is not None):
         changes["disabled_at"] = now() if body.disabled else None
@@ -136,7 +136,7 @@ def set_password(
     """
     require_strong(body.password, known.login, "/password")
     fresh = passwords.hash(body.password)
-    account = held(session, known.id)
+    account = hold_account(session, known.id)
     end_sessions(session, account)
     before = audit.snapshot(account)
     account.password_hash, account.password_given_at = fresh, now()
@@ -157,7 +157,7 @@ def link_identity(session: Session, actor: Actor, account: Account, issuer: str 
     """
     if issuer is None:
         raise ProviderNotConfigured
-    held(session, account.id)
+    hold_account(session, account.id)
     before = audit.snapshot(account)
     account.oidc_subject = body.subject
     account.oidc_issuer = issuer if body.subject else None
@@ -179,7 +179,7 @@ def link_identity(session: Session, actor: Actor, account: Account, issuer: str 
 
 def revoke_sessions(session: Session, actor: Actor | None, account: Account, reason: str) -> None:
     """Sign somebody out everywhere. Their access tokens die within `grants_cache_seconds`, refresh tokens at once."""
-    held(session, account.id)
+    hold_account(session, account.id)
     end_sessions(session, account)
     remember(session, actor, _event("account:sessions-revoked", account, reason))
 

@@ -15,7 +15,7 @@ from app.security.passwords import new_client_secret
 from app.services.accounts import account_read
 from app.services.grants import AccountDisabled
 from app.services.registry_chain import remember
-from app.services.revoking import end_sessions, held
+from app.services.revoking import end_sessions, hold_account
 
 
 class TwoSecretsValid(Conflict):
@@ -26,7 +26,7 @@ def rotate(
     session: Session, actor: Actor | None, keyring: Keyring, account: Account, body: SecretCreate
 ) -> SecretCreated:
     """A new secret; the older one ends after the overlap. Raises TwoSecretsValid, AccountDisabled."""
-    held(session, account.id)
+    hold_account(session, account.id)
     if account.disabled_at is not None:
         raise AccountDisabled
     at = now()
@@ -56,7 +56,7 @@ def _limited(row: ClientSecret, ends: datetime, reason: str) -> audit.Event:
 
 def revoke(session: Session, actor: Actor | None, account: Account, secret_id: UUID, reason: str) -> None:
     """End a secret now, and every token of the client with it: one of them may be the thief's."""
-    held(session, account.id)
+    hold_account(session, account.id)
     row = found(next((row for row in _secrets(session, account) if row.id == secret_id and not row.revoked_at), None))
     before = audit.snapshot(row)
     row.revoked_at = now()

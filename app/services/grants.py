@@ -21,7 +21,7 @@ from app.models.account import (
 from app.models.base import now
 from app.models.study import Site, Study
 from app.services.registry_chain import remember
-from app.services.revoking import end_access_tokens, held
+from app.services.revoking import end_access_tokens, hold_account
 
 SITE_ROLES = frozenset({Role.investigator, Role.site_staff, Role.monitor})
 CLIENT_ROLES = frozenset({Role.site_staff, Role.monitor})
@@ -56,7 +56,7 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
     _require_scope(body)
     if account.kind == AccountKind.client and body.role not in CLIENT_ROLES:
         raise ClientRoleWrong(Fault("/role", "client_role", "A site app is site_staff or monitor"))
-    held(session, account.id)  # two grants at once must see each other
+    hold_account(session, account.id)  # two grants at once must see each other
     if account.disabled_at is not None:
         raise AccountDisabled
     there = _in_force(session, account)
@@ -116,7 +116,7 @@ def _places(session: Session, body: GrantCreate) -> list[tuple[int | None, int |
 def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UUID, reason: str) -> None:
     """Take a role away. Raises NotFound (also for one that was revoked before), LastAdmin."""
     admins = serving_admins(session)
-    held(session, account.id)
+    hold_account(session, account.id)
     in_force = select(RoleGrant).where(
         RoleGrant.id == grant_id, RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None)
     )

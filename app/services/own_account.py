@@ -14,7 +14,7 @@ from app.models.sign_in import PasswordChange, Totp, TotpOffer
 from app.security import totp
 from app.security.passwords import require_strong
 from app.security.sealing import seal
-from app.services.revoking import end_other_sessions, held, remember
+from app.services.revoking import end_other_sessions, hold_account, remember
 from app.services.sign_in import CHALLENGE, CredentialsWrong, SignIn, use_step
 
 
@@ -58,7 +58,7 @@ class OwnAccount:
         require_strong(body.new, known.login, "/new")
         fresh = self.sign_in.passwords.hash(body.new)
         attempt.succeeded(session)
-        account = held(session, self.actor.account_id)
+        account = hold_account(session, self.actor.account_id)
         if account.password_hash != known.password_hash:
             raise CredentialsWrong(headers=CHALLENGE)
         before = audit.snapshot(account)
@@ -73,7 +73,7 @@ class OwnAccount:
         """A fresh secret, which is not asked for until it is confirmed. Raises as above, and TotpAlreadyOn."""
         _, attempt = self.sign_in.own_account(self.actor.account_id, password, self.address)
         attempt.succeeded(session)
-        account = held(session, self.actor.account_id)
+        account = hold_account(session, self.actor.account_id)
         factor = session.get(Totp, account.id)
         if factor and factor.confirmed_at:
             raise TotpAlreadyOn
@@ -101,7 +101,7 @@ class OwnAccount:
         attempt.require_free()
         step = self.sign_in.step(attempt, factor, code, "totp")
         attempt.succeeded(session)
-        account = held(session, self.actor.account_id)
+        account = hold_account(session, self.actor.account_id)
         offered = session.exec(
             select(Totp).where(Totp.account_id == account.id, Totp.sealed == factor.sealed).with_for_update()
         ).first()

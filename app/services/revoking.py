@@ -1,8 +1,8 @@
 """Ending sessions and tokens before their time (RFC 7009), so that access tokens stop working as well.
 
-What ends all tokens does not see one that somebody is just writing. So whoever gives out, renews or ends anything that
-an account signs in with holds the account first (`held`) and only then reads its secrets and tokens. Everybody keeps to
-this order, and nobody waits in a ring.
+Ending all tokens misses one that another transaction is just writing. So whoever issues, renews or ends anything that an
+account signs in with locks the account first (`hold_account`), and only then reads its secrets and tokens. Everybody
+keeps to this order, so there is no deadlock.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.writing import upsert
 
 
-def held(session: Session, account_id: UUID) -> Account:
+def hold_account(session: Session, account_id: UUID) -> Account:
     """The account as it is now, locked until the commit."""
     return session.get_one(Account, account_id, with_for_update={"key_share": True}, populate_existing=True)
 

@@ -19,7 +19,7 @@ from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_refresh_token
 from app.security.sealing import unseal
 from app.security.tokens import Claims, TokenAuthority
-from app.services.revoking import end_session, end_token, held, remember
+from app.services.revoking import end_session, end_token, hold_account, remember
 from app.services.throttle import Attempt, Throttle
 from app.settings import Settings
 
@@ -155,7 +155,7 @@ class SignIn:
         """Access token for a site app, unless it was disabled or its secret ended since. It has no session: it ends by
         its own id."""
         client.attempt.succeeded(session)
-        account = held(session, client.account_id)
+        account = hold_account(session, client.account_id)
         secret = session.exec(select(ClientSecret).where(ClientSecret.id == client.secret_id, _in_force())).first()
         if secret is None or account.disabled_at is not None:
             return None
@@ -179,7 +179,7 @@ class SignIn:
             owner, family = claims.subject, claims.session
         else:
             return
-        account = held(session, owner)
+        account = hold_account(session, owner)
         if (client.account_id if client else None) != (owner if account.kind == AccountKind.client else None):
             raise TokenOfAnother
         if family is not None:
@@ -221,7 +221,7 @@ class SignIn:
         owner = session.exec(select(RefreshToken.account_id).where(this)).first()
         if owner is None:
             return None
-        held(session, owner)
+        hold_account(session, owner)
         return session.exec(select(RefreshToken).where(this)).first()
 
     def _access(self, session: Session, account: Account, family: UUID | None) -> str:
@@ -271,7 +271,7 @@ def proven(session: Session, attempt: Attempt, account_id: UUID, stored: str, st
 
 def _unchanged(session: Session, account_id: UUID, stored: str) -> Account:
     """The account, held, if it still has this password and is not disabled. Raises CredentialsWrong."""
-    account = held(session, account_id)
+    account = hold_account(session, account_id)
     if account.password_hash != stored or account.disabled_at is not None:
         raise CredentialsWrong(headers=CHALLENGE)
     return account
