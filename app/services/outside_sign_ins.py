@@ -10,7 +10,7 @@ from app.errors import RegistryError
 from app.models.account import Account
 from app.request_id import current_request_id
 from app.security.oidc import OutsideClaims
-from app.services.revoking import remember
+from app.services.revoking import remember_own_act
 from app.services.throttle import Throttle
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ class OutsideSignIns:
         try:
             with self._database.write() as session:
                 if self._throttle.first_in_a_day(session, "outside", str(claims.token_id)):
-                    remember(session, session.get_one(Account, account_id), "session:outside")
+                    remember_own_act(session, session.get_one(Account, account_id), "session:outside")
         except (RegistryError, SQLAlchemyError) as failed:
             self._known.discard(claims.token_id)
             log.warning("sign_in_not_remembered", kind=type(failed).__name__, request_id=current_request_id())

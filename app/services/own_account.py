@@ -14,7 +14,7 @@ from app.models.sign_in import PasswordChange, Totp, TotpOffer
 from app.security import totp
 from app.security.passwords import require_strong
 from app.security.sealing import seal
-from app.services.revoking import end_other_sessions, hold_account, remember
+from app.services.revoking import end_other_sessions, hold_account, remember_own_act
 from app.services.sign_in import CHALLENGE, CredentialsWrong, SignIn, use_step
 
 
@@ -84,7 +84,7 @@ class OwnAccount:
         else:
             factor.sealed = sealed
         session.flush()
-        remember(session, account, "totp:offered")
+        remember_own_act(session, account, "totp:offered")
         uri = totp.otpauth_uri(secret, self.sign_in.settings.issuer, account.login)
         return TotpOffer(secret=totp.shown(secret), otpauth_uri=uri)
 
@@ -110,4 +110,4 @@ class OwnAccount:
         use_step(session, account.id, step)
         offered.confirmed_at = now()
         session.flush()
-        remember(session, account, "totp:confirmed")
+        remember_own_act(session, account, "totp:confirmed")

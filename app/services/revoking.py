@@ -1,7 +1,7 @@
 """Ending sessions and tokens before their time (RFC 7009), so that access tokens stop working as well.
 
-Ending all tokens misses one that another transaction is just writing. So whoever issues, renews or ends anything that an
-account signs in with locks the account first (`hold_account`), and only then reads its secrets and tokens. Everybody
+Ending all tokens misses one that another transaction is just writing. So whoever issues, renews or ends anything that
+an account signs in with locks the account first (`hold_account`), and only then reads its secrets and tokens. Everybody
 keeps to this order, so there is no deadlock.
 """
 
@@ -70,7 +70,7 @@ def _revoke(session: Session, account_id: UUID, ended: UUID, expires_at: datetim
     return session.execute(statement.returning(col(Revocation.id))).first() is not None
 
 
-def remember(session: Session, account: Account, action: str) -> None:
+def remember_own_act(session: Session, account: Account, action: str) -> None:
     """An audit entry of the account's own doing, on the registry's chain. Call it last."""
     event = audit.Event(action, "account", str(account.id), account.grants_version, [])
     audit.append(session, account.id, REGISTRY_CHAIN, [event])

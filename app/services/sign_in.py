@@ -19,7 +19,7 @@ from app.security.keys import Keyring
 from app.security.passwords import Passwords, new_refresh_token
 from app.security.sealing import unseal
 from app.security.tokens import Claims, TokenAuthority
-from app.services.revoking import end_session, end_token, hold_account, remember
+from app.services.revoking import end_session, end_token, hold_account, remember_own_act
 from app.services.throttle import Attempt, Throttle
 from app.settings import Settings
 
@@ -89,7 +89,7 @@ class SignIn:
         family = uuid4()
         end = now() + timedelta(seconds=self.settings.refresh_token_seconds)
         pair = self._access(session, account, family), self._refresh(session, account, family, end)
-        remember(session, account, "session:opened")
+        remember_own_act(session, account, "session:opened")
         return pair
 
     def second_factor(self, attempt: Attempt, factor: Totp | None, given: str | None, what: str) -> int | None:
@@ -163,7 +163,7 @@ class SignIn:
             secret.last_used_at = now()
             session.flush()
         token = self._access(session, account, None)
-        remember(session, account, "token:issued")
+        remember_own_act(session, account, "token:issued")
         return token
 
     def revoke(self, session: Session, token: str, client: KnownClient | None) -> None:
@@ -184,9 +184,9 @@ class SignIn:
             raise TokenOfAnother
         if family is not None:
             if end_session(session, self.settings, owner, family):
-                remember(session, account, "session:closed")
+                remember_own_act(session, account, "session:closed")
         elif claims is not None and end_token(session, claims):
-            remember(session, account, "token:revoked")
+            remember_own_act(session, account, "token:revoked")
 
     def _claims(self, token: str) -> Claims | None:
         try:
@@ -203,7 +203,7 @@ class SignIn:
         account = session.get_one(Account, row.account_id)
         if row.used_at is not None:
             end_session(session, self.settings, account.id, row.family)
-            remember(session, account, "token:reuse-detected")
+            remember_own_act(session, account, "token:reuse-detected")
             return None
         if account.disabled_at is not None:
             return None
@@ -212,7 +212,7 @@ class SignIn:
             self._access(session, account, row.family),
             self._refresh(session, account, row.family, row.expires_at),
         )
-        remember(session, account, "token:refreshed")
+        remember_own_act(session, account, "token:refreshed")
         return pair
 
     def _refresh_row(self, session: Session, token: str) -> RefreshToken | None:
