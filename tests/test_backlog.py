@@ -118,7 +118,7 @@ def test_a_message_waits_for_no_worker_while_its_subscription_is_disabled(world:
     assert said == "1 wait for over an hour: see that registry deliver runs"
     assert counted == {**before[1], "pending": before[1]["pending"] + 1}
     tag = world.admin.patch(made["path"], {"disabled": True, "reason": "serviced"}, made["tag"]).headers["ETag"]
-    assert messages(world) == (None, {**before[1], "held": before[1]["held"] + 1})
+    assert messages(world) == (None, {**before[1], "paused": before[1]["paused"] + 1})
     world.admin.patch(made["path"], {"disabled": False, "reason": "back"}, tag)
     assert messages(world) == (said, counted)
 
@@ -134,4 +134,4 @@ def test_what_was_given_up_is_settled_by_disabling_the_subscription_of_a_receive
     path = f"/v1/subscriptions/{sent['subscription']}"
     tag = world.admin.get(path).headers["ETag"]
     world.admin.patch(path, {"disabled": True, "reason": "the receiver is gone for good"}, tag)
-    assert messages(world) == (None, {**before[1], "held": before[1]["held"] + 1})
+    assert messages(world) == (None, {**before[1], "paused": before[1]["paused"] + 1})

@@ -33,7 +33,7 @@ DAYS_AFTER = timedelta(days=2)
 BACKUP_AGE = timedelta(hours=26)
 """A day, and the time that a backup takes."""
 
-HELD = "held"
+PAUSED = "paused"
 
 _GIVEN_UP = "replay them once their receiver is back; if it is gone for good, disable its subscription"
 
@@ -101,17 +101,17 @@ def _messages(session: Session) -> Wrong:
 
 
 def undelivered(session: Session) -> Mapping[str, Undelivered]:
-    """Of the messages that did not arrive: what is `pending`, what is `dead`, and what is `held`, as its subscription
-    is disabled: for that nobody waits."""
-    held = (col(Subscription.disabled_at).is_not(None), HELD)
-    state = sa.case(held, else_=col(Delivery.state)).label("shown")
+    """The messages that did not arrive, by state: `pending`, `dead`, or `paused` where their subscription is disabled,
+    so that nobody waits for them."""
+    paused = (col(Subscription.disabled_at).is_not(None), PAUSED)
+    state = sa.case(paused, else_=col(Delivery.state)).label("shown")
     late = sa.func.count().filter(col(Delivery.next_attempt_at) < now() - PATIENCE)
     theirs = col(Subscription.id) == col(Delivery.subscription_id)
     open_ones = col(Delivery.state).in_([DeliveryState.pending, DeliveryState.dead])
     first = [sa.func.min(col(at)) for at in (Delivery.next_attempt_at, Delivery.created_at)]
     counted = sa.select(state, sa.func.count(), late, *first).join(Subscription, theirs)
     found = {name: Undelivered(*rest) for name, *rest in session.execute(counted.where(open_ones).group_by(state))}
-    return {str(name): found.get(name, Undelivered()) for name in (DeliveryState.pending, DeliveryState.dead, HELD)}
+    return {str(name): found.get(name, Undelivered()) for name in (DeliveryState.pending, DeliveryState.dead, PAUSED)}
 
 
 def _extracts(session: Session) -> Wrong:
