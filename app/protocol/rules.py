@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.protocol.base import Code, Definition, Listed, Text, Title
+from app.protocol.base import Code, Codes, Definition, Listed, SomeCodes, Text, Title
 
 Number = int | float
 Bounds = tuple[Number, Number]
 Direction = Literal["higher_is_worse", "higher_is_better", "neither"]
-Codes = Annotated[tuple[Code, ...], Listed, Field(min_length=1)]
 
 
 class Item(Definition):
@@ -56,17 +55,17 @@ class _Scored(Definition):
 
 
 class _OverItems(_Scored):
-    items: Codes
+    items: SomeCodes
 
 
 class _Combined(_Scored):
-    items: Codes = ()
-    scores: Codes = ()
+    items: SomeCodes = ()
+    scores: SomeCodes = ()
     """Scores declared before this one, read like further items: a domain, a component."""
 
 
 class _Additive(_Combined):
-    reversed_items: Annotated[tuple[Code, ...], Listed] = ()
+    reversed_items: Codes = ()
     """Counted as minimum + maximum - answer."""
 
     multiplier: Annotated[int, Field(ge=1)] = 1
