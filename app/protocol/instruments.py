@@ -112,6 +112,14 @@ def instrument(code: str, version: str | None = None) -> Instrument:
     return max(versions, key=lambda one: [int(part) for part in one.version.split(".")])
 
 
+def shipped(code: str) -> Instrument | None:
+    """The newest version of an instrument; None where there is none of this code."""
+    try:
+        return instrument(code)
+    except UnknownInstrument:
+        return None
+
+
 def item_faults(instrument: Instrument, items: Mapping[str, int | None]) -> list[ItemFault]:
     """What is wrong with the answers, in the order sent. A missing item is no fault: its scores say so."""
     return [fault for code, answer in items.items() if (fault := _item_fault(instrument, code, answer))]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from app.protocol.base import ProtocolFault, repeated, similar, unknown
 from app.protocol.clocks import Clock
 from app.protocol.definition import Protocol
-from app.protocol.instruments import Instrument, UnknownInstrument, given_as, instrument
+from app.protocol.instruments import Instrument, given_as, shipped
 from app.protocol.rules import CountAtLeast, Flag, HighestYes, Maximum
 from app.protocol.safety import Condition, ItemReached, SafetyRule, ScoreReached, VitalBeyond
 
@@ -36,9 +36,8 @@ def _history_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
 
 def _unread_scores(rule: SafetyRule, code: str) -> set[str]:
     """Scores of an instrument that tell what a rule looks for in items, and that it does not read. A sum tells none."""
-    try:
-        scale = instrument(code)
-    except UnknownInstrument:
+    scale = shipped(code)
+    if scale is None:
         return set()
     of_it = [one for one in rule.when if not isinstance(one, VitalBeyond) and code in given_as(one.instrument)]
     read = {one.score for one in of_it if isinstance(one, ScoreReached)}
@@ -57,13 +56,11 @@ def _condition_faults(path: str, rule: SafetyRule, condition: Condition, protoco
     if isinstance(condition, VitalBeyond):
         yield from _vital_faults(path, rule, condition, protocol)
         return
-    try:
-        scale = instrument(condition.instrument)
-    except UnknownInstrument:
+    scale = shipped(condition.instrument)
+    if scale is None:
         message = f"{rule.code}: no instrument {condition.instrument} is shipped"
         yield ProtocolFault(f"{path}/instrument", "unknown_instrument", message)
-        return
-    if isinstance(condition, ItemReached):
+    elif isinstance(condition, ItemReached):
         yield from _item_faults(path, rule, condition, scale)
     else:
         yield from _score_faults(path, rule, condition, scale)

@@ -6,7 +6,7 @@ from app.protocol.base import ProtocolFault, repeated, similar, unknown
 from app.protocol.clinical_validation import clinical_faults
 from app.protocol.consent import ConsentScope, ConsentVersion
 from app.protocol.definition import Protocol, Threshold, VisitDefinition
-from app.protocol.instruments import Instrument, UnknownInstrument, instrument, instruments
+from app.protocol.instruments import Instrument, instruments, shipped
 from app.protocol.safety_validation import safety_faults
 from app.protocol.verification import verification_faults
 
@@ -62,7 +62,7 @@ def _repeats(protocol: Protocol) -> Iterator[ProtocolFault]:
 
 def _visit_faults(path: str, visit: VisitDefinition, visits: Visits) -> Iterator[ProtocolFault]:
     for place, code in enumerate(visit.instruments):
-        if known(code) is None:
+        if shipped(code) is None:
             message = f"{visit.code}: no instrument {code} is shipped"
             yield ProtocolFault(f"{path}/instruments/{place}", "unknown_instrument", message)
     if visit.anchor is not None and visit.anchor not in visits:
@@ -173,7 +173,7 @@ def _threshold_faults(
     if nothing or None not in rules[1:]:
         message = "Needs remission_max, bands, or one of response_fraction and response_max, not both of these"
         yield ProtocolFault(path, "unusable_threshold", message)
-    scale = known(threshold.instrument)
+    scale = shipped(threshold.instrument)
     if scale is None:
         message = f"No instrument {threshold.instrument} is shipped"
         yield ProtocolFault(f"{path}/instrument", "unknown_instrument", message)
@@ -207,11 +207,3 @@ def _band_faults(path: str, threshold: Threshold, scale: Instrument) -> Iterator
             yield ProtocolFault(f"{path}/{place}", "band_order", message)
     if starts[-1] != highest + 1:
         yield ProtocolFault(path, "band_gap", f"The bands end at {starts[-1] - 1}, the score at {highest}")
-
-
-def known(code: str) -> Instrument | None:
-    """The shipped instrument of this code in its newest version, if there is one."""
-    try:
-        return instrument(code)
-    except UnknownInstrument:
-        return None
