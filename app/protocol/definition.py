@@ -15,7 +15,7 @@ from app.protocol.consent import Amendment, ConsentVersion
 from app.protocol.dosing import Dosing, VisitsHeld
 from app.protocol.eligibility import Criterion
 from app.protocol.raters import RaterIndependence
-from app.protocol.rules import Band
+from app.protocol.rules import Band, reached
 from app.protocol.safety import SafetyRule
 from app.protocol.verification import Verification
 from app.protocol.vitals import Measure, Vitals
@@ -135,9 +135,7 @@ class Threshold(Definition):
     source: Text
 
     def band(self, value: float | None) -> str | None:
-        """None without a value or without bands."""
-        reached = [band.label for band in self.bands if value is not None and band.minimum <= value]
-        return reached[-1] if reached else None
+        return reached(self.bands, value)
 
     def remission(self, value: float | None) -> bool | None:
         """None without a value or without a remission rule."""

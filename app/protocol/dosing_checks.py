@@ -135,9 +135,8 @@ def supplemental_breaches(
     if rule is None:
         return [Breach(NO_SUPPLEMENTAL, "flag", "The plan has no supplemental dose")]
     wrong = []
-    most = Fraction(str(rule.max_share)) * Fraction(initial[0]) + Fraction(
-        rule.tolerance_mg
-    )  # exact, as thresholds are
+    share = Fraction(str(rule.max_share))  # exact, as thresholds are
+    most = share * Fraction(initial[0]) + Fraction(rule.tolerance_mg)
     if not supplemental[0] <= most:
         wrong.append(f"At most {rule.max_share:g} of the initial dose")
     minutes = (instant(supplemental[1]) - instant(initial[1])).total_seconds() / 60

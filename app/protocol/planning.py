@@ -147,8 +147,8 @@ class _Course:
             for (code, number), one in self.records.items()
             if number == 1 and one.status in HELD and one.on
         }
-        ends = [self.held[code] for code, visit in self.visits.items() if _ends(visit) and code in self.held]
-        self.ended_on = min(ends, default=None)
+        early_ends = {code for code, visit in self.visits.items() if visit.kind is VisitKind.early_termination}
+        self.ended_on = min((day for code, day in self.held.items() if code in early_ends), default=None)
 
     def occurrences(self, visit: VisitDefinition) -> list[int]:
         """Those planned, and any more that were recorded."""
@@ -216,10 +216,6 @@ class _Course:
 
 def _earliest(*days: date | None) -> date | None:
     return min((day for day in days if day is not None), default=None)
-
-
-def _ends(visit: VisitDefinition) -> bool:
-    return visit.kind is VisitKind.early_termination
 
 
 def _missing(visit: VisitDefinition, state: VisitState, present: frozenset[str]) -> tuple[str, ...]:

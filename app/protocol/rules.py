@@ -1,6 +1,6 @@
 """The declared set of scoring rules. A file picks one for each score; nothing else is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -40,6 +40,12 @@ class Band(Definition):
     maximum: int
 
 
+def reached(bands: Sequence[Band], value: Number | Fraction | None) -> str | None:
+    """The label of the last of these bands that a value reaches; None without a value or without bands."""
+    labels = [band.label for band in bands if value is not None and band.minimum <= value]
+    return labels[-1] if labels else None
+
+
 class _Scored(Definition):
     name: Code
     direction: Direction | None = None
@@ -49,9 +55,7 @@ class _Scored(Definition):
     source: Text
 
     def band(self, value: Number | Fraction | None) -> str | None:
-        """The label of the last band that the value reaches; None without a value or without bands."""
-        reached = [band.label for band in self.bands if value is not None and band.minimum <= value]
-        return reached[-1] if reached else None
+        return reached(self.bands, value)
 
 
 class _OverItems(_Scored):
