@@ -9,8 +9,9 @@ from sqlmodel import col
 from app.database import Database, within
 from app.models.base import now, table_of
 from app.models.idempotency import IdempotencyRecord
-from app.models.sync import SyncOperation, SyncState
+from app.models.sync import SyncOperation
 from app.services.outbox import every_site
+from app.services.sync_shelf import UNSETTLED
 
 _RECORDS = table_of(IdempotencyRecord)
 _AT_ONCE = 5_000
@@ -22,7 +23,7 @@ def forget(database: Database, days: int) -> int:
     what became of the account's others, as what is sealed may refer to any of them."""
     before, forgotten = now() - timedelta(days=days), 0
     kept = aliased(SyncOperation)
-    needing = select(col(kept.account_id)).where(col(kept.state).in_([SyncState.waiting, SyncState.refused]))
+    needing = select(col(kept.account_id)).where(col(kept.state).in_(UNSETTLED))
     needed = col(SyncOperation.account_id).in_(needing)
     with database.write() as session:
         session.execute(delete(SyncOperation).where(~needed, col(SyncOperation.updated_at) < before))
