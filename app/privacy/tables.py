@@ -16,6 +16,7 @@ from typing import NamedTuple
 from app.privacy.hiding import ALL, BASE, FEW, OPEN, Pair, published, rounded
 from app.privacy.lattice import K
 from app.privacy.profile import SAFE_TEXT
+from app.protocol.incidence import SEVERITIES
 
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 ARM = "planned_arm"
@@ -199,8 +200,7 @@ def _coarse(figure: float, to: float) -> float:
 
 def worst(severities: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The worst severity of each person's events."""
-    order = ("mild", "moderate", "severe")
     found: dict[str, int] = defaultdict(int)
     for person, severity in severities:
-        found[person] = max(found[person], order.index(severity))
-    return {person: order[rank] for person, rank in found.items()}
+        found[person] = max(found[person], SEVERITIES.index(severity))
+    return {person: SEVERITIES[rank] for person, rank in found.items()}
