@@ -13,7 +13,7 @@ from sqlmodel import Session, col
 from app.access import Actor, visible
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryOrigin, QueryState
-from app.models.data_query_shapes import MonitoringQueries, QueriesOfOrigin, QueriesOfSite, QueryCounts
+from app.models.data_query_shapes import MonitoringQueries, QueriesOfOrigin, QueriesOfSite
 
 _DAY = timedelta(days=1)
 Numbers = Mapping[tuple[int, str], "QueryNumbers"]
@@ -71,7 +71,3 @@ def counts(parts: Sequence[QueryNumbers]) -> dict[str, Any]:
         "median_age_days": round(median(ages), 2) if ages else None,
         "p90_age_days": round(ages[ceil(0.9 * len(ages)) - 1], 2) if ages else None,
     }
-
-
-def query_counts(parts: Sequence[QueryNumbers]) -> QueryCounts:
-    return QueryCounts(**counts(parts))

@@ -13,6 +13,7 @@ from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import QueryOrigin
+from app.models.data_query_shapes import QueryCounts
 from app.models.participant import IN_STUDY, Participant, ParticipantStatus, left_on
 from app.models.site_performance import (
     Enrolment,
@@ -26,7 +27,7 @@ from app.models.visit import HELD, Visit
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
-from app.services.query_ages import Numbers, query_counts, sites_by_code, standings
+from app.services.query_ages import Numbers, counts, sites_by_code, standings
 from app.services.studies import protocol_of
 from app.services.verification_coverage import record_coverage, sampled
 
@@ -62,7 +63,7 @@ def _site(
     verified: Mapping[int, RecordCoverage],
 ) -> SitePerformance:
     statuses = Counter(ParticipantStatus(row.status) for row in people)
-    queries = query_counts([numbers[site_id, origin] for origin in QueryOrigin])
+    queries = QueryCounts(**counts([numbers[site_id, origin] for origin in QueryOrigin]))
     raised = queries.open + queries.answered + queries.closed
     return SitePerformance(
         site=code,
