@@ -21,12 +21,13 @@ from sqlmodel import Session, SQLModel, col
 
 from app.audit import JSON_TEXT
 from app.models.adverse_event import AdverseEvent
-from app.models.audit import AuditChain, AuditEntry
+from app.models.audit import AuditEntry
 from app.models.base import canonical_json, table_of
 from app.models.outcome import Origin, Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.protocol.instruments import instrument
+from app.services.changes import chain_heads
 from app.services.fronts import Fronts, Old
 
 Heads = Mapping[int, int]
@@ -47,9 +48,7 @@ class Touched(NamedTuple):
 
 def heads_of(session: Session, site_ids: Sequence[int]) -> dict[int, int]:
     """Where the chains of these sites stand. One statement, so it is one moment; a site without a chain stands at 0."""
-    statement = select(col(AuditChain.site_id), col(AuditChain.seq)).where(col(AuditChain.site_id).in_(site_ids))
-    standing = {row.site_id: row.seq for row in session.execute(statement)}
-    return {site_id: standing.get(site_id, 0) for site_id in site_ids}
+    return {**dict.fromkeys(site_ids, 0), **chain_heads(session, site_ids)}
 
 
 def written(heads: Heads) -> str:

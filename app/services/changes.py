@@ -66,7 +66,7 @@ class ChangesTold(NamedTuple):
 def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> ChangesTold:
     """What was committed behind a place. Sites that are out of reach by now are silent, those that came into reach are
     told from their beginning."""
-    wanted = _next(heads(session, actor.sites_at(query.study, query.site)), place, query.limit + 1)
+    wanted = _next(chain_heads(session, actor.sites_at(query.study, query.site)), place, query.limit + 1)
     here, told = dict(place), []
     if not wanted:
         return ChangesTold([], here, False)
@@ -78,7 +78,7 @@ def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[in
     return ChangesTold(told, here, len(rows) > query.limit)
 
 
-def heads(session: Session, sites: Collection[int]) -> dict[int, int]:
+def chain_heads(session: Session, sites: Collection[int]) -> dict[int, int]:
     """The last number of the chain of each of these sites that has one."""
     theirs = sa.select(_CHAINS.c.site_id, _CHAINS.c.seq).where(among(_CHAINS.c.site_id, "sites", sorted(sites)))
     return {row.site_id: row.seq for row in session.execute(theirs)}

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database, within
 from app.errors import DatabaseUnavailable
-from app.services.changes import heads
+from app.services.changes import chain_heads
 
 LOOK_SECONDS = 0.5
 """Between two looks while anybody waits."""
@@ -71,4 +71,4 @@ class Waiting:
 
     def _heads(self, sites: Collection[int]) -> dict[int, int]:
         with self._database.read() as session, within(session, sites):
-            return heads(session, sites)
+            return chain_heads(session, sites)
