@@ -161,11 +161,7 @@ def _every_chain() -> Iterator[Session]:
 
 def _names(session: Session) -> dict[int, str]:
     """STUDY/SITE of every chain."""
-    from sqlmodel import col, select
-
     from app.models.audit import REGISTRY_CHAIN
-    from app.models.study import Site, Study
+    from app.services.studies import places
 
-    places = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
-    named = {site_id: f"{study}/{site}" for site_id, study, site in session.exec(places).all() if site_id is not None}
-    return {REGISTRY_CHAIN: REGISTRY, **named}
+    return {REGISTRY_CHAIN: REGISTRY, **{site_id: "/".join(place) for site_id, place in places(session).items()}}

@@ -25,12 +25,12 @@ from app.models.participant import Consent, Participant, consent_name
 from app.models.safety_report import AeReview, AeReviewWithdrawal, SaeReport
 from app.models.safety_signal import SafetySignal
 from app.models.signature import Signature
-from app.models.study import Site, Study
 from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
 from app.pid import PidChecksum, PidFormat, normalise
 from app.services.csv_lines import blocks, line_of
 from app.services.history import names_of
+from app.services.studies import places
 
 COLUMNS = tuple(AuditRow.model_fields)
 _AS_JSON = frozenset({"actor_name", "old", "new", "reason", "request_id"})
@@ -129,8 +129,8 @@ def _of(model: type[SQLModel], owner: int, symbols: str) -> ColumnElement[bool]:
 def rows_of(session: Session, entries: Sequence[Row[Any]]) -> list[AuditRow]:
     """The rows of some entries, one for each changed field."""
     names = names_of(session, {entry.actor for entry in entries})
-    places = _places(session, {entry.site_id for entry in entries})
-    return [row for entry in entries for row in _rows_of_one(entry, names, places.get(entry.site_id))]
+    at = places(session)
+    return [row for entry in entries for row in _rows_of_one(entry, names, at.get(entry.site_id))]
 
 
 def _rows_of_one(entry: Row[Any], names: Mapping[str, str], place: Place | None) -> Iterator[AuditRow]:
@@ -144,12 +144,6 @@ def _rows_of_one(entry: Row[Any], names: Mapping[str, str], place: Place | None)
             **same,
             **change,
         )
-
-
-def _places(session: Session, chains: set[int]) -> dict[int, Place]:
-    statement = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
-    found = session.exec(statement.where(col(Site.id).in_(chains))).all()
-    return {site_id: Place(study, site) for site_id, study, site in found if site_id is not None}
 
 
 def csv_of(database: Database, actor: Actor, statement: Rows) -> Iterator[str]:

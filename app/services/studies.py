@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, Place, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json
@@ -64,6 +64,12 @@ def sites_of(session: Session, study_id: int) -> list[int]:
 def zone_of(session: Session, site_id: int) -> ZoneInfo:
     """The time zone by whose days a site lives."""
     return ZoneInfo(session.get_one(Site, site_id).timezone)
+
+
+def places(session: Session) -> dict[int, Place]:
+    """The codes of study and site, by the key of each site: small reference data, read whole."""
+    named = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
+    return {site_id: Place(study, site) for site_id, study, site in session.exec(named) if site_id is not None}
 
 
 def site_by_code(session: Session, actor: Actor, study: str, site: str) -> Site:

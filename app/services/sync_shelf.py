@@ -15,11 +15,11 @@ from app import audit, pid
 from app.database import Database
 from app.errors import Conflict, Invalid
 from app.models.base import canonical_json, now, table_of, values
-from app.models.study import Site, Study
 from app.models.sync import Operation, SyncOperation, SyncState
 from app.privacy import vault
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
+from app.services.studies import places
 from app.writing import upsert
 
 _ACTS = table_of(SyncOperation)
@@ -219,8 +219,7 @@ class KeptEnrolment(NamedTuple):
 
 def kept_enrolments(session: Session, keyring: Keyring) -> Iterator[KeptEnrolment]:
     """Every account's, of the sites that exist for the session."""
-    named = select(Site.id, Study.code, Site.code).join(Study, col(Study.id) == col(Site.study_id))
-    sites = {f"{study}/{site}": site_id for site_id, study, site in session.exec(named)}
+    sites = {"/".join(place): site_id for site_id, place in places(session).items()}
     kept = select(SyncOperation).where(col(SyncOperation.sealed).is_not(None))
     kept = kept.order_by(col(SyncOperation.account_id), col(SyncOperation.id))
     for row in session.exec(kept.execution_options(yield_per=500)):
