@@ -13,6 +13,7 @@ from sqlmodel import Field, SQLModel
 from app.models.base import (
     Answer,
     Code,
+    Cursor,
     Filter,
     InstantShown,
     Limit,
@@ -252,7 +253,7 @@ class AccountFilter(Filter):
     disabled: QueryBool | None = None
     role: Role | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class MeRead(Answer):

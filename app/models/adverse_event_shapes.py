@@ -11,6 +11,7 @@ from app.models.adverse_event import ActionTaken, AeOutcome, CodingLevel, Relate
 from app.models.base import (
     Answer,
     Code,
+    Cursor,
     Filter,
     Instant,
     InstantShown,
@@ -219,4 +220,4 @@ class AdverseEventFilter(Filter):
     sort: AdverseEventSort = AdverseEventSort.reported
     format: AdverseEventFormat = AdverseEventFormat.json
     limit: Annotated[Limit, OfPages] = 50
-    cursor: Annotated[str | None, OfPages] = Bounded(default=None, max_length=1000)
+    cursor: Annotated[Cursor, OfPages] = None

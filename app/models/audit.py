@@ -5,12 +5,11 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field as Bounded
 from pydantic import StringConstraints
 from sqlalchemy import BigInteger, Column, Index, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, Instant, InstantShown, Limit, OfPages, now
+from app.models.base import Answer, Code, Cursor, Filter, Instant, InstantShown, Limit, OfPages, now
 from app.models.identifiers import Pid
 
 REGISTRY_CHAIN = 0
@@ -102,7 +101,7 @@ class AuditFilter(Filter):
     at_to: Instant | None = None
     format: AuditFormat = AuditFormat.json
     limit: Annotated[Limit, OfPages] = 100
-    cursor: Annotated[str | None, OfPages] = Bounded(default=None, max_length=1000)
+    cursor: Annotated[Cursor, OfPages] = None
 
 
 class HistoryRead(Answer):

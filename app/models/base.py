@@ -254,6 +254,7 @@ FromQuery = BeforeValidator(_query_int)
 """Stands behind the bounds of a number: before them, the description would not tell them in words of JSON Schema."""
 
 Limit = Annotated[int, Field(ge=1, le=500), FromQuery]
+Cursor = Annotated[str | None, Field(max_length=1_000)]
 OfPages = AfterValidator(_of_pages)
 """Of a list that may be asked for as a sheet: `limit` or `cursor` would be dropped there. `format` stands before."""
 

@@ -3,11 +3,10 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from pydantic import Field as Bounded
 from sqlalchemy import Column, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Shape, now
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, Shape, now
 
 
 class DataCut(SQLModel, table=True):
@@ -52,4 +51,4 @@ class DataCutList(Answer):
 class DataCutFilter(Filter):
     study: Code | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

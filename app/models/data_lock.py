@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now, one_of
 from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown
 
@@ -136,4 +136,4 @@ class LockFilter(Filter):
     scope: LockScope | None = None
     in_force: QueryBool | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

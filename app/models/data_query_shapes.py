@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import ConfigDict, RootModel, Strict, StringConstraints, model_validator
 from pydantic import Field as Bounded
 
-from app.models.base import Answer, Code, Days, Filter, InstantShown, Limit, LongText, Positive, Reason, Shape
+from app.models.base import Answer, Code, Cursor, Days, Filter, InstantShown, Limit, LongText, Positive, Reason, Shape
 from app.models.contradiction import contradiction
 from app.models.data_query import RECORDS, MessageKind, QueryOrigin, QueryState, SubjectType
 from app.models.identifiers import Pid, PidShown
@@ -115,7 +115,7 @@ class DataQueryFilter(Filter):
     """Unsettled for more than so many days."""
 
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class StudyQuery(Filter):

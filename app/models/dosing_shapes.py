@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Strict, StringConstraints, model_validator
 from pydantic import Field as Bounded
 from pydantic_core import PydanticCustomError
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, PastInstant, Reason, Shape
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, PastInstant, Reason, Shape
 from app.models.contradiction import contradiction
 from app.models.dosing_session import DoseKind, SessionState
 from app.models.finding import Finding
@@ -255,4 +255,4 @@ class DosingSessionFilter(Filter):
     visit_code: Code | None = None
     state: SessionState | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

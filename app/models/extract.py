@@ -10,7 +10,7 @@ from pydantic import Strict, model_validator
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
 from app.models.contradiction import contradiction
 
 
@@ -256,7 +256,7 @@ class ExtractFilter(Filter):
     study: Code | None = None
     status: ExtractStatus | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class CodebookFormat(StrEnum):

@@ -6,12 +6,11 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from pydantic import Field as Bounded
 from pydantic import Strict
 from sqlalchemy import CheckConstraint, Column, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
 from app.models.extract import Decision
 from app.models.identifiers import Pid, PidShown
 
@@ -115,4 +114,4 @@ class DisclosureFilter(Filter):
     study: Code | None = None
     status: DisclosureStatus | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now, one_of
 from app.models.contradiction import contradiction
 
 
@@ -207,7 +207,7 @@ class SubscriptionFilter(Filter):
     study: Code | None = None
     disabled: QueryBool | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class DeliveryRead(Answer):
@@ -233,4 +233,4 @@ class DeliveryFilter(Filter):
     state: DeliveryState | None = None
     subscription: UUID | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

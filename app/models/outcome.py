@@ -11,7 +11,7 @@ from pydantic import model_validator
 from sqlalchemy import Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown, StaffCode
 from app.protocol import scoring
@@ -178,4 +178,4 @@ class OutcomeFilter(Filter):
     instrument: Code | None = None
     visit_code: Code | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

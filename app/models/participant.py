@@ -16,6 +16,7 @@ from sqlmodel import Field, SQLModel
 from app.models.base import (
     Answer,
     Code,
+    Cursor,
     Filter,
     InstantShown,
     Label,
@@ -381,4 +382,4 @@ class ParticipantFilter(Filter):
     site: Code | None = None
     status: ParticipantStatus | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

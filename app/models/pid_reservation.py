@@ -8,7 +8,7 @@ from pydantic import Field as Bounded
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, QueryBool, Reason, Shape, now
 from app.models.identifiers import PidShown
 
 LARGEST_BLOCK = 500
@@ -87,4 +87,4 @@ class ReservationFilter(Filter):
     device: Code | None = None
     open: QueryBool | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

@@ -5,12 +5,11 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
-from pydantic import Field as Bounded
 from pydantic import Strict
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongReason, QueryBool, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, QueryBool, Shape, now, one_of
 from app.models.identifiers import Pid, PidShown
 
 
@@ -138,4 +137,4 @@ class SafetySignalFilter(Filter):
     rule: Code | None = None
     overdue: QueryBool | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

@@ -10,7 +10,7 @@ from pydantic import Strict, StringConstraints
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, String
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, Shape, now, one_of
 from app.models.identifiers import Pid, PidShown
 from app.models.sign_in import TotpCode, Typed
 
@@ -123,4 +123,4 @@ class SignatureFilter(Filter):
     participant: Pid | None = None
     visit: UUID | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Filter, InstantShown, Limit, Reason, Shape, canonical_json, now, one_of
+from app.models.base import Answer, Cursor, Filter, InstantShown, Limit, Reason, Shape, canonical_json, now, one_of
 from app.models.identifiers import PidShown
 
 
@@ -213,7 +213,7 @@ class SyncList(Answer):
 class SyncFilter(Filter):
     state: SyncState | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class Resolution(Shape):

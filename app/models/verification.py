@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Str
 from sqlmodel import Field, SQLModel
 
 from app import pid as codec
-from app.models.base import Answer, Code, Filter, InstantShown, Limit, LongText, Shape, now, one_of
+from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongText, Shape, now, one_of
 from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown
 from app.protocol.verification import RecordKind
@@ -152,7 +152,7 @@ class VerificationFilter(Filter):
     subject_type: RecordKind | None = None
     state: VerificationState | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class PendingState(StrEnum):
@@ -167,7 +167,7 @@ class PendingFilter(Filter):
     site: Code | None = None
     state: PendingState | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
 
 
 class PendingRead(Answer):

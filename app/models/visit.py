@@ -13,6 +13,7 @@ from sqlmodel import Field, SQLModel
 from app.models.base import (
     Answer,
     Code,
+    Cursor,
     Filter,
     InstantShown,
     Limit,
@@ -185,4 +186,4 @@ class VisitFilter(Filter):
     visit_code: Code | None = None
     status: VisitStatus | None = None
     limit: Limit = 50
-    cursor: str | None = Bounded(default=None, max_length=1000)
+    cursor: Cursor = None
