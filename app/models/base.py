@@ -25,6 +25,7 @@ from sqlalchemy import CheckConstraint, Row, Table
 from sqlmodel import SQLModel
 
 from app.models.partial_date import FIRST_YEAR, LAST_YEAR, span
+from app.protocol.base import Code as DefinedCode
 
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -201,7 +202,9 @@ def canonical_json(value: Any) -> str:
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
+Code = DefinedCode
+"""What a protocol may name, a request may name too."""
+
 _ONE_LINE = (BeforeValidator(_one_line), AfterValidator(_clean), AfterValidator(_visible))
 """As it is read: two that look alike are the same text, for lists, twins and counts."""
 
