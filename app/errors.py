@@ -86,11 +86,11 @@ class Locked(RegistryError):
 
 
 class SecondPersonNeeded(Conflict):
-    """Who asked cannot decide: it takes a second person."""
+    """The person who asked cannot decide; another person has to."""
 
 
 class Gone(RegistryError):
-    """It was there, and is not any more."""
+    """It existed, and does not any more."""
 
     status = 410
     title = "Gone"
@@ -176,7 +176,7 @@ class IfMatchMissing(RegistryError):
 
 
 class VersionStale(RegistryError):
-    """Somebody changed the record after you read it; read it again and decide."""
+    """The record was changed after you read it; read it again, and then decide whether to change it."""
 
     status = 412
     title = "Precondition failed"

@@ -23,7 +23,7 @@ from app.site_lists import Form, Narrowing, page_of
 
 
 class CursorInvalid(Malformed):
-    """The cursor was not made for this query and these grants; start again without it."""
+    """The cursor belongs to another query, or your grants have changed; start again without it."""
 
 
 class Listed(str):

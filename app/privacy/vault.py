@@ -28,11 +28,11 @@ RESERVED_FOR = timedelta(hours=1)
 
 
 class LabelAlreadyEnrolled(Conflict):
-    """This site has already enrolled a participant under this label; POST /v1/participants/lookup tells whom."""
+    """This site has already enrolled a participant under this label; POST /v1/participants/lookup finds the pid."""
 
 
 class EnrolmentUnderWay(Unavailable):
-    """An enrolment under this label and another pid is being done, or broke off; try again within the hour."""
+    """Another enrolment under this label has begun and is not finished; try again within the hour."""
 
 
 class LabelKeyMissing(Unavailable):

@@ -26,7 +26,7 @@ router = Router(prefix="/v1", tags=["bulk"])
 
 
 class TooManyLines(RegistryError):
-    """One request takes only so many lines (REGISTRY_MAX_BULK_LINES): this one and all after it were not tried."""
+    """The request has more lines than allowed (REGISTRY_MAX_BULK_LINES): this one and all after it were not tried."""
 
     status = BodyTooLarge.status
     title = BodyTooLarge.title

@@ -42,7 +42,7 @@ class IdentityTaken(Conflict):
 
 
 class ProviderNotConfigured(Conflict):
-    """This registry has no sign-in service of the institution configured."""
+    """This registry is not connected to an institution's sign-in service."""
 
 
 def create_user(session: Session, actor: Actor | None, passwords: Passwords, body: UserCreate) -> Account:

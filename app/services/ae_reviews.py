@@ -24,7 +24,7 @@ class InformedTooEarly(Invalid):
 
 
 class DueInPast(Invalid):
-    """Nobody can answer a request for information by a time that is over."""
+    """The time by which the information is due has already passed."""
 
 
 class ReviewWithdrawn(Conflict):

@@ -26,7 +26,7 @@ class CollectionWithdrawn(Conflict):
 
 
 class WithdrawalBeforeConsent(Invalid):
-    """By the day of a withdrawal the participant had given no consent that could be taken back."""
+    """On the day of the withdrawal the participant had no consent that could be taken back."""
 
 
 _TAKES_AWAY = {

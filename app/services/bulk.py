@@ -31,7 +31,7 @@ BATCH = 250
 
 
 class LineMalformed(Malformed):
-    """A line is an object with `key`, an idempotency key of its own, and `record`, the body of the single post."""
+    """A line must be an object with `key`, its own idempotency key, and `record`, the body of the single POST."""
 
 
 class BatchRefused(Conflict):

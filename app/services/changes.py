@@ -29,7 +29,7 @@ _COLUMNS = ("site_id", "seq", "at", "action", "subject_type", "subject_id", "sub
 
 
 class PlaceInvalid(Malformed):
-    """`after` was not given to you by this feed; start again without it, and skip what you have."""
+    """`after` is not a `next` that this feed gave you; start again without it, and skip the changes that you have."""
 
 
 class Places:

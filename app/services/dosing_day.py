@@ -39,7 +39,7 @@ class DosingSessionClosed(Conflict):
 
 
 class MomentOutsideVisit(Invalid):
-    """A moment does not lie on the day of the dosing visit, or not in the session's order."""
+    """A time is not on the day of the dosing visit, or does not fit the session's other times; see errors."""
 
 
 class VisitHasDosingSession(Conflict):

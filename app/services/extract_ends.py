@@ -24,7 +24,7 @@ class ExtractRevoked(Gone):
 
 
 class ExtractNotReady(Conflict):
-    """Only an extract that was approved, and has not ended, can be taken back."""
+    """Only an extract that was approved, and has not expired, failed or been revoked, can be revoked."""
 
 
 def expiry(row: Extract, days: int) -> None:

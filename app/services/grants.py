@@ -31,19 +31,20 @@ AT_NAMED_SITES = frozenset({Role.investigator, Role.site_staff})
 
 
 class AccountDisabled(Conflict):
-    """The account is disabled; enable it first, so that no right waits unseen for the day it is enabled."""
+    """The account is disabled. Enable it before you give it a grant."""
 
 
 class ClientRoleWrong(Invalid):
-    """A site app may be site_staff or monitor; people decide, sign and analyse."""
+    """A site app can only be site_staff or monitor; the other roles are for people."""
 
 
 class CustodianSeparate(Conflict):
-    """Nobody holds custodian together with analyst or admin: who approves a release neither asks for it nor runs it."""
+    """Nobody can be custodian together with analyst or admin: who approves extracts must not ask for them or run the
+    registry."""
 
 
 class GrantScopeWrong(Invalid):
-    """The role and the place do not fit; see errors."""
+    """This role cannot be given for this study or these sites; see errors."""
 
 
 class LastAdmin(Conflict):

@@ -29,7 +29,7 @@ class LockLifted(Conflict):
 
 
 class StudyOutOfReach(Forbidden):
-    """A whole study is closed, and opened again, by somebody who monitors all its sites."""
+    """Only somebody who monitors all sites of a study can freeze or lock the whole study, or lift that."""
 
 
 class VisitCodeUnknown(Invalid):

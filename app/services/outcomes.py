@@ -60,7 +60,7 @@ class ItemsOutOfRange(Invalid):
 
 
 class TotalsNotTaken(Invalid):
-    """Totals without items are taken only of instruments for which the protocol says so; see errors."""
+    """The protocol does not accept totals without items for this instrument; see errors."""
 
 
 class HistoricalTotal(Conflict):

@@ -48,11 +48,11 @@ class EnrolmentContradictsProtocol(Invalid):
 
 
 class ProtocolVersionTheSame(Conflict):
-    """The participant goes by this protocol version already."""
+    """The participant is on this protocol version already."""
 
 
 class ProtocolVersionNotInForce(Conflict):
-    """By its last amendment this protocol version does not hold yet at the site."""
+    """This protocol version is not in force at the site yet; its last amendment gives the day."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ class PidNotReserved(Invalid):
 
 
 class TooManyPidsReserved(Conflict):
-    """The site has as many reserved pids that nobody is enrolled under as it may (REGISTRY_RESERVED_PIDS_PER_SITE).
-    Use them, or close the blocks that no app takes from any more."""
+    """The site has too many unused reserved pids (REGISTRY_RESERVED_PIDS_PER_SITE). Use them, or close the blocks that
+    no app takes from any more."""
 
 
 class ReservationClosed(Conflict):

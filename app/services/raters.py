@@ -23,7 +23,7 @@ class RaterNotIndependent(Conflict):
 
 
 class TherapistIsRater(Conflict):
-    """Somebody here rated the participant where the protocol wants raters who do not treat."""
+    """One of these therapists has rated the participant, and the protocol wants raters who do not treat."""
 
 
 def require_independent(session: Session, person: Person, instrument: str, rater: str | None, pointer: str) -> None:

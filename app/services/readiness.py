@@ -17,7 +17,7 @@ ROOM = 200 * 1024 * 1024
 
 
 class NotReady(Unavailable):
-    """This worker cannot do its work just now; `lacking` names what it lacks."""
+    """This worker cannot serve requests now; `lacking` names what it lacks."""
 
 
 def readiness(session: Session, settings: Settings) -> Mapping[str, bool]:

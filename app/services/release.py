@@ -45,7 +45,7 @@ _SUBJECTS = table_of(ExtractSubject)
 
 
 class CohortTooSmall(Invalid):
-    """Fewer people share their data than each needs to hide among; ask for pseudonymised data, under an agreement."""
+    """Fewer people share their data than a group of k needs; ask for a pseudonymised extract, under an agreement."""
 
 
 class CohortEmpty(Invalid):
@@ -53,12 +53,13 @@ class CohortEmpty(Invalid):
 
 
 class DifferencingRisk(Conflict):
-    """An earlier extract, of the same organisation or of tables for everybody, has almost the same people, so what is
-    known of the few in which they differ could be read from the two. Wait for more, or accept it with a reason."""
+    """An earlier extract, for the same organisation or of public tables, has almost the same people: comparing the two
+    could reveal the few people who are in one only. Wait until more people differ, or accept it with a reason."""
 
 
 class KNotMet(Conflict):
-    """The finished rows failed the check that nobody stands in a class under k. Nothing was released; report it."""
+    """The finished rows failed the last check that every person looks like at least k - 1 others. Nothing was released;
+    report it."""
 
 
 class ApprovalUnderWay(Unavailable):

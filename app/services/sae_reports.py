@@ -17,11 +17,11 @@ from app.services.sae_clocks import met_by_a_report
 
 
 class EventNotSerious(Conflict):
-    """Serious events are reported, and those about which a monitor asked; this one meets no criterion."""
+    """Only serious events, and those about which a monitor asked, are reported; this event is not serious."""
 
 
 class InitialReportMissing(Conflict):
-    """The first report of an event is the initial one, and there is only one."""
+    """The first report of an event has kind initial, and all later ones another kind."""
 
 
 class ReportsFinal(Conflict):

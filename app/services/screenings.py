@@ -34,7 +34,7 @@ class ScreeningDecided(Conflict):
 
 
 class ScreeningOutOfOrder(Invalid):
-    """A further screening begins no earlier than the one that failed, nor than its failure."""
+    """A further screening cannot begin before the one that failed, nor before the day of its failure."""
 
 
 class NotScreenFailed(Conflict):

@@ -28,7 +28,7 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 
 
 class CredentialsWrong(Unauthenticated):
-    """The name and the password do not fit."""
+    """The name or the password is wrong."""
 
 
 class TotpNeeded(Unauthenticated):

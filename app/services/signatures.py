@@ -23,7 +23,7 @@ from app.services.signed_content import FORM, Subject, contents, digest
 
 
 class ContentMoved(Conflict):
-    """The content is no longer the one that you saw; read it again before you sign."""
+    """The content has changed since you read it; read it again before you sign."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class StatusBeforeScreening(Invalid):
 
 
 class StatusOutOfOrder(Invalid):
-    """No status begins before the enrolment or the status that it follows; a correction stands instead of that one."""
+    """A status cannot begin before the enrolment, or before the status that it follows."""
 
 
 class StatusTransitionImpossible(Conflict):

@@ -52,12 +52,12 @@ all of them."""
 
 
 class ActSettled(Conflict):
-    """This act was stored or discarded; only one that waits or was refused is sent again or discarded."""
+    """This act was already stored or discarded. Only one that waits or was refused can be sent again or discarded."""
 
 
 class TooManyActsWait(Conflict):
-    """This account has as many acts that wait as it may. Send what they wait for, or have the data opened, and then
-    send this one again."""
+    """This account has too many waiting acts. Send what they wait for, or have the data unlocked, and then send this
+    one again."""
 
 
 class ReferenceDiscarded(Conflict):

@@ -35,7 +35,7 @@ class OperationIdReused(Conflict):
 
 
 class OperationMalformed(Invalid):
-    """This is no operation that can be read, so it is not kept: `errors` says why. Mend it and send it again."""
+    """This operation cannot be read, so it was not kept; `errors` says why. Mend it and send it again."""
 
 
 class ActMade(NamedTuple):

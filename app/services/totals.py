@@ -13,7 +13,7 @@ TOTALS_AGREE = 1e-6
 
 
 class TotalsDiffer(Invalid):
-    """A total that was sent is not the one that the items give; see errors."""
+    """A total that was sent differs from the one that the items give; see errors."""
 
 
 def scored(

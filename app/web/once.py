@@ -62,7 +62,7 @@ class IdempotencyKeyReused(Invalid):
 
 
 class IdempotencyKeyInFlight(Conflict):
-    """A request with this Idempotency-Key is still at work. Send the same again a little later."""
+    """The first request with this Idempotency-Key has not ended. Send the same again a little later."""
 
 
 class AnsweredMeanwhile(Exception):
