@@ -53,6 +53,7 @@ def create_user(body: UserCreate, actor: Writer, request: Request, session: Writ
 
 @router.get("/users/{user_id}")
 def read_user(user_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession) -> AccountRead:
+    """One person's account with its grants."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
     return _shown(session, request, response, account)
 
@@ -104,6 +105,7 @@ def revoke_user_sessions(user_id: UUID, body: Because, actor: Writer, session: W
 
 @router.post("/users/{user_id}/grants", status_code=201)
 def grant_to_user(user_id: UUID, body: GrantCreate, actor: Writer, session: WriteSession) -> AccountRead:
+    """Give a person a role in a study, or at some of its sites."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
     grants.grant(session, actor, account, body)
     return accounts.account_read(session, account)
@@ -113,6 +115,7 @@ def grant_to_user(user_id: UUID, body: GrantCreate, actor: Writer, session: Writ
 def revoke_user_grant(
     user_id: UUID, grant_id: UUID, body: Because, actor: Writer, session: WriteSession
 ) -> AccountRead:
+    """Take a grant from a person, with the reason. Their tokens from before end."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
     grants.revoke(session, actor, account, grant_id, body.reason)
     return accounts.account_read(session, account)
@@ -138,7 +141,7 @@ def create_client(body: ClientCreate, actor: Writer, request: Request, session: 
 def read_client(
     client_id: Code, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ClientRead:
-    """A site app, with what may be known of its secrets."""
+    """A site app, with the ids and dates of its secrets, but not the secrets."""
     account = accounts.client_by_login(session, actor, client_id)
     _shown(session, request, response, account)
     return client_secrets.client_read(session, account)
@@ -162,6 +165,7 @@ def amend_client(
 
 @router.post("/clients/{client_id}/grants", status_code=201)
 def grant_to_client(client_id: Code, body: GrantCreate, actor: Writer, session: WriteSession) -> AccountRead:
+    """Give a site app a role in a study, or at some of its sites."""
     account = accounts.client_by_login(session, actor, client_id)
     grants.grant(session, actor, account, body)
     return accounts.account_read(session, account)
@@ -171,6 +175,7 @@ def grant_to_client(client_id: Code, body: GrantCreate, actor: Writer, session: 
 def revoke_client_grant(
     client_id: Code, grant_id: UUID, body: Because, actor: Writer, session: WriteSession
 ) -> AccountRead:
+    """Take a grant from a site app, with the reason. Its tokens from before end."""
     account = accounts.client_by_login(session, actor, client_id)
     grants.revoke(session, actor, account, grant_id, body.reason)
     return accounts.account_read(session, account)
@@ -189,7 +194,7 @@ def rotate_client_secret(
 def revoke_client_secret(
     client_id: Code, secret_id: UUID, body: Because, actor: Writer, session: WriteSession
 ) -> ClientRead:
-    """End a secret now, and the client's tokens with it."""
+    """Revoke a secret now. The client's tokens end with it."""
     account = accounts.client_by_login(session, actor, client_id)
     client_secrets.revoke(session, actor, account, secret_id, body.reason)
     return client_secrets.client_read(session, account)

@@ -42,7 +42,7 @@ Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 async def report_adverse_event(
     body: AdverseEventCreate, actor: Writer, once: OncePerKey, request: Request, shared: SharedWrite
 ) -> Response:
-    """Report an event. Seriousness follows from the criteria; contradictions that cannot be true are refused."""
+    """Report an event. It is serious where a criterion is met; what contradicts itself is refused."""
     return await shared.create(request, actor, once, body, recorder)
 
 
@@ -69,7 +69,7 @@ def list_adverse_events(
     response: Response,
     session: ReadSession,
 ) -> Any:
-    """Adverse events at your sites; every filter narrows, all together. With `format=csv` all of them at once."""
+    """Adverse events at your sites that meet all filters. With `format=csv` all of them at once."""
     wanted = ae_lists.asked(session, actor, query)
     if query.format is AdverseEventFormat.csv:
         seen = exposures(session, wanted.sites)
@@ -84,7 +84,7 @@ def list_adverse_events(
 def read_adverse_event(
     event_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> AdverseEventDetail:
-    """One event, and how it lies to the doses."""
+    """One event, with its timing relative to the doses."""
     read = adverse_events.detail(session, actor, event_id)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
@@ -92,7 +92,7 @@ def read_adverse_event(
 
 @router.get("/{event_id}/history")
 def read_history(event_id: UUID, actor: Reader, session: ReadSession) -> HistoryList:
-    """Each field's old, new, who, when and why, oldest first."""
+    """Every change of a field, oldest first: old and new value, who, when and why."""
     event = adverse_events.row_of(session, actor, event_id)
     return HistoryList(items=history_of(session, event.site_id, "adverse_event", event.id))
 

@@ -140,9 +140,9 @@ def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
         query: Annotated[BulkQuery, Query()],
         _actor: Annotated[Actor, Depends(requires(permission))],
     ) -> Response:
-        """Many records, one a line or in one array, each with a key as a single post has it; one result a line.
+        """Many records, one a line or in one array, each with an Idempotency-Key as `key`; one result for each.
 
-        A line that is refused costs only itself, and sending all of it again is safe.
+        Where one is refused, the others are stored all the same (unless `atomic`). Sending all of them again is safe.
         """
         return await _upload(request, permission, query)
 

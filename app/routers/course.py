@@ -49,7 +49,7 @@ def _made(pid: str, below: str, made: tuple[BaseModel, int]) -> Made:
 
 @router.get("/schedule")
 def read_schedule(pid: Pid, actor: Reader, session: ReadSession) -> ScheduleRead:
-    """Every planned visit: its window as far as it is known, how it stands today, and what is missing."""
+    """Every planned visit: its window where that is known, its state today, and which instruments are missing."""
     return schedules.schedule(session, actor, pid)
 
 
@@ -61,14 +61,14 @@ def list_due(study: str, query: Annotated[DueQuery, Query()], actor: Reader, ses
 
 @router.get("/history")
 def read_participant_history(pid: Pid, actor: Reader, session: ReadSession) -> HistoryList:
-    """Each field's old, new, who, when and why, oldest first; changes of status among them."""
+    """Every change of a field or of the status, oldest first: old and new value, who, when and why."""
     person = enrolled(session, actor, pid)
     return HistoryList(items=history_of(session, person.site_id, "participant", person.row.pid))
 
 
 @router.get("/consents")
 def read_consents(pid: Pid, actor: Reader, session: ReadSession) -> ConsentState:
-    """What was given and taken back, and what holds today."""
+    """Consents given and withdrawn, and what the participant agrees to today."""
     return consents.state(session, enrolled(session, actor, pid))
 
 
@@ -82,7 +82,7 @@ def give_consent(pid: Pid, body: ConsentCreate, actor: Writer, once: OncePerKey,
 def withdraw_consent(
     pid: Pid, body: WithdrawalCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Record what a participant takes back. `identity` erases the site's label for good."""
+    """Record which consent a participant withdraws. `identity` erases the site's label for good."""
     journal = request.app.state.erasures
 
     def withdrawn() -> Made:
@@ -95,7 +95,7 @@ def withdraw_consent(
 def void_withdrawal(
     pid: Pid, number: int, body: VoidingCreate, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
-    """Let a withdrawal hold no more that the site recorded in error, with the reason. That of `identity` stays."""
+    """Void a withdrawal that the site recorded in error, with the reason; one of `identity` cannot be voided."""
     return once.create(
         session, actor, body, lambda: _made(pid, "consents", voiding.void(session, actor, pid, number, body))
     )
@@ -129,7 +129,7 @@ def answer_criteria(
 def move_to_protocol_version(
     pid: Pid, body: ProtocolMove, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Go on by another protocol version. Visits that were recorded keep the windows of theirs."""
+    """Move a participant to another protocol version. Visits recorded before keep the windows of the old one."""
 
     def moved() -> Made:
         read, site_id = participants.move(session, actor, pid, body)

@@ -34,7 +34,7 @@ def list_data_cuts(
 def make_data_cut(
     body: DataCutCreate, actor: Maker, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Give the present state of a study a name. Extracts can return to it, also after corrections and withdrawals."""
+    """Give the present state of a study a name. Later extracts can be made of that state."""
 
     def made() -> Made:
         read = data_cuts.cut(session, actor, body)

@@ -75,7 +75,7 @@ def list_dosing_sessions(
 def read_dosing_session(
     session_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> DosingSessionDetail:
-    """One session with doses and vital signs, the timed ones still missing, and what keeps it from being closed."""
+    """One session with its doses and vital signs, those still to be measured, and what is missing for closing it."""
     read = dosing_reads.detail(session, actor, session_id)
     response.headers["ETag"] = _etag(request, read)
     return read
@@ -104,7 +104,7 @@ def amend_dosing_session(
 def record_dose(
     session_id: UUID, body: DoseCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Record a dose, given or not. What is off the plan needs its reason; an open signal that holds dosing refuses."""
+    """Record a dose, given or not. A deviation needs its reason; refused while an open safety signal holds dosing."""
     return once.create(
         session, actor, body, lambda: _made(request, *doses.record_dose(session, actor, session_id, body))
     )
@@ -134,7 +134,7 @@ def amend_dose(
 def record_vitals(
     session_id: UUID, body: VitalsCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Record vital signs. Beyond a warning limit they are flagged; beyond a hard limit they are refused."""
+    """Record vital signs. Values beyond a warning limit are flagged, those beyond a hard limit refused."""
     return once.create(
         session, actor, body, lambda: _made(request, *vital_readings.record_vitals(session, actor, session_id, body))
     )

@@ -48,8 +48,8 @@ Recipient = Annotated[Actor, Depends(requires(Permission.extract_download))]
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
 def read_codebook(_actor: CodebookReader, query: Annotated[CodebookQuery, Query()]) -> Any:
-    """What extracts contain: every file and column with its unit, codes, source and treatment; with `format=csv` as the
-    file that comes with them."""
+    """What extracts contain: every file and column with its unit, codes, source and how it was de-identified. With
+    `format=csv` as the file that comes with extracts."""
     profile = PROFILES[query.profile]
     columns = codebook(profile)
     if query.format is CodebookFormat.csv:
@@ -76,7 +76,7 @@ def list_extracts(
 def request_extract(
     body: ExtractCreate, actor: Requester, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Ask for a de-identified extract of a study. A custodian decides; then the files are there."""
+    """Ask for a de-identified extract of a study. Its files are made after a custodian has approved it."""
     return once.create(
         session, actor, body, lambda: _made(request, extracts.request_extract(session, actor, body)), status=202
     )
@@ -90,6 +90,7 @@ def _made(request: Request, read: ExtractRead) -> Made:
 def read_extract(
     extract_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ExtractRead:
+    """One extract and its state; once it is ready, with its files."""
     read = extracts.read_one(session, actor, extract_id)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     if read.status is ExtractStatus.building:
@@ -101,8 +102,8 @@ def read_extract(
 def decide_on_extract(
     extract_id: UUID, body: ApprovalCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Approve or refuse; by somebody other than who asked. After an approval a worker builds the files: the extract is
-    `building`, and then `ready`."""
+    """Approve or refuse an extract that somebody else asked for. After an approval the extract is `building`, and
+    `ready` when its files are there."""
     days = request.app.state.settings.extract_days
 
     def decided() -> Made:
@@ -117,7 +118,7 @@ def decide_on_extract(
 def revoke_extract(
     extract_id: UUID, body: RevocationCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Take an extract back: its files are deleted, or not finished."""
+    """Revoke an extract. Its files are deleted, or no longer built."""
 
     def revoked() -> Made:
         extract_ends.revoke(session, actor, extract_id, body.reason)

@@ -25,7 +25,7 @@ class Readiness(Answer):
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process answers. No database is asked."""
+    """Whether the process runs. It does not ask the database."""
     return {"status": "ok"}
 
 

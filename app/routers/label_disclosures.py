@@ -61,6 +61,7 @@ def ask_for_label(
 def read_label_disclosure(
     disclosure_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> DisclosureRead:
+    """One request and its state. The label itself is only in the answer to its reading."""
     read = label_disclosures.read_one(session, actor, disclosure_id)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
@@ -75,7 +76,7 @@ def decide_on_label_disclosure(
     request: Request,
     session: WriteSession,
 ) -> Response:
-    """Approve, for 24 hours and one reading, or refuse."""
+    """Approve or refuse. An approval is good for one reading within 24 hours."""
     return once.create(
         session, actor, body, lambda: _made(request, label_disclosures.decide(session, actor, disclosure_id, body))
     )
@@ -83,8 +84,8 @@ def decide_on_label_disclosure(
 
 @router.post("/{disclosure_id}/reading")
 def open_label(disclosure_id: UUID, actor: Opener, request: Request, session: WriteSession) -> LabelRead:
-    """Read the label; who asked, and once. No answer is kept for a retry, as the label stays in the vault alone: when
-    it was lost on the way, ask again."""
+    """Read the label. Only the person who asked can, and only once. The answer is not kept for a retry, as the label
+    stays in the vault alone: if it got lost on the way, ask for a new disclosure."""
     return label_disclosures.open_label(session, actor, request.app.state.keyring, disclosure_id)
 
 

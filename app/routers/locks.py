@@ -56,5 +56,5 @@ def read_lock(lock_id: UUID, actor: Reader, session: ReadSession) -> LockRead:
 
 @router.post("/{lock_id}/lifting", status_code=201, response_model=LockRead)
 def lift_lock(lock_id: UUID, body: LiftingCreate, actor: Locker, once: OncePerKey, session: WriteSession) -> Response:
-    """Open the data again, with the reason."""
+    """Lift a freeze or lock, with the reason. The data can be changed again."""
     return once.create(session, actor, body, lambda: _made(*locks.lift(session, actor, lock_id, body)))

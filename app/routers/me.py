@@ -42,13 +42,13 @@ def change_password(body: PasswordChange, actor: Changing, request: Request, ses
 
 @router.post("/totp", status_code=201)
 def offer_totp(body: PasswordAgain, actor: Changing, request: Request, session: WriteSession) -> TotpOffer:
-    """A secret for an authenticator, in this answer and nowhere else. Signing in asks for it once it is confirmed."""
+    """A secret for an authenticator app, in this answer and nowhere else. Once confirmed, signing in asks for codes."""
     return _own(request, actor).offer_totp(session, body.password)
 
 
 @router.post("/totp/confirmation", status_code=204)
 def confirm_totp(body: TotpConfirmation, actor: Changing, request: Request, session: WriteSession) -> Response:
-    """Turn the second factor on, by a code that proves that the authenticator has it."""
+    """Turn the second factor on, with a code from the authenticator."""
     _own(request, actor).confirm_totp(session, body.code)
     return Response(status_code=204)
 

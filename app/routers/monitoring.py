@@ -27,7 +27,7 @@ def read_summary(query: Annotated[MonitoringQuery, Query()], actor: Monitor, ses
 
 @router.get("/queries")
 def read_query_ages(query: Annotated[StudyQuery, Query()], actor: Monitor, session: ReadSession) -> MonitoringQueries:
-    """How many data queries of a study stand how at your sites, and how old the open ones are."""
+    """How many data queries are in each state at your sites of a study, and how old the open ones are."""
     return monitoring_queries(session, actor, query.study)
 
 

@@ -67,6 +67,7 @@ def summarise_outcomes(
 def read_outcome(
     outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeRead:
+    """One outcome with its items and scores."""
     statement = visible(outcomes.rows().where(col(Outcome.id) == outcome_id), actor)
     read = outcomes.read_all(session, actor, [found(session.execute(statement).first())])[0]
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)

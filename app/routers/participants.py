@@ -85,6 +85,7 @@ def find_participant(
 def read_participant(
     pid: Pid, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> ParticipantRead:
+    """One participant."""
     read = participants.read_one(session, actor, pid)
     response.headers["ETag"] = etag(request.app.state.keyring, read.pid, read.version)
     return read

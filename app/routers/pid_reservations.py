@@ -30,7 +30,7 @@ Writer = Annotated[Actor, Depends(requires(Permission.participant_write))]
 def reserve_pids(
     body: ReservationCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
-    """Draw a block of pids for a site: nobody else is ever given one, and each can be enrolled once, at that site."""
+    """Reserve a block of pids for a site. No other site gets them, and one participant can be enrolled under each."""
     most = request.app.state.settings.reserved_pids_per_site
     return once.create(session, actor, body, lambda: _made(*pid_reservations.reserve(session, actor, body, most)))
 
@@ -47,7 +47,7 @@ def list_pid_reservations(
     response: Response,
     session: ReadSession,
 ) -> ReservationList:
-    """Blocks of your sites, newest first, each with those of its pids that nobody is enrolled under."""
+    """Blocks of your sites, newest first, each with its pids that are not used yet."""
     statement = narrowed(
         visible(pid_reservations.rows(), actor).where(
             col(PidReservation.site_id).in_(actor.sites_at(query.study, query.site))
@@ -70,7 +70,7 @@ def read_pid_reservation(reservation_id: UUID, actor: Writer, session: ReadSessi
 def close_pid_reservation(
     reservation_id: UUID, body: ClosureCreate, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
-    """Nothing takes from this block any more, as when a tablet is lost. Whose label was printed is still enrolled."""
+    """Close a block, as when a tablet is lost. A person whose pid is on a printed label can still be enrolled."""
     return once.create(
         session, actor, body, lambda: _made(*pid_reservations.close(session, actor, reservation_id, body))
     )

@@ -81,7 +81,7 @@ def list_reviews(event_id: UUID, actor: Reader, session: ReadSession) -> AeRevie
 def withdraw_review(
     event_id: UUID, number: int, body: Because, actor: Reviewer, once: OncePerKey, session: WriteSession
 ) -> Response:
-    """Take back a review that was recorded in error, with the reason."""
+    """Withdraw a review that was recorded in error, with the reason."""
 
     def make() -> Made:
         read, site_id = ae_reviews.withdraw(session, actor, event_id, number, body)

@@ -60,6 +60,7 @@ def _overdue(asked: bool | None) -> list[ColumnElement[bool]]:
 def read_safety_signal(
     signal_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> SafetySignalRead:
+    """One safety signal, and its review once there is one."""
     statement = visible(safety_signals.rows().where(col(SafetySignal.id) == signal_id), actor)
     read = safety_signals.read(found(session.execute(statement).first()), actor)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)

@@ -41,12 +41,14 @@ def list_studies(actor: Reader, session: ReadSession) -> StudyList:
 
 @router.post("", status_code=201)
 def create_study(body: StudyCreate, actor: Writer, session: WriteSession) -> StudyRead:
+    """Create a study. Then add its sites, and the protocol under the same code."""
     row = studies.create_study(session, actor, body)
     return StudyRead(code=row.code, title=row.title, created_at=row.created_at)
 
 
 @router.get("/{study}/protocols")
 def list_protocols(study: Code, actor: Reader, session: ReadSession) -> ProtocolList:
+    """The protocol versions of a study."""
     owner = studies.study_by_code(session, actor, study)
     statement = select(ProtocolVersion).where(ProtocolVersion.study_id == owner.id).order_by(col(ProtocolVersion.id))
     rows = session.exec(visible(statement, actor)).all()
@@ -63,6 +65,7 @@ def add_protocol(
 
 @router.get("/{study}/protocols/{version}")
 def read_protocol(study: Code, version: Code, actor: Reader, session: ReadSession) -> ProtocolRead:
+    """One protocol version with its whole definition."""
     owner = studies.study_by_code(session, actor, study)
     statement = select(ProtocolVersion).where(ProtocolVersion.study_id == owner.id, ProtocolVersion.version == version)
     row = found(session.exec(visible(statement, actor)).first())
@@ -80,4 +83,5 @@ def list_sites(study: Code, actor: Reader, session: ReadSession) -> SiteList:
 
 @router.post("/{study}/sites", status_code=201)
 def add_site(study: Code, body: SiteCreate, actor: Writer, session: WriteSession) -> SiteRead:
+    """Add a site to a study."""
     return studies.site_read(study, studies.add_site(session, actor, study, body))

@@ -42,7 +42,7 @@ def list_subscriptions(
     response: Response,
     session: ReadSession,
 ) -> SubscriptionList:
-    """Who is told of what, newest first."""
+    """Subscriptions of your studies and sites, newest first."""
     statement = narrowed(
         visible(subscriptions.rows(), actor), (Subscription.study_id, study_asked(session, actor, query.study))
     )
@@ -57,7 +57,7 @@ def list_subscriptions(
 def subscribe(
     body: SubscriptionCreate, actor: Writer, request: Request, response: Response, session: WriteSession
 ) -> SubscriptionWithSecret:
-    """Tell a webhook or a mail address of events. A webhook's secret is in this answer and nowhere else."""
+    """Send a webhook or a mail address messages about events. A webhook's secret is in this answer and nowhere else."""
     state = request.app.state
     row, secret = subscriptions.subscribe(session, actor, state.keyring, state.settings, body)
     response.headers["Location"] = f"/v1/subscriptions/{row.id}"
@@ -69,6 +69,7 @@ def subscribe(
 def read_subscription(
     subscription_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> SubscriptionRead:
+    """One subscription, without its secret."""
     row = visible_row(session, actor, Subscription, subscription_id)
     response.headers["ETag"] = etag(request.app.state.keyring, row.id, row.version)
     return subscriptions.subscription_read(session, row)
@@ -95,7 +96,7 @@ def amend_subscription(
 def renew_secret(
     subscription_id: UUID, body: Because, actor: Writer, request: Request, response: Response, session: WriteSession
 ) -> SubscriptionWithSecret:
-    """A new secret for a webhook, shown once. It signs from now on."""
+    """A new secret for a webhook, shown once. All messages are signed with it from now on."""
     keyring = request.app.state.keyring
     row, secret = subscriptions.renew_secret(session, actor, keyring, subscription_id, body.reason)
     response.headers["ETag"] = etag(keyring, row.id, row.version)
@@ -112,7 +113,7 @@ def send_test_message(subscription_id: UUID, actor: Writer, session: WriteSessio
 def list_deliveries(
     query: Annotated[DeliveryFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> DeliveryList:
-    """What became of the messages, newest first; `state=dead` are those that nobody took."""
+    """Messages and whether they arrived, newest first; `state=dead` are those given up after the last attempt."""
     asked = ((Delivery.state, query.state), (Delivery.subscription_id, query.subscription))
     statement = narrowed(visible(subscriptions.delivery_rows(), actor), *asked)
     page = Page(request, response, actor, query)

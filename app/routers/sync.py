@@ -34,9 +34,9 @@ User = Annotated[Actor, Depends(requires(Permission.sync_use))]
 
 @router.post("", response_model=SyncRead)
 async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
-    """Keep all operations, then do each as the request that it names, in whatever order they can be done.
+    """Store all operations, then carry out each as the request that it describes, those that others refer to first.
 
-    What cannot be read, or has the id of another act, is not kept and costs only itself.
+    An operation that cannot be read, or whose id was used for another act, is not stored; the others are.
     """
     courier = SyncCourier(request, actor)
     readable = {place: one for place, one in enumerate(body.operations) if isinstance(one, Operation)}
@@ -68,7 +68,7 @@ async def _told(
 def list_operations(
     query: Annotated[SyncFilter, Query()], actor: User, request: Request, response: Response, session: ReadSession
 ) -> SyncList:
-    """Your operations, newest first; of those that wait or were refused with what was sent."""
+    """Your operations, newest first. Those that wait or were refused have what you sent."""
     shelf = Shelf(request.app.state.database, request.app.state.keyring, actor.account_id)
     sync.settle(request, actor, shelf)  # before the session takes a connection
     statement = narrowed(visible(sync.rows(), actor), (SyncOperation.state, query.state))
@@ -81,7 +81,7 @@ def list_operations(
 
 @router.post("/{operation_id}/resolution", response_model=SyncRead)
 async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, request: Request) -> Response:
-    """Send an operation that was refused or waits again, changed or not, or discard it."""
+    """Send an operation that waits or was refused once more, changed or not; or discard it."""
     courier = SyncCourier(request, actor)
 
     def decided() -> None:

@@ -34,7 +34,7 @@ Verifier = Annotated[Actor, Depends(requires(Permission.verification_write))]
 
 @router.post("/verifications", status_code=201, response_model=VerificationRead)
 def record_verification(body: VerificationCreate, actor: Verifier, once: OncePerKey, session: WriteSession) -> Response:
-    """Say that a record, at the version you saw, was held against its source, and whether they agree."""
+    """Record that you compared a record, at the version you saw, with its source, and whether the two agree."""
     return once.create(session, actor, body, lambda: _made(*verifications.record(session, actor, body)))
 
 
@@ -66,7 +66,7 @@ def list_verifications(
 
 @router.get("/verifications/{verification_id}")
 def read_verification(verification_id: UUID, actor: Reader, session: ReadSession) -> VerificationRead:
-    """One verification and whether it stands."""
+    """One verification and its state."""
     return verifications.read_one(session, actor, verification_id)
 
 
@@ -74,7 +74,7 @@ def read_verification(verification_id: UUID, actor: Reader, session: ReadSession
 def withdraw_verification(
     verification_id: UUID, body: Because, actor: Verifier, once: OncePerKey, session: WriteSession
 ) -> Response:
-    """Take a verification back, with the reason."""
+    """Withdraw a verification, with the reason."""
     return once.create(
         session, actor, body, lambda: _made(*verifications.withdraw(session, actor, verification_id, body))
     )
@@ -102,5 +102,5 @@ def list_pending_verifications(
 
 @router.get("/monitoring/verification")
 def read_coverage(query: Annotated[CoverageFilter, Query()], actor: Reader, session: ReadSession) -> CoverageRead:
-    """By site: who is sampled by the protocol's plan, and how far their records are verified in the critical fields."""
+    """By site: how many participants the protocol's plan samples, and how many of their records are verified."""
     return coverage(session, actor, query.study)
