@@ -147,7 +147,7 @@ class AdverseEventRead(Answer):
     """When the first report to the sponsor was sent."""
 
     downgraded_at: InstantShown | None
-    """When it was last called serious no more, or neither fatal nor life-threatening any more."""
+    """When it last ceased to be serious, or to be fatal or life-threatening, by a correction."""
 
     findings: list[Finding]
     version: int
@@ -172,8 +172,8 @@ class AdverseEventList(Answer):
 
 
 class AdverseEventSort(StrEnum):
-    """Newest first; `due` has first the reports that are due soonest, then events whose first report was sent. Events
-    without a due time are left out of it, unless `overdue` asks for them."""
+    """`due`: those whose report is due soonest first, then those whose first report was sent; events without a due time
+    are left out, unless `overdue` asks for them. The others: newest first."""
 
     due = "due"
     onset = "onset"
@@ -193,12 +193,12 @@ class AdverseEventFilter(Filter):
     serious: QueryBool | None = None
     severity: Severity | None = None
     relatedness: Relatedness | None = None
-    """To the drug or to the therapy."""
+    """Relatedness to the drug or to the therapy."""
 
     outcome: AeOutcome | None = None
     aesi: Code | None = None
     term: ShortText | None = None
-    """Equal to the verbatim or the preferred term, whatever the case."""
+    """The verbatim or the preferred term in full; upper and lower case are the same."""
 
     soc: ShortText | None = None
     onset_from: IsoDate | None = None
@@ -209,10 +209,10 @@ class AdverseEventFilter(Filter):
     """Stored, corrected or reported on at this moment or after it."""
 
     overdue: QueryBool | None = None
-    """True: one of its clocks has run out unmet: a report, an answer or what an authority has to hear of."""
+    """True: a report, an answer or an authority's notice that the event asks for is overdue."""
 
     unreviewed: QueryBool | None = None
-    """True: what you have not reviewed at its present version, or what was reported on since."""
+    """True: events that you have not reviewed at their present version, or that were reported on since."""
 
     possible_duplicate: QueryBool | None = None
     """True: another event of the participant has the same term and the same onset."""

@@ -14,7 +14,7 @@ class ChangeRead(Answer):
     study: str
     site: str
     seq: int
-    """Of the site's audit chain: rising, and never again given to another change."""
+    """The entry's number in the site's audit chain. It rises, and no two changes have the same."""
 
     at: InstantShown
     action: str
@@ -32,10 +32,10 @@ class ChangeRead(Answer):
 class ChangeList(Answer):
     items: list[ChangeRead]
     next: str
-    """Where to go on: keep it. It is given also when nothing is new."""
+    """Send it as `after` next time. Keep it also when `items` is empty."""
 
     more: bool
-    """There is more already; ask again at once."""
+    """True: more changes are there already; ask again at once."""
 
 
 class ChangeFilter(Filter):

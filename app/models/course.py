@@ -146,7 +146,7 @@ class WithdrawalRead(Answer):
     reason: str
     recorded_at: InstantShown
     voided_at: InstantShown | None
-    """Since when it holds no more, and is as if it had never been recorded."""
+    """When it was voided as recorded in error. It counts no longer."""
 
     voiding_reason: str | None
 

@@ -107,7 +107,7 @@ class LockRead(Answer):
     scope: LockScope
     study: str
     site: str | None
-    """Null for a study's: it holds at every site of the study."""
+    """Null where the whole study is closed."""
 
     participant: PidShown | None
     visit: UUID | None

@@ -112,7 +112,7 @@ class DataQueryFilter(Filter):
     subject_type: SubjectType | None = None
     subject: UUID | None = None
     older_than_days: Days | None = None
-    """Unsettled for more than so many days."""
+    """Only data queries not settled for more than so many days."""
 
     limit: Limit = 50
     cursor: Cursor = None

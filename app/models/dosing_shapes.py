@@ -234,7 +234,7 @@ class DosingSessionDetail(DosingSessionRead):
     doses: list[DoseRead]
     vitals: list[VitalReadingRead]
     open_vitals: list[OpenVitalRead]
-    """Of time points whose moment is known."""
+    """Measurements still missing, of the time points whose time is known."""
 
     lacking: list[LackingRead]
     """What the discharge checklist still asks for."""

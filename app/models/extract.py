@@ -176,7 +176,7 @@ class ExtractCreate(Shape):
         ExtractFormat.csv,
         ExtractFormat.ndjson,
     ]
-    """CSV is always there, and what cites an extract. Parquet where the server has it."""
+    """CSV is always made, and is what a citation refers to. Parquet only where the server can write it."""
 
     cut: Code | None = None
     """The name of a data cut; absent: the extract is of the moment of its approval."""
@@ -199,8 +199,8 @@ class ApprovalCreate(Shape):
     decision: Annotated[Decision, Strict(False)]
     reason: Reason
     accept_difference: bool = False
-    """Release it although it differs from what the same organisation holds by fewer people than one can hide among. The
-    reason has to say why; the manifest, and of rows the risk report, tell that it was accepted."""
+    """Release it although comparing it with an earlier extract could reveal a few people (`differencing_risk`). The
+    reason has to say why. The manifest, and the risk report where there is one, say that it was accepted."""
 
 
 class RevocationCreate(Shape):
@@ -221,7 +221,7 @@ class ExtractRead(Answer):
     profile: ExtractProfile
     purpose: str
     organisation: str
-    """Who receives it: the requester's, as it was called when it was asked for."""
+    """The organisation that receives it: the requester's, under its name at the time of the request."""
 
     requested_by: UUID
     agreement: str | None

@@ -38,8 +38,7 @@ class UrgentClock(ClockRead):
 
 
 class Downgraded(Answer):
-    """An event that was serious, or was fatal or life-threatening, is not any more, and that no monitor has reviewed
-    since."""
+    """An event that is serious, or fatal or life-threatening, no longer, and that no monitor has reviewed since."""
 
     adverse_event: UUID
     participant: PidShown
@@ -76,7 +75,7 @@ class OpenSignal(Answer):
 
 
 class SiteCounts(Answer):
-    """How much of each kind is waiting at one site."""
+    """How many of each are waiting at one site."""
 
     study: str
     site: str
@@ -99,7 +98,7 @@ class SiteCounts(Answer):
 
 
 class MonitoringSummary(Answer):
-    """Most urgent first. The lists are cut at `limit`; `sites` counts everything."""
+    """The lists have the most urgent first, and `limit` at most; the counts of `sites` are complete."""
 
     as_of: InstantShown
     overdue: list[UrgentClock]

@@ -129,7 +129,7 @@ class OutcomeAmend(Shape):
     rater: StaffCode | None = None
     items: Items | None = None
     totals: Totals | None = None
-    """Of a historical outcome the new scores; of any other a check."""
+    """For a historical outcome the new scores; for any other a check against the server's."""
 
 
 class Rescoring(Shape):

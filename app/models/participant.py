@@ -346,7 +346,7 @@ class StatusChange(Shape):
     effective_on: PastDate
     reason: Reason
     correction: bool = False
-    """The present end or `active`, or its day, was entered by mistake: this stands instead."""
+    """True: the present status, or its day, was entered by mistake, and this replaces it."""
 
 
 class ParticipantRead(Answer):

@@ -222,7 +222,7 @@ class AeReviewRead(Answer):
     reviewed_by: UUID
     reviewed_at: InstantShown
     withdrawn_by: UUID | None
-    """Who took it back as recorded in error: it then counts for no clock and for nobody's reading."""
+    """Who withdrew it as recorded in error. It then meets no clock, and does not count as a review of the event."""
 
     withdrawn_at: InstantShown | None
     withdrawal_reason: str | None

@@ -44,7 +44,7 @@ class DueVisit(PlannedVisitRead):
 
 
 class DueList(Answer):
-    """Most urgent first: by the end of the window, those without one last."""
+    """Visits by the end of their window, earliest first; those without a window last."""
 
     items: list[DueVisit]
     truncated: bool

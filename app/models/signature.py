@@ -87,7 +87,7 @@ class ContentQuery(Filter):
 
 
 class ContentRead(Answer):
-    """What a signature would cover, as text: its SHA-256 in UTF-8 is `content_sha256`."""
+    """The text that a signature would cover. `content_sha256` is the SHA-256 of its UTF-8 bytes."""
 
     participant: PidShown
     visit: UUID | None

@@ -124,16 +124,16 @@ Body = Annotated[dict[str, Any], AfterValidator(_readable_again)]
 
 class Operation(Shape):
     id: UUID = Bounded(strict=False)
-    """Made by the app when the person acted: the act's idempotency key."""
+    """Made by the app when the person acted. It is the idempotency key of the request."""
 
     method: Literal["POST", "PATCH"] = "POST"
     path: Path
-    """Of the single request. `@` and the id of another operation, here and in the body, stand for what it made: a
-    dose or reading after `/doses/` and `/vitals/`, elsewhere its session."""
+    """The path of the single request. Here and in the body, `@` followed by the id of another operation stands for the
+    record that it made. Of a dose or a reading, that is its dosing session, except after `/doses/` or `/vitals/`."""
 
     body: Body
     if_match: Seen | None = None
-    """Of a correction: the ETag that was seen, or `@` and the operation whose record it corrects."""
+    """For a correction: the ETag that was seen, or `@` and the id of the operation whose record it corrects."""
 
 
 class Unreadable(NamedTuple):
@@ -168,14 +168,14 @@ class SyncCreate(Shape):
 
 class SyncResult(Answer):
     id: UUID | None
-    """None of what came as an operation and has none that can be read."""
+    """The operation's id; null where it could not be read."""
 
     result: Literal["created", "replayed", "conflict", "invalid", "blocked", "discarded"]
-    """What is `blocked` waits, and is tried in the next call. A `conflict` or what is `invalid` is kept as refused, and
-    tried when it is sent again; with the code `operation_malformed` or `operation_id_reused` it is not kept."""
+    """`blocked`: it waits, and is tried again in the next call. `conflict`, `invalid`: it is kept as refused until you
+    send it again or discard it; with code `operation_malformed` or `operation_id_reused` it is not kept."""
 
     waits_for: list[UUID]
-    """What it refers to and is not stored yet. It is done as soon as that is."""
+    """Operations that it refers to and that are not stored yet. It is carried out as soon as they are."""
 
     waits_for_pids: list[PidShown]
     """Reserved pids that it refers to and that nobody is enrolled under yet."""
@@ -183,15 +183,15 @@ class SyncResult(Answer):
     location: str | None
     etag: str | None
     problem: dict[str, Any] | None
-    """Why it was refused, or, of what is `blocked`, what holds it."""
+    """Why it was refused, or why it waits."""
 
     retry_after: int | None = None
-    """Seconds after which that is worth while."""
+    """How many seconds to wait before the next try."""
 
 
 class SyncRead(Answer):
     results: list[SyncResult]
-    """One for each operation, in the order sent; then what had waited and is done now."""
+    """One for each operation, in the order sent; then those that waited from before and are done now."""
 
 
 class SyncItem(Answer):

@@ -190,7 +190,7 @@ class PendingRead(Answer):
 
 
 class PendingList(Answer):
-    """A page may hold fewer than `limit` while there is a next one: what turns out to stand is left out of it."""
+    """A page can have fewer than `limit` records although there is a `next`."""
 
     items: list[PendingRead]
     next: str | None
@@ -209,7 +209,7 @@ class RecordCoverage(Answer):
     needs_reverification: int
     unverified: int
     coverage_percent: float | None
-    """Verified in the critical fields, of the records; one decimal; null where there is nothing to verify."""
+    """Records whose critical fields are verified, in percent of all records; one decimal; null without records."""
 
 
 class SiteCoverage(RecordCoverage):

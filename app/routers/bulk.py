@@ -34,7 +34,7 @@ class TooManyLines(RegistryError):
 
 class BulkQuery(Filter):
     atomic: bool = False
-    """All lines or none. They are held until the last one has come, so together they are no larger than a body."""
+    """Store all lines or none. Together they may be no larger than a single body."""
 
     dry_run: bool = False
     """Check every line, store none."""

@@ -21,7 +21,7 @@ Monitor = Annotated[Actor, Depends(requires(Permission.monitoring_read))]
 
 @router.get("/summary")
 def read_summary(query: Annotated[MonitoringQuery, Query()], actor: Monitor, session: ReadSession) -> MonitoringSummary:
-    """What is overdue, due soon, or was downgraded at your sites, and how much waits at each."""
+    """What is overdue, due soon, or was downgraded at your sites, and how much is waiting at each."""
     return monitoring.summary(session, actor, query)
 
 

@@ -309,7 +309,7 @@ async def _once(
 
 async def _once_if_asked(
     request: Request,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description="A UUID of your own, if you like")] = None,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description="Optional: a UUID of your own")] = None,
     dry_run: Annotated[bool, Query(description="With a key: check everything and store nothing")] = False,
 ) -> Once | None:
     return await _once(request, key, dry_run) if dry_run or key is not None else None
