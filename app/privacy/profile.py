@@ -282,7 +282,9 @@ def _deidentified(version: str, term: Treatment, interest: Treatment) -> Profile
 
 PROFILES: Mapping[ExtractProfile, Profile] = {
     ExtractProfile.aggregate: _tables(
-        *("4", Treatment.held_together, "Hidden: of few people, or so that these do not follow; or rounded to nothing")
+        "4",
+        Treatment.held_together,
+        "Hidden: of few people, or so that these do not follow; or rounded to nothing",
     ),
     ExtractProfile.deidentified: _deidentified("3", Treatment.spread_term, Treatment.spread_interest),
     ExtractProfile.pseudonymised: Profile(
@@ -317,7 +319,6 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
         },
     ),
 }
-
 """By which extracts are approved."""
 
 _EARLIER = (

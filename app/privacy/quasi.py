@@ -73,7 +73,8 @@ QUASI_IDENTIFIERS = (
     ),
     Quasi("country", "Country of the site", (AS_STORED, NOTHING), weight=0.5),
     Quasi(
-        *("status", "Status in the study"),
+        "status",
+        "Status in the study",
         (AS_STORED, _grouped("completed, and all others", "completed", "not_completed"), NOTHING),
         weight=0.5,
     ),

@@ -52,7 +52,7 @@ def _scores(study_id: int) -> Rows:
         .join(score, (col(score.site_id) == col(outcome.site_id)) & (col(score.outcome_id) == col(outcome.id)))
         .where(col(Site.study_id) == study_id, col(outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
     )
-    return statement.order_by(*(outcome.pid, visit.visit_code, col(visit.occurrence), outcome.instrument, score.name))
+    return statement.order_by(outcome.pid, visit.visit_code, col(visit.occurrence), outcome.instrument, score.name)
 
 
 def _digests(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:

@@ -41,7 +41,10 @@ class Part(NamedTuple):
 
 _SCORES = Part("scores", OutcomeScore, "outcome_id", ("name",), "name value band reason rule")
 _OUTCOMES = Part(
-    *("outcomes", Outcome, "visit_id", ("instrument",)),
+    "outcomes",
+    Outcome,
+    "visit_id",
+    ("instrument",),
     "id instrument instrument_version collected_on items rater origin",
     (_SCORES,),
 )
@@ -49,12 +52,18 @@ _THERAPY = Part("therapy", TherapySession, "visit_id", ("visit_id",), "minutes m
 _DOSES = Part("doses", Dose, "session_id", ("kind",), "id kind planned_mg given_mg given_at deviation_reason")
 _READINGS = Part("vitals", VitalReading, "session_id", ("taken_at", "id"), "id timepoint taken_at measured")
 _DOSING = Part(
-    *("dosing_sessions", DosingSession, "visit_id", ("id",)),
+    "dosing_sessions",
+    DosingSession,
+    "visit_id",
+    ("id",),
     "id state started_at ended_at released_at staff confirmations discharge medications",
     (_DOSES, _READINGS),
 )
 _VISITS = Part(
-    *("visits", Visit, "pid", ("visit_code", "occurrence")),
+    "visits",
+    Visit,
+    "pid",
+    ("visit_code", "occurrence"),
     "id visit_code occurrence occurred_on ended_on status deviation_reason",
     (_OUTCOMES, _THERAPY, _DOSING),
 )
