@@ -70,7 +70,8 @@ class PermissionMissing(Forbidden):
 
 
 class ScopeMissing(Exception):
-    """A statement was to be shown to an actor, and nothing says which of its rows exist for them."""
+    """A statement was to be narrowed to an actor, but for one of its tables no rule says which rows the actor may
+    see."""
 
 
 class Place(NamedTuple):

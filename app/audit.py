@@ -68,10 +68,10 @@ JSON_TEXT = frozenset(
     }
 )
 _BOOKKEEPING = frozenset({"recorded_at", "recorded_by", "created_at", "updated_at", "created_by", "version", "site_id"})
-"""Columns that the entry itself tells: its instants, actor, version and chain."""
+"""Columns whose content the entry itself holds: its time, actor, version and chain."""
 
 _FACTS = frozenset({"consent.version", "protocol_version.version", "role_grant.site_id"})
-"""Columns that are called so and are something else, which no part of the entry tells."""
+"""Columns with such a name that hold something else, which the entry does not tell otherwise."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def event(
 
 
 def fitting(subject_id: str) -> str:
-    """The id as an entry holds it. One made of two codes may be longer than the column: its beginning and a hash of
-    the whole then stand for it, and the codes are among the changes."""
+    """The id as an entry holds it. An id made of two codes can be too long for the column: it is then cut and a hash of
+    the whole added, and the codes are among the changes."""
     if len(subject_id) <= _ID_LENGTH:
         return subject_id
     return f"{subject_id[: _ID_LENGTH - 17]}~{hashlib.sha256(subject_id.encode()).hexdigest()[:16]}"
@@ -183,7 +183,7 @@ def append(
 
 
 def append_told(session: Session, site_id: int, told: Sequence[Told], at: datetime | None = None) -> None:
-    """`append` of what several did. PostgreSQL has a function for it, so that it is one statement."""
+    """`append` for the events of several actors. On PostgreSQL it is one call of a function."""
     at = at or now()
     if session.get_bind().dialect.name == "postgresql":
         given = (site_id, utc_text(at), None, json.dumps(as_sent(told)), 0)
@@ -282,8 +282,8 @@ def heads(session: Session) -> dict[int, Head]:
 
 
 def entries(session: Session, site_id: int) -> Iterator[dict[str, Any]]:
-    """The entries of one chain in their order, as they are hashed and exported: plain JSON values. The database writes
-    the instants out, since one that was tampered with may be none that Python can hold."""
+    """The entries of one chain in their order, as they are hashed and exported: plain JSON values. The database formats
+    the times, as one that was tampered with may be none that Python can represent."""
     at = _ENTRIES.c.at
     written = (
         func.replace(type_coerce(at, Text), " ", "T").concat("Z")

@@ -110,8 +110,8 @@ class Database:
             self._end_read(session)
 
     def _end_read(self, session: Session) -> None:
-        """End what was read with a COMMIT of nothing, to which PostgreSQL holds it. Of a ROLLBACK the driver takes it
-        that statements which it prepared may be void, and drops them all; each is then parsed and planned anew."""
+        """End a read by a COMMIT of nothing, on PostgreSQL. After a ROLLBACK the driver drops all its prepared
+        statements, as they may be void, and each would be parsed and planned anew."""
         if not self.is_sqlite:
             _commit(session)
 
@@ -135,8 +135,8 @@ class Database:
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
-        """A connection for schema changes, committed as a whole. On PostgreSQL it takes the time that it needs, but
-        waits for a lock only shortly: who waits for one holds up everybody who comes later."""
+        """A connection for schema changes, committed as a whole. On PostgreSQL it may take as long as it needs, but
+        waits for a lock only shortly, as everybody who comes later waits behind it."""
         with self.engine.execution_options(**{WRITES: True}).begin() as connection:
             if not self.is_sqlite:
                 for timeout, value in (("statement_timeout", "0"), ("lock_timeout", f"{LOCK_MILLISECONDS}")):
@@ -242,8 +242,8 @@ def _both_or_none(session: Session, ended: SessionTransaction) -> None:
 
 @event.listens_for(Session, "after_begin")
 def _show_own_sites(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    """The second wall opens for the actor's own sites, for this transaction only (SET LOCAL), whoever had the
-    connection before. Read now, and not when the session was made: by the first statement the actor is known."""
+    """Open the second wall for the actor's own sites, for this transaction only (SET LOCAL), whoever had the connection
+    before. The actor is read here and not when the session was made, as only then it is known."""
     if not transaction.nested:
         patience = session.info.get(_PATIENCE)
         waits = [f"SET LOCAL lock_timeout = {patience}"] if patience else []
@@ -263,8 +263,8 @@ def _opened_for(site_ids: Collection[int]) -> list[str]:
 
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
-    """In this block the clinical rows of these sites exist instead of the actor's own; of no site, none. An exception
-    is to end the transaction, and with it the widening."""
+    """In this block the session sees the clinical rows of these sites instead of the actor's own; without sites, of
+    none. An exception has to end the transaction, and the widening with it."""
     _open_for(session, site_ids)
     yield
     _open_for(session, _own_sites(session))
@@ -278,9 +278,9 @@ def _open_for(session: Session, site_ids: Collection[int]) -> None:
 
 @contextmanager
 def one_moment(session: Session) -> Iterator[Session]:
-    """A session whose statements all see one moment of the data. SQLite's writer is alone anyway. On PostgreSQL it is a
-    second connection, and never committed: what is written in it helps its own statements and is gone. It comes from no
-    pool: whoever holds a connection of the pool and waits for another holds up everybody who does the same."""
+    """A session whose statements all see the data of one moment. SQLite has one writer anyway. On PostgreSQL it is a
+    second connection that is never committed, so what is written in it only helps its own statements. The connection is
+    from no pool: sessions that hold one of a pool and wait for another would block each other."""
     if session.get_bind().dialect.name == "sqlite":
         yield session
         return
@@ -290,7 +290,8 @@ def one_moment(session: Session) -> Iterator[Session]:
 
 
 class Turn(IntEnum):
-    """What PostgreSQL's advisory locks are for: their first key. The second is the site, of an approval the study."""
+    """What PostgreSQL's advisory locks are for; the first key of a lock. Its second key is the site, for approvals the
+    study."""
 
     gate = 11
     """Whoever closes data waits for whoever writes, who hold it in the function `locks_in_force`."""
@@ -325,14 +326,14 @@ def is_unique_violation(error: IntegrityError) -> bool:
 
 
 def sqlstate(error: SQLAlchemyError) -> str | None:
-    """PostgreSQL's, and of SQLite what is the same thing there."""
+    """PostgreSQL's own, and for SQLite's errors the equivalent."""
     cause = getattr(error, "orig", None)
     state: str | None = getattr(cause, "sqlstate", None) or _OF_SQLITE.get(getattr(cause, "sqlite_errorcode", None))
     return state
 
 
 class Opens:
-    """A session that is still to be opened: in the thread of the handler, who is done when it is committed."""
+    """A session that is opened in the handler's thread, and committed there before the answer leaves."""
 
     def __init__(self, how: Callable[[], AbstractContextManager[Session]]) -> None:
         self.how = how

@@ -52,8 +52,8 @@ _OF_TEXT = tuple(
         ("SSL|certificate", "tls_failed"),
     )
 )
-"""Of what fails before it is connected PostgreSQL's library passes on no SQLSTATE, but its text, and in that the
-server's, which may be in another language than this: then nothing is known."""
+"""For errors while connecting, PostgreSQL's library gives no SQLSTATE but a text, part of which comes from the server.
+If that is not in English, the reason stays unknown."""
 
 
 def reason(error: SQLAlchemyError) -> str | None:

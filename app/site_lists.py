@@ -1,8 +1,8 @@
-"""Lists of sites' rows, which are asked for most: the statement of each form of a list is made once, and what differs
-from request to request are its parameters.
+"""Lists of sites' rows, the hottest reads: each form of a list has its statement made once, and requests differ in its
+parameters only.
 
-Made anew for each page, with what SQLAlchemy knows it by, it took a tenth of the time of a page of one site, and two
-fifths of one of several (docs/decisions/0032).
+Making the statement (and SQLAlchemy's cache key) for each page took a tenth of the time of a page of one site, and two
+fifths of one of several sites (docs/decisions/0032).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ from app.models.among import Several
 
 Condition = ColumnElement[bool]
 FORMS = 256
-"""Statements that are kept, 0.1 MB each: of those a worker is asked for again and again there are some dozens. Whoever
-asks for pages of every length has them made anew, and others' with them."""
+"""Statements that are kept, 0.1 MB each. A worker is asked for some dozens again and again. A client that asks for
+pages of ever new lengths makes new ones and pushes out those of others."""
 
 
 class Narrowing(NamedTuple):
-    """What a list is narrowed by. The conditions are asked of the keys of the rows alone, and are made once, as the
-    statements are that hold them: their values come as parameters."""
+    """What a list is narrowed by. The conditions look at the keys of the rows alone. They are made once, like the
+    statements that hold them; their values come as parameters."""
 
     where: tuple[Condition, ...]
     given: Mapping[str, Any]
@@ -45,8 +45,8 @@ def _condition(of: Condition | Mapping[Any, Condition], value: Any) -> Condition
 
 
 class Form(NamedTuple):
-    """What makes one statement of a list another than the next. Its expressions are those that were made once: they
-    are told apart by which they are, not by what they say."""
+    """What tells the statement of one list from that of another. Its expressions are the objects that were made once,
+    compared by identity."""
 
     rows: Rows
     keys: tuple[Any, ...]
@@ -87,10 +87,10 @@ def _of_one_site(form: Form) -> Rows:
 
 
 def _of_sites_on_postgresql(form: Form) -> Rows:
-    """A page of each site, and the page of them all: no database merges the sites' parts of an
-    index by itself; it would sort all rows of all sites for each page. One statement, as long for a hundred sites as
-    for two. Nothing but `site == one` names sites in it: PostgreSQL before 17 counts each list of sites as so many
-    searches. Keys come first, then the page's own rows, each by its key (LIMIT keeps the planner from reading all rows
+    """A page of each site, and from these the page of all. No database merges the sites' parts of an index by itself;
+    it would sort all rows of all sites for each page. The statement is equally long for two and for a hundred sites,
+    and names sites only by `site == one`, as PostgreSQL before 17 counts each element of a list as a search. It finds
+    the keys first, and then the rows of the page by their keys (LIMIT 1 keeps the planner from reading all rows
     instead)."""
     site, keys, unique = form.site, form.keys, form.keys[-1]
     one = func.unnest(_SITES).table_valued("id", name="one_site").render_derived()
@@ -104,9 +104,9 @@ def _of_sites_on_postgresql(form: Form) -> Rows:
 
 
 def _of_sites_on_sqlite(form: Form) -> Rows:
-    """The same where a table cannot hang on the row beside it, but a list of keys can. It makes no row that does not
-    stay on the page anyway. What is asked for is asked of the keys alone: asked of the rows, too, SQLite would find
-    these by an index of that, and make a site's list of keys anew for each of them."""
+    """The same for SQLite, which has no LATERAL but can look a list of keys up for each site. The conditions are asked
+    of the keys alone: asked of the rows too, SQLite would find the rows by another index, and make the list of keys
+    anew for each of them."""
     one = func.json_each(_SITES).table_valued("value", name="one_site")
     keys = form.rows.with_only_columns(form.keys[-1]).where(*form.conditions(), form.site == one.c.value)
     own = form.ordered(keys, form.keys).correlate(one)

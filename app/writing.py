@@ -1,9 +1,9 @@
-"""The one write path of records: rows, what is remembered of them and the answers kept for retries, in one statement.
+"""The one write path of new records: rows, audit entries and the answers kept for retries, in one statement.
 
-On PostgreSQL a statement is a journey, so all of it travels at once, the rows of each table as one JSON text. On
-SQLite, where it is none, there is a plain INSERT a table. Both are made from the metadata: a new table gets them for
-nothing. The chain's head is locked last, and the rows are there by then. Only their foreign keys are looked at later:
-whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
+On PostgreSQL every statement is a round trip, so all of it is sent at once, the rows of each table as one JSON text.
+SQLite has no round trips and gets a plain INSERT for each table. Both are made from the metadata, so a new table needs
+nothing here. The chain's head is locked last, when the rows are stored. PostgreSQL checks only their foreign keys after
+that: whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
 """
 
 import json
@@ -55,8 +55,8 @@ class Writes:
 
 
 def store(session: Session, writes: Writes) -> bool:
-    """Store all of it, or, where one of the answers is there already, nothing that may be committed: False. Raises what
-    the database raises."""
+    """Store everything, or give False where one of the answers is there already: then nothing may be committed. Raises
+    what the database raises."""
     session.flush()
     if session.get_bind().dialect.name == "postgresql":
         return _in_one_statement(session, writes)
@@ -100,8 +100,8 @@ def _json(rows: Sequence[Mapping[str, Any]]) -> str:
 
 @cache
 def _statement(tables: tuple[Table, ...]) -> str:
-    """One INSERT for the answers, one for each table if no answer was there, and then the chains, in one order for
-    everybody. The function is told how many rows there are, so that all are stored before it locks a head."""
+    """One INSERT for the answers, one for each table if none of the answers was there, and then the chains, always in
+    the same order. `audit_append` is given the number of rows, so that all are stored before it locks a head."""
     parts = [
         f"WITH claimed AS ({_insert_json(_RECORDS)} ON CONFLICT DO NOTHING RETURNING 1)",
         "fresh AS (SELECT count(*) = %s AS whole FROM claimed)",

@@ -31,8 +31,9 @@ APART = timedelta(minutes=1)
 """How far apart two workers' clocks may be."""
 
 FORGIVEN_EVERY = LONGEST_WAIT
-"""The pause that takes one failure off the count: a site whose people share an address mistypes some every day. Nobody
-gets more guesses by it, as there is one in each such pause anyway, however long the waits have grown."""
+"""A pause of this length takes one failure off the count, as people of a site who share an address mistype a few
+passwords every day. It gives nobody more guesses: however long the waits have grown, one guess in each such pause is
+free anyway."""
 
 FORGOTTEN_AFTER = timedelta(hours=24)
 REMEMBERED_EVERY = timedelta(minutes=1)
@@ -50,11 +51,9 @@ class Failures:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Somebody's attempt to prove who they are: ask `require_free`, check the secret, then tell how it went.
-
-    All but `succeeded` use connections of their own, so call them before the request's session did anything: on SQLite
-    there is one writer.
-    """
+    """Somebody's attempt to prove who they are: call `require_free`, check the secret, then report how it went. All
+    methods but `succeeded` use connections of their own, so call them before the request's session did anything: SQLite
+    has one writer."""
 
     database: Database
     account: Failures
@@ -72,11 +71,9 @@ class Attempt:
 
     def failed(self, what: str, account_id: UUID | None) -> None:
         """Count a failure and remember it as `<what>:refused`, and as `<what>:throttled` when the waiting begins.
-
-        `account_id` None is a name that nobody has: such failures are counted alike but remembered once a minute, as
-        there is no end of names. Raises TooManyAttempts when parallel attempts brought the waiting about meanwhile, so
-        that a volley of guesses gets no more answers than a row of them.
-        """
+        `account_id` None: nobody has this login. Such failures are counted alike but remembered once a minute, as there
+        is no end of possible logins. Raises TooManyAttempts when parallel attempts have started the waiting meanwhile,
+        so that guesses in parallel get no more answers than guesses in a row."""
         counters = [self.account, self.address] + ([self.unknown] if account_id is None else [])
         with self.database.write() as session:
             _forget_old(session)
@@ -94,7 +91,8 @@ class Attempt:
 
     def half_proven(self, what: str, account_id: UUID) -> None:
         """Remember as `<what>:code-asked-for`, once a minute, that the password was right and the second factor is
-        missing: nothing else would tell of a stolen password. It is no failure, as apps ask for the code this way."""
+        missing, as nothing else would show that a password was stolen. It is no failure: apps ask for the code this
+        way."""
         with self.database.write() as session:
             _forget_old(session)
             if _is_due(session, self.half, _locked_row(session, self.half)):
@@ -162,8 +160,8 @@ def remaining(failures: int, pause: timedelta) -> int:
 
 
 def _network(address: str, ipv4_bits: int, ipv6_bits: int) -> str | None:
-    """The network of an address; None of what is none. An IPv6 client has a whole /64 to choose its address from, and a
-    proxy may write an IPv4 client's as an IPv6 one."""
+    """The network of an address; None if it is not an address. An IPv6 client can choose its address in a whole /64,
+    and a proxy may write the address of an IPv4 client as IPv6."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -201,7 +199,7 @@ def _forget_old(session: Session) -> None:
 
 
 def _require_past(rows: Sequence[Any]) -> None:
-    """A wait longer than any was set by a clock that was ahead and is right again. The next failure sets another."""
+    """A wait that is longer than the longest was set by a clock that ran ahead. The next failure sets another."""
     waits = [row.locked_until - now() for row in rows if row.locked_until]
     left = max((wait for wait in waits if wait <= LONGEST_WAIT + APART), default=timedelta(0))
     if left > timedelta(0):

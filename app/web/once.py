@@ -1,8 +1,8 @@
 """Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06): a retried request gets the first answer again.
 
 The answer is stored with the effect, so its primary key decides between equal requests: one of them stores both, the
-others store nothing and tell the first one's answer. On PostgreSQL the first one also holds an advisory lock, so that
-the others need not do its work beside it; on SQLite, which has one writer, they queue.
+others store nothing and answer as the first one did. On PostgreSQL the first one also holds an advisory lock, so that
+the others need not do the same work meanwhile; on SQLite, which has one writer, they queue.
 """
 
 import re
@@ -42,11 +42,13 @@ _SINCE_0_1_0 = {
     "StatusChange": {"correction"},
     "VitalsCreate": {"reason"},
 }
-"""Fields of bodies that were there before them. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
+"""Fields that bodies of this shape got after version 0.1.0. Not needed any more REGISTRY_RETRY_DAYS after the
+upgrade."""
 
 
 def _unknown(body: BaseModel) -> dict[str, Any]:
-    """What of a body and its parts version 0.1.0 did not know, unless it was sent."""
+    """The fields of a body and its parts that version 0.1.0 did not have and that were not sent: left out of its
+    digest."""
     later = _SINCE_0_1_0.get(type(body).__name__, set()) - body.model_fields_set
     parts = {name: _unknown(part) for name, part in body if isinstance(part, BaseModel)}
     return {**dict.fromkeys(later, True), **{name: unknown for name, unknown in parts.items() if unknown}}
@@ -139,8 +141,8 @@ class Once:
             raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
 
     def _decided(self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int) -> Told:
-        """What `make` comes to, unless an equal request was answered meanwhile, which may be the very reason of a
-        refusal. Raises AnsweredMeanwhile where its answer is gone again."""
+        """What `make` gives or raises, unless an equal request was answered meanwhile; that may be the reason why this
+        one is refused. Raises AnsweredMeanwhile where its answer is gone again."""
         try:
             return self.attempt(session, actor, body, make, status)
         except DatabaseUnavailable:
@@ -234,16 +236,16 @@ class Once:
 
 
 def _plain(key: str) -> str:
-    """Without quotes, and a UUID in lower case, as sync reads its ids: in either case it is the same one (RFC 9562,
-    section 4), and an app may send an act once so and once so."""
+    """The key without quotes, a UUID in lower case as sync reads its ids: both cases are the same UUID (RFC 9562,
+    section 4), and an app may write its act's id either way."""
     quoted = _QUOTED.fullmatch(key)
     bare = quoted[1] if quoted else key
     return bare.lower() if _UUID.fullmatch(bare) else bare
 
 
 def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made]) -> Response:
-    """Answer with the record as a correction leaves it. Under a key a retry is told the same, whoever changed the
-    record since: the version that the correction left is known, and no other is taken for it."""
+    """Answer with the record as a correction leaves it. A retry under the same key gets the same answer, whoever
+    changed the record since, as the version that the correction left is stored with it."""
     if once is not None:
         return once.tried(session, make) if once.dry_run else _response(once.tell(session, actor, body, make, 200))
     made = make()
@@ -289,7 +291,8 @@ _ANSWER_AND_LOCK = select(
     .subquery()
     .outerjoin(_RECORDS, and_(_OF_ACCOUNT, _RECORDS.c.key_digest == bindparam("digest")))
 )
-"""Both at once. Who gets the lock between the first one's commit and its own look meets the answer when it stores."""
+"""The kept answer and the lock at once. If the first request commits in between, the answer is met when this one
+stores."""
 
 
 def require_key(key: object) -> str:
@@ -320,7 +323,7 @@ def _place(request: Request) -> tuple[str, str]:
 
 
 def _path(request: Request) -> str:
-    """With a pid as our own links spell it: who repeats a request may spell it as they do on paper."""
+    """The path, its pid written as in our own links: a retry may write it in another way."""
     path, symbols = str(request.scope["path"]), request.path_params.get("pid", "")
     try:
         return path.replace(symbols, pid.display(pid.normalise(symbols)))
@@ -330,4 +333,4 @@ def _path(request: Request) -> str:
 
 OncePerKey = Annotated[Once, Depends(_once)]
 OnceIfKeyed = Annotated[Once | None, Depends(_once_if_asked)]
-"""Of a correction, which its If-Match keeps from being done twice."""
+"""For corrections, where If-Match already keeps a retry from being done twice."""

@@ -34,10 +34,11 @@ MOST = 50
 """Posts of one transaction: nobody waits long for the last of them."""
 
 PATIENCE_SECONDS = 0.1
-"""How long those who come wait for a transaction that waits itself, for a row or for the disk."""
+"""How long further posts wait for a transaction that waits itself, for a row or for the disk."""
 
 LOCK_MILLISECONDS = 100
-"""How long they all wait for a row that somebody else holds. Then only who needs it waits on."""
+"""How long all posts of a transaction wait for a row that somebody else holds. After that only the one that needs it
+waits on."""
 
 Record = Callable[[Actor, Any], Made]
 """What one body comes to, whoever of those in reach of its sites sent it."""
@@ -172,13 +173,13 @@ def _turn(line: Line) -> tuple[Line, Line]:
 
 
 def _unreachable(error: Exception) -> bool:
-    """No connection was to be had, or it is gone: by themselves they would wait for one as long once more."""
+    """Whether no connection was free, or it was lost. Each alone would wait for a connection as long once more."""
     lost = isinstance(error, OperationalError) and sqlstate(error) is None
     return lost or isinstance(error, DatabaseUnavailable | PoolTimeout)
 
 
 def _note(error: Exception) -> None:
-    """A defect that only company meets would leave no other trace."""
+    """Log a defect that only occurs when posts share a transaction; nothing else would show it."""
     if isinstance(error, SQLAlchemyError):
         log.info("shared_transaction_failed", kind=type(error).__name__, sqlstate=sqlstate(error))
     elif not isinstance(error, AnsweredMeanwhile):
