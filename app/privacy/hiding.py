@@ -41,9 +41,9 @@ def rounded(count: int) -> int | None:
 def published(
     counts: Mapping[Pair, int], rows: Sequence[str], columns: Sequence[str], exact: Sequence[Set[Pair]]
 ) -> dict[Pair, bool]:
-    """The figures that are published, and whether each is hidden. `counts` are of all cells and margins; `exact` are
-    those that a reader may have from elsewhere, one set or another. Where hiding does not do, the cells go and the
-    margins stay, each for itself; and where it does not do for a margin, that one goes."""
+    """The figures that are published, and whether each is hidden. `counts` are of all cells and margins. `exact` are
+    sets of figures that a reader may know exactly from elsewhere, one set or another. If hiding cells does not suffice,
+    all cells go and the margins are published each by itself; if that does not suffice for a margin, it goes too."""
     cross = {(row, column): (f"row {row}", f"column {column}") for row, column in product(rows, columns)}
     by_row = {(row, ALL): ("from", f"row {row}") for row in rows}
     by_column = {(ALL, column): (f"column {column}", "to") for column in columns}
@@ -59,8 +59,9 @@ def _total(counts: Mapping[Pair, int]) -> dict[Pair, bool]:
 
 
 def _hidden(arcs: _Arcs, counts: Mapping[Pair, int], exact: Sequence[Set[Pair]]) -> dict[Pair, bool] | None:
-    """The same figures with those of few people hidden, and of the others the smallest beside one that is too narrow,
-    until none is; then what need not be hidden after all is shown. None: it does not do."""
+    """The same figures with those of few people hidden. As long as a hidden one can be narrowed down too far, the
+    smallest other one beside it is hidden too; in the end, what need not be hidden after all is shown. None: it does
+    not suffice."""
     arcs = {**arcs, (ALL, ALL): ("to", "from")}
     few = [pair for pair in arcs if rounded(counts[pair]) is None]
     known = set(arcs).intersection(*exact)
@@ -85,7 +86,7 @@ def _beside(pair: Pair, other: Pair) -> bool:
 def _narrow(
     arcs: _Arcs, counts: Mapping[Pair, int], exact: Sequence[Set[Pair]], few: Sequence[Pair], more: Sequence[Pair]
 ) -> Pair | None:
-    """The first cell of few people for which too few counts are possible."""
+    """The first cell of few people that a reader could narrow down too far."""
     for known in exact:
         bounds = {pair: _bounds(counts[pair], pair in known, pair in more, counts[ALL, ALL]) for pair in arcs}
         for pair in few:
@@ -95,7 +96,7 @@ def _narrow(
 
 
 def _bounds(count: int, exact: bool, hidden: bool, people: int) -> tuple[int, int]:
-    """Between what a reader knows a count to be."""
+    """The bounds between which a reader knows a count to lie."""
     if exact:
         return count, count
     if hidden:

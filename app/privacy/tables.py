@@ -36,8 +36,9 @@ class Declared(NamedTuple):
     """The row that rows of people may show against all others."""
 
     sensitive: bool = False
-    """Nobody may learn that all people of a column stand in one row, or none of them in a harmless one. It is of those
-    with a column, where anybody has one: of the others nobody may have had an event, as they failed at screening."""
+    """Nobody may learn that all people of a column are in one row, or that none of them is in a harmless one. The table
+    is of the people who have a column, where anybody has one: those without may all have had no event, as they failed
+    at screening."""
 
 
 COUNTS = (
@@ -145,9 +146,9 @@ def _tells(cells: Mapping[Pair, int], rows: Iterable[str], column: str) -> bool:
 
 
 def with_events(people_of: Iterable[tuple[str, int]], of: int | None = None) -> Iterator[Cell]:
-    """People with an event of each organ class. A class of few is not even named, nor one whose name may not stand in a
-    cell: two of these would be one row. `of` so many people in all: a figure is hidden from which too little would be
-    left open of how many had no event at all, or that everybody had one."""
+    """People with an event of each organ class, among `of` people in all. A class of few people is not even named, nor
+    one whose name may not stand in a cell: two of these would be one row. A figure is hidden if too little would be
+    left open about how many people had no event at all, or if everybody had one."""
     for name, people in sorted(people_of):
         if people > FEW and SAFE_TEXT.fullmatch(name):
             figure = _counted(EVENTS, name, ALL, people)
@@ -179,8 +180,8 @@ def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int
 
 
 def step(reach: float, number: int) -> float:
-    """To what the mean of so many people is rounded: their sum then stays open by as much as one score can reach.
-    Chosen by the count as it is published, since it is seen."""
+    """The step to which the mean of so many people is rounded: their sum then stays uncertain by as much as one score
+    can be. It follows from the published count, as a reader sees the step."""
     return next((one for one in STEPS if one * _fewest(number) >= reach), STEPS[-1])
 
 

@@ -40,8 +40,9 @@ class LabelKeyMissing(Unavailable):
 
 
 def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
-    """The pid under which to enrol the person with this label: a fresh one; or that of an attempt whose participant was
-    never committed, as can happen where the vault is a database of its own. Raises LabelAlreadyEnrolled."""
+    """The pid under which to enrol the person with this label: a fresh one, or that of an earlier attempt whose
+    participant was never committed, as can happen where the vault is a database of its own. Raises
+    LabelAlreadyEnrolled."""
     try:
         return _reserved(session, keyring, site_id, label, draw)
     except LabelAlreadyEnrolled:
@@ -51,7 +52,8 @@ def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: 
 
 
 def _reserved(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
-    """A label that is taken up is stored anew: it is of this hour again, and who sweeps old ones waits for it."""
+    """A label whose enrolment broke off is stored anew: it is then of this hour, so nobody sweeps it away as an old
+    one."""
     pid = find_pid(session, keyring, site_id, label)
     if pid is None:
         pid = draw()
@@ -64,8 +66,8 @@ def _reserved(session: Session, keyring: Keyring, site_id: int, label: str, draw
 
 
 def store_under(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:
-    """Keep the label of a participant who was just added under a pid that stands on paper already. What attempts that
-    were never committed left under it, or of this label, gives way. Raises LabelAlreadyEnrolled, EnrolmentUnderWay."""
+    """Keep the label of a participant who was just added under a reserved pid. It replaces what attempts that were
+    never committed left under the pid or for the label. Raises LabelAlreadyEnrolled, EnrolmentUnderWay."""
     earlier = find_pid(session, keyring, site_id, label)
     if earlier is not None and earlier != pid:
         if session.get(Participant, (site_id, earlier)) is not None:
@@ -123,8 +125,8 @@ def reveal_label(keyring: Keyring, row: VaultIdentity) -> str:
 
 
 def rewrap(session: Session, keyring: Keyring, batch: int) -> int:
-    """Wrap up to `batch` data keys that an older key of the file wraps with the active one; how many there were. The
-    labels' own encryption does not change. Raises SealBroken."""
+    """Wrap up to `batch` data keys with the active key that are still under an older one; gives how many there were.
+    The labels' own encryption does not change. Raises SealBroken."""
     vault = vault_session(session)
     older = col(VaultIdentity.kek_id).in_(keyring.kek.keys() - {keyring.active_kek})
     old = select(VaultIdentity).where(older).limit(batch).with_for_update()

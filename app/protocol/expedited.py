@@ -123,7 +123,7 @@ def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Ite
 
 
 def to_be_reported(facts: EventFacts) -> list[RunningClock]:
-    """What the next report meets: it tells the event as it is now, and so all that is open between site and sponsor."""
+    """What the next report meets: all that is open between site and sponsor, as it tells the event as it is now."""
     return [clock for clock in _of_the_site(facts) if clock.met_at is None]
 
 
@@ -157,8 +157,9 @@ def first_due(facts: EventFacts) -> datetime | None:
 
 
 def _follow_ups(facts: EventFacts) -> Iterator[RunningClock]:
-    """A criterion that was added after the first report, and that was told or still holds, is reported within the same
-    time: the sponsor's own clock hangs on it (Regulation (EU) 536/2014, articles 41(2) and 42(2)(c))."""
+    """The clocks of criteria that were added after the first report. Each that was reported or still holds has to be
+    reported within the same time, as the sponsor's own clock depends on it (Regulation (EU) 536/2014, articles 41(2)
+    and 42(2)(c))."""
     for before, said in pairwise(facts.said):
         added = said.criteria - before.criteria
         if added and facts.first and said.version > facts.first.version:
@@ -170,8 +171,8 @@ def _follow_ups(facts: EventFacts) -> Iterator[RunningClock]:
 
 
 def _aware(facts: EventFacts, met: Report | None) -> dict[int, datetime]:
-    """When the site became aware of what each version added, up to the one that a report told. Until then that can be
-    corrected; afterwards it only becomes earlier, so that what was late stays late."""
+    """When the site became aware of what each version added, up to the version that was first reported. Until that
+    report the time can be corrected; afterwards it can only become earlier, so that what was late stays late."""
     now = _as_corrected(facts.said)
     if met is None:
         return now
@@ -180,9 +181,13 @@ def _aware(facts: EventFacts, met: Report | None) -> dict[int, datetime]:
 
 
 def _as_corrected(said: Sequence[Said]) -> dict[int, datetime]:
-    """The same, by the last of these versions: when each was stored, or the `aware_at` that speaks of it. One that
-    changes speaks of the criteria that its own version adds to a serious event; else of those that the one before it
-    spoke of, at first of what made the event serious; and where the event becomes serious again, of all."""
+    """The same, as the last of these versions tells it: for each version that added criteria, when it was stored, or
+    the `aware_at` that is about it.
+
+    A changed `aware_at` is about the version that has it, if that adds criteria to a serious event. If it adds none, it
+    is about the same versions as the `aware_at` before it. Where the event becomes serious, for the first time or
+    again, it is about all versions until then.
+    """
     aware: dict[int, datetime] = {}
     spoken_of: list[Said] = []
     added: list[Said] = []
@@ -231,9 +236,9 @@ def _known(facts: EventFacts) -> tuple[datetime | None, datetime | None]:
 
 def _unexpected_reaction(facts: EventFacts, said: Said, at: datetime) -> bool:
     """Suspected by the site or by the sponsor, who does not downgrade what the site suspects (Regulation (EU) 536/2014,
-    annex III, 2.1), and not expected by the sponsor. The last assessment until then counts, before the first one that
-    one: the facts were known. Until anybody has assessed the event it counts as unexpected, unless the site holds it
-    to be expected."""
+    annex III, 2.1), and not expected by the sponsor. The sponsor's last assessment by then counts; before the first
+    assessment that one counts, as it is of the same facts. Until anybody has assessed the event it counts as
+    unexpected, unless the site holds it to be expected."""
     assessments = [review for review in facts.reviews if review.expected is not None]
     if not assessments:
         return said.suspected and said.expected is not True

@@ -1,4 +1,4 @@
-"""What is remarked on an adverse event, by what it says itself and by the participant's course."""
+"""The findings on an adverse event, by what it says itself and by the participant's course."""
 
 from datetime import date
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from app.models.partial_date import span
 
 
 class Course(NamedTuple):
-    """What of a participant's course an event is held against."""
+    """The parts of a participant's course that an event is compared with."""
 
     consented: date | None
     """The day of the first consent; None: unknown."""

@@ -1,4 +1,4 @@
-"""What participants agreed to and took back, and what therefore holds on a day."""
+"""What participants consented to and withdrew, and what is therefore in force on a day."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -37,7 +37,7 @@ _TAKES_AWAY = {
 
 
 class Given(NamedTuple):
-    """A consent, as far as it says what holds."""
+    """The parts of a consent that say what is in force."""
 
     version: str
     given_on: date | None
@@ -45,14 +45,14 @@ class Given(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A withdrawal, as far as it says what holds."""
+    """The parts of a withdrawal that say what is in force."""
 
     scope: str
     effective_on: date
 
 
 class Agreed(NamedTuple):
-    """What a participant gave and took back, and what therefore holds on a day."""
+    """A participant's consents and withdrawals, and what is therefore in force on a day."""
 
     given: list[Given]
     taken: list[Taken]
@@ -69,9 +69,9 @@ class Agreed(NamedTuple):
         return max(given, key=lambda one: one.given_on or date.min, default=None)
 
     def scopes(self, on: date) -> frozenset[str]:
-        """The scopes in force on a day: of the newest consent given by then, without what was taken back since. Of
-        several consents of one day only what all of them say holds: consent has to be shown (GDPR, article 7(1)), and
-        which of them was the last word cannot be."""
+        """The scopes in force on a day: those of the newest consent given by then, without what was withdrawn since. Of
+        several consents of one day, only scopes that are in all of them: consent has to be demonstrated (GDPR, article
+        7(1)), and which of them came last cannot be."""
         newest = self.newest(on)
         if newest is None:
             return frozenset()
@@ -84,7 +84,7 @@ class Agreed(NamedTuple):
         return frozenset.intersection(*that_day).difference(*taken)
 
     def withdrawn(self, on: date) -> Mapping[str, date]:
-        """What is taken back on a day and not given anew by a later consent, and from when on. The identity never comes
+        """What is withdrawn on a day and not restored by a later consent, and since when. The identity never comes
         back."""
         if not self.taken:
             return {}
@@ -97,17 +97,17 @@ class Agreed(NamedTuple):
         return days
 
     def number_of(self, version: str, on: date) -> int | None:
-        """Which giving of its version a consent of a day is, in the order of recording. None: none, as a form that is
-        sent twice is one consent. It is one of its own if between it and each other one something was taken back,
-        anything but the identity: in whatever order they are told, the days are the same."""
+        """Which number a consent of this day gets among those of its version, in the order of recording. None: it is
+        not a new consent, as a form that is sent twice is one consent. It is a new one if something (but the identity)
+        was withdrawn between it and each other one. Only the days count, not the order in which they are recorded."""
         others = [one.given_on or date.min for one in self.given if one.version == version]
         taken = [one.effective_on for one in self.taken if one.scope != WithdrawalScope.identity]
         apart = (any(min(on, other) <= day <= max(on, other) for day in taken) for other in others)
         return len(others) + 1 if on not in others and all(apart) else None
 
     def require_given(self, on: date, pointer: str) -> None:
-        """A withdrawal takes back what was given (GDPR, article 7(3)). One of a day before would be overtaken by the
-        consent itself, and hold nowhere. Raises WithdrawalBeforeConsent."""
+        """Only what was given can be withdrawn (GDPR, article 7(3)). A withdrawal of an earlier day would be overridden
+        by the consent itself, and never be in force. Raises WithdrawalBeforeConsent."""
         if self.newest(on) is None:
             message = "No consent had been given by the day of the withdrawal"
             raise WithdrawalBeforeConsent(Fault(pointer, "before_consent", message))

@@ -1,5 +1,6 @@
-"""What may leave of participants who took back the collection of their data: what is dated before that day, as no data
-are taken of later ones. What was recorded before the registry was told stays in the record, and in no later extract."""
+"""What extracts show of participants who withdrew the collection of their data: only what is dated before that day, as
+no data of later days are taken. Later records from before the withdrawal became known stay in the registry, but are in
+no later extract."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,20 +27,21 @@ OF_EVENT = (col(AdverseEvent.onset_latest),)
 
 
 def collected(since: Any, *days: Any) -> ColumnElement[bool]:
-    """Whether a record of these days was collected while that could be: always, where `since` is null. What has no day,
-    or may be of a later one, was not."""
+    """Whether a record of these days was collected before the collection ended; true where `since` is null. A record
+    without a day, or perhaps of a later one, was not."""
     return sa.or_(since.is_(None), sa.and_(*(day < since for day in days)))
 
 
 def too_late(names: Sequence[str]) -> ColumnElement[bool]:
-    """Of a consent, named as `as_at.consents_since` has it: it was recorded after the moment that is read."""
+    """For a consent, named as in `as_at.consents_since`: it was recorded after the moment that is read."""
     name = sa.type_coerce(_GIVEN.pid, sa.Text) + "/" + _GIVEN.version + "/" + sa.cast(_GIVEN.number, sa.Text)
     return among(name, "too_late", names)
 
 
 def ended(recorded_since: Sequence[str]) -> Subquery:
-    """Who took the collection back, and `since` which day, by what was recorded until now and not given anew by a later
-    consent, as `Agreed.withdrawn` has it. Consents of `recorded_since` the moment give nothing."""
+    """Who withdrew the collection, and `since` which day, by all withdrawals recorded until now, unless a later consent
+    restored it (as `Agreed.withdrawn` has it). Consents in `recorded_since`, recorded after the moment that is read,
+    restore nothing."""
     same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
     anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~too_late(recorded_since))
     taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))

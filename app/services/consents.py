@@ -1,4 +1,4 @@
-"""Consent, as it is given and taken back: recorded, and told with what holds today."""
+"""Consent: recorded, withdrawn, and shown with what is in force today."""
 
 import json
 from collections.abc import Iterable
@@ -73,7 +73,8 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
 
 
 def faults_of(protocol: Protocol, version: str, scopes: Iterable[str], at: str = "") -> list[Fault]:
-    """What the protocol does not know of a consent, or requires of it. `at` points at the consent in what was sent."""
+    """What is wrong with a consent by the protocol: an unknown version or scope, or a missing one. `at` points at the
+    consent in what was sent."""
     known = next((one for one in protocol.consents if one.version == version), None)
     if known is None:
         return [Fault(f"{at}/version", "unknown_consent", "The protocol has no such consent version")]
@@ -119,7 +120,8 @@ def withdraw(
 
 
 def _forget_kept(session: Session, keyring: Keyring, person: Enrolled, reason: str) -> list[audit.Event]:
-    """Apps keep enrolments under this label as well, such as one that was sent a second time and refused."""
+    """Forget operations that sync keeps for an app and that have this label too, such as an enrolment that was sent
+    twice and refused."""
     label = vault.find(session, person.site_id, person.row.pid)
     if label is None:
         return []
@@ -130,7 +132,7 @@ def _forget_kept(session: Session, keyring: Keyring, person: Enrolled, reason: s
 
 
 def state(session: Session, person: Enrolled) -> ConsentState:
-    """What was given and taken back, and what holds today at the site."""
+    """Consents given and withdrawn, and what is in force today at the site."""
     record, on = agreement.agreed(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,

@@ -145,15 +145,15 @@ def _off_course(session: Session, day: DosingDay, row: DosingSession, dose: Dose
 
 
 def _without_consent(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
-    """A dose that was given is kept, whatever was taken back before. It is asked when the dose is told: what is taken
-    back later that day says nothing of it."""
+    """The finding on a new dose that was given without consent. The dose is kept. A withdrawal later on the same day is
+    not there yet and does not count."""
     on = _given_on(day, dose)
     return [] if on is None else _unasked(day, on, dosing_day.consent_in_force(session, day.person, on))
 
 
 def _without_consent_before(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
-    """The same once the dose is told. Of what was taken back on its day nobody knows then whether the dose was earlier.
-    By the visit's own protocol version, as the participant may have moved on since."""
+    """The same for a dose that is stored already. A withdrawal on the dose's day does not count, as nobody knows which
+    came first. By the visit's own protocol version, as the participant may have moved on since."""
     on = _given_on(day, dose)
     if on is None:
         return []
@@ -180,14 +180,14 @@ def _kept(dose: Dose) -> list[Finding]:
 
 
 def _still(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
-    """The remark that consent was missing, unless it turned out since that it was not: what seemed taken back was
-    voided, or given anew."""
+    """The finding that consent was missing, unless it turned out since that it was not: the withdrawal was voided, or
+    the consent given anew."""
     kept = _kept(dose)
     return kept if kept and _without_consent(session, day, dose) else []
 
 
 def _anew(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
-    """That consent was missing, as it still is or as it turned out since."""
+    """The finding that consent was missing: still there, or new by what was recorded since."""
     found = _still(session, day, dose)
     return found or _remarks(WITHOUT_CONSENT, _without_consent_before(session, day, dose))
 
@@ -213,8 +213,8 @@ def _remarks(code: str, breaches: Sequence[Breach]) -> list[Finding]:
 
 
 def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, consent: bool = False) -> list[audit.Event]:
-    """Hold doses and vital signs against the plan once more, after something that they are judged by changed, perhaps
-    the `consent`."""
+    """Judge doses and vital signs by the plan again, after something changed that they are judged by, perhaps the
+    `consent`."""
     missing = _anew if consent else _still
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
@@ -248,8 +248,8 @@ def order_findings(
 
 
 def judged_again(session: Session, person: Enrolled, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
-    """Hold the doses of a participant's sessions (but one) against the plan and the consent once more, after a visit,
-    another dose or what was agreed to changed: what to remember, and the data queries to raise and to close."""
+    """Judge the doses of a participant's sessions (but one) by the plan and the consent again, after a visit, another
+    dose or a consent changed: gives what to remember, and the data queries to raise and to close."""
     events, turns = [], []
     for day, row in dosing_day.days_of(session, person, but):
         if flagged := flagged_again(session, day, row, consent=True):

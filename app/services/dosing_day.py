@@ -211,7 +211,7 @@ def readings_of(session: Session, row: DosingSession) -> Sequence[VitalReading]:
 
 
 def moments(row: DosingSession, doses: Sequence[Dose]) -> dict[CountedFrom, datetime]:
-    """The moments that are known of those that vital signs are timed by."""
+    """The known times from which time points of vital signs are counted."""
     known: dict[CountedFrom, datetime | None] = {"session_end": row.ended_at}
     for dose in doses:
         known["initial_dose" if dose.kind == "initial" else "supplemental_dose"] = dose.given_at
@@ -233,8 +233,8 @@ def out_of_order(
 
 
 def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> DischargeFacts:
-    """What the checklist is held against. A vital sign at a time point at which it cannot have been taken was not
-    taken then, and a form that was only begun was not done; what a session was closed by stays, with its finding."""
+    """The facts that the discharge checklist is checked against. A vital sign at the wrong time for its time point does
+    not count, nor a form that was only begun. What a session was already closed by stays, with its finding."""
     doses, readings = doses_of(session, row), readings_of(session, row)
     if row.state == SessionState.open:
         readings = [one for one in readings if not out_of_order(day, row, doses, one.timepoint, one.taken_at)]
@@ -252,9 +252,9 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
 def consent_in_force(
     session: Session, person: Enrolled, on: date, ended_by: date | None = None
 ) -> tuple[bool, frozenset[str]]:
-    """Whether the consent version was given that the participant was asked for by that day, and the scopes of the
-    newest consent given by then. What was taken back counts if that was by the day `ended_by`; by that very day, if
-    none is said."""
+    """Whether the consent version that the participant was asked for by that day was given, and the scopes of the
+    newest consent given by then. Withdrawals count that are from the day `ended_by` or before; without it, from that
+    very day or before."""
     row, ended_by = person.row, ended_by or on
     gone = began(_GONE, row)
     if gone is not None and gone <= ended_by:
@@ -299,8 +299,8 @@ def other_doses(session: Session, day: DosingDay, row: DosingSession | None = No
 
 
 def days_without_session(session: Session, day: DosingDay, on: date) -> list[date]:
-    """First days, up to this one, of other dosing visits that took place and have no session. Nobody said that no dose
-    was given at them, so they count as days of one, as for the exposure."""
+    """First days, up to this one, of other dosing visits that took place and have no session. As nobody said that no
+    dose was given, they count as days with a dose, as for the exposure."""
     codes = [dose.visit for dose in day.dosing.doses]
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     statement = (

@@ -55,8 +55,9 @@ from app.writing import Writes, store
 def enrol(
     session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate
 ) -> tuple[ParticipantRead, int, Writes]:
-    """Register a person under a new pid. The participant and the label are stored, so that what refuses them has its
-    name; consent, screening and trail are still to be. Also gives the site's key, before them.
+    """Register a person under a new pid. Participant and label are stored at once, so that a conflict gets its own
+    refusal; consent, screening and audit entries are added to what is stored with the answer. Also gives the site's
+    key, before these.
 
     Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
     ProtocolVersionNotInForce, EnrolmentContradictsProtocol.
@@ -232,7 +233,7 @@ def _given(session: Session, row: Participant, which: ConsentDay) -> Consent:
 
 
 def _redated(session: Session, person: Enrolled, consent: Consent, on: date, reason: str) -> audit.Event:
-    """Correct the day of a consent, which what was taken back of it does not come before: one of the two is wrong.
+    """Correct the day of a consent. It cannot come after a withdrawal from it: one of the two days is wrong then.
     Raises WithdrawalBeforeConsent."""
     before, had = audit.snapshot(consent), agreement.agreed(session, person)
     consent.given_on = on

@@ -116,9 +116,9 @@ COPIED = frozenset(EnrolmentFields.model_fields)
 
 
 def protocol_version(session: Session, site_id: int, asked: str | None, on: date | None = None) -> Row[Any]:
-    """Id and name of the version that was asked for, or of the study's newest; of those that held on that day, or hold
-    today at the site. An app that was offline over an amendment tells of an enrolment under the version before it.
-    Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
+    """Id and name of the version that was asked for, or else of the study's newest of those in force on that day, or
+    today at the site. (An app that was offline when an amendment came into force sends enrolments under the version
+    before it.) Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
     versions, sites = table_of(ProtocolVersion).c, table_of(Site).c
     statement = sa.select(versions.id, versions.version, sites.timezone)
     statement = statement.join(table_of(Site), sites.study_id == versions.study_id).where(sites.id == site_id)
@@ -186,7 +186,7 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
 
 
 def follow_findings(session: Session, row: Participant) -> None:
-    """Look anew for what is doubtful about the days of consent, and about the enrolment."""
+    """Judge the days of consent, and the enrolment, again: their findings may have come or gone."""
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
     days = [(one.version, one.given_on) for one in given]

@@ -102,9 +102,9 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
 def _completed(
     session: Session, protocol: Protocol, row: Screening, further: Mapping[str, Answer]
 ) -> tuple[Mapping[str, Answer], Eligibility]:
-    """All answers, and what they come to: an overall answer, given at enrolment or as the status of a screen failure,
-    stands while the answers come to what they came to beside it. An unmet criterion counts until its own answer says
-    otherwise, and then the overall answer stands again."""
+    """All answers, and the eligibility that follows. An overall answer, given at enrolment or by the status of a screen
+    failure, stands as long as the answers give the same as when it was given. An unmet criterion counts until its own
+    answer is corrected, and then the overall answer stands again."""
     answers = {**_answers_of(row), **further}
     told, overall = decided(protocol, answers), _overall(session, protocol, row)
     if overall and told.eligible == overall.beside:
@@ -113,14 +113,15 @@ def _completed(
 
 
 class _Overall(NamedTuple):
-    """An overall answer, and what the answers to the criteria came to when it was given."""
+    """An overall answer, and the eligibility by the answers to the criteria when it was given."""
 
     eligible: bool
     beside: bool | None
 
 
 def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall | None:
-    """The last one given, until the answers made somebody eligible; by the trail, as the row has what counts now."""
+    """The last overall answer, unless the answers have made somebody eligible since. By the trail, as the row only has
+    what counts now."""
     overall = None
     for _, _, was in told_of(session, row.site_id, "screening", f"{row.pid}/{row.number}"):
         told = decided(protocol, _answers(was["answers"], was["unmet"]))

@@ -1,8 +1,9 @@
-"""What a new record of a participant is held against: who they are, what they agreed to, what is closed, which visits
-there are. Two statements for one participant and for a hundred; what is then decided asks the database nothing.
+"""What a new record of a participant is checked against: who they are, what they agreed to, what is locked, which
+visits there are.
 
-The first statement holds the participants' rows until the commit, the second one looks: it begins when nobody can
-change them any more.
+Two statements, for one participant as for a hundred; the checks themselves ask the database nothing. The first
+statement locks the participants' rows until the commit. The second one reads: it begins when nobody can change them any
+more.
 """
 
 from collections.abc import Collection, Iterable, Mapping

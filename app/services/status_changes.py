@@ -110,8 +110,9 @@ _ON_THEIR_OWN_DAY = frozenset(ParticipantStatus) - {ParticipantStatus.screened, 
 
 
 def _instead(row: Participant, followed: Sequence[Step]) -> frozenset[ParticipantStatus]:
-    """What may stand in the place of a status that was entered by mistake: what the participant was before it, and what
-    could have followed that. An end before it stays: it is corrected once it is the present status again."""
+    """The statuses to which a status that was entered by mistake can be corrected: the one before it, and those that
+    could have followed that. Where the one before is an end too, that is corrected once it is the present status
+    again."""
     if row.status not in FOLLOWS_ENROLMENT:
         return frozenset()
     before = {one.status for one in followed[-1:]}
@@ -124,8 +125,7 @@ _TAKING_PART = {ParticipantStatus.enrolled, ParticipantStatus.active}
 
 
 def _followed(session: Session, row: Participant) -> list[Step]:
-    """The statuses that the present one followed, oldest first, as the trail tells them. What a correction put right
-    is none of them."""
+    """The statuses before the present one, oldest first, by the trail and without those that were corrected."""
     steps: list[Step] = []
     for action, changed, was in told_of(session, row.site_id, "participant", row.pid):
         if changed.isdisjoint(_DATED):

@@ -26,8 +26,8 @@ _PERSON, _SUBJECT = table_of(Participant).c, table_of(ExtractSubject).c
 
 
 def of_person(since: Any) -> tuple[Any, ...]:
-    """What they follow from, in the order of the quasi-identifiers. `since` when the collection of data had ended: a
-    status that is not of before is later news, and all that may be told is that the participant took it back."""
+    """The values from which the traits follow, in the order of the quasi-identifiers. `since` is when the collection of
+    data ended: a status of a later day reads withdrawn."""
     then = case((collected(since, _PERSON.status_on), _PERSON.status), else_=ParticipantStatus.withdrawn)
     return _PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), then.label("status")
 
