@@ -1,8 +1,8 @@
-"""Sync: acts of an app that was offline, done in the order sent as far as they can be.
+"""Sync: the acts of an app that was offline, carried out in the order sent as far as possible.
 
-Each act is sent through the very route that it names, as the caller, under its id as idempotency key: every rule,
-refusal and audit entry is that of the single request. Here is only what a courier has to know; what waits lies on the
-shelf (`sync_shelf`).
+Each act is sent through the very route that it names, as the caller, with its id as idempotency key: every rule,
+refusal and audit entry is that of the single request. This module only decides what to send when; `sync_shelf` keeps
+what waits.
 """
 
 import json
@@ -44,7 +44,7 @@ from app.web.problems import document, fault_of, result_of
 from app.web.rates import uncounted
 
 _EVERYTHING = frozenset({401, 429, 502, 504, 507})
-"""Answers that any other act would get as well: what is left waits for the next call."""
+"""Answers that every other act would get too: the rest waits for the next call."""
 
 MOST_WAITING = 5_000
 """Acts of an account that wait for others, or for data to be opened: more than a tablet's backlog. Each call looks at
@@ -77,14 +77,14 @@ class SyncCourier:
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
         self.replayed: set[UUID] = set()
         self.later: dict[UUID, httpx.Response] = {}
-        """What holds an act just now; nothing is wrong with the act itself."""
+        """The answers to acts that cannot be done just now; nothing is wrong with the acts themselves."""
 
         self.held: set[UUID] = set()
         self._standing: set[str] = set()
-        """Refusals that stand until somebody opens the data or gives a role, and the acts that met them."""
+        """Refusals that last until somebody lifts a lock or gives a role, with the acts that met them."""
 
     def settle(self) -> list[UUID]:
-        """The acts that single requests have done meanwhile."""
+        """Note the acts that single requests have done meanwhile, and give them."""
         settled = settle(self._request, self._actor, self.shelf)
         self.replayed.update(settled)
         return settled
@@ -130,15 +130,15 @@ class SyncCourier:
         }
 
     def _stands_before(self, act: Act, brought: Container[UUID]) -> bool:
-        """Whether another act has met the same again. A refusal names its locks; one for want of a role does not say at
-        which site, so what was sent again is tried."""
+        """Whether another act has met the same refusal in this call. A refusal names its locks. One for want of a role
+        does not say at which site, so an act that was sent again is tried all the same."""
         if act.met is None or act.met not in self._standing:
             return False
         return act.operation.id not in brought or "locks" in json.loads(act.met)
 
     async def _waits_on(self, one: Operation, answer: httpx.Response) -> bool:
-        """Whether an act cannot be done just now, which holds up only what hangs on it. Where a person has to act
-        before it can be, the reason is kept: people look for it, and later calls try one act for each reason."""
+        """Whether an act cannot be done just now; this affects only acts that refer to it. Where a person has to act
+        first, the reason is kept: people look for it, and later calls try one act for each reason."""
         if answer.is_server_error or "Retry-After" in answer.headers:
             self.later[one.id] = answer
             return True
@@ -151,8 +151,8 @@ class SyncCourier:
         return True
 
     async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
-        """Refuse the last of what this call brought to wait, where that is more than may. What can be done, and so all
-        that others wait for, was done before."""
+        """Refuse the last of the acts that this call brought and that have to wait, where they are more than may.
+        Whatever can be done, and so all that others wait for, was done before."""
         waiting = lacking.keys() | self.held
         surplus = len(waiting) - MOST_WAITING
         if surplus <= 0 or not all(lacking.values()):  # some could have been done, were the registry well
@@ -190,9 +190,10 @@ class SyncCourier:
 
 
 def _turn(ready: Sequence[Act], refused: Mapping[UUID, int], stored: int) -> list[Act]:
-    """What to do next: what corrects the version that an act left, before others leave another; then whatever is new,
-    doses after what was measured on their day, which may hold them; then what was refused for the state of a record
-    when less was `stored`; and to close a session last, as nothing can be added to it afterwards."""
+    """The acts to do next, first those that correct the version that an act left, before others leave another; then
+    whatever is new, doses after the vital signs of their day, which may hold them; then what was refused for the state
+    of a record when less was `stored`; and last those that close a session, as nothing can be added to it
+    afterwards."""
 
     def rank(act: Act) -> int:
         if act.closes:
@@ -215,8 +216,8 @@ def _concerns_everything(answer: httpx.Response) -> bool:
 def _read(
     one: Operation, answer: httpx.Response, made: Mapping[str, ActMade]
 ) -> tuple[ActMade | None, dict[str, Any] | None]:
-    """What was made, or the problem. A correction that differs in nothing from what is there is done, by somebody else
-    (a retry is answered as the first try was): which version that left, with what else in it, nobody here has seen."""
+    """What an act made, or the problem. A correction that differs in nothing from the record counts as done, by
+    somebody else (a retry gets the first answer): nobody at this app has seen the version that it left."""
     told = answer.json()
     done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
     if answer.is_success or done:
@@ -232,7 +233,7 @@ def _made(one: Operation, location: str, etag: str | None, told: Mapping[str, An
 
 
 def _made_of(one: Operation, parts: Sequence[Mapping[str, Any]]) -> str:
-    """The id of the dose or reading that an act made, of all in its session: the one most like what was sent, and of
+    """The id of the dose or reading that an act made: of all in its session the one most like what was sent, and of
     equal ones the newest."""
 
     def likeness(part: Mapping[str, Any]) -> tuple[int, str]:
@@ -242,7 +243,7 @@ def _made_of(one: Operation, parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, lacking: Set[str]) -> SyncResult:
-    """How an act stands now, as its app is told."""
+    """The result of an act, as its app is told."""
     problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
     if row.state == SyncState.stored:
         kind = "replayed" if row.id in courier.replayed or before == SyncState.stored else "created"
@@ -263,7 +264,7 @@ def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, l
 
 
 def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
-    """What is told of an operation that cannot be read, or whose id is for another act."""
+    """The result of an operation that cannot be read, or whose id was used for another act."""
     at = ("body", "operations", place)
     if isinstance(one, Unreadable):
         faults = [fault_of({**fault, "loc": (*at, *fault["loc"])}) for fault in one.faults]
@@ -278,8 +279,8 @@ def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
 
 
 def settle(request: Request, actor: Actor, shelf: Shelf) -> list[UUID]:
-    """Note what single requests have done under the ids of acts that are not stored, and give these. An act is done
-    once, whichever way it came, and whoever looks for what is left to do is not shown it."""
+    """Note acts that are not settled here but that single requests have done under their ids; gives these. An act is
+    done once, whichever way it came, and is then no longer listed as left to do."""
     asked = {one: Once(request.app.state.keyring, _ANYWHERE, str(one)) for one in shelf.unsettled()}
     if not asked:
         return []
@@ -297,7 +298,7 @@ def settle(request: Request, actor: Actor, shelf: Shelf) -> list[UUID]:
 
 
 def _made_singly(one: Operation, answer: Mapping[str, Any], actor: Actor) -> ActMade | None:
-    """What the act has made, if the answer tells of it and the actor may see it. A key may have been used for something
+    """What a single request made under the act's id, if the actor may see it. A key may have been used for something
     else by mistake: then the act stays, and nothing is lost."""
     noun, parts, told = "/".join(one.path.split("/")[:3]), one.path.rpartition("/")[2], json.loads(answer["body"])
     seen = answer["site_id"] is None or answer["site_id"] in actor.site_ids

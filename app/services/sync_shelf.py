@@ -1,5 +1,5 @@
-"""The shelf of sync: acts of an account as they are kept, sealed, until they can be delivered or somebody decides; and
-what refers to what among them."""
+"""The shelf of sync: the acts of an account, encrypted, until they are carried out or somebody decides on them; and
+which refers to which."""
 
 import json
 import re
@@ -27,7 +27,7 @@ _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.
 _ENROLMENTS = "/v1/participants"
 UNSETTLED = frozenset({SyncState.waiting, SyncState.refused})
 PARTS = ("doses", "vitals")
-"""Of a session, whose address is the answer to all that is recorded in it."""
+"""Parts of a session. Recording one answers with the session's address."""
 
 
 class OperationIdReused(Conflict):
@@ -42,7 +42,7 @@ class ActMade(NamedTuple):
     """What an act made."""
 
     location: str
-    """With `#` and the id of the dose or reading, where it made one in a session."""
+    """The address, followed by `#` and the id of the dose or reading where it made one in a session."""
 
     etag: str | None
 
@@ -52,7 +52,7 @@ class ActMade(NamedTuple):
 
     @property
     def part(self) -> str:
-        """The id of what it made in a record, or corrected there."""
+        """The id of the dose or reading that it made or corrected in a session."""
         return self.location.partition("#")[2] or self.id
 
 
@@ -70,7 +70,7 @@ class Act(NamedTuple):
         return cls(one, _named(one), _referred(one), refusal(json.loads(problem)) if problem else None)
 
     def lacking(self, made: Mapping[str, ActMade], unborn: Set[str]) -> set[str]:
-        """The names and pids that it refers to and that are of nothing and nobody yet."""
+        """The names and pids that it refers to and for which there is no record yet."""
         return {*(self.names - made.keys()), *(self.pids & unborn)}
 
     @property
@@ -96,9 +96,9 @@ class Shelf:
         self.database, self._keyring, self._account_id = database, keyring, account_id
 
     def keep(self, sent: Mapping[int, Operation]) -> tuple[dict[UUID, SyncState | None], set[int]]:
-        """Store what is new, before anything is tried; gives how each stood before, and the places of those whose id is
-        for another act. The same may come in two calls at once: in the order of their ids, so that neither waits for
-        the other for ever."""
+        """Store new acts before anything is tried. Gives the state that each had before, and the places of those whose
+        id was used for another act. The same acts may come in two calls at once: they are stored in the order of their
+        ids, so that the calls cannot wait for each other for ever."""
         first: dict[UUID, Operation] = {}
         for one in sent.values():
             first.setdefault(one.id, one)
@@ -125,8 +125,8 @@ class Shelf:
         return {one: None if one in new else SyncState(there[one].state) for one in brought}, reused
 
     def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
-        """Whatever is not settled: a moment may have come, somebody may have opened the data or stored what was
-        missing, and what can never be right is refused once more."""
+        """Try again whatever is not settled: a time may have come, a lock may be lifted, or missing data stored. What
+        can never be right is refused once more."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id,
             col(SyncOperation.id).in_(sent),
@@ -148,7 +148,7 @@ class Shelf:
         return _opened(self._keyring, row)
 
     def waiting(self) -> tuple[list[Act], dict[str, ActMade], set[str]]:
-        """What is to be done, in the order in which it was sent, and what it refers to: what has been made, by name,
+        """The acts to do, in the order in which they were sent, and what they refer to: what has been made, by name,
         and the names of what was discarded."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
@@ -174,8 +174,8 @@ class Shelf:
         problem: Mapping[str, Any] | None,
         state: SyncState = SyncState.refused,
     ) -> None:
-        """What became of an act: it has made something, or was refused, or goes on waiting in its turn. What is stored
-        stays so, and a refusal does not bring back what somebody discarded: a slower call may be told one."""
+        """Note what became of an act: it made something, was refused, or goes on waiting in its turn. What is stored
+        stays stored, and a refusal does not bring back what somebody discarded, as a slower call may be told of one."""
         with self.database.write() as session:
             row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
             if row.state == SyncState.stored or (made is None and row.state == SyncState.discarded):
@@ -197,7 +197,7 @@ class Shelf:
 
 
 def _opened(keyring: Keyring, row: SyncOperation) -> Operation | None:
-    """As it was kept, by whatever rules were then: what is kept can always be listed and discarded."""
+    """The operation as it was kept, by the rules of that time: whatever is kept can always be listed and discarded."""
     if row.sealed is None:
         return None
     text = unseal(keyring.derived("sync"), row.sealed, _context(row.account_id, row.id))
@@ -232,8 +232,8 @@ def kept_enrolments(session: Session, keyring: Keyring) -> Iterator[KeptEnrolmen
 
 
 def forget_erased(session: Session, of_erased: Iterable[SyncOperation], reason: str) -> list[audit.Event]:
-    """Discard acts that bring the label of somebody who was erased: to send them again would enrol that person anew.
-    Gives what the registry's own chain is still to tell."""
+    """Discard acts that have the label of somebody who was erased: sent again, they would enrol that person anew. Gives
+    what is still to be remembered on the registry's own chain."""
     acts = list(of_erased)
     for row in acts:
         session.refresh(row, with_for_update=True)
@@ -257,7 +257,7 @@ def _named(one: Operation) -> frozenset[str]:
 
 
 def _referred(one: Operation) -> frozenset[str]:
-    """The pids that an act refers to. An enrolment does not refer to the reserved pid that it gives to somebody."""
+    """The pids that an act refers to. An enrolment under a reserved pid does not refer to it."""
     body = {**one.body, "pid": None} if one.path == _ENROLMENTS else one.body
     return frozenset().union(*(pids_in(text) for text in _texts([one.path.split("/"), body])))
 
@@ -280,7 +280,7 @@ def _texts(value: Any) -> Iterable[str]:
 
 
 def filled(value: Any, made: Mapping[str, ActMade]) -> Any:
-    """With ids in place of names."""
+    """A value with ids in place of names."""
     if isinstance(value, Mapping):
         return {name: filled(one, made) for name, one in value.items()}
     if isinstance(value, list):
@@ -299,12 +299,12 @@ def path_of(path: str, made: Mapping[str, ActMade]) -> str:
 
 
 def address(location: str) -> str:
-    """Where the record lives, whatever was made in it."""
+    """The address of the record, without the part that was made in it."""
     return location.partition("#")[0]
 
 
 def refusal(problem: Mapping[str, Any]) -> str:
-    """What was refused, and why: equal for acts that the same stands in the way of, in whatever request they met it."""
+    """A refusal as text: equal for all acts that meet the same obstacle, in whatever request."""
     return canonical_json({**problem, "request_id": None})
 
 
