@@ -57,7 +57,7 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     Raises NotFound, DosingSessionClosed, MomentOutsideVisit, InitialDoseMissing, DoseRefused, DoseOffPlan,
     DoseAlreadyRecorded.
     """
-    day, row = dosing_day.held(session, actor, session_id)
+    day, row = dosing_day.hold_session(session, actor, session_id)
     dosing_day.require_open(row, body.reason)
     day.require_moment("/given_at", body.given_at, row)
     dose = Dose(
@@ -266,7 +266,7 @@ def amend_dose(
 
     Raises NotFound, VersionStale, ValidationFailed, MomentOutsideVisit, InitialDoseMissing, DoseRefused, DoseOffPlan.
     """
-    day, row = dosing_day.held(session, actor, session_id)
+    day, row = dosing_day.hold_session(session, actor, session_id)
     doses = doses_of(session, row)
     dose: Dose = found(next((one for one in doses if one.id == dose_id), None))
     changes = sent_fields(body)

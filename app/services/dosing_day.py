@@ -144,7 +144,7 @@ def days_of(session: Session, person: Enrolled, but: UUID | None) -> list[tuple[
     return [(_day_of(session, person, visit), row) for visit, row in rows if row.id != but]
 
 
-def held(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, DosingSession]:
+def hold_session(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, DosingSession]:
     """A session to be changed. The participant's row is the one lock of all that happens to it. Raises NotFound."""
     asked = select(DosingSession.pid, DosingSession.visit_id).where(DosingSession.id == session_id)
     pid, visit_id = found(session.exec(visible(asked, actor)).first())

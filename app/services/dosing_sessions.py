@@ -179,7 +179,7 @@ def close(
     Raises NotFound, DosingSessionClosed, ValidationFailed, MomentOutsideVisit, ConfirmationUnknown,
     DischargeIncomplete.
     """
-    day, row = dosing_day.held(session, actor, session_id)
+    day, row = dosing_day.hold_session(session, actor, session_id)
     dosing_day.require_open(row)
     _require_on_the_day(day, body)
     before, current = audit.snapshot(row), _fields(row)
@@ -202,7 +202,7 @@ def amend(
     Raises NotFound, VersionStale, ValidationFailed, MomentOutsideVisit, ConfirmationUnknown, DosingNotAllowed,
     TherapistIsRater, DischargeIncomplete.
     """
-    day, row = dosing_day.held(session, actor, session_id)
+    day, row = dosing_day.hold_session(session, actor, session_id)
     before, current, changes = audit.snapshot(row), _fields(row), sent_fields(body)
     if body.medications is not None:
         _require_on_the_day(day, body, current["medications"])

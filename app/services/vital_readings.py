@@ -35,7 +35,7 @@ def record_vitals(
 
     Raises NotFound, DosingSessionClosed, MomentOutsideVisit, VitalsRefused.
     """
-    day, row = dosing_day.held(session, actor, session_id)
+    day, row = dosing_day.hold_session(session, actor, session_id)
     dosing_day.require_open(row, body.reason)
     findings = require_plausible(day, body, "")
     findings += doses.order_findings(day, row, doses_of(session, row), body.timepoint, body.taken_at)
@@ -103,7 +103,7 @@ def amend_vitals(
 
     Raises NotFound, VersionStale, ValidationFailed, MomentOutsideVisit, VitalsRefused, DischargeIncomplete.
     """
-    day, row = dosing_day.held(session, actor, session_id)
+    day, row = dosing_day.hold_session(session, actor, session_id)
     reading = found(
         session.exec(
             select(VitalReading).where(
