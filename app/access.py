@@ -245,24 +245,23 @@ def load_actor(database: Database, claims: Claims | OutsideClaims, permission: P
         raise TokenInvalid(headers=refused)
     if isinstance(claims, Claims) and rows[0].grants_version != claims.grants_version:
         raise GrantsChanged(headers=refused)
-    held = [row for row in rows if row.role is not None]
+    grants = [row for row in rows if row.role is not None]
     kind = AccountKind(rows[0].kind)
-    reach = [row for row in held if permission in granted(Role(row.role), kind)]
+    reach = [row for row in grants if permission in granted(Role(row.role), kind)]
+    sites = [row for row in reach if row.site_id is not None]
     return Actor(
         account_id=rows[0].id,
         name=rows[0].display_name,
         organisation=rows[0].organisation,
         permission=permission,
-        held=_held({(granted(Role(row.role), kind), row.study_id) for row in held}),
-        zones={row.site_id: row.timezone for row in reach if row.site_id is not None},
-        places={row.site_id: Place(row.study, row.site) for row in reach if row.site_id is not None},
+        held=_held({(granted(Role(row.role), kind), row.study_id) for row in grants}),
+        zones={row.site_id: row.timezone for row in sites},
+        places={row.site_id: Place(row.study, row.site) for row in sites},
         study_ids=frozenset(row.study_id for row in reach if row.study_id is not None),
-        clinical_sites=frozenset(
-            row.site_id for row in reach if row.site_id is not None and GRANTS[Role(row.role)] & CLINICAL_READS
-        ),
+        clinical_sites=frozenset(row.site_id for row in sites if GRANTS[Role(row.role)] & CLINICAL_READS),
         everywhere=any(row.role == Role.admin for row in reach),
         session_id=claims.session,
-        overseen=frozenset(row.site_id for row in reach if row.role == Role.monitor and row.site_id is not None),
+        overseen=frozenset(row.site_id for row in sites if row.role == Role.monitor),
     )
 
 
