@@ -180,8 +180,8 @@ def amend_participant(
     require_past(actor, person.site_id, body)
     changes.pop("consent", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
-    consent = _given(session, row, body.consent) if body.consent else None
-    if consent and body.consent and consent.given_on != body.consent.given_on:
+    misdated = _misdated(session, row, body.consent) if body.consent else None
+    if misdated:
         differing.add("consent")
     require_current(keyring, seen, row.pid, row.version, differing)
     merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
@@ -202,8 +202,8 @@ def amend_participant(
     row.version, row.updated_at = row.version + 1, now()
     events: list[audit.Event] = []
     turns: list[rule_queries.Turned] = []
-    if consent and body.consent and "consent" in differing:
-        redated = _redated(session, person, consent, body.consent.given_on, body.reason)
+    if body.consent and misdated:
+        redated = _redated(session, person, misdated, body.consent.given_on, body.reason)
         flagged, turns = doses.judged_again(session, person)
         doubted, others = adverse_events.judged_again(session, row)
         events, turns = [redated, *flagged, *doubted], [*turns, *others]
@@ -222,14 +222,14 @@ def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> N
         raise StatusOutOfOrder(Fault("/enrolled_on", "after_status", "Cannot lie after the day of a status after it"))
 
 
-def _given(session: Session, row: Participant, which: ConsentDay) -> Consent:
-    """A consent that the participant gave. Raises EnrolmentContradictsProtocol."""
+def _misdated(session: Session, row: Participant, which: ConsentDay) -> Consent | None:
+    """The consent, unless it has this day already. Raises EnrolmentContradictsProtocol."""
     given = session.get(Consent, (row.site_id, row.pid, which.version, which.number))
     if given is None:
         field = "version" if which.number == 1 else "number"
         fault = Fault(f"/consent/{field}", "unknown_consent", "The participant gave no such consent")
         raise EnrolmentContradictsProtocol(fault)
-    return given
+    return given if given.given_on != which.given_on else None
 
 
 def _redated(session: Session, person: Enrolled, consent: Consent, on: date, reason: str) -> audit.Event:
