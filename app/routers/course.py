@@ -31,7 +31,7 @@ from app.permissions import Permission
 from app.pid import display
 from app.services import consents, participants, schedules, screenings, treatments, voiding
 from app.services.history import history_of
-from app.services.participants import enrolled
+from app.services.participants import visible_person
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -62,14 +62,14 @@ def list_due(study: str, query: Annotated[DueQuery, Query()], actor: Reader, ses
 @router.get("/history")
 def read_participant_history(pid: Pid, actor: Reader, session: ReadSession) -> HistoryList:
     """Every change of a field or of the status, oldest first: old and new value, who, when and why."""
-    person = enrolled(session, actor, pid)
+    person = visible_person(session, actor, pid)
     return HistoryList(items=history_of(session, person.site_id, "participant", person.row.pid))
 
 
 @router.get("/consents")
 def read_consents(pid: Pid, actor: Reader, session: ReadSession) -> ConsentState:
     """Consents given and withdrawn, and what the participant agrees to today."""
-    return consents.state(session, enrolled(session, actor, pid))
+    return consents.state(session, visible_person(session, actor, pid))
 
 
 @router.post("/consents", status_code=201, response_model=ConsentState)
@@ -104,7 +104,7 @@ def void_withdrawal(
 @router.get("/screenings")
 def list_screenings(pid: Pid, actor: Reader, session: ReadSession) -> ScreeningList:
     """Every screening episode with its answers, oldest first."""
-    return ScreeningList(items=screenings.read_all(session, enrolled(session, actor, pid)))
+    return ScreeningList(items=screenings.read_all(session, visible_person(session, actor, pid)))
 
 
 @router.post("/screenings", status_code=201, response_model=ScreeningRead)

@@ -48,7 +48,7 @@ from app.services.ae_findings import Course, findings, is_serious
 from app.services.agreement import agreed_by
 from app.services.exposure import NEVER, Exposure, exposures
 from app.services.outbox import note, tell_at
-from app.services.participants import Enrolled, enrolled
+from app.services.participants import Person, visible_person
 from app.services.rule_queries import Turned
 from app.services.sae_clocks import follow_correction, new_due_at
 from app.services.site_days import require_past
@@ -114,7 +114,7 @@ def amend_adverse_event(
     asked = _with_criteria({name: getattr(body, name) for name in sent_fields(body)}, current["criteria"])
     changes = {name: value for name, value in asked.items() if _compared(value) != _compared(current[name])}
     require_current(keyring, seen, row.id, row.version, changes)
-    person: Enrolled = enrolled(session, actor, row.pid)
+    person: Person = visible_person(session, actor, row.pid)
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
     if not changes:
         return _read({**values(row), "reported_at": sent}, person.place)

@@ -16,7 +16,7 @@ from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.participant import Consent
 from app.protocol.consent import Amendment, ConsentScope, Standing, wanted_consent
 from app.protocol.definition import Protocol
-from app.services.participants import Enrolled
+from app.services.participants import Person
 
 _CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
 
@@ -118,7 +118,7 @@ class Agreed(NamedTuple):
             raise CollectionWithdrawn
 
 
-def agreed(session: Session, person: Enrolled) -> Agreed:
+def agreed(session: Session, person: Person) -> Agreed:
     """What a participant gave and took back until now."""
     return agreed_by(session, [person.site_id], [person.row.pid])[person.row.pid]
 

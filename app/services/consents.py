@@ -28,7 +28,7 @@ from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import adverse_events, agreement, doses, rule_queries, sync_shelf
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services.participants import Hold, Person, visible_person
 from app.services.registry_chain import remember
 from app.services.site_days import require_past
 from app.services.studies import zone_of
@@ -45,7 +45,7 @@ class ConsentUnknown(Invalid):
 
 def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> tuple[ConsentState, int]:
     """Record a further consent; also gives the site's key. Raises NotFound, ConsentUnknown, ConsentAlreadyRecorded."""
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     if faults := faults_of(person.protocol, body.version, body.scopes):
         raise ConsentUnknown(*faults)
@@ -91,7 +91,7 @@ def withdraw(
     """Record what a participant takes back, from a day on; also gives the site's key. Taking back the identity erases
     the site's label for good, and with it what an app may still send. Raises NotFound, WithdrawalBeforeConsent,
     ErasureJournalUnavailable."""
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     if body.scope is not WithdrawalScope.identity:
         agreement.agreed(session, person).require_given(body.effective_on, "/effective_on")
@@ -119,7 +119,7 @@ def withdraw(
     return state(session, person), row.site_id
 
 
-def _forget_kept(session: Session, keyring: Keyring, person: Enrolled, reason: str) -> list[audit.Event]:
+def _forget_kept(session: Session, keyring: Keyring, person: Person, reason: str) -> list[audit.Event]:
     """Forget operations that sync keeps for an app and that have this label too, such as an enrolment that was sent
     twice and refused."""
     label = vault.find(session, person.site_id, person.row.pid)
@@ -131,7 +131,7 @@ def _forget_kept(session: Session, keyring: Keyring, person: Enrolled, reason: s
     return sync_shelf.forget_erased(session, acts, reason)
 
 
-def state(session: Session, person: Enrolled) -> ConsentState:
+def state(session: Session, person: Person) -> ConsentState:
     """Consents given and withdrawn, and what is in force today at the site."""
     record, on = agreement.agreed(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
@@ -144,13 +144,13 @@ def state(session: Session, person: Enrolled) -> ConsentState:
     )
 
 
-def _consents(session: Session, person: Enrolled) -> list[Consent]:
+def _consents(session: Session, person: Person) -> list[Consent]:
     theirs = select(Consent).where(Consent.site_id == person.site_id, Consent.pid == person.row.pid)
     ordered = col(Consent.given_on).nulls_first(), col(Consent.version), col(Consent.number)
     return list(session.exec(theirs.order_by(*ordered)))
 
 
-def withdrawals_of(session: Session, person: Enrolled) -> list[Withdrawal]:
+def withdrawals_of(session: Session, person: Person) -> list[Withdrawal]:
     """All that were recorded, also those that were voided."""
     theirs = select(Withdrawal).where(Withdrawal.site_id == person.site_id, Withdrawal.pid == person.row.pid)
     return list(session.exec(theirs.order_by(col(Withdrawal.number))))

@@ -23,7 +23,7 @@ from app.security.keys import Keyring
 from app.services import dosing_day, safety_signals
 from app.services.dosing_day import DosingDay, doses_of, readings_of
 from app.services.dosing_reads import detail_of
-from app.services.participants import Enrolled
+from app.services.participants import Person
 from app.services.rule_queries import Turned
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
@@ -247,7 +247,7 @@ def order_findings(
     return [Finding(code=OUT_OF_ORDER, field="/taken_at", message=message)] if message else []
 
 
-def judged_again(session: Session, person: Enrolled, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
+def judged_again(session: Session, person: Person, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
     """Judge the doses of a participant's sessions (but one) by the plan and the consent again, after a visit, another
     dose or a consent changed: gives what to remember, and the data queries to raise and to close."""
     events, turns = [], []

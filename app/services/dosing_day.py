@@ -24,7 +24,7 @@ from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
 from app.protocol.vitals import CountedFrom, Vitals, misplaced
 from app.services import agreement, rule_queries
-from app.services.participants import Enrolled, Hold, enrolled, recorded_by
+from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
 from app.services.studies import zone_of
 from app.services.unlocked import require_unlocked
@@ -55,7 +55,7 @@ stayed overnight is awake and seen by then."""
 class DosingDay:
     """A session, its visit and participant, and what the protocol plans for the day."""
 
-    person: Enrolled
+    person: Person
     visit: Visit
     plan: PlannedDose
     dosing: Dosing
@@ -120,14 +120,14 @@ class DosingDay:
 
 def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: Hold) -> DosingDay:
     """The visit is read once the participant is held. Raises NotFound, NotADosingVisit, DataLocked where it changes."""
-    person = enrolled(session, actor, pid, hold=hold)
+    person = visible_person(session, actor, pid, hold=hold)
     visit = visible_row(session, actor, Visit, visit_id)
     if hold is not Hold.none:
         require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     return _day_of(session, person, visit)
 
 
-def _day_of(session: Session, person: Enrolled, visit: Visit) -> DosingDay:
+def _day_of(session: Session, person: Person, visit: Visit) -> DosingDay:
     protocol = recorded_by(session, person, visit.protocol_version_id)
     dosing = protocol.dosing
     plan = dosing.dose(visit.visit_code) if dosing else None
@@ -136,7 +136,7 @@ def _day_of(session: Session, person: Enrolled, visit: Visit) -> DosingDay:
     return DosingDay(person, visit, plan, dosing, zone_of(session, person.site_id), protocol)
 
 
-def days_of(session: Session, person: Enrolled, but: UUID | None) -> list[tuple[DosingDay, DosingSession]]:
+def days_of(session: Session, person: Person, but: UUID | None) -> list[tuple[DosingDay, DosingSession]]:
     """A participant's sessions (but one) with their days. Hold the participant for change."""
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     theirs = select(Visit, DosingSession).join(DosingSession, joined)
@@ -250,7 +250,7 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
 
 
 def consent_in_force(
-    session: Session, person: Enrolled, on: date, ended_by: date | None = None
+    session: Session, person: Person, on: date, ended_by: date | None = None
 ) -> tuple[bool, frozenset[str]]:
     """Whether the consent version that the participant was asked for by that day was given, and the scopes of the
     newest consent given by then. Withdrawals count that are from the day `ended_by` or before; without it, from that
@@ -281,7 +281,7 @@ _NO_DOSE = frozenset({WithdrawalScope.dosing, WithdrawalScope.collection})
 _GONE = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, ParticipantStatus.terminated})
 
 
-def eligibility_confirmed(person: Enrolled, on: date) -> bool:
+def eligibility_confirmed(person: Person, on: date) -> bool:
     """Eligible, enrolled by that day, and still taking part on it."""
     row = person.row
     left = left_on(row)
@@ -318,7 +318,7 @@ def days_without_session(session: Session, day: DosingDay, on: date) -> list[dat
     return [one for one in session.exec(statement) if one is not None]
 
 
-def held_visits(session: Session, person: Enrolled) -> dict[str, date]:
+def held_visits(session: Session, person: Person) -> dict[str, date]:
     """Visits that took place, with their first day."""
     statement = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id, Visit.pid == person.row.pid, col(Visit.status).in_(HELD)

@@ -33,15 +33,15 @@ from app.security.keys import Keyring
 from app.services import adverse_events, agreement, consents, doses, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
-    Enrolled,
     EnrolmentContradictsProtocol,
     Hold,
+    Person,
     consent_findings,
-    enrolled,
     follow_findings,
     participant_read,
     protocol_version,
     unknown_arms,
+    visible_person,
 )
 from app.services.site_days import require_past
 from app.services.status_changes import StatusOutOfOrder
@@ -175,7 +175,7 @@ def amend_participant(
     session: Session, actor: Actor, keyring: Keyring, seen: str, symbols: str, body: ParticipantAmend
 ) -> ParticipantRead:
     """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
     require_past(actor, person.site_id, body)
     changes.pop("consent", None)
@@ -232,7 +232,7 @@ def _misdated(session: Session, row: Participant, which: ConsentDay) -> Consent 
     return given if given.given_on != which.given_on else None
 
 
-def _redated(session: Session, person: Enrolled, consent: Consent, on: date, reason: str) -> audit.Event:
+def _redated(session: Session, person: Person, consent: Consent, on: date, reason: str) -> audit.Event:
     """Correct the day of a consent. It cannot come after a withdrawal from it: one of the two days is wrong then.
     Raises WithdrawalBeforeConsent."""
     before, had = audit.snapshot(consent), agreement.agreed(session, person)

@@ -16,7 +16,7 @@ from app.models.base import columns, fields_of, now, values
 from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockRead, LockScope
 from app.models.study import ProtocolVersion, Site
 from app.models.visit import Visit
-from app.services.participants import Hold, enrolled
+from app.services.participants import Hold, visible_person
 from app.services.studies import protocol_of, site_by_code, sites_of, study_by_code
 
 
@@ -80,7 +80,8 @@ def _target(session: Session, actor: Actor, body: LockCreate) -> Target:
 def _of_a_participant(session: Session, actor: Actor, body: LockCreate) -> Target:
     visit = visible(select(Visit.pid).where(Visit.id == body.visit), actor)
     pid = body.participant if body.visit is None else session.exec(visit).first()
-    person = enrolled(session, actor, found(pid), hold=Hold.as_it_is)  # before the visit, as by those who correct it
+    # before the visit, as by those who correct it
+    person = visible_person(session, actor, found(pid), hold=Hold.as_it_is)
     if person.place.study != body.study or body.site not in (None, person.place.site):
         raise NotFound
     if body.visit is not None:

@@ -19,7 +19,7 @@ from app.protocol.derived import derived
 from app.protocol.descriptive import Description, describe, describe_change
 from app.protocol.instruments import UnknownInstrument, instrument
 from app.services.outcomes import InstrumentUnknown, shown_number
-from app.services.participants import Enrolled, enrolled
+from app.services.participants import Person, visible_person
 from app.services.studies import protocol_of
 
 _OUTCOME, _SCORE, _VISIT, _PERSON = (table_of(model) for model in (Outcome, OutcomeScore, Visit, Participant))
@@ -43,7 +43,7 @@ def response_of(
 ) -> tuple[list[ResponseRead], str, str]:
     """Every score of a participant against its baseline, in the order of the visits' days; the pid and the protocol
     version. Raises NotFound."""
-    person = enrolled(session, actor, symbols)
+    person = visible_person(session, actor, symbols)
     rows = [row for row in _rows(session, person) if wanted in (None, row.instrument)]
     baselines = {
         (row.instrument, row.name): row.value
@@ -85,7 +85,7 @@ def baseline_of(protocol: Protocol, code: str, score: str) -> str | None:
     return next((visit.code for visit in protocol.visits if visit.kind is VisitKind.baseline), None)
 
 
-def _rows(session: Session, person: Enrolled) -> Sequence[Row[Any]]:
+def _rows(session: Session, person: Person) -> Sequence[Row[Any]]:
     """A participant's scores with their outcomes and visits, by the visits' days."""
     wanted = [_OUTCOME.c[name] for name in ("id", "instrument", "instrument_version")]
     wanted += [_VISIT.c.visit_code, _VISIT.c.occurrence, _SCORE.c.name, _SCORE.c.value]

@@ -35,7 +35,7 @@ from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
 from app.services import agreement, raters, safety_signals
 from app.services.outcome_content import content, differing_fields, with_changes
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services.participants import Hold, Person, visible_person
 from app.services.safety_signals import Source
 from app.services.site_days import require_past
 from app.services.standing import Standing, require_in_study, standing
@@ -242,11 +242,11 @@ def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
     return found(session.exec(statement.with_for_update(read=True, key_share=True)).first())
 
 
-def _held(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outcome, Enrolled]:
+def _held(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outcome, Person]:
     """To be changed, and its participant, who is held first as by those who record an outcome: nobody is dosed while
     a signal of it comes."""
     pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
-    person = enrolled(session, actor, pid, hold=Hold.as_it_is)
+    person = visible_person(session, actor, pid, hold=Hold.as_it_is)
     return visible_row(session, actor, Outcome, outcome_id, lock=True), person
 
 

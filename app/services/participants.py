@@ -56,7 +56,7 @@ class ProtocolVersionNotInForce(Conflict):
 
 
 @dataclass(frozen=True)
-class Enrolled:
+class Person:
     """A participant with the codes of site and study, and the protocol that rules what may be recorded."""
 
     row: Participant
@@ -93,7 +93,7 @@ class Hold(Enum):
     change = "change"
 
 
-def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Enrolled:
+def visible_person(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Person:
     """The participant with this pid, if it exists for the actor. Raises NotFound."""
     of_study = aliased(ProtocolVersion)
     newest = select(func.max(of_study.id)).where(col(of_study.study_id) == col(ProtocolVersion.study_id))
@@ -108,7 +108,7 @@ def enrolled(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.non
     participant, version, latest = found(session.exec(visible(statement, actor)).first())
     protocol = protocol_of(session, participant.protocol_version_id)
     place = actor.places[participant.site_id]
-    return Enrolled(participant, place, version, protocol, protocol_of(session, latest))
+    return Person(participant, place, version, protocol, protocol_of(session, latest))
 
 
 COPIED = frozenset(EnrolmentFields.model_fields)
@@ -140,7 +140,7 @@ def require_in_force(protocol: Protocol, on: date) -> None:
         raise ProtocolVersionNotInForce
 
 
-def recorded_by(session: Session, person: Enrolled, version: int | None) -> Protocol:
+def recorded_by(session: Session, person: Person, version: int | None) -> Protocol:
     """The version by which a visit was recorded, whatever the participant goes by now."""
     return person.protocol if version is None else protocol_of(session, version)
 
@@ -202,7 +202,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tu
 
     Raises NotFound, ProtocolVersionUnknown, ProtocolVersionNotInForce, ProtocolVersionTheSame.
     """
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     row, before = person.row, audit.snapshot(person.row)
     version = protocol_version(session, row.site_id, body.version)
     if version.id == row.protocol_version_id:
@@ -237,7 +237,7 @@ FILTERS: Filters = {"status": col(Participant.status) == bindparam("status")}
 
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
-    person = enrolled(session, actor, symbols)
+    person = visible_person(session, actor, symbols)
     return participant_read(values(person.row), person.place, person.protocol_version)
 
 

@@ -15,7 +15,7 @@ from app.models.data_query_shapes import DataQueryCreate
 from app.models.outcome import Outcome
 from app.models.visit import Visit
 from app.services import adverse_events, consents, dosing_reads, outcomes, screenings, treatments, visits
-from app.services.participants import Enrolled, enrolled, read_one
+from app.services.participants import Person, read_one, visible_person
 
 
 class FieldUnknown(Invalid):
@@ -32,7 +32,7 @@ _BOOKKEEPING = frozenset(
 _AT_ENROLMENT = {"consent": {"version": 0, "given_on": 0, "scopes": 0}, "eligibility": {"met": 0, "unmet": 0}}
 """What enrolment takes beside the fields that a participant is answered with."""
 
-_LISTS: Mapping[str, Callable[[Session, Actor, Enrolled], Iterable[Answer]]] = {
+_LISTS: Mapping[str, Callable[[Session, Actor, Person], Iterable[Answer]]] = {
     "consents": lambda session, _actor, person: consents.state(session, person).consents,
     "screenings": lambda session, _actor, person: screenings.read_all(session, person),
     "treatments": lambda session, actor, person: treatments.of(session, actor, person.pid).items,
@@ -52,7 +52,7 @@ _RECORDS_OF_THEIR_OWN = frozenset({"outcomes"})
 
 def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> int:
     """The site of what is asked about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
-    person = enrolled(session, actor, asked.participant)
+    person = visible_person(session, actor, asked.participant)
     if asked.subject_type is SubjectType.missing_visit:
         _require_missing(session, person, asked)
     elif not _has_field(_record(session, actor, person, asked), asked.field):
@@ -61,7 +61,7 @@ def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> i
     return person.site_id
 
 
-def _require_missing(session: Session, person: Enrolled, asked: DataQueryCreate) -> None:
+def _require_missing(session: Session, person: Person, asked: DataQueryCreate) -> None:
     assert asked.visit_code is not None
     assert asked.occurrence is not None
     visits.planned_visit(person.protocol, asked.visit_code, asked.occurrence)
@@ -75,7 +75,7 @@ def _require_missing(session: Session, person: Enrolled, asked: DataQueryCreate)
         raise VisitNotMissing
 
 
-def _record(session: Session, actor: Actor, person: Enrolled, asked: DataQueryCreate) -> dict[str, Any]:
+def _record(session: Session, actor: Actor, person: Person, asked: DataQueryCreate) -> dict[str, Any]:
     """The record as its own route answers it, of a participant with what else the site recorded about the person."""
     if asked.subject_type is SubjectType.participant:
         read_too = [name for name in _LISTS if asked.field and asked.field.split("/")[1] == name]

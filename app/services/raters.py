@@ -12,10 +12,8 @@ from app.errors import Conflict, Fault
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome
 from app.models.therapy_session import TherapySession
-from app.services.participants import Enrolled
+from app.services.participants import Person
 from app.services.standing import Standing
-
-Person = Enrolled | Standing
 
 
 class RaterNotIndependent(Conflict):
@@ -26,7 +24,9 @@ class TherapistIsRater(Conflict):
     """One of these therapists has rated the participant, and the protocol wants raters who do not treat."""
 
 
-def require_independent(session: Session, person: Person, instrument: str, rater: str | None, pointer: str) -> None:
+def require_independent(
+    session: Session, person: Person | Standing, instrument: str, rater: str | None, pointer: str
+) -> None:
     """Raises RaterNotIndependent. Ask with the participant's row held: nobody then begins to treat."""
     rule = person.protocol.rater_independence
     if rater is None or rule is None:
@@ -35,7 +35,7 @@ def require_independent(session: Session, person: Person, instrument: str, rater
         raise RaterNotIndependent(Fault(f"{pointer}/rater", rule.code, "Treats this participant"))
 
 
-def require_not_raters(session: Session, person: Person, staff: Collection[str], pointer: str) -> None:
+def require_not_raters(session: Session, person: Person | Standing, staff: Collection[str], pointer: str) -> None:
     """Raises TherapistIsRater. Ask with the participant's row held for change."""
     rule = person.protocol.rater_independence
     if rule is None:
@@ -51,7 +51,7 @@ def require_not_raters(session: Session, person: Person, staff: Collection[str],
         raise TherapistIsRater(Fault(pointer, rule.code, f"Rated {', '.join(rule.instruments)} of this participant"))
 
 
-def therapists(session: Session, person: Person) -> frozenset[str]:
+def therapists(session: Session, person: Person | Standing) -> frozenset[str]:
     """Staff of the participant's dosing and therapy sessions."""
     site_id, pid = person.site_id, person.pid
     dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)

@@ -12,7 +12,7 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import canonical_json, now
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
-from app.services.participants import enrolled
+from app.services.participants import visible_person
 from app.services.sae_clocks import met_by_a_report
 
 
@@ -44,7 +44,7 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     _require_in_order(earlier, body, due=bool(due))
     at = now()
     if body.aware_at is not None:
-        due.append(body.aware_at + enrolled(session, actor, event.pid).protocol.safety.sae_report_within)
+        due.append(body.aware_at + visible_person(session, actor, event.pid).protocol.safety.sae_report_within)
     due_at = min(due)
     if at > due_at and body.late_reason is None:
         raise LateReasonMissing(Fault("/late_reason", "required", "Say why the report comes after its time"))

@@ -26,7 +26,7 @@ from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
 from app.services import agreement
 from app.services.agreement import Agreed
-from app.services.participants import Enrolled, enrolled
+from app.services.participants import Person, visible_person
 from app.services.studies import protocol_of
 
 _PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Site))
@@ -38,7 +38,7 @@ _AT_ONCE = 1_000
 
 def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
-    person = enrolled(session, actor, symbols)
+    person = visible_person(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
     agreed = agreement.agreed(session, person)
     measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person))).all()
@@ -119,7 +119,7 @@ def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
     return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in found}
 
 
-def _theirs(table: Table, person: Enrolled) -> ColumnElement[bool]:
+def _theirs(table: Table, person: Person) -> ColumnElement[bool]:
     return (table.c.site_id == person.site_id) & (table.c.pid == person.row.pid)
 
 

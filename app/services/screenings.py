@@ -19,7 +19,7 @@ from app.protocol.definition import Protocol
 from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
 from app.services import rule_queries
 from app.services.history import told_of
-from app.services.participants import Enrolled, Hold, enrolled, follow_findings
+from app.services.participants import Hold, Person, follow_findings, visible_person
 from app.services.site_days import require_past
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
@@ -81,7 +81,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     """Complete or correct the answers of the present screening; also gives the site's key. An unmet criterion makes a
     screen failure, and taking it back ends that. What turns out after the enrolment leaves the status as it is: it is
     a finding, and no dosing session starts. Raises NotFound, CriterionUnknown, ScreeningDecided."""
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     if ParticipantStatus(person.row.status) not in _UNDECIDED and person.row.enrolled_on is None:
         raise ScreeningDecided
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
@@ -150,7 +150,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
 
     Raises NotFound, NotScreenFailed, ScreeningOutOfOrder, CriterionUnknown.
     """
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
@@ -202,7 +202,7 @@ def _carry_over(
     return [audit.changed("participant:screened", row, row.pid, row.version, before, after, reason)]
 
 
-def read_all(session: Session, person: Enrolled) -> list[ScreeningRead]:
+def read_all(session: Session, person: Person) -> list[ScreeningRead]:
     """Every episode, oldest first."""
     return [read(session, row) for row in session.exec(_of(person.row).order_by(col(Screening.number)))]
 

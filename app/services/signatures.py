@@ -17,7 +17,7 @@ from app.models.base import columns, now
 from app.models.sign_in import Totp
 from app.models.signature import ContentRead, Signature, SignatureCreate, SignatureRead, SignatureState
 from app.services.own_account import require_own_password
-from app.services.participants import Hold, enrolled
+from app.services.participants import Hold, visible_person
 from app.services.sign_in import SignIn, proven
 from app.services.signed_content import FORM, Subject, contents, digest
 
@@ -42,7 +42,7 @@ class Signing:
         """
         account, with_code = self._proven(session, body)
         require_own_password(account)
-        person = enrolled(session, self.actor, body.participant, hold=Hold.change)
+        person = visible_person(session, self.actor, body.participant, hold=Hold.change)
         read = content(session, self.actor, Subject(person.row.pid, body.visit))
         if read.content_sha256 != body.content_sha256:
             raise ContentMoved

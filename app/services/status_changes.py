@@ -23,7 +23,7 @@ from app.models.participant import (
 )
 from app.services import adverse_events, doses, rule_queries, safety_signals, screenings, visit_findings
 from app.services.history import told_of
-from app.services.participants import Hold, enrolled, follow_findings, participant_read, require_in_force
+from app.services.participants import Hold, follow_findings, participant_read, require_in_force, visible_person
 from app.services.site_days import require_past
 from app.services.unlocked import require_unlocked
 
@@ -59,7 +59,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible,
     ProtocolVersionNotInForce.
     """
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     row, before = person.row, audit.snapshot(person.row)
     followed = _followed(session, row) if body.correction else [Step(ParticipantStatus(row.status), row.status_on)]

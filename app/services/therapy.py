@@ -11,7 +11,7 @@ from app.models.base import canonical_json, values
 from app.models.therapy_session import Therapy, TherapyRead, TherapySession
 from app.models.visit import Visit
 from app.protocol.definition import VisitDefinition, VisitKind
-from app.services.participants import Enrolled
+from app.services.participants import Person
 from app.services.raters import require_not_raters
 from app.services.standing import Standing
 from app.writing import Writes
@@ -35,13 +35,13 @@ def hold(
     return _fields(fields)
 
 
-def _require_fitting(session: Session, person: Enrolled | Standing, kind: VisitKind, asked: Therapy) -> None:
+def _require_fitting(session: Session, person: Person | Standing, kind: VisitKind, asked: Therapy) -> None:
     if kind not in _KINDS:
         raise NotATherapyVisit(Fault("/therapy", "other_kind", "The protocol has no therapy session at this visit"))
     require_not_raters(session, person, asked.staff, "/therapy/staff")
 
 
-def store(session: Session, person: Enrolled, visit: Visit, definition: VisitDefinition, asked: Therapy | None) -> None:
+def store(session: Session, person: Person, visit: Visit, definition: VisitDefinition, asked: Therapy | None) -> None:
     """Make the therapy session of a visit what was asked for; None takes it away. Hold the participant for change.
 
     Raises NotATherapyVisit, TherapistIsRater.

@@ -18,7 +18,7 @@ from app.models.course import (
     TreatmentTrial,
 )
 from app.security.keys import Keyring
-from app.services.participants import Enrolled, Hold, enrolled
+from app.services.participants import Hold, Person, visible_person
 from app.services.unlocked import require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
@@ -31,7 +31,7 @@ _NO_RESPONSE = frozenset({Outcome.none, Outcome.partial})
 
 def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> tuple[TreatmentRead, int]:
     """Record an earlier treatment; also gives the site's key. Raises NotFound."""
-    person = enrolled(session, actor, symbols, hold=Hold.as_it_is)
+    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
     require_unlocked(session, person.site_id, person.row.pid)
     row = TreatmentTrial(
         site_id=person.site_id,
@@ -56,7 +56,7 @@ def amend(
     body: TreatmentAmend,
 ) -> tuple[TreatmentRead, int]:
     """Correct an earlier treatment; also gives the site's key. Raises NotFound, VersionStale, ValidationFailed."""
-    person = enrolled(session, actor, symbols, hold=Hold.as_it_is)
+    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
     row = _one(session, _of(person).with_for_update(), treatment_id)
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
@@ -76,12 +76,12 @@ def amend(
 
 def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentRead:
     """One of a participant's. Raises NotFound."""
-    return _read(_one(session, _of(enrolled(session, actor, symbols)), treatment_id))
+    return _read(_one(session, _of(visible_person(session, actor, symbols)), treatment_id))
 
 
 def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
     """All of a participant's, oldest entry first. Raises NotFound."""
-    person = enrolled(session, actor, symbols)
+    person = visible_person(session, actor, symbols)
     rows = session.exec(_of(person).order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))).all()
     failed = {row.atc for row in rows if row.adequate and row.this_episode and row.outcome in _NO_RESPONSE}
     return TreatmentList(
@@ -91,7 +91,7 @@ def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
     )
 
 
-def _of(person: Enrolled) -> SelectOfScalar[TreatmentTrial]:
+def _of(person: Person) -> SelectOfScalar[TreatmentTrial]:
     return select(TreatmentTrial).where(TreatmentTrial.site_id == person.site_id, TreatmentTrial.pid == person.row.pid)
 
 

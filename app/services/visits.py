@@ -33,7 +33,7 @@ from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
 from app.services import agreement, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
-from app.services.participants import Enrolled, Hold, enrolled, recorded_by
+from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.site_days import require_past
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_unlocked
@@ -160,7 +160,7 @@ def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefini
     return definition
 
 
-def _held(session: Session, person: Enrolled, definition: VisitDefinition) -> dict[str, date]:
+def _held(session: Session, person: Person, definition: VisitDefinition) -> dict[str, date]:
     """The days of the visits that this one hangs on, as far as they took place."""
     if not definition.hangs_on:
         return {}
@@ -192,7 +192,7 @@ def amend_visit(
     therapy session. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
     pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
     hold = Hold.change if body.model_fields_set & {"occurred_on", "therapy"} else Hold.as_it_is
-    person = enrolled(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
+    person = visible_person(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
     require_past(actor, person.site_id, body)
     row = visible_row(session, actor, Visit, visit_id, lock=True)
     had, changes = therapy.of(session, row), sent_fields(body)
@@ -240,7 +240,7 @@ def amend_visit(
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = visible_row(session, actor, Visit, visit_id)
-    person = enrolled(session, actor, row.pid)
+    person = visible_person(session, actor, row.pid)
     definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code, row.occurrence)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
     has = therapy.of(session, row)

@@ -9,7 +9,7 @@ from app.errors import Conflict
 from app.models.base import now
 from app.models.course import ConsentState, VoidingCreate, WithdrawalScope
 from app.services import consents, doses, rule_queries
-from app.services.participants import Hold, enrolled
+from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_unlocked
 
 
@@ -26,7 +26,7 @@ def void(session: Session, actor: Actor, symbols: str, number: int, body: Voidin
 
     Raises NotFound, IdentityErased, WithdrawalVoided.
     """
-    person = enrolled(session, actor, symbols, hold=Hold.change)
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     withdrawals = consents.withdrawals_of(session, person)
     row = found(next((one for one in withdrawals if one.number == number), None))
     if row.scope == WithdrawalScope.identity:
