@@ -93,8 +93,8 @@ def create_client(name: str, organisation: Annotated[str, typer.Option()]) -> No
 def rotate_secret(
     client_id: str,
     reason: WHY,
-    overlap_hours: Annotated[int, typer.Option(help="How long the older secret stays valid.")] = 24,
-    expires_in_days: Annotated[int | None, typer.Option(help="How long the new one is valid.")] = None,
+    overlap_hours: Annotated[int, typer.Option(help="Hours that the older secret stays valid.")] = 24,
+    expires_in_days: Annotated[int | None, typer.Option(help="Days that the new secret is valid.")] = None,
 ) -> None:
     """Make a new secret and print it, once."""
     from app.models.account import AccountKind, SecretCreate
@@ -112,7 +112,7 @@ def rotate_secret(
 
 @client_app.command("secret-revoke")
 def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
-    """End a secret now, and every token of the site app with it."""
+    """Revoke a secret now. All tokens of the site app end with it."""
     from app.models.account import AccountKind, Because
     from app.services import accounts, client_secrets
     from app.web.merging import checked
@@ -130,7 +130,7 @@ def _shared(app: typer.Typer, kind: str) -> None:
 
     @app.command("list")
     def list_accounts(as_json: JSON = False) -> None:
-        """List all of them."""
+        """List all accounts."""
         from app.models.account import AccountFilter, AccountKind
         from app.services import accounts
 
@@ -140,7 +140,7 @@ def _shared(app: typer.Typer, kind: str) -> None:
 
     @app.command("show")
     def show_account(login: str, as_json: JSON = False) -> None:
-        """Show one with its grants; of a site app also its secrets."""
+        """Show an account with its grants; a site app also with its secrets."""
         from app.models.account import AccountKind
         from app.services import accounts, client_secrets
 
@@ -156,13 +156,13 @@ def _shared(app: typer.Typer, kind: str) -> None:
 
     @app.command("disable")
     def disable(login: str, reason: WHY) -> None:
-        """End all sessions, and let nobody in with this account."""
+        """End all sessions of an account, and let nobody sign in with it."""
         _switch(kind, login, reason, True)
         typer.echo(f"{login} is disabled.")
 
     @app.command("enable")
     def enable(login: str, reason: WHY) -> None:
-        """Let somebody in again, with the grants that are left."""
+        """Let somebody sign in again, with the grants that are left."""
         _switch(kind, login, reason, False)
         typer.echo(f"{login} is enabled.")
 
@@ -187,7 +187,7 @@ def give(
     role: str,
     reason: WHY,
     study: Annotated[str | None, typer.Option(help="Every role but admin needs one.")] = None,
-    site: Annotated[list[str] | None, typer.Option(help="Repeat for more; without it the whole study.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Repeat for more sites; without it the whole study.")] = None,
 ) -> None:
     """Give a role to a person or a site app."""
     from app.models.account import GrantCreate

@@ -24,12 +24,12 @@ REGISTRY = "the registry"
 
 @app.command()
 def verify(
-    file: Annotated[Path | None, typer.Option(help="An export, instead of the database.", exists=True)] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Hold the chains against this one.", exists=True)] = None,
-    jwks: Annotated[Path | None, typer.Option(help="Public keys, instead of the key file.", exists=True)] = None,
+    file: Annotated[Path | None, typer.Option(help="Check this export instead of the database.", exists=True)] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint to compare with.", exists=True)] = None,
+    jwks: Annotated[Path | None, typer.Option(help="JWKS file, instead of the key file.", exists=True)] = None,
     chain: Annotated[int | None, typer.Option(help="With --file: this chain alone (its number, `site_id`).")] = None,
 ) -> None:
-    """Walk every chain; name the first bad entry of each; exit 1 when there is one."""
+    """Check every chain from its first entry, and name the first bad entry of each. Exit 1 if there is one."""
     from app import audit
 
     if chain is not None and file is None:

@@ -32,7 +32,7 @@ def daily(
     folder: Annotated[Path, typer.Argument(help="The folder of all backups.")],
     keep: Annotated[int, typer.Option(min=1, help="How many days' backups stay.")] = 14,
 ) -> None:
-    """Make the day's backup in a folder of backups, of a vault apart as well, and delete the oldest of many."""
+    """Make the day's backup in a folder of backups, also of a vault with its own database, and delete the oldest."""
     from app.database import Database
     from app.models.base import now
     from app.services import backups
@@ -56,7 +56,7 @@ def verify(
         str | None, typer.Option(help="PostgreSQL: an empty database of the same server, left empty again.")
     ] = None,
 ) -> None:
-    """See that a backup is what was backed up, by restoring it elsewhere: rows, revision and every audit chain."""
+    """Restore a backup elsewhere and check it: rows, revision and every audit chain."""
     from app.services import backups
 
     manifest = backups.read(folder)

@@ -17,7 +17,7 @@ OVERDUE_SECONDS = 60
 
 def deliver(
     once: Annotated[bool, typer.Option("--once", help="Send what is due, and stop.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks for messages.")] = 2.0,
 ) -> None:
     """Send notifications until stopped. On PostgreSQL any number of these may run, on SQLite one."""
     from app import schema

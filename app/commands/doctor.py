@@ -36,7 +36,7 @@ CHAINS = Annotated[
 
 
 def doctor(as_json: JSON = False, chains: CHAINS = False) -> None:
-    """Look at this deployment and say what is wrong; exit 1 when something is. It changes nothing."""
+    """Check this deployment and say what is wrong. Exit 1 if something is. It changes nothing."""
     found = list(_findings(chains))
     if as_json:
         typer.echo(json.dumps([one._asdict() for one in found], indent=2))

@@ -13,7 +13,7 @@ app = typer.Typer(help="Extracts.", no_args_is_help=True)
 
 @app.command()
 def expire() -> None:
-    """Delete the files of extracts whose time is over. Run it daily."""
+    """Delete the files of extracts that have expired. Run it daily."""
     from app.services import extract_ends
 
     with opened() as (database, _):
@@ -23,7 +23,7 @@ def expire() -> None:
 
 @app.command()
 def build() -> None:
-    """Build what waits, as every server does by itself, and what was given up once more."""
+    """Build the extracts that wait, as every server does by itself, and try once more those that were given up."""
     from collections import Counter
 
     from sqlmodel import col, select
@@ -49,7 +49,7 @@ def build() -> None:
 
 @app.command()
 def verify() -> None:
-    """Build the rows of every extract anew, from today's data and trail, and hold them against its manifest."""
+    """Build the rows of every extract again, from today's data and trail, and compare them with its manifest."""
     from sqlmodel import col, select
 
     from app.models.extract import Extract
@@ -68,7 +68,7 @@ def verify() -> None:
 
 
 @app.command(name="of")
-def of_person(pid: Annotated[str, typer.Argument(help="The participant's.")]) -> None:
+def of_person(pid: Annotated[str, typer.Argument(help="The participant's pid.")]) -> None:
     """Say who received the rows of a participant. The look is in the audit trail."""
     from app.pid import normalise
     from app.services.receivers import received

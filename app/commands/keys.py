@@ -26,7 +26,7 @@ def show_keys() -> None:
 @keys_app.command()
 def rotate(
     reason: WHY,
-    kind: Annotated[Literal["signing", "kek"], typer.Option(help="Which keys.")] = "signing",
+    kind: Annotated[Literal["signing", "kek"], typer.Option(help="Signing or wrapping (kek) keys.")] = "signing",
 ) -> None:
     """Take the next step: make a next key or, 10 seconds later, make it the active one."""
     from app.models.base import now
@@ -42,7 +42,7 @@ def retire(
     now: Annotated[
         bool, typer.Option("--now", help="A signing key leaked: its tokens and checkpoints are refused at once.")
     ] = False,
-    kind: Annotated[Literal["signing", "kek"], typer.Option(help="Which keys.")] = "signing",
+    kind: Annotated[Literal["signing", "kek"], typer.Option(help="Signing or wrapping (kek) keys.")] = "signing",
 ) -> None:
     """Remove a signing key that no valid token needs any more, or a wrapping key that no label needs."""
     from app.models.base import now as clock

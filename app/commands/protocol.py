@@ -17,7 +17,7 @@ def protocol() -> None:
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML, or JSON as posted.")]) -> None:
-    """Name everything that is wrong with a protocol file, each with its place and its rule; exit 1 if anything is."""
+    """Check a protocol file, and name all its faults with place and rule. Exit 1 if there are any."""
     from app.protocol.base import ProtocolInvalid
     from app.protocol.schedule import load_protocol
 

@@ -16,7 +16,8 @@ def queries() -> None:
 
 @app.command()
 def refresh() -> None:
-    """Raise and close what time brought: overdue visits, missing instruments, stale adverse events. Run it daily."""
+    """Raise and close the data queries that come with time: overdue visits, missing instruments, stale adverse events.
+    Run it daily."""
     from app.services import rules_over_time
 
     with opened() as (database, _):

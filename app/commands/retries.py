@@ -16,7 +16,7 @@ def retries() -> None:
 
 @app.command()
 def forget() -> None:
-    """Delete the answers that are older than REGISTRY_RETRY_DAYS. Run it daily."""
+    """Delete the answers kept for retries that are older than REGISTRY_RETRY_DAYS. Run it daily."""
     from app.services import retries
 
     with opened() as (database, settings):

@@ -46,7 +46,7 @@ def rewrap() -> None:
 def check(
     sweep: Annotated[bool, typer.Option("--sweep", help="Delete reservations that nobody took up.")] = False,
 ) -> None:
-    """See that labels and participants fit together."""
+    """Check that every participant has a label, and every label a participant."""
     from app.security.keys import load_keyring
     from app.services import vault_care
 
@@ -64,7 +64,7 @@ def check(
 
 @app.command()
 def move() -> None:
-    """Bring the labels into the database of REGISTRY_VAULT_URL. Stop the servers first."""
+    """Move the labels into the database of REGISTRY_VAULT_URL. Stop the servers first."""
     from app.privacy.erasure_journal import ErasureJournal
     from app.security.keys import load_keyring
     from app.services import erasure, vault_care
@@ -81,7 +81,7 @@ def replay(
         bool, typer.Option("--journal-from-trail", help="The journal is lost for good: write it anew from the trail.")
     ] = False,
 ) -> None:
-    """After a restore: erase again whose erasure REGISTRY_ERASURE_JOURNAL names."""
+    """After a restore: erase the labels again that REGISTRY_ERASURE_JOURNAL names."""
     from app.privacy.erasure_journal import ErasureJournal, noted
     from app.security.keys import load_keyring
     from app.services import erasure
