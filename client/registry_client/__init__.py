@@ -1,4 +1,4 @@
-"""The registry's own client: typed, patient, and safe to try again. Needs httpx only; typer for `registry-site`."""
+"""The registry's Python client: typed, and safe to retry. It needs httpx only; typer for `registry-site`."""
 
 from registry_client.answers import Answer
 from registry_client.asynchronous import AsyncRegistry

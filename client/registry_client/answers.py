@@ -17,7 +17,7 @@ IN_FLIGHT = "idempotency_key_in_flight"
 
 
 class NotNow(Exception):
-    """Nothing is said about the act itself: the server fails, has too much to do, or still works on an earlier try; or
+    """The answer says nothing about the act itself: the server fails, is too busy or still works on an earlier try, or
     it was not the registry that answered."""
 
     def __init__(self, answer: httpx.Response, why: str = "") -> None:
@@ -30,7 +30,7 @@ _OAUTH = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED})
 
 
 def is_for_later(status: int) -> bool:
-    """Of an answer, or of one line of an upload."""
+    """Whether to send the same again later, by an answer or by a line of an upload."""
     return status in _LATER or status >= httpx.codes.INTERNAL_SERVER_ERROR
 
 
@@ -45,8 +45,8 @@ def require_verdict(answer: httpx.Response) -> None:
 
 
 def _is_own(answer: httpx.Response) -> bool:
-    """The sign-in page of a guest network, a proxy and a server that is being replaced answer too, and know nothing of
-    the act."""
+    """Whether the registry itself answered. The sign-in page of a guest network, a proxy or a server that is being
+    replaced can answer too, and knows nothing of the act."""
     if _form(answer) == _form(answer.request) == NDJSON:
         return True
     return _is_success(answer) if answer.is_success else answer.is_client_error and bool(problem_of(answer))
@@ -69,7 +69,7 @@ def _form(message: httpx.Request | httpx.Response) -> str:
 
 
 def _json_of(answer: httpx.Response) -> Any:
-    """None where it is no JSON."""
+    """The JSON of an answer; None where it is not JSON."""
     try:
         return answer.json()
     except ValueError:
@@ -77,7 +77,7 @@ def _json_of(answer: httpx.Response) -> Any:
 
 
 def _seconds(asked: str | None) -> float:
-    """Of a Retry-After (RFC 9110, section 10.2.3): seconds, or a date, as proxies may send."""
+    """The seconds of a Retry-After header (RFC 9110, section 10.2.3), which proxies may send as a date."""
     if asked is None or asked.isdecimal():
         return float(asked or 0)
     try:
@@ -107,7 +107,7 @@ def meant(answer: httpx.Response) -> Answer:
 
 
 def _below_base(location: str | None) -> str | None:
-    """Without the path of a base URL such as https://host/registry, as calls name their paths."""
+    """An address without the path of a base URL such as https://host/registry, since calls have paths below that."""
     return location if location is None else location[location.find("/v1/") :]
 
 
@@ -125,6 +125,6 @@ def problem_of(answer: httpx.Response) -> Record:
 
 
 def already_so(stale: Stale) -> bool:
-    """Somebody has written the same already, perhaps with other changes. (A second try of this amendment is answered as
-    the first was.)"""
+    """A correction that somebody has made already, perhaps with other changes. (A retry of one's own correction gets
+    the first answer.)"""
     return stale.problem.get("differing_fields") == []

@@ -1,4 +1,4 @@
-"""The same registry for asyncio."""
+"""The client for asyncio."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -16,7 +16,7 @@ from registry_client.uploads import Line, parts, uploaded
 
 
 class AsyncRegistry:
-    """What `Registry` does, for many tasks at once."""
+    """`Registry` for asyncio, for many tasks at once."""
 
     def __init__(self, base_url: str, credentials: Credentials, *, patience: float = 60.0, **options: Any) -> None:
         self.caller = Caller(base_url.rstrip("/"), credentials, patience)

@@ -31,8 +31,8 @@ Steps = Generator[httpx.Request | Pause, httpx.Response, T]
 
 
 def step_after(steps: Steps[T], outcome: httpx.Response | httpx.TransportError | None) -> httpx.Request | Pause:
-    """The next step, once the last one ended in an answer or a broken connection; None begins, or follows a pause.
-    Raises StopIteration with what the call came to."""
+    """The next step after an answer or a broken connection; None begins the call, or ends a pause. Raises StopIteration
+    with the result of the call."""
     if isinstance(outcome, httpx.TransportError):
         return steps.throw(outcome)
     return next(steps) if outcome is None else steps.send(outcome)
@@ -74,7 +74,7 @@ def amending(path: str, changes: Record, etag: str, key: str) -> Call:
 
 
 class Patience:
-    """Growing pauses, until so many seconds are over."""
+    """Growing pauses, until this many seconds are over."""
 
     def __init__(self, seconds: float) -> None:
         self._until, self._tries = time.monotonic() + seconds, 0
@@ -97,7 +97,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls which registry, and for how many seconds a call is tried again."""
+    """Credentials, the registry's address, and for how many seconds a call is retried."""
 
     base_url: str
     credentials: Credentials
@@ -113,8 +113,8 @@ class Caller:
                 yield patience.after("Signing in", failure)
 
     def answered(self, call: Call) -> Steps[httpx.Response]:
-        """Send until there is an answer: after broken connections and answers that ask for patience, with growing
-        pauses. A token that has just ended is fetched anew once. Raises NotSignedIn, Unreachable."""
+        """Send until there is an answer, with growing pauses after broken connections and answers that ask to wait. An
+        expired token is fetched anew, once. Raises NotSignedIn, Unreachable."""
         patience, fresh = Patience(self.patience), False
         while True:
             try:

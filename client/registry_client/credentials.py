@@ -12,7 +12,7 @@ from registry_client.errors import NotSignedIn
 
 Asking = Generator[httpx.Request, httpx.Response, str]
 EARLY_SECONDS = 30
-"""So long before its end a token is renewed."""
+"""How long before it expires a token is renewed."""
 
 
 class Credentials(Protocol):

@@ -1,4 +1,4 @@
-"""Extracts: waited for, and downloaded whole or not at all."""
+"""Extracts: wait for one, and download it whole or not at all."""
 
 import hashlib
 import time
@@ -15,15 +15,15 @@ from registry_client.errors import Damaged, NotReady
 PART_BYTES = 1 << 22
 LOOK_SECONDS = 1.0
 Progress = Callable[[str, int, int], None]
-"""Hears the name of a file, the bytes that are there and the bytes of the whole."""
+"""Called with the name of a file, the bytes received and the bytes of the whole file."""
 
 
 def silent(_name: str, _have: int, _whole: int) -> None:
-    """No progress is told."""
+    """Shows no progress."""
 
 
 def built(caller: Caller, extract_id: str, wait: float) -> Steps[dict[str, Any]]:
-    """An extract, once it is no longer `building`, or after so many seconds as it is."""
+    """An extract once it is no longer `building`, or as it is after this many seconds."""
     until = time.monotonic() + wait
     while True:
         answer = yield from caller.answered(Call("GET", f"/v1/extracts/{extract_id}"))
@@ -34,7 +34,8 @@ def built(caller: Caller, extract_id: str, wait: float) -> Steps[dict[str, Any]]
 
 
 def downloaded(caller: Caller, extract_id: str, folder: Path, progress: Progress) -> Steps[list[Path]]:
-    """All files of an extract, each held against its SHA-256. Raises NotReady, Damaged, Refused, Unreachable."""
+    """Download all files of an extract and check each against its SHA-256. Raises NotReady, Damaged, Refused,
+    Unreachable."""
     answer = yield from caller.answered(Call("GET", f"/v1/extracts/{extract_id}"))
     extract = meant(answer).body
     if extract["status"] != "ready":
@@ -48,7 +49,7 @@ def downloaded(caller: Caller, extract_id: str, folder: Path, progress: Progress
 
 
 def _file(caller: Caller, path: str, folder: Path, file: Record, progress: Progress) -> Steps[Path]:
-    """In parts, into a file beside the whole one: after a failure it goes on where it stopped."""
+    """Download into a temporary file beside the final one; after a failure it goes on where it stopped."""
     partial, whole = folder / f"{file['name']}.part", folder / str(file["name"])
     if whole.exists() and _sha256(whole) == file["sha256"]:
         progress(file["name"], file["bytes"], file["bytes"])

@@ -1,4 +1,4 @@
-"""What can go wrong, by what one can do about it."""
+"""Errors, by what one can do about them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,15 +9,16 @@ class RegistryFailure(Exception):
 
 
 class Unreachable(RegistryFailure):
-    """No answer within the patience of the call. With an idempotency key: send it again later, nothing can double."""
+    """No answer within the call's patience. If the call has an idempotency key, send it again later: it cannot be done
+    twice."""
 
 
 class Damaged(RegistryFailure):
-    """A downloaded file is not the one that the registry described."""
+    """A downloaded file differs from the registry's description of it."""
 
 
 class NotReady(RegistryFailure):
-    """An extract has no files: it is asked for, being built, refused or over."""
+    """The extract has no files: it is not approved yet, still being built, refused, expired or revoked."""
 
 
 class Refused(RegistryFailure):
@@ -38,7 +39,7 @@ class NotSignedIn(Refused):
 
 
 class NotAllowed(Refused):
-    """403: the role does not include it."""
+    """403: the account's role does not allow it."""
 
 
 class NotThere(Refused):
@@ -50,7 +51,8 @@ class Conflicting(Refused):
 
 
 class Stale(Refused):
-    """412: somebody changed the record first. `etag` is its present one, `problem["differing_fields"]` say where."""
+    """412: somebody changed the record first. `etag` is its present version; `problem["differing_fields"]` names what
+    differs."""
 
 
 class Closed(Refused):

@@ -29,21 +29,22 @@ CREATE TABLE IF NOT EXISTS act (
 
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _PARTS = ("doses", "vitals")
-"""Of a dosing session, whose address is the answer to all that is recorded in it."""
+"""Parts of a dosing session. Recording one answers with the session's address."""
 
 _UNSEEN = '""'
-"""The ETag of no version: what corrects a version that nobody here saw is refused (412), and shown to a person."""
+"""An ETag that no version has: a correction of a version that nobody here saw is refused with it (412), and shown to a
+person."""
 
 
 class Act(NamedTuple):
     """One thing that was done here. `refused`: its body is kept, with the registry's reason, until somebody decides.
-    `stored`: its body is empty, as the registry has it now."""
+    `stored`: its body is empty, as the registry has it."""
 
     key: str
     path: str
     body: Any
     seen: str | None
-    """Of a correction: the ETag, or the name of the act, that it corrects."""
+    """For a correction: the ETag that was seen, or the name of the act that left the version."""
 
     state: str
     location: str | None
@@ -51,7 +52,7 @@ class Act(NamedTuple):
 
 
 class Outbox:
-    """Acts in the order in which they were done. A later act refers to what an earlier one made by `@` and its key, as
+    """Acts in the order in which they were done. A later act names the record of an earlier one by `@` and its key, as
     a step of its path or a value in its body."""
 
     def __init__(self, file: Path) -> None:
@@ -70,11 +71,11 @@ class Outbox:
         self._file.close()
 
     def add(self, path: str, body: Record) -> str:
-        """Keep one act; gives what later acts call its record."""
+        """Keep one act. Gives the name by which later acts refer to its record."""
         return self._kept(path, body, None)
 
     def amend(self, path: str, seen: str, reason: str, **changes: Any) -> str:
-        """Keep a correction of a record as it was seen: its ETag, or the name of the act that left it so."""
+        """Keep a correction of a record. `seen` is its ETag, or the name of the act that left that version."""
         return self._kept(path, {**changes, "reason": reason}, seen)
 
     def _kept(self, path: str, body: Record, seen: str | None) -> str:
@@ -129,8 +130,8 @@ class Outbox:
         return stored
 
     def mend(self, name: str, body: Record, seen: str | None = None) -> None:
-        """Send a refused act again in another form; a correction also as `seen` now. It keeps its name, so that what
-        hangs on it finds it."""
+        """Send a refused act again, changed; a correction with the version that is `seen` now. It keeps its name, so
+        that acts which refer to it still do."""
         changed = self._file.execute(
             "UPDATE act SET body = ?, seen = coalesce(?, seen), state = 'waiting', problem = NULL "
             "WHERE key = ? AND state = 'refused'",
@@ -148,11 +149,11 @@ class Outbox:
         self._forget()
 
     def _forget(self) -> None:
-        """Take what was overwritten or deleted out of the log as well."""
+        """Remove overwritten and deleted content from the log as well."""
         self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _made(self) -> tuple[dict[str, str], dict[str, str]]:
-        """By name: where what was made is, and the ETags that acts left."""
+        """The addresses of the records that acts made, by name, and the ETags that they left."""
         rows = self._file.execute("SELECT key, seen, location, etag FROM act WHERE state = 'stored'").fetchall()
         made = {f"@{key}": location for key, seen, location, _ in rows if seen is None and location is not None}
         return made, {f"@{key}": etag or _UNSEEN for key, _, _, etag in rows}
@@ -160,7 +161,7 @@ class Outbox:
     def _note(
         self, act: Act, state: str, location: str | None, etag: str | None, problem: Mapping[str, Any] | None
     ) -> None:
-        """What is stored needs its body no more: only what later acts refer to."""
+        """Note the result of an act. A stored act loses its body: later acts only refer to its address and ETag."""
         told, body = json.dumps(problem) if problem is not None else None, {} if state == "stored" else act.body
         changed = "UPDATE act SET state = ?, body = ?, location = ?, etag = ?, problem = ? WHERE key = ?"
         self._file.execute(changed, (state, json.dumps(body), location, etag, told, act.key))
@@ -186,7 +187,7 @@ def _answer(caller: Caller, call: Call) -> Steps[Answer]:
 
 
 def _location(act: Act, answer: Answer) -> str | None:
-    """Where what an act made is; with `#` and the id of the dose or reading, where it made one in a session."""
+    """The address of what an act made; with `#` and the id of the dose or reading, where it made one in a session."""
     parts = act.path.rpartition("/")[2]
     if act.seen is not None or answer.location is None or parts not in _PARTS:
         return answer.location
@@ -225,7 +226,7 @@ def _path(path: str, made: Mapping[str, str]) -> str:
 
 
 def _filled(value: Any, made: Mapping[str, str]) -> Any:
-    """With the registry's ids in place of names. Raises KeyError while one is not stored."""
+    """A value with the registry's ids in place of names. Raises KeyError while one is not stored."""
     if isinstance(value, Mapping):
         return {name: _filled(one, made) for name, one in value.items()}
     if isinstance(value, list):
@@ -236,5 +237,5 @@ def _filled(value: Any, made: Mapping[str, str]) -> Any:
 
 
 def _is_name(text: str) -> bool:
-    """As the registry's own sync has it."""
+    """Whether a text is a name, as in the registry's sync."""
     return _NAME.fullmatch(text) is not None

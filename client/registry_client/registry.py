@@ -1,4 +1,4 @@
-"""The registry, as a site app, a monitor's script or an analyst calls it."""
+"""The client for site apps, monitors' scripts and analysts."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,8 @@ from registry_client.uploads import Line, parts, uploaded
 
 
 class Registry:
-    """Calls that wait. Not for several threads at once. `patience`: for how many seconds a call is tried again; other
-    options are those of `httpx.Client`. Every call raises Refused and Unreachable."""
+    """A registry, with blocking calls; not for several threads at once. `patience`: for how many seconds a call is
+    retried. Other options are those of `httpx.Client`. Every call raises Refused and Unreachable."""
 
     def __init__(self, base_url: str, credentials: Credentials, *, patience: float = 60.0, **options: Any) -> None:
         self.caller = Caller(base_url.rstrip("/"), credentials, patience)
@@ -55,18 +55,19 @@ class Registry:
         return meant(self.run(self.caller.answered(call)))
 
     def token(self) -> str:
-        """The access token that calls carry just now. Raises NotSignedIn, Unreachable."""
+        """The access token that calls carry now. Raises NotSignedIn, Unreachable."""
         return self.run(self.caller.token())
 
     def get(self, path: str, **query: Any) -> Answer:
         return self._answer(Call("GET", path, query))
 
     def post(self, path: str, body: Record, key: str | None = None) -> Answer:
-        """Create something, once: `key` is the act's, made here unless it is the second try of an earlier one."""
+        """Create something, once. `key` is the idempotency key of the act: give it when you retry an earlier call, else
+        a new one is made."""
         return self._answer(creating(path, body, key or new_key()))
 
     def amend(self, path: str, etag: str, reason: str, **changes: Any) -> Answer:
-        """Change a record as it was seen under `etag`. Raises Stale when somebody was faster."""
+        """Correct a record that was read with this `etag`. Raises Stale when somebody was faster."""
         try:
             return self._answer(amending(path, {**changes, "reason": reason}, etag, new_key()))
         except Stale as stale:
@@ -85,8 +86,9 @@ class Registry:
                 return
 
     def bulk(self, noun: str, records: Iterable[tuple[str, Record]], *, dry_run: bool = False) -> Iterator[Line]:
-        """Upload many records of `participants`, `visits`, `outcomes` or `adverse-events`, each with its own key. What
-        was not answered is sent again: under its key it cannot double. A record that had to wait comes later."""
+        """Upload many records of `participants`, `visits`, `outcomes` or `adverse-events`, each with its own key. Those
+        without an answer are sent again; their keys keep them from being stored twice. The result of a record that had
+        to wait comes later than those after it."""
         for part in parts(records):
             waiting = part
             while waiting:
@@ -96,8 +98,8 @@ class Registry:
     def changes(
         self, after: str | None = None, *, wait: int = 30, **query: Any
     ) -> Iterator[tuple[dict[str, Any], str]]:
-        """Every change at one's sites, for ever, each with a place to go on from: keep it once you have acted on the
-        change. A page's changes share a place, so after a crash the last page may come again."""
+        """Every change at your sites, without end, each with a place to go on from: keep the place once you have acted
+        on the change. The changes of a page share a place, so after a crash the last page may come again."""
         place = after
         while True:
             page = self.get("/v1/changes", after=place, wait=wait, **query).body
@@ -106,10 +108,10 @@ class Registry:
             place = page["next"]
 
     def extract(self, extract_id: str, *, wait: float = 600.0) -> dict[str, Any]:
-        """An extract, once it is no longer `building`; after so many seconds as it is."""
+        """An extract once it is no longer `building`, or as it is after this many seconds."""
         return self.run(built(self.caller, extract_id, wait))
 
     def download(self, extract_id: str, folder: Path, progress: Progress = silent) -> list[Path]:
-        """All files of an extract, each held against its SHA-256. A file that broke off goes on where it stopped,
-        one that is there is not fetched again. Raises NotReady, Damaged."""
+        """Download all files of an extract and check each against its SHA-256. A partial download is continued, a file
+        that is there is not fetched again. Raises NotReady, Damaged."""
         return self.run(downloaded(self.caller, extract_id, folder, progress))

@@ -10,14 +10,14 @@ from registry_client.answers import IN_FLIGHT, NDJSON, Record, is_for_later, mea
 from registry_client.calls import Call, Caller, Patience, Steps
 
 BULK_LINES, BULK_BYTES = 500, 900_000
-"""What one request holds at most: proxies commonly refuse a body of more than 1 MiB."""
+"""The most that one request holds: proxies commonly refuse bodies of more than 1 MiB."""
 
 Part = Sequence[tuple[str, Record]]
 """Records, each with its key."""
 
 
 class Line(NamedTuple):
-    """What became of one record of an upload: `created`, `replayed`, `valid`, `invalid`, `conflict` or `blocked`."""
+    """The result of one record of an upload: `created`, `replayed`, `valid`, `invalid`, `conflict` or `blocked`."""
 
     key: str
     result: str
@@ -40,7 +40,7 @@ def parts(records: Iterable[tuple[str, Record]]) -> Iterator[Part]:
 
 
 def uploaded(caller: Caller, noun: str, part: Part, dry_run: bool) -> Steps[tuple[list[Line], Part]]:
-    """Send a part until some of it was tried; gives what became of that, and the rest. Raises Refused, Unreachable."""
+    """Send a part until some of it was tried; gives those results, and the rest. Raises Refused, Unreachable."""
     call, patience = _uploading(noun, part, dry_run), Patience(caller.patience)
     while True:
         answer = yield from caller.answered(call)
@@ -73,6 +73,7 @@ def _told(answer: httpx.Response, part: Part) -> dict[str, Line]:
 
 
 def _untried(line: Record) -> bool:
-    """The server could not take it just now, it was one line too many, or an earlier try of it still goes on."""
+    """Whether a line was not tried: the server could not take it just now, it was one line too many, or an earlier try
+    of it is not finished."""
     code = (line.get("problem") or {}).get("code")
     return is_for_later(line.get("status", 0)) or code in {"too_many_lines", IN_FLIGHT}
