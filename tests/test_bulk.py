@@ -186,6 +186,13 @@ def test_a_dry_run_tells_everything_and_stores_nothing(world: World, atomic: boo
     assert census(world.registry.database.engine) == before
 
 
+def test_a_dry_run_tells_where_a_line_that_was_stored_before_is(world: World) -> None:
+    stored = line(world.event(world.enrolled()))
+    (first,) = results(sent(world.staff_a, "adverse-events", [stored]))
+    (tried,) = results(sent(world.staff_a, "adverse-events", [stored], dry_run=True))
+    assert tried == {**first, "result": "replayed"}
+
+
 def test_a_single_post_can_be_tried_without_storing(world: World) -> None:
     pid = world.enrolled()
     before = census(world.registry.database.engine)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_client.cli import _records
+from registry_client.cli import _read
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.test_client import command, of_site, signed
@@ -34,15 +34,15 @@ def test_a_file_with_semicolons_is_the_same_upload(tmp_path: Path) -> None:
     comma, semicolon = tmp_path / "comma.csv", tmp_path / "semicolon.csv"
     comma.write_text('participant,term,onset\nx,"Nausea; dizzy",2025\ny,"Rash, itching",\n')
     semicolon.write_text('\ufeffparticipant;term;onset\r\nx;"Nausea; dizzy";2025\r\ny;Rash, itching;\r\n')
-    assert list(_records("adverse-events", semicolon)) == list(_records("adverse-events", comma))
+    assert _read("adverse-events", semicolon) == _read("adverse-events", comma)
 
 
 def test_a_cell_is_a_number_only_where_the_record_holds_one(tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     head = "site_local_id,age_at_consent,consent.version,consent.scopes,items.MADRS_01,therapy.minutes"
     file.write_text(head + '\n4711,41,1,"[""main""]",2,50\n')
-    ((_, record),) = _records("participants", file)
-    assert record == {
+    _, (row,) = _read("participants", file)
+    assert row.record == {
         "site_local_id": "4711",
         "age_at_consent": 41,
         "consent": {"version": "1", "scopes": ["main"]},

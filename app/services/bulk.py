@@ -175,8 +175,8 @@ class Upload:
         return results
 
     def _told(self, line: Line, told: Told) -> dict[str, Any]:
-        if self._dry_run:
-            return {"line": line.number, "result": "replayed" if told.replayed else "valid"}
+        if self._dry_run and not told.replayed:
+            return {"line": line.number, "result": "valid"}
         result = {"line": line.number, "result": "replayed" if told.replayed else "created", "status": told.status}
         return {**result, "location": told.location, "etag": told.etag}
 

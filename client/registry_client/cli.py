@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -19,6 +18,7 @@ from registry_client.credentials import ClientCredentials
 from registry_client.errors import RegistryFailure
 from registry_client.outbox import Outbox
 from registry_client.registry import Registry
+from registry_client.rows import Row, Upload
 
 app = typer.Typer(help="A site's side of the research registry.", no_args_is_help=True, add_completion=False)
 NOUNS = ("participants", "visits", "outcomes", "adverse-events")
@@ -48,56 +48,86 @@ def enrol(record: Annotated[str, typer.Argument(help="The body of POST /v1/parti
 
 
 @app.command()
-def upload(noun: str, file: File, dry_run: Annotated[bool, typer.Option(help="Check only")] = False) -> None:
-    """Post every row of a CSV. Run it again after a failure, as the same app: a row that is stored is not stored twice
-    within the registry's REGISTRY_RETRY_DAYS (90). Adverse events after that are stored again: of a file that keeps
-    growing, upload new rows only.
+def upload(
+    noun: str,
+    file: File,
+    dry_run: Annotated[bool, typer.Option(help="Check only")] = False,
+    new: Annotated[list[int] | None, typer.Option(help="A row of an event that is no correction of another")] = None,
+) -> None:
+    """Post every row of a CSV. Run it again after a failure, or when the file has grown: a row that is stored is not
+    stored twice.
+
+    A row that was corrected since is not stored beside what it corrects: the record is told, where it differs, and the
+    `amend` that corrects it. Of adverse events that is asked of the row most like an event of the participant that
+    is in no row: correct that event, or say by --new that the row is another one.
 
     A column is a field of the record; `consent.version` is a field within one. An empty cell is left out; true, false,
     lists and objects are read as JSON, and numbers in the columns that hold numbers.
     """
     if noun not in NOUNS:
         raise typer.BadParameter(f"one of {', '.join(NOUNS)}")
-    records = list(_records(noun, file))
-    rows = {key: row for row, (key, _) in enumerate(records, 2)}
+    columns, rows = _read(noun, file)
     failed = 0
-    with _registry() as registry, _bar(len(records), noun) as bar:
-        for line in registry.bulk(noun, records, dry_run=dry_run):
+    with _registry() as registry, _bar(len(rows), noun) as bar:
+        sending = Upload(registry, noun, columns, new=frozenset(new or ()), dry_run=dry_run)
+        for row, fault in sending.send(rows):
             bar.update(1)
-            if line.problem is not None:
+            if fault is not None:
                 failed += 1
-                places = "; ".join(f"{one['pointer']} {one['message']}" for one in line.problem.get("errors", []))
-                typer.echo(f"\nrow {rows[line.key]}: {line.problem['code']}: {places or line.problem['detail']}")
-    typer.echo(f"{len(records) - failed} of {len(records)} rows are {'valid' if dry_run else 'stored'}.")
+                typer.echo(f"\nrow {row.number}: {fault}")
+    typer.echo(f"{len(rows) - failed} of {len(rows)} rows are {'valid' if dry_run else 'stored'}.")
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def amend(
+    address: Annotated[str, typer.Argument(help="Of the record, such as /v1/visits/0d8c...")],
+    etag: Annotated[str, typer.Argument(help="Of the version that is corrected")],
+    reason: str,
+    changes: Annotated[list[str], typer.Argument(help="column=value as in a file; column= clears")],
+) -> None:
+    """Correct a record as it was seen. Refused when somebody else has changed it since."""
+    record: dict[str, Any] = {}
+    for change in changes:
+        name, equals, cell = change.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{change} is no column=value")
+        _put(record, name.split("."), cell)
+    with _registry() as registry:
+        registry.amend(address, etag, reason, **record)
+    typer.echo("Corrected.")
 
 
 def _bar(length: int, label: str) -> AbstractContextManager[Any]:
     return typer.progressbar(length=length, label=label, file=sys.stderr)
 
 
-def _records(noun: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with a key made from its content and its place among equal rows, so that it is the same next time."""
+def _read(noun: str, file: Path) -> tuple[list[str], list[Row]]:
+    """The columns, and each row with a key made from its content and its place among equal rows, so that it is the same
+    next time."""
     seen: dict[str, int] = {}
-    for number, row in enumerate(_rows(file), 2):
-        if None in row:  # where DictReader keeps what is beyond the last column
+    columns, lines, rows = *_lines(file), []
+    for number, line in enumerate(lines, 2):
+        if None in line:  # where DictReader keeps what is beyond the last column
             raise typer.BadParameter(f"row {number} has more cells than there are columns")
         record: dict[str, Any] = {}
-        for name, cell in row.items():
+        for name, cell in line.items():
             if cell:
                 _put(record, name.split("."), cell)
         text = json.dumps([noun, record], sort_keys=True)
         seen[text] = seen.get(text, 0) + 1
-        yield str(uuid5(NAMESPACE_URL, f"{text}{seen[text]}")), record
+        rows.append(Row(number, str(uuid5(NAMESPACE_URL, f"{text}{seen[text]}")), record))
+    return columns, rows
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
+def _lines(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Spreadsheets write semicolons between the cells where the comma is for decimals; no column's name has one."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as source:
             head = source.readline()
             separator = ";" if ";" in head and "," not in head else ","
-            return list(csv.DictReader(chain([head], source), delimiter=separator, strict=True))
+            reader = csv.DictReader(chain([head], source), delimiter=separator, strict=True)
+            return list(reader.fieldnames or ()), list(reader)
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not in UTF-8: save it as CSV UTF-8") from None
     except csv.Error as error:
@@ -115,6 +145,8 @@ def _put(record: dict[str, Any], name: list[str], cell: str) -> None:
 
 def _value(cell: str, *, is_number: bool) -> Any:
     """As JSON where it can be meant so: a label such as 4711, and a year for a date, are texts."""
+    if not cell:
+        return None
     if cell.lower() in {"true", "false"}:
         return cell.lower() == "true"
     if not is_number and cell != "null" and cell[0] not in '[{"':
