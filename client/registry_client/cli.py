@@ -23,6 +23,7 @@ from registry_client.rows import Row, Upload
 app = typer.Typer(help="A site's side of the research registry.", no_args_is_help=True, add_completion=False)
 NOUNS = ("participants", "visits", "outcomes", "adverse-events")
 NUMBERS = frozenset({"age_at_consent", "minutes", "occurrence"})
+REFUSED_SECONDS = 3_600
 HOLDING_NUMBERS = frozenset({"items", "totals"})
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, a record a row")]
 
@@ -185,28 +186,32 @@ def outbox(
     send: Annotated[bool, typer.Option(help="Send what waits")] = False,
     every: Annotated[float | None, typer.Option(help="Send again after so many seconds, until interrupted")] = None,
 ) -> None:
-    """What an app's outbox holds, without its contents; with --send, send it first."""
+    """What an app's outbox holds, without its contents; with --send, send it first, also what was refused before. With
+    --every that is tried again once an hour, so that it does not fill the registry's trail."""
     with Outbox(file) as box:
         if send:
             with _registry() as registry:
                 _send(box, registry)
+                tried = time.monotonic()
                 while every is not None:
                     _show(box, "refused")
                     time.sleep(every)
-                    _send(box, registry)
+                    again = time.monotonic() >= tried + REFUSED_SECONDS
+                    tried = time.monotonic() if again else tried
+                    _send(box, registry, again=again)
         _show(box)
 
 
-def _send(box: Outbox, registry: Registry) -> None:
-    with _bar(len(list(box.acts("waiting"))), "outbox") as bar:
-        stored = box.send(registry, lambda _: bar.update(1))
+def _send(box: Outbox, registry: Registry, *, again: bool = True) -> None:
+    with _bar(sum(act.state != "stored" for act in box.acts()), "outbox") as bar:
+        stored = box.send(registry, lambda _: bar.update(1), again=again)
     typer.echo(f"{stored} stored now.")
 
 
 def _show(box: Outbox, state: str | None = None) -> None:
     for act in box.acts(state):
         reason = f"  {act.problem.get('code')}" if act.problem else ""
-        typer.echo(f"{act.state:8} @{act.key}  {act.path}{reason}")
+        typer.echo(f"{'held' if act.held else act.state:8} @{act.key}  {act.path}{reason}")
 
 
 def main() -> None:

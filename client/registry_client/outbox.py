@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS act (
 )
 """
 
+UNSETTLED = ("waiting", "refused")
+
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _PARTS = ("doses", "vitals")
 """Parts of a dosing session. Recording one answers with the session's address."""
@@ -36,9 +38,13 @@ _UNSEEN = '""'
 person."""
 
 
+_HOLDING = (403, 423)
+"""As the registry's own sync has it."""
+
+
 class Act(NamedTuple):
-    """One thing that was done here. `refused`: its body is kept, with the registry's reason, until somebody decides.
-    `stored`: its body is empty, as the registry has it."""
+    """One thing that was done here. `waiting`: nobody knows whether the registry has it. `refused`: the registry does not
+    have it, for the reason in `problem`, which may pass. `stored`: its body is empty, as the registry has it."""
 
     key: str
     path: str
@@ -49,6 +55,12 @@ class Act(NamedTuple):
     state: str
     location: str | None
     problem: Mapping[str, Any] | None
+    """Why it was refused last."""
+
+    @property
+    def held(self) -> bool:
+        """Refused as somebody else has to act first: lift a lock, or give a role. Nothing is wrong with the act."""
+        return self.state == "refused" and (self.problem or {}).get("status") in _HOLDING
 
 
 class Outbox:
@@ -85,31 +97,44 @@ class Outbox:
         return f"@{key}"
 
     def acts(self, state: str | None = None) -> Iterator[Act]:
+        return self._acts((state,) if state else (*UNSETTLED, "stored"))
+
+    def _acts(self, states: Sequence[str]) -> Iterator[Act]:
         asked = (
-            "SELECT key, path, body, seen, state, location, problem FROM act WHERE ? IS NULL OR state = ? "
-            "ORDER BY number"
+            "SELECT key, path, body, seen, state, location, problem FROM act "
+            "WHERE state IN (SELECT value FROM json_each(?)) ORDER BY number"
         )
-        for key, path, body, seen, found, location, problem in self._file.execute(asked, (state, state)).fetchall():
+        rows = self._file.execute(asked, (json.dumps(states),)).fetchall()
+        for key, path, body, seen, found, location, problem in rows:
             address = location and _address(location)
             yield Act(key, path, json.loads(body), seen, found, address, json.loads(problem) if problem else None)
 
-    def send(self, registry: Registry, told: Callable[[Act], None] = lambda _: None) -> int:
-        """Send what waits; how much was stored. What hangs on something refused goes on waiting. Stops without a word
-        when the registry cannot be reached: nothing is lost, and what may have arrived has its key. `told` hears of
-        each act that was tried. Raises NotSignedIn, which is about the app and not about an act."""
-        return registry.run(self._sending(registry.caller, told))
+    def send(self, registry: Registry, told: Callable[[Act], None] = lambda _: None, *, again: bool = True) -> int:
+        """Send whatever is not stored or discarded, also what was refused before (unless not `again`): a lock may have
+        been lifted, a moment have come. How much was stored. Of acts that met the same lock one is tried; what hangs on
+        something that is not stored waits. Stops without a word when the registry cannot be reached: nothing is lost,
+        and what may have arrived has its key. `told` hears of each act that was tried. Raises NotSignedIn, which is
+        about the app and not about an act."""
+        return registry.run(self._sending(registry.caller, told, again))
 
-    async def send_async(self, registry: AsyncRegistry, told: Callable[[Act], None] = lambda _: None) -> int:
+    async def send_async(
+        self, registry: AsyncRegistry, told: Callable[[Act], None] = lambda _: None, *, again: bool = True
+    ) -> int:
         """The same for asyncio."""
-        return await registry.run(self._sending(registry.caller, told))
+        return await registry.run(self._sending(registry.caller, told, again))
 
-    def _sending(self, caller: Caller, told: Callable[[Act], None]) -> Steps[int]:
+    def _sending(self, caller: Caller, told: Callable[[Act], None], again: bool) -> Steps[int]:
         stored, made, etags = 0, *self._made()
-        for act in self.acts("waiting"):
+        standing: set[str] = set()
+        for act in self._acts(UNSETTLED if again else ("waiting",)):
+            if act.problem is not None and _lock_in(act.problem) in standing:
+                continue
             try:
                 call = _call(act, made, etags)
             except KeyError:
                 continue
+            if act.state == "refused":  # until there is an answer it may be stored, and cannot be discarded
+                self._note(act, "waiting", None, None, act.problem)
             try:
                 answer = yield from _answer(caller, call)
             except Unreachable:
@@ -118,6 +143,7 @@ class Outbox:
                 raise
             except Refused as refused:
                 self._note(act, "refused", None, None, refused.problem)
+                standing.update(filter(None, [_lock_in(refused.problem)]))
             else:
                 location = _location(act, answer)
                 self._note(act, "stored", location, answer.etag, None)
@@ -131,10 +157,11 @@ class Outbox:
 
     def mend(self, name: str, body: Record, seen: str | None = None) -> None:
         """Send a refused act again, changed; a correction with the version that is `seen` now. It keeps its name, so
-        that acts which refer to it still do."""
+        that acts which refer to it still do. If a try that got no answer had stored the first form, the changed one is
+        refused (`idempotency_key_reused`). Raises KeyError of an act that was not refused."""
         changed = self._file.execute(
             "UPDATE act SET body = ?, seen = coalesce(?, seen), state = 'waiting', problem = NULL "
-            "WHERE key = ? AND state = 'refused'",
+            "WHERE key = ? AND state <> 'stored' AND problem IS NOT NULL",
             (json.dumps(dict(body)), seen, name.removeprefix("@")),
         )
         if changed.rowcount != 1:
@@ -142,7 +169,8 @@ class Outbox:
         self._forget()
 
     def discard(self, name: str) -> None:
-        """Give up a refused act. Only a person should decide this."""
+        """Give up a refused act. Only a person should decide this. Raises KeyError of any other, and of
+        one that waits for an answer, as it may be stored."""
         key = name.removeprefix("@")
         if self._file.execute("DELETE FROM act WHERE key = ? AND state = 'refused'", (key,)).rowcount != 1:
             raise KeyError(name)
@@ -173,6 +201,11 @@ def _call(act: Act, made: Mapping[str, str], etags: Mapping[str, str]) -> Call:
     if act.seen is None:
         return creating(path, body, act.key)
     return amending(path, body, etags[act.seen.lower()] if _is_name(act.seen) else act.seen, act.key)
+
+
+def _lock_in(problem: Mapping[str, Any]) -> str | None:
+    """The locks that a refusal names, equal for all acts that met them."""
+    return json.dumps(problem["locks"]) if "locks" in problem else None
 
 
 def _answer(caller: Caller, call: Call) -> Steps[Answer]:
