@@ -37,14 +37,13 @@ _UNSEEN = '""'
 """An ETag that no version has: a correction of a version that nobody here saw is refused with it (412), and shown to a
 person."""
 
-
 _HOLDING = (403, 423)
 """As the registry's own sync has it."""
 
 
 class Act(NamedTuple):
-    """One thing that was done here. `waiting`: nobody knows whether the registry has it. `refused`: the registry does not
-    have it, for the reason in `problem`, which may pass. `stored`: its body is empty, as the registry has it."""
+    """One thing that was done here. `waiting`: nobody knows whether the registry has it. `refused`: the registry does
+    not have it, for the reason in `problem`, which may pass. `stored`: its body is empty, as the registry has it."""
 
     key: str
     path: str
