@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from sqlmodel import SQLModel
 
 import app.models  # noqa: F401 - fills the metadata
@@ -113,10 +113,21 @@ def test_the_type_of_a_problem_is_an_address_that_explains_it(world: World) -> N
 
 
 def test_every_route_of_ours_is_strict_and_answers_in_its_own_thread(world: World) -> None:
-    contexts = [
+    contexts = _routes(world)
+    assert len(contexts) > 40
+    assert all(isinstance(context.original_route, StrictRoute) for context in contexts)
+
+
+def test_a_router_is_included_with_nothing_that_its_routes_do_not_ask_for_themselves(world: World) -> None:
+    """StrictRoute serves what the route itself asks for: what was added to it from outside would only be described."""
+    for context in _routes(world):
+        described, own = context.dependant.dependencies, context.original_route.dependant.dependencies
+        assert [part.call for part in described] == [part.call for part in own]
+
+
+def _routes(world: World) -> list[RouteContext]:
+    return [
         context
         for context in iter_route_contexts(world.registry.app.routes)
         if getattr(context.original_route, "dependant", None) is not None
     ]
-    assert len(contexts) > 40
-    assert all(isinstance(context.original_route, StrictRoute) for context in contexts)

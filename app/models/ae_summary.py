@@ -28,8 +28,7 @@ class Population(StrEnum):
 
 
 def _split(given: Any) -> Any:
-    """A query parameter of several values arrives as a list, here of one text."""
-    return given[0].split(",") if isinstance(given, list) and len(given) == 1 else given
+    return given.split(",") if isinstance(given, str) else given
 
 
 def _once(groups: list[Group]) -> list[Group]:

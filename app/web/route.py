@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from copy import copy
+from dataclasses import replace
 from functools import wraps
 from inspect import isclass, iscoroutinefunction
-from typing import Any
+from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.routing import Match
@@ -33,7 +36,7 @@ class StrictRoute(APIRoute):
         super().__init__(path, _answering(endpoint, options.get("status_code") or 200), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
+        handler = super(StrictRoute, self._as_served()).get_route_handler()
         takes_form, streams = ((self.openapi_extra or {}).get(name) for name in ("x-form", "x-stream"))
         # forms refuse any query in their own way; what is not described (docs, metrics) looks at none
         asked = frozenset(_names(self.dependant)) if self.include_in_schema and not takes_form else None
@@ -49,6 +52,19 @@ class StrictRoute(APIRoute):
             return await handler(strict_request)
 
         return strict
+
+    def _as_served(self) -> Self:
+        """The route as it is described, except that Pydantic reads the whole query at once. FastAPI looks at each field
+        that could have been sent, at every request: a tenth of a page of adverse events. A copy, since the description
+        is made of the same object. What a router is included with would not reach it, so it is included with nothing.
+        """
+        served = copy(self)
+        shaped = [field for field in self.dependant.query_params if _shape(field) is not None]
+        rest = [field for field in self.dependant.query_params if _shape(field) is None]
+        reads = [Dependant(call=_reader(field), name=field.name, request_param_name="request") for field in shaped]
+        dependencies = [*self.dependant.dependencies, *reads]
+        served.dependant = replace(self.dependant, query_params=rest, dependencies=dependencies)
+        return served
 
 
 class Router(APIRouter):
@@ -87,11 +103,28 @@ def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
     return answering
 
 
+def _shape(field: Any) -> type[BaseModel] | None:
+    """Of a query that is asked for as a whole."""
+    shape = field.field_info.annotation
+    return shape if isclass(shape) and issubclass(shape, BaseModel) else None
+
+
+def _reader(field: Any) -> Callable[[Request], Coroutine[Any, Any, Any]]:
+    """By now each name has one value (`_require_names`)."""
+
+    async def read(request: Request) -> Any:
+        query, faults = field.validate(dict(request.query_params), loc=("query",))
+        if faults:
+            raise RequestValidationError(faults)
+        return query
+
+    return read
+
+
 def _names(dependant: Dependant) -> Iterator[str]:
     """What a route and all it depends on ask for in the query."""
     for field in dependant.query_params:
-        shape = field.field_info.annotation
-        if isclass(shape) and issubclass(shape, BaseModel):
+        if shape := _shape(field):
             yield from (one.alias or name for name, one in shape.model_fields.items())
         else:
             yield field.alias
