@@ -288,17 +288,23 @@ def _audit_entries(actor: Actor) -> ColumnElement[bool]:
     return and_(in_reach, or_(chain.in_(sorted(whole)), col(AuditEntry.actor) == str(actor.account_id)))
 
 
-def _asked_for(
-    table: type[Extract] | type[LabelDisclosure], decides: Permission
-) -> Callable[[Actor], ColumnElement[bool]]:
+def _extracts(actor: Actor) -> ColumnElement[bool]:
     """One's own requests; in the studies where one decides on them, all."""
+    return _asked_for(Extract, actor, Permission.extract_approve, true())
 
-    def scope(actor: Actor) -> ColumnElement[bool]:
-        in_study = col(table.study_id).in_(sorted(actor.study_ids))
-        decided = col(table.study_id).in_(sorted(actor.held.get(decides, ())))
-        return and_(in_study, or_(decided, col(table.requested_by) == actor.account_id))
 
-    return scope
+def _label_disclosures(actor: Actor) -> ColumnElement[bool]:
+    """The same; of one's own only those about somebody at a site that is still in reach."""
+    there = select(col(Participant.pid)).where(col(Participant.site_id).in_(sorted(actor.site_ids)))
+    return _asked_for(LabelDisclosure, actor, Permission.label_approve, col(LabelDisclosure.pid).in_(there))
+
+
+def _asked_for(
+    table: type[Extract] | type[LabelDisclosure], actor: Actor, decides: Permission, own: ColumnElement[bool]
+) -> ColumnElement[bool]:
+    in_study = col(table.study_id).in_(sorted(actor.study_ids))
+    decided = col(table.study_id).in_(sorted(actor.held.get(decides, ())))
+    return and_(in_study, or_(decided, and_(col(table.requested_by) == actor.account_id, own)))
 
 
 def _of_the_deployment(actor: Actor) -> ColumnElement[bool]:
@@ -316,8 +322,8 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "data_query_message": _own_sites(DataQueryMessage.site_id),
     "data_lock": _own_sites(DataLock.site_id),
     "delivery": _of_the_deployment,
-    "extract": _asked_for(Extract, Permission.extract_approve),
-    "label_disclosure": _asked_for(LabelDisclosure, Permission.label_approve),
+    "extract": _extracts,
+    "label_disclosure": _label_disclosures,
     "notification": _of_the_deployment,
     "outcome": _own_sites(Outcome.site_id),
     "participant": _own_sites(Participant.site_id),
