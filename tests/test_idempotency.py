@@ -3,19 +3,20 @@ they may see it."""
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from httpx2 import Response
 from pydantic import BaseModel
 from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 
-from app.models.account import Account, Role, RoleGrant
+from app.models.account import Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import canonical_json, now
@@ -30,8 +31,12 @@ from tests.course_cases import amended
 from tests.courses import given
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.hostile import LiveStudy, census, live_study
+from tests.label_cases import APPROVED, a_disclosure, asking
+from tests.label_cases import PATH as LABELS
+from tests.monitor_cases import an_event, question_about
+from tests.route_cases import UNDER_AGREEMENT, a_cut, an_extract
 from tests.server import LiveServer
-from tests.world import Caller, World, grants_version
+from tests.world import Caller, World, without_role
 
 AT_ONCE = 20
 
@@ -220,18 +225,46 @@ def test_who_lost_the_site_is_not_told_again(world: World) -> None:
     account = world.account((Role.site_staff, "A"), (Role.site_staff, "B"))
     key, body = str(uuid4()), world.event(world.enrolled())
     assert Caller(world.registry.client, world.token(account)).post("/v1/adverse-events", body, key).status_code == 201
-    with world.registry.database.write() as session:
-        lost = update(RoleGrant).where(
-            col(RoleGrant.account_id) == account.id, col(RoleGrant.site_id) == world.site_ids["A"]
-        )
-        session.execute(lost.values(revoked_at=now()))
-        session.execute(
-            update(Account).where(col(Account.id) == account.id).values(grants_version=Account.grants_version + 1)
-        )
-    account.grants_version = grants_version(world, account)
-    refused = Caller(world.registry.client, world.token(account)).post("/v1/adverse-events", body, key)
+    require_not_told(without_role(world, account, "A").post("/v1/adverse-events", body, key))
+
+
+def require_not_told(refused: Response) -> None:
     assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
     assert "Idempotent-Replayed" not in refused.headers
+
+
+MADE_IN_A_STUDY: Mapping[str, tuple[Role, Callable[[World], tuple[str, Any]]]] = {
+    "a request for an extract": (
+        Role.analyst,
+        lambda world: ("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study}),
+    ),
+    "an approval": (
+        Role.custodian,
+        lambda world: (f"{an_extract(world)}/approval", {"decision": "approve", "reason": "agreed use"}),
+    ),
+    "a revocation": (
+        Role.custodian,
+        lambda world: (f"{an_extract(world, approved=True)}/revocation", {"reason": "misuse"}),
+    ),
+    "a data cut": (Role.custodian, lambda world: ("/v1/data-cuts", a_cut(world))),
+    "a request for a label": (Role.monitor, lambda world: (LABELS, asking(world.enrolled()))),
+    "a decision on a label": (Role.custodian, lambda world: (f"{a_disclosure(world)}/decision", APPROVED)),
+    "questions": (Role.monitor, lambda world: ("/v1/data-queries/bulk", [question_about(an_event(world, "A").json())])),
+}
+"""What is kept with no one site, by who may do it."""
+
+
+@pytest.mark.parametrize("what", MADE_IN_A_STUDY)
+def test_who_lost_the_study_is_not_told_again(world: World, what: str) -> None:
+    role, asked = MADE_IN_A_STUDY[what]
+    account, elsewhere, key = world.account((role, None)), World(world.registry), str(uuid4())
+    path, body = asked(world)
+    assert Caller(world.registry.client, world.token(account)).post(path, body, key).is_success
+    with world.registry.database.write() as session:
+        session.add(RoleGrant(account_id=account.id, role=role, study_id=elsewhere.study_id))
+    kept = Caller(world.registry.client, world.token(account)).post(path, body, key)
+    assert kept.headers["Idempotent-Replayed"] == "true"
+    require_not_told(without_role(world, account).post(path, body, key))
 
 
 def test_keys_and_labels_are_kept_as_digests_only(world: World) -> None:

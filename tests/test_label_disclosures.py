@@ -9,14 +9,14 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 
-from app.models.account import Account, Role
+from app.models.account import Role
 from app.models.base import now
 from app.models.label_disclosure import LabelDisclosure
 from app.models.participant import VaultIdentity
 from app.pid import normalise
 from tests.course_cases import WITHDRAWAL
 from tests.label_cases import APPROVED, PATH, a_disclosure, approved, asking
-from tests.world import Caller, World, grants_version, label
+from tests.world import Caller, World, label, without_role
 
 
 def of_somebody(world: World) -> tuple[str, str]:
@@ -137,18 +137,9 @@ def test_an_approval_is_worth_nothing_once_the_site_is_taken_away(world: World) 
     account = world.account((Role.monitor, "A"), (Role.monitor, "B"))
     monitor = Caller(world.registry.client, world.token(account))
     path = approved(world, a_disclosure(world, "A", monitor))
-    left = revoked_at(world, account, "A")
+    left = without_role(world, account, "A")
     assert left.post(f"{path}/reading", {}).status_code == 404
     assert left.get(path).status_code == 404, "it tells of somebody at that site"
     assert left.get(PATH).json()["items"] == []
     assert left.post(f"{approved(world, a_disclosure(world, 'B', left))}/reading", {}).json()["site"] == "B"
     assert f"{PATH}/{world.custodian.get(PATH).json()['items'][-1]['id']}" == path, "who decides sees it as before"
-
-
-def revoked_at(world: World, account: Account, site: str) -> Caller:
-    """The same account without its role at a site, signed in anew."""
-    user = f"/v1/users/{account.id}"
-    (grant,) = (one["id"] for one in world.admin.get(user).json()["grants"] if one["site"] == site)
-    assert world.admin.post(f"{user}/grants/{grant}/revocation", {"reason": "moved"}).status_code == 201
-    account.grants_version = grants_version(world, account)
-    return Caller(world.registry.client, world.token(account))

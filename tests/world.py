@@ -245,3 +245,16 @@ def made(world: World, site: str, path: str, body: Mapping[str, Any]) -> Respons
     answer = staff(world, site).post(path, body)
     assert answer.status_code == 201, answer.text
     return answer
+
+
+def without_role(world: World, account: Account, site: str | None = None) -> Caller:
+    """The same account once its roles at a site, or all that it has in the study, were taken away; signed in anew."""
+    theirs = [col(RoleGrant.account_id) == account.id, col(RoleGrant.study_id) == world.study_id]
+    if site is not None:
+        theirs.append(col(RoleGrant.site_id) == world.site_ids[site])
+    with world.registry.database.write() as session:
+        session.execute(update(RoleGrant).where(*theirs).values(revoked_at=now()))
+        raised = Account.grants_version + 1
+        session.execute(update(Account).where(col(Account.id) == account.id).values(grants_version=raised))
+    account.grants_version = grants_version(world, account)
+    return Caller(world.registry.client, world.token(account))

@@ -10,7 +10,7 @@ from app.models.data_cut import DataCut, DataCutCreate, DataCutFilter, DataCutLi
 from app.pagination import Page
 from app.permissions import Permission
 from app.services import data_cuts
-from app.services.studies import study_asked
+from app.services.studies import study_asked, study_by_code
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
@@ -40,4 +40,4 @@ def make_data_cut(
         read = data_cuts.cut(session, actor, body)
         return Made(read, "/v1/data-cuts", etag(request.app.state.keyring, read.id, 1))
 
-    return once.create(session, actor, body, made)
+    return once.create(session, actor, body, made, seen=lambda: study_by_code(session, actor, body.study))

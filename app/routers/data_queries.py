@@ -50,7 +50,7 @@ def raise_data_queries(body: DataQueryBulk, actor: Raiser, once: OncePerKey, ses
         raised = DataQueriesRaised(items=data_queries.raise_queries(session, actor, body.root))
         return Made(raised, "/v1/data-queries")
 
-    return once.create(session, actor, body, make)
+    return once.create(session, actor, body, make, seen=lambda: data_queries.require_seen(session, actor, body.root))
 
 
 def _made(request: Request, read: DataQueryDetail, site_id: int) -> Made:

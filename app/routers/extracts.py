@@ -28,7 +28,7 @@ from app.privacy.bundle import MEDIA_TYPES, codebook_csv
 from app.privacy.codebook import codebook
 from app.privacy.profile import PROFILES
 from app.services import chunks, extract_ends, extracts
-from app.services.studies import study_asked
+from app.services.studies import study_asked, study_by_code
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.ranges import part_of
@@ -77,9 +77,11 @@ def request_extract(
     body: ExtractCreate, actor: Requester, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Ask for a de-identified extract of a study. Its files are made after a custodian has approved it."""
-    return once.create(
-        session, actor, body, lambda: _made(request, extracts.request_extract(session, actor, body)), status=202
-    )
+
+    def asked() -> Made:
+        return _made(request, extracts.request_extract(session, actor, body))
+
+    return once.create(session, actor, body, asked, 202, seen=lambda: study_by_code(session, actor, body.study))
 
 
 def _made(request: Request, read: ExtractRead) -> Made:
@@ -109,7 +111,7 @@ def decide_on_extract(
     def decided() -> Made:
         return _made(request, extracts.decide(session, actor, extract_id, body, days))
 
-    answer = once.create(session, actor, body, decided)
+    answer = once.create(session, actor, body, decided, seen=lambda: extracts.read_one(session, actor, extract_id))
     answer.background = BackgroundTask(request.app.state.builder.wake)  # after the commit
     return answer
 
@@ -124,7 +126,7 @@ def revoke_extract(
         extract_ends.revoke(session, actor, extract_id, body.reason)
         return _made(request, extracts.read_one(session, actor, extract_id))
 
-    return once.create(session, actor, body, revoked)
+    return once.create(session, actor, body, revoked, seen=lambda: extracts.read_one(session, actor, extract_id))
 
 
 _KINDS = [kind.partition(";")[0] for kind in MEDIA_TYPES.values()]

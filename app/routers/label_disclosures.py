@@ -54,7 +54,14 @@ def ask_for_label(
     body: DisclosureCreate, actor: Opener, once: OncePerKey, request: Request, session: WriteSession
 ) -> Response:
     """Ask to read the label under which a site knows a participant. A custodian who is somebody else decides."""
-    return once.create(session, actor, body, lambda: _made(request, label_disclosures.ask(session, actor, body)))
+
+    def asked() -> Made:
+        return _made(request, label_disclosures.ask(session, actor, body))
+
+    def seen() -> int:
+        return label_disclosures.site_in_reach(session, actor, body.participant)
+
+    return once.create(session, actor, body, asked, seen=seen)
 
 
 @router.get("/{disclosure_id}")
@@ -77,9 +84,14 @@ def decide_on_label_disclosure(
     session: WriteSession,
 ) -> Response:
     """Approve or refuse. An approval is good for one reading within 24 hours."""
-    return once.create(
-        session, actor, body, lambda: _made(request, label_disclosures.decide(session, actor, disclosure_id, body))
-    )
+
+    def decided() -> Made:
+        return _made(request, label_disclosures.decide(session, actor, disclosure_id, body))
+
+    def seen() -> DisclosureRead:
+        return label_disclosures.read_one(session, actor, disclosure_id)
+
+    return once.create(session, actor, body, decided, seen=seen)
 
 
 @router.post("/{disclosure_id}/reading")

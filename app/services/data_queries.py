@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from app import audit
-from app.access import Actor, Place, Rows, visible_row
+from app.access import Actor, Place, Rows, visible, visible_row
 from app.errors import Conflict, Fault, Invalid, NotFound, NotVisible, RegistryError
 from app.models.base import columns, fields_of, values
 from app.models.data_query import (
@@ -29,6 +29,7 @@ from app.models.data_query_shapes import (
     DataQueryRead,
     MessageRead,
 )
+from app.models.participant import Participant
 from app.services.history import names_of
 from app.services.query_steps import opened, step
 from app.services.query_subjects import site_of_subject
@@ -61,6 +62,14 @@ def raise_queries(session: Session, actor: Actor, asked: Sequence[DataQueryCreat
     rows = [_stored(session, actor, one, site_id) for one, site_id in zip(asked, sites, strict=True)]
     _ask(session, rows)
     return [_read(values(row), actor.places[row.site_id]) for row in rows]
+
+
+def require_seen(session: Session, actor: Actor, asked: Sequence[DataQueryCreate]) -> None:
+    """Raises NotFound when somebody who is asked about does not exist for the actor."""
+    people = {one.participant for one in asked}
+    statement = visible(select(Participant.pid).where(col(Participant.pid).in_(people)), actor)
+    if set(session.exec(statement)) != people:
+        raise NotFound
 
 
 def _checked(

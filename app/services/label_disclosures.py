@@ -52,9 +52,7 @@ class LabelErased(Gone):
 
 def ask(session: Session, actor: Actor, body: DisclosureCreate) -> DisclosureRead:
     """Ask to read a label. Raises NotFound."""
-    with within(session, sorted(actor.site_ids)):
-        own = (Participant.pid == body.participant, col(Participant.site_id).in_(sorted(actor.site_ids)))
-        site_id = found(session.exec(select(Participant.site_id).where(*own)).first())
+    site_id = site_in_reach(session, actor, body.participant)
     study = session.exec(select(Study).join(Site, col(Site.study_id) == col(Study.id)).where(Site.id == site_id)).one()
     assert study.id is not None
     row = LabelDisclosure(
@@ -68,6 +66,14 @@ def ask(session: Session, actor: Actor, body: DisclosureCreate) -> DisclosureRea
     session.flush()
     _remember(session, actor, row, audit.created("label:asked-for", row, row.id, reason=body.reason))
     return _read(values(row), study.code)
+
+
+def site_in_reach(session: Session, actor: Actor, pid: str) -> int:
+    """The key of somebody's site. Raises NotFound."""
+    sites = sorted(actor.site_ids)
+    with within(session, sites):
+        own = select(Participant.site_id).where(Participant.pid == pid, col(Participant.site_id).in_(sites))
+        return found(session.exec(own).first())
 
 
 def decide(session: Session, actor: Actor, disclosure_id: UUID, body: DisclosureDecision) -> DisclosureRead:

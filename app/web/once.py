@@ -111,11 +111,16 @@ class Once:
         body: BaseModel,
         make: Callable[[], Made],
         status: int = 201,
+        seen: Callable[[], object] | None = None,
     ) -> Response:
-        """Answer with what `make` creates, or with what an equal request was told."""
+        """Answer with what `make` creates, or with what an equal request was told. What belongs to no one site is told
+        again only when it is `seen`, which raises NotFound."""
         if self.dry_run:
             return self.tried(session, make)
-        return located(self.tell(session, actor, body, make, status))
+        told = self.tell(session, actor, body, make, status)
+        if told.replayed and seen is not None:
+            seen()
+        return located(told)
 
     def tried(self, session: Session, make: Callable[[], Made]) -> Response:
         """What would be answered."""
