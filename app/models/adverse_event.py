@@ -8,6 +8,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Str
 from sqlmodel import Field, SQLModel
 
 from app.models.base import now, one_of
+from app.models.voided import voided_whole
 
 
 class Severity(StrEnum):
@@ -95,6 +96,7 @@ class AdverseEvent(SQLModel, table=True):
         one_of("outcome", AeOutcome, nullable=True),
         CheckConstraint(f"serious = ({_ANY_CRITERION})", name="serious_by_criteria"),
         CheckConstraint("outcome <> 'fatal' OR death", name="fatal_is_death"),
+        voided_whole(),
         Index("ix_adverse_event_page", "site_id", "created_at", "id"),
         Index("ix_adverse_event_pid", "site_id", "pid"),
         Index("ix_adverse_event_due", "site_id", "due_at"),
@@ -149,3 +151,8 @@ class AdverseEvent(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    """Since when it counts as never recorded (app/models/voided.py)."""
+
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))

@@ -11,8 +11,9 @@ from pydantic import Strict, StringConstraints
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, InstantShown, LongReason, PastDate, Reason, Shape, now, one_of, table_of
+from app.models.base import Answer, Code, InstantShown, LongReason, PastDate, Reason, Shape, now, one_of
 from app.models.identifiers import PidShown
+from app.models.voided import counts, voided_whole
 from app.protocol.eligibility import Answer as Answered
 
 
@@ -45,10 +46,7 @@ class Withdrawal(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(*_OF_PERSON),
         one_of("scope", WithdrawalScope),
-        CheckConstraint(
-            "(voided_at IS NULL) = (voided_by IS NULL) AND (voided_at IS NULL) = (voiding_reason IS NULL)",
-            name="voided_whole",
-        ),
+        voided_whole(),
     )
 
     site_id: int = Field(primary_key=True)
@@ -64,7 +62,7 @@ class Withdrawal(SQLModel, table=True):
     voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
-HOLDS = table_of(Withdrawal).c.voided_at.is_(None)
+HOLDS = counts(Withdrawal)
 """Of a withdrawal: it was not voided. Whoever asks what a participant took back asks this too."""
 
 

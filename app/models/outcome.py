@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import model_validator
-from sqlalchemy import Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
 from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown, StaffCode
+from app.models.voided import once, voided_whole
 from app.protocol import scoring
 from app.protocol.instruments import instruments
 
@@ -42,8 +43,9 @@ class Outcome(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
-        UniqueConstraint("site_id", "visit_id", "instrument"),
+        once("uq_outcome_site_id_visit_id_instrument", "site_id", "visit_id", "instrument"),
         one_of("origin", Origin),
+        voided_whole(),
         Index("ix_outcome_page", "site_id", "created_at", "id"),
         Index("ix_outcome_pid", "site_id", "pid"),
     )
@@ -66,6 +68,11 @@ class Outcome(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    """Since when it counts as never recorded (app/models/voided.py)."""
+
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class OutcomeScore(SQLModel, table=True):

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import (
@@ -30,6 +30,7 @@ from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.models.outcome import OutcomeInVisit, OutcomeRead
 from app.models.therapy_session import Therapy, TherapyRead
+from app.models.voided import once, voided_whole
 from app.protocol import planning
 
 
@@ -48,12 +49,13 @@ class Visit(SQLModel, table=True):
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
-        UniqueConstraint("site_id", "pid", "visit_code", "occurrence"),
+        once("uq_visit_site_id_pid_visit_code_occurrence", "site_id", "pid", "visit_code", "occurrence"),
         one_of("status", VisitStatus),
         CheckConstraint("(occurred_on IS NULL) = (status IN ('missed', 'not_applicable'))", name="date_when_held"),
         CheckConstraint("ended_on IS NULL OR ended_on >= occurred_on", name="ends_after_start"),
         CheckConstraint("status <> 'missed' OR deviation_reason IS NOT NULL", name="missed_with_reason"),
         CheckConstraint("occurrence >= 1", name="occurrence_counts"),
+        voided_whole(),
         Index("ix_visit_page", "site_id", "created_at", "id"),
     )
 
@@ -74,6 +76,11 @@ class Visit(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    """Since when it counts as never recorded (app/models/voided.py)."""
+
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class VisitDates(Shape):

@@ -68,8 +68,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         clinical="visit_code occurrence status",
         date="occurred_on ended_on",
-        free_text="deviation_reason",
-        operational="id findings protocol_version_id version created_by created_at updated_at",
+        free_text="deviation_reason voiding_reason",
+        operational="id findings protocol_version_id version created_by created_at updated_at voided_by voided_at",
     ),
     "outcome": _table(
         direct="pid",
@@ -77,7 +77,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         clinical="instrument instrument_version origin",
         sensitive="items",
         date="collected_on",
-        operational="id visit_id rater version created_by created_at updated_at",
+        free_text="voiding_reason",
+        operational="id visit_id rater version created_by created_at updated_at voided_by voided_at",
     ),
     "outcome_score": _table(quasi="site_id", clinical="name value band", operational="outcome_id reason rule"),
     "adverse_event": _table(
@@ -89,8 +90,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         ),
         sensitive="death life_threatening hospitalisation disability congenital_anomaly medically_important",
         date="onset onset_earliest onset_latest end aware_at due_at downgraded_at",
-        free_text="term codings",
-        operational="id serious_as_reported findings version created_by created_at updated_at",
+        free_text="term codings voiding_reason",
+        operational="id serious_as_reported findings version created_by created_at updated_at voided_by voided_at",
     ),
     "signature": _table(
         direct="pid",

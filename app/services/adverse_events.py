@@ -41,6 +41,7 @@ from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
 from app.models.participant import Consent, Participant, ParticipantStatus, died_on
 from app.models.safety_report import SaeReport
+from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
@@ -205,7 +206,9 @@ def judged_again(session: Session, person: Participant) -> tuple[list[audit.Even
     """Judge a participant's events once more, after the status or a consent changed: what to remember, and the data
     queries to raise and to close. That is no change of an event: its version stays, and so does what was reviewed or
     verified of it."""
-    theirs = select(AdverseEvent).where(AdverseEvent.site_id == person.site_id, AdverseEvent.pid == person.pid)
+    theirs = select(AdverseEvent).where(
+        AdverseEvent.site_id == person.site_id, AdverseEvent.pid == person.pid, counts(AdverseEvent)
+    )
     course, events, turns = _course(session, person), [], []
     for row in session.exec(theirs.order_by(col(AdverseEvent.id)).with_for_update()):
         had, has = row.findings, findings_text(findings(AdverseEventFields.model_construct(**_fields(row)), course))
@@ -246,6 +249,7 @@ def _began_before_consent() -> sa.ColumnElement[bool]:
     begun = sa.select(1).where(
         (events.c.site_id == people.c.site_id) & (events.c.pid == people.c.pid),
         events.c.onset_latest.is_not(None),
+        counts(events),
         ~given.correlate(events).exists(),
     )
     return begun.correlate(people).exists()

@@ -30,6 +30,7 @@ from app.models.adverse_event_shapes import AdverseEventDetail, AdverseEventFilt
 from app.models.among import among
 from app.models.base import now, table_of
 from app.models.safety_report import SaeReport
+from app.models.voided import counts
 from app.services import adverse_events
 from app.services.csv_lines import blocks, line_of
 from app.services.exposure import Exposure
@@ -74,6 +75,7 @@ def _has_twin() -> ColumnElement[bool]:
             col(twin.site_id) == col(ae.site_id),
             col(twin.pid) == col(ae.pid),
             col(twin.id) != col(ae.id),
+            counts(twin),
             or_(func.lower(twin.term) == func.lower(ae.term), _named(twin) == _named(ae)),
             col(twin.onset).is_not_distinct_from(col(ae.onset)),
         )

@@ -10,6 +10,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.ae_summary import AeSummary, AeSummaryQuery, AeSummaryRow, Population
 from app.models.base import now, table_of
 from app.models.participant import Participant
+from app.models.voided import counts
 from app.protocol.incidence import OF_PERSON, Event, Incidence, Person, incidence
 from app.services.exposure import NEVER, Exposure, exposures
 
@@ -62,7 +63,7 @@ def _events(
     apart = [_EVENT.c.pid, *by.values(), *([_EVENT.c.onset_latest] if query.emergent else [])]
     onset, number = _EVENT.c.onset_earliest, func.count()
     first = case((func.count(onset) == number, func.min(onset)))
-    statement = select(number, first, *apart).where(_EVENT.c.site_id.in_(sites)).group_by(*apart)
+    statement = select(number, first, *apart).where(_EVENT.c.site_id.in_(sites), counts(_EVENT)).group_by(*apart)
     if query.serious is not None:
         statement = statement.where(_EVENT.c.serious == query.serious)
     for alike, begun, symbols, *told in session.execute(statement.execution_options(yield_per=1000)):

@@ -17,6 +17,7 @@ from app.models.course import HOLDS, Withdrawal, WithdrawalScope
 from app.models.outcome import Outcome
 from app.models.participant import Consent
 from app.models.visit import Visit
+from app.models.voided import counts
 
 _TAKEN, _GIVEN = table_of(Withdrawal).c, table_of(Consent).c
 
@@ -50,6 +51,6 @@ def ended(recorded_since: Sequence[str]) -> Subquery:
 
 
 def while_collected(statement: Rows, ended: Subquery, table: Any, *days: Any) -> Rows:
-    """The rows of a statement about a table that were collected while that could be."""
+    """The rows of a statement about a table that were collected while that could be, and not in error."""
     same = (ended.c.site_id == col(table.site_id)) & (ended.c.pid == col(table.pid))
-    return statement.outerjoin(ended, same).where(collected(ended.c.since, *days))
+    return statement.outerjoin(ended, same).where(counts(table), collected(ended.c.since, *days))

@@ -18,6 +18,7 @@ from app.models.dosing_session import Dose, DosingSession, SessionState, VitalRe
 from app.models.outcome import Outcome, answered, done
 from app.models.participant import Participant, ParticipantStatus, began, left_on
 from app.models.visit import HELD, Visit
+from app.models.voided import counts
 from app.protocol.clocks import local_day
 from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
@@ -240,10 +241,10 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
         readings = [one for one in readings if not out_of_order(day, row, doses, one.timepoint, one.taken_at)]
     there = taken(readings)
     outcomes = select(Outcome.instrument, Outcome.instrument_version, Outcome.origin, Outcome.items).where(
-        Outcome.site_id == row.site_id, Outcome.visit_id == row.visit_id
+        Outcome.site_id == row.site_id, Outcome.visit_id == row.visit_id, counts(Outcome)
     )
-    counts = done if row.state == SessionState.open else answered
-    forms = {one.instrument for one in session.execute(outcomes) if counts(one, json.loads(one.items))}
+    suffices = done if row.state == SessionState.open else answered
+    forms = {one.instrument for one in session.execute(outcomes) if suffices(one, json.loads(one.items))}
     points = day.vitals.timepoints
     complete = {point.code for point in points if all((point.code, code) in there for code in point.measures)}
     return DischargeFacts(row.released_at, complete, forms, json.loads(row.discharge))
@@ -310,6 +311,7 @@ def days_without_session(session: Session, day: DosingDay, on: date) -> list[dat
             Visit.site_id == day.person.site_id,
             Visit.pid == day.person.row.pid,
             Visit.id != day.visit.id,
+            counts(Visit),
             col(Visit.visit_code).in_(codes),
             col(Visit.occurred_on) <= on,
             col(DosingSession.id).is_(None),
@@ -321,7 +323,7 @@ def days_without_session(session: Session, day: DosingDay, on: date) -> list[dat
 def held_visits(session: Session, person: Person) -> dict[str, date]:
     """Visits that took place, with their first day."""
     statement = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
-        Visit.site_id == person.site_id, Visit.pid == person.row.pid, col(Visit.status).in_(HELD)
+        Visit.site_id == person.site_id, Visit.pid == person.row.pid, counts(Visit), col(Visit.status).in_(HELD)
     )
     days: dict[str, Any] = {}
     for code, on in session.exec(statement):

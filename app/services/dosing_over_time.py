@@ -14,6 +14,7 @@ from app.models.data_query import SubjectType
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
+from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.protocol.vitals import open_vitals
 from app.services.dosing_day import moments, taken
@@ -34,7 +35,7 @@ _DAYS = (
         DosingSession,
         (col(DosingSession.site_id) == col(Visit.site_id)) & (col(DosingSession.visit_id) == col(Visit.id)),
     )
-    .where(col(Visit.status).in_(HELD))
+    .where(col(Visit.status).in_(HELD), counts(Visit))
 )
 """Visits that took place, each with its dosing session if it has one."""
 

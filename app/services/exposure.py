@@ -12,6 +12,7 @@ from app.models.base import table_of
 from app.models.dosing_session import Dose, DoseKind, DosingSession
 from app.models.participant import Participant
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.services.studies import protocol_of
 
 _PERSON, _VISIT = table_of(Participant), table_of(Visit)
@@ -48,7 +49,7 @@ def exposures(session: Session, site_ids: Sequence[int], pid: str | None = None)
     people = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(_PERSON.c.site_id.in_(site_ids))
     without = _VISIT.c.id.in_(_visits_without_dose(site_ids, pid)).label("without")
     visits = select(_VISIT.c.pid, _VISIT.c.visit_code, _VISIT.c.occurred_on, without).where(
-        _VISIT.c.site_id.in_(site_ids), _VISIT.c.occurred_on.is_not(None)
+        _VISIT.c.site_id.in_(site_ids), _VISIT.c.occurred_on.is_not(None), counts(_VISIT)
     )
     if pid is not None:
         people, visits = people.where(_PERSON.c.pid == pid), visits.where(_VISIT.c.pid == pid)

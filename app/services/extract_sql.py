@@ -31,6 +31,7 @@ from app.models.extract import ExtractSubject
 from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
+from app.models.voided import counts
 from app.privacy.profile import WITHHELD_TERM, common_codes, of_nearly_all
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
@@ -101,6 +102,8 @@ def of_subject(extract_id: UUID, table: Any) -> ColumnElement[bool]:
     this = select(literal(extract_id)).scalar_subquery()
     same = (col(subject.site_id) == col(table.site_id)) & (col(subject.pid) == col(table.pid))
     whose = (col(subject.extract_id) == this) & same
+    if table is not Participant:
+        whose &= counts(table)
     return whose & collected(ENDED, *days) if days else whose
 
 
@@ -210,6 +213,7 @@ class Timing:
             & (col(anchor.pid) == col(Visit.pid))
             & (col(anchor.visit_code) == plan.anchor)
             & (col(anchor.occurrence) == 1)
+            & counts(anchor)
             & collected(self._ended, col(anchor.occurred_on))
         )
         return (
@@ -256,6 +260,7 @@ def since_dose(dosing: frozenset[str]) -> ColumnElement[Any]:
         .where(
             col(dosed.site_id) == col(AdverseEvent.site_id),
             col(dosed.pid) == col(AdverseEvent.pid),
+            counts(dosed),
             col(dosed.visit_code).in_(sorted(dosing)),
             col(dosed.status).in_(sorted(HELD)),
             col(dosed.occurred_on) <= onset,

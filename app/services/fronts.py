@@ -28,9 +28,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.audit import plain
 from app.models.base import table_of
 from app.models.outcome import Outcome, OutcomeScore
+from app.models.voided import counts
 from app.privacy.fields import FIELDS, FieldClass
 
-_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id"})
+_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id", "voided_at"})
 _NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.operational})
 
 
@@ -64,6 +65,8 @@ class Fronts:
         live, names = self._live(table), [one.name for one in _shown(table)]
         as_it_is = select(live).where(self._untouched(live, was, self._keys[table]))
         again = select(*(was.c[name] for name in names)).where(was.c.was_there)
+        if "voided_at" in live.c:  # who reads people's rows finds them by the index of those that count
+            as_it_is = as_it_is.where(counts(live))
         if people is not None:
             as_it_is = as_it_is.where(*self._belong(live, table, people))
         return union_all(as_it_is, again).cte(table.name).prefix_with("NOT MATERIALIZED", dialect="postgresql")

@@ -25,6 +25,7 @@ from app.models.participant import Participant
 from app.models.safety_report import STANDS, AeReview, SaeReport
 from app.models.safety_signal import SafetySignal, SignalState
 from app.models.study import ProtocolVersion, Site
+from app.models.voided import counts
 from app.protocol.expedited import ClockState, RunningClock
 from app.services.sae_clocks import open_clocks, with_open_clocks
 from app.services.studies import protocol_of
@@ -90,7 +91,7 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequenc
         select(1).where(since, _REVIEW.c.reviewed_at >= _EVENT.c.downgraded_at, STANDS).correlate(_EVENT).exists()
     )
     statement = visible(select(*columns(AdverseEvent)), actor).where(
-        _EVENT.c.site_id.in_(sites), _EVENT.c.downgraded_at.is_not(None), ~reviewed
+        _EVENT.c.site_id.in_(sites), counts(_EVENT), _EVENT.c.downgraded_at.is_not(None), ~reviewed
     )
     return session.execute(statement.order_by(_EVENT.c.downgraded_at, _EVENT.c.id)).all()
 
@@ -107,7 +108,7 @@ def _alerts(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Ro
     ]
     theirs = (_PERSON.c.site_id == _EVENT.c.site_id) & (_PERSON.c.pid == _EVENT.c.pid)
     statement = visible(select(*columns(AdverseEvent)).join(_PERSON, theirs), actor).where(
-        _EVENT.c.site_id.in_(sites), or_(false(), *marked), unreviewed_by(actor.account_id)
+        _EVENT.c.site_id.in_(sites), counts(_EVENT), or_(false(), *marked), unreviewed_by(actor.account_id)
     )
     return session.execute(statement.order_by(_EVENT.c.created_at, _EVENT.c.id)).all()
 
@@ -193,5 +194,7 @@ def _per_site(
 ) -> Mapping[int, Mapping[str, int]]:
     sums = [func.sum(case((condition, 1), else_=0)).label(name) for name, condition in conditions.items()]
     statement = select(table.c.site_id, *sums).where(table.c.site_id.in_(sites)).group_by(table.c.site_id)
+    if table is _EVENT:
+        statement = statement.where(counts(_EVENT))
     found = {row.site_id: {name: row._mapping[name] for name in conditions} for row in session.execute(statement)}
     return {site_id: found.get(site_id, dict.fromkeys(conditions, 0)) for site_id in sites}

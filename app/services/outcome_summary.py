@@ -14,6 +14,7 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.outcome_summary import Described, OutcomeSummary, OutcomeSummaryQuery, ResponseRead, VisitSummary
 from app.models.participant import Participant
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.protocol.definition import Protocol, Threshold, VisitKind
 from app.protocol.derived import derived
 from app.protocol.descriptive import Description, describe, describe_change
@@ -90,7 +91,7 @@ def _rows(session: Session, person: Person) -> Sequence[Row[Any]]:
     wanted = [_OUTCOME.c[name] for name in ("id", "instrument", "instrument_version")]
     wanted += [_VISIT.c.visit_code, _VISIT.c.occurrence, _SCORE.c.name, _SCORE.c.value]
     order = (_VISIT.c.occurred_on, _VISIT.c.visit_code, _VISIT.c.occurrence, _OUTCOME.c.instrument, _SCORE.c.name)
-    theirs = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid)
+    theirs = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid) & counts(_OUTCOME)
     own = _SCORE.c.outcome_id.in_(select(_OUTCOME.c.id).where(theirs))  # or SQLite begins with everybody's scores
     return session.execute(_scores(*wanted).where(theirs, own).order_by(*order)).all()
 
@@ -98,7 +99,7 @@ def _rows(session: Session, person: Person) -> Sequence[Row[Any]]:
 def _scores(*wanted: Any) -> Any:
     same_visit = (_VISIT.c.site_id == _OUTCOME.c.site_id) & (_VISIT.c.id == _OUTCOME.c.visit_id)
     same_outcome = (_SCORE.c.site_id == _OUTCOME.c.site_id) & (_SCORE.c.outcome_id == _OUTCOME.c.id)
-    return select(*wanted).join_from(_OUTCOME, _VISIT, same_visit).join(_SCORE, same_outcome)
+    return select(*wanted).join_from(_OUTCOME, _VISIT, same_visit).join(_SCORE, same_outcome).where(counts(_OUTCOME))
 
 
 def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> OutcomeSummary:

@@ -28,6 +28,7 @@ from app.models.outcome import (
     answered,
 )
 from app.models.visit import HELD, Visit, VisitStatus
+from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.protocol.instruments import Instrument, UnknownInstrument, instrument, item_faults
 from app.protocol.safety import OutcomeSeen
@@ -223,10 +224,10 @@ def record_outcome(
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
 _ASKED = among(_VISITS.c.id, "visits")
 _WHOSE = visible(sa.select(_VISITS.c.pid).where(_ASKED), None)
-_AT_VISIT = sa.and_(_OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id)
+_AT_VISIT = sa.and_(_OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id, counts(_OUTCOMES))
 _OF_VISIT = (
     *(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code")),
-    _VISITS.c.protocol_version_id,
+    *(_VISITS.c.protocol_version_id, _VISITS.c.voided_at),
 )
 _VISITS_HELD: sa.Select[Any] = (
     visible(sa.select(*_OF_VISIT).select_from(_VISITS.outerjoin(_OUTCOMES, _AT_VISIT)).where(_ASKED), None)

@@ -14,6 +14,7 @@ from app.models.data_query import SubjectType
 from app.models.data_query_shapes import DataQueryCreate
 from app.models.outcome import Outcome
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.services import adverse_events, consents, dosing_reads, outcomes, screenings, treatments, visits
 from app.services.participants import Person, read_one, visible_person
 
@@ -68,6 +69,7 @@ def _require_missing(session: Session, person: Person, asked: DataQueryCreate) -
     recorded = select(Visit.id).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,
+        counts(Visit),
         Visit.visit_code == asked.visit_code,
         Visit.occurrence == asked.occurrence,
     )

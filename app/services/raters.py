@@ -12,6 +12,8 @@ from app.errors import Conflict, Fault
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome
 from app.models.therapy_session import TherapySession
+from app.models.visit import Visit
+from app.models.voided import counts
 from app.services.participants import Person
 from app.services.standing import Standing
 
@@ -43,6 +45,7 @@ def require_not_raters(session: Session, person: Person | Standing, staff: Colle
     stored = select(Outcome.id).where(
         Outcome.site_id == person.site_id,
         Outcome.pid == person.pid,
+        counts(Outcome),
         col(Outcome.instrument).in_(sorted(rule.covers)),
         col(Outcome.rater).in_(staff),
     )
@@ -55,7 +58,9 @@ def therapists(session: Session, person: Person | Standing) -> frozenset[str]:
     """Staff of the participant's dosing and therapy sessions."""
     site_id, pid = person.site_id, person.pid
     dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)
-    therapy = select(TherapySession.staff).where(TherapySession.site_id == site_id, TherapySession.pid == pid)
+    of_visit = (col(Visit.site_id) == col(TherapySession.site_id)) & (col(Visit.id) == col(TherapySession.visit_id))
+    therapy = select(TherapySession.staff).join(Visit, of_visit)
+    therapy = therapy.where(TherapySession.site_id == site_id, TherapySession.pid == pid, counts(Visit))
     present = [*session.exec(dosing), *session.exec(therapy)]
     unstored = person.treats if isinstance(person, Standing) else ()
     return frozenset(code for text in present for code in json.loads(text)).union(unstored)

@@ -24,6 +24,7 @@ from app.models.outcome import Outcome
 from app.models.participant import IN_STUDY, Participant, ParticipantStatus
 from app.models.study import Site
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.protocol.clocks import local_day
 from app.protocol.definition import Protocol, VisitKind
 from app.protocol.planning import PlannedVisit, VisitState
@@ -106,7 +107,9 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
 
 
 def _rows(session: Session, site_id: int, *wanted: Any) -> Sequence[Row[Any]]:
-    return session.execute(select(*wanted).where(wanted[0].class_.site_id == site_id)).all()
+    model = wanted[0].class_
+    own = select(*wanted).where(model.site_id == site_id)
+    return session.execute(own.where(counts(model)) if hasattr(model, "voided_at") else own).all()
 
 
 def _by_pid(rows: Sequence[Row[Any]]) -> _Records:

@@ -19,6 +19,7 @@ from app.models.base import columns, table_of, values
 from app.models.participant import Participant
 from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.study import Site
+from app.models.voided import counts
 from app.protocol.definition import Safety
 from app.protocol.expedited import (
     ClockState,
@@ -70,6 +71,7 @@ def with_open_clocks(site_ids: Sequence[int]) -> Rows:
     known = _any(_REPORT) | (_EVENT.c.serious & _any_review())
     statement = select(*columns(AdverseEvent)).where(
         _EVENT.c.site_id.in_(site_ids),
+        counts(_EVENT),
         or_(
             and_(_EVENT.c.serious, ~reported_as_it_is),
             _any_review(_REVIEW.c.kind == ReviewKind.information_request),

@@ -34,6 +34,7 @@ from app.models.safety_signal import (
 )
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.protocol.instruments import instrument
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.protocol.scoring import as_asked, whole
@@ -97,7 +98,7 @@ def _current(
     the codes of what later ones have taken the place of. A whole form takes the place of all that came before it."""
     on = sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on))
     measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
-    measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid)
+    measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid, counts(Outcome))
     told = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
     scores, taken, over = _scores(session, told), defaultdict[str, set[str]](set), set[str]()
     for row in reversed(told):

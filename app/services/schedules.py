@@ -22,6 +22,7 @@ from app.models.participant import Participant, left_on
 from app.models.schedule import DueList, DueQuery, DueVisit, PlannedVisitRead, ScheduleRead
 from app.models.study import Site
 from app.models.visit import Visit, WindowRead
+from app.models.voided import counts
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
 from app.services import agreement
@@ -41,8 +42,8 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     person = visible_person(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
     agreed = agreement.agreed(session, person)
-    measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person))).all()
-    visits = session.execute(select(_VISIT).where(_theirs(_VISIT, person))).all()
+    measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person), counts(_OUTCOME))).all()
+    visits = session.execute(select(_VISIT).where(_theirs(_VISIT, person), counts(_VISIT))).all()
     planned = planned_for(session, person.row, agreed, visits, done_at(measured), today)
     return ScheduleRead(
         participant=person.row.pid,
@@ -87,7 +88,8 @@ def _waiting(
     sites, pids = sorted({row.site_id for row in people}), [row.pid for row in people]
     wanted = select(*(_VISIT.c[name] for name in ("pid", "visit_code", "occurrence", "status", "occurred_on")))
     recorded: dict[str, list[Recorded]] = defaultdict(list)
-    for pid, *told in session.execute(wanted.where(_VISIT.c.site_id.in_(sites), among(_VISIT.c.pid, "pids", pids))):
+    theirs = _VISIT.c.site_id.in_(sites), among(_VISIT.c.pid, "pids", pids), counts(_VISIT)
+    for pid, *told in session.execute(wanted.where(*theirs)):
         recorded[pid].append(Recorded(*told))
     agreed = agreement.agreed_by(session, sites, pids)
     for row in people:

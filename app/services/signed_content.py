@@ -17,12 +17,13 @@ from app.access import Actor
 from app.audit import JSON_TEXT, plain
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.base import canonical_json, table_of
-from app.models.course import HOLDS, Screening, TreatmentTrial, Withdrawal
+from app.models.course import Screening, TreatmentTrial, Withdrawal
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Consent, Participant
 from app.models.therapy_session import TherapySession
 from app.models.visit import Visit
+from app.models.voided import counts
 
 FORM = 1
 """Raise it when the parts below change; older signatures are then recomputed by their own form."""
@@ -125,12 +126,14 @@ class _Stored:
         table, outcomes = table_of(model), table_of(Outcome)
         theirs = select(table).where(table.c.site_id.in_(self._site_ids))
         if model is OutcomeScore:  # joined, SQLite would read the scores of everybody
-            own = select(outcomes.c.id).where(outcomes.c.site_id.in_(self._site_ids), outcomes.c.pid.in_(self._pids))
+            own = select(outcomes.c.id).where(
+                outcomes.c.site_id.in_(self._site_ids), outcomes.c.pid.in_(self._pids), counts(outcomes)
+            )
             theirs = theirs.where(table.c.outcome_id.in_(own))
         else:
             theirs = theirs.where(table.c.pid.in_(self._pids))
-        if model is Withdrawal:
-            theirs = theirs.where(HOLDS)
+        if "voided_at" in table.c:  # of withdrawals, visits, outcomes, adverse events
+            theirs = theirs.where(counts(table))
         return self._session.execute(theirs).all()
 
     def content(self, subject: Subject, person: Row[Any]) -> dict[str, Any] | None:

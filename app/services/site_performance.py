@@ -24,6 +24,7 @@ from app.models.site_performance import (
 )
 from app.models.verification import RecordCoverage
 from app.models.visit import HELD, Visit
+from app.models.voided import counts
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
@@ -118,7 +119,10 @@ def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[
     begun, leaving = col(AdverseEvent.onset_earliest), col(Participant.status_on)
     person = (col(Participant.site_id) == col(AdverseEvent.site_id)) & (col(Participant.pid) == col(AdverseEvent.pid))
     since = col(AdverseEvent.onset_latest).is_(None) | (col(AdverseEvent.onset_latest) >= col(Participant.enrolled_on))
-    here = (col(AdverseEvent.site_id).in_(site_ids), col(Participant.enrolled_on).is_not(None), since)
+    here = (
+        *(col(AdverseEvent.site_id).in_(site_ids), counts(AdverseEvent)),
+        *(col(Participant.enrolled_on).is_not(None), since),
+    )
 
     def watched(*wanted: Any) -> Any:
         return visible(select(*wanted).join_from(AdverseEvent, Participant, person).where(*here), actor)
@@ -159,7 +163,7 @@ def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[R
     """Visits that took place, one participant's after the other's."""
     wanted: list[Any] = [Visit.site_id, Visit.pid, Visit.visit_code, Visit.occurrence, Visit.occurred_on]
     wanted.append(Visit.protocol_version_id)
-    held = select(*wanted).where(col(Visit.site_id).in_(site_ids), col(Visit.status).in_(sorted(HELD)))
+    held = select(*wanted).where(col(Visit.site_id).in_(site_ids), counts(Visit), col(Visit.status).in_(sorted(HELD)))
     return session.execute(visible(held, actor).order_by(*wanted[:2]).execution_options(yield_per=1000))
 
 

@@ -25,6 +25,7 @@ from app.models.base import table_of
 from app.models.course import HOLDS, Withdrawal
 from app.models.participant import Consent, Participant, left_study_on
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.services.agreement import Agreed, Given, Taken
 from app.services.studies import protocol_of
@@ -183,6 +184,7 @@ def _facts(dialect: str) -> Any:
         _part(
             "visit", _VISITS, name=_VISITS.c.visit_code, day=_VISITS.c.occurred_on, number=_VISITS.c.occurrence
         ).where(
+            counts(_VISITS),
             among(_VISITS.c.visit_code, "codes"),
             among(_VISITS.c.occurrence, "occurrences"),
         ),

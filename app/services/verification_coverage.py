@@ -19,7 +19,7 @@ from app.models.verification import CoverageRead, RecordCoverage, SiteCoverage, 
 from app.protocol.verification import CriticalFields, RecordKind
 from app.protocol.verification import Verification as Plan
 from app.services.studies import protocol_of
-from app.services.verifications import SUBJECTS, overtaken, taken_back
+from app.services.verifications import SUBJECTS, overtaken, recorded, taken_back
 
 _MADE = table_of(Verification)
 
@@ -90,7 +90,8 @@ def _grouped(session: Session, kind: RecordKind, site_ids: Sequence[int]) -> Ite
     }
     wanted = [column.label(name) for name, column in by.items()]
     statement = sa.select(*wanted, sa.func.count().label("records")).select_from(stored.outerjoin(_MADE, stands(kind)))
-    yield from session.execute(statement.where(stored.c.site_id.in_(site_ids)).group_by(*by.values()))
+    here = stored.c.site_id.in_(site_ids), recorded(kind)
+    yield from session.execute(statement.where(*here).group_by(*by.values()))
 
 
 def stands(kind: RecordKind) -> ColumnElement[bool]:

@@ -17,7 +17,7 @@ from app.pid import display
 from app.protocol.verification import RecordKind
 from app.protocol.verification import Verification as Plan
 from app.services.verification_coverage import people_of, sampled, stands, state_of, trail_of
-from app.services.verifications import SUBJECTS
+from app.services.verifications import SUBJECTS, recorded
 
 Plans = Mapping[str, Plan]
 _MADE = table_of(Verification)
@@ -62,7 +62,7 @@ def _part(actor: Actor, state: PendingState | None, kind: RecordKind, instrument
         stored.c.version,
     ).select_from(stored.outerjoin(_MADE, stands(kind)))
     seen = (_MADE.c.result.label("result"), _MADE.c.subject_version.label("verified_version"))
-    statement: Rows = visible(own, actor).add_columns(*seen).where(asked[state])  # of records narrowed already
+    statement: Rows = visible(own, actor).add_columns(*seen).where(asked[state], recorded(kind))  # narrowed already
     return statement.where(stored.c.instrument.in_(instruments)) if instruments else statement
 
 

@@ -26,6 +26,7 @@ from app.models.verification import (
     VerificationWithdrawal,
 )
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.pid import display
 from app.protocol.verification import RecordKind
 
@@ -93,6 +94,12 @@ def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Becaus
     event = audit.created("verification:withdrawn", withdrawal, row.id, reason=body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
     return read_one(session, actor, row.id), row.site_id
+
+
+def recorded(kind: RecordKind) -> ColumnElement[bool]:
+    """Of the records of a kind: those that were not voided. Dosing sessions and participants never are."""
+    stored = table_of(SUBJECTS[kind].table)
+    return counts(stored) if "voided_at" in stored.c else sa.true()
 
 
 def _same_subject(one: Any, other: Any) -> ColumnElement[bool]:

@@ -18,6 +18,7 @@ from app.models.data_query import SubjectType
 from app.models.finding import Finding, findings_text
 from app.models.participant import Participant, left_study_on
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.services.rule_queries import Doubt, Turned, settle_all, turned
@@ -71,7 +72,7 @@ def hold(session: Session, people: Collection[tuple[int, str]]) -> None:
     if session.get_bind().dialect.name == "sqlite":
         return  # has one writer
     sites, pids = ({one[side] for one in people} for side in (0, 1))
-    theirs = _VISITS.c.site_id.in_(sites), among(_VISITS.c.pid, "pids", sorted(pids))
+    theirs = _VISITS.c.site_id.in_(sites), among(_VISITS.c.pid, "pids", sorted(pids)), counts(_VISITS)
     wanted = sa.select(_VISITS.c.id).where(*theirs).order_by(_VISITS.c.pid, _VISITS.c.id)
     session.execute(wanted.with_for_update(key_share=True))
 
@@ -132,7 +133,7 @@ def _left(session: Session, site_id: int) -> dict[str, date | None]:
 _SEEN = sa.select(
     *(_VISITS.c[name] for name in ("id", "pid", "visit_code", "occurrence", "occurred_on", "findings", "version")),
     _VISITS.c.protocol_version_id,
-)
+).where(counts(_VISITS))
 
 
 def _differing(

@@ -29,6 +29,7 @@ from app.models.visit import (
     VisitRead,
     WindowRead,
 )
+from app.models.voided import counts
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Window, window_of
 from app.security.keys import Keyring
@@ -138,7 +139,7 @@ def _already_recorded(
 ) -> VisitAlreadyRecorded:
     this = (body.visit_code, body.occurrence)
     stored = select(Visit.id).where(
-        Visit.site_id == person.site_id, Visit.pid == person.pid, col(Visit.visit_code) == this[0]
+        Visit.site_id == person.site_id, Visit.pid == person.pid, counts(Visit), col(Visit.visit_code) == this[0]
     )
     of_this_request = [row["id"] for row in person.new if (row["visit_code"], row["occurrence"]) == this]
     visit_id = of_this_request[0] if of_this_request else session.exec(stored.where(Visit.occurrence == this[1])).one()
@@ -167,6 +168,7 @@ def _held(session: Session, person: Person, definition: VisitDefinition) -> dict
     days = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,
+        counts(Visit),
         col(Visit.visit_code).in_(sorted(definition.hangs_on)),
         Visit.occurrence == 1,
     )

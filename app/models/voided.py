@@ -1,0 +1,29 @@
+"""Records that a site entered in error: for another participant, or twice.
+
+They are voided and never deleted. The row keeps what it said (ICH E6(R3), 4.2.2 and 4.2.4) and counts as never
+recorded, also for days past. docs/decisions/0035 says what hangs on it.
+"""
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ColumnElement, Index, text
+
+_STAYS = text("voided_at IS NULL")
+
+
+def counts(records: Any) -> ColumnElement[bool]:
+    """Of visits, outcomes or adverse events (a model, an alias of one, or a table): they were not voided. Whoever asks
+    what was recorded asks this too; tests/test_voided_everywhere.py finds who forgets it."""
+    there: ColumnElement[bool] = getattr(records, "c", records).voided_at.is_(None)
+    return there
+
+
+def voided_whole() -> CheckConstraint:
+    """Who voided it, when and why: all of it, or nothing."""
+    rule = "(voided_at IS NULL) = (voided_by IS NULL) AND (voided_at IS NULL) = (voiding_reason IS NULL)"
+    return CheckConstraint(rule, name="voided_whole")
+
+
+def once(name: str, *columns: str) -> Index:
+    """Recorded once; what was voided is recorded anew."""
+    return Index(name, *columns, unique=True, sqlite_where=_STAYS, postgresql_where=_STAYS)
