@@ -61,6 +61,7 @@ from tests.route_cases import (
     signature_of,
     with_password,
 )
+from tests.voided_cases import TO_BE_VOIDED, to_be_voided
 from tests.world import Caller, World, madrs, protocol_definition
 
 MARK = "Zq7MARKq7Z"
@@ -132,6 +133,7 @@ class Targets:
             "amend_client": ("PATCH", self._account(a_site_app), "/v1/clients/{client_id}", {"display_name": "Q"}),
             "amend_subscription": ("PATCH", subscription, "/v1/subscriptions/{subscription_id}", {"disabled": True}),
             "amend_treatment": ("PATCH", a_treatment(world), ONE_TREATMENT, {"weeks": 6}),
+            **to_be_voided(world),
             "amend_event": ("PATCH", event, "/v1/adverse-events/{event_id}", {"severity": "severe"}),
         }
 
@@ -247,14 +249,14 @@ class Targets:
 
     def _target(self, name: str) -> Target:
         route = self.routes[name]
-        if route[0] == "PATCH":
+        if len(route) == 4:
             method, record, template, change = route
             shown = record.json()
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
             path = record.headers.get("Location")
             if "doses" in shown:
                 path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}"))
-            path = path or template.partition("{")[0] + name
+            path = (path or template.partition("{")[0] + name) + template.rpartition("}")[2]
             body = {"reason": "typed wrongly", **change}
             caller = self.world.admin if "login" in shown or "event_types" in shown else self.world.staff_a
             return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})
@@ -308,13 +310,7 @@ class Targets:
 
 NAMES = (
     *(
-        "enrol",
-        "lookup",
-        "status",
-        "visit",
-        "outcome",
-        "event",
-        "rescore",
+        *("enrol", "lookup", "status", "visit", "outcome", "event", "rescore", *TO_BE_VOIDED),
         *("consent", "withdrawal", "voiding", "screening", "eligibility", "move", "treatment"),
         *("report", "ae_review", "sign", "lock", "lift"),
         *("verify", "unverify", "unreview"),

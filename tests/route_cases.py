@@ -21,6 +21,7 @@ from tests.dosing_cases import DOSING_CASES
 from tests.label_cases import LABEL_CASES
 from tests.monitor_cases import MONITOR_CASES
 from tests.outbox_cases import OUTBOX_CASES
+from tests.voided_cases import VOIDING_CASES
 from tests.world import Caller, World, made, madrs, protocol_definition, staff
 
 Case = Callable[[World, Caller, str], Response]
@@ -298,6 +299,7 @@ CASES: Mapping[Route, Case] = {
     **COURSE_CASES,
     **MONITOR_CASES,
     **CLOSING_CASES,
+    **VOIDING_CASES,
     **OUTBOX_CASES,
     **LABEL_CASES,
     ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),

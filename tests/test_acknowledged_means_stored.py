@@ -19,6 +19,7 @@ from tests.outbox_writes import TOLD, TOLD_ONCE
 from tests.reservation_writes import RESERVING
 from tests.route_cases import PASSWORD as OWN_PASSWORD
 from tests.route_cases import Route, a_cut, a_visit, an_extract, an_outcome, signature_of, totp_code, with_password
+from tests.voided_cases import VOIDING
 from tests.world import Caller, Registry, World, madrs, protocol_definition
 from tests.writing_routes import writing_routes
 
@@ -232,6 +233,7 @@ ONCE: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
     **DOSING,
     **MONITORING,
     **RESERVING,
+    **VOIDING,
     **TOLD_ONCE,
 }
 """Writes that carry an Idempotency-Key, with the rows that each makes beside its idempotency record."""

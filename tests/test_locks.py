@@ -18,6 +18,7 @@ from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
 from tests.test_acknowledged_means_stored import WRITES
 from tests.test_permissions import MATRIX, STAFF
+from tests.voided_cases import void
 from tests.world import Caller, Registry, World, made, madrs, staff
 from tests.writing_routes import writing_routes
 
@@ -55,6 +56,7 @@ class Record:
         self.event = made(world, site, "/v1/adverse-events", world.event(self.pid))
         outcome = self.visit.json()["outcomes"][0]["id"]
         self.outcome = self.staff.get(f"/v1/outcomes/{outcome}")
+        self.spare = {"event": made(world, site, "/v1/adverse-events", world.event(self.pid, term="Dizziness"))}
 
     def writes(self) -> dict[Route, Callable[[], Response]]:
         post, pid = self.staff.post, self.pid
@@ -80,11 +82,16 @@ class Record:
             ("PATCH", "/v1/adverse-events/{event_id}"): self._amended(
                 self.event, f"adverse-events/{self.event.json()['id']}", severity="severe"
             ),
+            ("POST", "/v1/adverse-events/{event_id}/voiding"): self._voided("/v1/adverse-events", "event"),
         }
 
     def _amended(self, record: Response, path: str, **change: Any) -> Callable[[], Response]:
         seen = record.headers["ETag"]
         return lambda: self.staff.patch(f"/v1/{path}", {"reason": "typed wrongly", **change}, seen)
+
+    def _voided(self, kind: str, name: str) -> Callable[[], Response]:
+        record = self.spare[name]
+        return lambda: void(self.staff, f"{kind}/{record.json()['id']}", record.headers["ETag"])
 
     def _new_outcome(self) -> dict[str, Any]:
         return {"participant": self.pid, "visit": self.empty_visit.json()["id"], **madrs(1)}
@@ -124,6 +131,7 @@ EVERYTHING = frozenset(
         ("POST", "/v1/outcomes"),
         ("POST", "/v1/adverse-events"),
         ("PATCH", "/v1/adverse-events/{event_id}"),
+        ("POST", "/v1/adverse-events/{event_id}/voiding"),
         *OF_A_VISIT,
     }
 )

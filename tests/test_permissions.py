@@ -81,6 +81,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/adverse-events/{event_id}"): CLINICAL_READERS,
     ("GET", "/v1/adverse-events/{event_id}/history"): CLINICAL_READERS,
     ("PATCH", "/v1/adverse-events/{event_id}"): STAFF,
+    ("POST", "/v1/adverse-events/{event_id}/voiding"): STAFF,
     ("POST", "/v1/adverse-events/{event_id}/reports"): STAFF,
     ("GET", "/v1/adverse-events/{event_id}/reports"): CLINICAL_READERS,
     ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): CLINICAL_READERS,

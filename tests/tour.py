@@ -55,6 +55,11 @@ class Tour:
         """The record at `path`, or what lies below it, as it is now."""
         return self.heard(name, caller.patch(path + below, self.asked(name), caller.get(path).headers["ETag"]))
 
+    def void(self, name: str, caller: Caller, path: str) -> Any:
+        """The record at `path`, as it is now."""
+        seen = {"If-Match": caller.get(path).headers["ETag"]}
+        return self.heard(name, caller.post(f"{path}/voiding", self.asked(name), **seen))
+
     def upload(self, name: str, caller: Caller, path: str) -> Any:
         line = json.dumps(self.asked(name)).encode()
         return self.heard(name, caller.raw("POST", path, line, **{"Content-Type": "application/x-ndjson"}))
@@ -139,7 +144,9 @@ def _safety(tour: Tour) -> None:
     event = tour.send("report_adverse_event", staff, "/v1/adverse-events")["id"]
     tour.names[event] = EVENT
     tour.correct("amend_adverse_event", staff, f"/v1/adverse-events/{event}")
-    tour.upload("upload_adverse_events", staff, "/v1/adverse-events/bulk")
+    tour.void(
+        "void_adverse_event", staff, tour.upload("upload_adverse_events", staff, "/v1/adverse-events/bulk")["location"]
+    )
     serious = a_serious_event(world, "A").headers["Location"]
     tour.send("report_serious_event", staff, f"{serious}/reports")
     tour.send("review_event", world.monitor, f"{serious}/reviews")

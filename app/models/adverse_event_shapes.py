@@ -155,6 +155,11 @@ class AdverseEventRead(Answer):
     updated_at: InstantShown
     """When it was stored, last corrected or last reported on."""
 
+    voided_at: InstantShown | None
+    """Since when it counts as never recorded, as it was entered in error."""
+
+    voiding_reason: str | None
+
 
 class AdverseEventDetail(AdverseEventRead):
     """A single event also shows how it lies to the doses."""
@@ -216,6 +221,9 @@ class AdverseEventFilter(Filter):
 
     possible_duplicate: QueryBool | None = None
     """True: another event of the participant has the same term and the same onset."""
+
+    voided: QueryBool = False
+    """True: only what was voided."""
 
     sort: AdverseEventSort = AdverseEventSort.reported
     format: AdverseEventFormat = AdverseEventFormat.json

@@ -48,6 +48,18 @@ class Downgraded(Answer):
     downgraded_at: InstantShown
 
 
+class VoidedSerious(Answer):
+    """A serious event that its site voided as entered in error, and that no monitor has reviewed since."""
+
+    adverse_event: UUID
+    participant: PidShown
+    study: str
+    site: str
+    term: str
+    voided_at: InstantShown
+    voiding_reason: str
+
+
 class Alert(Answer):
     """An event of a kind that the protocol marks `alert`, which you have not reviewed at its present version."""
 
@@ -89,6 +101,7 @@ class SiteCounts(Answer):
     overdue: int
     due_soon: int
     downgraded: int
+    voided_serious: int
     alerts: int
     safety_signals_open: int
     safety_signals_overdue: int
@@ -104,6 +117,7 @@ class MonitoringSummary(Answer):
     overdue: list[UrgentClock]
     due_soon: list[UrgentClock]
     downgraded: list[Downgraded]
+    voided_serious: list[VoidedSerious]
     alerts: list[Alert]
     safety_signals: list[OpenSignal]
     sites: list[SiteCounts]

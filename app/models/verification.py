@@ -26,11 +26,13 @@ class Result(StrEnum):
 
 
 class VerificationState(StrEnum):
-    """Worked out on reading, never stored. `needs_reverification`: the record has changed since. `superseded`: there is
-    a later verification of the same record. `discrepant` and `verified`: the result stands."""
+    """Worked out on reading, never stored. `needs_reverification`: the record has changed since. `record_voided`: it
+    counts as never recorded. `superseded`: there is a later verification of the same record. `discrepant` and
+    `verified`: the result stands."""
 
     discrepant = "discrepant"
     needs_reverification = "needs_reverification"
+    record_voided = "record_voided"
     superseded = "superseded"
     verified = "verified"
     withdrawn = "withdrawn"

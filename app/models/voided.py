@@ -8,7 +8,15 @@ from typing import Any
 
 from sqlalchemy import CheckConstraint, ColumnElement, Index, text
 
+from app.models.base import LongReason, Shape
+
 _STAYS = text("voided_at IS NULL")
+
+
+class RecordVoiding(Shape):
+    """Why a record was entered in error."""
+
+    reason: LongReason
 
 
 def counts(records: Any) -> ColumnElement[bool]:

@@ -21,9 +21,10 @@ from app.models.adverse_event_shapes import (
     AdverseEventRead,
 )
 from app.models.audit import HistoryList
+from app.models.voided import RecordVoiding
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import adverse_events, ae_lists
+from app.services import adverse_events, ae_lists, voided_records
 from app.services.exposure import exposures
 from app.services.history import history_of
 from app.services.standing import standing
@@ -114,3 +115,24 @@ def amend_adverse_event(
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
+
+
+@router.post("/{event_id}/voiding", status_code=201, response_model=AdverseEventRead)
+def void_adverse_event(
+    event_id: UUID,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let an event that was entered in error count no more, with the reason. It can still be read, and is not changed
+    again."""
+    keyring = request.app.state.keyring
+
+    def make() -> Made:
+        read, site_id = voided_records.void_adverse_event(session, actor, keyring, seen, event_id, body)
+        return _made(request, read, Writes(), site_id)
+
+    return once.create(session, actor, body, make)

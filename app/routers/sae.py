@@ -92,13 +92,13 @@ def withdraw_review(
 
 @router.get("/clocks")
 def list_clocks(event_id: UUID, actor: Reader, session: ReadSession) -> ClockList:
-    """What is due for this event, by when, and when it was met."""
+    """What is due for this event, by when, and when it was met. Nothing is due for one that was voided."""
     event = row_of(session, actor, event_id)
-    at = now()
+    at, running = now(), [event] if event.voided_at is None else []
     return ClockList(
         as_of=at,
         items=[
             ClockRead(**clock._asdict(), state=clock.state(at))
-            for clock in sae_clocks.clocks_of(session, [event])[event.id]
+            for clock in sae_clocks.clocks_of(session, running).get(event.id, ())
         ],
     )

@@ -54,7 +54,7 @@ from app.services.rule_queries import Turned
 from app.services.sae_clocks import follow_correction, new_due_at
 from app.services.site_days import require_past
 from app.services.standing import Standing
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes
@@ -107,9 +107,10 @@ def amend_adverse_event(
 ) -> AdverseEventRead:
     """Correct an event, and when its first report is due.
 
-    Raises NotFound, VersionStale, ValidationFailed, SpecialInterestUnknown.
+    Raises NotFound, RecordVoided, VersionStale, ValidationFailed, SpecialInterestUnknown.
     """
     row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
+    require_not_voided(row)
     require_past(actor, row.site_id, body)
     current = _fields(row)
     asked = _with_criteria({name: getattr(body, name) for name in sent_fields(body)}, current["criteria"])
@@ -336,5 +337,6 @@ def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
 
 
 _SHOWN = _COPIED | {
-    *("id", "pt", "soc", "serious", "due_at", "reported_at", "downgraded_at", "version", "created_at", "updated_at")
+    *("id", "pt", "soc", "serious", "due_at", "reported_at", "downgraded_at", "version", "created_at", "updated_at"),
+    *("voided_at", "voiding_reason"),
 }

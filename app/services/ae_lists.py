@@ -114,6 +114,7 @@ FILTERS: Filters = {
     "overdue": _either(among(AdverseEvent.id, "late")),
     "unreviewed": _either(unreviewed_by(bindparam("reviewer"))),
     "possible_duplicate": _either(_has_twin()),
+    "voided": {False: counts(AdverseEvent), True: ~counts(AdverseEvent)},
 }
 _WAITS_FOR_REPORT = col(AdverseEvent.due_at).is_not(None)
 
@@ -141,7 +142,7 @@ def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
 
 
 COLUMNS = tuple(AdverseEventDetail.model_fields)
-_TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings"})
+_TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings", "voiding_reason"})
 """Cells that hold what somebody typed, or lists: written as JSON, so that no text is a spreadsheet formula."""
 
 

@@ -17,6 +17,7 @@ from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, AeR
 from app.protocol.clocks import local_day
 from app.services.sae_clocks import first_aware
 from app.services.studies import zone_of
+from app.services.unlocked import require_not_voided
 
 
 class InformedTooEarly(Invalid):
@@ -36,9 +37,11 @@ class EventMoved(Conflict):
 
 
 def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
-    """Review an event as it is; also gives the site's key. Raises NotFound, EventMoved, InformedTooEarly,
-    DueInPast."""
+    """Review an event as it is; also gives the site's key. One that was voided is acknowledged, and no more. Raises
+    NotFound, RecordVoided, EventMoved, InformedTooEarly, DueInPast."""
     event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
+    if body.kind is not ReviewKind.acknowledged:
+        require_not_voided(event)
     if event.version != body.version:
         raise EventMoved
     at = now()

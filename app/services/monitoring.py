@@ -20,6 +20,7 @@ from app.models.monitoring import (
     OpenSignal,
     SiteCounts,
     UrgentClock,
+    VoidedSerious,
 )
 from app.models.participant import Participant
 from app.models.safety_report import STANDS, AeReview, SaeReport
@@ -43,10 +44,12 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
     overdue = [one for one in waiting if one[1].state(at) is ClockState.overdue]
     due_soon = [one for one in waiting if one[1].state(at) is ClockState.running and one[1].due_at <= soon]
     downgraded, alerts = _downgraded(session, actor, sites), _alerts(session, actor, sites)
+    voided = _voided_serious(session, actor, sites)
     listed = {
         "overdue": Counter(event.site_id for event, _ in overdue),
         "due_soon": Counter(event.site_id for event, _ in due_soon),
         "downgraded": Counter(event.site_id for event in downgraded),
+        "voided_serious": Counter(event.site_id for event in voided),
         "alerts": Counter(event.site_id for event in alerts),
     }
     return MonitoringSummary(
@@ -55,6 +58,10 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
         due_soon=[_urgent(actor, at, *one) for one in due_soon[: query.limit]],
         downgraded=[
             Downgraded(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
+        ],
+        voided_serious=[
+            VoidedSerious(**_about(row, actor), voided_at=row.voided_at, voiding_reason=row.voiding_reason)
+            for row in voided[: query.limit]
         ],
         alerts=[
             Alert(**_about(row, actor), special_interest=row.special_interest, created_at=row.created_at)
@@ -86,14 +93,24 @@ def _about(event: Row[Any], actor: Actor) -> dict[str, Any]:
 
 
 def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
+    return _unreviewed_since(session, actor, sites, _EVENT.c.downgraded_at, counts(_EVENT))
+
+
+def _voided_serious(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
+    """That it counts no more is the site's word: nobody stops the clock of a serious event unseen."""
+    return _unreviewed_since(session, actor, sites, _EVENT.c.voided_at, ~counts(_EVENT), _EVENT.c.serious)
+
+
+def _unreviewed_since(
+    session: Session, actor: Actor, sites: Sequence[int], at: Any, *conditions: ColumnElement[bool]
+) -> Sequence[Row[Any]]:
+    """Events that something happened to `at` a moment, and that no monitor has reviewed since."""
     since = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
-    reviewed = (
-        select(1).where(since, _REVIEW.c.reviewed_at >= _EVENT.c.downgraded_at, STANDS).correlate(_EVENT).exists()
-    )
+    reviewed = select(1).where(since, _REVIEW.c.reviewed_at >= at, STANDS).correlate(_EVENT).exists()
     statement = visible(select(*columns(AdverseEvent)), actor).where(
-        _EVENT.c.site_id.in_(sites), counts(_EVENT), _EVENT.c.downgraded_at.is_not(None), ~reviewed
+        _EVENT.c.site_id.in_(sites), at.is_not(None), *conditions, ~reviewed
     )
-    return session.execute(statement.order_by(_EVENT.c.downgraded_at, _EVENT.c.id)).all()
+    return session.execute(statement.order_by(at, _EVENT.c.id)).all()
 
 
 def _alerts(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:

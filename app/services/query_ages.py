@@ -33,8 +33,10 @@ def monitoring_queries(session: Session, actor: Actor, study: str) -> Monitoring
     sites = [
         QueriesOfSite(
             site=actor.places[site_id].site,
-            **counts([numbers[site_id, origin] for origin in QueryOrigin]),
-            by_origin=[QueriesOfOrigin(origin=origin, **counts([numbers[site_id, origin]])) for origin in QueryOrigin],
+            **query_counts([numbers[site_id, origin] for origin in QueryOrigin]),
+            by_origin=[
+                QueriesOfOrigin(origin=origin, **query_counts([numbers[site_id, origin]])) for origin in QueryOrigin
+            ],
         )
         for site_id in site_ids
     ]
@@ -62,7 +64,7 @@ def standings(session: Session, actor: Actor, site_ids: Sequence[int]) -> Number
     return numbers
 
 
-def counts(parts: Sequence[QueryNumbers]) -> dict[str, Any]:
+def query_counts(parts: Sequence[QueryNumbers]) -> dict[str, Any]:
     """The fields of QueryCounts over these parts together."""
     states = sum((part.states for part in parts), Counter[str]())
     ages = sorted(age for part in parts for age in part.ages)

@@ -91,6 +91,14 @@ class Turned(NamedTuple):
     gone: set[str]
 
 
+def gone_with(session: Session, site_id: int, pid: str, subject_id: UUID) -> Turned:
+    """All reasons on a record that counts no more."""
+    holding = select(DataQuery.rule_key).where(
+        DataQuery.site_id == site_id, DataQuery.pid == pid, DataQuery.subject_id == subject_id, _QUERIES.c.rule_holds
+    )
+    return Turned([], {key for key in session.exec(holding) if key is not None})
+
+
 def turned_in_session(session: Session, row: DosingSession, parts: Iterable[tuple[str, UUID, Iterable[Any]]]) -> Turned:
     """How the findings of all doses and vital signs of a dosing session differ from the data queries on it."""
     has = doubts_of_session(row.pid, row.id, parts)

@@ -14,6 +14,7 @@ from app.models.base import canonical_json, now
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
 from app.services.participants import visible_person
 from app.services.sae_clocks import met_by_a_report
+from app.services.unlocked import require_not_voided
 
 
 class EventNotSerious(Conflict):
@@ -36,9 +37,10 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     """Send a report of an event as it is now; also gives the site's key.
 
     The event's row is held, so that two reports get two numbers and no correction slips between event and report.
-    Raises NotFound, EventNotSerious, InitialReportMissing, ReportsFinal, LateReasonMissing.
+    Raises NotFound, RecordVoided, EventNotSerious, InitialReportMissing, ReportsFinal, LateReasonMissing.
     """
     event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
+    require_not_voided(event)
     earlier = reports_of(session, event)
     due = [clock.due_at for clock in met_by_a_report(session, event)]
     _require_in_order(earlier, body, due=bool(due))

@@ -28,7 +28,7 @@ from app.models.voided import counts
 from app.protocol.definition import VisitDefinition
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
-from app.services.query_ages import Numbers, counts, sites_by_code, standings
+from app.services.query_ages import Numbers, query_counts, sites_by_code, standings
 from app.services.studies import protocol_of
 from app.services.verification_coverage import record_coverage, sampled
 
@@ -64,7 +64,7 @@ def _site(
     verified: Mapping[int, RecordCoverage],
 ) -> SitePerformance:
     statuses = Counter(ParticipantStatus(row.status) for row in people)
-    queries = QueryCounts(**counts([numbers[site_id, origin] for origin in QueryOrigin]))
+    queries = QueryCounts(**query_counts([numbers[site_id, origin] for origin in QueryOrigin]))
     raised = queries.open + queries.answered + queries.closed
     return SitePerformance(
         site=code,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, FromClause, Row, and_, func, literal, or_
 from sqlmodel import Session
 
-from app.errors import Locked
+from app.errors import Conflict, Locked
 from app.models.base import table_of
 from app.models.data_lock import DataLock, LockKind, LockScope
 
@@ -22,6 +22,16 @@ _LOCKS = table_of(DataLock)
 
 class DataLocked(Locked):
     """These data are frozen or locked; `locks` names what holds them. A monitor can lift it, with a reason."""
+
+
+class RecordVoided(Conflict):
+    """This record was voided as entered in error, and stays as it is; what is right is recorded anew."""
+
+
+def require_not_voided(row: Any) -> None:
+    """Raises RecordVoided. Call it once the record is held."""
+    if row.voided_at is not None:
+        raise RecordVoided
 
 
 class Closed(NamedTuple):

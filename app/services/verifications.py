@@ -29,6 +29,7 @@ from app.models.visit import Visit
 from app.models.voided import counts
 from app.pid import display
 from app.protocol.verification import RecordKind
+from app.services.unlocked import require_not_voided
 
 
 class RecordMoved(Conflict):
@@ -58,11 +59,15 @@ _MADE, _WITHDRAWN = table_of(Verification), table_of(VerificationWithdrawal)
 
 
 def record(session: Session, actor: Actor, body: VerificationCreate) -> tuple[VerificationRead, int]:
-    """Remember that a record was held against its source; also gives the site's key. Raises NotFound, RecordMoved."""
+    """Remember that a record was held against its source; also gives the site's key. Raises NotFound,
+    RecordVoided, RecordMoved."""
     kind = SUBJECTS[body.subject_type]
     stored = table_of(kind.table)
-    wanted = visible(sa.select(stored.c.site_id, stored.c.pid, stored.c.version), actor)
+    names = {"site_id", "pid", "version", "voided_at"}
+    wanted = visible(sa.select(*(column for column in stored.c if column.name in names)), actor)
     subject = found(session.execute(wanted.where(stored.c[kind.key] == body.subject)).first())
+    if "voided_at" in stored.c:
+        require_not_voided(subject)
     if subject.version != body.version:
         raise RecordMoved
     row = Verification(
@@ -138,10 +143,23 @@ def _present_version() -> ColumnElement[int]:
     return sa.case(*found_at)
 
 
+def _record_voided() -> ColumnElement[bool]:
+    voidable = (subject for subject in SUBJECTS.values() if "voided_at" in table_of(subject.table).c)
+    found_at = [
+        exists().where(
+            stored.c.site_id == _MADE.c.site_id, stored.c[subject.key] == _MADE.c[subject.named_by], ~counts(stored)
+        )
+        for subject in voidable
+        for stored in [table_of(subject.table)]
+    ]
+    return or_(*found_at)
+
+
 PRESENT: ColumnElement[int] = _present_version()
 STATE: ColumnElement[str] = sa.case(
     (taken_back(_MADE), VerificationState.withdrawn),
     (overtaken(_MADE), VerificationState.superseded),
+    (_record_voided(), VerificationState.record_voided),
     (_MADE.c.subject_version != PRESENT, VerificationState.needs_reverification),
     else_=_MADE.c.result,
 )
