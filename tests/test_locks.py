@@ -56,7 +56,6 @@ class Record:
         self.event = made(world, site, "/v1/adverse-events", world.event(self.pid))
         outcome = self.visit.json()["outcomes"][0]["id"]
         self.outcome = self.staff.get(f"/v1/outcomes/{outcome}")
-        self.spare = {"event": made(world, site, "/v1/adverse-events", world.event(self.pid, term="Dizziness"))}
 
     def writes(self) -> dict[Route, Callable[[], Response]]:
         post, pid = self.staff.post, self.pid
@@ -82,16 +81,17 @@ class Record:
             ("PATCH", "/v1/adverse-events/{event_id}"): self._amended(
                 self.event, f"adverse-events/{self.event.json()['id']}", severity="severe"
             ),
-            ("POST", "/v1/adverse-events/{event_id}/voiding"): self._voided("/v1/adverse-events", "event"),
+            ("POST", "/v1/adverse-events/{event_id}/voiding"): self._voided("adverse-events", self.event),
+            ("POST", "/v1/outcomes/{outcome_id}/voiding"): self._voided("outcomes", self.outcome),
         }
 
     def _amended(self, record: Response, path: str, **change: Any) -> Callable[[], Response]:
         seen = record.headers["ETag"]
         return lambda: self.staff.patch(f"/v1/{path}", {"reason": "typed wrongly", **change}, seen)
 
-    def _voided(self, kind: str, name: str) -> Callable[[], Response]:
-        record = self.spare[name]
-        return lambda: void(self.staff, f"{kind}/{record.json()['id']}", record.headers["ETag"])
+    def _voided(self, kind: str, record: Response) -> Callable[[], Response]:
+        path = f"/v1/{kind}/{record.json()['id']}"
+        return lambda: void(self.staff, path, self.staff.get(path).headers["ETag"])
 
     def _new_outcome(self) -> dict[str, Any]:
         return {"participant": self.pid, "visit": self.empty_visit.json()["id"], **madrs(1)}
@@ -121,7 +121,12 @@ def lift(world: World, lock: Response, caller: Caller | None = None, reason: str
     return (caller or world.monitor).post(f"{lock.headers['Location']}/lifting", {"reason": reason})
 
 
-OF_A_VISIT: frozenset[Route] = frozenset({("PATCH", "/v1/visits/{visit_id}"), ("PATCH", "/v1/outcomes/{outcome_id}")})
+OF_A_VISIT: frozenset[Route] = frozenset(
+    {
+        *(("PATCH", path) for path in ("/v1/visits/{visit_id}", "/v1/outcomes/{outcome_id}")),
+        ("POST", "/v1/outcomes/{outcome_id}/voiding"),
+    }
+)
 EVERYTHING = frozenset(
     {
         ("PATCH", "/v1/participants/{pid}"),

@@ -75,6 +75,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("PATCH", "/v1/outcomes/{outcome_id}"): STAFF,
     ("GET", "/v1/outcomes/summary"): CLINICAL_READERS,
     ("POST", "/v1/outcomes/{outcome_id}/rescoring"): STAFF,
+    ("POST", "/v1/outcomes/{outcome_id}/voiding"): STAFF,
     ("GET", "/v1/participants/{pid}/response"): CLINICAL_READERS,
     ("POST", "/v1/adverse-events"): STAFF,
     ("GET", "/v1/adverse-events"): CLINICAL_READERS,

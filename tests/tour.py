@@ -115,7 +115,7 @@ def _visits(tour: Tour) -> None:
     outcome = tour.send("record_outcome", staff, "/v1/outcomes")
     tour.correct("amend_outcome", staff, f"/v1/outcomes/{outcome['id']}")
     tour.send("rescore_outcome", staff, f"{an_older_outcome(world, 'A').headers['Location']}/rescoring")
-    tour.upload("upload_outcomes", staff, "/v1/outcomes/bulk")
+    tour.void("void_outcome", staff, tour.upload("upload_outcomes", staff, "/v1/outcomes/bulk")["location"])
     tour.correct("amend_visit", staff, tour.upload("upload_visits", staff, "/v1/visits/bulk")["location"])
 
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 from httpx2 import Response
 
 from tests.monitor_cases import an_event
-from tests.world import Caller, World
+from tests.world import Caller, World, made, madrs, staff
 
 Case = Callable[[World, Caller, str], Response]
 WHY = {"reason": "Entered for another participant"}
@@ -24,6 +24,11 @@ def voided(caller: Caller, path: str) -> Response:
     return answer
 
 
+def _an_outcome(world: World, site: str) -> Response:
+    visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site), outcomes=[madrs(2)])).json()
+    return staff(world, site).get(f"/v1/outcomes/{visit['outcomes'][0]['id']}")
+
+
 def _voids(kind: str, make: Callable[[World, str], Response]) -> Case:
     def case(world: World, caller: Caller, site: str) -> Response:
         record = make(world, site)
@@ -34,6 +39,7 @@ def _voids(kind: str, make: Callable[[World, str], Response]) -> Case:
 
 RECORDS: Mapping[tuple[str, str], tuple[str, Callable[[World, str], Response]]] = {
     ("POST", "/v1/adverse-events/{event_id}/voiding"): ("adverse-events", an_event),
+    ("POST", "/v1/outcomes/{outcome_id}/voiding"): ("outcomes", _an_outcome),
 }
 VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(*record) for route, record in RECORDS.items()}
 

@@ -11,7 +11,20 @@ from pydantic import model_validator
 from sqlalchemy import Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, PastDate, Reason, Shape, now, one_of
+from app.models.base import (
+    Answer,
+    Code,
+    Cursor,
+    Filter,
+    InstantShown,
+    Limit,
+    PastDate,
+    QueryBool,
+    Reason,
+    Shape,
+    now,
+    one_of,
+)
 from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown, StaffCode
 from app.models.voided import once, voided_whole
@@ -171,6 +184,10 @@ class OutcomeRead(Answer):
     version: int
     created_at: InstantShown
     updated_at: InstantShown
+    voided_at: InstantShown | None
+    """Since when it counts as never recorded, as it was entered in error."""
+
+    voiding_reason: str | None
 
 
 class OutcomeList(Answer):
@@ -184,5 +201,8 @@ class OutcomeFilter(Filter):
     participant: Pid | None = None
     instrument: Code | None = None
     visit_code: Code | None = None
+    voided: QueryBool = False
+    """True: only what was voided."""
+
     limit: Limit = 50
     cursor: Cursor = None

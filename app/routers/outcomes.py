@@ -11,9 +11,10 @@ from app.access import Actor, found, requires, visible
 from app.database import ReadSession, WriteSession
 from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead, Rescoring
 from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
+from app.models.voided import RecordVoiding
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import outcome_summary, outcomes
+from app.services import outcome_summary, outcomes, voided_records
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
@@ -101,3 +102,24 @@ def amend_outcome(
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
+
+
+@router.post("/{outcome_id}/voiding", status_code=201, response_model=OutcomeRead)
+def void_outcome(
+    outcome_id: UUID,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let an outcome that was entered in error count no more, with the reason. It can still be read, and is not changed
+    again."""
+    keyring = request.app.state.keyring
+
+    def make() -> Made:
+        read, site_id = voided_records.void_outcome(session, actor, keyring, seen, outcome_id, body)
+        return _made(request, read, Writes(), site_id)
+
+    return once.create(session, actor, body, make)

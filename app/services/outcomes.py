@@ -42,7 +42,7 @@ from app.services.site_days import require_past
 from app.services.standing import Standing, require_in_study, standing
 from app.services.studies import protocol_of
 from app.services.totals import scored
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 from app.site_lists import Filters
 from app.web.conditional import require_current
 from app.writing import Writes
@@ -203,6 +203,7 @@ def record_outcome(
     `require_in_study`.
     """
     visit = found(around.visits.get(body.visit))
+    require_not_voided(visit)
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
@@ -237,18 +238,20 @@ _VISITS_HELD: sa.Select[Any] = (
 )
 
 
-def _visit(session: Session, actor: Actor, visit_id: UUID) -> Visit:
+def visit_of(session: Session, actor: Actor, row: Outcome) -> Visit:
     """Held, so that nobody says meanwhile that it did not take place."""
-    statement = visible(select(Visit).where(Visit.id == visit_id), actor)
+    statement = visible(select(Visit).where(Visit.id == row.visit_id), actor)
     return found(session.exec(statement.with_for_update(read=True, key_share=True)).first())
 
 
-def _held(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outcome, Person]:
+def held(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outcome, Person]:
     """To be changed, and its participant, who is held first as by those who record an outcome: nobody is dosed while
-    a signal of it comes."""
+    a signal of it comes. Raises NotFound, RecordVoided."""
     pid = found(session.exec(visible(select(Outcome.pid).where(Outcome.id == outcome_id), actor)).first())
     person = visible_person(session, actor, pid, hold=Hold.as_it_is)
-    return visible_row(session, actor, Outcome, outcome_id, lock=True), person
+    row = visible_row(session, actor, Outcome, outcome_id, lock=True)
+    require_not_voided(row)
+    return row, person
 
 
 def amend_outcome(
@@ -257,9 +260,9 @@ def amend_outcome(
     """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
     version. Raises NotFound, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, RaterNotIndependent,
     VisitNotHeld, and of another day the refusals of `require_in_study`."""
-    row, person = _held(session, actor, outcome_id)
+    row, person = held(session, actor, outcome_id)
     require_past(actor, person.site_id, body)
-    visit = _visit(session, actor, row.visit_id)
+    visit = visit_of(session, actor, row)
     if row.origin == Origin.historical_total and body.items is not None:
         raise HistoricalTotal
     stored = scores_of(session, [row])[row.id]
@@ -299,10 +302,10 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
 
     Raises NotFound, HistoricalTotal, InstrumentUnknown, ItemsOutOfRange.
     """
-    row, _ = _held(session, actor, outcome_id)
+    row, _ = held(session, actor, outcome_id)
     if row.origin == Origin.historical_total:
         raise HistoricalTotal
-    visit, stored = _visit(session, actor, row.visit_id), scores_of(session, [row])[row.id]
+    visit, stored = visit_of(session, actor, row), scores_of(session, [row])[row.id]
     items = json.loads(row.items)
     definition = require_items(
         OutcomeInVisit(instrument=row.instrument, instrument_version=body.instrument_version, items=items), ""
@@ -333,6 +336,7 @@ FILTERS: Filters = {
     "participant": col(Outcome.pid) == bindparam("participant"),
     "instrument": col(Outcome.instrument) == bindparam("instrument"),
     "visit_code": col(Visit.visit_code) == bindparam("visit_code"),
+    "voided": {False: counts(Outcome), True: ~counts(Outcome)},
 }
 
 
@@ -382,7 +386,7 @@ def _read(values: Mapping[str, Any], visit_code: str, place: Place, scores: Sequ
 
 _SHOWN = (
     *("id", "instrument", "instrument_version", "collected_on", "rater", "origin"),
-    *("version", "created_at", "updated_at"),
+    *("version", "created_at", "updated_at", "voided_at", "voiding_reason"),
 )
 
 

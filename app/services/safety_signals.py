@@ -77,6 +77,17 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
     return [event, *_follow(session, row, VitalsSeen(json.loads(row.measured)), event)]
 
 
+def source_voided(session: Session, row: Outcome) -> list[audit.Event]:
+    """The events of the open signals of an outcome that was voided. They wait for the clinician as after a correction
+    (`_changed`): it was somebody's answer, and that it was another's is to be looked at before anybody is dosed."""
+    events = []
+    for known in _known(session, row):
+        if known.state == SignalState.open and known.trigger_corrected_at is None:
+            before, known.trigger_corrected_at = audit.snapshot(known), now()
+            events.append(_moved_on(session, known, before, "safety-signal:source-voided"))
+    return events
+
+
 def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
     """Those of the signals that the rules of another protocol version raise once a participant goes by it: the next
     dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it.

@@ -250,7 +250,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
 
 
 def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
-    statement = visible(outcomes.rows().where(col(Outcome.visit_id) == visit_id), actor)
+    statement = visible(outcomes.rows().where(col(Outcome.visit_id) == visit_id, counts(Outcome)), actor)
     return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 

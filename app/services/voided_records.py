@@ -11,10 +11,11 @@ from app.errors import Conflict
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventRead
 from app.models.base import now
+from app.models.outcome import Outcome, OutcomeRead
 from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.voided import RecordVoiding
 from app.security.keys import Keyring
-from app.services import adverse_events, rule_queries
+from app.services import adverse_events, outcomes, rule_queries, safety_signals
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 
@@ -43,10 +44,28 @@ def void_adverse_event(
     return adverse_events.read(adverse_events.row_of(session, actor, row.id), actor), row.site_id
 
 
+def void_outcome(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: RecordVoiding
+) -> tuple[OutcomeRead, int]:
+    """The same of an outcome. A safety signal that it raised waits for its review all the same.
+
+    Raises NotFound, RecordVoided, VersionStale, DataLocked.
+    """
+    row, person = outcomes.held(session, actor, outcome_id)
+    visit = outcomes.visit_of(session, actor, row)
+    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
+    events = [_voided(session, actor, row, "outcome:voided", body.reason), *safety_signals.source_voided(session, row)]
+    rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
+    audit.append(session, actor.account_id, row.site_id, events)
+    scores = outcomes.scores_of(session, [row])[row.id]
+    return outcomes.outcome_read(row, visit.visit_code, person.place, scores), row.site_id
+
+
 _CHANGED = ("voided_at", "voiding_reason")
 
 
-def _voided(session: Session, actor: Actor, row: AdverseEvent, action: str, reason: str) -> audit.Event:
+def _voided(session: Session, actor: Actor, row: AdverseEvent | Outcome, action: str, reason: str) -> audit.Event:
     """A record's own event."""
     before, at = audit.snapshot(row), now()
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
