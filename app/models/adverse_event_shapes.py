@@ -162,7 +162,7 @@ class AdverseEventRead(Answer):
 
 
 class AdverseEventDetail(AdverseEventRead):
-    """A single event also shows how it lies to the doses."""
+    """A single event also has its timing relative to the doses."""
 
     treatment_emergent: bool | None
     """Whether it can have begun on or after the day of the first dose; null without a dose."""

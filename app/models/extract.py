@@ -232,7 +232,7 @@ class ExtractRead(Answer):
     decision_reason: str | None
     expires_at: InstantShown | None
     built_rows: int | None
-    """While the files are being written: how far it is."""
+    """Rows written so far, while the files are being built."""
 
     subjects: int | None
     """How many people are in it, from its approval on, as the manifest has it; a dry run of the approval shows it."""

@@ -38,7 +38,7 @@ class UrgentClock(ClockRead):
 
 
 class Downgraded(Answer):
-    """An event that is serious, or fatal or life-threatening, no longer, and that no monitor has reviewed since."""
+    """An event that has ceased to be serious, fatal or life-threatening, and that no monitor has reviewed since."""
 
     adverse_event: UUID
     participant: PidShown

@@ -19,7 +19,7 @@ from app.models.contradiction import contradiction
 
 
 class EventType(StrEnum):
-    """What somebody can be told of."""
+    """Kinds of events that subscriptions send messages about."""
 
     adverse_event_alert = "adverse_event.alert"
     adverse_event_overdue = "adverse_event.overdue"

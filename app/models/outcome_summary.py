@@ -37,7 +37,7 @@ class ResponseFilter(Filter):
 
 
 class Described(Answer):
-    """A sample: standard deviation with n - 1, interval around the mean."""
+    """Mean and spread of a sample: standard deviation with n - 1, interval around the mean."""
 
     n: int
     mean: float | None
@@ -51,14 +51,15 @@ class Described(Answer):
 class VisitSummary(Answer):
     visit_code: str
     administered: int
-    """Outcomes, with and without a value."""
+    """Number of outcomes, with and without a value."""
 
     value: Described
     change: Described
-    """From the participant's own baseline, of those who have both."""
+    """Change from the participant's own baseline, of those who have both values."""
 
     responders: int | None
-    """Of those with both, or with a value where the threshold is absolute; null where the protocol sets none."""
+    """Participants with a response, of those with both values (or with one, where the threshold is absolute); null if
+    the protocol defines no response."""
 
     remitters: int | None
 

@@ -139,7 +139,7 @@ STANDS = _stands()
 class SaeReportCreate(Shape):
     kind: Annotated[ReportKind, Strict(False)]
     aware_at: PastInstant | None = None
-    """Of follow-up and final reports: when the site became aware of what is new. An initial report's is the event's."""
+    """Of follow-up and final reports: when the site became aware of what is new. Initial reports have the event's."""
 
     narrative: LongText | None = None
     late_reason: LongReason | None = None

@@ -184,7 +184,7 @@ class PendingRead(Answer):
     """The present one, that a verification names."""
 
     fields: list[str]
-    """The critical ones."""
+    """The critical fields."""
 
     state: PendingState
     verified_version: int | None
@@ -203,7 +203,7 @@ class CoverageFilter(Filter):
 
 
 class RecordCoverage(Answer):
-    """How far the records that the plan covers, of the participants whom it samples, are verified."""
+    """How many of the records that the plan covers are verified, of the participants whom it samples."""
 
     records: int
     verified: int
