@@ -88,7 +88,7 @@ class Event:
 
 def created(action: str, row: SQLModel, subject_id: object, reason: str | None = None) -> Event:
     """The event of a new row: every field with its first value."""
-    return changed(action, row, subject_id, 1, {}, snapshot(row), reason)
+    return changed(action, row, subject_id, 1, {}, reason)
 
 
 def recorded(action: str, model: type[SQLModel], row: Mapping[str, Any], subject_id: object) -> Event:
@@ -103,10 +103,11 @@ def changed(
     subject_id: object,
     version: int,
     before: Mapping[str, Any],
-    after: Mapping[str, Any],
     reason: str | None,
+    after: Mapping[str, Any] | None = None,
 ) -> Event:
-    """The event of a change: the fields that differ between two snapshots."""
+    """The event of a change: the fields that differ between two snapshots, the second one being of the row as it is."""
+    after = snapshot(row) if after is None else after
     return event(action, table_of(type(row)).name, subject_id, version, before, after, reason)
 
 

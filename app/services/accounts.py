@@ -120,9 +120,7 @@ def amend(
     action = "account:amended"
     if "disabled_at" in changes:
         action = "account:disabled" if body.disabled else "account:enabled"
-    event = audit.changed(
-        action, account, account.id, account.grants_version, before, audit.snapshot(account), body.reason
-    )
+    event = audit.changed(action, account, account.id, account.grants_version, before, body.reason)
     remember(session, actor, event)
 
 
@@ -141,8 +139,7 @@ def set_password(
     before = audit.snapshot(account)
     account.password_hash, account.password_given_at = fresh, now()
     session.flush()
-    after, version = audit.snapshot(account), account.grants_version
-    event = audit.changed("account:password-set", account, account.id, version, before, after, body.reason)
+    event = audit.changed("account:password-set", account, account.id, account.grants_version, before, body.reason)
     remember(session, actor, event)
     if body.second_factor_off:
         session.execute(sa.delete(Totp).where(col(Totp.account_id) == account.id))
@@ -171,7 +168,6 @@ def link_identity(session: Session, actor: Actor, account: Account, issuer: str 
         account.id,
         account.grants_version,
         before,
-        audit.snapshot(account),
         body.reason,
     )
     remember(session, actor, event)

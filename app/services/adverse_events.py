@@ -136,8 +136,7 @@ def amend_adverse_event(
     session.flush()
     for kind in _told(more_serious, alert):
         tell_at(session, kind, row.site_id, SubjectType.adverse_event, row.id)
-    after = audit.snapshot(row)
-    event = audit.changed("adverse-event:amended", row, row.id, row.version, before, after, body.reason)
+    event = audit.changed("adverse-event:amended", row, row.id, row.version, before, body.reason)
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, actor.account_id, row.site_id, [event], at)
     return _read({**values(row), "reported_at": sent}, person.place)

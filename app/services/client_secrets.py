@@ -51,7 +51,7 @@ def rotate(
 def _limited(row: ClientSecret, ends: datetime, reason: str) -> audit.Event:
     before = audit.snapshot(row)
     row.expires_at = min(row.expires_at or ends, ends)
-    return audit.changed("client-secret:limited", row, row.id, 2, before, audit.snapshot(row), reason)
+    return audit.changed("client-secret:limited", row, row.id, 2, before, reason)
 
 
 def revoke(session: Session, actor: Actor | None, account: Account, secret_id: UUID, reason: str) -> None:
@@ -62,7 +62,7 @@ def revoke(session: Session, actor: Actor | None, account: Account, secret_id: U
     row.revoked_at = now()
     session.flush()
     end_sessions(session, account)
-    event = audit.changed("client-secret:revoked", row, row.id, 2, before, audit.snapshot(row), reason)
+    event = audit.changed("client-secret:revoked", row, row.id, 2, before, reason)
     remember(session, actor, event)
 
 

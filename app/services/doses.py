@@ -223,8 +223,7 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, conse
         dose.findings = _findings(breaches, _off_course(session, day, row, dose), missing(session, day, dose))
         if audit.snapshot(dose) != before:
             dose.version += 1
-            after = audit.snapshot(dose)
-            events.append(audit.changed("dose:flagged", dose, dose.id, dose.version, before, after, None))
+            events.append(audit.changed("dose:flagged", dose, dose.id, dose.version, before, None))
     for reading in readings:
         had = from_json(reading.findings)
         reading.findings = findings_text(
@@ -292,7 +291,7 @@ def amend_dose(
     dose.findings = _findings(breaches, off_course, consent)
     dose.version, dose.updated_at = dose.version + 1, now()
     session.flush()
-    events = [audit.changed("dose:amended", dose, dose.id, dose.version, before, audit.snapshot(dose), body.reason)]
+    events = [audit.changed("dose:amended", dose, dose.id, dose.version, before, body.reason)]
     events += flagged_again(session, day, row)
     others, turns = judged_again(session, day.person, but=row.id) if on != was else ([], [])
     dosing_day.touch(session, row, *turns)

@@ -189,7 +189,7 @@ def close(
     require_complete(session, day, row)
     row.state, row.closed_at = SessionState.closed, now()
     dosing_day.touch(session, row)
-    event = audit.changed("dosing-session:closed", row, row.id, row.version, before, audit.snapshot(row), None)
+    event = audit.changed("dosing-session:closed", row, row.id, row.version, before, None)
     audit.append(session, actor.account_id, row.site_id, [event])
     return detail_of(session, day, row), row.site_id
 
@@ -221,7 +221,7 @@ def amend(
     raters.require_not_raters(session, day.person, fields.staff, "/staff")
     require_still_complete(session, day, row)
     dosing_day.touch(session, row)
-    event = audit.changed("dosing-session:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
+    event = audit.changed("dosing-session:amended", row, row.id, row.version, before, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
     return detail_of(session, day, row)
 

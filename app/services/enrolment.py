@@ -208,8 +208,7 @@ def amend_participant(
         doubted, others = adverse_events.judged_again(session, row)
         events, turns = [redated, *flagged, *doubted], [*turns, *others]
     follow_findings(session, row)
-    after = audit.snapshot(row)
-    events.append(audit.changed("participant:amended", row, row.pid, row.version, before, after, body.reason))
+    events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)
     audit.append(session, actor.account_id, row.site_id, events)
     return participant_read(values(row), person.place, person.protocol_version)
@@ -242,8 +241,8 @@ def _redated(session: Session, person: Person, consent: Consent, on: date, reaso
     for day in (one.effective_on for one in had.taken if one.scope != WithdrawalScope.identity):
         if had.newest(day) is not None:
             has.require_given(day, "/consent/given_on")
-    subject, after = consent_name(person.pid, consent.version, consent.number), audit.snapshot(consent)
-    return audit.changed("consent:amended", consent, subject, person.row.version, before, after, reason)
+    subject = consent_name(person.pid, consent.version, consent.number)
+    return audit.changed("consent:amended", consent, subject, person.row.version, before, reason)
 
 
 _DATED_BY = {

@@ -86,5 +86,5 @@ def moved(
     row.status, row.manifest = status, manifest or row.manifest
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason)
+    event = audit.changed(action, row, row.id, row.version, before, reason)
     audit.append(session, who, REGISTRY_CHAIN, [event])

@@ -97,7 +97,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
         row.status = ExtractStatus.refused
     session.flush()
     action = f"extract:{'approved' if body.decision is Decision.approve else 'refused'}"
-    remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), body.reason))
+    remember(session, actor, audit.changed(action, row, row.id, row.version, before, body.reason))
     return _read(values(row), study.code, [], 0 if row.status == ExtractStatus.building else None)
 
 

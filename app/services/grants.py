@@ -126,7 +126,7 @@ def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UU
     before = audit.snapshot(row)
     row.revoked_at = now()
     end_access_tokens(session, account)
-    remember(session, actor, audit.changed("grant:revoked", row, row.id, 2, before, audit.snapshot(row), reason))
+    remember(session, actor, audit.changed("grant:revoked", row, row.id, 2, before, reason))
 
 
 def serving_admins(session: Session) -> set[tuple[UUID, UUID]]:

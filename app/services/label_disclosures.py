@@ -134,7 +134,7 @@ def _stepped(
 ) -> DisclosureRead:
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    event = audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason)
+    event = audit.changed(action, row, row.id, row.version, before, reason)
     _remember(session, actor, row, event)
     return _read(values(row), session.get_one(Study, row.study_id).code)
 

@@ -144,7 +144,7 @@ def lift(session: Session, actor: Actor, lock_id: UUID, body: LiftingCreate) -> 
         lock.lifted_by, lock.lifted_at, lock.lifting_reason = actor.account_id, at, body.reason
     session.flush()
     for lock in locks:
-        event = audit.changed("lock:lifted", lock, lock.id, 2, before, audit.snapshot(lock), body.reason)
+        event = audit.changed("lock:lifted", lock, lock.id, 2, before, body.reason)
         audit.append(session, actor.account_id, lock.site_id, [event])
     return _read(values(first), actor), first.site_id
 

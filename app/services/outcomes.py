@@ -290,7 +290,9 @@ def amend_outcome(
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     scores = _store_again(session, row, results)
-    event = audit.changed("outcome:amended", row, row.id, row.version, before, _remembered(row, scores), body.reason)
+    event = audit.changed(
+        "outcome:amended", row, row.id, row.version, before, body.reason, after=_remembered(row, scores)
+    )
     events = safety_signals.seen_in_outcome(session, row, scores, event)
     audit.append(session, actor.account_id, row.site_id, events)
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
@@ -320,7 +322,7 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
     session.flush()
     scores = _store_again(session, row, results)
     after = _remembered(row, scores)
-    event = audit.changed("outcome:rescored", row, row.id, row.version, before, after, body.reason)
+    event = audit.changed("outcome:rescored", row, row.id, row.version, before, body.reason, after=after)
     audit.append(session, actor.account_id, row.site_id, safety_signals.seen_in_outcome(session, row, scores, event))
     return outcome_read(row, visit.visit_code, actor.places[row.site_id], scores)
 

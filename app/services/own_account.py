@@ -65,8 +65,7 @@ class OwnAccount:
         account.password_hash, account.password_given_at = fresh, None
         session.flush()
         end_other_sessions(session, self.sign_in.settings, account.id, self.actor.session_id)
-        after, version = audit.snapshot(account), account.grants_version
-        event = audit.changed("password:changed", account, account.id, version, before, after, None)
+        event = audit.changed("password:changed", account, account.id, account.grants_version, before, None)
         audit.append(session, account.id, REGISTRY_CHAIN, [event])
 
     def offer_totp(self, session: Session, password: str) -> TotpOffer:

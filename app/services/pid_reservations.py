@@ -114,7 +114,7 @@ def close(session: Session, actor: Actor, reservation_id: UUID, body: ClosureCre
     before = audit.snapshot(row)
     row.closed_by, row.closed_at, row.closing_reason = actor.account_id, now(), body.reason
     session.flush()
-    event = audit.changed("pids:reservation-closed", row, row.id, 2, before, audit.snapshot(row), body.reason)
+    event = audit.changed("pids:reservation-closed", row, row.id, 2, before, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
     return _told(session, actor, [values(row)])[0], row.site_id
 

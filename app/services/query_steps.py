@@ -57,7 +57,7 @@ def step(
     _say(session, row, kind, text, author)
     if kind in _TOLD:
         tell_at(session, _TOLD[kind], row.site_id, SubjectType.data_query, row.id)
-    event = audit.changed(f"data-query:{kind}", row, row.id, row.version, before, audit.snapshot(row), None)
+    event = audit.changed(f"data-query:{kind}", row, row.id, row.version, before, None)
     return replace(event, changes=[*event.changes, {"field": f"messages.{row.version}", "old": None, "new": text}])
 
 

@@ -220,4 +220,4 @@ def _turned(session: Session, row: DataQuery, doubt: Doubt | None) -> audit.Even
         return step(session, row, before, QueryState.open, (MessageKind.reopened, doubt.message), None)
     session.flush()
     action = "data-query:reason-came" if doubt else "data-query:reason-gone"
-    return audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
+    return audit.changed(action, row, row.id, row.version, before, None)

@@ -233,7 +233,7 @@ def _raised_anew(
 def _moved_on(session: Session, row: SafetySignal, before: dict[str, Any], action: str) -> audit.Event:
     row.version += 1
     session.flush()
-    return audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), None)
+    return audit.changed(action, row, row.id, row.version, before, None)
 
 
 def _raised(
@@ -333,7 +333,7 @@ def review(session: Session, actor: Actor, signal_id: UUID, body: SignalReview) 
     row.state, row.decision, row.assessment = SignalState.reviewed, body.decision, body.assessment
     row.reviewed_by, row.reviewed_at, row.version = actor.account_id, now(), row.version + 1
     session.flush()
-    event = audit.changed("safety-signal:reviewed", row, row.id, row.version, before, audit.snapshot(row), None)
+    event = audit.changed("safety-signal:reviewed", row, row.id, row.version, before, None)
     audit.append(session, actor.account_id, row.site_id, [event])
     return shown(session, actor.places[row.site_id], [row])[0], row.site_id
 

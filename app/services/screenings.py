@@ -93,7 +93,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     row.version += 1
     session.flush()
     subject = f"{row.pid}/{row.number}"
-    changed = audit.changed("screening:answered", row, subject, row.version, before, audit.snapshot(row), body.reason)
+    changed = audit.changed("screening:answered", row, subject, row.version, before, body.reason)
     events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason, stood)]
     audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
@@ -175,7 +175,7 @@ def fail(session: Session, person: Participant, reason: str) -> list[audit.Event
     before, row.eligible, row.version = audit.snapshot(row), False, row.version + 1
     session.flush()
     subject = f"{row.pid}/{row.number}"
-    return [audit.changed("screening:failed", row, subject, row.version, before, audit.snapshot(row), reason)]
+    return [audit.changed("screening:failed", row, subject, row.version, before, reason)]
 
 
 def _carry_over(
@@ -199,7 +199,7 @@ def _carry_over(
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     rule_queries.follow(session, row, before["findings"])
-    return [audit.changed("participant:screened", row, row.pid, row.version, before, after, reason)]
+    return [audit.changed("participant:screened", row, row.pid, row.version, before, reason, after=after)]
 
 
 def read_all(session: Session, person: Person) -> list[ScreeningRead]:

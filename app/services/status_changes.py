@@ -85,7 +85,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     doubted, others = adverse_events.judged_again(session, row)
     raised = [] if before["status"] in IN_STUDY else safety_signals.seen_anew(session, row)
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
-    event = audit.changed(action, row, row.pid, row.version, before, audit.snapshot(row), body.reason)
+    event = audit.changed(action, row, row.pid, row.version, before, body.reason)
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns, *others)
     audit.append(session, actor.account_id, row.site_id, [event, *failed, *judged.events, *flagged, *doubted, *raised])
     read = participant_read(values(row), person.place, person.protocol_version)

@@ -126,7 +126,7 @@ def _change(
         setattr(row, name, value)
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
-    remember(session, actor, audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason))
+    remember(session, actor, audit.changed(action, row, row.id, row.version, before, reason))
 
 
 def send_test(session: Session, actor: Actor, subscription_id: UUID) -> DeliveryRead:
@@ -151,7 +151,7 @@ def replay(session: Session, actor: Actor, delivery_id: UUID, reason: str) -> De
     row.state, row.attempts, row.next_attempt_at = DeliveryState.pending, 0, now()
     row.delivered_at = row.last_error = row.claimed_until = None
     session.flush()
-    remember(session, actor, audit.changed("delivery:replayed", row, row.id, 1, before, audit.snapshot(row), reason))
+    remember(session, actor, audit.changed("delivery:replayed", row, row.id, 1, before, reason))
     return _delivery(session, row)
 
 

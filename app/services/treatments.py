@@ -69,7 +69,7 @@ def amend(
         setattr(row, name, value)
     row.version += 1
     session.flush()
-    event = audit.changed("treatment:amended", row, row.id, row.version, before, audit.snapshot(row), body.reason)
+    event = audit.changed("treatment:amended", row, row.id, row.version, before, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
     return _read(row), row.site_id
 

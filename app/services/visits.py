@@ -227,7 +227,7 @@ def amend_visit(
     session.flush()
     dosing_day.require_visit_fits(session, row)
     after = {**audit.snapshot(row), **therapy.remembered(has)}
-    event = audit.changed("visit:amended", row, row.id, row.version, before, after, body.reason)
+    event = audit.changed("visit:amended", row, row.id, row.version, before, body.reason, after=after)
     by = (protocol, person.protocol) if "occurred_on" in differing else ()
     judged = visit_findings.NOTHING
     if any(one.carries(row.visit_code) for one in by):

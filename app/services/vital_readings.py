@@ -80,7 +80,7 @@ def store(
     )
     session.add(reading)
     session.flush()
-    event = audit.changed("vitals:recorded", reading, reading.id, 1, {}, _remembered(reading), asked.reason)
+    event = audit.changed("vitals:recorded", reading, reading.id, 1, {}, asked.reason, after=_remembered(reading))
     return safety_signals.seen_in_reading(session, reading, event)
 
 
@@ -124,7 +124,7 @@ def amend_vitals(
     reading.version, reading.updated_at = reading.version + 1, now()
     session.flush()
     event = audit.changed(
-        "vitals:amended", reading, reading.id, reading.version, before, _remembered(reading), body.reason
+        "vitals:amended", reading, reading.id, reading.version, before, body.reason, after=_remembered(reading)
     )
     events = safety_signals.seen_in_reading(session, reading, event)
     events += doses.flagged_again(session, day, row)

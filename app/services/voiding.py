@@ -37,8 +37,7 @@ def void(session: Session, actor: Actor, symbols: str, number: int, body: Voidin
     before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
     session.flush()
-    subject, after = f"{row.pid}/{row.number}", audit.snapshot(row)
-    event = audit.changed("consent:withdrawal-voided", row, subject, 2, before, after, body.reason)
+    event = audit.changed("consent:withdrawal-voided", row, f"{row.pid}/{row.number}", 2, before, body.reason)
     flagged, turns = doses.judged_again(session, person)
     rule_queries.settle_all(session, row.site_id, *turns)
     audit.append(session, actor.account_id, row.site_id, [event, *flagged])
