@@ -26,7 +26,7 @@ from app.models.participant import Participant, ParticipantCreate
 from app.models.visit import VisitCreate
 from app.pid import normalise
 from app.services import retries
-from app.web.once import Once, Told
+from app.web.once import Once, Reply
 from tests.course_cases import amended
 from tests.courses import given
 from tests.dosing_cases import SESSIONS, prepared, start
@@ -318,7 +318,7 @@ def test_who_lost_to_another_record_and_then_to_an_equal_request_is_told_what_th
     key, body = str(uuid4()), world.event(world.enrolled())
     attempt, before, told = Once.attempt, ["lost", "overtaken"], []
 
-    def beset(*given: Any) -> Told:
+    def beset(*given: Any) -> Reply:
         happens = before.pop(0) if before else None
         if happens == "lost":
             raise IntegrityError("", {}, Exception("UNIQUE constraint failed"))

@@ -21,7 +21,7 @@ from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
 from app.web.lines import Line, value_of
-from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Told, answers_of, require_key
+from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Reply, answers_of, require_key
 from app.web.problems import body_validated, document, refusal_of, result_of
 from app.web.together import Recorder
 from app.writing import Writes, store
@@ -158,10 +158,10 @@ class Upload:
                 continue
             try:
                 earlier = answered.get(one.once.digest)
-                told = one.once.collect(writes, actor, one.body, earlier, partial(made, one.body))
-                if not told.replayed:
+                reply = one.once.collect(writes, actor, one.body, earlier, partial(made, one.body))
+                if not reply.replayed:
                     answered[one.once.digest] = writes.answers[-1]
-                results.append(self._told(one.line, told))
+                results.append(self._reply(one.line, reply))
             except DatabaseUnavailable:
                 raise
             except (IntegrityError, RegistryError) as error:
@@ -174,11 +174,11 @@ class Upload:
             raise AnsweredMeanwhile
         return results
 
-    def _told(self, line: Line, told: Told) -> dict[str, Any]:
-        if self._dry_run and not told.replayed:
+    def _reply(self, line: Line, reply: Reply) -> dict[str, Any]:
+        if self._dry_run and not reply.replayed:
             return {"line": line.number, "result": "valid"}
-        result = {"line": line.number, "result": "replayed" if told.replayed else "created", "status": told.status}
-        return {**result, "location": told.location, "etag": told.etag}
+        result = {"line": line.number, "result": "replayed" if reply.replayed else "created", "status": reply.status}
+        return {**result, "location": reply.location, "etag": reply.etag}
 
     def _task(self, line: Line) -> Task | dict[str, Any]:
         """The line as it is to be done, or its refusal."""

@@ -83,8 +83,8 @@ class Made:
     writes: Writes = field(default_factory=Writes)
 
 
-class Told(NamedTuple):
-    """What a client is told of what it asked for."""
+class Reply(NamedTuple):
+    """The answer to a request, as it is kept for retries."""
 
     text: str
     status: int
@@ -132,7 +132,7 @@ class Once:
 
     def tell(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
-    ) -> Told:
+    ) -> Reply:
         """The same, for whoever writes the answer in a form of their own. Raises IdempotencyKeyReused,
         IdempotencyKeyInFlight, NotFound, and what `make` raises."""
         earlier = self._first_in_line(session, actor, body)
@@ -145,7 +145,7 @@ class Once:
         except AnsweredMeanwhile:
             raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
 
-    def _decided(self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int) -> Told:
+    def _decided(self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int) -> Reply:
         """What `make` gives or raises, unless an equal request was answered meanwhile; that may be the reason why this
         one is refused. Raises AnsweredMeanwhile where its answer is gone again."""
         try:
@@ -161,13 +161,13 @@ class Once:
 
     def attempt(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
-    ) -> Told:
+    ) -> Reply:
         """Make it and store it with its answer, whatever was answered before. Raises AnsweredMeanwhile."""
         writes = Writes()
-        told = self.collect(writes, actor, body, None, make, status)
+        reply = self.collect(writes, actor, body, None, make, status)
         if not store(session, writes):
             raise AnsweredMeanwhile
-        return told
+        return reply
 
     def collect(
         self,
@@ -177,32 +177,32 @@ class Once:
         earlier: Mapping[str, Any] | None,
         make: Callable[[], Made],
         status: int = 201,
-    ) -> Told:
+    ) -> Reply:
         """What an equal request was told, or what `make` creates, which is added with its answer to what is going to be
         stored. Raises NotFound, IdempotencyKeyReused, and what `make` raises."""
-        told = self.again(actor, body, earlier)
-        if told is None:
+        reply = self.again(actor, body, earlier)
+        if reply is None:
             made = make()
-            told = Told(made.answer.model_dump_json(), status, made.location, made.etag)
+            reply = Reply(made.answer.model_dump_json(), status, made.location, made.etag)
             writes += made.writes
-            writes.answers.append(self._kept(actor, body, made.site_id, told))
-        return told
+            writes.answers.append(self._kept(actor, body, made.site_id, reply))
+        return reply
 
-    def _kept(self, actor: Actor, body: BaseModel, site_id: int | None, told: Told) -> dict[str, Any]:
+    def _kept(self, actor: Actor, body: BaseModel, site_id: int | None, reply: Reply) -> dict[str, Any]:
         """The row that keeps an answer for retries."""
         given = {
             "account_id": actor.account_id,
             "key_digest": self.digest,
             "request_digest": self._request_digest(body),
             "site_id": site_id,
-            "status": told.status,
-            "location": told.location,
-            "etag": told.etag,
-            "body": told.text,
+            "status": reply.status,
+            "location": reply.location,
+            "etag": reply.etag,
+            "body": reply.text,
         }
         return new_row(IdempotencyRecord, given)
 
-    def again(self, actor: Actor, body: BaseModel, record: Mapping[str, Any] | None) -> Told | None:
+    def again(self, actor: Actor, body: BaseModel, record: Mapping[str, Any] | None) -> Reply | None:
         """The first answer again, if there is one and the actor may still see the site it was about. Raises NotFound,
         IdempotencyKeyReused."""
         if record is None:
@@ -211,9 +211,9 @@ class Once:
             raise IdempotencyKeyReused
         if record["site_id"] is not None and record["site_id"] not in actor.site_ids:
             raise NotFound
-        return Told(record["body"], record["status"], record["location"], record["etag"], replayed=True)
+        return Reply(record["body"], record["status"], record["location"], record["etag"], replayed=True)
 
-    def _first_in_line(self, session: Session, actor: Actor, body: BaseModel) -> Told | None:
+    def _first_in_line(self, session: Session, actor: Actor, body: BaseModel) -> Reply | None:
         """What an equal request was told, once none is at work. Raises IdempotencyKeyInFlight too."""
         connection = session.connection()
         if connection.dialect.name == "postgresql":
@@ -254,18 +254,18 @@ def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, 
     if once is not None:
         return once.tried(session, make) if once.dry_run else _response(once.tell(session, actor, body, make, 200))
     made = make()
-    return _response(Told(made.answer.model_dump_json(), 200, made.location, made.etag))
+    return _response(Reply(made.answer.model_dump_json(), 200, made.location, made.etag))
 
 
-def located(told: Told) -> Response:
+def located(reply: Reply) -> Response:
     """The answer that tells what was made, and where it is."""
-    return _response(told, {"Location": told.location})
+    return _response(reply, {"Location": reply.location})
 
 
-def _response(told: Told, more: Mapping[str, str | None] | None = None) -> Response:
-    named = {**(more or {}), "ETag": told.etag, "Idempotent-Replayed": "true" if told.replayed else None}
+def _response(reply: Reply, more: Mapping[str, str | None] | None = None) -> Response:
+    named = {**(more or {}), "ETag": reply.etag, "Idempotent-Replayed": "true" if reply.replayed else None}
     headers = {name: value for name, value in named.items() if value is not None}
-    return Response(told.text, told.status, headers, media_type="application/json")
+    return Response(reply.text, reply.status, headers, media_type="application/json")
 
 
 def answers_of(session: Session, actor: Actor, asked: Iterable[Once]) -> dict[str, Mapping[str, Any]]:
