@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlmodel import Session, col, exists, select
 
 from app import audit
-from app.access import Actor, found, visible
+from app.access import Actor, visible_row
 from app.errors import Conflict
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventRead
@@ -32,8 +32,7 @@ def void_adverse_event(
 
     Raises NotFound, RecordVoided, VersionStale, EventReported, DataLocked.
     """
-    wanted = visible(select(AdverseEvent).where(AdverseEvent.id == event_id), actor)
-    row = found(session.exec(wanted.with_for_update()).first())
+    row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(row)
     require_current(keyring, seen, row.id, row.version, _CHANGED)
     _require_told_nobody(session, row)
@@ -71,7 +70,7 @@ def _voided(session: Session, actor: Actor, row: AdverseEvent | Outcome, action:
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
     row.version, row.updated_at = row.version + 1, at
     session.flush()
-    return audit.changed(action, row, row.id, row.version, before, audit.snapshot(row), reason)
+    return audit.changed(action, row, row.id, row.version, before, reason)
 
 
 def _require_told_nobody(session: Session, event: AdverseEvent) -> None:

@@ -117,10 +117,10 @@ class Once:
         again only when it is `seen`, which raises NotFound."""
         if self.dry_run:
             return self.tried(session, make)
-        told = self.tell(session, actor, body, make, status)
-        if told.replayed and seen is not None:
+        reply = self.tell(session, actor, body, make, status)
+        if reply.replayed and seen is not None:
             seen()
-        return located(told)
+        return located(reply)
 
     def tried(self, session: Session, make: Callable[[], Made]) -> Response:
         """What would be answered."""
