@@ -76,6 +76,7 @@ class Place:
             "visits": ("/v1/visits", {}),
             "outcomes": ("/v1/outcomes", {}),
             "adverse events": ("/v1/adverse-events", {}),
+            "adverse events beside the doses": ("/v1/adverse-events", {"include": "exposure"}),
             "serious adverse events of a site": ("/v1/adverse-events", {"site": "S0", "serious": "true"}),
             "change feed": ("/v1/changes", {"limit": "50"}),
             "schedule": (f"/v1/participants/{self.person}/schedule", {}),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 
 import pytest
@@ -163,6 +164,25 @@ def test_the_csv_tells_of_each_event_how_it_lies_to_the_doses(world: World) -> N
     sheet = world.monitor.get("/v1/adverse-events", study=world.study, format="csv").text
     rows = list(csv.DictReader(io.StringIO(sheet)))
     assert {row["id"]: (row["treatment_emergent"].lower(), row["days_since_last_dose"]) for row in rows} == told
+
+
+def test_a_list_tells_on_request_what_single_events_tell_of_the_doses(world: World) -> None:
+    dosed, undosed, elsewhere = world.enrolled(), world.enrolled(), world.enrolled("B")
+    for code, day in (("BL", "2025-01-25"), ("DOS1", "2025-02-22")):
+        visit = world.visit(dosed, code, day, deviation_reason="in this test")
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+    assert world.staff_b.post("/v1/adverse-events", world.event(elsewhere)).status_code == 201
+    for pid, onset in ((dosed, "2025-02-21"), (dosed, "2025-03-01"), (dosed, None), (undosed, "2025-03-01")):
+        report(world, pid, onset, criteria={"hospitalisation": True}, aware_at="2025-03-02T10:00:00Z")
+    for caller, sort in itertools.product((world.monitor, world.monitor_a), ("due", "onset", "reported", "updated")):
+        asked = {"study": world.study, "sort": sort, "include": "exposure", "limit": "3"}
+        first = caller.get("/v1/adverse-events", **asked).json()
+        items = first["items"] + caller.get("/v1/adverse-events", **asked, cursor=first["next"]).json()["items"]
+        plain = caller.get("/v1/adverse-events", study=world.study, sort=sort).json()["items"]
+        assert [item["id"] for item in items] == [item["id"] for item in plain]
+        assert items == [caller.get(f"/v1/adverse-events/{item['id']}").json() for item in items]
+        assert {item["treatment_emergent"] for item in items} == {True, False, None}
+        assert not {"treatment_emergent", "days_since_last_dose"} & plain[0].keys()
 
 
 def test_without_a_dose_nothing_is_said_about_it(world: World) -> None:

@@ -172,7 +172,9 @@ class AdverseEventDetail(AdverseEventRead):
 
 
 class AdverseEventList(Answer):
-    items: list[AdverseEventRead]
+    items: list[AdverseEventDetail | AdverseEventRead]
+    """With `include=exposure` as single events are shown."""
+
     next: str | None
 
 
@@ -184,6 +186,10 @@ class AdverseEventSort(StrEnum):
     onset = "onset"
     reported = "reported"
     updated = "updated"
+
+
+class AdverseEventInclude(StrEnum):
+    exposure = "exposure"
 
 
 class AdverseEventFormat(StrEnum):
@@ -224,6 +230,9 @@ class AdverseEventFilter(Filter):
 
     voided: QueryBool = False
     """True: only what was voided."""
+
+    include: AdverseEventInclude | None = None
+    """`exposure`: also the timing relative to the doses, which a single event and the CSV always have."""
 
     sort: AdverseEventSort = AdverseEventSort.reported
     format: AdverseEventFormat = AdverseEventFormat.json

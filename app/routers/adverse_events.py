@@ -77,8 +77,13 @@ def list_adverse_events(
         lines = ae_lists.csv_lines(request.app.state.database, actor, wanted, seen)
         headers = {"Content-Disposition": 'attachment; filename="adverse-events.csv"'}
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
-    page, rows = Page(request, response, actor, query), adverse_events.listed(wanted.key)
-    return page.told(session, rows, wanted.key, AdverseEvent.id, by=wanted.by, ascending=wanted.ascending)
+    page, keys = Page(request, response, actor, query), (wanted.key, AdverseEvent.id)
+    if query.include is None:
+        return page.told(session, adverse_events.listed(wanted.key), *keys, by=wanted.by, ascending=wanted.ascending)
+    rows, after = page.of_sites(
+        session, adverse_events.ordered(wanted.key), *keys, by=wanted.by, ascending=wanted.ascending
+    )
+    return AdverseEventList(items=ae_lists.beside_doses(session, actor, rows), next=after)
 
 
 @router.get("/{event_id}")

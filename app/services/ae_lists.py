@@ -1,7 +1,7 @@
 """Lists of adverse events: which are asked for, in which order, and all of them as CSV."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Date,
+    Row,
     String,
     and_,
     bindparam,
@@ -33,7 +34,7 @@ from app.models.safety_report import SaeReport
 from app.models.voided import counts
 from app.services import adverse_events
 from app.services.csv_lines import blocks, line_of
-from app.services.exposure import Exposure
+from app.services.exposure import Exposure, exposures
 from app.services.monitoring import unreviewed_by
 from app.services.sae_clocks import overdue
 from app.site_lists import Filters, Narrowing, narrowing
@@ -139,6 +140,12 @@ def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
     if by_due and not query.overdue:
         where = (*where, _WAITS_FOR_REPORT)
     return Asked(sites, _KEYS[query.sort], by_due, Narrowing(where, {**given, **more}))
+
+
+def beside_doses(session: Session, actor: Actor, rows: Sequence[Row[Any]]) -> list[AdverseEventDetail]:
+    """A page of events, and how they lie to the doses."""
+    seen = exposures(session, sorted({row.site_id for row in rows}), {row.pid for row in rows})
+    return [adverse_events.beside_doses(row, actor, seen) for row in rows]
 
 
 COLUMNS = tuple(AdverseEventDetail.model_fields)

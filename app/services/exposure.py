@@ -1,13 +1,14 @@
 """When participants had the treatment: the days of their visits at which it is given, unless it was not given."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select, true
 from sqlmodel import Session
 
+from app.models.among import among
 from app.models.base import table_of
 from app.models.dosing_session import Dose, DoseKind, DosingSession
 from app.models.participant import Participant
@@ -41,34 +42,40 @@ class Exposure(NamedTuple):
 NEVER = Exposure((), None)
 
 
-def exposures(session: Session, site_ids: Sequence[int], pid: str | None = None) -> Mapping[str, Exposure]:
-    """By pid, of one participant or of everybody at some sites. Two queries.
+def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] | None = None) -> Mapping[str, Exposure]:
+    """By pid, of these participants or of everybody at some sites who came to a visit. One query.
 
     Who had a dose counts (ICH E9, section 5.2.3), not who came for one. A visit without a dosing session counts as one
     with a dose: not every study records sessions."""
-    people = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(_PERSON.c.site_id.in_(site_ids))
-    without = _VISIT.c.id.in_(_visits_without_dose(site_ids, pid)).label("without")
-    visits = select(_VISIT.c.pid, _VISIT.c.visit_code, _VISIT.c.occurred_on, without).where(
-        _VISIT.c.site_id.in_(site_ids), _VISIT.c.occurred_on.is_not(None), counts(_VISIT)
+    without = _VISIT.c.id.in_(_visits_without_dose(site_ids, pids)).label("without")
+    person = (_PERSON.c.site_id == _VISIT.c.site_id) & (_PERSON.c.pid == _VISIT.c.pid)
+    visits = (
+        select(_VISIT.c.pid, _PERSON.c.protocol_version_id, _VISIT.c.visit_code, _VISIT.c.occurred_on, without)
+        .join(_PERSON, person)
+        .where(_VISIT.c.site_id.in_(site_ids), _VISIT.c.occurred_on.is_not(None), counts(_VISIT))
+        .where(_of(_VISIT.c.pid, pids), _of(_PERSON.c.pid, pids))
     )
-    if pid is not None:
-        people, visits = people.where(_PERSON.c.pid == pid), visits.where(_VISIT.c.pid == pid)
-    given = {row.pid: protocol_of(session, row.protocol_version_id).exposure for row in session.execute(people)}
     doses: dict[str, list[date]] = defaultdict(list)
     seen: dict[str, date] = {}
-    for symbols, code, day, not_given in session.execute(visits):
+    rows = session.execute(visits, {"pids": sorted(pids)} if pids is not None else {}).all()
+    given = {version: protocol_of(session, version).exposure for version in {row.protocol_version_id for row in rows}}
+    for symbols, version, code, day, not_given in rows:
         seen[symbols] = max(day, seen.get(symbols, day))
-        if code in given.get(symbols, ()) and not not_given:
+        if code in given[version] and not not_given:
             doses[symbols].append(day)
     return {symbols: Exposure(sorted(doses[symbols]), day) for symbols, day in seen.items()}
 
 
-def _visits_without_dose(site_ids: Sequence[int], pid: str | None) -> Select[Any]:
+def _visits_without_dose(site_ids: Sequence[int], pids: Collection[str] | None) -> Select[Any]:
     """Those whose dosing session says that the initial dose was not given."""
     of_session = (_DOSE.c.site_id == _SESSION.c.site_id) & (_DOSE.c.session_id == _SESSION.c.id)
-    visits = (
+    not_given = (_DOSE.c.kind == DoseKind.initial) & _DOSE.c.given_mg.is_(None)
+    return (
         select(_SESSION.c.visit_id)
         .join(_DOSE, of_session)
-        .where(_DOSE.c.site_id.in_(site_ids), _DOSE.c.kind == DoseKind.initial, _DOSE.c.given_mg.is_(None))
+        .where(_DOSE.c.site_id.in_(site_ids), not_given, _of(_DOSE.c.pid, pids))
     )
-    return visits if pid is None else visits.where(_DOSE.c.pid == pid)
+
+
+def _of(pid: Any, pids: Collection[str] | None) -> ColumnElement[bool]:
+    return true() if pids is None else among(pid, "pids")
