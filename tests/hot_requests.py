@@ -74,6 +74,7 @@ class Place:
         lists: Mapping[str, tuple[str, dict[str, str]]] = {
             "participants": ("/v1/participants", {}),
             "visits": ("/v1/visits", {}),
+            "visits beside their windows": ("/v1/visits", {"include": "window"}),
             "outcomes": ("/v1/outcomes", {}),
             "adverse events": ("/v1/adverse-events", {}),
             "adverse events beside the doses": ("/v1/adverse-events", {"include": "exposure"}),

@@ -78,6 +78,7 @@ COSTS = {
     "100 visits in bulk": (9, 4),
     "participants": (2, 1),
     "visits": (2, 1),
+    "visits beside their windows": (3, 2),
     "outcomes": (3, 2),
     "adverse events": (2, 1),
     "adverse events beside the doses": (3, 2),
@@ -97,6 +98,7 @@ OF_ONE_PERSON = ("schedule", "response", "content to sign")
 LISTS = (
     "participants",
     "visits",
+    "visits beside their windows",
     "outcomes",
     "adverse events",
     "adverse events beside the doses",

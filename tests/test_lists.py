@@ -11,7 +11,9 @@ from app.models.adverse_event_shapes import AdverseEventList
 from app.models.participant import ParticipantList
 from app.models.visit import VisitList
 from app.site_lists import page_of
-from tests.world import Caller, World, madrs
+from tests.test_safety_signals import move
+from tests.test_visits import dosed
+from tests.world import Caller, World, madrs, protocol_definition
 
 
 def events(world: World) -> None:
@@ -61,6 +63,37 @@ def test_a_list_says_of_a_record_what_the_record_says(
     for item in listed["items"]:
         single: dict[str, Any] = world.staff_a.get(f"{path}/{item.get('id') or item['pid']}").json()
         assert item == {name: single[name] for name in item}
+
+
+def test_a_list_tells_on_request_what_single_visits_tell_of_their_windows(world: World) -> None:
+    moved, waiting, elsewhere = dosed(world, protocol_version="1"), world.enrolled(), world.enrolled("B")
+    why = {"deviation_reason": "Snow closed the road"}
+    for visit in (
+        world.visit(moved, "INT1B", "2025-02-12", **why),
+        world.visit(moved, "INT1A", None, status="missed", **why),
+        world.visit(moved, "UNS", "2025-02-12", occurrence=2),
+        world.visit(waiting, "INT1B", "2025-02-08"),
+    ):
+        assert world.staff_a.post("/v1/visits", visit).status_code == 201
+    assert world.staff_b.post("/v1/visits", world.visit(elsewhere)).status_code == 201
+    definition = {**protocol_definition(), "version": "wide"}
+    for one in definition["visits"]:
+        one.update({"window_after": 40} if one["code"].startswith("INT1") else {})
+    assert world.admin.post(f"/v1/studies/{world.study}/protocols", definition).status_code == 201
+    move(world, moved, "wide")
+    assert world.staff_a.post("/v1/visits", world.visit(moved, "INT1C", "2025-03-25")).status_code == 201
+    for caller in (world.monitor, world.monitor_a):
+        asked = {"study": world.study, "include": "window", "limit": "4"}
+        first = caller.get("/v1/visits", **asked).json()
+        items = first["items"] + caller.get("/v1/visits", **asked, cursor=first["next"]).json()["items"]
+        plain = caller.get("/v1/visits", study=world.study).json()["items"]
+        assert [{name: item[name] for name in plain[0]} for item in items] == plain
+        for item in items:
+            single = caller.get(f"/v1/visits/{item['id']}").json()
+            assert item == {name: single[name] for name in (*plain[0], "window", "deviation_days", "out_of_window")}
+        told = {item["visit_code"]: item["out_of_window"] for item in items if item["participant"] == moved}
+        assert told == {"BL": None, "DOS1": None, "INT1A": None, "INT1B": True, "INT1C": False, "UNS": None}
+        assert not {"window", "deviation_days", "out_of_window"} & plain[0].keys()
 
 
 LISTS = {

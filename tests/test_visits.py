@@ -51,8 +51,8 @@ def test_a_bad_outcome_is_pointed_at(world: World, change: dict[str, Any], point
     assert answer.json()["errors"][0]["pointer"] == pointer
 
 
-def dosed(world: World, on: str = "2025-02-01") -> str:
-    pid = world.enrolled()
+def dosed(world: World, on: str = "2025-02-01", **enrolled: Any) -> str:
+    pid = world.enrolled(**enrolled)
     for code, day in (("BL", "2025-01-25"), ("DOS1", on)):
         assert world.staff_a.post("/v1/visits", world.visit(pid, code, day)).status_code == 201
     return pid

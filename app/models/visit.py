@@ -167,8 +167,8 @@ class VisitRead(Answer):
     updated_at: InstantShown
 
 
-class VisitDetail(VisitRead):
-    """A single visit also shows its window by the protocol version that it was recorded by, and its outcomes."""
+class VisitInWindow(VisitRead):
+    """A visit and its window, by the protocol version that it was recorded by."""
 
     window: WindowRead | None
     """Null while the anchor visit has not taken place, or where the protocol gives none."""
@@ -177,13 +177,24 @@ class VisitDetail(VisitRead):
     """Days outside the window: negative early, 0 inside, positive late; null without window or date."""
 
     out_of_window: bool | None
+
+
+class VisitDetail(VisitInWindow):
+    """A single visit also shows its outcomes."""
+
     outcomes: list[OutcomeRead]
     therapy: TherapyRead | None
 
 
 class VisitList(Answer):
-    items: list[VisitRead]
+    items: list[VisitInWindow | VisitRead]
+    """With `include=window` each with its window."""
+
     next: str | None
+
+
+class VisitInclude(StrEnum):
+    window = "window"
 
 
 class VisitFilter(Filter):
@@ -192,5 +203,8 @@ class VisitFilter(Filter):
     participant: Pid | None = None
     visit_code: Code | None = None
     status: VisitStatus | None = None
+    include: VisitInclude | None = None
+    """`window`: each visit's window and whether it lies outside, which a single visit always tells."""
+
     limit: Limit = 50
     cursor: Cursor = None

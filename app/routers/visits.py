@@ -13,6 +13,7 @@ from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitF
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.services import visits
+from app.services.visit_windows import beside_windows
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
@@ -47,10 +48,14 @@ def _made(request: Request, read: VisitDetail, writes: Writes, site_id: int) -> 
 @router.get("", response_model=VisitList)
 def list_visits(
     query: Annotated[VisitFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
-) -> Listed:
+) -> Listed | VisitList:
     """Visits at your sites, newest first."""
-    page = Page(request, response, actor, query)
-    return page.told(session, visits.listed(), Visit.created_at, Visit.id, by=narrowing(visits.FILTERS, query))
+    page, keys = Page(request, response, actor, query), (Visit.created_at, Visit.id)
+    by = narrowing(visits.FILTERS, query)
+    if query.include is None:
+        return page.told(session, visits.listed(), *keys, by=by)
+    rows, after = page.of_sites(session, visits.rows(), *keys, by=by)
+    return VisitList(items=beside_windows(session, actor, rows), next=after)
 
 
 @router.get("/{visit_id}")

@@ -26,6 +26,7 @@ from app.models.visit import (
     VisitCreate,
     VisitDates,
     VisitDetail,
+    VisitInWindow,
     VisitRead,
     WindowRead,
 )
@@ -266,18 +267,24 @@ def _detail(
     read: list[OutcomeRead],
     has_therapy: Mapping[str, Any] | None,
 ) -> VisitDetail:
-    days = window.deviation_days(row["occurred_on"]) if window and row["occurred_on"] else None
-    shown = WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None
     return VisitDetail(
-        **_shown(row, place),
-        window=shown,
-        deviation_days=days,
-        out_of_window=None if days is None else days != 0,
+        **_in_window(row, place, window),
         outcomes=read,
         therapy=therapy.read(has_therapy, definition, {one.instrument for one in read if done(one, one.items)}),
     )
 
 
+def _in_window(row: Mapping[str, Any], place: Place, window: Window | None) -> dict[str, Any]:
+    days = window.deviation_days(row["occurred_on"]) if window and row["occurred_on"] else None
+    return {
+        **_shown(row, place),
+        "window": WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None,
+        "deviation_days": days,
+        "out_of_window": None if days is None else days != 0,
+    }
+
+
+@cache
 def rows() -> Rows:
     """Visits; narrow it with `visible`."""
     return sa.select(*columns(Visit))
@@ -302,6 +309,10 @@ FILTERS: Filters = {
 
 def read(row: Row[Any], actor: Actor) -> VisitRead:
     return VisitRead(**_shown(fields_of(row), actor.places[row.site_id]))
+
+
+def read_in_window(row: Row[Any], actor: Actor, window: Window | None) -> VisitInWindow:
+    return VisitInWindow(**_in_window(fields_of(row), actor.places[row.site_id], window))
 
 
 def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""The windows of a page of visits, each by the protocol version that it was recorded by."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, and_, select
+from sqlmodel import Session
+
+from app.access import Actor
+from app.models.among import among
+from app.models.base import table_of
+from app.models.participant import Participant
+from app.models.visit import Visit, VisitInWindow
+from app.protocol.schedule import Window, window_of
+from app.services import visits
+from app.services.visit_findings import planned
+
+_PERSON, _VISIT = table_of(Participant), table_of(Visit)
+
+
+class Courses(NamedTuple):
+    """By pid: the protocol version that a participant goes by, and the days of the visits that others may hang on."""
+
+    versions: Mapping[str, int]
+    held: Mapping[str, Mapping[str, date]]
+
+
+def beside_windows(session: Session, actor: Actor, rows: Sequence[Row[Any]]) -> list[VisitInWindow]:
+    """These visits, each with its window. One query."""
+    courses = _courses(session, rows)
+    return [visits.read_in_window(row, actor, _window(session, row, courses)) for row in rows]
+
+
+def _courses(session: Session, rows: Sequence[Row[Any]]) -> Courses:
+    of_person = and_(_VISIT.c.site_id == _PERSON.c.site_id, _VISIT.c.pid == _PERSON.c.pid)
+    anchor = and_(of_person, among(_VISIT.c.pid, "pids"), _VISIT.c.occurrence == 1, _VISIT.c.occurred_on.is_not(None))
+    wanted = (
+        select(_PERSON.c.pid, _PERSON.c.protocol_version_id, _VISIT.c.visit_code, _VISIT.c.occurred_on)
+        .join_from(_PERSON, _VISIT, anchor, isouter=True)
+        .where(_PERSON.c.site_id.in_(sorted({row.site_id for row in rows})), among(_PERSON.c.pid, "pids"))
+    )
+    versions: dict[str, int] = {}
+    held: dict[str, dict[str, date]] = defaultdict(dict)
+    for pid, version_id, code, day in session.execute(wanted, {"pids": sorted({row.pid for row in rows})}).all():
+        versions[pid] = version_id
+        if day is not None:
+            held[pid][code] = day
+    return Courses(versions, held)
+
+
+def _window(session: Session, row: Row[Any], courses: Courses) -> Window | None:
+    visit = planned(session, row.protocol_version_id or courses.versions[row.pid], row.visit_code)
+    return window_of(visit, courses.held[row.pid], row.occurrence) if visit else None
