@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,15 +52,23 @@ class Place:
         return self.caller(Role.site_staff).post("/v1/visits", self.visit(**more))
 
     def upload(self, lines: int) -> Response:
-        sent = [json.dumps({"key": str(uuid4()), "record": self.visit()}).encode() for _ in range(lines)]
-        staff = self.caller(Role.site_staff)
-        return staff.raw("POST", "/v1/visits/bulk", b"\n".join(sent), **{"Content-Type": "application/x-ndjson"})
+        return self.sent(Role.site_staff, "/v1/visits/bulk", [self.visit() for _ in range(lines)])
+
+    def sent(self, role: Role, path: str, records: Sequence[Mapping[str, Any]]) -> Response:
+        lines = [json.dumps({"key": str(uuid4()), "record": record}).encode() for record in records]
+        return self.caller(role).raw("POST", path, b"\n".join(lines), **{"Content-Type": "application/x-ndjson"})
 
     def prepared(self) -> Mapping[str, Callable[[], Response]]:
         """The hot requests by name, each of which may be made again and again."""
         staff, monitor = self.caller(Role.site_staff), self.caller(Role.monitor)
         recorded = self.record().json()["id"]
         event_of = {"participant": self.person, "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
+
+        seen = monitor.get("/v1/visits", site="S0", limit="100").json()["items"]
+        verified = [
+            {"subject_type": "visit", "subject": one["id"], "version": one["version"], "result": "verified"}
+            for one in seen
+        ]
 
         def amend() -> Response:
             tag = staff.get(f"/v1/visits/{recorded}").headers["etag"]
@@ -94,6 +102,7 @@ class Place:
             "amended visit, read before": amend,
             "10 visits in bulk": lambda: self.upload(10),
             "100 visits in bulk": lambda: self.upload(100),
+            "100 verifications in bulk": lambda: self.sent(Role.monitor, "/v1/verifications/bulk", verified),
             **{name: lambda of=of: monitor.get(of[0], **of[1]) for name, of in lists.items()},
         }
 

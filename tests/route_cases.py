@@ -15,7 +15,7 @@ from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
 from tests.account_cases import ACCOUNT_CASES
-from tests.closing_cases import CLOSING_CASES
+from tests.closing_cases import CLOSING_CASES, verification_of
 from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
 from tests.label_cases import LABEL_CASES
@@ -330,7 +330,7 @@ CASES: Mapping[Route, Case] = {
 """What each protected route is asked in the guards. `site` is whose record it is about."""
 
 BULK: frozenset[Route] = frozenset(
-    ("POST", f"/v1/{noun}/bulk") for noun in ("participants", "visits", "outcomes", "adverse-events")
+    ("POST", f"/v1/{noun}/bulk") for noun in ("participants", "visits", "outcomes", "adverse-events", "verifications")
 )
 """Routes that answer for each line by itself: tests/test_bulk.py."""
 
@@ -341,6 +341,7 @@ def _one_line(world: World, caller: Caller, site: str, path: str) -> Response:
         "/v1/visits/bulk": lambda: world.visit(world.enrolled(site)),
         "/v1/outcomes/bulk": lambda: _new_outcome_of(world, site),
         "/v1/adverse-events/bulk": lambda: world.event(world.enrolled(site)),
+        "/v1/verifications/bulk": lambda: verification_of(world, site),
     }
     return caller.post(path, [{"key": str(uuid4()), "record": records[path]()}])
 

@@ -76,6 +76,7 @@ COSTS = {
     "adverse event": (9, 4),
     "10 visits in bulk": (9, 4),
     "100 visits in bulk": (9, 4),
+    "100 verifications in bulk": (8, 3),
     "participants": (2, 1),
     "visits": (2, 1),
     "visits beside their windows": (3, 2),

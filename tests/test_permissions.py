@@ -153,6 +153,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/audit-entries"): CLINICAL_READERS | ADMIN,
     ("GET", "/v1/codebook"): EVERYBODY,
     **dict.fromkeys(sorted(BULK), STAFF),
+    ("POST", "/v1/verifications/bulk"): MONITOR,
     ("GET", "/v1/data-cuts"): ANALYST | CUSTODIAN,
     ("POST", "/v1/data-cuts"): CUSTODIAN,
     ("GET", "/v1/label-disclosures"): MONITOR | CUSTODIAN,

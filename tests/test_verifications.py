@@ -14,6 +14,7 @@ from tests.closing_cases import a_verification
 from tests.dosing_cases import a_session, a_session_to_close
 from tests.monitor_cases import an_event
 from tests.route_cases import a_visit, an_older_outcome, an_outcome
+from tests.test_bulk import kinds, line, results, sent
 from tests.world import World, made, madrs, protocol_definition
 
 
@@ -35,11 +36,15 @@ def path_of(kind: str, record: Response) -> str:
     return f"/v1/{kind.replace('_', '-')}s/{read['pid'] if kind == 'participant' else read['id']}"
 
 
-def verify(world: World, kind: str, record: Response, **changes: Any) -> Response:
+def about(kind: str, record: Response) -> dict[str, Any]:
+    """Says that a record is as its source has it."""
     read = record.json()
     subject = read["pid"] if kind == "participant" else read["id"]
-    body = {"subject_type": kind, "subject": subject, "version": read["version"], "result": "verified", **changes}
-    return world.monitor.post("/v1/verifications", body)
+    return {"subject_type": kind, "subject": subject, "version": read["version"], "result": "verified"}
+
+
+def verify(world: World, kind: str, record: Response, **changes: Any) -> Response:
+    return world.monitor.post("/v1/verifications", {**about(kind, record), **changes})
 
 
 def state(world: World, verification: Response) -> str:
@@ -123,6 +128,41 @@ def test_an_identifier_of_another_kind_or_site_is_refused(world: World) -> None:
         assert world.monitor_a.post("/v1/verifications", body).status_code == 422
     body = {"subject_type": "visit", "subject": visit.json()["id"], "version": 1, "result": "verified"}
     assert world.monitor_a.post("/v1/verifications", body).status_code == 404
+
+
+def test_many_records_of_all_kinds_are_verified_in_one_request_and_sent_again_safely(world: World) -> None:
+    records = [(kind, make(world, site)) for kind, (make, _) in RECORDS.items() for site in ("A", "B")]
+    bodies = [about(kind, record) for kind, record in records]
+    bodies[3] |= {"result": "discrepant", "note": "the source says 3"}
+    lines = [line(body) for body in bodies]
+    answer = sent(world.monitor, "verifications", lines)
+    assert (answer.status_code, kinds(answer)) == (200, ["created"] * len(lines))
+    for one, body in zip(results(answer), bodies, strict=True):
+        read = world.monitor.get(one["location"]).json()
+        assert (read["state"], read["note"]) == (body["result"], body.get("note"))
+        assert (read["subject_type"], read["subject"]) == (body["subject_type"], body["subject"])
+    again = sent(world.monitor, "verifications", lines)
+    assert [{**one, "result": "created"} for one in results(again)] == results(answer)
+    assert kinds(again) == ["replayed"] * len(lines)
+    single = world.monitor.post("/v1/verifications", bodies[0], lines[0]["key"])
+    assert single.headers["Location"] == results(answer)[0]["location"]
+    assert single.json() == world.monitor.get(single.headers["Location"]).json()
+    asked = {"study": world.study, "action": "verification:recorded", "limit": 500}
+    told = world.monitor.get("/v1/audit-entries", **asked).json()["items"]
+    assert len({(one["chain"], one["seq"]) for one in told}) == len(lines)
+
+
+def test_a_record_that_moved_or_is_out_of_reach_costs_only_its_own_line(world: World) -> None:
+    moved, good, elsewhere, person = (a_visit(world, site) for site in ("A", "A", "B", "A"))
+    change = {"occurred_on": "2025-01-26", "reason": "typed wrongly"}
+    assert world.staff_a.patch(path_of("visit", moved), change, moved.headers["ETag"]).is_success
+    bodies = [about("visit", one) for one in (moved, good, elsewhere, person)]
+    bodies[3]["subject_type"] = "outcome"
+    answer = sent(world.monitor_a, "verifications", [line(body) for body in bodies])
+    codes = [one["problem"]["code"] if "problem" in one else one["result"] for one in results(answer)]
+    assert codes == ["record_moved", "created", "not_found", "not_found"]
+    assert [one["result"] for one in results(answer)] == ["conflict", "created", "invalid", "invalid"]
+    assert sent(world.staff_a, "verifications", [line(about("visit", good))]).status_code == 403
 
 
 ATTACKS = (

@@ -160,6 +160,7 @@ def _monitoring(tour: Tour) -> None:
     tour.send("raise_data_queries", monitor, "/v1/data-queries/bulk")
     tour.send("answer_data_query", world.staff_a, f"{query}/answers")
     tour.send("decide_data_query", monitor, f"{query}/closure")
+    tour.upload("upload_verifications", monitor, "/v1/verifications/bulk")
     verified = tour.send("record_verification", monitor, "/v1/verifications")["id"]
     tour.send("withdraw_verification", monitor, f"/v1/verifications/{verified}/withdrawal")
     visit = world.staff_a.get(f"/v1/visits/{tour.asked('sign')['visit']}").json()

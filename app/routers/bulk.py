@@ -13,9 +13,10 @@ from app.models.adverse_event_shapes import AdverseEventCreate
 from app.models.base import Filter
 from app.models.outcome import OutcomeCreate
 from app.models.participant import ParticipantCreate
+from app.models.verification import VerificationCreate
 from app.models.visit import VisitCreate
 from app.permissions import Permission
-from app.routers import adverse_events, outcomes, participants, visits
+from app.routers import adverse_events, outcomes, participants, verifications, visits
 from app.services import bulk
 from app.services.bulk import Noun, Upload
 from app.settings import Settings
@@ -47,6 +48,7 @@ NOUNS = {
     Permission.visit_write: Noun("/v1/visits", VisitCreate, visits.recorder),
     Permission.outcome_write: Noun("/v1/outcomes", OutcomeCreate, outcomes.recorder),
     Permission.adverse_event_write: Noun("/v1/adverse-events", AdverseEventCreate, adverse_events.recorder),
+    Permission.verification_write: Noun("/v1/verifications", VerificationCreate, verifications.recorder),
 }
 
 

@@ -1,10 +1,11 @@
 """Source data verification, and how far it has come."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
@@ -26,6 +27,8 @@ from app.services import verification_pending, verifications
 from app.services.verification_coverage import coverage
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
+from app.web.together import Record
+from app.writing import Writes
 
 router = Router(prefix="/v1", tags=["verifications"])
 Reader = Annotated[Actor, Depends(requires(Permission.verification_read))]
@@ -33,13 +36,26 @@ Verifier = Annotated[Actor, Depends(requires(Permission.verification_write))]
 
 
 @router.post("/verifications", status_code=201, response_model=VerificationRead)
-def record_verification(body: VerificationCreate, actor: Verifier, once: OncePerKey, session: WriteSession) -> Response:
+def record_verification(
+    body: VerificationCreate, actor: Verifier, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
     """Record that you compared a record, at the version you saw, with its source, and whether the two agree."""
-    return once.create(session, actor, body, lambda: _made(*verifications.record(session, actor, body)))
+    return once.create(session, actor, body, lambda: recorder(request, session, actor, [body])(actor, body))
 
 
-def _made(read: VerificationRead, site_id: int) -> Made:
-    return Made(read, f"/v1/verifications/{read.id}", site_id=site_id)
+def recorder(_: Request, session: Session, actor: Actor, bodies: Sequence[VerificationCreate]) -> Record:
+    """What becomes of each of these bodies, be it one or many."""
+    about = verifications.subjects(session, actor, bodies)
+
+    def record(by: Actor, body: VerificationCreate) -> Made:
+        read, writes, site_id = verifications.record(by, about, body)
+        return _made(read, site_id, writes)
+
+    return record
+
+
+def _made(read: VerificationRead, site_id: int, writes: Writes | None = None) -> Made:
+    return Made(read, f"/v1/verifications/{read.id}", site_id=site_id, writes=writes or Writes())
 
 
 @router.get("/verifications")

@@ -1,6 +1,7 @@
 """Source data verification: recorded at a version, withdrawn with a reason, stale as soon as the record moves."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from app.database import unique_or
 from app.errors import Conflict
 from app.models.account import Because
 from app.models.adverse_event import AdverseEvent
-from app.models.base import columns, fields_of, table_of
+from app.models.among import among
+from app.models.base import columns, fields_of, new_row, table_of
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome
 from app.models.participant import Participant
@@ -30,6 +32,7 @@ from app.models.voided import counts
 from app.pid import display
 from app.protocol.verification import RecordKind
 from app.services.unlocked import require_not_voided
+from app.writing import Writes
 
 
 class RecordMoved(Conflict):
@@ -58,31 +61,57 @@ SUBJECTS: Mapping[RecordKind, Subject] = {
 _MADE, _WITHDRAWN = table_of(Verification), table_of(VerificationWithdrawal)
 
 
-def record(session: Session, actor: Actor, body: VerificationCreate) -> tuple[VerificationRead, int]:
-    """Remember that a record was held against its source; also gives the site's key. Raises NotFound,
-    RecordVoided, RecordMoved."""
-    kind = SUBJECTS[body.subject_type]
+Named = tuple[RecordKind, UUID | str]
+"""A record by its kind and its id, or the pid of a participant."""
+
+
+def subjects(session: Session, actor: Actor, bodies: Sequence[VerificationCreate]) -> dict[Named, Row[Any]]:
+    """The records that these are about, as they stand, held until the commit: whoever corrects one waits for the
+    chain's head and so may not be waited for behind it. One query for each kind of record."""
+    named: dict[RecordKind, set[UUID | str]] = defaultdict(set)
+    for body in bodies:
+        named[body.subject_type].add(body.subject)
+    return {
+        (kind, row.key): row for kind in sorted(named) for row in _held(session, actor, SUBJECTS[kind], named[kind])
+    }
+
+
+def _held(session: Session, actor: Actor, kind: Subject, keys: Collection[UUID | str]) -> Sequence[Row[Any]]:
     stored = table_of(kind.table)
+    key = stored.c[kind.key]
     names = {"site_id", "pid", "version", "voided_at"}
-    wanted = visible(sa.select(*(column for column in stored.c if column.name in names)), actor)
-    subject = found(session.execute(wanted.where(stored.c[kind.key] == body.subject)).first())
-    if "voided_at" in stored.c:
+    fields = (column for column in stored.c if column.name in names)
+    wanted = visible(sa.select(*fields, key.label("key")), actor)
+    mine = wanted.where(among(key, "keys")).order_by(stored.c.site_id, key).with_for_update(read=True, key_share=True)
+    return session.execute(mine, {"keys": sorted(keys)}).all()
+
+
+def record(
+    actor: Actor, about: Mapping[Named, Row[Any]], body: VerificationCreate
+) -> tuple[VerificationRead, Writes, int]:
+    """What saying that a record was held against its source comes to; also gives the site's key. `about` are the
+    `subjects` that it may be. Raises NotFound, RecordVoided, RecordMoved."""
+    subject = found(about.get((body.subject_type, body.subject)))
+    if hasattr(subject, "voided_at"):
         require_not_voided(subject)
     if subject.version != body.version:
         raise RecordMoved
-    row = Verification(
-        site_id=subject.site_id,
-        subject_type=body.subject_type,
-        subject_version=body.version,
-        result=body.result,
-        note=body.note,
-        verified_by=actor.account_id,
-        **{"pid": subject.pid, kind.named_by: body.subject},
-    )
-    session.add(row)
-    session.flush()
-    audit.append(session, actor.account_id, row.site_id, [audit.created("verification:recorded", row, row.id)])
-    return read_one(session, actor, row.id), row.site_id
+    given = {
+        "site_id": subject.site_id,
+        "subject_type": body.subject_type,
+        "subject_version": body.version,
+        "result": body.result,
+        "note": body.note,
+        "verified_by": actor.account_id,
+        "pid": subject.pid,
+        SUBJECTS[body.subject_type].named_by: body.subject,
+    }
+    row, writes = new_row(Verification, given), Writes()
+    writes.add(Verification, row)
+    event = audit.recorded("verification:recorded", Verification, row, row["id"])
+    writes.remember(actor.account_id, subject.site_id, event)
+    new = {"present_version": body.version, "state": VerificationState(body.result), **dict.fromkeys(_TAKEN_BACK)}
+    return _read({**row, **new}, actor), writes, subject.site_id
 
 
 def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Because) -> tuple[VerificationRead, int]:
@@ -189,19 +218,21 @@ def read_one(session: Session, actor: Actor, verification_id: UUID) -> Verificat
 
 
 def read(row: Row[Any], actor: Actor) -> VerificationRead:
-    place, fields = actor.places[row.site_id], fields_of(row)
-    named = fields[SUBJECTS[RecordKind(row.subject_type)].named_by]
+    return _read(fields_of(row), actor)
+
+
+def _read(fields: Mapping[str, Any], actor: Actor) -> VerificationRead:
+    place = actor.places[fields["site_id"]]
+    named = fields[SUBJECTS[RecordKind(fields["subject_type"])].named_by]
     return VerificationRead(
         study=place.study,
         site=place.site,
-        participant=row.pid,
+        participant=fields["pid"],
         subject=display(named) if isinstance(named, str) else str(named),
-        version=row.subject_version,
-        **{name: fields[name] for name in _SHOWN},
+        version=fields["subject_version"],
+        **{name: fields[name] for name in (*_SHOWN, *_TAKEN_BACK)},
     )
 
 
-_SHOWN = (
-    *("id", "subject_type", "present_version", "result", "state", "note", "verified_by", "verified_at"),
-    *("withdrawn_by", "withdrawn_at", "withdrawal_reason"),
-)
+_SHOWN = ("id", "subject_type", "present_version", "result", "state", "note", "verified_by", "verified_at")
+_TAKEN_BACK = ("withdrawn_by", "withdrawn_at", "withdrawal_reason")

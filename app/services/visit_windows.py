@@ -13,6 +13,7 @@ from app.models.among import among
 from app.models.base import table_of
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitInWindow
+from app.models.voided import counts
 from app.protocol.schedule import Window, window_of
 from app.services import visits
 from app.services.visit_findings import planned
@@ -35,7 +36,8 @@ def beside_windows(session: Session, actor: Actor, rows: Sequence[Row[Any]]) -> 
 
 def _courses(session: Session, rows: Sequence[Row[Any]]) -> Courses:
     of_person = and_(_VISIT.c.site_id == _PERSON.c.site_id, _VISIT.c.pid == _PERSON.c.pid)
-    anchor = and_(of_person, among(_VISIT.c.pid, "pids"), _VISIT.c.occurrence == 1, _VISIT.c.occurred_on.is_not(None))
+    first = and_(_VISIT.c.occurrence == 1, _VISIT.c.occurred_on.is_not(None), counts(_VISIT))
+    anchor = and_(of_person, among(_VISIT.c.pid, "pids"), first)
     wanted = (
         select(_PERSON.c.pid, _PERSON.c.protocol_version_id, _VISIT.c.visit_code, _VISIT.c.occurred_on)
         .join_from(_PERSON, _VISIT, anchor, isouter=True)
