@@ -226,6 +226,7 @@ class Targets:
             "subscribe": (admin, "/v1/subscriptions", {**TOLD, "study": world.study, "site": "A"}),
             "renew_webhook": (admin, "/v1/subscriptions/{subscription_id}/secret", WHY),
             "replay": (admin, "/v1/deliveries/{delivery_id}/replay", WHY),
+            "dismissal": (admin, "/v1/deliveries/{delivery_id}/dismissal", WHY),
             "study": (admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),
             "protocol": (admin, "/v1/studies/{study}/protocols", {**protocol_definition(), "version": uuid4().hex}),
             "site": (admin, "/v1/studies/{study}/sites", {"code": "C", "name": "New", "timezone": "Europe/Berlin"}),
@@ -286,6 +287,7 @@ class Targets:
         """The id of a new record, as the template names it, ready for what is posted below it."""
         world = self.world
         user = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test"}
+        client = {"name": "App", "organisation": "Test"}
         makers: dict[str, Callable[[], Any]] = {
             "reservation_id": lambda: a_block(world, "A").json()["id"],
             "outcome_id": lambda: an_outcome(world, "A").json()["id"],
@@ -300,9 +302,7 @@ class Targets:
             "subscription_id": lambda: a_subscription(world)["id"],
             "delivery_id": lambda: a_dead_delivery(world).rpartition("/")[2],
             "query_id": lambda: a_question(world, "A").rpartition("/")[2],
-            "client_id": lambda: world.admin.post("/v1/clients", {"name": "App", "organisation": "Test"}).json()[
-                "client_id"
-            ],
+            "client_id": lambda: world.admin.post("/v1/clients", client).json()["client_id"],
             "user_id": lambda: world.admin.post("/v1/users", {**user, "password": "long enough 12"}).json()["id"],
         }
         return str(makers[name]())
@@ -331,7 +331,7 @@ NAMES = (
     *("question", "questions", "answer", "closure"),
     *("amend_participant", "amend_visit", "amend_outcome", "amend_event", "amend_treatment"),
     *("start", "dose", "vitals", "close", "review", "amend_session", "amend_dose", "amend_vitals"),
-    *("subscribe", "renew_webhook", "replay", "amend_subscription"),
+    *("subscribe", "renew_webhook", "replay", "dismissal", "amend_subscription"),
 )
 
 

@@ -62,4 +62,7 @@ OUTBOX_CASES: Mapping[tuple[str, str], Case] = {
     ("POST", "/v1/deliveries/{delivery_id}/replay"): lambda world, caller, site: caller.post(
         f"{a_dead_delivery(world)}/replay", {"reason": "receiver is back"}
     ),
+    ("POST", "/v1/deliveries/{delivery_id}/dismissal"): lambda world, caller, site: caller.post(
+        f"{a_dead_delivery(world)}/dismissal", {"reason": "told by telephone"}
+    ),
 }

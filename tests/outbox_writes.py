@@ -61,4 +61,8 @@ TOLD: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         lambda world: _post(world.admin, f"{a_dead_delivery(world)}/replay", {"reason": "receiver is back"}),
         AMENDED,
     ),
+    ("POST", "/v1/deliveries/{delivery_id}/dismissal"): (
+        lambda world: _post(world.admin, f"{a_dead_delivery(world)}/dismissal", {"reason": "told by telephone"}),
+        AMENDED,
+    ),
 }

@@ -123,6 +123,17 @@ def test_a_message_waits_for_no_worker_while_its_subscription_is_disabled(world:
     assert messages(world) == (said, counted)
 
 
+def test_one_message_that_was_given_up_is_dismissed_while_its_receiver_lives(world: World) -> None:
+    Office(world)
+    before = messages(world)
+    path = a_dead_delivery(world)
+    said, counted = messages(world)
+    assert "dismiss" in (said or "")
+    assert counted == {**before[1], "dead": before[1]["dead"] + 1}
+    assert world.admin.post(f"{path}/dismissal", {"reason": "told by telephone"}).json()["state"] == "dismissed"
+    assert messages(world) == before
+
+
 def test_what_was_given_up_is_settled_by_disabling_the_subscription_of_a_receiver_that_is_gone(world: World) -> None:
     Office(world)
     before = messages(world)

@@ -10,7 +10,7 @@ import pytest
 from sqlmodel import select
 
 from app.database import Database
-from app.models.audit import AuditEntry
+from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.base import now, table_of
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
 from app.services import outbox
@@ -234,6 +234,30 @@ def test_only_what_is_over_is_replayed_and_only_what_is_enabled_is_tested(world:
     refused = world.admin.post(f"{made['path']}/test", {})
     assert (refused.status_code, refused.json()["code"]) == (409, "subscription_disabled")
     assert world.admin.post(f"/v1/deliveries/{uuid4()}/replay", why).status_code == 404
+
+
+def test_a_dead_message_is_dismissed_with_a_reason_that_the_trail_keeps(world: World) -> None:
+    path, why = a_dead_delivery(world), "the office was told by telephone"
+    told = world.admin.post(f"{path}/dismissal", {"reason": why})
+    assert (told.status_code, told.json()["state"], told.json()["next_attempt_at"]) == (201, "dismissed", None)
+    delivery = path.rpartition("/")[2]
+    shown = world.admin.get("/v1/deliveries", state="dismissed").json()["items"]
+    assert delivery in [one["id"] for one in shown]
+    kept = select(AuditEntry).where(AuditEntry.subject_id == delivery, AuditEntry.action == "delivery:dismissed")
+    with world.registry.database.read() as session:
+        entry = session.exec(kept).one()
+    assert (entry.site_id, entry.reason) == (REGISTRY_CHAIN, why)
+    assert {"field": "state", "new": "dismissed", "old": "dead"} in json.loads(entry.changes)
+    assert world.admin.post(f"{path}/replay", {"reason": "it is wanted"}).json()["state"] == "pending"
+
+
+def test_only_a_dead_message_is_dismissed(world: World) -> None:
+    path, why = a_dead_delivery(world), {"reason": "told by telephone"}
+    assert world.admin.post(f"{path}/dismissal", {}).status_code == 422
+    assert world.admin.post(f"{path}/replay", why).status_code == 201
+    pending = world.admin.post(f"{path}/dismissal", why)
+    assert (pending.status_code, pending.json()["code"]) == (409, "delivery_not_dead")
+    assert world.admin.post(f"/v1/deliveries/{uuid4()}/dismissal", why).status_code == 404
 
 
 def test_a_change_needs_the_version_that_was_seen(world: World) -> None:

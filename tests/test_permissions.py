@@ -146,6 +146,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/subscriptions/{subscription_id}/test"): ADMIN,
     ("GET", "/v1/deliveries"): ADMIN,
     ("POST", "/v1/deliveries/{delivery_id}/replay"): ADMIN,
+    ("POST", "/v1/deliveries/{delivery_id}/dismissal"): ADMIN,
     ("GET", "/v1/changes"): CLINICAL_READERS,
     ("POST", "/v1/sync"): STAFF,
     ("GET", "/v1/sync"): STAFF,

@@ -207,6 +207,7 @@ def _data(tour: Tour) -> None:
     tour.correct("amend_subscription", admin, subscription)
     tour.send("renew_secret", admin, f"{subscription}/secret")
     tour.send("replay_delivery", admin, f"{a_dead_delivery(world)}/replay")
+    tour.send("dismiss_delivery", admin, f"{a_dead_delivery(world)}/dismissal")
 
 
 def _users(tour: Tour) -> None:

@@ -51,7 +51,10 @@ class DeliveryState(StrEnum):
     pending = "pending"
     delivered = "delivered"
     dead = "dead"
-    """Every attempt failed; an admin may replay it."""
+    """Every attempt failed; an admin may replay or dismiss it."""
+
+    dismissed = "dismissed"
+    """It was dead, and an admin says that nobody needs it any more."""
 
 
 class Subscription(SQLModel, table=True):

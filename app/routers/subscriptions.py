@@ -124,5 +124,12 @@ def list_deliveries(
 
 @router.post("/deliveries/{delivery_id}/replay", status_code=201)
 def replay_delivery(delivery_id: UUID, body: Because, actor: Writer, session: WriteSession) -> DeliveryRead:
-    """Send a delivered or dead message again. It keeps its delivery id."""
+    """Send a message that was delivered, is dead or was dismissed again. It keeps its delivery id."""
     return subscriptions.replay(session, actor, delivery_id, body.reason)
+
+
+@router.post("/deliveries/{delivery_id}/dismissal", status_code=201)
+def dismiss_delivery(delivery_id: UUID, body: Because, actor: Writer, session: WriteSession) -> DeliveryRead:
+    """Say of a dead message that nobody needs it any more: it is kept, and neither `registry doctor` nor an alert asks
+    for it."""
+    return subscriptions.dismiss(session, actor, delivery_id, body.reason)

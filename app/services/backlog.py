@@ -35,7 +35,10 @@ BACKUP_AGE = timedelta(hours=26)
 
 PAUSED = "paused"
 
-_GIVEN_UP = "replay them once their receiver is back; if it is gone for good, disable its subscription"
+_GIVEN_UP = (
+    "replay them once their receiver is back, or dismiss what nobody needs; if it is gone for good, disable its "
+    "subscription"
+)
 
 Wrong = str | None
 

@@ -51,7 +51,11 @@ class SubscriptionDisabled(Conflict):
 
 
 class DeliveryPending(Conflict):
-    """This message is still being tried; only one that was delivered or is dead can be replayed."""
+    """This message is still being tried; only one that was delivered, is dead or was dismissed can be replayed."""
+
+
+class DeliveryNotDead(Conflict):
+    """Only a message that is dead can be dismissed."""
 
 
 def subscribe(
@@ -140,18 +144,32 @@ def send_test(session: Session, actor: Actor, subscription_id: UUID) -> Delivery
 
 
 def replay(session: Session, actor: Actor, delivery_id: UUID, reason: str) -> DeliveryRead:
-    """Send a delivered or dead message again, under its old id. Raises NotFound, DeliveryPending,
-    SubscriptionDisabled."""
+    """Send a message that is over again, under its old id. Raises NotFound, DeliveryPending, SubscriptionDisabled."""
     row = visible_row(session, actor, Delivery, delivery_id, lock=True)
     if row.state == DeliveryState.pending:
         raise DeliveryPending
     if session.get_one(Subscription, row.subscription_id).disabled_at is not None:
         raise SubscriptionDisabled
+    again = {"attempts": 0, "next_attempt_at": now(), "delivered_at": None, "last_error": None, "claimed_until": None}
+    return _put(session, actor, row, "delivery:replayed", {"state": DeliveryState.pending, **again}, reason)
+
+
+def dismiss(session: Session, actor: Actor, delivery_id: UUID, reason: str) -> DeliveryRead:
+    """Nobody is asked about a dead message any more. Raises NotFound, DeliveryNotDead."""
+    row = visible_row(session, actor, Delivery, delivery_id, lock=True)
+    if row.state != DeliveryState.dead:
+        raise DeliveryNotDead
+    return _put(session, actor, row, "delivery:dismissed", {"state": DeliveryState.dismissed}, reason)
+
+
+def _put(
+    session: Session, actor: Actor, row: Delivery, action: str, changes: Mapping[str, Any], reason: str
+) -> DeliveryRead:
     before = audit.snapshot(row)
-    row.state, row.attempts, row.next_attempt_at = DeliveryState.pending, 0, now()
-    row.delivered_at = row.last_error = row.claimed_until = None
+    for name, value in changes.items():
+        setattr(row, name, value)
     session.flush()
-    remember(session, actor, audit.changed("delivery:replayed", row, row.id, 1, before, reason))
+    remember(session, actor, audit.changed(action, row, row.id, 1, before, reason))
     return _delivery(session, row)
 
 
