@@ -14,10 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlmodel import select
 
 from app import schema
 from app.models.base import now
 from app.models.notification import Delivery
+from app.models.sync import SyncOperation
 from app.services import backups, readiness
 from tests.closing_cases import lock_of
 from tests.hostile import exchange
@@ -96,6 +98,21 @@ def test_an_act_that_a_lock_holds_is_counted_apart_from_what_waits_for_other_act
     other, nobody = world.event(pid), world.event(f"@{uuid4()}")
     sync(world.staff_a, *(act("/v1/adverse-events", body) for body in (other, nobody, {})))
     assert acts() == {state: count + 1 for state, count in before.items()}
+
+
+def test_the_oldest_act_that_is_not_stored_has_its_age_among_the_figures(world: World, client: TestClient) -> None:
+    def oldest() -> float:
+        return figures(client.get("/metrics", headers=SENT).text)["registry_sync_oldest_seconds"]
+
+    wrong = act("/v1/visits", {})
+    sync(world.staff_a, wrong)
+    with world.registry.database.write() as session:
+        came = session.exec(select(SyncOperation).where(SyncOperation.id == UUID(wrong["id"]))).one()
+        came.created_at = now() - timedelta(days=300)
+    assert oldest() == pytest.approx(300 * 86_400, abs=60)
+    with world.registry.database.write() as session:
+        session.exec(select(SyncOperation).where(SyncOperation.id == UUID(wrong["id"]))).one().created_at = now()
+    assert oldest() < 299 * 86_400
 
 
 def test_a_message_shows_how_long_it_waits_for_a_worker_and_how_old_it_is(world: World, client: TestClient) -> None:

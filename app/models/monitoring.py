@@ -8,6 +8,7 @@ from pydantic import Field as Bounded
 from app.models.base import Answer, Code, Filter, FromQuery, InstantShown, Limit
 from app.models.identifiers import PidShown
 from app.models.safety_signal import SignalSeverity
+from app.models.sync import UnsettledActs
 from app.protocol.expedited import ClockState
 
 
@@ -108,6 +109,8 @@ class SiteCounts(Answer):
     data_queries_open: int
     data_queries_answered: int
     """Answered by the site, and waiting for the monitor."""
+
+    unsettled_acts: UnsettledActs
 
 
 class MonitoringSummary(Answer):

@@ -3,6 +3,7 @@
 from app.models.base import Answer
 from app.models.data_query_shapes import QueryCounts
 from app.models.participant import ParticipantStatus
+from app.models.sync import UnsettledActs
 from app.models.verification import RecordCoverage
 from app.protocol.site_rates import RateMark
 
@@ -47,6 +48,7 @@ class SitePerformance(Answer):
 
     adverse_events: EventReporting
     verification: RecordCoverage
+    unsettled_acts: UnsettledActs
 
 
 class MonitoringSites(Answer):

@@ -216,6 +216,15 @@ class SyncFilter(Filter):
     cursor: Cursor = None
 
 
+class UnsettledActs(Answer):
+    """What apps of a site sent and the registry has neither stored nor discarded: it waits for another act or before a
+    lock, or was refused. What a single request has settled counts until its app calls again."""
+
+    count: int
+    oldest_at: InstantShown | None
+    """When the first of them came."""
+
+
 class Resolution(Shape):
     decision: Literal["send", "discard"]
     reason: Reason

@@ -22,6 +22,7 @@ from app.outages import reason
 from app.services.backlog import Undelivered, last_backup, undelivered
 from app.services.outbox import every_site
 from app.services.sae_clocks import overdue
+from app.services.sync_shelf import UNSETTLED
 
 log = structlog.get_logger()
 
@@ -57,6 +58,7 @@ def _figures(session: Session) -> Iterator[Metric]:
     yield from _messages(undelivered(session))
     unsettled = [SyncState.waiting, _HELD, SyncState.refused]
     yield _counted(session, "registry_sync_operations", "Acts of apps not stored", _ACT_IS, unsettled)
+    yield _oldest_act(session)
     about = "Events with a clock that ran out unmet"
     yield GaugeMetricFamily("registry_serious_events_overdue", about, value=_overdue(session))
 
@@ -93,6 +95,13 @@ def _counted(session: Session, name: str, about: str, column: Any, states: Itera
     for state in wanted:
         family.add_metric([state], found.get(state, 0))
     return family
+
+
+def _oldest_act(session: Session) -> Metric:
+    of_unsettled = sa.select(sa.func.min(SyncOperation.created_at)).where(col(SyncOperation.state).in_(UNSETTLED))
+    came = session.execute(of_unsettled).scalar_one()
+    age = max(0.0, (now() - came).total_seconds()) if came else 0
+    return GaugeMetricFamily("registry_sync_oldest_seconds", "Age of the oldest act of an app not stored", value=age)
 
 
 def _overdue(session: Session) -> int:

@@ -30,6 +30,7 @@ from app.models.voided import counts
 from app.protocol.expedited import ClockState, RunningClock
 from app.services.sae_clocks import open_clocks, with_open_clocks
 from app.services.studies import protocol_of
+from app.services.unsettled_acts import unsettled_acts
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
 _QUERY, _SIGNAL, _REPORT = table_of(DataQuery), table_of(SafetySignal), table_of(SaeReport)
@@ -170,12 +171,14 @@ def _counts(
 ) -> list[SiteCounts]:
     """What waits at each site; `listed` is how much of it is listed, by site."""
     counted = [_per_site(session, table, sites, conditions) for table, conditions in _counted(actor, now())]
+    unsettled = unsettled_acts(session, sites)
     return [
         SiteCounts(
             study=actor.places[site_id].study,
             site=actor.places[site_id].site,
             **{name: count for rows in counted for name, count in rows[site_id].items()},
             **{name: by_site[site_id] for name, by_site in listed.items()},
+            unsettled_acts=unsettled[site_id],
         )
         for site_id in sorted(sites, key=lambda site: actor.places[site])
     ]

@@ -22,6 +22,7 @@ from app.models.site_performance import (
     SitePerformance,
     WindowCompliance,
 )
+from app.models.sync import UnsettledActs
 from app.models.verification import RecordCoverage
 from app.models.visit import HELD, Visit
 from app.models.voided import counts
@@ -30,6 +31,7 @@ from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
 from app.services.query_ages import Numbers, query_counts, sites_by_code, standings
 from app.services.studies import protocol_of
+from app.services.unsettled_acts import unsettled_acts
 from app.services.verification_coverage import record_coverage, sampled
 
 
@@ -44,11 +46,11 @@ def monitoring_sites(session: Session, actor: Actor, study: str) -> MonitoringSi
     windows = _windows(session, actor, site_ids, people)
     numbers = standings(session, actor, site_ids)
     plans = sampled(session, study, (row for rows in people.values() for row in rows))
-    verified = record_coverage(session, site_ids, plans)
+    known = record_coverage(session, site_ids, plans), unsettled_acts(session, site_ids)
     return MonitoringSites(
         study=study,
         sites=[
-            _site(actor.places[site_id].site, site_id, people[site_id], windows[site_id], numbers, rate, verified)
+            _site(actor.places[site_id].site, site_id, people[site_id], windows[site_id], numbers, rate, *known)
             for site_id, rate in zip(site_ids, rates, strict=True)
         ],
     )
@@ -62,6 +64,7 @@ def _site(
     numbers: Numbers,
     rate: SiteRate,
     verified: Mapping[int, RecordCoverage],
+    unsettled: Mapping[int, UnsettledActs],
 ) -> SitePerformance:
     statuses = Counter(ParticipantStatus(row.status) for row in people)
     queries = QueryCounts(**query_counts([numbers[site_id, origin] for origin in QueryOrigin]))
@@ -88,6 +91,7 @@ def _site(
             mark=rate.mark,
         ),
         verification=verified[site_id],
+        unsettled_acts=unsettled[site_id],
     )
 
 
