@@ -46,6 +46,7 @@ _OF_SQLITE: Mapping[int | None, str] = {
 
 _REQUEST = "registry_request"
 _VAULT = "registry_vault"
+_WITHIN = "registry_within"
 _COMPANION = "registry_companion"
 _LAST = "registry_last"
 _MOMENTS = "registry_moments"
@@ -263,11 +264,17 @@ def _opened_for(site_ids: Collection[int]) -> list[str]:
 
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
-    """In this block the session sees the clinical rows of these sites instead of the actor's own; without sites, of
-    none. An exception has to end the transaction, and the widening with it."""
+    """In this block the session sees the clinical rows of these sites instead of the actor's own, or of those of the
+    block around this one; without sites, of none. An exception has to end the transaction or savepoint, and the widening
+    with it."""
+    around = session.info.get(_WITHIN)
     _open_for(session, site_ids)
-    yield
-    _open_for(session, _own_sites(session))
+    session.info[_WITHIN] = site_ids
+    try:
+        yield
+    finally:
+        session.info[_WITHIN] = around
+    _open_for(session, _own_sites(session) if around is None else around)
 
 
 def _open_for(session: Session, site_ids: Collection[int]) -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import UniqueConstraint, func, select, text, true
 from sqlalchemy.exc import DatabaseError
-from sqlmodel import SQLModel
+from sqlmodel import Session, SQLModel
 
 from app import access
 from app.access import Actor
@@ -66,6 +66,33 @@ def test_within_no_site_not_even_the_actors_own_rows_are_there(world: World) -> 
         with within(session, []):
             none = session.scalar(people)
         assert (before, none, session.scalar(people)) == (1, 0, 1)
+
+
+@on_postgresql
+def test_a_block_within_another_gives_the_sites_of_that_one_back(world: World) -> None:
+    for site in ("A", "B", "B"):
+        world.enrolled(site)
+    a, b = world.site_ids["A"], world.site_ids["B"]
+    people = select(func.count()).select_from(Participant)
+
+    def fail(session: Session) -> None:
+        with session.begin_nested(), within(session, [a]):
+            raise KeyError
+
+    with world.registry.served.read(world.request(world.account((Role.site_staff, "A")))) as session:
+        with within(session, [b]):
+            with within(session, [a, b]):
+                assert session.scalar(people) == 3
+            assert session.scalar(people) == 2
+            with within(session, []):
+                assert session.scalar(people) == 0
+            assert session.scalar(people) == 2
+            with pytest.raises(KeyError):
+                fail(session)
+            with within(session, [a, b]):
+                assert session.scalar(people) == 3
+            assert session.scalar(people) == 2
+        assert session.scalar(people) == 1
 
 
 @pytest.fixture
