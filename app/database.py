@@ -265,8 +265,8 @@ def _opened_for(site_ids: Collection[int]) -> list[str]:
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
     """In this block the session sees the clinical rows of these sites instead of the actor's own, or of those of the
-    block around this one; without sites, of none. An exception has to end the transaction or savepoint, and the widening
-    with it."""
+    block around this one; without sites, of none. An exception has to end the transaction or savepoint, and with it the
+    widening."""
     around = session.info.get(_WITHIN)
     _open_for(session, site_ids)
     session.info[_WITHIN] = site_ids

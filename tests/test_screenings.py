@@ -125,3 +125,52 @@ def test_the_answers_of_who_left_while_being_screened_stand(world: World) -> Non
     left(world, pid, "withdrawn", "2025-01-15")
     late = answers(world, pid, EXCL02="not_met")
     assert (late.status_code, late.json()["code"]) == (409, "screening_decided")
+
+
+def test_each_screening_has_a_screening_visit_of_its_own(world: World) -> None:
+    """Days -42 to -1 from the baseline (the shipped generic protocol). The first belongs to the failed screening."""
+    pid, staff, dated = screen_failed(world), world.staff_a, {1: "2025-01-03", 2: "2025-06-02"}
+
+    def screen(occurrence: int) -> Any:
+        return staff.post("/v1/visits", world.visit(pid, "SCR", dated[occurrence], occurrence=occurrence))
+
+    first = screen(1)
+    assert first.status_code == 201
+    assert refusal(screen(2)) == (422, "visit_unknown", ["/occurrence"])
+    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
+    again = screen(2)
+    assert again.status_code == 201, again.text
+    assert refusal(staff.post("/v1/visits", world.visit(pid, "SCR", "2025-06-03", occurrence=3)))[0] == 422
+    assert refusal(staff.post("/v1/visits", world.visit(pid, "PREP1", "2025-06-03", occurrence=2)))[0] == 422
+    assert enrol(world, pid, "2025-06-20").status_code == 201
+    assert staff.post("/v1/visits", world.visit(pid, "BL", "2025-06-25")).status_code == 201
+
+    windows = [staff.get(one.headers["Location"]).json()["window"] for one in (first, again)]
+    assert windows == [None, {"planned": "2025-06-04", "start": "2025-05-14", "end": "2025-06-24"}]
+    listed = world.monitor.get("/v1/visits", participant=pid, visit_code="SCR", include="window").json()["items"]
+    assert {one["occurrence"]: one["out_of_window"] for one in listed} == {1: None, 2: False}
+    schedule = world.monitor.get(f"/v1/participants/{pid}/schedule").json()["items"]
+    told = [(one["occurrence"], one["state"], one["window"], one["waits_for"]) for one in schedule[:2]]
+    assert told == [(1, "done", None, None), (2, "done", windows[1], None)]
+    counted = world.monitor.get("/v1/monitoring/sites", study=world.study).json()["sites"][0]["visits"]
+    assert (counted["with_window"], counted["in_window"]) == (1, 1)
+    assert ([one["findings"] for one in listed], open_queries(world, pid)) == ([[], []], [])
+
+
+def test_a_screening_visit_out_of_its_window_is_no_more_once_the_next_screening_has_its_own(world: World) -> None:
+    pid, staff = screen_failed(world), world.staff_a
+    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
+    for code, day, more in (
+        ("SCR", "2025-01-03", {}),
+        ("BL", "2025-06-25", {}),
+        ("SCR", "2025-06-02", {"occurrence": 2}),
+    ):
+        if more:
+            assert open_queries(world, pid) == ["visit_outside_window"]
+        assert staff.post("/v1/visits", world.visit(pid, code, day, **more)).status_code == 201
+    assert open_queries(world, pid) == []
+    [second, _] = staff.get("/v1/visits", participant=pid, visit_code="SCR").json()["items"]
+    path = f"/v1/visits/{second['id']}"
+    missed = {"status": "missed", "occurred_on": None, "deviation_reason": "never came", "reason": "the wrong person"}
+    assert staff.patch(path, missed, staff.get(path).headers["ETag"]).status_code == 200
+    assert open_queries(world, pid) == ["visit_outside_window"]

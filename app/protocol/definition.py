@@ -90,6 +90,11 @@ class VisitDefinition(Definition):
         """Whether each day of its window lies after its anchor, so that it cannot be without that."""
         return self.has_window and self.offset_days > self.window_before
 
+    def screens_again(self, occurrence: int) -> bool:
+        """Whether this occurrence is of a further screening: each has its own screening visits, as a re-screening is a
+        new screening episode under the same participant (domain.md, section 6)."""
+        return self.kind is VisitKind.screening and 0 < self.repeats < occurrence
+
     @cached_property
     def hangs_on(self) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
@@ -260,13 +265,20 @@ class Protocol(Versioned):
         """The visits whose days say whether this one's is as planned."""
         return next((visit.hangs_on for visit in self.visits if visit.code == code), frozenset())
 
+    def repeats(self, code: str) -> int:
+        """How often it is planned."""
+        return next((visit.repeats for visit in self.visits if visit.code == code), 0)
+
     def needs_scope(self, code: str) -> str | None:
         """The scope of consent without which this visit is not held."""
         return next((visit.needs_scope for visit in self.visits if visit.code == code), None)
 
-    def carries(self, code: str) -> bool:
+    def carries(self, code: str, occurrence: int) -> bool:
         """Whether the day of this visit says of others whether theirs is as planned."""
-        return any(code in visit.hangs_on for visit in self.visits)
+        return any(
+            visit.screens_again(occurrence) if visit.code == code else occurrence == 1 and code in visit.hangs_on
+            for visit in self.visits
+        )
 
     def prepares(self, code: str) -> bool:
         """Whether a dose wants this visit to be held before it."""

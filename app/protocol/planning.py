@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from app.protocol.definition import Protocol, VisitDefinition, VisitKind
-from app.protocol.schedule import Window, window_of
+from app.protocol.schedule import Window, of_failed_screening, window_of
 
 HELD = ("completed", "partially_done")
 """Statuses of visits that took place, and so have a date."""
@@ -142,13 +142,11 @@ class _Course:
             if (one.visit, one.occurrence) in self.records:
                 raise RecordedTwice(one.visit)
             self.records[one.visit, one.occurrence] = one
-        self.held = {
-            code: one.on
-            for (code, number), one in self.records.items()
-            if number == 1 and one.status in HELD and one.on
-        }
+        self.held = {key: one.on for key, one in self.records.items() if one.status in HELD and one.on}
         early_ends = {code for code, visit in self.visits.items() if visit.kind is VisitKind.early_termination}
-        self.ended_on = min((day for code, day in self.held.items() if code in early_ends), default=None)
+        self.ended_on = min(
+            (day for (code, number), day in self.held.items() if number == 1 and code in early_ends), default=None
+        )
 
     def occurrences(self, visit: VisitDefinition) -> list[int]:
         """Those planned, and any more that were recorded."""
@@ -157,7 +155,7 @@ class _Course:
     def planned(self, visit: VisitDefinition, occurrence: int) -> PlannedVisit:
         record = self.records.get((visit.code, occurrence))
         window = window_of(visit, self.held, occurrence)
-        state = _RECORDED_STATES[record.status] if record else self._open_state(visit, window)
+        state = _RECORDED_STATES[record.status] if record else self._open_state(visit, occurrence, window)
         on = record.on if record else None
         deviation = window.deviation_days(on) if window and on else None
         closes = self._closes(visit, window)
@@ -171,16 +169,17 @@ class _Course:
             state=state,
             on=on,
             window=window,
-            waits_for=visit.anchor if visit.has_window and window is None else None,
+            waits_for=visit.anchor if visit.has_window and (visit.anchor, 1) not in self.held else None,
             deviation_days=deviation,
             closes=closes,
             missing=_missing(visit, state, record.instruments if record else frozenset()),
         )
 
-    def _open_state(self, visit: VisitDefinition, window: Window | None) -> VisitState:
+    def _open_state(self, visit: VisitDefinition, occurrence: int, window: Window | None) -> VisitState:
         """How a visit stands of which nothing is recorded."""
         closes = self._closes(visit, window)
-        if self._dropped(visit, closes) or self._never(visit):
+        failed = of_failed_screening(visit, self.held, occurrence)
+        if failed or self._dropped(visit, closes) or self._never(visit):
             return VisitState.not_applicable
         if visit.has_window and window is None:
             return VisitState.waiting
@@ -192,7 +191,7 @@ class _Course:
 
     def _closes(self, visit: VisitDefinition, window: Window | None) -> date | None:
         """The last day on which it is as planned, where that is known."""
-        return _earliest(window.end if window else None, self.held.get(visit.before or ""))
+        return _earliest(window.end if window else None, self.held.get((visit.before or "", 1)))
 
     def _dropped(self, visit: VisitDefinition, closes: date | None) -> bool:
         """Whether it need not be held: for want of consent, or since the participant left or took it back before it

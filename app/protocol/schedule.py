@@ -48,17 +48,32 @@ class Window(NamedTuple):
         return min((on - self.start).days, 0) + max((on - self.end).days, 0)
 
 
-def window_of(visit: VisitDefinition, anchors: Mapping[str, date], occurrence: int = 1) -> Window | None:
-    """The window of a visit's occurrence; `anchors` holds the dates of visits that took place, by visit code.
+Held = Mapping[tuple[str, int], date]
+"""The days of visits that took place, by visit code and occurrence."""
 
-    None where the visit has no anchor but itself, or its anchor has not taken place.
+
+def window_of(visit: VisitDefinition, held: Held, occurrence: int = 1) -> Window | None:
+    """The window of a visit's occurrence.
+
+    None where the visit has no anchor but itself, its anchor has not taken place, or it belongs to a failed screening.
     Days beyond the calendar (years 1 to 9999) become its first or last day.
     """
-    if visit.anchor is None or visit.anchor == visit.code or visit.anchor not in anchors:
+    if visit.anchor is None or visit.anchor == visit.code or of_failed_screening(visit, held, occurrence):
         return None
-    later = (occurrence - 1) * (visit.repeat_every_days or 0)
-    planned = anchors[visit.anchor].toordinal() + visit.offset_days + later
+    anchor = held.get((visit.anchor, 1))
+    if anchor is None:
+        return None
+    within = (occurrence - 1) % visit.repeats if visit.screens_again(occurrence) else occurrence - 1
+    later = within * (visit.repeat_every_days or 0)
+    planned = anchor.toordinal() + visit.offset_days + later
     return Window(_day(planned), _day(planned - visit.window_before), _day(planned + visit.window_after))
+
+
+def of_failed_screening(visit: VisitDefinition, held: Held, occurrence: int) -> bool:
+    """Whether the same screening visit was held again for the next screening. The days of a schedule count from the
+    screening that led to the enrolment (domain.md, section 1a)."""
+    following = occurrence + visit.repeats
+    return visit.screens_again(following) and (visit.code, following) in held
 
 
 def study_day(anchor: date, on: date) -> int:

@@ -65,7 +65,8 @@ def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> i
 def _require_missing(session: Session, person: Person, asked: DataQueryCreate) -> None:
     assert asked.visit_code is not None
     assert asked.occurrence is not None
-    visits.planned_visit(person.protocol, asked.visit_code, asked.occurrence)
+    planned = visits.planned_visit(person.protocol, asked.visit_code)
+    visits.require_planned(session, person.site_id, person.row.pid, planned, asked.occurrence)
     recorded = select(Visit.id).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,

@@ -196,7 +196,7 @@ def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> 
 def _of_days(session: Session, person: Row[Any], held: list[Row[Any]], measured: list[Row[Any]]) -> Iterator[Doubt]:
     """A questionnaire may be filled in at home some days before or after; within the window it is of its visit."""
     visits = {row.id: row for row in held if row.occurred_on is not None}
-    days = {row.visit_code: row.occurred_on for row in visits.values() if row.occurrence == 1}
+    days = {(row.visit_code, row.occurrence): row.occurred_on for row in visits.values()}
     for row in measured:
         visit, on = visits.get(row.visit_id), row.collected_on
         if visit is None or on is None or visit.occurred_on <= on <= (visit.ended_on or visit.occurred_on):

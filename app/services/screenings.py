@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from app import audit
@@ -48,7 +48,7 @@ def _begin(
     row = Screening(
         site_id=person.site_id,
         pid=person.pid,
-        number=_count(session, person) + 1,
+        number=count(session, person.site_id, person.pid) + 1,
         protocol_version_id=person.protocol_version_id,
         screened_on=person.screened_on,
         answers=canonical_json(answers),
@@ -227,5 +227,7 @@ def _of(person: Participant) -> SelectOfScalar[Screening]:
     return select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
 
 
-def _count(session: Session, person: Participant) -> int:
-    return len(session.exec(_of(person)).all())
+def count(session: Session, site_id: int, pid: str) -> int:
+    """How often a participant was screened."""
+    theirs = select(func.count()).select_from(Screening).where(Screening.site_id == site_id, Screening.pid == pid)
+    return session.exec(theirs).one()

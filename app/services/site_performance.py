@@ -173,8 +173,8 @@ def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[R
 
 def _in_window(visits: Sequence[tuple[Row[Any], VisitDefinition | None]]) -> Iterator[bool]:
     """Of each of a participant's visits that has a window."""
-    anchors = {row.visit_code: row.occurred_on for row, _ in visits if row.occurrence == 1}
+    held = {(row.visit_code, row.occurrence): row.occurred_on for row, _ in visits}
     for row, definition in visits:
-        window = window_of(definition, anchors, row.occurrence) if definition else None
+        window = window_of(definition, held, row.occurrence) if definition else None
         if window is not None:
             yield window.deviation_days(row.occurred_on) == 0

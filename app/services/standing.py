@@ -27,6 +27,7 @@ from app.models.participant import Consent, Participant, left_study_on
 from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import Protocol
+from app.protocol.schedule import Held
 from app.services.agreement import Agreed, Given, Taken
 from app.services.studies import protocol_of
 from app.services.unlocked import Closed, closing, require_open
@@ -76,9 +77,9 @@ class Standing:
     """Codes of visits that took place by what this request brings, whether their turn came yet or not."""
 
     @property
-    def held(self) -> dict[str, date]:
+    def held(self) -> Held:
         """The day of each visit that took place, as `visits` has it."""
-        return {code: day for (code, number), day in self.visits.items() if number == 1 and day is not None}
+        return {visit: day for visit, day in self.visits.items() if day is not None}
 
     def require_unlocked(
         self, visit_id: UUID | None = None, visit_code: str | None = None, *, through_freeze: bool = False
@@ -142,12 +143,13 @@ def standing(
 
 
 def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str, list[Any]]:
-    """The visits themselves, which may be there already, and those that they hang on."""
+    """The visits themselves, which may be there already or again in the next screening, and those that they hang on."""
     codes, occurrences = set(), {1}
     for one in asked:
         if one.pid in people:
-            codes |= {one.visit_code, *people[one.pid].protocol.hangs_on(one.visit_code)}
-            occurrences.add(one.occurrence)
+            protocol = people[one.pid].protocol
+            codes |= {one.visit_code, *protocol.hangs_on(one.visit_code)}
+            occurrences |= {one.occurrence, one.occurrence + protocol.repeats(one.visit_code)}
     return {"codes": sorted(codes), "occurrences": sorted(occurrences)}
 
 

@@ -20,7 +20,7 @@ from app.models.participant import Participant, left_study_on
 from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import VisitDefinition
-from app.protocol.schedule import window_of
+from app.protocol.schedule import Held, window_of
 from app.services.rule_queries import Doubt, Turned, settle_all, turned
 from app.services.studies import protocol_of
 
@@ -42,7 +42,7 @@ def remarks(
     visit: VisitDefinition,
     occurrence: int,
     on: date | None,
-    held: Mapping[str, date],
+    held: Held,
     left: date | None,
     coming: Collection[str] = (),
 ) -> list[Finding]:
@@ -54,9 +54,9 @@ def remarks(
     if window and (days := window.deviation_days(on)):
         early = "before" if days < 0 else "after"
         found.append(_finding("visit_outside_window", f"{abs(days)} day(s) {early} the window"))
-    if visit.follows_anchor and visit.anchor not in held and visit.anchor not in coming:
+    if visit.follows_anchor and (visit.anchor, 1) not in held and visit.anchor not in coming:
         found.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
-    if visit.before and on > held.get(visit.before, on):
+    if visit.before and on > held.get((visit.before, 1), on):
         found.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
     if left is not None and on > left:
         found.append(_finding("visit_after_leaving", "After the day on which the participant withdrew or died"))
@@ -85,8 +85,8 @@ def judged_again(
     code: str | None = None,
     new: Sequence[dict[str, Any]] = (),
 ) -> Judged:
-    """Judge a participant's visits (those that hang on the visit `code`), each by its own protocol version: those that
-    are stored, and `new` ones that are going to be. `left`: see `remarks`."""
+    """Judge a participant's visits (those of this `code`, and those that hang on it), each by its own protocol version:
+    those that are stored, and `new` ones that are going to be. `left`: see `remarks`."""
     theirs = _SEEN.where(_VISITS.c.site_id == site_id, _VISITS.c.pid == pid).order_by(_VISITS.c.id)
     rows = [dict(fields_of(row)) for row in session.execute(theirs.with_for_update(key_share=True))]
     events: list[audit.Event] = []
@@ -140,10 +140,10 @@ def _differing(
     session: Session, rows: Sequence[_Row], left: date | None, code: str | None = None
 ) -> Iterator[tuple[_Row, str]]:
     """Of one participant's visits those of which something else is said than is so, with that."""
-    held = {row["visit_code"]: row["occurred_on"] for row in rows if row["occurrence"] == 1 and row["occurred_on"]}
+    held = {(row["visit_code"], row["occurrence"]): row["occurred_on"] for row in rows if row["occurred_on"]}
     for row in rows:
         visit = planned(session, row["protocol_version_id"], row["visit_code"])
-        if visit is None or (code is not None and code not in visit.hangs_on):
+        if visit is None or (code is not None and code not in {visit.code, *visit.hangs_on}):
             continue
         has = findings_text(remarks(visit, row["occurrence"], row["occurred_on"], held, left))
         if has != row["findings"]:

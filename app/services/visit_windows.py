@@ -14,7 +14,7 @@ from app.models.base import table_of
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitInWindow
 from app.models.voided import counts
-from app.protocol.schedule import Window, window_of
+from app.protocol.schedule import Held, Window, window_of
 from app.services import visits
 from app.services.visit_findings import planned
 
@@ -22,10 +22,10 @@ _PERSON, _VISIT = table_of(Participant), table_of(Visit)
 
 
 class Courses(NamedTuple):
-    """By pid: the protocol version that a participant goes by, and the days of the visits that others may hang on."""
+    """By pid: the protocol version that a participant goes by, and the days of the visits that took place."""
 
     versions: Mapping[str, int]
-    held: Mapping[str, Mapping[str, date]]
+    held: Mapping[str, Held]
 
 
 def beside_windows(session: Session, actor: Actor, rows: Sequence[Row[Any]]) -> list[VisitInWindow]:
@@ -36,19 +36,21 @@ def beside_windows(session: Session, actor: Actor, rows: Sequence[Row[Any]]) -> 
 
 def _courses(session: Session, rows: Sequence[Row[Any]]) -> Courses:
     of_person = and_(_VISIT.c.site_id == _PERSON.c.site_id, _VISIT.c.pid == _PERSON.c.pid)
-    first = and_(_VISIT.c.occurrence == 1, _VISIT.c.occurred_on.is_not(None), counts(_VISIT))
-    anchor = and_(of_person, among(_VISIT.c.pid, "pids"), first)
+    took_place = and_(of_person, among(_VISIT.c.pid, "pids"), _VISIT.c.occurred_on.is_not(None), counts(_VISIT))
+    told = (_VISIT.c[name] for name in ("visit_code", "occurrence", "occurred_on"))
     wanted = (
-        select(_PERSON.c.pid, _PERSON.c.protocol_version_id, _VISIT.c.visit_code, _VISIT.c.occurred_on)
-        .join_from(_PERSON, _VISIT, anchor, isouter=True)
+        select(_PERSON.c.pid, _PERSON.c.protocol_version_id, *told)
+        .join_from(_PERSON, _VISIT, took_place, isouter=True)
         .where(_PERSON.c.site_id.in_(sorted({row.site_id for row in rows})), among(_PERSON.c.pid, "pids"))
     )
     versions: dict[str, int] = {}
-    held: dict[str, dict[str, date]] = defaultdict(dict)
-    for pid, version_id, code, day in session.execute(wanted, {"pids": sorted({row.pid for row in rows})}).all():
+    held: dict[str, dict[tuple[str, int], date]] = defaultdict(dict)
+    for pid, version_id, code, occurrence, day in session.execute(
+        wanted, {"pids": sorted({row.pid for row in rows})}
+    ).all():
         versions[pid] = version_id
         if day is not None:
-            held[pid][code] = day
+            held[pid][code, occurrence] = day
     return Courses(versions, held)
 
 

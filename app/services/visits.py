@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -31,10 +30,10 @@ from app.models.visit import (
     WindowRead,
 )
 from app.models.voided import counts
-from app.protocol.definition import Protocol, VisitDefinition
-from app.protocol.schedule import Window, window_of
+from app.protocol.definition import Protocol, VisitDefinition, VisitKind
+from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
-from app.services import agreement, doses, dosing_day, outcomes, rule_queries, therapy, visit_findings
+from app.services import agreement, doses, dosing_day, outcomes, rule_queries, screenings, therapy, visit_findings
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.site_days import require_past
 from app.services.standing import Asked, Standing, require_in_study, standing
@@ -76,7 +75,7 @@ def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> 
 
 def _carries(person: Standing, body: VisitCreate) -> bool:
     """Whether other visits hang on the day of this one."""
-    return body.occurred_on is not None and body.occurrence == 1 and person.protocol.carries(body.visit_code)
+    return body.occurred_on is not None and person.protocol.carries(body.visit_code, body.occurrence)
 
 
 def record_visit(
@@ -93,7 +92,8 @@ def record_visit(
 def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
     """Hold a visit against what is known of the participant, and add it to that."""
     require_past(actor, person.site_id, body)
-    definition = planned_visit(person.protocol, body.visit_code, body.occurrence)
+    definition = planned_visit(person.protocol, body.visit_code)
+    require_planned(session, person.site_id, person.pid, definition, body.occurrence)
     held = person.held
     window = window_of(definition, held, body.occurrence)
     person.require_unlocked(visit_code=body.visit_code)
@@ -144,7 +144,8 @@ def _already_recorded(
     )
     of_this_request = [row["id"] for row in person.new if (row["visit_code"], row["occurrence"]) == this]
     visit_id = of_this_request[0] if of_this_request else session.exec(stored.where(Visit.occurrence == this[1])).one()
-    helps = "correct it" if definition.repeats == 1 else "correct it, or send another one with the next occurrence"
+    once = definition.repeats == 1 and definition.kind is not VisitKind.screening
+    helps = "correct it" if once else "correct it, or send another one with the next occurrence"
     fault = Fault("/occurrence", "already_recorded", f"This one is there: {helps}")
     return VisitAlreadyRecorded(fault, existing=f"/v1/visits/{visit_id}")
 
@@ -152,28 +153,35 @@ def _already_recorded(
 _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "deviation_reason"}
 
 
-def planned_visit(protocol: Protocol, code: str, occurrence: int) -> VisitDefinition:
+def planned_visit(protocol: Protocol, code: str) -> VisitDefinition:
     """The visit as the protocol plans it. Raises VisitUnknown."""
     definition = next((visit for visit in protocol.visits if visit.code == code), None)
     if definition is None:
         raise VisitUnknown(Fault("/visit_code", "unknown_visit", "The protocol version has no such visit"))
-    if definition.repeats and occurrence > definition.repeats:
-        raise VisitUnknown(Fault("/occurrence", "too_many", f"The protocol plans it {definition.repeats} time(s)"))
     return definition
 
 
-def _held(session: Session, person: Person, definition: VisitDefinition) -> dict[str, date]:
-    """The days of the visits that this one hangs on, as far as they took place."""
+def require_planned(session: Session, site_id: int, pid: str, visit: VisitDefinition, occurrence: int) -> None:
+    """Raises VisitUnknown for an occurrence beyond what is planned, in each of the participant's screenings if it is a
+    screening visit."""
+    again = visit.screens_again(occurrence)
+    most = visit.repeats * (screenings.count(session, site_id, pid) if again else 1)
+    if most and occurrence > most:
+        each = " in each screening" if again else ""
+        raise VisitUnknown(Fault("/occurrence", "too_many", f"The protocol plans it {visit.repeats} time(s){each}"))
+
+
+def _held(session: Session, person: Person, definition: VisitDefinition) -> Held:
+    """The days of the visits that this one hangs on, and of this one, as far as they took place."""
     if not definition.hangs_on:
         return {}
-    days = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
+    days = select(col(Visit.visit_code), col(Visit.occurrence), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,
         counts(Visit),
-        col(Visit.visit_code).in_(sorted(definition.hangs_on)),
-        Visit.occurrence == 1,
+        col(Visit.visit_code).in_(sorted({definition.code, *definition.hangs_on})),
     )
-    return {code: day for code, day in session.exec(days) if day is not None}
+    return {(code, occurrence): day for code, occurrence, day in session.exec(days) if day is not None}
 
 
 def _deviation(window: Window | None, dates: VisitDates) -> int:
@@ -208,7 +216,7 @@ def amend_visit(
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = corrected(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     protocol = recorded_by(session, person, row.protocol_version_id)
-    definition = planned_visit(protocol, row.visit_code, row.occurrence)
+    definition = planned_visit(protocol, row.visit_code)
     if differing & {"occurred_on", "therapy"}:
         agreed = agreement.agreed(session, person)
         require_in_study(person.row, agreed, dates.occurred_on, definition.needs_scope)
@@ -231,7 +239,7 @@ def amend_visit(
     event = audit.changed("visit:amended", row, row.id, row.version, before, body.reason, after=after)
     by = (protocol, person.protocol) if "occurred_on" in differing else ()
     judged = visit_findings.NOTHING
-    if any(one.carries(row.visit_code) for one in by):
+    if any(one.carries(row.visit_code, row.occurrence) for one in by):
         judged = visit_findings.judged_again(session, row.site_id, row.pid, left, row.visit_code)
     prepares = any(one.prepares(row.visit_code) for one in by)
     flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
@@ -244,7 +252,7 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = visible_row(session, actor, Visit, visit_id)
     person = visible_person(session, actor, row.pid)
-    definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code, row.occurrence)
+    definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
     has = therapy.of(session, row)
     return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row.id), has)
