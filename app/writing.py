@@ -6,7 +6,6 @@ nothing here. The chain's head is locked last, when the rows are stored. Postgre
 that: whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -89,7 +88,7 @@ def _in_one_statement(session: Session, writes: Writes) -> bool:
     chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
     in_order = sorted(writes.answers, key=itemgetter("account_id", "key_digest"))  # two with the same keys form no ring
     given = [_json(in_order), len(in_order), *(_json(writes.rows[table]) for table in tables)]
-    given += [utc_text(now()), json.dumps(chains)]
+    given += [utc_text(now()), _json(chains)]
     statement = _statement(tables)
     return bool(session.connection().exec_driver_sql(statement, tuple(given)).scalar_one())
 
