@@ -5,6 +5,8 @@ import json
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from socket import socket
 from threading import Event, Thread
 from typing import Any
 
@@ -21,9 +23,9 @@ from app.models.change import ChangeFilter
 from app.routers import changes as changes_router
 from app.security.sealing import seal
 from app.services.changes import Places
-from app.services.waiting import LOOK_SECONDS, Waiting
+from app.services.waiting import LOOK_SECONDS, MOST_OF_ACCOUNT, Waiting
 from tests.course_cases import CONSENT, under_amendment
-from tests.hostile import live_study
+from tests.hostile import connected, live_study, request_text
 from tests.server import LiveServer
 from tests.world import Caller, World
 
@@ -247,6 +249,31 @@ def test_a_stream_tells_what_happens_and_goes_on_where_it_broke(live_server: Liv
             live.enrolled()
             (event,) = later.result(20)
         assert json.loads(event["data"])["seq"] == json.loads(begun[-1]["data"])["seq"] + 1
+
+
+def test_an_account_cannot_take_all_connections_by_keeping_streams_open(live_server: LiveServer) -> None:
+    """Each holds a connection, and by a machine's usual limit a worker has a thousand."""
+    with live_study(live_server) as live, ExitStack() as open_ones:
+
+        def begun(token: str, path: str = "/v1/changes", **headers: str) -> tuple[socket, str]:
+            wire = open_ones.enter_context(connected(live_server))
+            wire.sendall(request_text("GET", path, token, **headers))
+            return wire, wire.recv(4096).decode()
+
+        def status(token: str, path: str = "/v1/changes", **headers: str) -> str:
+            return begun(token, path, **headers)[1].split()[1]
+
+        events, other = {"Accept": "text/event-stream"}, live.caller("monitor")
+        kept = [begun(live.staff.token, **events) for _ in range(MOST_OF_ACCOUNT)]
+        assert {answer.split()[1] for _, answer in kept} == {"200"}
+        assert status(live.staff.token, **events) == status(live.staff.token, "/v1/changes?wait=30") == "429"
+        refused = live.staff.get("/v1/changes")
+        assert (refused.json()["code"], refused.headers["Retry-After"]) == ("too_many_waiting", "1")
+        assert status(other.token, **events) == "200", "others go on"
+        kept[0][0].close()
+        until = time.monotonic() + 20
+        while status(live.staff.token, **events) != "200":
+            assert time.monotonic() < until
 
 
 def test_many_who_wait_cost_as_many_looks_as_one(world: World) -> None:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import Receive, Scope, Send
 
 from app.access import Actor, requires
 from app.errors import RegistryError
@@ -26,6 +28,19 @@ ANEW_SECONDS, BEAT_SECONDS = 5.0, 15.0
 stream."""
 
 
+class Stream(StreamingResponse):
+    """Server-sent events, counted for as long as they are sent: also when the client leaves before the first."""
+
+    def __init__(self, counted: AbstractContextManager[None], events: AsyncIterator[bytes]) -> None:
+        headers = {"X-Accel-Buffering": "no"}  # nginx would hold events back until it has a page of them
+        super().__init__(events, headers=headers, media_type=EVENTS)
+        self._counted = counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._counted:
+            await super().__call__(scope, receive, send)
+
+
 @router.get("", response_model=ChangeList, responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}})
 async def list_changes(
     query: Annotated[ChangeFilter, Query()],
@@ -37,11 +52,12 @@ async def list_changes(
     each event's id is a place to go on from."""
     actor.sites_at(query.study, query.site)  # said before a stream opens: nothing can be refused in it
     places = Places(request.app.state.keyring, actor, query)
+    counted = request.app.state.waiting.one_more(actor.account_id)
     if EVENTS in request.headers.get("accept", ""):
         place = places.read(last_event or query.after)  # whoever comes again asks for the same address
-        headers = {"X-Accel-Buffering": "no"}  # nginx would hold events back until it has a page of them
-        return StreamingResponse(_events(request, query, places, place), headers=headers, media_type=EVENTS)
-    told = await _awaited(request, query, places.read(query.after))
+        return Stream(counted, _events(request, query, places, place))
+    with counted:
+        told = await _awaited(request, query, places.read(query.after))
     items = [change for _, change in told.changes]
     answer = ChangeList(items=items, next=places.written(told.place), more=told.more)
     return Response(answer.model_dump_json(), media_type="application/json")

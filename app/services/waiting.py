@@ -2,18 +2,31 @@
 who wait cost it no more than one."""
 
 import asyncio
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from uuid import UUID
 
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database, within
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, RateExceeded, RegistryError
 from app.services.changes import chain_heads
 
 LOOK_SECONDS = 0.5
 """Between two looks while anybody waits."""
+
+MOST_OF_ACCOUNT = 100
+"""Requests of an account that a worker has at the feed at once: each keeps a connection, of which there are only so
+many."""
+
+
+class TooManyWaiting(RegistryError):
+    """This account has as many requests at the change feed as it may have at once; end one of them first."""
+
+    status = RateExceeded.status
+    title = RateExceeded.title
 
 
 class _Waiter:
@@ -32,8 +45,20 @@ class Waiting:
         self._database = database
         self._waiters: set[_Waiter] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._of_accounts: Counter[UUID] = Counter()
         self.over = False
         """The server stops: nobody waits any more."""
+
+    @contextmanager
+    def one_more(self, account_id: UUID) -> Iterator[None]:
+        """While a request of this account is at the feed. Raises TooManyWaiting."""
+        if self._of_accounts[account_id] >= MOST_OF_ACCOUNT:
+            raise TooManyWaiting
+        self._of_accounts[account_id] += 1
+        try:
+            yield
+        finally:
+            self._of_accounts[account_id] -= 1
 
     async def moved(self, sites: Collection[int], place: Mapping[int, int], seconds: float) -> None:
         """Wait until one of the sites' chains has moved past the place, no look was possible, the time has passed or
