@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ REFRESH_TOKEN_PREFIX = "rrr_"
 
 _FEWEST_CHARACTERS = 5
 _PATIENCE_SECONDS = 1.0
+MOST_AT_ONCE, MOST_OF_ONE = 12, 4
+"""Who is at work or waits for it, of all and under one login: each ties up one of a worker's forty threads."""
 
 
 class PasswordTooEasy(Invalid):
@@ -41,20 +44,23 @@ def require_strong(password: str, username: str, pointer: str) -> None:
 
 
 class Passwords:
-    """Hashes and checks. At most two at once: hashing is slow on purpose and must not starve the site apps."""
+    """Hashes and checks. At most two at once: hashing is slow on purpose and must not starve the site apps. Nor may
+    whoever does it all the time, under one login, starve the others."""
 
     def __init__(self, settings: Settings) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=settings.argon2_memory_kib, parallelism=1)
-        self._gate = threading.Semaphore(2)
+        self._gate, self._lock = threading.Semaphore(2), threading.Lock()
+        self._asking: Counter[str] = Counter()
         self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
 
-    def hash(self, password: str) -> str:
-        with self._turn():
+    def hash(self, password: str, login: str = "") -> str:
+        """For whoever has this login; none where somebody else asks for it."""
+        with self._turn(login):
             return self._hasher.hash(password)
 
-    def check(self, stored: str | None, password: str) -> bool:
+    def check(self, stored: str | None, password: str, login: str) -> bool:
         """Whether it fits. An unknown user (`stored` None) takes the same time as a known one."""
-        with self._turn():
+        with self._turn(login):
             try:
                 return self._hasher.verify(stored or self._nobody, password) and stored is not None
             except (Argon2Error, InvalidHashError):
@@ -65,14 +71,28 @@ class Passwords:
         return self._hasher.check_needs_rehash(stored)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, login: str = "") -> Iterator[None]:
         """One of the two places, or SignInBusy: waiting longer would only tie up the threads of everybody else."""
-        if not self._gate.acquire(timeout=_PATIENCE_SECONDS):
-            raise SignInBusy
+        with self._in_line(login):
+            if not self._gate.acquire(timeout=_PATIENCE_SECONDS):
+                raise SignInBusy
+            try:
+                yield
+            finally:
+                self._gate.release()
+
+    @contextmanager
+    def _in_line(self, login: str) -> Iterator[None]:
+        with self._lock:
+            if self._asking.total() >= MOST_AT_ONCE or (login and self._asking[login] >= MOST_OF_ONE):
+                raise SignInBusy
+            self._asking[login] += 1
         try:
             yield
         finally:
-            self._gate.release()
+            with self._lock:
+                self._asking[login] -= 1
+                self._asking += Counter()  # who asks no more is forgotten
 
 
 def new_client_secret() -> str:

@@ -56,7 +56,7 @@ class OwnAccount:
         """Raises TooManyAttempts, CredentialsWrong, PasswordTooEasy. Every other session of the person ends."""
         known, attempt = self.sign_in.own_account(self.actor.account_id, body.current, self.address)
         require_strong(body.new, known.login, "/new")
-        fresh = self.sign_in.passwords.hash(body.new)
+        fresh = self.sign_in.passwords.hash(body.new, known.login)
         attempt.succeeded(session)
         account = hold_account(session, self.actor.account_id)
         if account.password_hash != known.password_hash:

@@ -78,12 +78,12 @@ class SignIn:
             ).first()
         account, factor = known or (None, None)
         stored = account.password_hash if account else None
-        fits = self.passwords.check(stored, body.password)
+        fits = self.passwords.check(stored, body.password, body.username)
         if account is None or stored is None or not fits or account.disabled_at is not None:
             attempt.failed("session", account.id if account else None)
             raise CredentialsWrong(headers=CHALLENGE)
         step = self.second_factor(attempt, factor, body.totp, "session")
-        renewed = self.passwords.hash(body.password) if self.passwords.outdated(stored) else stored
+        renewed = self.passwords.hash(body.password, body.username) if self.passwords.outdated(stored) else stored
         account = proven(session, attempt, account.id, stored, step)
         account.password_hash = renewed
         family = uuid4()
@@ -124,7 +124,7 @@ class SignIn:
             account = reading.get_one(Account, account_id)
         attempt = self.throttle.attempt(account.login, address)
         attempt.require_free()
-        if not self.passwords.check(account.password_hash, password):
+        if not self.passwords.check(account.password_hash, password, account.login):
             attempt.failed(what, account.id)
             raise CredentialsWrong(headers=CHALLENGE)
         return account, attempt
