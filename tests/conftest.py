@@ -66,14 +66,17 @@ def migrated(
 def database_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, migrated: Callable[[str], str]
 ) -> Iterator[str]:
-    """A database of each engine, with every table and no row."""
+    """A database of each engine, with every table and no row: a new one for each module, at the same address."""
     template = migrated(request.param)
     if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("sqlite") / "registry.db"
+        path = tmp_path_factory.getbasetemp() / "registry.db"
+        for old in path.parent.glob("registry.db*"):
+            old.unlink()
         shutil.copy(template.removeprefix("sqlite:///"), path)
         yield f"sqlite:///{path}"
     else:
-        with new_database(request.getfixturevalue("postgres_url"), template) as url:
+        name = f"registry_{os.getpid()}"
+        with new_database(request.getfixturevalue("postgres_url"), template, name=name) as url:
             yield url
 
 
@@ -106,6 +109,9 @@ class BuildsAtOnce(Builder):
         """No thread."""
 
     def stop(self) -> None:
+        self.dispose()
+
+    def dispose(self) -> None:
         self._database.dispose()
 
     def wake(self) -> None:
@@ -114,21 +120,37 @@ class BuildsAtOnce(Builder):
 
 
 @pytest.fixture(scope="session")
-def registry(database_url: str, key_file: Path) -> Iterator[Registry]:
+def applications(key_file: Path) -> Iterator[Callable[[str], Registry]]:
+    """Applications called in the process, by their database's address, made when first asked for and kept: of a new
+    one every route is taken apart and every statement compiled again."""
+    with ExitStack() as kept:
+
+        @cache
+        def of(database_url: str) -> Registry:
+            settings = settings_of(
+                database_url,
+                key_file,
+                throttle_address_failures=1_000_000,
+                oidc_issuer=OUTSIDE_ISSUER,
+                oidc_audience="registry",
+            )
+            app = create_app(settings)
+            app.state.builder = BuildsAtOnce(settings, app.state.keyring)
+            client, database = kept.enter_context(DirectClient(app)), kept.enter_context(Database(settings))
+            return Registry(app, client, database)
+
+        yield of
+
+
+@pytest.fixture(scope="session")
+def registry(database_url: str, applications: Callable[[str], Registry]) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
-    settings = settings_of(
-        database_url,
-        key_file,
-        throttle_address_failures=1_000_000,
-        oidc_issuer=OUTSIDE_ISSUER,
-        oidc_audience="registry",
-    )
-    with Database(settings) as database:
-        schema.upgrade(database)
-        app = create_app(settings)
-        app.state.builder = BuildsAtOnce(settings, app.state.keyring)
-        with DirectClient(app) as client:
-            yield Registry(app, client, database)
+    registry = applications(database_url)
+    if not registry.database.is_sqlite:  # rights on a database are not copied with it
+        schema.upgrade(registry.database)
+    yield registry
+    for connected in (registry.database, registry.served, registry.app.state.builder):
+        connected.dispose()
 
 
 @pytest.fixture

@@ -39,10 +39,12 @@ def postgres_server() -> Iterator[str]:
 
 
 @contextmanager
-def new_database(server_url: str, template: str | None = None, more: str = "") -> Iterator[str]:
+def new_database(
+    server_url: str, template: str | None = None, more: str = "", name: str | None = None
+) -> Iterator[str]:
     """A fresh database on the server, or a copy of one that nobody is connected to, dropped afterwards; `more` is what
     else its creation says."""
-    name, source = f"registry_{uuid4().hex}", make_url(template).database if template else "template1"
+    name, source = name or f"registry_{uuid4().hex}", make_url(template).database if template else "template1"
     admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
     try:
         with admin.connect() as connection:
