@@ -21,6 +21,7 @@ from app.security.keys import Keyring, new_key_file, write_key_file
 from app.services.builder import Builder
 from app.services.building import build_next
 from app.settings import Settings
+from tests.actors import RememberedActors
 from tests.direct import DirectClient
 from tests.postgres import new_database, postgres_server, settings_of
 from tests.route_cases import an_extract
@@ -135,7 +136,7 @@ def applications(key_file: Path) -> Iterator[Callable[[str], Registry]]:
                 oidc_audience="registry",
             )
             app = create_app(settings)
-            app.state.builder = BuildsAtOnce(settings, app.state.keyring)
+            app.state.builder, app.state.actors = BuildsAtOnce(settings, app.state.keyring), RememberedActors()
             client, database = kept.enter_context(DirectClient(app)), kept.enter_context(Database(settings))
             return Registry(app, client, database)
 

@@ -23,12 +23,12 @@ if find_spec("sniffio") is None:  # or the transport looks for it on the whole p
 _in_another_thread = anyio.to_thread.run_sync
 
 
-class _OwnLoop(asyncio.SelectorEventLoop):
+class OwnLoop(asyncio.SelectorEventLoop):
     """Of the tests' own thread."""
 
 
 async def _run_sync(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    if isinstance(asyncio.get_running_loop(), _OwnLoop):
+    if isinstance(asyncio.get_running_loop(), OwnLoop):
         return copy_context().run(work, *arguments)
     return await _in_another_thread(work, *arguments, **options)
 
@@ -51,7 +51,7 @@ class _Direct(httpx2.BaseTransport):
     def __init__(self, client: TestClient) -> None:
         self._asgi = httpx2.ASGITransport(client.app, client=("testclient", 50_000))
         self._portal = client.portal
-        self._loop = _OwnLoop()
+        self._loop = OwnLoop()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         assert self._portal is not None

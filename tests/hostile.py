@@ -17,6 +17,7 @@ from sqlmodel import SQLModel
 
 from app.database import Database
 from app.services.grants import SITE_ROLES
+from tests.actors import forget
 from tests.server import PASSWORD, LiveServer
 from tests.world import Caller, label, protocol_definition
 
@@ -70,7 +71,7 @@ class Hits:
 
 @contextmanager
 def failing_statement(engine: Engine, number: int) -> Iterator[Hits]:
-    """The statement with this number (the first is 1) fails, once."""
+    """The statement with this number (the first is 1) fails, once. The first looks the caller up."""
     hits, seen = Hits(), 0
 
     def fail(*_: Any) -> None:
@@ -80,6 +81,7 @@ def failing_statement(engine: Engine, number: int) -> Iterator[Hits]:
             hits.count += 1
             raise OperationalError("injected", None, Exception("injected"))
 
+    forget()
     event.listen(engine, "before_cursor_execute", fail)
     try:
         yield hits

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event
 
 from app.privacy import vault
 from app.web import problems
+from tests.actors import forget
 from tests.canaries import Canaries, overheard, pointers, search_database, with_unknown
 from tests.hostile import LiveStudy, live_study
 from tests.hostile_requests import NAMES, Target, Targets
@@ -237,6 +238,7 @@ def instead(engine: Engine, number: int, statement: str) -> Iterator[None]:
         seen += 1
         return (statement, ()) if seen == number else (given[2], given[3])
 
+    forget()
     event.listen(engine, "before_cursor_execute", replace, retval=True)
     try:
         yield
