@@ -38,7 +38,6 @@ class Page:
         self._keyring: Keyring = request.app.state.keyring
         self._limit: int = query.limit  # type: ignore[attr-defined]
         self._cursor: str | None = query.cursor  # type: ignore[attr-defined]
-        self._context = self._seal_context(actor, query)
         self._actor = actor
         self._query = query
 
@@ -50,11 +49,14 @@ class Page:
             site_id: f'{{"study":{json.dumps(study)},"site":{json.dumps(site)},' for site_id, (study, site) in places
         }
 
-    def _seal_context(self, actor: Actor, query: BaseModel) -> bytes:
-        asked = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_none=True)
+    @cached_property
+    def _context(self) -> bytes:
+        """What a cursor is made for. A list that ends with its first page has none."""
+        actor = self._actor
+        asked = self._query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_none=True)
         held = {permission: sorted(studies) for permission, studies in actor.held.items()}
         scope = [str(actor.account_id), sorted(actor.site_ids), sorted(actor.study_ids), sorted(actor.overseen), held]
-        return json.dumps([scope, self._request.url.path, asked], sort_keys=True, default=str).encode()
+        return json.dumps([scope, self._request.scope["path"], asked], sort_keys=True, default=str).encode()
 
     def read(
         self, session: Session, statement: Rows, *keys: Any, ascending: bool = False
@@ -115,7 +117,7 @@ class Page:
     def _link(self, cursor: str) -> None:
         parameters = [(name, value) for name, value in self._request.query_params.multi_items() if name != "cursor"]
         query = urlencode([*parameters, ("cursor", cursor)])
-        self._response.headers["Link"] = f'<{self._request.url.path}?{query}>; rel="next"'
+        self._response.headers["Link"] = f'<{self._request.scope["path"]}?{query}>; rel="next"'
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
