@@ -53,18 +53,20 @@ async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: f
 
 
 async def _of_ndjson(request: Request, longest: int) -> AsyncIterator[Line]:
-    waiting, number, overlong = b"", 0, False
+    waiting, number, overlong = bytearray(), 0, False
     async for chunk in request.stream():
-        *whole, waiting = (waiting + chunk).split(b"\n")
-        for text in whole:
+        first, *following = chunk.split(b"\n")
+        waiting += first  # in place: a line may come in many small pieces
+        for begun in following:
             number += 1
-            if overlong or text.strip():
-                yield Line(number, None if overlong or len(text) > longest else text)
-            overlong = False
+            if overlong or waiting.strip():
+                yield Line(number, None if overlong or len(waiting) > longest else bytes(waiting))
+            waiting, overlong = bytearray(begun), False
         if len(waiting) > longest:
-            overlong, waiting = True, b""
+            overlong = True
+            waiting.clear()
     if overlong or waiting.strip():
-        yield Line(number + 1, None if overlong else waiting)
+        yield Line(number + 1, None if overlong else bytes(waiting))
 
 
 async def _of_array(request: Request, longest: int, seconds: float) -> AsyncIterator[Line]:
