@@ -18,7 +18,7 @@ from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
 from tests.test_acknowledged_means_stored import WRITES
 from tests.test_permissions import MATRIX, STAFF
-from tests.voided_cases import void
+from tests.voided_cases import VOIDING, void
 from tests.world import Caller, Registry, World, made, madrs, staff
 from tests.writing_routes import writing_routes
 
@@ -81,16 +81,15 @@ class Record:
             ("PATCH", "/v1/adverse-events/{event_id}"): self._amended(
                 self.event, f"adverse-events/{self.event.json()['id']}", severity="severe"
             ),
-            ("POST", "/v1/adverse-events/{event_id}/voiding"): self._voided("adverse-events", self.event),
-            ("POST", "/v1/outcomes/{outcome_id}/voiding"): self._voided("outcomes", self.outcome),
+            **dict(zip(VOIDING, map(self._voided, (self.event, self.outcome, self.visit)), strict=True)),
         }
 
     def _amended(self, record: Response, path: str, **change: Any) -> Callable[[], Response]:
         seen = record.headers["ETag"]
         return lambda: self.staff.patch(f"/v1/{path}", {"reason": "typed wrongly", **change}, seen)
 
-    def _voided(self, kind: str, record: Response) -> Callable[[], Response]:
-        path = f"/v1/{kind}/{record.json()['id']}"
+    def _voided(self, record: Response) -> Callable[[], Response]:
+        path = record.headers.get("Location") or f"/v1/outcomes/{record.json()['id']}"
         return lambda: void(self.staff, path, self.staff.get(path).headers["ETag"])
 
     def _new_outcome(self) -> dict[str, Any]:
@@ -122,10 +121,7 @@ def lift(world: World, lock: Response, caller: Caller | None = None, reason: str
 
 
 OF_A_VISIT: frozenset[Route] = frozenset(
-    {
-        *(("PATCH", path) for path in ("/v1/visits/{visit_id}", "/v1/outcomes/{outcome_id}")),
-        ("POST", "/v1/outcomes/{outcome_id}/voiding"),
-    }
+    {("PATCH", "/v1/visits/{visit_id}"), ("PATCH", "/v1/outcomes/{outcome_id}"), *[*VOIDING][1:]}
 )
 EVERYTHING = frozenset(
     {
@@ -136,7 +132,7 @@ EVERYTHING = frozenset(
         ("POST", "/v1/outcomes"),
         ("POST", "/v1/adverse-events"),
         ("PATCH", "/v1/adverse-events/{event_id}"),
-        ("POST", "/v1/adverse-events/{event_id}/voiding"),
+        *VOIDING,
         *OF_A_VISIT,
     }
 )

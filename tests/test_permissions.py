@@ -69,6 +69,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("GET", "/v1/visits"): CLINICAL_READERS,
     ("GET", "/v1/visits/{visit_id}"): CLINICAL_READERS,
     ("PATCH", "/v1/visits/{visit_id}"): STAFF,
+    ("POST", "/v1/visits/{visit_id}/voiding"): STAFF,
     ("POST", "/v1/outcomes"): STAFF,
     ("GET", "/v1/outcomes"): CLINICAL_READERS,
     ("GET", "/v1/outcomes/{outcome_id}"): CLINICAL_READERS,

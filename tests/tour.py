@@ -14,7 +14,7 @@ from tests.dosing_cases import a_signal, after_dose, held, vitals
 from tests.label_cases import PATH as LABELS
 from tests.monitor_cases import a_serious_event
 from tests.outbox_cases import a_dead_delivery
-from tests.route_cases import PASSWORD, a_refused_act, an_older_outcome, content_of, totp_code, with_password
+from tests.route_cases import PASSWORD, a_refused_act, a_visit, an_older_outcome, content_of, totp_code, with_password
 from tests.world import Caller, World
 
 FOLDER = Path(__file__).resolve().parent.parent / "app" / "web" / "examples"
@@ -117,6 +117,7 @@ def _visits(tour: Tour) -> None:
     tour.send("rescore_outcome", staff, f"{an_older_outcome(world, 'A').headers['Location']}/rescoring")
     tour.void("void_outcome", staff, tour.upload("upload_outcomes", staff, "/v1/outcomes/bulk")["location"])
     tour.correct("amend_visit", staff, tour.upload("upload_visits", staff, "/v1/visits/bulk")["location"])
+    tour.void("void_visit", staff, a_visit(world, "A").headers["Location"])
 
 
 def _dosing(tour: Tour, pid: str) -> None:

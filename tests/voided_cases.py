@@ -24,9 +24,13 @@ def voided(caller: Caller, path: str) -> Response:
     return answer
 
 
+def _a_visit(world: World, site: str) -> Response:
+    return made(world, site, "/v1/visits", world.visit(world.enrolled(site), outcomes=[madrs(2)]))
+
+
 def _an_outcome(world: World, site: str) -> Response:
-    visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site), outcomes=[madrs(2)])).json()
-    return staff(world, site).get(f"/v1/outcomes/{visit['outcomes'][0]['id']}")
+    outcome = _a_visit(world, site).json()["outcomes"][0]["id"]
+    return staff(world, site).get(f"/v1/outcomes/{outcome}")
 
 
 def _voids(kind: str, make: Callable[[World, str], Response]) -> Case:
@@ -40,6 +44,7 @@ def _voids(kind: str, make: Callable[[World, str], Response]) -> Case:
 RECORDS: Mapping[tuple[str, str], tuple[str, Callable[[World, str], Response]]] = {
     ("POST", "/v1/adverse-events/{event_id}/voiding"): ("adverse-events", an_event),
     ("POST", "/v1/outcomes/{outcome_id}/voiding"): ("outcomes", _an_outcome),
+    ("POST", "/v1/visits/{visit_id}/voiding"): ("visits", _a_visit),
 }
 VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(*record) for route, record in RECORDS.items()}
 
@@ -54,8 +59,10 @@ def _ready(kind: str, make: Callable[[World, str], Response]) -> Callable[[World
     return prepare
 
 
-VOIDING = {route: (_ready(*record), {"audit_entry": 1}) for route, record in RECORDS.items()}
-"""As tests/test_acknowledged_means_stored.py takes them."""
+VOIDING = {
+    route: (_ready(*record), {"audit_entry": 2 if record[0] == "visits" else 1}) for route, record in RECORDS.items()
+}
+"""As tests/test_acknowledged_means_stored.py takes them; a visit takes its outcome with it."""
 
 TO_BE_VOIDED = tuple(f"void {kind}" for kind, _ in RECORDS.values())
 

@@ -20,6 +20,7 @@ from app.models.base import (
     LongReason,
     PastDate,
     Positive,
+    QueryBool,
     Reason,
     Shape,
     now,
@@ -165,6 +166,10 @@ class VisitRead(Answer):
     version: int
     created_at: InstantShown
     updated_at: InstantShown
+    voided_at: InstantShown | None
+    """Since when it counts as never recorded, as it was entered in error."""
+
+    voiding_reason: str | None
 
 
 class VisitInWindow(VisitRead):
@@ -203,8 +208,11 @@ class VisitFilter(Filter):
     participant: Pid | None = None
     visit_code: Code | None = None
     status: VisitStatus | None = None
+    voided: QueryBool = False
+    """True: only what was voided."""
+
     include: VisitInclude | None = None
-    """`window`: each visit's window and whether it lies outside, which a single visit always tells."""
+    """`window`: also each visit's window and whether it lies outside, which a single visit always has."""
 
     limit: Limit = 50
     cursor: Cursor = None

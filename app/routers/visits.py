@@ -10,9 +10,10 @@ from sqlmodel import Session
 from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitFilter, VisitList
+from app.models.voided import RecordVoiding
 from app.pagination import Listed, Page
 from app.permissions import Permission
-from app.services import visits
+from app.services import visits, voided_records
 from app.services.visit_windows import beside_windows
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
@@ -85,3 +86,24 @@ def amend_visit(
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
+
+
+@router.post("/{visit_id}/voiding", status_code=201, response_model=VisitDetail)
+def void_visit(
+    visit_id: UUID,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let a visit that was entered in error count no more, with the reason, and its outcomes and therapy session with
+    it. It can still be read, and is not changed again."""
+    keyring = request.app.state.keyring
+
+    def make() -> Made:
+        read, site_id = voided_records.void_visit(session, actor, keyring, seen, visit_id, body)
+        return _made(request, read, Writes(), site_id)
+
+    return once.create(session, actor, body, make)

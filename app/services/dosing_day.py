@@ -28,7 +28,7 @@ from app.services import agreement, rule_queries
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
 from app.services.studies import zone_of
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 
 
 class NotADosingVisit(Invalid):
@@ -120,10 +120,12 @@ class DosingDay:
 
 
 def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: Hold) -> DosingDay:
-    """The visit is read once the participant is held. Raises NotFound, NotADosingVisit, DataLocked where it changes."""
+    """The visit is read once the participant is held. Raises NotFound, NotADosingVisit, and where it changes
+    RecordVoided, DataLocked."""
     person = visible_person(session, actor, pid, hold=hold)
     visit = visible_row(session, actor, Visit, visit_id)
     if hold is not Hold.none:
+        require_not_voided(visit)
         require_unlocked(session, visit.site_id, visit.pid, visit.id, visit.visit_code)
     return _day_of(session, person, visit)
 

@@ -37,7 +37,7 @@ from app.services import agreement, doses, dosing_day, outcomes, rule_queries, s
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.site_days import require_past
 from app.services.standing import Asked, Standing, require_in_study, standing
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 from app.site_lists import Filters
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
@@ -200,12 +200,14 @@ def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
     """Correct a visit. What was recorded stays, so a correction needs consent only for what it adds: another day, or a
-    therapy session. Raises NotFound, VersionStale, ValidationFailed, VisitOutsideWindow, ConsentMissing."""
+    therapy session. Raises NotFound, RecordVoided, VersionStale, ValidationFailed, VisitOutsideWindow,
+    ConsentMissing."""
     pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
     hold = Hold.change if body.model_fields_set & {"occurred_on", "therapy"} else Hold.as_it_is
     person = visible_person(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
     require_past(actor, person.site_id, body)
     row = visible_row(session, actor, Visit, visit_id, lock=True)
+    require_not_voided(row)
     had, changes = therapy.of(session, row), sent_fields(body)
     before = {**audit.snapshot(row), **therapy.remembered(had)}
     current = {**values(row), "therapy": had}
@@ -225,7 +227,7 @@ def amend_visit(
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
     has = therapy.of(session, row)
-    if dates.status not in HELD and (has or _measured(_outcomes_of(session, actor, row.id))):
+    if dates.status not in HELD and (has or _measured(_outcomes_of(session, actor, row))):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
@@ -245,7 +247,7 @@ def amend_visit(
     flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
     rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
     audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged])
-    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row.id), has)
+    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), has)
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
@@ -255,11 +257,14 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
     has = therapy.of(session, row)
-    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row.id), has)
+    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), has)
 
 
-def _outcomes_of(session: Session, actor: Actor, visit_id: UUID) -> list[OutcomeRead]:
-    statement = visible(outcomes.rows().where(col(Outcome.visit_id) == visit_id, counts(Outcome)), actor)
+def _outcomes_of(session: Session, actor: Actor, row: Visit) -> list[OutcomeRead]:
+    """Those of a visit; of one that was voided those that went with it."""
+    of_it = counts(Outcome) if row.voided_at is None else col(Outcome.voided_at) == row.voided_at
+    theirs = col(Outcome.pid) == row.pid, col(Outcome.visit_id) == row.id, of_it
+    statement = visible(outcomes.rows().where(*theirs), actor)
     return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
@@ -312,6 +317,7 @@ FILTERS: Filters = {
     "participant": col(Visit.pid) == bindparam("participant"),
     "visit_code": col(Visit.visit_code) == bindparam("visit_code"),
     "status": col(Visit.status) == bindparam("status"),
+    "voided": {False: counts(Visit), True: ~counts(Visit)},
 }
 
 
@@ -333,4 +339,4 @@ def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
     }
 
 
-_SHOWN = _RECORDED | {"id", "version", "created_at", "updated_at"}
+_SHOWN = _RECORDED | {"id", "version", "created_at", "updated_at", "voided_at", "voiding_reason"}

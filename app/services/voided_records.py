@@ -1,21 +1,27 @@
 """Records that a site entered in error, voided with the reason. What they said stays to be read by their id, and counts
 nowhere (app/models/voided.py). There is no way back: what was right after all is recorded anew."""
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlmodel import Session, col, exists, select
 
 from app import audit
-from app.access import Actor, visible_row
+from app.access import Actor, found, visible, visible_row
 from app.errors import Conflict
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventRead
 from app.models.base import now
+from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome, OutcomeRead
+from app.models.participant import left_study_on
 from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
-from app.models.voided import RecordVoiding
+from app.models.visit import Visit, VisitDetail
+from app.models.voided import RecordVoiding, counts
 from app.security.keys import Keyring
-from app.services import adverse_events, outcomes, rule_queries, safety_signals
+from app.services import adverse_events, doses, outcomes, rule_queries, safety_signals, visit_findings, visits
+from app.services.participants import Hold, Person, recorded_by, visible_person
+from app.services.rule_queries import Turned
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 
@@ -23,6 +29,11 @@ from app.web.conditional import require_current
 class EventReported(Conflict):
     """The sponsor has a report of this event, or an authority was informed of it, so it is not taken out: correct it,
     and send a follow-up report that says so."""
+
+
+class VisitDosed(Conflict):
+    """A dosing session of this visit is recorded, and what was given is not taken out: correct it, and tell the
+    monitor."""
 
 
 def void_adverse_event(
@@ -37,7 +48,7 @@ def void_adverse_event(
     require_current(keyring, seen, row.id, row.version, _CHANGED)
     _require_told_nobody(session, row)
     require_unlocked(session, row.site_id, row.pid)
-    event = _voided(session, actor, row, "adverse-event:voided", body.reason)
+    event = _voided(session, actor, row, "adverse-event:voided", body.reason, now())
     rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
     audit.append(session, actor.account_id, row.site_id, [event])
     return adverse_events.read(adverse_events.row_of(session, actor, row.id), actor), row.site_id
@@ -54,19 +65,69 @@ def void_outcome(
     visit = outcomes.visit_of(session, actor, row)
     require_current(keyring, seen, row.id, row.version, _CHANGED)
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
-    events = [_voided(session, actor, row, "outcome:voided", body.reason), *safety_signals.source_voided(session, row)]
+    told = _voided(session, actor, row, "outcome:voided", body.reason, now())
+    events = [told, *safety_signals.source_voided(session, row)]
     rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
     audit.append(session, actor.account_id, row.site_id, events)
     scores = outcomes.scores_of(session, [row])[row.id]
     return outcomes.outcome_read(row, visit.visit_code, person.place, scores), row.site_id
 
 
+def void_visit(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: RecordVoiding
+) -> tuple[VisitDetail, int]:
+    """The same of a visit, which takes its outcomes and therapy session with it. What hangs on its day is judged again.
+
+    Raises NotFound, RecordVoided, VersionStale, VisitDosed, DataLocked.
+    """
+    pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
+    person = visible_person(session, actor, pid, hold=Hold.change)
+    row = visible_row(session, actor, Visit, visit_id, lock=True)
+    require_not_voided(row)
+    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    _require_not_dosed(session, row)
+    require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
+    at = now()
+    events = [_voided(session, actor, row, "visit:voided", body.reason, at)]
+    gone = [rule_queries.gone_with(session, row.site_id, row.pid, row.id)]
+    theirs = select(Outcome).where(Outcome.site_id == row.site_id, Outcome.visit_id == row.id, counts(Outcome))
+    for one in session.exec(theirs.order_by(col(Outcome.id)).with_for_update()):
+        events.append(_voided(session, actor, one, "outcome:voided", body.reason, at))
+        events += safety_signals.source_voided(session, one)
+        gone.append(rule_queries.gone_with(session, row.site_id, row.pid, one.id))
+    judged, turned = _judged_again(session, person, row)
+    rule_queries.settle_all(session, row.site_id, *gone, *turned)
+    audit.append(session, actor.account_id, row.site_id, [*events, *judged])
+    return visits.detail(session, actor, row.id), row.site_id
+
+
+def _require_not_dosed(session: Session, visit: Visit) -> None:
+    """What was given is safety data of its own, with doses, vital signs and what they raised. Raises VisitDosed."""
+    dosed = select(DosingSession.id).where(DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id)
+    if session.exec(dosed).first() is not None:
+        raise VisitDosed
+
+
+def _judged_again(session: Session, person: Person, visit: Visit) -> tuple[list[audit.Event], list[Turned]]:
+    """Visits that hang on the day of one that counts no more, and doses that it prepared: what to remember, and the
+    data queries to raise and to close."""
+    protocols = (recorded_by(session, person, visit.protocol_version_id), person.protocol)
+    judged, left = visit_findings.NOTHING, left_study_on(person.row)
+    if any(one.carries(visit.visit_code, visit.occurrence) for one in protocols):
+        judged = visit_findings.judged_again(session, visit.site_id, visit.pid, left, visit.visit_code)
+    prepares = any(one.prepares(visit.visit_code) for one in protocols)
+    flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
+    return [*judged.events, *flagged], [judged.turned, *turns]
+
+
 _CHANGED = ("voided_at", "voiding_reason")
 
 
-def _voided(session: Session, actor: Actor, row: AdverseEvent | Outcome, action: str, reason: str) -> audit.Event:
+def _voided(
+    session: Session, actor: Actor, row: AdverseEvent | Outcome | Visit, action: str, reason: str, at: datetime
+) -> audit.Event:
     """A record's own event."""
-    before, at = audit.snapshot(row), now()
+    before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
     row.version, row.updated_at = row.version + 1, at
     session.flush()
