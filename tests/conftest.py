@@ -18,6 +18,7 @@ from app import schema
 from app.database import Database
 from app.main import create_app
 from app.security.keys import Keyring, new_key_file, write_key_file
+from app.services import studies
 from app.services.builder import Builder
 from app.services.building import build_next
 from app.settings import Settings
@@ -150,6 +151,7 @@ def registry(database_url: str, applications: Callable[[str], Registry]) -> Iter
     if not registry.database.is_sqlite:  # rights on a database are not copied with it
         schema.upgrade(registry.database)
     yield registry
+    studies._PROTOCOLS.clear()  # known by their keys, which the next database gives again
     for connected in (registry.database, registry.served, registry.app.state.builder):
         connected.dispose()
 
