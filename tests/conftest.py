@@ -24,6 +24,7 @@ from app.services.building import build_next
 from app.settings import Settings
 from tests.actors import RememberedActors
 from tests.direct import DirectClient
+from tests.migrated import kept, template
 from tests.postgres import new_database, postgres_server, settings_of
 from tests.route_cases import an_extract
 from tests.server import LiveServer, served
@@ -45,23 +46,9 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, key_file: Path
-) -> Iterator[Callable[[str], str]]:
-    """A migrated and otherwise empty database of each engine, to be copied: that is quicker than migrating."""
-    with ExitStack() as kept:
-
-        @cache
-        def of(engine: str) -> str:
-            if engine == "sqlite":
-                url = f"sqlite:///{tmp_path_factory.mktemp('migrated') / 'registry.db'}"
-            else:
-                url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
-            with Database(settings_of(url, key_file)) as database:
-                schema.upgrade(database)
-            return url
-
-        yield of
+def migrated(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """A migrated and otherwise empty database of each engine, to be copied."""
+    return lambda engine: template(None if engine == "sqlite" else request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -198,6 +185,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if ENGINES[turn % 2] != engine:
             left.add(item)
     items[:] = [item for item in items if item not in left]
+
+
+def pytest_sessionfinish() -> None:
+    kept.close()
 
 
 def pytest_report_header() -> str:

@@ -26,6 +26,7 @@ from app.services.backups import BackupRefused
 from app.services.vault_care import Check
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
+from tests.migrated import migrated_database
 from tests.postgres import as_server, new_database, settings_of
 from tests.server import typed
 from tests.world import Registry, World
@@ -38,10 +39,8 @@ pytestmark = pytest.mark.usefixtures("client_programs")
 
 @pytest.fixture(params=("sqlite", "postgresql"))
 def source(request: pytest.FixtureRequest, tmp_path: Path, key_file: Path) -> Iterator[Settings]:
-    if request.param == "sqlite":
-        yield settings_of(f"sqlite:///{tmp_path / 'registry.db'}", key_file, erasure_journal=tmp_path / JOURNAL)
-        return
-    with new_database(request.getfixturevalue("postgres_url")) as url:
+    server = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with migrated_database(server, tmp_path / "registry.db") as url:
         yield settings_of(url, key_file, erasure_journal=tmp_path / JOURNAL)
 
 

@@ -23,6 +23,7 @@ from app.outages import reason
 from app.security.keys import new_key_file, write_key_file
 from app.services import backlog, readiness
 from app.settings import Settings
+from tests.migrated import migrated_database
 from tests.postgres import as_server, new_database
 from tests.server import typed
 
@@ -34,11 +35,9 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict
     """The variables of a healthy deployment."""
     write_key_file(tmp_path / "keys.json", new_key_file())
     given = {"REGISTRY_KEY_FILE": str(tmp_path / "keys.json")}
-    if request.param == "sqlite":
-        yield migrated(given, f"sqlite:///{tmp_path / 'registry.db'}", None)
-        return
-    with new_database(request.getfixturevalue("postgres_url")) as url:
-        yield migrated(given, as_server(url), url)
+    server = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with migrated_database(server, tmp_path / "registry.db") as url:
+        yield migrated(given, as_server(url), url) if server else migrated(given, url, None)
 
 
 def migrated(given: dict[str, str], url: str, owner: str | None, **more: Any) -> dict[str, str]:

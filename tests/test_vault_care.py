@@ -1,7 +1,7 @@
 """What an operator does with the vault is refused, or told, before a label is lost."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from app.security.keys import load_keyring, new_key_file, read_key_file, write_k
 from app.security.rotation import replace_key_file, rotated
 from app.services import vault_care
 from app.settings import Settings
-from tests.postgres import as_server, new_database, settings_of
+from tests.migrated import migrated_database
+from tests.postgres import as_server, settings_of
 from tests.test_backups import cli
 from tests.test_key_rotation import LATER, START
 from tests.test_vault import erased, labels
@@ -30,10 +31,8 @@ from tests.world import Registry, World
 def together(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a registry that keeps its labels with the rest."""
     write_key_file(tmp_path / "keys.json", new_key_file(demo=True))
-    with ExitStack() as kept:
-        url = f"sqlite:///{tmp_path / 'main.db'}"
-        if request.param == "postgresql":
-            url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
+    server = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with migrated_database(server, tmp_path / "main.db") as url:
         settings = settings_of(url, tmp_path / "keys.json")
         with Database(settings) as database:
             schema.upgrade(database)
@@ -57,10 +56,8 @@ def with_vault_at(settings: Settings, url: str) -> Settings:
 @pytest.fixture
 def apart(together: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """The same registry with a vault of its own, into which nothing is moved yet."""
-    with ExitStack() as kept:
-        url = f"sqlite:///{tmp_path / 'vault.db'}"
-        if together.owner_database_url is not None:
-            url = kept.enter_context(new_database(request.getfixturevalue("postgres_url")))
+    server = None if together.owner_database_url is None else request.getfixturevalue("postgres_url")
+    with migrated_database(server, tmp_path / "vault.db") as url:
         settings = with_vault_at(together, url)
         with Database(settings) as database:
             schema.upgrade(database)
