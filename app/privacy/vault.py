@@ -13,18 +13,24 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import bindparam, delete, insert
 from sqlmodel import Session, col, select
 
 from app.database import unique_or, vault_session
 from app.errors import Conflict, Unavailable
-from app.models.base import as_compared, now
+from app.models.base import as_compared, new_row, now, table_of
 from app.models.participant import Participant, VaultIdentity
 from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 
 RESERVED_FOR = timedelta(hours=1)
 """How long a label may wait for the participant that it is of."""
+
+
+_LABELS = table_of(VaultIdentity)
+_BY_LABEL = select(_LABELS.c.pid).where(
+    _LABELS.c.site_id == bindparam("site_id"), _LABELS.c.blind_index == bindparam("blind_index")
+)
 
 
 class LabelAlreadyEnrolled(Conflict):
@@ -84,24 +90,23 @@ def store_label(session: Session, keyring: Keyring, site_id: int, pid: str, labe
     """Keep a participant's label. Raises LabelAlreadyEnrolled when the site used it before."""
     data_key = os.urandom(32)
     vault = vault_session(session)
-    row = VaultIdentity(
-        site_id=site_id,
-        pid=pid,
-        blind_index=blind_index(keyring, site_id, label),
-        kek_id=keyring.active_kek,
-        wrapped_key=_wrapped(keyring, site_id, pid, data_key),
-        ciphertext=seal(data_key, label.encode(), b"label|" + _context(site_id, pid)),
-    )
+    given = {
+        "site_id": site_id,
+        "pid": pid,
+        "blind_index": blind_index(keyring, site_id, label),
+        "kek_id": keyring.active_kek,
+        "wrapped_key": _wrapped(keyring, site_id, pid, data_key),
+        "ciphertext": seal(data_key, label.encode(), b"label|" + _context(site_id, pid)),
+    }
     with nullcontext() if vault is session else vault.begin_nested(), unique_or(LabelAlreadyEnrolled):
-        vault.add(row)  # within, as what was added before is stored before the savepoint
-        vault.flush()
+        vault.execute(insert(_LABELS), new_row(VaultIdentity, given))
 
 
 def find_pid(session: Session, keyring: Keyring, site_id: int, label: str) -> str | None:
     """The pid behind a label of this site, if any."""
-    index = blind_index(keyring, site_id, label)
-    statement = select(VaultIdentity.pid).where(VaultIdentity.site_id == site_id, VaultIdentity.blind_index == index)
-    return vault_session(session).exec(statement).first()
+    asked = {"site_id": site_id, "blind_index": blind_index(keyring, site_id, label)}
+    pid: str | None = vault_session(session).execute(_BY_LABEL, asked).scalar()
+    return pid
 
 
 def find(session: Session, site_id: int, pid: str) -> VaultIdentity | None:

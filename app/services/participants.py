@@ -119,12 +119,8 @@ def protocol_version(session: Session, site_id: int, asked: str | None, on: date
     """Id and name of the version that was asked for, or else of the study's newest of those in force on that day, or
     today at the site. (An app that was offline when an amendment came into force sends enrolments under the version
     before it.) Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
-    versions, sites = table_of(ProtocolVersion).c, table_of(Site).c
-    statement = sa.select(versions.id, versions.version, sites.timezone)
-    statement = statement.join(table_of(Site), sites.study_id == versions.study_id).where(sites.id == site_id)
-    if asked is not None:
-        statement = statement.where(versions.version == asked)
-    known = session.execute(statement.order_by(versions.id.desc())).all()
+    every = session.execute(_VERSIONS, {"site_id": site_id})
+    known = [version for version in every if asked in (None, version.version)]
     if not known:
         raise ProtocolVersionUnknown(Fault("/protocol_version", "unknown", "The study has no such protocol version"))
     day = on or local_day(now(), ZoneInfo(known[0].timezone))
@@ -132,6 +128,16 @@ def protocol_version(session: Session, site_id: int, asked: str | None, on: date
         if protocol_of(session, version.id).holds_from <= day:
             return version
     raise ProtocolVersionNotInForce
+
+
+_VERSION, _SITE = table_of(ProtocolVersion), table_of(Site)
+_VERSIONS = (
+    sa.select(_VERSION.c.id, _VERSION.c.version, _SITE.c.timezone)
+    .join(_SITE, _SITE.c.study_id == _VERSION.c.study_id)
+    .where(_SITE.c.id == sa.bindparam("site_id"))
+    .order_by(_VERSION.c.id.desc())
+)
+"""Of the study of a site, the newest first."""
 
 
 def require_in_force(protocol: Protocol, on: date) -> None:

@@ -17,6 +17,7 @@ from app import audit, pid
 from app.access import Actor, Rows, found, visible, visible_row
 from app.database import within
 from app.errors import Conflict, Fault, Invalid
+from app.models.among import among
 from app.models.base import columns, fields_of, now, table_of, values
 from app.models.participant import Participant
 from app.models.pid_reservation import (
@@ -57,9 +58,11 @@ def fresh(session: Session, count: int = 1) -> list[str]:
     with within(session, every_site(session)):
         while len(drawn) < count:
             new = {pid.draw() for _ in range(count - len(drawn))}
-            clashing = sa.union(*(sa.select(table.c.pid).where(table.c.pid.in_(new)) for table in (_PEOPLE, _PIDS)))
-            drawn += new - {row.pid for row in session.execute(clashing)} - set(drawn)
+            drawn += new - set(session.execute(_CLASHING, {"pids": sorted(new)}).scalars()) - set(drawn)
     return drawn
+
+
+_CLASHING = sa.union(*(sa.select(table.c.pid).where(among(table.c.pid, "pids")) for table in (_PEOPLE, _PIDS)))
 
 
 def reserved(session: Session, site_id: int, symbols: str) -> str:

@@ -6,11 +6,12 @@ that began before a lock is committed before the lock is acknowledged, and one t
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, FromClause, Row, and_, func, literal, or_
+from sqlalchemy import ColumnElement, FromClause, Row, and_, func, or_
 from sqlmodel import Session
 
 from app.errors import Conflict, Locked
@@ -85,9 +86,15 @@ def closing(dialect: str, people: FromClause) -> tuple[Any, ColumnElement[bool]]
 
 def _in_force(session: Session, site_id: int, pid: str | None) -> Sequence[Row[Any]]:
     """What is closed of one participant, or of the site for everybody."""
-    asked = sa.select(literal(site_id).label("site_id"), sa.cast(pid, sa.String).label("pid")).subquery()
-    locks, theirs = closing(session.get_bind().dialect.name, asked)
-    return session.execute(sa.select(*locks.c).select_from(asked.join(locks, theirs))).all()
+    return session.execute(_of_one(session.get_bind().dialect.name), {"site_id": site_id, "pid": pid}).all()
+
+
+@cache
+def _of_one(dialect: str) -> sa.Select[Any]:
+    site_id, pid = sa.bindparam("site_id", type_=sa.Integer), sa.bindparam("pid", type_=sa.String)
+    asked = sa.select(site_id.label("site_id"), sa.cast(pid, sa.String).label("pid")).subquery()
+    locks, theirs = closing(dialect, asked)
+    return sa.select(*locks.c).select_from(asked.join(locks, theirs))
 
 
 def _covers(lock: Any, visit_id: UUID | None, visit_code: str | None) -> bool:
