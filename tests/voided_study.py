@@ -1,0 +1,219 @@
+"""One study made twice, once with records that are then voided, and everything that is read of it."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlmodel import col, select, update
+
+from app.models.participant import Participant
+from app.models.study import ProtocolVersion
+from app.models.visit import Visit
+from app.pid import display, normalise
+from tests.cohorts import alike, fill
+from tests.dosing_cases import SESSIONS, dose, prepared, start
+from tests.test_verifications import with_plan
+from tests.voided_cases import voided
+from tests.world import Caller, World, madrs, staff
+
+THERAPY = {"minutes": 90, "mode": "in_person", "staff": ["T07"]}
+CODED = [{"system": "own", "term": term, "level": level} for term, level in (("Cephalalgia", "pt"), ("Nerves", "soc"))]
+SERIOUS = {"criteria": {"hospitalisation": True}, "aware_at": "2025-03-05T09:00:00Z"}
+EVENTS, VISITS, OUTCOMES = "/v1/adverse-events", "/v1/visits", "/v1/outcomes"
+
+
+class Twin:
+    """A study of three people and a cohort; `errs`: with what its sites entered in error, and voided."""
+
+    def __init__(self, world: World, *, errs: bool) -> None:
+        self.world, self.errs = world, errs
+        with_plan(world, "all", share=1.0)
+        self.cohort = fill(world, 26, alike, seed=35)
+        self._sample(self.cohort)
+        named = [("first", "A"), ("second", "B"), ("third", "A")]
+        self.people = {name: world.enrolled(site, protocol_version="all") for name, site in named}
+        first, second, third = self.people.values()
+        for one in (first, *self.cohort[:4]):
+            self._in_error(one, "BL", "2025-02-07")
+        visit = prepared(world.staff_a, first)
+        measured = {"participant": first, "visit": self._visits(first)[0], "collected_on": "2025-02-10"}
+        self._taken_out(OUTCOMES, {**measured, **madrs(3)})
+        made = self._made(OUTCOMES, {**measured, **madrs(1)})
+        session = world.staff_a.post(SESSIONS, start(visit["id"])).json()["id"]
+        assert world.staff_a.post(f"{SESSIONS}/{session}/doses", dose()).status_code == 201
+        event = world.event(first, onset="2025-03-04", codings=CODED)
+        kept = self._made(EVENTS, event)
+        for _ in range(2):
+            self._taken_out(EVENTS, event)
+        serious = self._made(EVENTS, world.event(first, term="Syncope", onset="2025-03-04", **SERIOUS))
+        late = {"kind": "initial", "late_reason": "Told at the next visit"}
+        assert world.staff_a.post(f"{serious}/reports", late).status_code == 201
+        for one in (third, *self.cohort[:3]):
+            self._taken_out(EVENTS, world.event(one, onset="2025-03-04", severity="severe", codings=CODED, **SERIOUS))
+            self._in_error(one, "UNS", "2025-04-02")
+        self._in_error(third, "DOS1", "2025-03-03")
+        self._in_error(third, "PREP1", "2025-02-06", therapy=THERAPY)
+        self._made(VISITS, world.visit(second, outcomes=[madrs(2)]), "B")
+        self.records = {"visit": f"{VISITS}/{visit['id']}", "outcome": made, "event": kept, "serious": serious}
+        self.records["session"] = f"{SESSIONS}/{session}"
+        self._goes_on(visit["id"])
+        for kind, path in (("visit", VISITS), ("outcome", OUTCOMES), ("adverse_event", EVENTS)):
+            subject = self.records["event" if kind == "adverse_event" else kind].removeprefix(f"{path}/")
+            read = {"subject_type": kind, "subject": subject, "version": 1, "result": "verified"}
+            assert world.monitor.post("/v1/verifications", read).status_code == 201
+
+    def _goes_on(self, visit: str) -> None:
+        """What is judged again, and asked, when the course goes on."""
+        staff, monitor, (first, second, third) = self.world.staff_a, self.world.monitor, self.people.values()
+        with_plan(self.world, "again", share=1.0)
+        why = {"reason": "As it went on"}
+        asked = {"participant": first, "subject_type": "missing_visit", "visit_code": "INT1B", "occurrence": 1}
+        for caller, path, body in (
+            (staff, f"/v1/participants/{first}/status", {"status": "active", "effective_on": "2025-03-03"}),
+            (staff, f"/v1/participants/{third}/status", {"status": "active", "effective_on": "2025-02-01"}),
+            (staff, f"/v1/participants/{third}/status", {"status": "died", "effective_on": "2025-02-20"}),
+            (self.world.staff_b, f"/v1/participants/{second}/protocol-version", {"version": "again"}),
+            (monitor, "/v1/locks", {"kind": "freeze", "study": self.world.study, "visit": visit}),
+        ):
+            answer = caller.post(path, {**body, **why})
+            assert answer.is_success, answer.text
+        answer = monitor.post("/v1/data-queries", {**asked, "text": "Did it take place?"})
+        assert answer.status_code == 201, answer.text
+
+    def _sample(self, pids: Sequence[str]) -> None:
+        """By the plan that looks at everybody: whom another one samples hangs on their pid."""
+        version = select(ProtocolVersion.id).where(
+            col(ProtocolVersion.study_id) == self.world.study_id, col(ProtocolVersion.version) == "all"
+        )
+        with self.world.registry.database.write() as session:
+            going_by = {"protocol_version_id": session.exec(version).one()}
+            for table in (Participant, Visit):
+                session.execute(update(table).where(col(table.pid).in_(pids)).values(going_by))
+
+    def _made(self, path: str, body: Mapping[str, Any], site: str = "A") -> str:
+        answer = staff(self.world, site).post(path, body)
+        assert answer.status_code == 201, answer.text
+        return f"{path}/{answer.json()['id']}"
+
+    def _visits(self, pid: str) -> list[str]:
+        items = self.world.staff_a.get(VISITS, participant=pid).json()["items"]
+        return [one["id"] for one in sorted(items, key=lambda one: str(one["occurred_on"]))]
+
+    def _taken_out(self, path: str, body: Mapping[str, Any]) -> None:
+        if self.errs:
+            of_site = self.world.monitor.get(f"/v1/participants/{body['participant']}").json()["site"]
+            voided(staff(self.world, of_site), self._made(path, body, of_site))
+
+    def _in_error(self, pid: str, code: str, on: str, **more: Any) -> None:
+        """A visit with an outcome; the cohort has had its own visits."""
+        number = 9 if pid in self.cohort else 1
+        body = self.world.visit(pid, "UNS" if number > 1 else code, on, outcomes=[madrs(1)], **more)
+        self._taken_out(VISITS, {**body, "occurrence": number})
+
+    def reads(self) -> Iterator[tuple[str, Caller, str, Mapping[str, str]]]:
+        """A name that both studies share, who reads, the path, and what is asked."""
+        monitor, study = self.world.monitor, {"study": self.world.study}
+        for pid, name in [*((pid, name) for name, pid in self.people.items()), (self.cohort[0], "one of the cohort")]:
+            for below in ("", *OF_PERSON):
+                yield f"{name}{below}", monitor, f"/v1/participants/{display(normalise(pid))}{below}", {}
+            yield f"{name} to sign", monitor, "/v1/signatures/content", {"participant": pid}
+            for path in (VISITS, OUTCOMES, EVENTS):
+                yield f"{name} {path}", monitor, path, {"participant": pid}
+        for name, path in self.records.items():
+            yield name, monitor, path, {}
+        for below in ("/history", "/reports", "/reports/1", "/reviews", "/clocks"):
+            yield below, monitor, f"{self.records['serious']}{below}", {}
+        of_visit = {"participant": self.people["first"], "visit": self.records["visit"].rpartition("/")[2]}
+        yield "visit to sign", monitor, "/v1/signatures/content", of_visit
+        for path, asked in LISTS:
+            yield f"{path} {asked}", monitor, path, {**study, **asked}
+        for path in (VISITS, OUTCOMES, EVENTS):
+            yield f"{path} of a site", self.world.staff_a, path, _WHOLE
+        for asked in ({}, {"from": "2025-01-01", "to": "2026-01-01"}):
+            yield f"due {asked}", monitor, f"/v1/studies/{self.world.study}/due", asked
+
+    def told(self) -> dict[str, Any]:
+        """Everything that is read, without what differs from study to study."""
+        return {name: self._same(_read(caller, path, asked)) for name, caller, path, asked in self.reads()}
+
+    def extract(self, profile: str) -> str:
+        """The path of an extract, for somebody who holds none."""
+        wish = {"study": self.world.study, "purpose": "A question", "profile": profile}
+        wish |= {"agreement": "DUA-2026-014"} if profile == "pseudonymised" else {}
+        path: str = self.world.analyst.post("/v1/extracts", wish).headers["Location"]
+        decision = {"decision": "approve", "reason": "agreed use"}
+        answer = self.world.custodian.post(f"{path}/approval", decision)
+        assert answer.status_code == 201, answer.text
+        return path
+
+    def released(self, path: str) -> dict[str, Any]:
+        """Its tables but for the subject ids, and what is told of its risks."""
+        read = self.world.analyst.get(path).json()
+        files = [one["name"] for one in read["files"] if one["name"].endswith(".csv")]
+        tables = {name: self.world.analyst.get(f"{path}/files/{name}").text for name in files}
+        risks = [one["name"] for one in read["files"] if "risk" in one["name"]]
+        told = [self.world.analyst.get(f"{path}/files/{name}").text for name in risks]
+        rows = {
+            name: [{**row, "subject": "", "site": ""} for row in csv.DictReader(io.StringIO(text))]
+            for name, text in tables.items()
+        }
+        return {"rows": self._same(rows), "risks": told}
+
+    def _same(self, value: Any) -> Any:
+        text = json.dumps(value)
+        cohort = ((f"c{number}", pid) for number, pid in enumerate(self.cohort))
+        for name, pid in (*self.people.items(), *cohort):
+            symbols = normalise(pid)
+            text = text.replace(display(symbols), name).replace(symbols, name)
+        text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "#", text.replace(self.world.study, "STUDY"))
+        return _in_order(json.loads(re.sub(r"20\d\d-\d\d-\d\dT[\d:.]+Z", "@", text)))
+
+
+def _read(caller: Caller, path: str, asked: Mapping[str, str]) -> Any:
+    """All pages of it."""
+    answer = caller.get(path, **asked)
+    assert answer.status_code == 200, (path, asked, answer.text)
+    if asked.get("format") == "csv":
+        return list(csv.DictReader(io.StringIO(answer.text)))
+    told: dict[str, Any] = answer.json()
+    if told.get("next"):
+        told["items"] += _read(caller, path, {**asked, "cursor": told.pop("next")})["items"]
+    return {name: one for name, one in told.items() if name != "next"}
+
+
+def _in_order(value: Any) -> Any:
+    """Lists by what they hold: ids and pids, which decide between equals, are drawn."""
+    if isinstance(value, list):
+        return sorted(map(_in_order, value), key=lambda one: json.dumps(one, sort_keys=True))
+    if isinstance(value, dict):
+        kept = {name: one for name, one in value.items() if name not in _OF_ITS_OWN}
+        return {name: _in_order(_parsed(name, one)) for name, one in kept.items()}
+    return value
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """The content to be signed is told as text."""
+    return json.loads(value) if name == "content" and isinstance(value, str) else value
+
+
+_OF_ITS_OWN = {"content_sha256", "voided_serious"}
+"""The one names the content in which ids stand; the other tells monitors of what was voided."""
+
+OF_PERSON = ("/schedule", "/consents", "/screenings", "/treatments", "/response")
+_WHOLE = {"limit": "500"}
+LISTS: tuple[tuple[str, Mapping[str, str]], ...] = (
+    *((VISITS, {**asked, **_WHOLE}) for asked in ({}, {"visit_code": "UNS"}, {"status": "completed"})),
+    *((OUTCOMES, {**asked, **_WHOLE}) for asked in ({}, {"instrument": "MADRS"}, {"visit_code": "BL"})),
+    *((EVENTS, {"sort": sort, **_WHOLE}) for sort in ("reported", "due", "onset", "updated")),
+    *((EVENTS, {name: "true"}) for name in ("serious", "overdue", "unreviewed", "possible_duplicate")),
+    *((EVENTS, asked) for asked in ({"severity": "severe"}, {"soc": "Nerves"}, {"format": "csv"})),
+    *((f"{EVENTS}/summary", {"by": by, "population": "all"}) for by in ("soc,pt,arm", "severity,site", "relatedness")),
+    *((f"{EVENTS}/summary", asked) for asked in ({"emergent": "true"}, {"serious": "true"})),
+    (f"{OUTCOMES}/summary", {"instrument": "MADRS"}),
+    *((f"/v1/monitoring/{path}", {}) for path in ("summary", "queries", "sites", "verification")),
+    *((f"/v1/{path}", _WHOLE) for path in ("monitoring/verification/pending", "verifications", "data-queries")),
+    *((f"/v1/{path}", _WHOLE) for path in ("participants", "dosing-sessions", "safety-signals", "signatures")),
+)
