@@ -58,6 +58,7 @@ class Visit(SQLModel, table=True):
         CheckConstraint("occurrence >= 1", name="occurrence_counts"),
         voided_whole(),
         Index("ix_visit_page", "site_id", "created_at", "id"),
+        Index("ix_visit_pid", "site_id", "pid"),
     )
 
     site_id: int = Field(primary_key=True)

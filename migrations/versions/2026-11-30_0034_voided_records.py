@@ -53,6 +53,7 @@ def upgrade() -> None:
         else:
             op.drop_constraint(name, table, type_="unique")
         op.create_index(name, table, list(columns), unique=True, sqlite_where=_STAYS, postgresql_where=_STAYS)
+    op.create_index("ix_visit_pid", "visit", ["site_id", "pid"])  # that of the key has no voided ones
 
 
 def downgrade() -> None:
@@ -62,6 +63,7 @@ def downgrade() -> None:
         if connection.scalar(sa.text(f"SELECT 1 FROM {table} WHERE voided_at IS NOT NULL LIMIT 1")):
             raise VoidedRecords(f"{VoidedRecords.__doc__} One is in {table}.")
     on_sqlite = connection.dialect.name == "sqlite"
+    op.drop_index("ix_visit_pid", "visit")
     for table, (name, columns) in _KEYS.items():
         op.drop_index(name, table)
         if on_sqlite:
