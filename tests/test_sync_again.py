@@ -220,3 +220,25 @@ def test_what_a_role_does_not_include_waits_and_each_act_is_tried_when_it_is_sen
     with counted(monkeypatch) as tried:
         sync(staff, *acts)
     assert tried == [one["id"] for one in acts]
+
+
+def test_an_act_that_is_refused_otherwise_than_before_does_not_wait_for_what_it_met_then(
+    world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is still there for the second act, and the third one is stored, so that the first is tried once more."""
+    pid, sent = world.enrolled(), SyncCourier._sent
+    closed(world, pid)
+    first, second = (act("/v1/adverse-events", world.event(pid)) for _ in range(2))
+    sync(staff, first, second)
+
+    async def in_conflict(courier: SyncCourier, one: Operation, made: Any) -> httpx.Response:
+        if str(one.id) == first["id"]:
+            return httpx.Response(409, json={"status": 409, "code": "record_voided"})
+        return await sent(courier, one, made)
+
+    monkeypatch.setattr(SyncCourier, "_sent", in_conflict)
+    third = act("/v1/adverse-events", world.event(world.enrolled()))
+    with counted(monkeypatch) as tried:
+        told = sync(staff, third)
+    assert [told[one["id"]]["result"] for one in (third, first)] == ["created", "conflict"]
+    assert tried == [one["id"] for one in (first, second, third, first)]

@@ -104,7 +104,7 @@ class SyncCourier:
                 for place, act in enumerate(ready):
                     one = act.operation
                     done.add(one.id)
-                    if self._stands_before(act, brought):
+                    if one.id not in refused and self._stands_before(act, brought):
                         self.held.add(one.id)
                         continue
                     self._known["refused_before"] = act.met and json.loads(act.met)["code"]
