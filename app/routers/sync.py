@@ -23,7 +23,7 @@ from app.models.sync import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import sync
+from app.services import sync, sync_results
 from app.services.sync import SyncCourier
 from app.services.sync_shelf import Shelf
 from app.web.route import Router
@@ -42,7 +42,7 @@ async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
     readable = {place: one for place, one in enumerate(body.operations) if isinstance(one, Operation)}
     before, reused = await run_in_threadpool(courier.shelf.keep, readable)
     asked = [
-        sync.not_kept(place, one) if isinstance(one, Unreadable) or place in reused else one.id
+        sync_results.not_kept(place, one) if isinstance(one, Unreadable) or place in reused else one.id
         for place, one in enumerate(body.operations)
     ]
     return await _told(courier, before, asked)
@@ -53,13 +53,12 @@ async def _told(
 ) -> Response:
     """What became of each that was asked for, in that order; then of what else was tried."""
     settled = await run_in_threadpool(courier.settle)
-    tried, lacking = await courier.deliver(before)
-    await courier.bound(before, lacking)
-    told = [*asked, *(one for one in dict.fromkeys([*settled, *tried]) if one not in before)]
+    await courier.deliver(before)
+    await courier.bound(before)
+    told = [*asked, *(one for one in dict.fromkeys([*settled, *courier.tried]) if one not in before)]
     rows = await run_in_threadpool(courier.shelf.rows, {one for one in told if isinstance(one, UUID)})
     results = [
-        sync.result(rows[one], before.get(one), courier, lacking.get(one, set())) if isinstance(one, UUID) else one
-        for one in told
+        sync_results.result(rows[one], before.get(one), courier) if isinstance(one, UUID) else one for one in told
     ]
     return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
 
@@ -76,7 +75,7 @@ def list_operations(
         session, statement, SyncOperation.created_at, SyncOperation.id
     )
     kept = [SyncOperation(**row._asdict()) for row in rows]
-    return SyncList(items=[sync.item(row, shelf.opened(row)) for row in kept], next=after)
+    return SyncList(items=[sync_results.item(row, shelf.opened(row)) for row in kept], next=after)
 
 
 @router.post("/{operation_id}/resolution", response_model=SyncRead)

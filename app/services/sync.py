@@ -1,13 +1,13 @@
 """Sync: the acts of an app that was offline, carried out in the order sent as far as possible.
 
 Each act is sent through the very route that it names, as the caller, with its id as idempotency key: every rule,
-refusal and audit entry is that of the single request. This module only decides what to send when; `sync_shelf` keeps
-what waits.
+refusal and audit entry is that of the single request. `sync_shelf` keeps the acts, `sync_backlog` says which comes
+next, and this module sends them and notes what became of them.
 """
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -18,29 +18,17 @@ from sqlmodel import Session
 
 from app import audit
 from app.access import Actor, Rows, found
-from app.errors import Conflict, DatabaseUnavailable, Fault, RegistryError
+from app.errors import Conflict, DatabaseUnavailable
 from app.models.base import columns, now
-from app.models.sync import Operation, Resolution, SyncItem, SyncOperation, SyncResult, SyncState, Unreadable
+from app.models.sync import Operation, Resolution, SyncOperation, SyncState
 from app.request_id import current_request_id
 from app.services import pid_reservations
 from app.services.registry_chain import remember
-from app.services.sync_shelf import (
-    PARTS,
-    Act,
-    ActMade,
-    OperationIdReused,
-    OperationMalformed,
-    Shelf,
-    address,
-    filled,
-    is_name,
-    path_of,
-    pids_in,
-    refusal,
-)
+from app.services.sync_backlog import Backlog
+from app.services.sync_shelf import PARTS, Act, ActMade, Shelf, filled, is_name, path_of, refusal
 from app.web.once import Once, answers_of
 from app.web.prefix import inner
-from app.web.problems import document, fault_of, result_of
+from app.web.problems import document, result_of
 from app.web.rates import uncounted
 
 _EVERYTHING = frozenset({401, 429, 502, 504, 507})
@@ -64,8 +52,20 @@ class ReferenceDiscarded(Conflict):
     """This act refers to one that was discarded: let it refer to something else, or discard it too."""
 
 
+class Wait(NamedTuple):
+    """Why an act waits that lacks nothing."""
+
+    problem: Any
+    retry_after: int | None = None
+    """Seconds."""
+
+    for_somebody: bool = False
+    """Whether a person has to lift a lock or give a role first. Otherwise the registry cannot do it just now, and
+    nothing is wrong with the act."""
+
+
 class SyncCourier:
-    """Delivers what waits for one caller."""
+    """Carries out what waits for one caller, in one call; knows afterwards what became of it."""
 
     def __init__(self, request: Request, actor: Actor) -> None:
         self._request, self._actor, self._authorization = request, actor, request.headers["authorization"]
@@ -75,13 +75,21 @@ class SyncCourier:
         app = uncounted(request.app, self._known)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=client)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://registry")
-        self.replayed: set[UUID] = set()
-        self.later: dict[UUID, httpx.Response] = {}
-        """The answers to acts that cannot be done just now; nothing is wrong with the acts themselves."""
+        self.tried: list[UUID] = []
+        """The acts that were stored or refused, in that order."""
 
-        self.held: set[UUID] = set()
-        self._standing: set[str] = set()
-        """Refusals that last until somebody lifts a lock or gives a role, with the acts that met them."""
+        self.replayed: set[UUID] = set()
+        """Those of them that had been done before."""
+
+        self.waits: dict[UUID, Wait] = {}
+        self.lacking: dict[UUID, set[str]] = {}
+        """The names and pids that each act still needs of those that were not tried."""
+
+        self._obstacles: set[str] = set()
+        """Refusals of this call that last until somebody lifts a lock or gives a role."""
+
+        self._interrupted = False
+        """Whether the call ended before all was done that can be done."""
 
     def settle(self) -> list[UUID]:
         """Note the acts that single requests have done meanwhile, and give them."""
@@ -89,88 +97,93 @@ class SyncCourier:
         self.replayed.update(settled)
         return settled
 
-    async def deliver(self, brought: Container[UUID] = ()) -> tuple[list[UUID], dict[UUID, set[str]]]:
-        """Do whatever can be done of what was `brought` and what waits, until nothing more can; gives what was tried,
-        in that order, and the names and pids that each act that still waits lacks."""
-        waiting, made, gone = await run_in_threadpool(self.shelf.waiting)
-        tried = [act.operation.id for act in waiting if act.names & gone]
-        await self._refuse(tried, ReferenceDiscarded())
-        waiting = [act for act in waiting if not act.names & gone]
-        unborn = await run_in_threadpool(self._unborn, waiting)
-        refused: dict[UUID, int] = {}
+    async def deliver(self, brought: Container[UUID] = ()) -> None:
+        """Carry out what this call `brought` and what waits from earlier ones, until nothing more can be done."""
+        backlog = await self._backlog()
         async with self._http:
-            while ready := _turn([act for act in waiting if not act.lacking(made, unborn)], refused, len(made)):
-                seen, done = {act.corrects for act in waiting}, set()
-                for place, act in enumerate(ready):
-                    one = act.operation
-                    done.add(one.id)
-                    if one.id not in refused and self._stands_before(act, brought):
-                        self.held.add(one.id)
-                        continue
-                    self._known["refused_before"] = act.met and json.loads(act.met)["code"]
-                    answer = await self._sent(one, made)
-                    if _concerns_everything(answer):
-                        self.later |= {act.operation.id: answer for act in ready[place:]}
-                        return tried, {act.operation.id: act.lacking(made, unborn) for act in waiting}
-                    refused.pop(one.id, None)
-                    if await self._waits_on(one, answer):
-                        continue
-                    tried.append(one.id)
-                    there = await self._noted(one, answer, made)
-                    if answer.status_code == Conflict.status:
-                        refused[one.id] = len(made)
-                    if there is not None:
-                        made[f"@{one.id}"] = there
-                        unborn -= pids_in(there.id)
-                        if f"@{one.id}" in seen:
-                            break  # its correction may come first now
-                waiting = [act for act in waiting if act.operation.id in refused or act.operation.id not in done]
-        return tried, {
-            act.operation.id: act.lacking(made, unborn) for act in waiting if act.operation.id not in refused
-        }
+            while not self._interrupted and (turn := backlog.turn()):
+                await self._take(turn, backlog, brought)
+        self.lacking = backlog.lacking()
 
-    def _stands_before(self, act: Act, brought: Container[UUID]) -> bool:
-        """Whether another act has met the same refusal in this call. A refusal names its locks. One for want of a role
+    async def _backlog(self) -> Backlog:
+        """What waits. What refers to a discarded act is refused."""
+        waiting, made, discarded = await run_in_threadpool(self.shelf.waiting)
+        possible = [act for act in waiting if not act.names & discarded]
+        impossible = [act.id for act in waiting if act.names & discarded]
+        await self._refuse(impossible, ReferenceDiscarded())
+        self.tried += impossible
+        return Backlog(possible, made, await run_in_threadpool(self._unborn, possible))
+
+    async def _take(self, turn: Sequence[Act], backlog: Backlog, brought: Container[UUID]) -> None:
+        """Try the acts of a turn. It ends early if no act can be done just now, or if a correction may come first."""
+        for place, act in enumerate(turn):
+            if self._stands_behind_another(act, brought):
+                self._put_off(act, Wait(act.problem, for_somebody=True), backlog)
+                continue
+            self._known["refused_before"] = act.problem and act.problem["code"]
+            answer = await self._sent(act.operation, backlog.made)
+            if _concerns_everything(answer):
+                self._interrupted = True
+                for one in turn[place:]:
+                    self._put_off(one, _wait(answer), backlog)
+                return
+            if _cannot_be_done_now(answer):
+                self._put_off(act, _wait(answer), backlog)
+            elif result_of(answer.status_code) == "blocked":
+                await self._block(act, answer, backlog)
+            else:
+                await self._settled_by(answer, act, backlog)
+                if backlog.may_be_corrected(act):
+                    return
+
+    def _stands_behind_another(self, act: Act, brought: Container[UUID]) -> bool:
+        """Whether another act met the same refusal in this call. A refusal names its locks. One for want of a role
         does not say at which site, so an act that was sent again is tried all the same."""
-        if act.met is None or act.met not in self._standing:
+        if act.problem is None or act.obstacle not in self._obstacles:
             return False
-        return act.operation.id not in brought or "locks" in json.loads(act.met)
+        return act.id not in brought or "locks" in act.problem
 
-    async def _waits_on(self, one: Operation, answer: httpx.Response) -> bool:
-        """Whether an act cannot be done just now; this affects only acts that refer to it. Where a person has to act
-        first, the reason is kept: people look for it, and later calls try one act for each reason."""
-        if answer.is_server_error or "Retry-After" in answer.headers:
-            self.later[one.id] = answer
-            return True
-        if result_of(answer.status_code) != "blocked":
-            return False
-        self.later[one.id] = answer
-        self.held.add(one.id)
-        self._standing.add(refusal(answer.json()))
-        await run_in_threadpool(self.shelf.note, one.id, None, answer.json(), SyncState.waiting)
-        return True
+    def _put_off(self, act: Act, wait: Wait, backlog: Backlog) -> None:
+        """Leave an act for the next call. This affects only those that refer to it."""
+        self.waits[act.id] = wait
+        backlog.drop(act)
 
-    async def bound(self, brought: Mapping[UUID, SyncState | None], lacking: Mapping[UUID, Set[str]]) -> None:
-        """Refuse the last of the acts that this call brought and that have to wait, where they are more than may.
-        Whatever can be done, and so all that others wait for, was done before."""
-        waiting = lacking.keys() | self.held
-        surplus = len(waiting) - MOST_WAITING
-        if surplus <= 0 or not all(lacking.values()):  # some could have been done, were the registry well
+    async def _block(self, act: Act, answer: httpx.Response, backlog: Backlog) -> None:
+        """Put off an act until a person has acted. The reason is kept: people look for it, and later calls try one act
+        for each reason."""
+        problem = answer.json()
+        self._obstacles.add(refusal(problem))
+        await run_in_threadpool(self.shelf.note, act.id, None, problem, SyncState.waiting)
+        self._put_off(act, Wait(problem, for_somebody=True), backlog)
+
+    async def _settled_by(self, answer: httpx.Response, act: Act, backlog: Backlog) -> None:
+        """Note what an act made, or why it was refused."""
+        made, problem = _read(act.operation, answer, backlog.made)
+        await run_in_threadpool(self.shelf.note, act.id, made, problem)
+        self.tried.append(act.id)
+        if answer.headers.get("Idempotent-Replayed") == "true":
+            self.replayed.add(act.id)
+        if made is not None:
+            backlog.store(act, made)
+        elif answer.status_code == Conflict.status:
+            backlog.retry(act)
+        else:
+            backlog.drop(act)
+
+    async def bound(self, brought: Mapping[UUID, SyncState | None]) -> None:
+        """Refuse the last of the acts that this call brought and that have to wait, where more wait than may. Whatever
+        can be done, and so all that others wait for, was done before."""
+        if self._interrupted:  # some could have been done, were the registry well
             return
-        anew = [one for one, before in brought.items() if before != SyncState.waiting and one in waiting]
-        await self._refuse(anew[-surplus:], TooManyActsWait())
+        waiting = {*self.lacking, *(one for one, wait in self.waits.items() if wait.for_somebody)}
+        surplus = len(waiting) - MOST_WAITING
+        if surplus > 0:
+            anew = [one for one, before in brought.items() if before != SyncState.waiting and one in waiting]
+            await self._refuse(anew[-surplus:], TooManyActsWait())
 
     async def _refuse(self, acts: Iterable[UUID], why: Conflict) -> None:
         for one in acts:
             await run_in_threadpool(self.shelf.note, one, None, document(why, "/v1/sync"))
-
-    async def _noted(self, one: Operation, answer: httpx.Response, made: Mapping[str, ActMade]) -> ActMade | None:
-        """What an act has made, once it is kept what became of it."""
-        there, problem = _read(one, answer, made)
-        await run_in_threadpool(self.shelf.note, one.id, there, problem)
-        if answer.headers.get("Idempotent-Replayed") == "true":
-            self.replayed.add(one.id)
-        return there
 
     def _unborn(self, waiting: Iterable[Act]) -> set[str]:
         """The reserved pids that acts refer to and that nobody is enrolled under yet."""
@@ -189,28 +202,19 @@ class SyncCourier:
         return await self._http.request(one.method, path_of(one.path, made), json=body, headers=headers)
 
 
-def _turn(ready: Sequence[Act], refused: Mapping[UUID, int], stored: int) -> list[Act]:
-    """The acts to do next, first those that correct the version that an act left, before others leave another; then
-    whatever is new, doses after the vital signs of their day, which may hold them; then what was refused for the state
-    of a record when less was `stored`; and last those that close a session, as nothing can be added to it
-    afterwards."""
-
-    def rank(act: Act) -> int:
-        if act.closes:
-            return 4
-        if act.operation.id in refused:
-            return 3
-        return 0 if act.corrects else 2 if act.doses else 1
-
-    able = [act for act in ready if refused.get(act.operation.id, -1) < stored]
-    first = min(map(rank, able), default=0)
-    return [act for act in able if rank(act) == first]
-
-
 def _concerns_everything(answer: httpx.Response) -> bool:
     if answer.status_code == DatabaseUnavailable.status:
         return bool(answer.json().get("code") == DatabaseUnavailable.code())
     return answer.status_code in _EVERYTHING
+
+
+def _cannot_be_done_now(answer: httpx.Response) -> bool:
+    return answer.is_server_error or "Retry-After" in answer.headers
+
+
+def _wait(answer: httpx.Response) -> Wait:
+    seconds = answer.headers.get("Retry-After")
+    return Wait(answer.json(), int(seconds) if seconds else None)
 
 
 def _read(
@@ -240,42 +244,6 @@ def _made_of(one: Operation, parts: Sequence[Mapping[str, Any]]) -> str:
         return sum(part.get(name) == value for name, value in one.body.items()), part["created_at"]
 
     return str(max(parts, key=likeness)["id"])
-
-
-def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier, lacking: Set[str]) -> SyncResult:
-    """The result of an act, as its app is told."""
-    problem = json.loads(row.problem) if row.problem and row.state == SyncState.refused else None
-    if row.state == SyncState.stored:
-        kind = "replayed" if row.id in courier.replayed or before == SyncState.stored else "created"
-    elif row.state == SyncState.discarded:
-        kind = "discarded"
-    elif problem is None:
-        kind = "blocked"
-    else:
-        kind = result_of(problem["status"])
-    names = sorted(UUID(name[1:]) for name in lacking if is_name(name))
-    pids = sorted(symbols for symbols in lacking if not is_name(symbols))
-    told: dict[str, Any] = {"location": row.location and address(row.location), "etag": row.etag, "problem": problem}
-    if row.state == SyncState.waiting and (later := courier.later.get(row.id)) is not None:
-        told |= {"problem": later.json(), "retry_after": later.headers.get("Retry-After")}
-    elif row.state == SyncState.waiting and row.id in courier.held and row.problem:
-        told["problem"] = json.loads(row.problem)
-    return SyncResult(id=row.id, result=kind, waits_for=names, waits_for_pids=pids, **told)
-
-
-def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
-    """The result of an operation that cannot be read, or whose id was used for another act."""
-    at = ("body", "operations", place)
-    if isinstance(one, Unreadable):
-        faults = [fault_of({**fault, "loc": (*at, *fault["loc"])}) for fault in one.faults]
-        why: RegistryError = OperationMalformed(*faults)
-    else:
-        why = OperationIdReused(Fault(f"/operations/{place}/id", "reused", "Used for another act"))
-    problem = document(why, "/v1/sync")
-    kind = result_of(why.status)
-    return SyncResult(
-        id=one.id, result=kind, waits_for=[], waits_for_pids=[], location=None, etag=None, problem=problem
-    )
 
 
 def settle(request: Request, actor: Actor, shelf: Shelf) -> list[UUID]:
@@ -332,16 +300,3 @@ def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, bo
 def rows() -> Rows:
     """Operations; narrow it with `visible`."""
     return sa.select(*columns(SyncOperation))
-
-
-def item(row: SyncOperation, one: Operation | None) -> SyncItem:
-    return SyncItem(
-        id=row.id,
-        state=row.state,
-        method=one.method if one else None,
-        path=one.path if one else None,
-        body=one.body if one else None,
-        location=row.location and address(row.location),
-        problem=json.loads(row.problem) if row.problem else None,
-        created_at=row.created_at,
-    )

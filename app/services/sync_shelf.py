@@ -3,7 +3,7 @@ which refers to which."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -62,16 +62,25 @@ class Act(NamedTuple):
     operation: Operation
     names: frozenset[str]
     pids: frozenset[str]
-    met: str | None = None
+    problem: Mapping[str, Any] | None = None
     """The refusal that it met in an earlier call."""
+
+    obstacle: str | None = None
+    """The same as text (`refusal`)."""
 
     @classmethod
     def of(cls, one: Operation, problem: str | None = None) -> "Act":
-        return cls(one, _named(one), _referred(one), refusal(json.loads(problem)) if problem else None)
+        met = json.loads(problem) if problem else None
+        return cls(one, _named(one), _referred(one), met, refusal(met) if met else None)
 
-    def lacking(self, made: Mapping[str, ActMade], unborn: Set[str]) -> set[str]:
-        """The names and pids that it refers to and for which there is no record yet."""
-        return {*(self.names - made.keys()), *(self.pids & unborn)}
+    @property
+    def id(self) -> UUID:
+        return self.operation.id
+
+    @property
+    def name(self) -> str:
+        """By which other acts refer to it."""
+        return f"@{self.id}"
 
     @property
     def closes(self) -> bool:
@@ -96,37 +105,40 @@ class Shelf:
         self.database, self._keyring, self._account_id = database, keyring, account_id
 
     def keep(self, sent: Mapping[int, Operation]) -> tuple[dict[UUID, SyncState | None], set[int]]:
-        """Store new acts before anything is tried. Gives the state that each had before, and the places of those whose
-        id was used for another act. The same acts may come in two calls at once: they are stored in the order of their
-        ids, so that the calls cannot wait for each other for ever."""
+        """Store new acts before anything is tried. Gives the state that each had before (None: it is new), and the
+        places of those whose id was used for another act."""
         first: dict[UUID, Operation] = {}
         for one in sent.values():
             first.setdefault(one.id, one)
-        fresh = [
-            values(
-                SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
-            )
-            for one in first.values()
-        ]
-        if not fresh:
+        acts = [self._row(one) for one in first.values()]  # each is younger than the one before it
+        if not acts:
             return {}, set()
+        acts.sort(key=lambda row: row["id"])  # so that two calls with the same acts do not wait for each other for ever
         with self.database.write() as session:
-            acts = sorted(fresh, key=lambda row: row["id"])
-            kept = upsert(session, _ACTS).values(acts).on_conflict_do_nothing()
-            new = set(session.execute(kept.returning(_ACTS.c.id)).scalars())
+            stored = upsert(session, _ACTS).values(acts).on_conflict_do_nothing()
+            new = set(session.execute(stored.returning(_ACTS.c.id)).scalars())
             mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
                 _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(first)
             )
             there = {row.id: row for row in session.execute(mine)}
             reused = {place for place, one in sent.items() if there[one.id].digest != self._digest(one)}
-            brought = dict.fromkeys(one.id for place, one in sent.items() if place not in reused)
-            if again := [one for one in brought if one not in new and there[one].state in UNSETTLED]:
-                self._try_again(session, again)
-        return {one: None if one in new else SyncState(there[one].state) for one in brought}, reused
+            before = {
+                one.id: None if one.id in new else SyncState(there[one.id].state)
+                for place, one in sent.items()
+                if place not in reused
+            }
+            self._try_again(session, [one for one, state in before.items() if state in UNSETTLED])
+        return before, reused
+
+    def _row(self, one: Operation) -> dict[str, Any]:
+        row = SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
+        return values(row)
 
     def _try_again(self, session: Session, sent: Sequence[UUID]) -> None:
-        """Try again whatever is not settled: a time may have come, a lock may be lifted, or missing data stored. What
-        can never be right is refused once more."""
+        """Let acts wait once more that were refused, in the order sent: a time may have come, a lock may be lifted, or
+        missing data stored. What can never be right is refused once more."""
+        if not sent:
+            return
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id,
             col(SyncOperation.id).in_(sent),
@@ -148,8 +160,8 @@ class Shelf:
         return _opened(self._keyring, row)
 
     def waiting(self) -> tuple[list[Act], dict[str, ActMade], set[str]]:
-        """The acts to do, in the order in which they were sent, and what they refer to: what has been made, by name,
-        and the names of what was discarded."""
+        """The acts to carry out, in the order in which they were sent; what those that they refer to have made, by
+        name; and the names of those that were discarded."""
         mine = select(SyncOperation).where(
             SyncOperation.account_id == self._account_id, SyncOperation.state == SyncState.waiting
         )
@@ -158,8 +170,8 @@ class Shelf:
         waiting = [Act.of(one, row.problem) for row in rows if (one := self.opened(row))]
         named = self.rows({UUID(name[1:]) for act in waiting for name in act.names})
         made = {f"@{row.id}": ActMade(row.location, row.etag) for row in named.values() if row.location is not None}
-        gone = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
-        return waiting, made, gone
+        discarded = {f"@{row.id}" for row in named.values() if row.state == SyncState.discarded}
+        return waiting, made, discarded
 
     def unsettled(self) -> Sequence[UUID]:
         """Every act that waits or was refused, in the order in which it was sent."""
@@ -174,8 +186,8 @@ class Shelf:
         problem: Mapping[str, Any] | None,
         state: SyncState = SyncState.refused,
     ) -> None:
-        """Note what became of an act: it made something, was refused, or goes on waiting in its turn. What is stored
-        stays stored, and a refusal does not bring back what somebody discarded, as a slower call may be told of one."""
+        """Note what became of an act: it made something, was refused, or goes on waiting in its turn. A slower call may
+        come with a refusal of what another has stored or somebody has discarded meanwhile: that changes nothing."""
         with self.database.write() as session:
             row = session.get_one(SyncOperation, (self._account_id, operation_id), with_for_update=True)
             if row.state == SyncState.stored or (made is None and row.state == SyncState.discarded):
