@@ -49,22 +49,24 @@ them."""
 
 JSON_TEXT = frozenset(
     {
-        *(
-            "answers",
-            "because",
-            "codings",
-            "confirmations",
-            "definition",
-            "discharge",
-            "earlier_ends",
-            "event_types",
-            "findings",
-            "formats",
-            "heads",
-            "items",
-            "measured",
-        ),
-        *("medications", "scopes", "staff", "unmet", "unmet_criteria"),
+        "answers",
+        "because",
+        "codings",
+        "confirmations",
+        "definition",
+        "discharge",
+        "earlier_ends",
+        "event_types",
+        "findings",
+        "formats",
+        "heads",
+        "items",
+        "measured",
+        "medications",
+        "scopes",
+        "staff",
+        "unmet",
+        "unmet_criteria",
     }
 )
 _BOOKKEEPING = frozenset({"recorded_at", "recorded_by", "created_at", "updated_at", "created_by", "version", "site_id"})

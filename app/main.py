@@ -110,12 +110,25 @@ log = structlog.get_logger()
 BROWSERS: Mapping[str, Any] = {
     "allow_methods": ["GET", "PATCH", "POST"],
     "allow_headers": [
-        *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-Range", "Last-Event-ID", "Range"),
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "If-Match",
+        "If-Range",
+        "Last-Event-ID",
+        "Range",
         "X-Request-Id",
     ],
     "expose_headers": [
-        *("Content-Range", "ETag", "Idempotent-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy"),
-        *("Retry-After", "X-Request-Id"),
+        "Content-Range",
+        "ETag",
+        "Idempotent-Replayed",
+        "Link",
+        "Location",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "X-Request-Id",
     ],
 }
 """What pages of the allowed origins may send and read. Without credentials: no token is ever in a cookie."""

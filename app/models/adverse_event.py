@@ -102,7 +102,9 @@ class AdverseEvent(SQLModel, table=True):
         Index("ix_adverse_event_due", "site_id", "due_at"),
         Index(
             "ix_adverse_event_serious",
-            *("site_id", "created_at", "id"),
+            "site_id",
+            "created_at",
+            "id",
             postgresql_where=text("serious"),
             sqlite_where=text("serious = 1"),
         ),

@@ -33,8 +33,27 @@ def common_codes(people: Mapping[str, int], *, listed: bool, apart: Set[str] = f
 
 RELEASED_INSTRUMENTS = frozenset(
     {
-        *("MADRS", "HAMA", "HAMD17", "PHQ9", "GAD7", "QIDS_SR16", "CGI_I", "CGI_S", "SHEEHAN_SDS", "ISI", "PSQI"),
-        *("WHO5", "EQ5D5L", "SCS_SF", "MEQ30", "SEVAS_DOSE", "SEVAS_SUPP", "SEVAS_END", "MMSE", "MHIS", "DAD"),
+        "MADRS",
+        "HAMA",
+        "HAMD17",
+        "PHQ9",
+        "GAD7",
+        "QIDS_SR16",
+        "CGI_I",
+        "CGI_S",
+        "SHEEHAN_SDS",
+        "ISI",
+        "PSQI",
+        "WHO5",
+        "EQ5D5L",
+        "SCS_SF",
+        "MEQ30",
+        "SEVAS_DOSE",
+        "SEVAS_SUPP",
+        "SEVAS_END",
+        "MMSE",
+        "MHIS",
+        "DAD",
     }
 )
 """Whose scores leave de-identified. Trauma, dissociation and suicidality (ACE, CTQ_SF, PCL5, ITQ, DES_II, CSSRS) do
@@ -43,8 +62,17 @@ stays."""
 
 RELEASED_INTERESTS = frozenset(
     {
-        *("hypertension", "tachycardia", "arrhythmia", "syncope", "hyperthermia", "hyponatraemia", "hepatic"),
-        *("serotonin_syndrome", "seizure", "panic", "bruxism"),
+        "hypertension",
+        "tachycardia",
+        "arrhythmia",
+        "syncope",
+        "hyperthermia",
+        "hyponatraemia",
+        "hepatic",
+        "serotonin_syndrome",
+        "seizure",
+        "panic",
+        "bruxism",
     }
 )
 """The events of special interest that leave de-identified. Suicidality, psychosis, abuse, use of drugs and misconduct
@@ -75,9 +103,14 @@ SAFE_GLOB, UNSAFE_GLOB = f"[{_FIRST}]*", f"*[^{_SAFE}]*"
 
 OWN_CODES = frozenset(
     {
-        *("visit.visit_code", "visit.status", "adverse_event.severity"),
-        *("outcome.instrument", "outcome.instrument_version", "outcome.origin"),
-        *("outcome_score.name", "outcome_score.band"),
+        "visit.visit_code",
+        "visit.status",
+        "adverse_event.severity",
+        "outcome.instrument",
+        "outcome.instrument_version",
+        "outcome.origin",
+        "outcome_score.name",
+        "outcome_score.band",
     }
 )
 """Columns that hold nothing but codes of protocols, of instruments and of the registry itself, which are held to such

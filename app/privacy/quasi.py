@@ -42,8 +42,15 @@ SINCE_DOSE = ("BEFORE", *DAYS_SINCE_DOSE, "GT28")
 OTHER = "OTHER"
 RACES = frozenset(
     {
-        *("AMERICAN INDIAN OR ALASKA NATIVE", "ASIAN", "BLACK OR AFRICAN AMERICAN", "MULTIPLE", "NOT REPORTED"),
-        *("NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "OTHER", "UNKNOWN", "WHITE"),
+        "AMERICAN INDIAN OR ALASKA NATIVE",
+        "ASIAN",
+        "BLACK OR AFRICAN AMERICAN",
+        "MULTIPLE",
+        "NOT REPORTED",
+        "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER",
+        "OTHER",
+        "UNKNOWN",
+        "WHITE",
     }
 )
 """CDISC controlled terminology, codelist C74457. What is not in it was typed, and reads OTHER."""

@@ -342,6 +342,16 @@ def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
 
 
 _SHOWN = _COPIED | {
-    *("id", "pt", "soc", "serious", "due_at", "reported_at", "downgraded_at", "version", "created_at", "updated_at"),
-    *("voided_at", "voiding_reason"),
+    "id",
+    "pt",
+    "soc",
+    "serious",
+    "due_at",
+    "reported_at",
+    "downgraded_at",
+    "version",
+    "created_at",
+    "updated_at",
+    "voided_at",
+    "voiding_reason",
 }

@@ -33,8 +33,20 @@ _SEEN_BY_GROUP = 0o750
 _SEE = "See that the disk has room, and that this user may write there."
 _ADDRESS = frozenset(
     {
-        *("host", "hostaddr", "port", "user", "dbname", "service", "passfile", "connect_timeout"),
-        *("sslmode", "sslrootcert", "sslcert", "sslkey", "gssencmode", "krbsrvname"),
+        "host",
+        "hostaddr",
+        "port",
+        "user",
+        "dbname",
+        "service",
+        "passfile",
+        "connect_timeout",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "gssencmode",
+        "krbsrvname",
     }
 )
 """What of a connection's parameters the programs are told: those that every supported version of them knows."""

@@ -79,8 +79,15 @@ def _shown(row: Mapping[str, Any], visit_code: str, place: Place) -> dict[str, A
 
 
 _PLAIN = (
-    *("id", "state", "started_at", "ended_at", "released_at", "closed_at"),
-    *("version", "created_at", "updated_at"),
+    "id",
+    "state",
+    "started_at",
+    "ended_at",
+    "released_at",
+    "closed_at",
+    "version",
+    "created_at",
+    "updated_at",
 )
 
 

@@ -94,9 +94,14 @@ class ExtractRows:
         if self._open:
             enrolled_on = case((collected(ENDED, person.enrolled_on), col(person.enrolled_on)))
             wanted: tuple[Any, ...] = (
-                *(_SUBJECT.subject, col(_SUBJECT.site_group).label("site"), *SHOWN, _ethnicity()),
+                _SUBJECT.subject,
+                col(_SUBJECT.site_group).label("site"),
+                *SHOWN,
+                _ethnicity(),
                 col(ProtocolVersion.version).label("protocol_version"),
-                *(person.eligible, person.planned_arm, person.actual_arm),
+                person.eligible,
+                person.planned_arm,
+                person.actual_arm,
                 study_day(enrolled_on).label("enrolled_day"),
             )
         else:
@@ -127,9 +132,16 @@ class ExtractRows:
         score = OutcomeScore
         statement = (
             selected(
-                *(_SUBJECT.subject, Visit.visit_code, Visit.occurrence, self._when()),
-                *(Outcome.instrument, Outcome.instrument_version),
-                *(col(score.name).label("score"), score.value, score.band, Outcome.origin),
+                _SUBJECT.subject,
+                Visit.visit_code,
+                Visit.occurrence,
+                self._when(),
+                Outcome.instrument,
+                Outcome.instrument_version,
+                col(score.name).label("score"),
+                score.value,
+                score.band,
+                Outcome.origin,
             )
             .join(Outcome, of_subject(self._id, Outcome))
             .join(Visit, at_visit())
@@ -138,23 +150,27 @@ class ExtractRows:
             statement = statement.where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
         of_outcome = (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id))
         return self._timed(statement.outerjoin(score, of_outcome)).order_by(
-            *(bytewise(_SUBJECT.subject), bytewise(Visit.visit_code), col(Visit.occurrence)),
-            *(bytewise(Outcome.instrument), bytewise(score.name)),
+            bytewise(_SUBJECT.subject),
+            bytewise(Visit.visit_code),
+            col(Visit.occurrence),
+            bytewise(Outcome.instrument),
+            bytewise(score.name),
         )
 
     def adverse_events(self) -> Rows:
         event = AdverseEvent
         statement = selected(
-            *(
-                _SUBJECT.subject,
-                self._term(event.soc),
-                self._term(event.pt),
-                self._onset(),
-                event.severity,
-                self._serious(),
-            ),
-            *(event.relatedness_drug, event.relatedness_therapy),
-            *(*self._codes(event, event.action_taken), *self._codes(event, event.outcome), event.expected),
+            _SUBJECT.subject,
+            self._term(event.soc),
+            self._term(event.pt),
+            self._onset(),
+            event.severity,
+            self._serious(),
+            event.relatedness_drug,
+            event.relatedness_therapy,
+            *self._codes(event, event.action_taken),
+            *self._codes(event, event.outcome),
+            event.expected,
             self._interest(),
         ).join(event, of_subject(self._id, event))
         ordered = (bytewise(one) if isinstance(one.type, String) else one for one in statement.selected_columns)

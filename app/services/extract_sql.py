@@ -116,8 +116,11 @@ def at_visit() -> ColumnElement[bool]:
 SHOWN = tuple(
     col(one)
     for one in (
-        *(ExtractSubject.age_group, ExtractSubject.sex, ExtractSubject.race),
-        *(ExtractSubject.country, ExtractSubject.status),
+        ExtractSubject.age_group,
+        ExtractSubject.sex,
+        ExtractSubject.race,
+        ExtractSubject.country,
+        ExtractSubject.status,
     )
 )
 """What people of one class have in common."""
@@ -231,7 +234,9 @@ class Timing:
 
 
 _PLAN: tuple[Column[Any], ...] = (
-    *(Column("version", Integer), Column("code", Text), Column("anchor", Text)),
+    Column("version", Integer),
+    Column("code", Text),
+    Column("anchor", Text),
     *(Column(name, Integer) for name in ("first", "last", "repeat")),
 )
 

@@ -172,6 +172,18 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], b
 
 
 _SHOWN = (
-    *("id", "profile", "purpose", "organisation", "requested_by", "agreement", "cut", "status"),
-    *("decided_by", "decision_reason", "expires_at", "version", "created_at", "updated_at"),
+    "id",
+    "profile",
+    "purpose",
+    "organisation",
+    "requested_by",
+    "agreement",
+    "cut",
+    "status",
+    "decided_by",
+    "decision_reason",
+    "expires_at",
+    "version",
+    "created_at",
+    "updated_at",
 )

@@ -375,6 +375,18 @@ def _read(row: Mapping[str, Any], place: Place, protocol_version: str) -> Safety
 
 
 _SHOWN = (
-    *("id", "rule", "rule_version", "severity", "holds_dosing", "trigger_corrected_at", "state", "raised_at", "due_at"),
-    *("reviewed_by", "reviewed_at", "decision", "assessment", "version"),
+    "id",
+    "rule",
+    "rule_version",
+    "severity",
+    "holds_dosing",
+    "trigger_corrected_at",
+    "state",
+    "raised_at",
+    "due_at",
+    "reviewed_by",
+    "reviewed_at",
+    "decision",
+    "assessment",
+    "version",
 )

@@ -124,8 +124,10 @@ def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[
     person = (col(Participant.site_id) == col(AdverseEvent.site_id)) & (col(Participant.pid) == col(AdverseEvent.pid))
     since = col(AdverseEvent.onset_latest).is_(None) | (col(AdverseEvent.onset_latest) >= col(Participant.enrolled_on))
     here = (
-        *(col(AdverseEvent.site_id).in_(site_ids), counts(AdverseEvent)),
-        *(col(Participant.enrolled_on).is_not(None), since),
+        col(AdverseEvent.site_id).in_(site_ids),
+        counts(AdverseEvent),
+        col(Participant.enrolled_on).is_not(None),
+        since,
     )
 
     def watched(*wanted: Any) -> Any:

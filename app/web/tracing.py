@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 TOLD = frozenset(
     {
-        *("http.request.method", "http.response.status_code", "http.route"),
-        *("code.function.name", "error.type", "network.protocol.version", "url.scheme"),
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "code.function.name",
+        "error.type",
+        "network.protocol.version",
+        "url.scheme",
     }
 )
 """The attributes that a span may carry; new ones of the framework stay here until somebody has read them."""
