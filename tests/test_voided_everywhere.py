@@ -44,7 +44,7 @@ _SESSION = "the visit of a dosing session, which is not voided"
 SILENT: Mapping[str, str] = {
     **dict.fromkeys(("adverse_events.row_of", "outcomes.read_outcome", "visits.detail"), _BY_ID),
     **dict.fromkeys(("dosing_sessions.start", "dosing_day.dosing_day", "outcomes.around", "outcomes.held"), _BY_ID),
-    **dict.fromkeys(("outcomes.visit_of", "sae_reports.report", "verifications.record"), _BY_ID),
+    **dict.fromkeys(("outcomes.visit_of", "sae_reports.report", "verifications._held"), _BY_ID),
     **dict.fromkeys(("voided_records.void_adverse_event", "voided_records.void_visit"), _BY_ID),
     "locks._of_a_participant": _BY_ID,
     **dict.fromkeys(("dosing_day.days_of", "dosing_sessions.list_dosing_sessions"), _SESSION),
@@ -82,7 +82,7 @@ def _whose() -> str:
     return f"{asking.filename.rpartition('/')[2].removesuffix('.py')}.{asking.name}"
 
 
-_CARRIERS = ("pagination.py", "database.py", "test_voided_everywhere.py", "reading.py", "extract_csv.py")
+_CARRIERS = ("pagination.py", "access.py", "database.py", "test_voided_everywhere.py", "reading.py", "extract_csv.py")
 """They execute what others made."""
 
 
