@@ -9,9 +9,9 @@ from httpx2 import Response
 from sqlmodel import col, select
 
 from app.models.audit import AuditEntry
-from app.services.rules_over_time import refresh
 from tests.monitor_cases import a_report, a_serious_event, an_event, question_about
 from tests.test_changes import feed
+from tests.test_rule_queries import refresh_site
 from tests.test_sync import act, sync
 from tests.test_verifications import with_plan
 from tests.voided_cases import WHY, void, voided
@@ -140,7 +140,7 @@ def test_what_rules_asked_about_it_is_closed_and_what_a_monitor_asked_waits_for_
         return {one["rule"] or "monitor": one["state"] for one in items}
 
     assert states() == {"onset_missing": "closed", "monitor": "open"}
-    refresh(world.registry.database)
+    refresh_site(world)
     assert states() == {"onset_missing": "closed", "monitor": "open"}
 
 

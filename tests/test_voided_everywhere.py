@@ -10,7 +10,6 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import Engine, event
 
-from app.services.rules_over_time import refresh
 from tests.voided_study import Twin
 from tests.world import Registry, World
 
@@ -100,7 +99,8 @@ class Both:
     def __init__(self, registry: Registry) -> None:
         with reads() as self.reads:
             self.plain, self.erred = (Twin(World(registry), errs=errs) for errs in (False, True))
-            refresh(registry.database)
+            self.plain.is_passed_over()
+            self.erred.is_passed_over()
             self.told = self.plain.told(), self.erred.told()
             profiles = ("pseudonymised", "deidentified", "aggregate")
             self.released = {

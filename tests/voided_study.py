@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlmodel import col, select, update
+from sqlmodel import Session, col, select, update
 
+from app.database import within
+from app.models.base import now
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
 from app.pid import display, normalise
+from app.services import adverse_events, visit_findings
+from app.services.rules_over_time import refresh_site
 from tests.cohorts import alike, fill
 from tests.dosing_cases import SESSIONS, dose, prepared, start
 from tests.test_verifications import with_plan
@@ -113,6 +117,13 @@ class Twin:
         body = self.world.visit(pid, "UNS" if number > 1 else code, on, outcomes=[madrs(1)], **more)
         self._taken_out(VISITS, {**body, "occurrence": number})
 
+    def is_passed_over(self) -> None:
+        """By the pass that looks at every site: at its own alone."""
+        for site_id in self.world.site_ids.values():
+            for look in (visit_findings.refresh, adverse_events.refresh, _asked_by_time):
+                with self.world.registry.served.write() as session, within(session, [site_id]):
+                    look(session, site_id)
+
     def reads(self) -> Iterator[tuple[str, Caller, str, Mapping[str, str]]]:
         """A name that both studies share, who reads, the path, and what is asked."""
         monitor, study = self.world.monitor, {"study": self.world.study}
@@ -170,6 +181,10 @@ class Twin:
             text = text.replace(display(symbols), name).replace(symbols, name)
         text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "#", text.replace(self.world.study, "STUDY"))
         return _in_order(json.loads(re.sub(r"20\d\d-\d\d-\d\dT[\d:.]+Z", "@", text)))
+
+
+def _asked_by_time(session: Session, site_id: int) -> int:
+    return refresh_site(session, site_id, now().date())
 
 
 def _read(caller: Caller, path: str, asked: Mapping[str, str]) -> Any:
