@@ -1,10 +1,10 @@
 """The clinical rows as they were at an earlier moment, for the statements of extracts.
 
-A moment is a vector of chain heads: for each site the number of the last entry of its audit chain. Chains are in commit
-order, so whatever lies behind a head was done later, however long its transaction had been open. `as_at` undoes just
-that: it gives every SELECT of a session common table expressions that are called like the tables, and so stand in front
-of them. They show untouched rows as they are and touched ones as the trail has them. docs/decisions/0016 says why
-nothing is copied.
+A moment is a set of chain heads: for each site the number of the last entry of its audit chain. Chains are in commit
+order, so every entry after a head was committed later, however long its transaction was open. `as_at` undoes those
+entries: it adds to every SELECT of a session common table expressions with the names of the tables, which hide the
+tables themselves. They show unchanged rows as they are, and rows changed since with the old values from the audit
+trail. docs/decisions/0016 says why nothing is copied.
 """
 
 import json
@@ -38,7 +38,7 @@ S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 
 
 class Touched(NamedTuple):
-    """A row that was written after the moment; `row` None: it was not there yet."""
+    """A row that was written after the moment; `row` is None if it did not exist yet."""
 
     site_id: int
     key: str
@@ -47,12 +47,12 @@ class Touched(NamedTuple):
 
 
 def heads_of(session: Session, site_ids: Sequence[int]) -> dict[int, int]:
-    """Where the chains of these sites stand. One statement, so it is one moment; a site without a chain stands at 0."""
+    """The heads of these sites' chains, read by one statement and so of one moment; 0 for a site without a chain."""
     return {**dict.fromkeys(site_ids, 0), **chain_heads(session, site_ids)}
 
 
 def written(heads: Heads) -> str:
-    """As it is stored."""
+    """Heads as text, to be stored."""
     return canonical_json({str(site_id): seq for site_id, seq in heads.items()})
 
 
@@ -62,8 +62,8 @@ def read(text: str) -> dict[int, int]:
 
 @contextmanager
 def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[None]:
-    """In this block the four clinical tables and the scores show these sites as they were at this moment: those that
-    joined later, as empty. Other sessions pay nothing for it."""
+    """In this block the session sees the four clinical tables and the scores of these sites as they were at this
+    moment; a site that joined later is empty. It has no cost for other sessions."""
     later = _later(session, {site_id: heads.get(site_id, 0) for site_id in site_ids})
     if not later:
         yield
@@ -78,7 +78,8 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
 
 
 def consents_since(session: Session, heads: Heads) -> list[str]:
-    """The consents that were recorded after this moment, as pid/version/number."""
+    """The consents that were recorded after this moment, as pid/version/number. Entries of older versions have no
+    number."""
     found = []
     for site_id, seq in heads.items():
         later = (col(AuditEntry.site_id) == site_id, col(AuditEntry.seq) > seq)
@@ -90,14 +91,14 @@ def consents_since(session: Session, heads: Heads) -> list[str]:
 
 
 def touched(session: Session) -> int:
-    """How many rows were written since."""
+    """The number of rows that were written after the moment."""
     fronts: Fronts | None = session.info.get(_FRONT)
     return 0 if fronts is None else fronts.touched
 
 
 def rewound(session: Session, statement: S, people: FromClause | None = None) -> S:
-    """A statement that is not executed by the session itself, with what stands in front of its tables. `people`: it
-    shows nobody but these, by site_id and pid, so only of them need the tables be read."""
+    """A statement that is not executed by the session itself, with the common table expressions added. `people`
+    (site_id and pid) says that the statement shows only these, so that the tables are read for them only."""
     fronts: Fronts | None = session.info.get(_FRONT)
     return statement if fronts is None else statement.add_cte(*fronts.of(people))
 
@@ -111,7 +112,7 @@ _Later = dict[str, dict[tuple[int, str], list[dict[str, Any]]]]
 
 
 def _later(session: Session, heads: Heads) -> _Later:
-    """What was done after the moment: by table and record, newest first, the fields that each entry changed."""
+    """The changes after the moment: by table and record, newest first, the old values of the fields of each entry."""
     entry, names = AuditEntry, [table_of(model).name for model in _KEYS]
     found: _Later = defaultdict(lambda: defaultdict(list))
     for site_id, seq in heads.items():
@@ -145,7 +146,8 @@ def _undone(
 def _restored(
     session: Session, model: type[SQLModel], one: tuple[int, str], row: Row[Any], undo: list[dict[str, Any]]
 ) -> Touched:
-    """A record with its old values put back, entry by entry. The entry that made it tells its key."""
+    """A record with its old values restored, entry by entry. An entry whose changes include the key created the
+    record."""
     values, key = dict(row._mapping), _KEYS[model]
     scores = {}
     for old in undo:
@@ -160,7 +162,7 @@ def _restored(
 
 
 def _typed(model: type[SQLModel], field: str, value: Any) -> Any:
-    """A value of the trail as the column holds it."""
+    """A value of the audit trail as the column stores it."""
     if value is not None and field in JSON_TEXT:
         return canonical_json(value)
     return _adapter(model, field).validate_python(value)
@@ -173,7 +175,7 @@ def _adapter(model: type[SQLModel], field: str) -> TypeAdapter[Any]:
 
 
 def _scores(session: Session, outcome: Mapping[str, Any], old: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """The scores of an outcome: the values that the trail gives back, under the names and bands of its instrument."""
+    """The scores of an outcome with their old values from the audit trail, named and banded by its instrument."""
     definition = instrument(outcome["instrument"], outcome["instrument_version"])
     score = table_of(OutcomeScore).c
     mine = (score.site_id == outcome["site_id"], score.outcome_id == outcome["id"])

@@ -1,5 +1,5 @@
-"""What extracts show of participants who withdrew the collection of their data: only what is dated before that day, as
-no data of later days are taken. Later records from before the withdrawal became known stay in the registry, but are in
+"""What extracts show of participants who withdrew consent to the collection of their data: only records dated before
+the day of withdrawal. Records of later days, made before the withdrawal became known, stay in the registry but are in
 no later extract."""
 
 from collections.abc import Sequence
@@ -24,25 +24,25 @@ _TAKEN, _GIVEN = table_of(Withdrawal).c, table_of(Consent).c
 OF_VISIT = (col(Visit.occurred_on),)
 OF_OUTCOME = (*OF_VISIT, func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on)))
 OF_EVENT = (col(AdverseEvent.onset_latest),)
-"""The days of a record. Of one of two days both count: an outcome shows the visit at which it was measured."""
+"""The days of a record, all of which must be before the withdrawal. An outcome has two, as it also shows its visit."""
 
 
 def collected(since: Any, *days: Any) -> ColumnElement[bool]:
-    """Whether a record of these days was collected before the collection ended; true where `since` is null. A record
-    without a day, or perhaps of a later one, was not."""
+    """Whether all `days` of a record are before `since`, the day on which the collection ended; true where `since` is
+    NULL. Not true for a record without a day, or with an imprecise date that may be later."""
     return sa.or_(since.is_(None), sa.and_(*(day < since for day in days)))
 
 
 def too_late(names: Sequence[str]) -> ColumnElement[bool]:
-    """For a consent, named as in `as_at.consents_since`: it was recorded after the moment that is read."""
+    """Whether a consent is among `names` (from `as_at.consents_since`): recorded after the moment that is read."""
     name = sa.type_coerce(_GIVEN.pid, sa.Text) + "/" + _GIVEN.version + "/" + sa.cast(_GIVEN.number, sa.Text)
     return among(name, "too_late", names)
 
 
 def ended(recorded_since: Sequence[str]) -> Subquery:
-    """Who withdrew the collection, and `since` which day, by all withdrawals recorded until now, unless a later consent
-    restored it (as `Agreed.withdrawn` has it). Consents in `recorded_since`, recorded after the moment that is read,
-    restore nothing."""
+    """The participants who withdrew the collection, and the day (`since`), by all withdrawals recorded until now,
+    unless a later consent restored it (as in `Agreed.withdrawn`). Consents in `recorded_since`, recorded after the
+    moment that is read, restore nothing."""
     same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
     anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~too_late(recorded_since))
     taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))
@@ -51,6 +51,6 @@ def ended(recorded_since: Sequence[str]) -> Subquery:
 
 
 def while_collected(statement: Rows, ended: Subquery, table: Any, *days: Any) -> Rows:
-    """The rows of a statement about a table that were collected while that could be, and not in error."""
+    """The statement limited to rows of `table` that are not voided and that `collected` accepts."""
     same = (ended.c.site_id == col(table.site_id)) & (ended.c.pid == col(table.pid))
     return statement.outerjoin(ended, same).where(counts(table), collected(ended.c.since, *days))

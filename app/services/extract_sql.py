@@ -1,4 +1,4 @@
-"""What the rows of extracts are made of, as SQL: days, windows and rare codes, so that no date leaves the database."""
+"""SQL expressions for the rows of extracts: study days, windows and rare codes, so that no date leaves the database."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
 
 
 class bytewise(GenericFunction[str]):  # noqa: N801 - a SQL function
-    """Text in the order of its bytes, on both databases, whatever the language of this one."""
+    """Text sorted by its bytes, the same on both databases, whatever the collation of this one."""
 
     type = Text()
     inherit_cache = True
@@ -72,16 +72,17 @@ def _in_c(element: Any, compiler: Any, **options: Any) -> str:
 
 @compiles(bytewise, "sqlite")
 def _as_always(element: Any, compiler: Any, **options: Any) -> str:
-    """With a sign that keeps it from any index: sorting is cheap, and to save it SQLite would read a table whole for
-    each person, where what stands in front of the table has no index (`as_at`)."""
+    """A unary plus, so that SQLite uses no index for the order. To avoid a cheap sort it would read the whole table for
+    each person, as the expressions of `as_at` have no index."""
     return f"+{compiler.process(element.clauses, **options)}"
 
 
 def unhurried(session: Session) -> None:
-    """The limits of requests are not those of reading a whole study. PostgreSQL does not know yet how many people are
-    in a new extract, and would plan for a handful: loops, three times as long; or, in a registry's first extract, all
-    visits of a site with all of its people, forty times as long, where it may choose the order of the joins. And it
-    would sort all that stands in front of a table (`as_at`) in each of its processes: twice as long."""
+    """Settings of PostgreSQL for reading a whole study, which takes longer than a request may. It has no statistics of
+    a new extract yet and would plan for a few people: nested loops took three times as long, and a join order of its
+    own choice, in a registry's first extract, forty times, as it joined all visits of a site with all of its people.
+    With a merge join each parallel process would sort all rows of the expressions of `as_at`, which took twice as
+    long."""
     if session.get_bind().dialect.name == "postgresql":
         for setting in ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", *_BULK):
             session.connection().exec_driver_sql(f"SET LOCAL {setting}")
@@ -95,8 +96,8 @@ def selected(*wanted: Any) -> Rows:
 
 
 def of_subject(extract_id: UUID, table: Any) -> ColumnElement[bool]:
-    """The rows of a table that belong to a subject of the extract. Which extract PostgreSQL is told by a subquery: of a
-    new id its statistics know nothing, and it would plan for one person; so it plans for an extract of usual size."""
+    """The rows of a table that belong to a subject of the extract. The id is given as a subquery: for a literal that is
+    not in its statistics PostgreSQL would plan for one person, and for a subquery it plans for an average extract."""
     days = _DAYS[table]
     subject = ExtractSubject
     this = select(literal(extract_id)).scalar_subquery()
@@ -123,12 +124,13 @@ SHOWN = tuple(
         ExtractSubject.status,
     )
 )
-"""What people of one class have in common."""
+"""The traits that all people of a class share."""
 
 ENDED = col(ExtractSubject.collection_ended_on)
 _DAYS: Mapping[Any, Any] = {Visit: OF_VISIT, AdverseEvent: OF_EVENT, Outcome: (), Participant: ()}
-"""By which days the rows of a table are of an extract; no other table is in one. The days of an outcome are its visit's
-as well, see `at_visit`; those of a participant say what is shown of the one row."""
+"""The tables of extracts, each with the days that decide whether a row was collected in time (`collected`). An outcome
+is checked together with its visit, see `at_visit`; a participant's row is always included, and its own days decide what
+it shows."""
 
 
 def study_day(on: Any) -> ColumnElement[Any]:
@@ -138,13 +140,14 @@ def study_day(on: Any) -> ColumnElement[Any]:
 
 
 def full_onset() -> ColumnElement[Any]:
-    """The day of onset where it is known to the day."""
+    """The day of onset, if it is known to the day; else NULL."""
     return case((func.length(AdverseEvent.onset) == len("2024-03-05"), col(AdverseEvent.onset_earliest)))
 
 
 def common(session: Session, extract_id: UUID, table: Any, *codes: Any, listed: bool) -> list[Any]:
-    """Each code where enough participants of the extract share it, else OTHER. Which these are is asked at once, so
-    that each row needs to know of its own person only. Columns of one list show the same: one often tells the other."""
+    """Each code if enough participants of the extract share it, else OTHER. The shared codes are queried first, so that
+    a row can be made from its own person's data. All columns given show the same codes, as one often implies the
+    other."""
     sharing, fewest = func.count(distinct(col(ExtractSubject.subject))), dict[str, int]()
     for code in codes:
         counted = selected(code, sharing).join(ExtractSubject, of_subject(extract_id, table)).group_by(code)
@@ -160,9 +163,9 @@ def common(session: Session, extract_id: UUID, table: Any, *codes: Any, listed: 
 def spread(
     session: Session, extract_id: UUID, code: Any, released: ColumnElement[bool], withheld: str | None, *, listed: bool
 ) -> ColumnElement[Any]:
-    """A code of adverse events where enough participants of the extract share it, and in no class nearly all, else
-    OTHER: of everybody, as those who lack it would be told by it. Events that are not `released` count for nothing and
-    have what stands for the `withheld`."""
+    """A code of adverse events if enough participants of the extract share it and in no class nearly all do; else OTHER
+    for everybody, as in such a class those without the code would be disclosed. Events that are not `released` are not
+    counted, and show `withheld`."""
     subject = ExtractSubject
     classes = select(*SHOWN, func.count()).where(col(subject.extract_id) == extract_id).group_by(*SHOWN)
     sizes = {row[:-1]: row[-1] for row in map(tuple, session.execute(classes))}
@@ -179,7 +182,7 @@ def spread(
 
 
 def stretches(session: Session, extract_id: UUID, people: int) -> list[dict[str, str]]:
-    """The subjects of an extract in their order, so many to a stretch: the first and the last of each."""
+    """The subjects of an extract divided, in their order, into stretches of `people`: the first and last of each."""
     subject = bytewise(ExtractSubject.subject)
     placed = select(subject.label("subject"), func.row_number().over(order_by=subject).label("place"))
     one = placed.where(col(ExtractSubject.extract_id) == extract_id).subquery().c
@@ -189,7 +192,8 @@ def stretches(session: Session, extract_id: UUID, people: int) -> list[dict[str,
 
 
 def in_stretch() -> ColumnElement[bool]:
-    """The rows of one stretch, found by the index. For SQLite, which compares bytes anyway."""
+    """The condition for the rows of one stretch, which can use the index. For SQLite, which compares by bytes
+    anyway."""
     return col(ExtractSubject.subject).between(bindparam("first"), bindparam("last"))
 
 
@@ -199,7 +203,7 @@ def people_of_stretch(extract_id: UUID) -> Subquery:
 
 
 class Timing:
-    """Early, in window or late, of each visit, by the protocol version under which it was recorded."""
+    """Whether each visit was early, in its window or late, by the protocol version under which it was recorded."""
 
     def __init__(self, dialect: Dialect, protocols: Mapping[int, Protocol], ended: Any = ENDED) -> None:
         self._ended = ended
@@ -207,7 +211,7 @@ class Timing:
         self._anchor, self._person = aliased(Visit), aliased(Participant)
 
     def joined(self, statement: Rows) -> Rows:
-        """With the window of the visit and the visit that it hangs on."""
+        """The statement joined to the visit's window and to the anchor visit from which the window is counted."""
         plan, anchor, person = self._plan.c, self._anchor, self._person
         version = func.coalesce(col(Visit.protocol_version_id), col(person.protocol_version_id))
         of_person = (col(person.site_id) == col(Visit.site_id)) & (col(person.pid) == col(Visit.pid))
@@ -242,7 +246,7 @@ _PLAN: tuple[Column[Any], ...] = (
 
 
 def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
-    """Each visit that has a window: its first and last day, counted from its anchor."""
+    """For each planned visit with a window, its first and last day, counted from its anchor visit."""
     for version, protocol in protocols.items():
         for visit in protocol.visits:
             if visit.has_window:

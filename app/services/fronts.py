@@ -1,4 +1,4 @@
-"""What stands in front of the clinical tables, so that a SELECT shows rows as they were (`as_at`)."""
+"""Common table expressions that hide the clinical tables, so that a SELECT shows rows as they were (`as_at`)."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,15 +36,15 @@ _NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.
 
 
 class Old(NamedTuple):
-    """What was touched of a table since the moment."""
+    """The rows of a table that were written after the moment."""
 
     key: Sequence[str]
     rows: Iterable[tuple[Mapping[str, Any], bool]]
-    """Rows as they were; False: it was not there yet, and only its key is told."""
+    """Each row as it was, and whether it existed. Of one that did not exist, only the key is given."""
 
 
 class Fronts:
-    """Common table expressions called like the tables: of each its old rows, and all rows with other keys."""
+    """A common table expression for each table, with its name: the old rows, and all rows with other keys."""
 
     def __init__(self, dialect: Dialect, schema: str, old: Mapping[Table, Old]) -> None:
         self._dialect, self._schema = dialect, schema
@@ -55,7 +55,8 @@ class Fronts:
         self._made: dict[FromClause | None, list[CTE]] = {}
 
     def of(self, people: FromClause | None) -> list[CTE]:
-        """Of these people's rows, by site_id and pid, and whatever was touched; None: of all."""
+        """The expressions, with all changed rows and the unchanged rows of these people (site_id and pid; None: of
+        all)."""
         if people not in self._made:
             tables = [self._in_front(table, was, people) for table, was in self._was.items()]
             self._made[people] = [*self._was.values(), *tables]
@@ -65,7 +66,7 @@ class Fronts:
         live, names = self._live(table), [one.name for one in _shown(table)]
         as_it_is = select(live).where(self._untouched(live, was, self._keys[table]))
         again = select(*(was.c[name] for name in names)).where(was.c.was_there)
-        if "voided_at" in live.c:  # who reads people's rows finds them by the index of those that count
+        if "voided_at" in live.c:  # voided rows are never in an extract; without them the partial index can be used
             as_it_is = as_it_is.where(counts(live))
         if people is not None:
             as_it_is = as_it_is.where(*self._belong(live, table, people))
@@ -74,7 +75,7 @@ class Fronts:
     def _untouched(self, live: Table, was: CTE, key: Sequence[str]) -> ColumnElement[bool]:
         if self._dialect.name == "postgresql":
             return ~exists().where(_same(was, live, *key))
-        # SQLite makes an index of a list of single values, but for EXISTS, a join or pairs reads it each time.
+        # SQLite builds an index for a list of single values, but not for EXISTS, a join or pairs.
         one, other = (func.printf("%s/%s", *(table.c[name] for name in key)) for table in (live, was))
         return one.not_in(select(other))
 
@@ -82,7 +83,7 @@ class Fronts:
         if table is not table_of(OutcomeScore):
             return [_same(people, live, "site_id", "pid")]
         owner = self._live(table_of(Outcome))
-        # Plus nothing, or SQLite would read the scores of a whole site for each of its people.
+        # "+ 0" keeps SQLite from using the site's index, by which it reads all scores of the site for each person.
         of_owner = (live.c.site_id == owner.c.site_id + 0) & (live.c.outcome_id == owner.c.id)
         return [_same(people, owner, "site_id", "pid"), of_owner]
 
@@ -98,11 +99,11 @@ class Fronts:
 
 
 def records(dialect: Dialect, name: str, columns: Iterable[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> CTE:
-    """Rows that go as one JSON text, however many they are. What a row lacks is NULL."""
+    """Rows sent to the database as one JSON parameter, however many they are. Columns that a row lacks are NULL."""
     carried = [Column(one.name, one.type) for one in columns]
     text = json.dumps([{one.name: _stored(dialect, one, row.get(one.name)) for one in carried} for row in rows])
     told = select(*_columns(dialect, text, carried)).cte(name).prefix_with("MATERIALIZED", dialect="sqlite")
-    return told.prefix_with("NOT MATERIALIZED", dialect="postgresql")  # else no process could help with what reads it
+    return told.prefix_with("NOT MATERIALIZED", dialect="postgresql")  # or PostgreSQL could not read it in parallel
 
 
 def _columns(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
@@ -119,7 +120,7 @@ def _columns(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> lis
 
 
 def _stored(dialect: Dialect, one: Column[Any], value: Any) -> Any:
-    """A value as JSON, from which the database makes what it stores."""
+    """A value as JSON, which the database converts to the column's type."""
     if dialect.name == "postgresql" or value is None:
         return plain(value)
     processor = one.type.dialect_impl(dialect).bind_processor(dialect)

@@ -1,4 +1,4 @@
-"""Reading one moment with several sessions at once, in an order that does not depend on who was quicker."""
+"""Reading one moment with several sessions in parallel. The order of the results does not depend on their speed."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -9,15 +9,16 @@ from typing import Self, TypeVar
 from sqlmodel import Session
 
 AHEAD = 2
-"""Results that may wait for each session while an earlier one is used."""
+"""Results for each session that may be read ahead while an earlier one is used."""
 
 T = TypeVar("T")
 Pieces = Generator[bytes, None, None]
-"""Bytes of one file, as they are read. To be closed by whoever stops before the end: it may hold a connection."""
+"""Parts of one file, as they are read. Close it when you stop before the end, as it may hold a connection."""
 
 
 class Readers:
-    """Sessions of one moment and a thread for each. The sessions outlive it: when its block ends, nobody reads."""
+    """Sessions of one moment, and a thread for each. When its block ends, no thread reads any more; the sessions stay
+    open."""
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self.sessions = sessions
@@ -33,7 +34,7 @@ class Readers:
         self._threads.shutdown(cancel_futures=True)
 
     def in_order(self, read: Callable[[Session, T], bytes], asked: Iterable[T]) -> Pieces:
-        """What is read for each, in the order in which it was asked. Raises what `read` raises."""
+        """The results of `read` for each of `asked`, in that order. Raises what `read` raises."""
         waiting: deque[Future[bytes]] = deque()
         for one in asked:
             if len(waiting) >= AHEAD * len(self.sessions):

@@ -1,4 +1,5 @@
-"""Who is in an extract, and as whom: consent to sharing, classes of k, and the ledger of what a recipient holds."""
+"""Choosing the people of an extract and their subject ids: consent to sharing, k-anonymity, and the check against the
+extracts that the recipient already has (the ledger)."""
 
 import json
 from collections import Counter
@@ -35,11 +36,11 @@ from app.services.traits import CLASS, of_person, raw_of, shown_at
 from app.writing import Writes, store
 
 APART = timedelta(days=90)
-"""Between tables of different people, so that no single arrival can be read from their difference, nor what is gone
-once somebody took the collection of data back."""
+"""Minimum time between two aggregate extracts of different people: their difference must not show one new participant,
+nor the data of one whose consent to collection was withdrawn."""
 
 BATCH = 5_000
-"""People who are read or stored at a time."""
+"""People read or stored at a time."""
 
 _SUBJECTS = table_of(ExtractSubject)
 
@@ -67,7 +68,8 @@ class ApprovalUnderWay(Unavailable):
 
 
 class Cohort(NamedTuple):
-    """Who was chosen; `ledger`, `risk` and `levels` of profiles that are released without an agreement."""
+    """The people chosen for an extract. `ledger`, `risk` and `levels` are for profiles released without an
+    agreement."""
 
     subjects: int | None
     protocols: Mapping[int, Protocol]
@@ -75,13 +77,14 @@ class Cohort(NamedTuple):
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
     rows: Iterator[dict[str, Any]]
-    """As they are to be stored, made when they are."""
+    """The rows to store, each made when it is read."""
 
 
 def alone(session: Session, study_id: int) -> None:
-    """One approval of a study at a time: of two at once neither would see the other in the ledger. Its connection
-    waits while another one reads, for as long as a large study takes; a second approval does not wait for that with a
-    connection of its own. Raises ApprovalUnderWay."""
+    """Allow one approval of a study at a time: of two at once, neither would see the other in the ledger. The
+    approval's connection is idle while another one reads, which takes long for a large study, so its idle timeout is
+    turned off; a second approval is refused, so that it does not wait with a connection of its own. Raises
+    ApprovalUnderWay."""
     if session.get_bind().dialect.name == "postgresql":
         session.connection().exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         if not session.execute(sa.select(func.pg_try_advisory_xact_lock(Turn.approval.value, study_id))).scalar_one():
@@ -89,7 +92,7 @@ def alone(session: Session, study_id: int) -> None:
 
 
 def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
-    """Who is in the extract, under a fresh subject id, as the profile shows them.
+    """Choose the people of the extract, with their subject ids and the traits that the profile shows.
 
     Raises CohortEmpty, CohortTooSmall, DifferencingRisk.
     """
@@ -123,10 +126,10 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
 
 
 def _sharing(session: Session, study_id: int, too_late: Sequence[str], ended: Subquery) -> Sequence[Row[Any]]:
-    """Everybody who shares data by the newest consent (as `Agreed.scopes` has it) and has not taken that back since, in
-    no telling order. A withdrawal counts from the moment it is recorded: its day is never later than today at the
-    site, which may be tomorrow here. Consents that were recorded after a data cut, `too_late`, may refuse, but bring
-    nobody into it."""
+    """Everybody whose newest consent (as in `Agreed.scopes`) includes data sharing, and who has not withdrawn it since;
+    ordered by pid, which discloses nothing. A withdrawal counts as soon as it is recorded: its day is at most today at
+    the site, which may be tomorrow here. Consents recorded after the data cut (`too_late`) can exclude somebody, but
+    not include them."""
     other, taken = aliased(Consent), Withdrawal
     undated = col(Consent.given_on).is_(None)
     refused = select(other.pid).where(
@@ -160,8 +163,8 @@ def _sharing(session: Session, study_id: int, too_late: Sequence[str], ended: Su
 
 
 def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list[Extract]:
-    """Other extracts of the same study that somebody may hold or is about to, oldest first. One that failed is one, as
-    it may be tried once more; one that ended before it was ever built is none, and its manifest names no rows."""
+    """Other extracts of the same study that somebody has or may still get, oldest first. A failed one is included, as
+    it can be built again. One that ended before it was built (its manifest has no digest of rows) is not."""
     same = (col(Extract.study_id) == row.study_id, col(Extract.profile).in_(profiles))
     others = (col(Extract.status).in_(RELEASED), col(Extract.id) != row.id)
     found = session.exec(select(Extract).where(*same, *others).order_by(col(Extract.created_at))).all()
@@ -170,9 +173,10 @@ def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list
 
 
 def _held_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
-    """Of the same profile, what people of the requester's organisation have received. Whoever received one may still
-    hold it, though its files are gone here. An organisation is one however it was spelled, and under each name by
-    which the same account asked: an account is renamed, or somebody moves with what they hold."""
+    """Released extracts of the same profile that the requester's organisation received. They count after their files
+    were deleted here, as the recipient may have a copy. Names of organisations are compared in a normal form
+    (`as_compared`); all names under which the requesting account asked count as its own, as accounts are renamed and
+    people change jobs."""
     released = _released(session, row, row.profile)
     asked = [row, *(one for one in released if one.requested_by == row.requested_by)]
     names = {as_compared(one.organisation) for one in asked}
@@ -180,14 +184,14 @@ def _held_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
 
 
 def _compared(session: Session, row: Extract) -> list[Extract]:
-    """With what it can be held together: aggregates are there for everybody."""
+    """The released extracts that a recipient could compare with this one; aggregates are open to everybody."""
     if row.profile == ExtractProfile.aggregate:
         return _released(session, row, ExtractProfile.aggregate, ExtractProfile.deidentified)
     return [*_held_by_same_organisation(session, row), *_released(session, row, ExtractProfile.aggregate)]
 
 
 People = Mapping[str, date | None]
-"""Who is in an extract, by pid, with the day on which the collection of their data ended."""
+"""The people of an extract, by pid, with the day on which the collection of their data ended (None: it goes on)."""
 
 
 def _people_of(session: Session, extract: Extract) -> People:
@@ -197,12 +201,12 @@ def _people_of(session: Session, extract: Extract) -> People:
 
 
 def _close(one: Set[str], other: Set[str]) -> bool:
-    """Whether fewer than K people, but somebody, are in one of the two alone."""
+    """Whether one of the two sets has some people that the other lacks, but fewer than K."""
     return any(0 < len(difference) < K for difference in (one - other, other - one))
 
 
 def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
-    """The coarsest level of each quasi-identifier that was released before; tables have none."""
+    """The coarsest level at which each quasi-identifier was released before. Aggregates have no levels."""
     pinned: dict[str, int] = {}
     for extract in earlier:
         for name, level in (json.loads(extract.manifest or "{}").get("levels") or {}).items():
@@ -211,13 +215,13 @@ def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
 
 
 def _ledger(session: Session, row: Extract, earlier: Sequence[Extract], new: People, accepted: bool) -> dict[str, Any]:
-    """Each extract with which it can be compared holds the same people, or differs by K or more on either side; and two
-    sets of tables that are of other people, or of somebody whose collection ended on another day, lie APART. Raises
-    DifferencingRisk."""
+    """Check against every comparable extract that it has the same people, or that the difference in each direction is
+    none or K or more; and that two aggregates which differ in people, or in the day on which somebody's collection
+    ended, are at least APART. Raises DifferencingRisk, unless the risk was `accepted`."""
     held = {one.id: _people_of(session, one) for one in earlier}
     alike = [one for one in earlier if one.profile == row.profile]
     if row.profile != ExtractProfile.aggregate and any(held[one.id].keys() == new.keys() for one in alike):
-        earlier = alike  # these people's rows are there already
+        earlier = alike  # the recipient has the rows of these people already
     close = any(_too_close(row, new, one, held[one.id]) for one in earlier)
     if close and not accepted:
         raise DifferencingRisk
@@ -232,14 +236,14 @@ def _too_close(row: Extract, new: People, other: Extract, held: People) -> bool:
 
 
 def _approved_at(extract: Extract) -> str:
-    """As its manifest has it: the row itself changes also when its files go."""
+    """The time in its manifest; the row's own `updated_at` also changes when its files are deleted."""
     assert extract.manifest is not None
     at: str = json.loads(extract.manifest)["created_at"]
     return at
 
 
 def _serious(session: Session, study_id: int, people: Sequence[Row[Any]], ended: Subquery) -> list[bool]:
-    """Who had a serious event."""
+    """For each of `people`, whether they had a serious adverse event."""
     event = table_of(AdverseEvent).c
     statement = sa.select(event.pid).join(Site, col(Site.id) == event.site_id).where(col(Site.study_id) == study_id)
     statement = collected.while_collected(statement.where(event.serious), ended, AdverseEvent, *collected.OF_EVENT)
@@ -277,7 +281,7 @@ def _rows(
 
 
 def keep(session: Session, row: Extract, cohort: Cohort) -> None:
-    """Store who is in an extract. Raises KNotMet."""
+    """Store the people of an extract. Raises KNotMet."""
     session.flush()
     while batch := list(islice(cohort.rows, BATCH)):
         subjects = Writes()
@@ -288,8 +292,8 @@ def keep(session: Session, row: Extract, cohort: Cohort) -> None:
 
 
 def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], dict[int, str]]:
-    """The subject ids and the codes of sites that an organisation holds under the same agreement: data of one project
-    can be joined over time, data of two cannot."""
+    """The subject ids and site codes that the organisation already has under the same agreement, to be used again: data
+    of one project can be linked over time, data of different projects cannot."""
     if row.agreement is None:
         return {}, {}
     earlier = [one.id for one in _held_by_same_organisation(session, row) if one.agreement == row.agreement]
@@ -308,7 +312,7 @@ def _anchors(
         sa.select(col(Visit.pid), *days)
         .join(Site, col(Site.id) == col(Visit.site_id))
         .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), col(Visit.occurrence) == 1)
-        .group_by(col(Visit.site_id), col(Visit.pid))  # as the index lies
+        .group_by(col(Visit.site_id), col(Visit.pid))  # in the order of the index
     )
     held = collected.while_collected(held, ended, Visit, *collected.OF_VISIT)
     versions = {one.pid: one.protocol_version_id for one in people}
@@ -321,7 +325,7 @@ def _anchors(
 
 
 def _require_k(session: Session, row: Extract) -> None:
-    """The stored rows once more, counted by the database. Raises KNotMet."""
+    """Check the classes once more, as the database counts the stored rows. Raises KNotMet."""
     sizes = sa.select(func.count().label("size")).where(_SUBJECTS.c.extract_id == row.id)
     grouped = sizes.group_by(*(_SUBJECTS.c[name] for name in CLASS)).subquery()
     smallest = session.execute(sa.select(func.min(grouped.c.size))).scalar()

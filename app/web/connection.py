@@ -10,35 +10,36 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PATIENCE_SECONDS, MOST_PATIENT_SECONDS = 0.001, 0.003
-"""How much later a worker reaches for the next connection for every two that it has, and at most. asyncio tells
-milliseconds apart, no less."""
+"""How long a worker waits before it accepts the next connection: so much for every two open connections, and at most.
+asyncio's timers have a resolution of a millisecond."""
 
 PARTING_SECONDS = 0.5
-"""For what a client sent over a kept connection before it could know that the server stops."""
+"""How long an idle connection stays open when the server stops, for a request that is already on its way."""
 
 AT_STOP = "at_stop"
-"""What the application wants to be told at the stop, as its lifespan names it: whoever waits for news need not."""
+"""The name in the lifespan's state of the function to call when the server stops: it ends the waiting long polls and
+event streams."""
 
 SECONDS_WITHOUT = 1.0
-"""After the machine had nothing left for another connection; asyncio's own."""
+"""The pause after the machine had no file descriptor or memory left for a connection; the same as asyncio's own."""
 
 HTTP, LOOP = f"{__name__}:Connection", f"{__name__}:Loop"
-"""As uvicorn is told of both, by whoever serves the registry."""
+"""The two classes by name, as uvicorn's options take them."""
 
 Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
 
 class Connection(H11Protocol):
-    """uvicorn over h11, of its parsers the one that bounds what it collects: 64 KiB, then 400.
+    """uvicorn's protocol on h11, the one of its parsers that limits the size of a request's head: 64 KiB, then 400.
 
-    Every answer leaves at once. With several workers uvicorn binds their socket without naming TCP, so asyncio leaves
-    Nagle's algorithm on: the body waited 40 ms for the acknowledgement of the head (uvicorn issue 3149, open).
+    Sets TCP_NODELAY. With several workers uvicorn binds their socket without naming TCP, so asyncio leaves Nagle's
+    algorithm on, and the body waited 40 ms for the acknowledgement of the head (uvicorn issue 3149, open).
 
-    An IPv4 client is known by its own address. A socket that takes both kinds writes it `::ffff:192.0.2.1`, which no
-    proxy is named by.
+    Gives IPv4 clients as IPv4 addresses. A socket for both kinds writes `::ffff:192.0.2.1`, which would not match the
+    configured address of a proxy.
 
-    At the stop each answer says that it is the last of its connection, and an idle connection waits a moment for one
-    more request. uvicorn says nothing and closes it at once, on requests that are on their way (RFC 9112, section 9.6).
+    When the server stops, each answer carries `Connection: close`, and an idle connection waits PARTING_SECONDS for one
+    more request. uvicorn closes idle connections at once, and loses requests on their way (RFC 9112, section 9.6).
     """
 
     _parts = False
@@ -59,7 +60,8 @@ class Connection(H11Protocol):
             self._answer_last()
 
     def _is_answered(self) -> bool:
-        """Nothing was asked, or its answer has begun without saying that it is the last."""
+        """Whether there was no request yet, or its answer has begun, so that `Connection: close` can no longer be
+        added."""
         return self.cycle is None or self.cycle.response_started
 
     def _answer_last(self) -> None:
@@ -77,8 +79,9 @@ class Connection(H11Protocol):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Workers that share a socket share its connections, too. asyncio's own loop takes all that wait as soon as it
-    wakes: of two workers one had most of the clients that keep their connections, and half of the cores was idle."""
+    """Spreads connections evenly over workers that listen on the same socket. asyncio's own loop accepts all waiting
+    connections as soon as it wakes: one of two workers had most of the keep-alive clients, and half of the cores were
+    idle."""
 
     _held: Sized = ()
     """The connections of this worker."""
@@ -86,7 +89,7 @@ class Loop(asyncio.SelectorEventLoop):
     async def create_server(  # type: ignore[override]
         self, protocol_factory: Callable[[], Connection], *, sock: socket.socket | None = None, **options: Any
     ) -> asyncio.Server:
-        if sock is None:  # the one worker has them all
+        if sock is None:  # a single worker: nothing to share
             return await super().create_server(protocol_factory, **options)
         server = await super().create_server(protocol_factory, sock=sock, start_serving=False, **options)
         sock.listen(options["backlog"])
@@ -98,20 +101,20 @@ class Loop(asyncio.SelectorEventLoop):
             self.add_reader(shared, self._wait, shared, serve)
 
     def _wait(self, shared: socket.socket, serve: Serve) -> None:
-        """The fuller a worker is, the longer, so that an emptier one is first."""
+        """Wait the longer, the more connections this worker has, so that a worker with fewer accepts first."""
         self.remove_reader(shared)
         patience = min(len(self._held) // 2 * PATIENCE_SECONDS, MOST_PATIENT_SECONDS)
         self.call_later(patience, self._take, shared, serve)
 
     def _take(self, shared: socket.socket, serve: Serve) -> None:
-        """What waits longer than that, nobody emptier took: the more a worker has, the more of it."""
+        """Accept connections that no worker with fewer has accepted meanwhile: the more, the more this worker has."""
         try:
             for _ in range(1 + len(self._held) // 2):
                 accepted, _address = shared.accept()
                 accepted.setblocking(False)
                 self.create_task(serve(accepted))
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            pass  # there is no more, or another worker was first
+            pass  # nothing waits, or another worker was faster
         except OSError as error:
             if shared.fileno() >= 0:  # no descriptors left, or no memory
                 self.call_exception_handler({"message": "No connection can be accepted", "exception": error})

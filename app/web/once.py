@@ -1,8 +1,8 @@
 """Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06): a retried request gets the first answer again.
 
-The answer is stored with the effect, so its primary key decides between equal requests: one of them stores both, the
-others store nothing and answer as the first one did. On PostgreSQL the first one also holds an advisory lock, so that
-the others need not do the same work meanwhile; on SQLite, which has one writer, they queue.
+The answer is stored in the transaction of the record. Of equal requests only one can insert the answer's primary key:
+it stores both, the others store nothing and give the same answer. On PostgreSQL the first one also takes an advisory
+lock, so that the others wait instead of doing the same work; on SQLite, which has one writer, they queue.
 """
 
 import re
@@ -34,7 +34,7 @@ _QUOTED = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]+)"', re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 WAIT_MILLISECONDS = 2_000
-"""How long a request waits for an equal one that is at work."""
+"""How long a request waits for an equal one that is still being done."""
 
 _SINCE_0_1_0 = {
     "DoseCreate": {"reason"},
@@ -42,13 +42,13 @@ _SINCE_0_1_0 = {
     "StatusChange": {"correction"},
     "VitalsCreate": {"reason"},
 }
-"""Fields that bodies of this shape got after version 0.1.0. Not needed any more REGISTRY_RETRY_DAYS after the
-upgrade."""
+"""Fields that were added to these bodies after version 0.1.0. Can be deleted REGISTRY_RETRY_DAYS after the last upgrade
+from it."""
 
 
 def _unknown(body: BaseModel) -> dict[str, Any]:
-    """The fields of a body and its parts that version 0.1.0 did not have and that were not sent: left out of its
-    digest."""
+    """The fields of a body and its parts that version 0.1.0 did not have and that were not sent: its digest of the
+    request did not include them."""
     later = _SINCE_0_1_0.get(type(body).__name__, set()) - body.model_fields_set
     parts = {name: _unknown(part) for name, part in body if isinstance(part, BaseModel)}
     return {**dict.fromkeys(later, True), **{name: unknown for name, unknown in parts.items() if unknown}}
@@ -68,13 +68,13 @@ class IdempotencyKeyInFlight(Conflict):
 
 
 class AnsweredMeanwhile(Exception):
-    """An equal request was committed while this one was at work."""
+    """An equal request was committed while this one was being done."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a creating request made: the answer, where it lives now, its ETag, its site if it has one, and what is still
-    to be stored for it."""
+    """The result of a creating request: the answer, the address and ETag of the record, its site if it has one, and the
+    rows still to be stored."""
 
     answer: BaseModel
     location: str
@@ -94,15 +94,16 @@ class Reply(NamedTuple):
 
 
 class Once:
-    """The promise of one request to happen once. A dry run does all of it and stores nothing."""
+    """Does a request at most once for each Idempotency-Key. A dry run checks everything and stores nothing."""
 
     def __init__(self, keyring: Keyring, place: tuple[str, str], key: str, *, dry_run: bool = False) -> None:
-        """`place` is the method and the path: a key is for one of them."""
+        """`place` is the method and path; the same key at another one is another key."""
         self._keyring, self._place, self.dry_run = keyring, place, dry_run
         plain = _plain(key)
         self.digest = keyring.digest("idempotency", plain.encode())
         self.earlier = keyring.digest("idempotency", key.encode()) if key != plain else None
-        """Version 0.1.0 took keys as they came. REGISTRY_RETRY_DAYS after the upgrade nobody needs this any more."""
+        """The digest that version 0.1.0 stored, which did not normalise keys. Can be deleted REGISTRY_RETRY_DAYS after
+        the last upgrade from it."""
 
     def create(
         self,
@@ -113,8 +114,8 @@ class Once:
         status: int = 201,
         seen: Callable[[], object] | None = None,
     ) -> Response:
-        """Answer with what `make` creates, or with what an equal request was told. What belongs to no one site is told
-        again only when it is `seen`, which raises NotFound."""
+        """Answer with what `make` creates, or with the stored answer to an equal request. For records that belong to no
+        site, `seen` checks before a repeated answer that the actor may still read them; it raises NotFound."""
         if self.dry_run:
             return self.tried(session, make)
         reply = self.tell(session, actor, body, make, status)
@@ -123,7 +124,7 @@ class Once:
         return located(reply)
 
     def tried(self, session: Session, make: Callable[[], Made]) -> Response:
-        """What would be answered."""
+        """The answer of a dry run: what `make` would answer. Everything is rolled back."""
         would = make()
         store(session, would.writes)
         session.rollback()
@@ -133,21 +134,21 @@ class Once:
     def tell(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
     ) -> Reply:
-        """The same, for whoever writes the answer in a form of their own. Raises IdempotencyKeyReused,
+        """`create` for callers that write the answer in another form. Raises IdempotencyKeyReused,
         IdempotencyKeyInFlight, NotFound, and what `make` raises."""
         earlier = self._first_in_line(session, actor, body)
         if earlier is not None:
             return earlier
-        with suppress(AnsweredMeanwhile, IntegrityError):  # somebody stored what this would have
+        with suppress(AnsweredMeanwhile, IntegrityError):  # another request has stored this record or this answer
             return self._decided(session, actor, body, make, status)
-        try:  # now it is seen, and refused by its name
+        try:  # it is visible now: give its answer, or the refusal that names the conflict
             return self._decided(session, actor, body, make, status)
         except AnsweredMeanwhile:
             raise IdempotencyKeyInFlight(headers={"Retry-After": "1"}) from None
 
     def _decided(self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int) -> Reply:
-        """What `make` gives or raises, unless an equal request was answered meanwhile; that may be the reason why this
-        one is refused. Raises AnsweredMeanwhile where its answer is gone again."""
+        """What `make` gives or raises. If it fails and an equal request was answered meanwhile, which may be the
+        reason, give that answer. Raises AnsweredMeanwhile if that answer has been deleted since."""
         try:
             return self.attempt(session, actor, body, make, status)
         except DatabaseUnavailable:
@@ -162,7 +163,8 @@ class Once:
     def attempt(
         self, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made], status: int = 201
     ) -> Reply:
-        """Make it and store it with its answer, whatever was answered before. Raises AnsweredMeanwhile."""
+        """Call `make` and store its rows and answer, without looking for an earlier answer. Raises
+        AnsweredMeanwhile."""
         writes = Writes()
         reply = self.collect(writes, actor, body, None, make, status)
         if not store(session, writes):
@@ -178,8 +180,8 @@ class Once:
         make: Callable[[], Made],
         status: int = 201,
     ) -> Reply:
-        """What an equal request was told, or what `make` creates, which is added with its answer to what is going to be
-        stored. Raises NotFound, IdempotencyKeyReused, and what `make` raises."""
+        """The answer to an equal request (`earlier`), or else what `make` creates: its rows and its answer are added to
+        `writes`. Raises NotFound, IdempotencyKeyReused, and what `make` raises."""
         reply = self.again(actor, body, earlier)
         if reply is None:
             made = make()
@@ -203,8 +205,8 @@ class Once:
         return new_row(IdempotencyRecord, given)
 
     def again(self, actor: Actor, body: BaseModel, record: Mapping[str, Any] | None) -> Reply | None:
-        """The first answer again, if there is one and the actor may still see the site it was about. Raises NotFound,
-        IdempotencyKeyReused."""
+        """The first answer again; None if there is none. Raises NotFound if the actor may no longer see its site, and
+        IdempotencyKeyReused if the requests differ."""
         if record is None:
             return None
         if record["request_digest"] not in self._digests(body):
@@ -214,7 +216,8 @@ class Once:
         return Reply(record["body"], record["status"], record["location"], record["etag"], replayed=True)
 
     def _first_in_line(self, session: Session, actor: Actor, body: BaseModel) -> Reply | None:
-        """What an equal request was told, once none is at work. Raises IdempotencyKeyInFlight too."""
+        """Wait until no equal request is being done, and give its answer, if there is one. Raises what `again` raises,
+        and IdempotencyKeyInFlight."""
         connection = session.connection()
         if connection.dialect.name == "postgresql":
             lock = int(self.digest[:15], 16) ^ (actor.account_id.int >> 68)
@@ -227,16 +230,17 @@ class Once:
         return self.again(actor, body, answers_of(session, actor, [self]).get(self.digest))
 
     def _digests(self, body: BaseModel) -> Iterator[str]:
-        """Of a request that is equal to this one. Version 0.1.0 kept the digest of every field that it knew."""
+        """The digests that mark a stored request as equal to this one. Version 0.1.0 stored a digest over all fields
+        that it knew, whether sent or not."""
         yield self._request_digest(body)
         yield self._digest_of(body.model_dump(mode="json", exclude=_unknown(body)))
 
     def _request_digest(self, body: BaseModel) -> str:
-        """Of what was sent only: a field that comes with a later version does not make another request of a retry."""
+        """A digest over the fields that were sent: a field added by a later version then does not change it."""
         return self._digest_of(body.model_dump(mode="json", exclude_unset=True))
 
     def _digest_of(self, asked: object) -> str:
-        """Keyed, as a body may hold a label that could be guessed."""
+        """Keyed: a body may contain a site's label, and a plain hash of it could be found by guessing."""
         return self._keyring.digest("idempotency", canonical_json([*self._place, asked]).encode())
 
 
@@ -258,7 +262,7 @@ def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, 
 
 
 def located(reply: Reply) -> Response:
-    """The answer that tells what was made, and where it is."""
+    """The answer with the record, and its address as `Location`."""
     return _response(reply, {"Location": reply.location})
 
 
@@ -269,14 +273,14 @@ def _response(reply: Reply, more: Mapping[str, str | None] | None = None) -> Res
 
 
 def answers_of(session: Session, actor: Actor, asked: Iterable[Once]) -> dict[str, Mapping[str, Any]]:
-    """What equal requests of the account were told before, by digest of the key."""
+    """The stored answers to the account's requests with these keys, by digest of the key."""
     digests = {digest: one.digest for one in asked for digest in (one.earlier, one.digest) if digest is not None}
     named = {"account": actor.account_id, "digests": sorted(digests)}
     return {digests[row.key_digest]: fields_of(row) for row in session.connection().execute(_ANSWERS, named)}
 
 
 def _wait_for(connection: Connection, lock: int) -> None:
-    """Until an equal request is committed or has failed. Raises IdempotencyKeyInFlight."""
+    """Wait until the equal request has committed or failed. Raises IdempotencyKeyInFlight after WAIT_MILLISECONDS."""
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}")
     try:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
@@ -296,8 +300,8 @@ _ANSWER_AND_LOCK = select(
     .subquery()
     .outerjoin(_RECORDS, and_(_OF_ACCOUNT, _RECORDS.c.key_digest == bindparam("digest")))
 )
-"""The kept answer and the lock at once. If the first request commits in between, the answer is met when this one
-stores."""
+"""Looks for the stored answer and tries to take the lock, in one statement. If the first request commits between the
+two, the answer is found when this request is stored."""
 
 
 def require_key(key: object) -> str:
@@ -328,7 +332,7 @@ def _place(request: Request) -> tuple[str, str]:
 
 
 def _path(request: Request) -> str:
-    """The path, its pid written as in our own links: a retry may write it in another way."""
+    """The path with the pid in the form of our own links, as a retry may write the pid in another form."""
     path, symbols = str(request.scope["path"]), request.path_params.get("pid", "")
     try:
         return path.replace(symbols, pid.display(pid.normalise(symbols)))
@@ -338,4 +342,4 @@ def _path(request: Request) -> str:
 
 OncePerKey = Annotated[Once, Depends(_once)]
 OnceIfKeyed = Annotated[Once | None, Depends(_once_if_asked)]
-"""For corrections, where If-Match already keeps a retry from being done twice."""
+"""For corrections. There If-Match already prevents that a retry is done twice, so the key is optional."""
