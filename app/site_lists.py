@@ -1,8 +1,8 @@
-"""Lists of sites' rows, the hottest reads: each form of a list has its statement made once, and requests differ in its
-parameters only.
+"""Lists of sites' rows, the most frequent reads: the statement of each form of a list is built once, and requests
+differ in its parameters only.
 
-Making the statement (and SQLAlchemy's cache key) for each page took a tenth of the time of a page of one site, and two
-fifths of one of several sites (docs/decisions/0032).
+Building the statement (and SQLAlchemy's cache key) for each page took a tenth of the time of a page of one site, and
+two fifths of one of several sites (docs/decisions/0032).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,24 +18,24 @@ from app.models.among import Several
 
 Condition = ColumnElement[bool]
 FORMS = 256
-"""Statements that are kept, 0.1 MB each. A worker is asked for some dozens again and again. A client that asks for
-pages of ever new lengths makes new ones and pushes out those of others."""
+"""Statements in the cache, 0.1 MB each. A worker normally uses a few dozen. A client that asks for pages of ever new
+lengths adds new ones and evicts those of others."""
 
 
 class Narrowing(NamedTuple):
-    """What a list is narrowed by. The conditions look at the keys of the rows alone. They are made once, like the
-    statements that hold them; their values come as parameters."""
+    """The conditions of a list, applied where its keys are looked up. They are built once, like the statements that
+    contain them; the values of a request are parameters."""
 
     where: tuple[Condition, ...]
     given: Mapping[str, Any]
 
 
 Filters = Mapping[str, Condition | Mapping[Any, Condition]]
-"""What each field of a query asks for, with a parameter of its name; or a condition for each of its values."""
+"""For each field of a query its condition, with a parameter of the field's name; or one condition for each value."""
 
 
 def narrowing(filters: Filters, query: BaseModel) -> Narrowing:
-    """What this query asks for; a field that is None asks for nothing."""
+    """The conditions of this query. A field that is None adds none."""
     given = {name: value for name in filters if (value := getattr(query, name)) is not None}
     return Narrowing(tuple(_condition(filters[name], value) for name, value in given.items()), given)
 
@@ -45,8 +45,8 @@ def _condition(of: Condition | Mapping[Any, Condition], value: Any) -> Condition
 
 
 class Form(NamedTuple):
-    """What tells the statement of one list from that of another. Its expressions are the objects that were made once,
-    compared by identity."""
+    """Everything in which the statements of two lists differ; the key of the cache. Its expressions are module
+    constants, compared by identity."""
 
     rows: Rows
     keys: tuple[Any, ...]
@@ -56,11 +56,11 @@ class Form(NamedTuple):
     where: tuple[Condition, ...]
     ascending: bool
     later: bool
-    """A page that is not the first: the parameters after_0, after_1 ... say after which keys it begins."""
+    """Whether this is not the first page: the parameters after_0, after_1 ... are the keys after which it begins."""
 
     most: int
-    """Rows. It stands in the statement: of a parameter PostgreSQL's planner would guess a tenth of the table, and plan
-    each page anew for its value."""
+    """Rows of the page. A literal in the statement: for a parameter PostgreSQL's planner assumes a tenth of the table,
+    and would plan each page again for its value."""
 
     def ordered(self, statement: Rows, keys: Iterable[Any]) -> Rows:
         return statement.order_by(*in_order(keys, self.ascending)).limit(literal_column(str(self.most)))
@@ -74,8 +74,8 @@ class Form(NamedTuple):
 
 @lru_cache(FORMS)
 def page_of(form: Form, sites_on: str | None) -> Rows:
-    """The statement of a page: of one site, which is the parameter `site`, or of several, which are `sites`, on the
-    engine of this name."""
+    """The statement of a page. `sites_on` None: of one site, the parameter `site`. Otherwise of several, the parameter
+    `sites`, for the database of this name."""
     if sites_on is None:
         return _of_one_site(form)
     return _of_sites_on_postgresql(form) if sites_on == "postgresql" else _of_sites_on_sqlite(form)
@@ -87,10 +87,10 @@ def _of_one_site(form: Form) -> Rows:
 
 
 def _of_sites_on_postgresql(form: Form) -> Rows:
-    """A page of each site, and from these the page of all. No database merges the sites' parts of an index by itself;
-    it would sort all rows of all sites for each page. The statement is equally long for two and for a hundred sites,
-    and names sites only by `site == one`, as PostgreSQL before 17 counts each element of a list as a search. It finds
-    the keys first, and then the rows of the page by their keys (LIMIT 1 keeps the planner from reading all rows
+    """A page of each site, merged into one page. No database merges the index ranges of several sites by itself; it
+    would sort all rows of all sites for each page. The statement has the same length for two and for a hundred sites,
+    and compares with one site at a time, as PostgreSQL before 17 starts an index scan for each element of a list. It
+    finds the keys first, and then the rows of the page by their keys (LIMIT 1 keeps the planner from reading all rows
     instead)."""
     site, keys, unique = form.site, form.keys, form.keys[-1]
     one = func.unnest(_SITES).table_valued("id", name="one_site").render_derived()
@@ -104,9 +104,9 @@ def _of_sites_on_postgresql(form: Form) -> Rows:
 
 
 def _of_sites_on_sqlite(form: Form) -> Rows:
-    """The same for SQLite, which has no LATERAL but can look a list of keys up for each site. The conditions are asked
-    of the keys alone: asked of the rows too, SQLite would find the rows by another index, and make the list of keys
-    anew for each of them."""
+    """The same for SQLite, which has no LATERAL but can use a correlated list of keys for each site. The conditions
+    apply to the list of keys only: if they applied to the rows too, SQLite would find the rows by another index, and
+    build the list again for each row."""
     one = func.json_each(_SITES).table_valued("value", name="one_site")
     keys = form.rows.with_only_columns(form.keys[-1]).where(*form.conditions(), form.site == one.c.value)
     own = form.ordered(keys, form.keys).correlate(one)

@@ -1,9 +1,9 @@
-"""The one write path of new records: rows, audit entries and the answers kept for retries, in one statement.
+"""The one write path of new records: rows, audit entries and the answers stored for retries, in one statement.
 
-On PostgreSQL every statement is a round trip, so all of it is sent at once, the rows of each table as one JSON text.
-SQLite has no round trips and gets a plain INSERT for each table. Both are made from the metadata, so a new table needs
-nothing here. The chain's head is locked last, when the rows are stored. PostgreSQL checks only their foreign keys after
-that: whoever refers to a row that somebody may be changing (a participant, a visit) holds it before.
+On PostgreSQL every statement is a round trip, so everything is sent at once, the rows of each table as one JSON
+parameter. SQLite has no round trips and gets an INSERT for each table. Both are generated from the tables' metadata, so
+a new table needs nothing here. The head of the audit chain is locked last, after the rows are inserted. PostgreSQL
+checks foreign keys only after that, so lock a referenced row that others may change (a participant, a visit) before.
 """
 
 from collections import defaultdict
@@ -27,13 +27,13 @@ _ORDER: Mapping[Table, int] = {table: place for place, table in enumerate(SQLMod
 
 
 class Writes:
-    """What a request is going to store, once everything about it was decided."""
+    """What a request is going to store, collected before anything is written."""
 
     def __init__(self) -> None:
         self.rows: dict[Table, list[Mapping[str, Any]]] = defaultdict(list)
         self.told: dict[int, list[audit.Told]] = defaultdict(list)
         self.answers: list[Mapping[str, Any]] = []
-        """Rows of IdempotencyRecord: what is kept for retries."""
+        """Rows of IdempotencyRecord: the answers stored for retries."""
 
     def add(self, model: type[SQLModel], *rows: Mapping[str, Any]) -> None:
         """New rows, with all of their columns."""
@@ -41,7 +41,7 @@ class Writes:
             self.rows[table_of(model)] += rows
 
     def remember(self, actor: object, site_id: int, *events: audit.Event) -> None:
-        """What the site's chain tells of them."""
+        """Add events to the site's audit chain."""
         self.told[site_id] += [audit.Told(str(actor), event, current_request_id()) for event in events]
 
     def __iadd__(self, other: "Writes") -> Self:
@@ -54,8 +54,8 @@ class Writes:
 
 
 def store(session: Session, writes: Writes) -> bool:
-    """Store everything, or give False where one of the answers is there already: then nothing may be committed. Raises
-    what the database raises."""
+    """Store everything and give True; or False if one of the answers exists already: then the caller must not commit.
+    Raises what the database raises."""
     session.flush()
     if session.get_bind().dialect.name == "postgresql":
         return _in_one_statement(session, writes)
@@ -73,7 +73,7 @@ _CLAIM = sqlite.insert(_RECORDS).on_conflict_do_nothing()
 
 
 def upsert(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that can say what happens where the row is there already (ON CONFLICT)."""
+    """An INSERT of the session's dialect, which can have an ON CONFLICT clause."""
     on_postgresql = session.get_bind().dialect.name == "postgresql"
     return postgresql.insert(table) if on_postgresql else sqlite.insert(table)
 
@@ -86,7 +86,7 @@ def _insert(table: Table) -> Any:
 def _in_one_statement(session: Session, writes: Writes) -> bool:
     tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
     chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
-    in_order = sorted(writes.answers, key=itemgetter("account_id", "key_digest"))  # two with the same keys form no ring
+    in_order = sorted(writes.answers, key=itemgetter("account_id", "key_digest"))  # so that no two deadlock
     given = [_json(in_order), len(in_order), *(_json(writes.rows[table]) for table in tables)]
     given += [utc_text(now()), _json(chains)]
     statement = _statement(tables)
@@ -99,8 +99,8 @@ def _json(rows: Sequence[Mapping[str, Any]]) -> str:
 
 @cache
 def _statement(tables: tuple[Table, ...]) -> str:
-    """One INSERT for the answers, one for each table if none of the answers was there, and then the chains, always in
-    the same order. `audit_append` is given the number of rows, so that all are stored before it locks a head."""
+    """One INSERT for the answers; if none of them existed, one for each table; then the audit chains, always in the
+    same order. `audit_append` takes the number of inserted rows, so that they are inserted before it locks a head."""
     parts = [
         f"WITH claimed AS ({_insert_json(_RECORDS)} ON CONFLICT DO NOTHING RETURNING 1)",
         "fresh AS (SELECT count(*) = %s AS whole FROM claimed)",

@@ -1,7 +1,8 @@
-"""Building the files of approved extracts: one worker at a time holds the lease, and any other takes over when it ends.
+"""Building the files of approved extracts: one worker at a time has the lease, and any other takes over when it
+expires.
 
-What is built is fixed by the approval: who is in it, as whom, and of which moment. So a second attempt writes the same
-bytes, and a build that was left half done is forgotten.
+The approval fixes the content: the people, their subject ids and the moment. So a second attempt writes the same bytes,
+and what an unfinished build has written is deleted.
 """
 
 import hashlib
@@ -50,29 +51,30 @@ from app.services.studies import sites_of
 log = structlog.get_logger()
 LEASE = timedelta(seconds=60)
 READERS = 2
-"""Sessions that read an extract at once on SQLite."""
+"""Sessions that read an extract in parallel on SQLite."""
 
 ATTEMPTS = 5
-"""After which an extract is given up: it is not the worker that fails."""
+"""Failed attempts after which an extract is given up, as then the fault is not the worker's."""
 
 MOST_ATTEMPTS = 30
-"""After which it is given up whatever ended them, so that one that kills its worker does not do so for ever."""
+"""Attempts after which an extract is given up however they ended, so that one that crashes its workers ends too."""
 
 
 class BuildLost(Exception):
-    """The lease ran out and somebody else builds, or the extract was taken back, or the worker is to stop."""
+    """The lease expired and another worker builds, or the extract was revoked, or this worker is to stop."""
 
 
 class NotAsApproved(Exception):
-    """What would be written now are not the rows that were approved, or were cited before their files were lost."""
+    """The rows built now differ from those approved, or from those whose digest was published before their files were
+    lost."""
 
 
 class TooLate(Exception):
-    """The days are over in which the files could have been downloaded."""
+    """The time in which the files could be downloaded is over."""
 
 
 class Claim(NamedTuple):
-    """One extract to be built, and the name of this attempt."""
+    """One extract to build, and the id of this attempt."""
 
     extract_id: UUID
     build: UUID
@@ -80,16 +82,17 @@ class Claim(NamedTuple):
 
     @property
     def held(self) -> sa.ColumnElement[bool]:
-        """The row of the lease, while it is this attempt's."""
+        """The condition for the row of the lease, which fails once another attempt has it."""
         return (col(ExtractBuild.extract_id) == self.extract_id) & (col(ExtractBuild.build) == self.build)
 
     def renewed(self) -> sa.Update:
-        """The lease from now on, while it is this attempt's."""
+        """The statement that renews the lease, if this attempt still has it."""
         return sa.update(ExtractBuild).where(self.held).values(leased_until=now() + LEASE)
 
 
 def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool] = lambda: False) -> bool:
-    """Build one extract that waits, if there is one. False: nothing waits. Raises OperationalError and its like."""
+    """Build one extract that waits; False if none does. Raises OperationalError, PoolTimeout and
+    DatabaseUnavailable."""
     claim = _claimed(database, now())
     if claim is None:
         return False
@@ -106,7 +109,7 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
     except TooLate:
         _ended(database, claim, ExtractStatus.expired)
     except (OperationalError, PoolTimeout, DatabaseUnavailable):
-        raise  # the database is away, which is not the extract's fault: the lease runs out, and somebody begins anew
+        raise  # the database failed, not the extract: the lease expires, and the build starts again
     except Exception as fault:
         log.error("extract.build_failed", extract=str(claim.extract_id), fault=type(fault).__name__)
         _released(database, claim)
@@ -116,7 +119,7 @@ def build_next(database: Database, keyring: Keyring, stopping: Callable[[], bool
 
 
 def queue_again(database: Database) -> list[UUID]:
-    """Queue what was given up once more, while it can be downloaded. Gives every extract that now waits."""
+    """Queue failed extracts again that have not expired. Gives the ids of all extracts that now wait."""
     failed = (Extract.status == ExtractStatus.failed, col(Extract.expires_at) > now())
     with database.write() as session:
         for row in session.exec(select(Extract).where(*failed).with_for_update()).all():
@@ -126,7 +129,7 @@ def queue_again(database: Database) -> list[UUID]:
 
 
 def _claimed(database: Database, at: datetime) -> Claim | None:
-    """Take the oldest extract that nobody builds, and forget what an earlier attempt wrote."""
+    """Take the lease of the oldest waiting extract, and delete the chunks of earlier attempts."""
     free = or_(col(ExtractBuild.leased_until).is_(None), col(ExtractBuild.leased_until) <= at)
     waiting = (
         select(ExtractBuild)
@@ -136,7 +139,7 @@ def _claimed(database: Database, at: datetime) -> Claim | None:
         .limit(1)
     )
     with database.read() as session:
-        if session.exec(waiting).first() is None:  # nothing to write, and on SQLite no turn to wait for
+        if session.exec(waiting).first() is None:  # no write transaction is needed, for which SQLite would wait
             return None
     with database.write() as session:
         row = session.exec(waiting.with_for_update(skip_locked=True, of=ExtractBuild)).first()
@@ -149,7 +152,8 @@ def _claimed(database: Database, at: datetime) -> Claim | None:
 
 
 def _released(database: Database, claim: Claim, *, counted: bool = True) -> None:
-    """Let the next one begin at once; `counted`: this was an attempt."""
+    """Give the lease back, so that the next attempt can begin at once. `counted`: whether this one counts as an
+    attempt."""
     attempts = claim.attempts if counted else claim.attempts - 1
     with database.write() as session:
         free = sa.update(ExtractBuild).where(claim.held)
@@ -166,7 +170,7 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     fixed = json.loads(extract.manifest or "{}")
     profile = _profile(extract, fixed)
     if profile is None or (profile != PROFILES[extract.profile] and "row_content_sha256" not in fixed):
-        raise NotAsApproved  # what was never out goes out by the rules of today
+        raise NotAsApproved  # what was never released is released by today's rules only
     with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
         with _moment(database, extract) as readers, closing(_tables(readers, extract, profile)) as tables:
             for file, parts in tables:
@@ -175,7 +179,7 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     if fixed.get("row_content_sha256") not in (None, files.manifest["row_content_sha256"]):  # its files were lost
         raise NotAsApproved
     with database.write() as session:
-        row = _locked(session, extract.id)  # before the lease, as whoever takes the extract back does
+        row = _locked(session, extract.id)  # before the lease, in the order in which a revocation locks them
         progress.kept(session)
         files.require_all_there(session)
         _finish(session, row, files.rows(keyring), files.manifest)
@@ -183,13 +187,13 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
 
 @contextmanager
 def _beating(database: Database, claim: Claim) -> Iterator[None]:
-    """Renews the lease by the clock: the first rows of a large extract may take longer than it lasts, and two workers
-    would then take it from each other for good."""
+    """Renew the lease at regular times in a thread: the first rows of a large extract may take longer than the lease,
+    and two workers would then take it from each other for ever."""
     over = Event()
 
     def beat() -> None:
         while not over.wait(LEASE.total_seconds() / 4):
-            with suppress(SQLAlchemyError, DatabaseUnavailable), database.write() as session:  # the next beat may do it
+            with suppress(SQLAlchemyError, DatabaseUnavailable), database.write() as session:  # the next may succeed
                 session.execute(claim.renewed())
 
     thread = Thread(target=beat, name="extract-lease", daemon=True)
@@ -202,7 +206,7 @@ def _beating(database: Database, claim: Claim) -> Iterator[None]:
 
 
 class _Progress:
-    """Sees with each chunk that is written whether the lease still holds. Raises BuildLost."""
+    """Renews the lease with each chunk that is stored. Raises BuildLost if it was lost."""
 
     def __init__(self, claim: Claim, stopping: Callable[[], bool]) -> None:
         self._claim, self._stopping, self.rows = claim, stopping, 0
@@ -215,8 +219,8 @@ class _Progress:
 
 @contextmanager
 def _moment(database: Database, extract: Extract) -> Iterator[Readers]:
-    """Sessions that see the moment of an extract, whatever was written since: on SQLite several. One connection of the
-    pool is for storing."""
+    """Sessions that read the data as of the extract's moment: one on PostgreSQL, several on SQLite. One connection of
+    the pool is left for storing."""
     alone = not database.is_sqlite or extract.profile == ExtractProfile.aggregate
     at_once = 1 if alone else max(1, min(READERS, database.pool_size - 1))
     with ExitStack() as held:
@@ -235,7 +239,7 @@ def _tables(readers: Readers, extract: Extract, profile: Profile) -> Generator[t
 
 @contextmanager
 def _reading(database: Database, extract: Extract) -> Iterator[Session]:
-    """Sees the sites of the study as they were at the extract's moment."""
+    """A session that sees the sites of the study as they were at the extract's moment."""
     with database.read() as outer, one_moment(outer) as session:
         sites = sites_of(session, extract.study_id)
         with within(session, sites):
@@ -254,8 +258,8 @@ SAME, OTHER = "the same rows", "OTHER ROWS than those cited"
 
 
 def differing(database: Database, extract: Extract) -> str | None:
-    """What building the rows of an extract anew finds, from the data and the trail as they are now. None: it never had
-    any, or says nothing of its moment."""
+    """Build the rows of an extract again from the data and the audit trail as they are now, and say how they compare.
+    None: it was never built, or its moment was not stored."""
     manifest = json.loads(extract.manifest or "{}")
     if "row_content_sha256" not in manifest or extract.heads is None:
         return None
@@ -268,17 +272,18 @@ def differing(database: Database, extract: Extract) -> str | None:
                 return OTHER
             rebuilt = _content(readers, extract, profile)
     except (UnsafeText, ArithmeticError, LookupError, TypeError, ValueError):
-        return OTHER  # of what was cited, all could be restored and written
+        return OTHER  # the rows first released could be built without such errors
     return SAME if rebuilt == manifest["row_content_sha256"] else OTHER
 
 
 def _shows_otherwise(session: Session, extract: Extract, levels: Mapping[str, int] | None) -> bool:
-    """Rows show people as the approval stored them. Tables are counted from the people themselves."""
+    """Whether the traits of people, which the approval stored, have changed. Aggregates are counted from the people
+    themselves."""
     return extract.profile != ExtractProfile.aggregate and traits.changed(session, extract.id, levels)
 
 
 def _content(readers: Readers, extract: Extract, profile: Profile) -> str:
-    """What the rows of an extract would be cited by, if they were built now. Raises UnsafeText."""
+    """The digest (`row_content_sha256`) of an extract's rows if they were built now. Raises UnsafeText."""
     digests = {}
     with closing(_tables(readers, extract, profile)) as tables:
         for file, parts in tables:
@@ -290,7 +295,7 @@ def _content(readers: Readers, extract: Extract, profile: Profile) -> str:
 
 
 def _profile(extract: Extract, manifest: Mapping[str, Any]) -> Profile | None:
-    """By which it was approved; None where that is not built any more."""
+    """The version of the profile under which it was approved; None if this version of the registry cannot build it."""
     version = VERSIONS.get((extract.profile, str(manifest.get("profile_version"))))
     return version if manifest.get("schema") == SCHEMA else None
 

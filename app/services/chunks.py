@@ -1,9 +1,9 @@
 """Files of extracts in the database, in chunks: written by one build, read by any worker, in constant memory.
 
-Each chunk is deflated by itself, so that a part can be read without what lies before it and all of them one after the
-other are still one stream, which the zip takes as it is. Then it is encrypted (AES-256-GCM) under the file's own key,
-which the database holds sealed by the key file: a copy of the database shows no release, and with the row of a file
-its key is gone.
+Each chunk is deflated independently, so that it can be read without those before it, and all of them in order are still
+one deflate stream, which the zip file takes unchanged. Then it is encrypted (AES-256-GCM) under a key of the file's
+own, which is stored encrypted by the key file: a copy of the database does not disclose an extract, and deleting the
+row of a file deletes its key.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ AHEAD = 3
 """Chunks that may wait to be stored while the next rows are read."""
 
 FAST, NOT_AT_ALL = 1, 0
-"""Of zlib's levels: tables of codes shrink to a tenth at any of them; Parquet and zip files are compressed already."""
+"""zlib levels. CSV of codes shrinks to a tenth at any level; Parquet and zip files are compressed already."""
 
 _CHUNKS = table_of(ExtractChunk)
 _RAW = -zlib.MAX_WBITS
 
 
 class ChunkGone(Exception):
-    """A part of the file was deleted while it was read: the extract has expired, or was taken back."""
+    """A part of the file was deleted while it was read: the extract has expired, or was revoked."""
 
 
 class Place(NamedTuple):
@@ -50,7 +50,8 @@ class Place(NamedTuple):
     key: bytes
 
     def locked(self, start: int, content: bytes) -> bytes:
-        """Once only for each chunk: the nonce is its place, and the key is of this file of this build alone."""
+        """A chunk encrypted. Call it once for each chunk: the nonce is its start, and the key is used for this file
+        only."""
         return AESGCM(self.key).encrypt(_nonce(start), content, self._context)
 
     def unlocked(self, start: int, content: bytes) -> bytes:
@@ -75,7 +76,7 @@ def new_place(extract_id: UUID, build: UUID, name: str) -> Place:
 
 
 def sealed_key(keyring: Keyring, place: Place) -> str:
-    """The key of a file as the database holds it, bound to its file."""
+    """The key of a file as it is stored: encrypted, and usable for this file only."""
     return seal(keyring.derived("extract"), place.key, place._context)
 
 
@@ -86,19 +87,18 @@ def place_of(keyring: Keyring, extract_id: UUID, build: UUID, name: str, sealed:
 
 
 class Written(NamedTuple):
-    """What became of a whole file."""
+    """Size and checksums of a whole file."""
 
     length: int
     sha256: str
     crc32: int
     packed: int
-    """Bytes of its deflated chunks."""
+    """Size of all deflated chunks, in bytes."""
 
 
 class Writer(io.RawIOBase):
-    """One file, written from its beginning to its end. Chunks are hashed, deflated, encrypted and stored in a thread,
-    which does not hold up the making of the next ones. `kept` is called in the transaction of each chunk, and may raise
-    to stop the build."""
+    """One file, written from start to end. Chunks are hashed, deflated, encrypted and stored in a thread, while the
+    next ones are made. `kept` is called in the transaction of each chunk, and may raise to stop the build."""
 
     def __init__(
         self, database: Database, place: Place, level: int, worker: ThreadPoolExecutor, kept: Callable[[Session], None]
@@ -145,15 +145,15 @@ class Writer(io.RawIOBase):
         place = self._place
         row = {"extract_id": place.extract_id, "build": place.build, "name": place.name, "start": start}
         with self._database.write() as session:
-            if not self._database.is_sqlite:  # the commit that lists the files makes them durable too, or none is there
+            if not self._database.is_sqlite:  # the later commit that lists the files makes the chunks durable too
                 session.connection().exec_driver_sql("SET LOCAL synchronous_commit = off")
             self._kept(session)
             session.execute(sa.insert(_CHUNKS), [{**row, "content": place.locked(start, packed)}])
 
 
 def all_there(session: Session, places: Mapping[Place, int]) -> bool:
-    """Whether every chunk of these files, of so many bytes each, is stored. Chunks are committed without waiting for
-    the disk, so a crash of PostgreSQL takes the last of them back, and whoever wrote them need not notice."""
+    """Whether every chunk of these files (with their lengths in bytes) is stored. Chunks are committed without waiting
+    for the disk, so a crash of PostgreSQL can lose the last ones without an error for the worker that wrote them."""
     count = sa.select(sa.func.count()).select_from(_CHUNKS)
     return all(session.scalar(count.where(place.here)) == len(_starts(length)) for place, length in places.items())
 
@@ -163,7 +163,7 @@ def _starts(length: int) -> range:
 
 
 def packed(database: Database, place: Place, length: int) -> Iterator[bytes]:
-    """A whole file of so many bytes, deflated: its chunks as they are stored. Raises ChunkGone."""
+    """A whole file of `length` bytes, still deflated: its chunks as they are stored. Raises ChunkGone."""
     for start in _starts(length):
         with database.read() as session:
             content = session.scalar(sa.select(_CHUNKS.c.content).where(place.here, _CHUNKS.c.start == start))
@@ -173,8 +173,8 @@ def packed(database: Database, place: Place, length: int) -> Iterator[bytes]:
 
 
 def read(database: Database, place: Place, start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` up to `end`, the end not included. Each chunk is read for itself: nothing is held open
-    while a client is slow. Raises ChunkGone."""
+    """The bytes from `start` up to `end`, the end not included. Each chunk is read in a session of its own, so that a
+    slow client occupies no connection. Raises ChunkGone."""
     at = start
     while at < end:
         with database.read() as session:
@@ -186,7 +186,7 @@ def read(database: Database, place: Place, start: int, end: int) -> Iterator[byt
 
 
 def part_at(session: Session, place: Place, at: int, end: int) -> bytes:
-    """From one byte to the end of its chunk, or to `end`; nothing where the chunk is gone."""
+    """The bytes from `at` to the end of its chunk, or to `end`; empty if the chunk was deleted."""
     found = sa.select(_CHUNKS.c.start, _CHUNKS.c.content).where(place.here, _CHUNKS.c.start <= at)
     row = session.execute(found.order_by(_CHUNKS.c.start.desc()).limit(1)).first()
     if row is None:
@@ -196,7 +196,7 @@ def part_at(session: Session, place: Place, at: int, end: int) -> bytes:
 
 
 class Reader(io.RawIOBase):
-    """The same as a stream, for libraries that want one."""
+    """Parts of a file as a stream, for libraries that need one."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""The worker's part: claim what is due, send it, keep what became of it. At least once, never within a transaction.
+"""The worker of the outbox: claim deliveries that are due, send them, store the result. Each is sent at least once, and
+never within a transaction.
 
-A claim is a lease: a worker that dies lets it lapse, and the message goes out again with the same delivery id.
+A claim is a lease: if a worker dies, it expires and the message is sent again with the same delivery id.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ LEASE = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Message:
-    """One claimed delivery with all that is sent, and to whom."""
+    """One claimed delivery, with its content and recipient."""
 
     delivery_id: UUID
     attempt: int
@@ -49,7 +50,7 @@ class Message:
 
     @property
     def content(self) -> dict[str, str]:
-        """All that anybody is told. Whoever may know more follows the link and signs in."""
+        """The whole content of a message. Recipients follow the link and sign in to see more."""
         return {
             "delivery": str(self.delivery_id),
             "type": self.event,
@@ -60,7 +61,7 @@ class Message:
 
 
 class Courier:
-    """Delivers the messages of one database. Many may work at once."""
+    """Delivers the messages of one database. Several couriers may work at once."""
 
     def __init__(
         self, database: Database, keyring: Keyring, settings: Settings, clock: Callable[[], datetime] = now
@@ -68,7 +69,7 @@ class Courier:
         self._database, self._keyring, self._settings, self._clock = database, keyring, settings, clock
 
     def look_for_overdue(self) -> int:
-        """Tell of the clocks of serious events that have run out. How many were found."""
+        """Notify of serious adverse events whose reporting deadline has passed; gives their number."""
         with self._database.read() as session:
             late = untold(session, self._clock())
         if late:
@@ -77,7 +78,7 @@ class Courier:
         return len(late)
 
     def deliver(self) -> int:
-        """Send what is due, one batch. How many were tried."""
+        """Send one batch of what is due; gives the number of messages tried."""
         messages = self._claimed()
         if messages:
             self._keep(messages, asyncio.run(self._sent(messages)))
@@ -94,8 +95,8 @@ class Courier:
             return _messages(session, ids, self._settings.published_at)
 
     async def _sent(self, messages: Sequence[Message]) -> list[str | None]:
-        """The kind of failure of each message; None: it arrived."""
-        every_one_at_once = ThreadPoolExecutor(BATCH)  # a mail, or a name that is looked up, waits for no other
+        """The kind of failure of each message; None if it was delivered."""
+        every_one_at_once = ThreadPoolExecutor(BATCH)  # mails and DNS look-ups each block a thread
         asyncio.get_running_loop().set_default_executor(every_one_at_once)
         return list(await asyncio.gather(*(self._outcome(message) for message in messages)))
 
@@ -104,7 +105,7 @@ class Courier:
             await self._send(message)
         except Undelivered as failed:
             return failed.kind
-        except Exception as failed:  # one message must not hold up the others
+        except Exception as failed:  # the other messages are to be sent all the same
             log.error("delivery_broke", kind=type(failed).__name__)
             return "internal_error"
         return None
@@ -142,7 +143,7 @@ class Courier:
         log.warning("delivery_failed", delivery=str(message.delivery_id), attempt=message.attempt, kind=failure)
         session.execute(
             this.where(
-                col(Delivery.attempts) == message.attempt,  # else the lease lapsed, and it is another worker's
+                col(Delivery.attempts) == message.attempt,  # else the lease expired, and another worker has it
                 col(Delivery.state) == DeliveryState.pending,
             ).values(
                 state=DeliveryState.dead if dead else DeliveryState.pending,
@@ -154,15 +155,16 @@ class Courier:
 
 
 def pause(settings: Settings, attempt: int) -> timedelta:
-    """How long to wait after a failed attempt (the first is 1): doubling, up to the longest, of which a random part
-    up to a half is taken off, so that those who failed together do not come back together."""
+    """How long to wait after a failed attempt (the first is 1): doubled each time up to the longest pause, less a
+    random part of up to a half, so that deliveries that failed together are not tried again together."""
     longest = settings.delivery_longest_pause_seconds
     seconds = min(longest, settings.delivery_pause_seconds * 2 ** min(attempt - 1, 32))
     return timedelta(seconds=seconds * SystemRandom().uniform(0.5, 1.0))
 
 
 def _next(at: datetime) -> SelectOfScalar[UUID]:
-    """What is due, of each subscription in turn: a receiver that hangs or was away for long holds up no other."""
+    """The next deliveries that are due, one of each subscription in turn, so that a receiver that hangs or was away for
+    long does not delay the others."""
     due = (
         Delivery.state == DeliveryState.pending,
         Delivery.next_attempt_at <= at,
@@ -174,7 +176,7 @@ def _next(at: datetime) -> SelectOfScalar[UUID]:
     return (
         select(Delivery.id)
         .join(queue, queue.c.id == Delivery.id)
-        .where(*due)  # again: of a row that changed meanwhile PostgreSQL looks at these once more, not at the queue
+        .where(*due)  # again: PostgreSQL rechecks these, but not the subquery, for a row that changed meanwhile
         .order_by(queue.c.turn, oldest)
         .limit(BATCH)
         .with_for_update(skip_locked=True, of=Delivery)

@@ -1,5 +1,5 @@
-"""The outbox: an event and its messages are rows of the transaction that made it happen, so that what is stored is told
-and what was rolled back is not. `registry deliver` sends them."""
+"""The outbox: notifications and their deliveries are stored in the transaction of the event, so that subscribers hear
+of it exactly if it was committed. `registry deliver` sends them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,9 +30,9 @@ def tell(
     subject_id: UUID,
     due_at: datetime | None = None,
 ) -> None:
-    """Tell everybody who subscribed. Call it in the transaction of the event, before the audit entry.
+    """Notify all subscribers. Call it in the transaction of the event, before the audit entry.
 
-    With `due_at` the event is told once for that due time, by whichever worker comes first.
+    With `due_at` there is one notification for that due time, from whichever worker comes first.
     """
     notified = _noted(session, event, site_id, study_id, subject_type, subject_id, due_at)
     if notified is None:
@@ -41,7 +41,7 @@ def tell(
 
 
 def tell_at(session: Session, event: EventType, site_id: int, subject_type: SubjectType, subject_id: UUID) -> None:
-    """`tell` of something at one site."""
+    """`tell` for an event at one site."""
     writes = Writes()
     note(session, writes, event, site_id, subject_type, [subject_id])
     store(session, writes)
@@ -55,7 +55,7 @@ def note(
     subject_type: SubjectType,
     subjects: Sequence[UUID],
 ) -> None:
-    """Have it told of each subject, with what is going to be stored."""
+    """Add a notification of each subject, with its deliveries, to the rows that are going to be stored."""
     study_id = session.get_one(Site, site_id).study_id
     subscribed = _subscribed(session, event, site_id, study_id)
     noted = {"type": event, "site_id": site_id, "study_id": study_id, "subject_type": subject_type}
@@ -66,7 +66,7 @@ def note(
 
 
 def _subscribed(session: Session, event: EventType, site_id: int | None, study_id: int) -> list[UUID]:
-    """Disabled ones too: their messages wait."""
+    """The subscriptions to an event. Disabled ones too: their deliveries wait."""
     subscribed = select(Subscription.id, Subscription.event_types).where(
         Subscription.study_id == study_id,
         or_(col(Subscription.site_id).is_(None), col(Subscription.site_id) == site_id),
@@ -92,7 +92,7 @@ def _noted(
     subject_id: UUID,
     due_at: datetime | None,
 ) -> UUID | None:
-    """The new notification's id; None when this due time was told already."""
+    """Store a notification and give its id; None if there is one for this due time already."""
     session.flush()
     statement = upsert(session, table_of(Notification)).values(
         id=uuid4(),
@@ -123,17 +123,17 @@ def _deliveries(notified: UUID, subscriptions: Sequence[UUID]) -> list[dict[str,
 
 
 def every_site(session: Session) -> list[int]:
-    """For `within`: the worker has no actor, and what it sends says nothing about a row."""
+    """All sites, for `within`: the worker has no actor, and its messages contain no data of a row."""
     return [site_id for site_id in session.exec(select(Site.id)) if site_id is not None]
 
 
 def every_chain(session: Session) -> list[int]:
-    """The same for whoever reads the trail: the registry's own chain belongs to no site."""
+    """All sites and the registry's own chain, which belongs to none: for reading the whole audit trail."""
     return [REGISTRY_CHAIN, *every_site(session)]
 
 
 def untold(session: Session, at: datetime) -> list[OverdueClock]:
-    """Clocks that have run out and that nobody was told of yet, the oldest first."""
+    """Reporting deadlines that have passed without a notification so far, the oldest first; at most _MANY."""
     sites = every_site(session)
     with within(session, sites):
         late = overdue(session, sites, at)
@@ -147,7 +147,7 @@ def untold(session: Session, at: datetime) -> list[OverdueClock]:
 
 
 def tell_overdue(session: Session, late: Sequence[OverdueClock]) -> None:
-    """Tell of each once, whichever worker comes first."""
+    """Notify of each passed deadline once, even if several workers do it."""
     sites = sorted({one.site_id for one in late})
     with within(session, sites):
         where = select(Site.id, Site.study_id).where(col(Site.id).in_(sites))

@@ -15,11 +15,11 @@ from app.errors import DatabaseUnavailable, RateExceeded, RegistryError
 from app.services.changes import chain_heads
 
 LOOK_SECONDS = 0.5
-"""Between two looks while anybody waits."""
+"""Seconds between two queries for new entries, while any request waits."""
 
 MOST_OF_ACCOUNT = 100
-"""Requests of an account that a worker has at the feed at once: each keeps a connection, of which there are only so
-many."""
+"""Requests of an account at the change feed at once, in each worker: each occupies a client connection, and these are
+limited."""
 
 
 class TooManyWaiting(RegistryError):
@@ -39,7 +39,7 @@ class _Waiter:
 
 
 class Waiting:
-    """Those of one worker who wait."""
+    """The requests of one worker that wait for changes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -47,11 +47,11 @@ class Waiting:
         self._looking: asyncio.Task[None] | None = None
         self._of_accounts: Counter[UUID] = Counter()
         self.over = False
-        """The server stops: nobody waits any more."""
+        """Whether the server stops: then no request waits any more."""
 
     @contextmanager
     def one_more(self, account_id: UUID) -> Iterator[None]:
-        """While a request of this account is at the feed. Raises TooManyWaiting."""
+        """Count a request of this account while it is at the feed. Raises TooManyWaiting."""
         if self._of_accounts[account_id] >= MOST_OF_ACCOUNT:
             raise TooManyWaiting
         self._of_accounts[account_id] += 1
@@ -61,8 +61,8 @@ class Waiting:
             self._of_accounts[account_id] -= 1
 
     async def moved(self, sites: Collection[int], place: Mapping[int, int], seconds: float) -> None:
-        """Wait until one of the sites' chains has moved past the place, no look was possible, the time has passed or
-        the server stops. Which of these, one's own look tells."""
+        """Wait until one of the sites' chains has entries after the place, the query for them failed, the time has
+        passed or the server stops. Which of these happened, the caller finds out by its own query."""
         if self.over:
             return
         waiter = _Waiter(sites, place)
@@ -76,7 +76,7 @@ class Waiting:
             self._waiters.discard(waiter)
 
     def end(self) -> None:
-        """Let everybody go."""
+        """End the wait of all requests."""
         self.over = True
         for waiter in self._waiters:
             waiter.heard.set()
@@ -87,7 +87,7 @@ class Waiting:
             sites = frozenset[int]().union(*(waiter.sites for waiter in self._waiters))
             try:
                 reached = await run_in_threadpool(self._heads, sites)
-            except (DatabaseUnavailable, SQLAlchemyError):  # each is to hear it by a look of its own
+            except (DatabaseUnavailable, SQLAlchemyError):  # each request meets the error by its own query
                 for waiter in self._waiters:
                     waiter.heard.set()
             else:
