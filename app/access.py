@@ -1,8 +1,8 @@
 """Who may do what (`requires`), and which rows exist for them (`visible`). The security core: keep it small.
 
-A handler's actor carries only the sites and studies where the permission it asked for was granted, so a person who
-writes at one site and monitors another can never use the one role's reach with the other role's right.
-No grant means no permission and no rows. A row outside the reach does not exist: 404, never 403.
+The actor of a request has only the sites and studies where the permission required by the route was granted (its
+reach). So a person who writes at one site and monitors another cannot write at the second one. Without a grant there is
+no permission and no row. A row outside the reach does not exist for the actor: 404, never 403.
 """
 
 import time
@@ -46,7 +46,7 @@ from app.security.oidc import OutsideClaims, Provider
 from app.security.tokens import Claims, TokenAuthority
 
 Rows = Select[*tuple[Any, ...]]
-"""A statement that gives rows of any columns."""
+"""A SELECT with any columns."""
 
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 T = TypeVar("T")
@@ -70,8 +70,7 @@ class PermissionMissing(Forbidden):
 
 
 class ScopeMissing(Exception):
-    """A statement was to be narrowed to an actor, but for one of its tables no rule says which rows the actor may
-    see."""
+    """A statement was to be limited to an actor's rows, but SCOPES has no rule for one of its tables."""
 
 
 class Place(NamedTuple):
@@ -83,14 +82,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Actor:
-    """Somebody signed in, with the reach of one permission."""
+    """A signed-in account, with the sites and studies where it has one permission."""
 
     account_id: UUID
     name: str
     organisation: str
     permission: Permission
     held: Mapping[Permission, frozenset[int]]
-    """Everything that was granted, with the keys of the studies where it was."""
+    """All permissions of the account, each with the keys of the studies where it was granted."""
 
     places: Mapping[int, Place]
     """The sites in reach, by key."""
@@ -100,24 +99,24 @@ class Actor:
     """The time zones of the sites in reach, by key."""
 
     clinical_sites: frozenset[int] = frozenset()
-    """The sites in reach through a role that reads clinical rows: what the database itself lets the actor see."""
+    """The sites in reach through a role that reads clinical rows: row-level security shows the actor these."""
 
     everywhere: bool = False
-    """Deployment-wide: an admin, who sees accounts and studies but no clinical row."""
+    """Whether the actor is an admin of the whole deployment, who sees accounts and studies but no clinical row."""
 
     session_id: UUID | None = None
-    """The session of the token, which survives when the others are ended."""
+    """The session of the token, which stays when the account's other sessions are ended."""
 
     overseen: frozenset[int] = frozenset()
-    """The sites in reach as a monitor, whose whole audit trail is theirs to read."""
+    """The sites in reach as a monitor: the actor may read their whole audit trail."""
 
     @property
     def site_ids(self) -> Collection[int]:
         return self.places.keys()
 
     def sites_at(self, study: str | None, site: str | None = None) -> list[int]:
-        """The sites in reach that were asked for by the codes of study and site; None asks for all. Raises NotFound
-        where one was named and there is none: a list without rows would say that nothing is wrong there."""
+        """The sites in reach with these codes of study and site; None means any. Raises NotFound if a code was given
+        and no site matches: an empty list would look as if there were no records at that site."""
         sites = sorted(
             site_id
             for site_id, place in self.places.items()
@@ -133,7 +132,8 @@ class Actor:
 
 
 class requires:  # noqa: N801 - reads as a word in route signatures
-    """A route's dependency: the signed-in actor, who holds `permission`. 401 without a valid token, 403 without it."""
+    """A dependency of routes: the signed-in actor, who has `permission`. 401 without a valid token, 403 without the
+    permission."""
 
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
@@ -157,8 +157,8 @@ class requires:  # noqa: N801 - reads as a word in route signatures
 
 
 class KnownActors:
-    """Actors that this worker looked up a moment ago, for each token: whatever ends a token, a session, an account or
-    a grant therefore takes effect within `seconds`."""
+    """A cache of actors for each token and permission. The end of a token, session, account or grant therefore takes
+    effect within `seconds`."""
 
     def __init__(self, seconds: float, size: int = 4096) -> None:
         self._seconds, self._size = seconds, size
@@ -169,14 +169,14 @@ class KnownActors:
         return actor if time.monotonic() < until else None
 
     def keep(self, claims: Claims | OutsideClaims, actor: Actor, since: float) -> None:
-        """Since when the actor is known: the moment before the look-up, which may itself have waited."""
+        """Cache an actor. `since` is the time before the look-up, which may itself have waited."""
         if len(self._kept) >= self._size:
             self._kept.clear()
         self._kept[claims.token_id, actor.permission] = (since + self._seconds, actor)
 
 
 def _challenge(error: str | None = None, scope: str | None = None) -> dict[str, str]:
-    """RFC 6750, section 3: a request without credentials is told no error code."""
+    """The header WWW-Authenticate. RFC 6750, section 3: without an error code where the request had no credentials."""
     told = (("error", error), ("scope", scope))
     parts = ['Bearer realm="registry"', *(f'{name}="{value}"' for name, value in told if value)]
     return {"WWW-Authenticate": ", ".join(parts)}
@@ -204,7 +204,7 @@ async def _claims(request: Request) -> Claims | OutsideClaims:
 
 @cache
 def _grants(ours: bool) -> Rows:
-    """The account behind a token, ours or the provider's, with a row for each site of each grant."""
+    """The query for the account of a token, ours or the provider's, with a row for each site of each grant."""
     sites_of_grant = and_(
         col(Site.study_id) == col(RoleGrant.study_id),
         or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
@@ -233,8 +233,8 @@ def _grants(ours: bool) -> Rows:
 
 
 def load_actor(database: Database, claims: Claims | OutsideClaims, permission: Permission) -> Actor:
-    """The account behind a token as it is now. One query in its own short read, so that a request whose body then
-    turns out to be invalid holds no connection. Raises TokenInvalid or GrantsChanged."""
+    """The account of a token as it is now. One query in a short session of its own, so that a request occupies no
+    connection while its body is read and checked. Raises TokenInvalid or GrantsChanged."""
     asked: dict[str, Any] = {"subject": claims.subject, "tokens": [claims.token_id, claims.session or claims.token_id]}
     if isinstance(claims, OutsideClaims):
         asked |= {"issuer": claims.issuer, "kind": AccountKind.user}
@@ -281,20 +281,21 @@ def _own_studies(column: Any) -> Callable[[Actor], ColumnElement[bool]]:
 
 
 def _audit_entries(actor: Actor) -> ColumnElement[bool]:
-    """What others did: at the sites that one monitors, and for admins outside the sites. What one did oneself."""
+    """All entries of the sites that the actor monitors, and for admins of the registry's own chain; elsewhere only
+    those of the actor's own actions."""
     chain = col(AuditEntry.site_id)
     whole = {*actor.overseen, *([REGISTRY_CHAIN] if actor.everywhere else [])}
-    in_reach = chain.in_(sorted({REGISTRY_CHAIN, *actor.site_ids, *whole}))  # apart, or no index gives the order
+    in_reach = chain.in_(sorted({REGISTRY_CHAIN, *actor.site_ids, *whole}))  # separate, so that an index is used
     return and_(in_reach, or_(chain.in_(sorted(whole)), col(AuditEntry.actor) == str(actor.account_id)))
 
 
 def _extracts(actor: Actor) -> ColumnElement[bool]:
-    """One's own requests; in the studies where one decides on them, all."""
+    """The actor's own requests; in the studies where the actor decides on requests, all."""
     return _asked_for(Extract, actor, Permission.extract_approve, true())
 
 
 def _label_disclosures(actor: Actor) -> ColumnElement[bool]:
-    """The same; of one's own only those about somebody at a site that is still in reach."""
+    """The same, but of the actor's own requests only those about participants of sites that are still in reach."""
     there = select(col(Participant.pid)).where(col(Participant.site_id).in_(sorted(actor.site_ids)))
     return _asked_for(LabelDisclosure, actor, Permission.label_approve, col(LabelDisclosure.pid).in_(there))
 
@@ -308,7 +309,7 @@ def _asked_for(
 
 
 def _of_the_deployment(actor: Actor) -> ColumnElement[bool]:
-    """What only an admin runs."""
+    """Rows that only admins see."""
     return true() if actor.everywhere else false()
 
 
@@ -339,19 +340,19 @@ SCOPES: Mapping[str, Callable[[Actor], ColumnElement[bool]]] = {
     "sync_operation": lambda actor: col(SyncOperation.account_id) == actor.account_id,
     "visit": _own_sites(Visit.site_id),
 }
-"""Which rows of a table exist for an actor. A table without a rule here cannot be asked for."""
+"""Which rows of a table exist for an actor. A table without a rule here cannot be queried through `visible`."""
 
 
 def reach(actor: Actor) -> dict[str, list[int]]:
-    """The parameters of a statement that was narrowed for whoever it is executed for."""
+    """The parameters of a statement made by `visible(statement, None)`."""
     return {"reach": sorted(actor.site_ids)}
 
 
 def visible(statement: S, actor: Actor | None) -> S:
-    """`statement` narrowed to the rows that exist for `actor`: every table that it returns columns of is scoped. None
-    stands for whoever it is executed for, with `reach(actor)`, so that a hot statement of sites' rows is made once.
+    """`statement` limited to the rows that exist for `actor`, in every table of which it returns columns. With None the
+    sites are parameters, given by `reach(actor)` on execution, so that a frequent statement can be built once.
 
-    A statement that returns no table's columns (a bare count) and a table without a rule are defects: ScopeMissing.
+    A statement that returns no table's columns (a bare count), or a table without a rule, is a defect: ScopeMissing.
     """
     tables = {cast(Table, source).name for source in statement.columns_clause_froms}
     if not tables or not tables <= SCOPES.keys():
@@ -360,12 +361,12 @@ def visible(statement: S, actor: Actor | None) -> S:
 
 
 def narrowed(statement: S, *asked: tuple[Any, Any]) -> S:
-    """`statement` with each asked column equal to its value; None asks for nothing."""
+    """`statement` with a condition for each (column, value); a value of None adds none."""
     return statement.where(*(column == value for column, value in asked if value is not None))
 
 
 def found(row: T | None) -> T:
-    """The row, or the one 404 that absent and invisible rows share."""
+    """The row itself. Raises NotFound if it is None: absent and invisible rows get the same 404."""
     if row is None:
         raise NotFound
     return row

@@ -1,6 +1,7 @@
-"""The audit chain: append in the transaction of the write, and verify. Canonical form: docs/audit.md.
+"""The audit trail: entries are appended in the transaction of the write, and can be verified. Canonical form:
+docs/audit.md.
 
-One chain per site, so that sites do not wait for each other; the head is locked last in a transaction.
+Each site has a hash chain of its own, so that sites do not wait for each other; a transaction locks its head last.
 """
 
 import hashlib
@@ -39,13 +40,13 @@ _HASHED = (
     "request_id",
 )
 COLUMNS = frozenset({*_HASHED, "previous_hash", "hash"})
-"""What an exported entry holds."""
+"""The fields of an exported entry."""
 
 _NEVER = frozenset(
     {"password_hash", "digest", "blind_index", "wrapped_key", "ciphertext", "kek_id", "sealed", "address"}
 )
-"""Columns whose values are secrets or identifiers (an address of a webhook may hold a key): no audit entry may carry
-them."""
+"""Columns whose values are secrets or identifiers (the address of a webhook may contain a key): no audit entry may
+contain them."""
 
 JSON_TEXT = frozenset(
     {
@@ -70,15 +71,15 @@ JSON_TEXT = frozenset(
     }
 )
 _BOOKKEEPING = frozenset({"recorded_at", "recorded_by", "created_at", "updated_at", "created_by", "version", "site_id"})
-"""Columns whose content the entry itself holds: its time, actor, version and chain."""
+"""Columns left out because the entry itself has their content: its time, actor, version and chain."""
 
 _FACTS = frozenset({"consent.version", "protocol_version.version", "role_grant.site_id"})
-"""Columns with such a name that hold something else, which the entry does not tell otherwise."""
+"""Columns with a name of `_BOOKKEEPING` but other content, which are therefore recorded."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing to remember: what was done to which record, with the fields that changed."""
+    """One action to record: what was done to which record, with the fields that changed."""
 
     action: str
     subject_type: str
@@ -94,7 +95,7 @@ def created(action: str, row: SQLModel, subject_id: object, reason: str | None =
 
 
 def recorded(action: str, model: type[SQLModel], row: Mapping[str, Any], subject_id: object) -> Event:
-    """The event of a new row that is a plain dict."""
+    """The event of a new row given as a dict."""
     table = table_of(model).name
     return event(action, table, subject_id, 1, {}, remembered(table, row))
 
@@ -108,7 +109,7 @@ def changed(
     reason: str | None,
     after: Mapping[str, Any] | None = None,
 ) -> Event:
-    """The event of a change: the fields that differ between two snapshots, the second one being of the row as it is."""
+    """The event of a change: the fields that differ between `before` and `after` (default: the row as it is now)."""
     after = snapshot(row) if after is None else after
     return event(action, table_of(type(row)).name, subject_id, version, before, after, reason)
 
@@ -122,7 +123,7 @@ def event(
     after: Mapping[str, Any],
     reason: str | None = None,
 ) -> Event:
-    """The event of the fields that differ between what was remembered before and after."""
+    """An event with the fields that differ between two snapshots."""
     changes = [
         {"field": name, "old": before.get(name), "new": after.get(name)}
         for name in sorted(before.keys() | after.keys())
@@ -132,20 +133,20 @@ def event(
 
 
 def fitting(subject_id: str) -> str:
-    """The id as an entry holds it. An id made of two codes can be too long for the column: it is then cut and a hash of
-    the whole added, and the codes are among the changes."""
+    """The id as an entry stores it. An id made of two codes can be too long for the column: it is then truncated and a
+    hash of the whole id added. The codes themselves are among the changes."""
     if len(subject_id) <= _ID_LENGTH:
         return subject_id
     return f"{subject_id[: _ID_LENGTH - 17]}~{hashlib.sha256(subject_id.encode()).hexdigest()[:16]}"
 
 
 def snapshot(row: SQLModel) -> dict[str, Any]:
-    """The remembered fields of a row as plain JSON values."""
+    """The recorded fields of a row as plain JSON values."""
     return remembered(table_of(type(row)).name, values(row))
 
 
 def remembered(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a row that is a plain dict."""
+    """The same for a row given as a dict."""
     return {
         name: from_json(value) if name in JSON_TEXT and value is not None else plain(value)
         for name, value in row.items()
@@ -159,7 +160,7 @@ def _is_remembered(table: str, name: str) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A column's value as JSON has it: the one written form, equal on both databases."""
+    """A column's value in JSON, in a form that is the same on both databases."""
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, Enum):
@@ -170,7 +171,7 @@ def plain(value: Any) -> Any:
 
 
 class Told(NamedTuple):
-    """An event, who made it happen, and with which request."""
+    """An event with its actor and request id: the content of an entry."""
 
     actor: str
     event: Event
@@ -204,7 +205,7 @@ def append_told(session: Session, site_id: int, told: Sequence[Told], at: dateti
 
 
 def as_sent(told: Iterable[Told]) -> list[dict[str, Any]]:
-    """Events as the database's own `audit_append` takes them, in JSON."""
+    """Events in the JSON form that PostgreSQL's function `audit_append` takes."""
     return [{"actor": one.actor, "request_id": one.request_id, **_columns(one.event)} for one in told]
 
 
@@ -239,7 +240,7 @@ _MOVE_HEAD = update(_CHAINS).where(_CHAINS.c.site_id == bindparam("chain"))
 
 
 def _head(session: Session, site_id: int) -> tuple[int, str]:
-    """Where a chain stands, on SQLite, whose one writer nobody passes."""
+    """The number and hash of a chain's last entry, on SQLite, where the one writer needs no lock."""
     connection, chain = session.connection(), {"site_id": site_id}
     row = connection.execute(_HEAD, chain).first()
     if row is None:
@@ -255,7 +256,7 @@ def entry_hash(row: Mapping[str, Any]) -> str:
 
 
 class Head(NamedTuple):
-    """Where a chain stands, or stood when a checkpoint was made."""
+    """The last entry of a chain, now or when a checkpoint was made."""
 
     seq: int
     hash: str
@@ -263,7 +264,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying one chain found: `fault` is None for a whole chain, else it names the first bad entry."""
+    """The result of verifying one chain: `fault` is None if it is intact, else it names the first bad entry."""
 
     site_id: int
     entries: int
@@ -271,7 +272,7 @@ class Verdict:
 
 
 def verify(session: Session, noted: Mapping[int, Head] | None = None) -> Iterator[Verdict]:
-    """Walk every chain from its genesis to its head, and hold it against the heads of a checkpoint."""
+    """Verify every chain from its first entry to its head, and compare it with the heads of a checkpoint (`noted`)."""
     noted, standing = noted or {}, heads(session)
     listed = session.execute(select(_ENTRIES.c.site_id).distinct()).scalars()
     for site_id in sorted({*standing, *listed, *noted}):
@@ -285,8 +286,8 @@ def heads(session: Session) -> dict[int, Head]:
 
 
 def entries(session: Session, site_id: int) -> Iterator[dict[str, Any]]:
-    """The entries of one chain in their order, as they are hashed and exported: plain JSON values. The database formats
-    the times, as one that was tampered with may be none that Python can represent."""
+    """The entries of one chain in order, in the plain JSON values that are hashed and exported. The database formats
+    the times, as a manipulated one may be outside the range of Python's datetime."""
     at = _ENTRIES.c.at
     written = (
         func.replace(type_coerce(at, Text), " ", "T").concat("Z")
@@ -301,8 +302,8 @@ def entries(session: Session, site_id: int) -> Iterator[dict[str, Any]]:
 
 
 def walk(site_id: int, chain: Iterable[Mapping[str, Any]], noted: Head | None = None) -> Verdict:
-    """Follow one chain from its genesis. `noted` is where it stood at a checkpoint: an entry that it does not reach
-    was cut off, and another hash there means that the chain was written anew."""
+    """Verify one chain from its first entry. `noted` is its head at a checkpoint: if the chain is shorter, entries were
+    deleted from its end; if the hash there differs, the chain was rewritten."""
     previous, count = GENESIS, 0
     for expected, entry in enumerate(chain, start=1):
         if entry["seq"] != expected:

@@ -1,7 +1,7 @@
-"""Sessions, and THE commit.
+"""Database sessions, and the only place that commits.
 
-A write is committed in the handler's thread, before its answer is given away (`opened`, called by app/web/route.py). So
-a 2xx means durably stored. Nobody else commits.
+A write is committed in the handler's thread, before its answer is sent (`opened`, called by app/web/route.py). So a 2xx
+means durably stored.
 """
 
 import os
@@ -26,21 +26,21 @@ from app.settings import Settings
 
 NO_SITE = -1
 LOCK_MILLISECONDS = 3_000
-"""How long a migration waits for a lock, and with it everybody behind it."""
+"""How long a migration waits for a lock. Later statements on the table wait behind it as long."""
 
 BUILDERS = 2
-"""Connections in the pool of a worker's extract builder: one stores, one keeps the lease."""
+"""Connections in the pool of a worker's extract builder: one stores, one renews the lease."""
 
 MOMENTS = 2
-"""Connections of a worker to PostgreSQL in no pool: an approval and a build read one moment each (`one_moment`). More
-approvals of different studies at once take more, and are told 503 where PostgreSQL has none left."""
+"""Connections of a worker to PostgreSQL outside of pools: one for an approval and one for a build (`one_moment`).
+Simultaneous approvals of several studies take more, and get 503 when PostgreSQL has none left."""
 
 DISK_FULL, LOCKED = "53100", "55P03"
 """SQLSTATEs (PostgreSQL, appendix A)."""
 
 _OF_SQLITE: Mapping[int | None, str] = {
     sqlite3.SQLITE_FULL: DISK_FULL,
-    sqlite3.SQLITE_IOERR_SHMSIZE: DISK_FULL,  # not even a page for what its connections share
+    sqlite3.SQLITE_IOERR_SHMSIZE: DISK_FULL,  # no room for the shared memory of its connections
     sqlite3.SQLITE_BUSY: LOCKED,
 }
 
@@ -73,13 +73,13 @@ class Database:
     """
 
     engine: Engine
-    """Connections without a session."""
+    """For connections without a session."""
 
     of_sessions: Engine
-    """The same connections as sessions have them. Whoever listens to it hears of both."""
+    """The same pool, for sessions. Its events include those of `engine`."""
 
     vault: "Database | None"
-    """Where the vault's rows are, when that is a database of its own. Nothing connects to it before it is needed."""
+    """The vault, if it is a database of its own. Connections to it are made only when needed."""
 
     def __init__(self, settings: Settings, *, for_server: bool = False, of_vault: bool = False) -> None:
         served, owner = settings.vault_addresses if of_vault else (settings.database_url, settings.owner_database_url)
@@ -100,7 +100,7 @@ class Database:
 
     @contextmanager
     def read(self, request: Request | None = None) -> Iterator[Session]:
-        """A session that only reads. It sees the clinical rows of the request's actor; without one, none."""
+        """A session that only reads. It sees the clinical rows of the request's actor; without an actor, none."""
         info = {_REQUEST: request, _MOMENTS: self._moments}
         with Session(self._reading, expire_on_commit=False, info=info) as session:
             try:
@@ -111,16 +111,16 @@ class Database:
             self._end_read(session)
 
     def _end_read(self, session: Session) -> None:
-        """End a read by a COMMIT of nothing, on PostgreSQL. After a ROLLBACK the driver drops all its prepared
-        statements, as they may be void, and each would be parsed and planned anew."""
+        """End a read by a COMMIT on PostgreSQL. After a ROLLBACK the driver discards all its prepared statements, as
+        they may be invalid, and each would be parsed and planned again."""
         if not self.is_sqlite:
             _commit(session)
 
     @contextmanager
     def write(self, request: Request | None = None, *, lock_milliseconds: int | None = None) -> Iterator[Session]:
-        """A session whose work is committed as a whole when the block ends well, and rolled back otherwise. What it
-        wrote to a vault of its own is committed just before. On PostgreSQL it waits for a row that somebody else holds
-        as long as is said, or as for any statement."""
+        """A session that is committed as a whole when the block ends normally, and rolled back otherwise. What it wrote
+        to a vault that is a database of its own is committed just before. `lock_milliseconds` limits on PostgreSQL how
+        long it waits for a locked row; otherwise the limit of a statement applies."""
         info = {_REQUEST: request, _VAULT: self.vault, _MOMENTS: self._moments, _PATIENCE: lock_milliseconds}
         with Session(self._writing, expire_on_commit=False, info=info) as session:
             try:
@@ -136,8 +136,8 @@ class Database:
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
-        """A connection for schema changes, committed as a whole. On PostgreSQL it may take as long as it needs, but
-        waits for a lock only shortly, as everybody who comes later waits behind it."""
+        """A connection for schema changes, committed as a whole. On PostgreSQL its statements have no time limit, but
+        it waits for a lock for LOCK_MILLISECONDS only, as later statements on the table wait behind it."""
         with self.engine.execution_options(**{WRITES: True}).begin() as connection:
             if not self.is_sqlite:
                 for timeout, value in (("statement_timeout", "0"), ("lock_timeout", f"{LOCK_MILLISECONDS}")):
@@ -145,7 +145,7 @@ class Database:
             yield connection
 
     def require_durable(self) -> None:
-        """Raises NotDurable when PostgreSQL would acknowledge a commit that a power cut can undo."""
+        """Raises NotDurable if PostgreSQL acknowledges commits that a power cut could undo."""
         if self.is_sqlite:
             return
         with self.engine.connect() as connection:
@@ -154,7 +154,7 @@ class Database:
                     raise NotDurable(f"PostgreSQL runs with {setting} = off. Turn it on: a 2xx means durably stored.")
 
     def require_room(self, workers: int) -> None:
-        """Raises TooManyConnections when `workers` full pools do not fit into PostgreSQL's max_connections."""
+        """Raises TooManyConnections if the connections of so many workers exceed PostgreSQL's max_connections."""
         if self.is_sqlite:
             return
         with self.engine.connect() as connection:
@@ -170,7 +170,7 @@ class Database:
             )
 
     def require_apart(self) -> None:
-        """Raises NotApart when the vault's address leads to this very database, however it is written."""
+        """Raises NotApart if the vault's URL leads to this same database, in whatever spelling."""
         if self.vault is not None and self._is(self.vault):
             raise NotApart(
                 "REGISTRY_VAULT_URL leads to the database of REGISTRY_DATABASE_URL. Make an empty database for it and "
@@ -178,7 +178,8 @@ class Database:
             )
 
     def _is(self, other: "Database") -> bool:
-        """PostgreSQL keeps advisory locks in each database apart: where both are one, the second cannot be taken."""
+        """Whether both are the same database. On PostgreSQL, advisory locks are separate for each database: a lock
+        taken through one connection cannot be taken through the other if both lead to the same database."""
         if self.is_sqlite != other.is_sqlite:
             return False
         if self.is_sqlite:
@@ -210,14 +211,14 @@ def _commit(session: Session) -> None:
     try:
         session.commit()
     except BaseException:
-        session.invalidate()  # a failed COMMIT may leave the transaction open: never hand it to the next one
+        session.invalidate()  # a failed COMMIT may leave the transaction open: do not return the connection to the pool
         raise
 
 
 def vault_session(session: Session) -> Session:
-    """The session for the vault's rows, in a write: the same one, or its companion where the vault is a database of its
-    own. The companion is committed first: a label without a participant is only a reservation, which the next attempt
-    takes up; a participant without a label could not be found again."""
+    """The session for the vault's rows in a write: the same one, or a companion session if the vault is a database of
+    its own. The companion is committed first: a label without a participant is only a reservation, which the next
+    attempt uses; a participant without a label could not be found again."""
     vault: Database | None = session.info.get(_VAULT)
     if vault is None:
         return session
@@ -229,13 +230,14 @@ def vault_session(session: Session) -> Session:
 
 
 def before_commit(session: Session, act: Callable[[], None]) -> None:
-    """Do this when all else of the write has been done, and only if it is then committed: not in a dry run."""
+    """Call `act` at the end of a write, just before its commit. It is not called if the write is rolled back, as in a
+    dry run."""
     session.info.setdefault(_LAST, []).append(act)
 
 
 @event.listens_for(Session, "after_soft_rollback")
 def _both_or_none(session: Session, ended: SessionTransaction) -> None:
-    if ended.parent is None:  # not the savepoint of one line
+    if ended.parent is None:  # not only the savepoint of one uploaded line
         session.info.pop(_LAST, None)
         if _COMPANION in session.info:
             session.info[_COMPANION].rollback()
@@ -243,8 +245,8 @@ def _both_or_none(session: Session, ended: SessionTransaction) -> None:
 
 @event.listens_for(Session, "after_begin")
 def _show_own_sites(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    """Open the second wall for the actor's own sites, for this transaction only (SET LOCAL), whoever had the connection
-    before. The actor is read here and not when the session was made, as only then it is known."""
+    """Show the actor's own sites through row-level security, for this transaction only (SET LOCAL). The actor is read
+    here and not when the session is created, as it is known only now."""
     if not transaction.nested:
         patience = session.info.get(_PATIENCE)
         waits = [f"SET LOCAL lock_timeout = {patience}"] if patience else []
@@ -264,9 +266,9 @@ def _opened_for(site_ids: Collection[int]) -> list[str]:
 
 @contextmanager
 def within(session: Session, site_ids: Collection[int]) -> Iterator[None]:
-    """In this block the session sees the clinical rows of these sites instead of the actor's own, or of those of the
-    block around this one; without sites, of none. An exception has to end the transaction or savepoint, and with it the
-    widening."""
+    """In this block the session sees the clinical rows of these sites (of none, if empty) instead of those of the
+    actor, or of an outer `within`. If the block raises, the caller has to end the transaction or savepoint, which also
+    ends the wider access."""
     around = session.info.get(_WITHIN)
     _open_for(session, site_ids)
     session.info[_WITHIN] = site_ids
@@ -285,9 +287,9 @@ def _open_for(session: Session, site_ids: Collection[int]) -> None:
 
 @contextmanager
 def one_moment(session: Session) -> Iterator[Session]:
-    """A session whose statements all see the data of one moment. SQLite has one writer anyway. On PostgreSQL it is a
-    second connection that is never committed, so what is written in it only helps its own statements. The connection is
-    from no pool: sessions that hold one of a pool and wait for another would block each other."""
+    """A session whose statements all see the same snapshot. On SQLite it is the session itself. On PostgreSQL it is a
+    second connection (REPEATABLE READ) that is never committed: what it writes is visible to itself only. It is not
+    from the pool: sessions that have a connection of a pool and wait for another would block each other."""
     if session.get_bind().dialect.name == "sqlite":
         yield session
         return
@@ -297,27 +299,27 @@ def one_moment(session: Session) -> Iterator[Session]:
 
 
 class Turn(IntEnum):
-    """What PostgreSQL's advisory locks are for; the first key of a lock. Its second key is the site, for approvals the
-    study."""
+    """The purposes of PostgreSQL's advisory locks, which are the first key of a lock. The second key is the site; for
+    approvals the study."""
 
     gate = 11
-    """Whoever closes data waits for whoever writes, who hold it in the function `locks_in_force`."""
+    """A freeze or lock of data waits for running writes, which share this lock (SQL function `locks_in_force`)."""
 
     approval = 12
     enrolments = 13
 
 
 def in_turn(session: Session, turn: Turn, keys: Iterable[int]) -> None:
-    """Wait until nobody else has the turn at any of these, and let nobody have it before the commit. SQLite has one
-    writer anyway."""
+    """Take the advisory lock of `turn` for each key until the commit; waits while another transaction has it. Does
+    nothing on SQLite, which has one writer."""
     if session.get_bind().dialect.name == "postgresql":
-        for key in sorted(keys):  # always in the same order: two who wait never wait for each other
+        for key in sorted(keys):  # always in the same order, so that two transactions cannot deadlock
             session.execute(select(func.pg_advisory_xact_lock(turn.value, key)))
 
 
 @contextmanager
 def unique_or(refusal: type[RegistryError]) -> Iterator[None]:
-    """Turn the database's "already there" into the refusal named for the fact. Other errors pass."""
+    """Raise `refusal` instead of a violation of a unique constraint. Other errors pass."""
     try:
         yield
     except IntegrityError as error:
@@ -327,20 +329,21 @@ def unique_or(refusal: type[RegistryError]) -> Iterator[None]:
 
 
 def is_unique_violation(error: IntegrityError) -> bool:
-    """SQLSTATE 23505 on PostgreSQL; SQLite has only the beginning of its message."""
+    """By SQLSTATE 23505 on PostgreSQL; on SQLite, which gives no such code, by the beginning of the message."""
     state = getattr(error.orig, "sqlstate", None)
     return state == "23505" or str(error.orig).startswith("UNIQUE constraint failed")
 
 
 def sqlstate(error: SQLAlchemyError) -> str | None:
-    """PostgreSQL's own, and for SQLite's errors the equivalent."""
+    """The SQLSTATE of an error of PostgreSQL, or the equivalent for one of SQLite."""
     cause = getattr(error, "orig", None)
     state: str | None = getattr(cause, "sqlstate", None) or _OF_SQLITE.get(getattr(cause, "sqlite_errorcode", None))
     return state
 
 
 class Opens:
-    """A session that is opened in the handler's thread, and committed there before the answer leaves."""
+    """A handler's argument that becomes a session: opened in the handler's thread, and ended there before the answer is
+    sent."""
 
     def __init__(self, how: Callable[[], AbstractContextManager[Session]]) -> None:
         self.how = how
@@ -348,7 +351,8 @@ class Opens:
 
 @contextmanager
 def opened(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A handler's arguments with its session opened; when the block ends well, it is committed."""
+    """A handler's arguments with each `Opens` replaced by its session, which is committed when the block ends
+    normally."""
     with ExitStack() as sessions:
         yield {
             name: sessions.enter_context(one.how()) if isinstance(one, Opens) else one
