@@ -1,10 +1,10 @@
-"""Which cells of a finished table are hidden beside those of few people, so that none of these can be worked out.
+"""Secondary suppression: which further cells of a table are hidden, so that no cell of few people can be computed.
 
 A reader knows each published figure to within its rounding, that the cells of a row or column add up to their margin,
-and what is `exact`; we grant that the reader also knows which hidden cells are of few people. A table of two
-traits is then a flow from its rows to its columns within bounds, and the true counts are one such flow. How far a
-cell can move is the largest flow around it (Ford and Fulkerson; with whole bounds it is whole), so the interval that
-is found is the exact one and not an estimate. The reader's two extremes of a hidden cell, and two traits as a network:
+and the figures in `exact`. We assume that the reader also knows which hidden cells are of few people. A table of two
+traits is then a network flow from its rows to its columns within bounds, and the true counts are one such flow. How far
+a cell can vary is the largest flow around it (Ford and Fulkerson; integer bounds give an integer flow), so the interval
+found is exact and not an estimate. Source of both, the interval of a hidden cell and the network of two traits:
 Handbook on Statistical Disclosure Control, ESSnet, second edition, 4.4 (its first: Hundepool and others, 2010).
 """
 
@@ -13,26 +13,27 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import product
 
 ALL = "all people"
-"""The margin. With a space, which no code of an arm has."""
+"""The name of the margin. Contains a space, so that it cannot be the code of an arm."""
 
 BASE = 5
 FEW = 12
-"""The largest count that is hidden. CMS hides up to 10; but what then reads 10 is 11 or 12, and with two such cells one
-that is hidden beside them follows exactly. From 13 on each figure stands for five counts."""
+"""The largest count that is hidden. CMS hides counts up to 10. Rounded to fives, a published 10 would then stand for 11
+or 12 only, and with two such cells a hidden one beside them could be computed exactly. From 13 on each published figure
+stands for five counts."""
 
 OPEN = BASE
-"""So many counts are left possible for a hidden cell of few people: as many as a figure that is shown stands for. Three
-or fewer count as narrowed down (design of de-identification, finding 3)."""
+"""How many counts must remain possible for a hidden cell of few people: as many as a published figure stands for. Three
+or fewer count as disclosed (design of de-identification, finding 3)."""
 
 Pair = tuple[str, str]
 """The row and the column of a figure."""
 
 _Arcs = Mapping[Pair, tuple[str, str]]
-"""Each figure as a way from one node to another: of a table from its rows to its columns."""
+"""Each figure as an arc of the network, from one node to another: in a table from its row to its column."""
 
 
 def rounded(count: int) -> int | None:
-    """To the nearest five; None for 1 to 12."""
+    """The count rounded to the nearest five; None (hidden) for 1 to 12."""
     if 0 < count <= FEW:
         return None
     return BASE * ((count + BASE // 2) // BASE)
@@ -41,9 +42,10 @@ def rounded(count: int) -> int | None:
 def published(
     counts: Mapping[Pair, int], rows: Sequence[str], columns: Sequence[str], exact: Sequence[Set[Pair]]
 ) -> dict[Pair, bool]:
-    """The figures that are published, and whether each is hidden. `counts` are of all cells and margins. `exact` are
-    sets of figures that a reader may know exactly from elsewhere, one set or another. If hiding cells does not suffice,
-    all cells go and the margins are published each by itself; if that does not suffice for a margin, it goes too."""
+    """The figures to publish, and whether each is hidden. `counts` has all cells and margins. `exact` are sets of
+    figures of which a reader may know one set exactly from another publication. If hiding cells does not suffice, all
+    cells are left out and each margin is published by itself; if that does not suffice for a margin, it is left out
+    too."""
     cross = {(row, column): (f"row {row}", f"column {column}") for row, column in product(rows, columns)}
     by_row = {(row, ALL): ("from", f"row {row}") for row in rows}
     by_column = {(ALL, column): (f"column {column}", "to") for column in columns}
@@ -59,9 +61,9 @@ def _total(counts: Mapping[Pair, int]) -> dict[Pair, bool]:
 
 
 def _hidden(arcs: _Arcs, counts: Mapping[Pair, int], exact: Sequence[Set[Pair]]) -> dict[Pair, bool] | None:
-    """The same figures with those of few people hidden. As long as a hidden one can be narrowed down too far, the
-    smallest other one beside it is hidden too; in the end, what need not be hidden after all is shown. None: it does
-    not suffice."""
+    """The same figures, each with whether it is hidden. While a hidden figure of few people can be narrowed down too
+    far, the smallest figure in its row or column is hidden too. In the end, those that need not be hidden after all are
+    shown again. None: hiding does not suffice."""
     arcs = {**arcs, (ALL, ALL): ("to", "from")}
     few = [pair for pair in arcs if rounded(counts[pair]) is None]
     known = set(arcs).intersection(*exact)
@@ -86,7 +88,7 @@ def _beside(pair: Pair, other: Pair) -> bool:
 def _narrow(
     arcs: _Arcs, counts: Mapping[Pair, int], exact: Sequence[Set[Pair]], few: Sequence[Pair], more: Sequence[Pair]
 ) -> Pair | None:
-    """The first cell of few people that a reader could narrow down too far."""
+    """The first cell of few people that a reader could narrow down too far; None if there is none."""
     for known in exact:
         bounds = {pair: _bounds(counts[pair], pair in known, pair in more, counts[ALL, ALL]) for pair in arcs}
         for pair in few:
@@ -96,7 +98,7 @@ def _narrow(
 
 
 def _bounds(count: int, exact: bool, hidden: bool, people: int) -> tuple[int, int]:
-    """The bounds between which a reader knows a count to lie."""
+    """The smallest and largest count that a reader considers possible."""
     if exact:
         return count, count
     if hidden:
@@ -108,7 +110,7 @@ def _bounds(count: int, exact: bool, hidden: bool, people: int) -> tuple[int, in
 
 
 def _open(pair: Pair, arcs: _Arcs, counts: Mapping[Pair, int], bounds: Mapping[Pair, tuple[int, int]]) -> bool:
-    """Whether so many counts are possible as have to be."""
+    """Whether at least OPEN counts are possible for a hidden cell."""
     (start, end), (least, most), count = arcs[pair], bounds[pair], counts[pair]
     up = _flow(end, start, most - count, _residual(pair, arcs, counts, bounds))
     down = _flow(start, end, count - least, _residual(pair, arcs, counts, bounds))
@@ -118,7 +120,7 @@ def _open(pair: Pair, arcs: _Arcs, counts: Mapping[Pair, int], bounds: Mapping[P
 def _residual(
     without: Pair, arcs: _Arcs, counts: Mapping[Pair, int], bounds: Mapping[Pair, tuple[int, int]]
 ) -> dict[str, dict[str, int]]:
-    """From node to node: by how much all but one figure can move."""
+    """The residual network without one figure: from node to node, by how much the other figures can change."""
     free: dict[str, dict[str, int]] = {node: {} for ends in arcs.values() for node in ends}
     for pair, (start, end) in arcs.items():
         if pair != without:
@@ -129,7 +131,7 @@ def _residual(
 
 
 def _flow(start: str, end: str, most: int, free: dict[str, dict[str, int]]) -> int:
-    """The largest flow, and not more of it than matters."""
+    """The largest flow from `start` to `end`, up to `most` and OPEN - 1; more makes no difference."""
     found, wanted = 0, min(most, OPEN - 1)
     while found < wanted and (path := _path(start, end, free)):
         pushed = min(wanted - found, *(free[one][other] for one, other in path))
@@ -141,7 +143,7 @@ def _flow(start: str, end: str, most: int, free: dict[str, dict[str, int]]) -> i
 
 
 def _path(start: str, end: str, free: Mapping[str, Mapping[str, int]]) -> list[Pair]:
-    """The shortest way along which something can flow (Edmonds and Karp)."""
+    """The shortest path with capacity left (Edmonds and Karp); empty if there is none."""
     came: dict[str, str] = {start: start}
     waiting = deque([start])
     while waiting and end not in came:

@@ -1,10 +1,10 @@
-"""The `aggregate` profile: tables that are declared here, never asked for by a filter.
+"""The `aggregate` profile: a fixed set of tables, declared here. Nobody can ask for a table of their own.
 
-Cells of 1 to 12 people are hidden. All other counts, and the margins for themselves, are rounded to the nearest five,
-and as many more are hidden as it takes that no hidden cell follows from the others (app/privacy/hiding.py). Means and
-standard deviations stand on 13 people at least, and are rounded so far that a person's score stays open over much of
-its reach to whoever has two publications, or one and the rows of all others; at the edge of a rounding it may be
-narrowed down all the same.
+Cells of 1 to 12 people are hidden. All other counts are rounded to the nearest five, each margin by itself, and further
+cells are hidden until no hidden cell can be computed from the others (app/privacy/hiding.py). Means and standard
+deviations need 13 people or more. They are rounded so coarsely that a person's score cannot be computed within much of
+its range, even by somebody who has two publications, or one publication and the rows of all other people. Near a
+rounding boundary the score may be narrowed down all the same.
 """
 
 from collections import Counter, defaultdict
@@ -21,24 +21,24 @@ from app.protocol.incidence import SEVERITIES
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 ARM = "planned_arm"
 NOT_GIVEN = "not given"
-"""With a space, which no code of an arm has."""
+"""Contains a space, so that it cannot be the code of an arm."""
 
 _BANDS = ((35, "LT35"), (55, "35-54"))
 
 
 class Declared(NamedTuple):
-    """A table of people by one or two of their traits."""
+    """A table that counts people by one or two traits."""
 
     name: str
     row: str
     column: str | None = None
     grouped: str | None = None
-    """The row that rows of people may show against all others."""
+    """The one value of the row trait that a `deidentified` extract may show, when it shows all others as one."""
 
     sensitive: bool = False
-    """Nobody may learn that all people of a column are in one row, or that none of them is in a harmless one. The table
-    is of the people who have a column, where anybody has one: those without may all have had no event, as they failed
-    at screening."""
+    """Nobody may learn that all people of a column are in the same row, or that none of them is in a harmless row.
+    People without a value of the column trait are left out, unless nobody has one: they may all have failed at
+    screening, and so have had no event."""
 
 
 COUNTS = (
@@ -53,7 +53,7 @@ EVENTS, SCORES = "people_with_events_by_organ_class", "scores_by_visit"
 
 
 class Cell(NamedTuple):
-    """One figure; `value` None: hidden, or not to be computed."""
+    """One figure; `value` is None where it is hidden or cannot be computed."""
 
     table: str
     row: str
@@ -64,7 +64,7 @@ class Cell(NamedTuple):
 
 
 def age_band(age: str | None) -> str:
-    """`age` as an extract has it: a number, or GE90."""
+    """The age band for an `age` as an extract writes it: a number of years, or GE90."""
     if age is None:
         return NOT_GIVEN
     known = 90 if age.startswith("GE") else int(age)
@@ -72,24 +72,24 @@ def age_band(age: str | None) -> str:
 
 
 class Counted(NamedTuple):
-    """A table as it was counted: its cells, also the empty ones, and every margin that may be shown."""
+    """A table with its true counts: all cells, also the empty ones, and every margin that may be shown."""
 
     name: str
     rows: Sequence[str]
     columns: Sequence[str]
-    """None of them where the table is by one trait, or would tell of a column what nobody is to know."""
+    """Empty where the table has one trait only, or where a column would disclose what `Declared.sensitive` forbids."""
 
     counts: Mapping[Pair, int]
     in_rows: Sequence[Set[Pair]]
-    """What rows of the same people may tell exactly: one set, or another one."""
+    """The sets of figures that an extract of rows of the same people may disclose exactly; it discloses one of them."""
 
     def as_counted(self) -> Iterator[Cell]:
-        """Each figure for itself."""
+        """The cells as they would be hidden if each were published by itself."""
         return self._cells({pair: rounded(number) is None for pair, number in self.counts.items()})
 
     def held_together(self) -> Iterator[Cell]:
-        """With as many hidden as it takes that none of few people can be worked out from the others and from the rows
-        of the same people."""
+        """The cells to publish: enough of them are hidden that no cell of few people can be computed from the others
+        and from the rows of the same people."""
         return self._cells(published(self.counts, self.rows, self.columns, self.in_rows))
 
     def _cells(self, hidden: Mapping[Pair, bool]) -> Iterator[Cell]:
@@ -100,7 +100,7 @@ class Counted(NamedTuple):
 
 
 def counted(table: Declared, people: Iterable[Pair]) -> Counted:
-    """`people` are (row, column) of each person."""
+    """Count a declared table. `people` has one (row, column) for each person."""
     there = Counter(people)
     if table.sensitive:
         there = Counter({pair: number for pair, number in there.items() if pair[1] != NOT_GIVEN}) or there
@@ -122,12 +122,13 @@ def counted(table: Declared, people: Iterable[Pair]) -> Counted:
 def _in_rows(
     table: Declared, rows: Sequence[str], columns: Sequence[str], counts: Mapping[Pair, int]
 ) -> Iterator[Set[Pair]]:
-    """What `deidentified` rows tell: always how many people there are and how many have each arm; and, as each class
-    is of K people or more, a trait of which each value has so many, or one value where all others have."""
+    """The sets of figures that `deidentified` rows can disclose: always the number of people, and of people in each
+    arm. As every class there has K people or more, also a trait whose every value has K people or more, or one value if
+    both it and the rest together do."""
     always = {(ALL, column) for column in (*(columns if table.column == ARM else ()), ALL)}
     yield always
     if table.sensitive:
-        return  # rows tell it of each person
+        return  # the rows themselves show this trait of each person
     for margin in ({(row, ALL) for row in rows}, {(ALL, column) for column in columns}):
         if all(counts[pair] >= K for pair in margin):
             yield always | margin
@@ -140,15 +141,16 @@ _HARMLESS = frozenset({"no", "none"})
 
 
 def _tells(cells: Mapping[Pair, int], rows: Iterable[str], column: str) -> bool:
-    """Whether a column says the same of each of its people."""
+    """Whether a column discloses something about each of its people: all are in one row, or none is in a harmless
+    one."""
     people = {row: cells.get((row, column), 0) for row in rows}
     return cells.get((ALL, column)) in people.values() or not any(people.get(row) for row in _HARMLESS)
 
 
 def with_events(people_of: Iterable[tuple[str, int]], of: int | None = None) -> Iterator[Cell]:
-    """People with an event of each organ class, among `of` people in all. A class of few people is not even named, nor
-    one whose name may not stand in a cell: two of these would be one row. A figure is hidden if too little would be
-    left open about how many people had no event at all, or if everybody had one."""
+    """The number of people with an event of each organ class, among `of` people in all. A class of few people is not
+    even named, nor is one whose name is unsafe in a CSV cell, as two such classes would become one row. A figure is
+    hidden if it would leave too few possible counts of people without an event, or if everybody had one."""
     for name, people in sorted(people_of):
         if people > FEW and SAFE_TEXT.fullmatch(name):
             figure = _counted(EVENTS, name, ALL, people)
@@ -162,9 +164,9 @@ def _counted(table: str, row: str, column: str, number: int) -> Cell:
 
 
 def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int]) -> Iterator[Cell]:
-    """People, mean and standard deviation (n - 1) of a score at a visit, from how many have which value; `reach` is the
-    score's highest value less its lowest. The sums are the same in any order, so that the figures come out again when
-    the rows are read differently."""
+    """Number of people, mean and standard deviation (n - 1) of a score at a visit. `people` is the number of people for
+    each value, `reach` the score's highest possible value minus its lowest. `fsum` gives the same sums in any order, so
+    that a rebuilt extract has the same figures."""
     number = sum(people.values())
     total = fsum(value * count for value, count in people.items())
     squares = fsum(value * value * count for value, count in people.items())
@@ -174,24 +176,24 @@ def scores(visit: str, instrument: str, reach: float, people: Mapping[float, int
     spread = sqrt(max(squares - number * mean * mean, 0.0) / (number - 1)) if number > 1 else 0.0
     shown: float | None = _coarse(mean, step(reach, number)) if enough else None
     yield Cell(SCORES, visit, instrument, "mean", shown, shown is None)
-    # one that is rounded to nothing would read as if all people had one score
+    # a standard deviation rounded to 0 would mean that all people had the same score
     shown = (_coarse(spread, spread_step(reach, number)) or None) if enough else None
     yield Cell(SCORES, visit, instrument, "sd", shown, shown is None)
 
 
 def step(reach: float, number: int) -> float:
-    """The step to which the mean of so many people is rounded: their sum then stays uncertain by as much as one score
-    can be. It follows from the published count, as a reader sees the step."""
+    """The step to which the mean of so many people is rounded: the sum is then uncertain by the whole range of one
+    score. It depends on the published count only, as readers can see the step."""
     return next((one for one in STEPS if one * _fewest(number) >= reach), STEPS[-1])
 
 
 def spread_step(reach: float, number: int) -> float:
-    """The same for a standard deviation, which one person moves by as much as the reach over the root of the number."""
+    """The same for a standard deviation. One person changes it by at most `reach` / sqrt(`number`)."""
     return next((one for one in STEPS if one * sqrt(_fewest(number)) >= reach), STEPS[-1])
 
 
 def _fewest(number: int) -> int:
-    """The fewest people that a published count can be of."""
+    """The smallest true count behind a published count."""
     return max(FEW + 1, (rounded(number) or 0) - BASE // 2)
 
 

@@ -1,4 +1,4 @@
-"""One dosing session with everything that its rules speak of, held so that nobody else changes it meanwhile."""
+"""A dosing session with the data that its rules need. The participant's row is locked while the session is changed."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -48,8 +48,8 @@ class VisitHasDosingSession(Conflict):
 
 
 _NIGHT_ENDS = time(12)
-"""Of the next day at the site. No guideline names an hour, so this is the registry's own: who was dosed on the day and
-stayed overnight is awake and seen by then."""
+"""Noon of the next day, in the site's time. No guideline names an hour, so this is the registry's own: a participant
+who stayed overnight after the dose is awake and has been seen by then."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class DosingDay:
     dosing: Dosing
     zone: ZoneInfo
     protocol: Protocol
-    """The visit's own version: moving the participant on changes nothing of a day that was."""
+    """The version under which the visit was recorded. Moving the participant to another version later does not change
+    it."""
 
     @property
     def vitals(self) -> Vitals:
@@ -76,15 +77,16 @@ class DosingDay:
         return day
 
     def unmet(self, kinds: Any, facts: SessionFacts) -> list[Breach]:
-        """The conditions to start, of these kinds, that do not hold."""
+        """The preconditions of these kinds (classes of rules) that are not met."""
         rules = tuple(rule for rule in self.dosing.preconditions if isinstance(rule, kinds))
         return start_refusals(self.dosing.model_copy(update={"preconditions": rules}), facts)
 
     def require_moment(
         self, pointer: str, at: datetime | None, row: DosingSession | None = None, stored: Collection[Any] = ()
     ) -> None:
-        """A session may last into the night; what lies within it, between its ends. What is `stored` already may be of
-        before there was an hour at which the night ends. Raises MomentOutsideVisit."""
+        """Check a time of the session: from the start of the visit's first day until noon after its last day, and, with
+        `row`, between the session's start and end. Times in `stored` may be later than noon: they may have been
+        recorded before this limit existed. Raises MomentOutsideVisit."""
         if at is None:
             return
         if at not in stored and not self._begins <= at < self._noon_after:
@@ -96,7 +98,8 @@ class DosingDay:
             raise MomentOutsideVisit(Fault(pointer, "after_end", "Cannot lie after the session's end"))
 
     def require_release(self, at: datetime | None) -> None:
-        """Who stays overnight leaves in the course of the next day. Raises MomentOutsideVisit."""
+        """Check the time of release: on the visit or the next day, as participants may stay overnight. Raises
+        MomentOutsideVisit."""
         if at is not None and not self._first <= local_day(at, self.zone) <= self._last + timedelta(days=1):
             message = "Must lie on the day of the visit, or on the next one"
             raise MomentOutsideVisit(Fault("/released_at", "outside_visit", message))
@@ -120,8 +123,8 @@ class DosingDay:
 
 
 def dosing_day(session: Session, actor: Actor, pid: str, visit_id: UUID, hold: Hold) -> DosingDay:
-    """The visit is read once the participant is held. Raises NotFound, NotADosingVisit, and where it changes
-    RecordVoided, DataLocked."""
+    """Load a dosing visit, after locking the participant's row as `hold` says. Raises NotFound, NotADosingVisit and,
+    unless `hold` is none, RecordVoided, DataLocked."""
     person = visible_person(session, actor, pid, hold=hold)
     visit = visible_row(session, actor, Visit, visit_id)
     if hold is not Hold.none:
@@ -140,7 +143,7 @@ def _day_of(session: Session, person: Person, visit: Visit) -> DosingDay:
 
 
 def days_of(session: Session, person: Person, but: UUID | None) -> list[tuple[DosingDay, DosingSession]]:
-    """A participant's sessions (but one) with their days. Hold the participant for change."""
+    """All sessions of a participant except `but`, each with its day. Lock the participant for change before."""
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     theirs = select(Visit, DosingSession).join(DosingSession, joined)
     rows = session.exec(theirs.where(Visit.site_id == person.site_id, Visit.pid == person.pid)).all()
@@ -148,7 +151,8 @@ def days_of(session: Session, person: Person, but: UUID | None) -> list[tuple[Do
 
 
 def hold_session(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, DosingSession]:
-    """A session to be changed. The participant's row is the one lock of all that happens to it. Raises NotFound."""
+    """Load a session that is to be changed. The lock on the participant's row is the one lock for all changes of
+    their sessions. Raises NotFound."""
     asked = select(DosingSession.pid, DosingSession.visit_id).where(DosingSession.id == session_id)
     pid, visit_id = found(session.exec(visible(asked, actor)).first())
     day = dosing_day(session, actor, pid, visit_id, Hold.change)
@@ -156,7 +160,8 @@ def hold_session(session: Session, actor: Actor, session_id: UUID) -> tuple[Dosi
 
 
 def require_visit_fits(session: Session, visit: Visit) -> None:
-    """A corrected visit still holds its dosing session. Raises VisitHasDosingSession."""
+    """Check that the dosing session of a corrected visit still starts on a day of the visit. Raises
+    VisitHasDosingSession."""
     statement = select(DosingSession.started_at).where(
         DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id
     )
@@ -170,13 +175,14 @@ def require_visit_fits(session: Session, visit: Visit) -> None:
 
 
 def require_open(row: DosingSession, reason: str | None = None) -> None:
-    """A dose or reading that was forgotten is added later, with the `reason`. Raises DosingSessionClosed."""
+    """A closed session accepts a forgotten dose or reading only with a `reason`. Raises DosingSessionClosed."""
     if row.state == SessionState.closed and reason is None:
         raise DosingSessionClosed
 
 
 def touch(session: Session, row: DosingSession, *others: Turned) -> None:
-    """Something of the session changed: its version moves on, and with it the ETag. `others`: see `follow_findings`."""
+    """Call when anything in the session changed: counts its version up, which changes its ETag, and updates the data
+    queries. `others`: see `follow_findings`."""
     move_on(session, row)
     follow_findings(session, row, *others)
 
@@ -187,13 +193,14 @@ def move_on(session: Session, row: DosingSession) -> None:
 
 
 def follow_findings(session: Session, row: DosingSession, *others: Turned) -> None:
-    """Raise and close the data queries on doses and vital signs, and of what turned in other sessions with them. Call
-    it just before the audit entry."""
+    """Raise and close data queries so that they match the findings on this session's doses and vital signs, and those
+    in `others`, which are the changed findings of other sessions. Call it just before the audit entry."""
     rule_queries.settle_all(session, row.site_id, turned(session, row), *others)
 
 
 def turned(session: Session, row: DosingSession) -> Turned:
-    """How the findings of a session differ from the data queries on it."""
+    """The findings of a session that have no data query yet, and the open data queries whose finding no longer
+    applies."""
     parts = [
         *(("/doses", dose.id, from_json(dose.findings)) for dose in doses_of(session, row)),
         *(("/vitals", reading.id, from_json(reading.findings)) for reading in readings_of(session, row)),
@@ -222,22 +229,23 @@ def moments(row: DosingSession, doses: Sequence[Dose]) -> dict[CountedFrom, date
 
 
 def taken(readings: Sequence[VitalReading]) -> set[tuple[str, str]]:
-    """(time point, measure) of what was measured."""
+    """The (time point, measure) pairs that were measured."""
     return {(one.timepoint, code) for one in readings if one.timepoint for code in json.loads(one.measured)}
 
 
 def out_of_order(
     day: DosingDay, row: DosingSession, doses: Sequence[Dose], timepoint: str | None, taken_at: datetime
 ) -> str | None:
-    """Why a reading cannot have been taken at the time point that it names."""
+    """Why a reading cannot have been taken at the time point that it names; None if it can."""
     known = moments(row, doses)
     points = [point for point in day.vitals.timepoints if point.code == timepoint]
     return next((misplaced(point, taken_at, known) for point in points), None)
 
 
 def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> DischargeFacts:
-    """The facts that the discharge checklist is checked against. A vital sign at the wrong time for its time point does
-    not count, nor a form that was only begun. What a session was already closed by stays, with its finding."""
+    """The facts that the discharge checklist is checked against. While the session is open, vital signs taken at the
+    wrong time for their time point and incomplete forms do not count. In a closed session they do, and carry a
+    finding."""
     doses, readings = doses_of(session, row), readings_of(session, row)
     if row.state == SessionState.open:
         readings = [one for one in readings if not out_of_order(day, row, doses, one.timepoint, one.taken_at)]
@@ -255,9 +263,8 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
 def consent_in_force(
     session: Session, person: Person, on: date, ended_by: date | None = None
 ) -> tuple[bool, frozenset[str]]:
-    """Whether the consent version that the participant was asked for by that day was given, and the scopes of the
-    newest consent given by then. Withdrawals count that are from the day `ended_by` or before; without it, from that
-    very day or before."""
+    """Whether the consent version required on the day `on` had been signed by then, and the scopes of the newest
+    consent signed by then. Withdrawals count if they took effect on or before `ended_by` (default: `on`)."""
     row, ended_by = person.row, ended_by or on
     gone = began(_GONE, row)
     if gone is not None and gone <= ended_by:
@@ -272,7 +279,7 @@ def consent_in_force(
 
 
 def _standing(row: Participant, on: date) -> Collection[str]:
-    """The statuses that a participant may have had on a day; what came before the present one took part."""
+    """The statuses that a participant may have had on a day. Before the present status the participant took part."""
     if row.status_on is not None and row.status_on <= on:
         return {row.status}
     return {ParticipantStatus.enrolled, ParticipantStatus.active}
@@ -285,7 +292,7 @@ _GONE = frozenset({ParticipantStatus.withdrawn, ParticipantStatus.died, Particip
 
 
 def eligibility_confirmed(person: Person, on: date) -> bool:
-    """Eligible, enrolled by that day, and still taking part on it."""
+    """Whether the participant is eligible, was enrolled by that day, and had not left the study by then."""
     row = person.row
     left = left_on(row)
     ended = left is not None and left <= on
@@ -302,8 +309,8 @@ def other_doses(session: Session, day: DosingDay, row: DosingSession | None = No
 
 
 def days_without_session(session: Session, day: DosingDay, on: date) -> list[date]:
-    """First days, up to this one, of other dosing visits that took place and have no session. As nobody said that no
-    dose was given, they count as days with a dose, as for the exposure."""
+    """First days, up to and including `on`, of other dosing visits that took place but have no session. Nobody recorded
+    that no dose was given, so they count as days with a dose, as they do for the exposure."""
     codes = [dose.visit for dose in day.dosing.doses]
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     statement = (
@@ -323,7 +330,7 @@ def days_without_session(session: Session, day: DosingDay, on: date) -> list[dat
 
 
 def held_visits(session: Session, person: Person) -> dict[str, date]:
-    """Visits that took place, with their first day."""
+    """The codes of visits that took place, each with its first day."""
     statement = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id, Visit.pid == person.row.pid, counts(Visit), col(Visit.status).in_(HELD)
     )

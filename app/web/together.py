@@ -1,10 +1,11 @@
-"""Posts that wait at the same time share a transaction: its journeys, its turn at the chain's head and its flush of the
-disk are for all of them.
+"""Group commit: posts that wait at the same time share a transaction, and so its round trips, its lock on the head of
+the audit chain and its flush to disk.
 
-Nobody waits for company. A post that finds none like it at work is done at once, by itself; those that come meanwhile
-are in the next transaction. Alike are posts of one noun whose senders reach the same sites, so that the database shows
-them the same. Of a participant there is one at a time, so that each is held against what is stored. What is refused in
-company, and every post of a transaction that fails, is done again by itself: no answer is another for the others.
+No post waits to be grouped. If no similar post is being stored, it is stored at once in its own transaction; posts that
+arrive meanwhile go into the next one. Posts are similar if they create the same kind of record and their senders have
+access to the same sites, so that the database shows them the same rows. A transaction has at most one post for each
+participant, so that each post is checked against what is stored. A post that is refused in a group, and every post of a
+transaction that fails, is done again by itself: grouping never changes an answer.
 """
 
 import asyncio
@@ -31,25 +32,25 @@ from app.writing import Writes, store
 
 log = structlog.get_logger()
 MOST = 50
-"""Posts of one transaction: nobody waits long for the last of them."""
+"""The largest number of posts in a transaction, so that the first of them does not wait long for the last."""
 
 PATIENCE_SECONDS = 0.1
-"""How long further posts wait for a transaction that waits itself, for a row or for the disk."""
+"""After this time the next transaction starts, even if the one before still waits for a row or for the disk."""
 
 LOCK_MILLISECONDS = 100
-"""How long all posts of a transaction wait for a row that somebody else holds. After that only the one that needs it
-waits on."""
+"""How long a shared transaction waits for a row that another transaction has locked. After that its posts are done one
+by one, so that only the post that needs the row goes on waiting."""
 
 Record = Callable[[Actor, Any], Made]
-"""What one body comes to, whoever of those in reach of its sites sent it."""
+"""Decides on one body, sent by any actor with access to the same sites; gives the record and its writes."""
 
 Recorder = Callable[[Request, Session, Actor, Sequence[Any]], Record]
-"""Reads what these bodies are held against, be it one or many."""
+"""Reads the stored data against which these bodies are checked, in the same few statements for one as for many."""
 
 
 @dataclass(eq=False)
 class Post:
-    """A record that is to be made of a participant, by a body that names them."""
+    """A request to create a record of a participant, whom the body names."""
 
     request: Request
     actor: Actor
@@ -68,29 +69,29 @@ class Post:
 
 
 Outcome = Response | Exception | None
-"""How a post is answered; None: it is to be done by itself."""
+"""The answer to a post, or the error that answers it; None: it still has to be done by itself."""
 
 Line = list[tuple[Post, asyncio.Future[Outcome]]]
 
 
 class Together:
-    """What is posted to one worker."""
+    """The posts of one worker process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lines: dict[Hashable, Line] = {}
-        """Who waits for the transaction of others like them that is at work."""
+        """Posts that wait while a transaction of similar posts is under way."""
 
         self._running: set[asyncio.Task[None]] = set()
 
     async def create(self, request: Request, actor: Actor, once: Once, body: Any, recorder: Recorder) -> Response:
-        """Answer as `Once.create` does with what `recorder` makes of the body."""
+        """Create the record that `recorder` makes of the body, and answer as `Once.create` does."""
         post = Post(request, actor, once, body, recorder)
         if post.once.dry_run:
             return await run_in_threadpool(self._alone, post)
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        alike = loop, post.alike  # who waits hears of it in their own loop only
+        alike = loop, post.alike  # a future can be resolved only in its own event loop
         if alike in self._lines:
             self._lines[alike].append((post, outcome))
         else:
@@ -102,14 +103,14 @@ class Together:
         return answer if answer is not None else await run_in_threadpool(self._alone, post)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """The loop itself keeps no task alive."""
+        """Start a task, and keep a reference to it: the event loop has only a weak one."""
         self._running.add(task := asyncio.create_task(work))
         task.add_done_callback(self._running.discard)
         return task
 
     async def _serve(self, alike: Hashable) -> None:
-        """One transaction after the other, until nobody waits. It runs in the context of the first post: each of the
-        others names its own request (`set_request_id`) where it is done."""
+        """Run one transaction after the other until no similar post waits. This task has the context variables of the
+        first post, so the request id of each post is set (`set_request_id`) before the post is done."""
         while self._lines[alike]:
             turn, self._lines[alike] = _turn(self._lines[alike])
             await asyncio.wait([self._run(self._serve_turn(turn))], timeout=PATIENCE_SECONDS)
@@ -118,10 +119,10 @@ class Together:
     async def _serve_turn(self, turn: Line) -> None:
         try:
             outcomes = await run_in_threadpool(self._outcomes, [post for post, _ in turn])
-        except Exception as error:  # not even a thread was to be had: nobody is left waiting
+        except Exception as error:  # no thread could be started: answer all of them with the error
             outcomes = [error] * len(turn)
         for (_, waits), outcome in zip(turn, outcomes, strict=True):
-            if not waits.done():  # else its sender is gone
+            if not waits.done():  # else the client has disconnected
                 waits.set_result(outcome)
 
     def _outcomes(self, posts: Sequence[Post]) -> Sequence[Outcome]:
@@ -161,7 +162,7 @@ class Together:
 
 
 def _turn(line: Line) -> tuple[Line, Line]:
-    """Whose turn it is, and who waits on."""
+    """The posts of the next transaction, and those that wait for a later one."""
     turn: Line = []
     later: Line = []
     seen: set[str] = set()
@@ -173,7 +174,8 @@ def _turn(line: Line) -> tuple[Line, Line]:
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether no connection was free, or it was lost. Each alone would wait for a connection as long once more."""
+    """Whether no connection was free, or it was lost. The posts are then not tried one by one: each would wait as long
+    again."""
     lost = isinstance(error, OperationalError) and sqlstate(error) is None
     return lost or isinstance(error, DatabaseUnavailable | PoolTimeout)
 
@@ -187,7 +189,7 @@ def _note(error: Exception) -> None:
 
 
 def _answered(session: Session, posts: Sequence[Post]) -> dict[tuple[UUID, str], Mapping[str, Any]]:
-    """What equal requests were told before."""
+    """The stored answers to earlier requests with the same keys."""
     actors = {post.actor.account_id: post.actor for post in posts}
     return {
         (account_id, digest): row
@@ -208,4 +210,4 @@ async def _together(request: Request) -> Together:
 
 
 SharedWrite = Annotated[Together, Depends(_together)]
-"""In place of a session of one's own."""
+"""For routes that store through `Together` instead of a session of their own."""
