@@ -1,4 +1,4 @@
-"""What should have been done by now and was not, in plain words: for `registry doctor`."""
+"""What should have been done by now and was not, in sentences for `registry doctor`."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -22,16 +22,16 @@ from app.services.sync_shelf import UNSETTLED
 from app.settings import Settings
 
 PATIENCE = timedelta(hours=1)
-"""What workers do goes out within minutes; after an hour nobody does it."""
+"""Workers need minutes. What has waited for an hour, no worker is doing."""
 
 SETTLED_WITHIN = timedelta(days=7)
-"""An act that is refused, or that a lock or another act holds up, waits for a person."""
+"""By when a person should have dealt with an act of sync that was refused or waits for a lock or another act."""
 
 DAYS_AFTER = timedelta(days=2)
-"""A daily job may miss one day."""
+"""How old the last run of a daily job may be: it may miss one day."""
 
 BACKUP_AGE = timedelta(hours=26)
-"""A day, and the time that a backup takes."""
+"""How old the last backup may be: a day, and the time that a backup takes."""
 
 PAUSED = "paused"
 
@@ -44,20 +44,20 @@ Wrong = str | None
 
 
 class Undelivered(NamedTuple):
-    """Messages of one state."""
+    """The undelivered messages of one state."""
 
     messages: int = 0
     late: int = 0
-    """Those due for longer than anybody's patience."""
+    """Those that have been due for longer than PATIENCE."""
 
     due: datetime | None = None
-    """Since when the first of them waits for a worker, or will."""
+    """When the first of them was or will be due."""
 
     oldest: datetime | None = None
 
 
 def overdue(database: Database, settings: Settings, every_entry: bool) -> Iterator[tuple[str, Wrong]]:
-    """Each thing that is looked at, with what is wrong and what to do, or None."""
+    """Each check by name, with what is wrong and what to do; None if nothing is wrong."""
     with database.read() as outer, one_moment(outer) as session, within(session, every_chain(session)):
         yield "chains", _chains(session, every_entry)
         yield "messages", _messages(session)
@@ -128,7 +128,7 @@ def _extracts(session: Session) -> Wrong:
 
 
 def _sync(session: Session) -> Wrong:
-    """By when they came: each try touches them."""
+    """Acts of sync, judged by when they came, as each attempt changes `updated_at`."""
     old = col(SyncOperation.created_at) < now() - SETTLED_WITHIN
     left = _count(session, col(SyncOperation.state).in_(UNSETTLED), old)
     what = "came over a week ago and are not stored: their sites see what holds them (GET /v1/sync)"
@@ -147,7 +147,8 @@ def _daily(session: Session, settings: Settings) -> Wrong:
 
 
 def _backup(folder: Path | None) -> Wrong:
-    """Without a folder nobody can say; the settings may leave it to the machine's own backups."""
+    """The age of the last backup. Without a configured folder it is unknown: the machine may have backups of its
+    own."""
     if folder is None:
         return None
     try:

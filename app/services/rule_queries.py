@@ -1,7 +1,7 @@
 """Data queries that rules raise and close, in the transaction of the write that gives the reason.
 
-A rule has one query for each thing it found. It opens again when the reason was gone and came back; what a monitor
-closed or cancelled stays so while the reason stands.
+There is one query for each rule, record and detail found. It opens again if the reason had ended and came back; one
+that a monitor closed or cancelled stays so while the reason lasts.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -35,11 +35,12 @@ _TYPES: Mapping[type, SubjectType] = {
 }
 _AT_ONCE = 500
 VITALS_MISSING = "vitals_missing"
-"""The pass asks this of a dosing session. It is no finding of a dose or reading, so no write on these closes it."""
+"""A rule of `rules_over_time` about a dosing session. It is no finding of a dose or reading, so a write of these does
+not close its query."""
 
 
 class Doubt(NamedTuple):
-    """What a rule found in one record, or for want of one."""
+    """What a rule found in one record, or found missing."""
 
     rule: str
     message: str
@@ -50,11 +51,11 @@ class Doubt(NamedTuple):
     occurrence: int | None = None
     field: str | None = None
     detail: str | None = None
-    """Tells apart what one rule found twice in one record."""
+    """Distinguishes two results of the same rule in one record."""
 
     @property
     def key(self) -> str:
-        """Equal for the same reason on the same record, whenever it is found."""
+        """The key of the data query: the same for the same reason on the same record, whenever it is found."""
         record = (self.subject_id,) if self.subject_id else (self.pid, self.visit_code, self.occurrence)
         return ":".join(str(part) for part in (self.rule, *record, self.detail) if part is not None)
 
@@ -68,7 +69,8 @@ def doubts_of(subject: SubjectType, pid: str, subject_id: UUID | None, findings:
 
 
 def doubts_of_session(pid: str, session_id: UUID, parts: Iterable[tuple[str, UUID, Iterable[Any]]]) -> list[Doubt]:
-    """The findings of a dosing session; its parts are where one is, its id, and what was found in it."""
+    """The findings of a dosing session as doubts. Each of `parts` is a list (`/doses` or `/vitals`), an id in it and
+    the findings there."""
     return [
         Doubt(
             finding["code"],
@@ -85,14 +87,14 @@ def doubts_of_session(pid: str, session_id: UUID, parts: Iterable[tuple[str, UUI
 
 
 class Turned(NamedTuple):
-    """Reasons that came, and the keys of those that are gone."""
+    """The reasons that are new, and the keys of those that have ended."""
 
     came: list[Doubt]
     gone: set[str]
 
 
 def gone_with(session: Session, site_id: int, pid: str, subject_id: UUID) -> Turned:
-    """All reasons on a record that counts no more."""
+    """A voided record: all reasons on it have ended."""
     holding = select(DataQuery.rule_key).where(
         DataQuery.site_id == site_id, DataQuery.pid == pid, DataQuery.subject_id == subject_id, _QUERIES.c.rule_holds
     )
@@ -116,7 +118,7 @@ def turned_in_session(session: Session, row: DosingSession, parts: Iterable[tupl
 def turned(
     subject: SubjectType, pid: str, subject_id: UUID | None, before: Iterable[Any], after: Iterable[Any]
 ) -> Turned:
-    """How a record's findings came and went."""
+    """How a record's findings changed: which are new and which have ended."""
     had = {doubt.key for doubt in doubts_of(subject, pid, subject_id, before)}
     has = doubts_of(subject, pid, subject_id, after)
     return Turned([doubt for doubt in has if doubt.key not in had], had - {doubt.key for doubt in has})
@@ -125,17 +127,17 @@ def turned(
 def follow(
     session: Session, row: AdverseEvent | Participant | Visit, before: Sequence[Any] = (), *others: Turned
 ) -> None:
-    """Raise and close queries as a record's findings came and went; `before` are those it had, `others` what turned in
-    other records with it. Asks the database nothing while they stay the same. Call it just before the record's own
-    audit entry: whoever holds a query for update takes the chain's head after it, so nobody may wait for a query while
-    holding the head."""
+    """Raise and close queries after a record's findings changed; `before` are its earlier findings, `others` changes of
+    other records by the same write. Without a change it makes no query. Call it just before the record's own audit
+    entry: data queries are always locked before the head of the audit chain, so none may be waited for while the head
+    is locked."""
     subject_id = None if isinstance(row, Participant) else row.id
     own = turned(_TYPES[type(row)], row.pid, subject_id, before, from_json(row.findings))
     settle_all(session, row.site_id, own, *others)
 
 
 def settle_all(session: Session, site_id: int, *turns: Turned) -> int:
-    """`settle` at once, so that all queries are waited for before the chain's head is held."""
+    """`settle` for several changes together, so that all data queries are locked before the head of the audit chain."""
     came = [doubt for one in turns for doubt in one.came]
     return settle(session, site_id, came, {key for one in turns for key in one.gone})
 
@@ -143,7 +145,7 @@ def settle_all(session: Session, site_id: int, *turns: Turned) -> int:
 def raise_for_new(
     session: Session, writes: Writes, model: type[AdverseEvent | Participant | Visit], row: Mapping[str, Any]
 ) -> None:
-    """Add the queries about a record that is going to be stored with them. Nobody can have asked about it before."""
+    """Add the queries about a new record to the rows stored with it. There cannot be earlier ones."""
     doubts = doubts_of(_TYPES[model], row["pid"], row.get("id"), from_json(row["findings"]))
     queries = [_query(row["site_id"], doubt) for doubt in doubts]
     writes.add(DataQuery, *queries)
@@ -164,9 +166,10 @@ def settle(
     gone: Collection[str],
     read: Mapping[str, int] | None = None,
 ) -> int:
-    """Raise what came, close what is gone; gives the number of queries that changed. Repeating it changes nothing.
+    """Raise queries for new reasons and close those of reasons that ended; gives the number of queries that changed. It
+    is idempotent.
 
-    Whoever compared records and queries without holding them tells what was `read`, the version of each query by its
+    A caller that compared records and queries without locking them gives in `read` the version of each query by its
     key: a query that changed since is left as it is."""
     writes = Writes()
     settled(session, writes, site_id, came, gone, read)
@@ -183,7 +186,7 @@ def settled(
     gone: Collection[str],
     read: Mapping[str, int] | None = None,
 ) -> None:
-    """The same for a request that stores its own writes: what is to be remembered is added to them."""
+    """The same for a request that collects its writes: the audit events are added to them."""
     found = {doubt.key: doubt for doubt in came}
     asked = sorted({*found, *gone})
     for start in range(0, len(asked), _AT_ONCE):
@@ -197,13 +200,13 @@ def settled(
 
 
 def _held(session: Session, site_id: int, keys: Sequence[str]) -> Sequence[DataQuery]:
-    """In one order everywhere, so that two writers never wait for each other in a circle."""
+    """Lock the data queries with these keys, always in the same order, so that two writers cannot deadlock."""
     statement = select(DataQuery).where(DataQuery.site_id == site_id, col(DataQuery.rule_key).in_(keys))
     return session.exec(statement.order_by(col(DataQuery.rule_key)).with_for_update()).all()
 
 
 def _raised(session: Session, new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the new queries that no other worker raised a moment ago; they are stored."""
+    """Store the new queries; gives those that no other worker has stored meanwhile."""
     if not new:
         return []
     insert = upsert(session, _QUERIES).on_conflict_do_nothing().returning(_QUERIES.c.id)

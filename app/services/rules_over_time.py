@@ -1,8 +1,9 @@
-"""Rules that time breaks, not a write: visits overdue, instruments or raters missing, events that nobody follows up.
+"""Rules that are broken by time and not by a write: visits overdue, instruments or raters missing, events without
+follow-up.
 
-`refresh` is a pass over every site, for a command or a job. It also takes up findings that have no data query yet, and
-what two visits recorded at the same moment could not see of each other.
-Passing twice, or in two workers at once, raises nothing twice.
+`refresh` checks every site, for a command or a job. It also raises data queries for findings that have none yet, and
+finds what two visits recorded at the same moment could not see of each other. Running it twice, or in two workers at
+once, raises nothing twice.
 """
 
 from collections import defaultdict
@@ -38,14 +39,14 @@ from app.services.schedules import done_at, planned_for
 from app.services.studies import newest_protocol, protocol_of
 
 STALE = timedelta(days=90)
-"""An ongoing adverse event that nobody changed or reported on for so long is asked about. The registry's own choice:
+"""After so long without a change or a report, an ongoing adverse event gets a data query. The registry's own choice:
 guidelines ask for follow-up until resolution (ICH E6(R2), 4.3.2) and give no number."""
 
 _Records = dict[str, list[Row[Any]]]
 
 
 def refresh(database: Database) -> int:
-    """Hold every site against the rules, each in transactions of its own so that none waits for another; gives the
+    """Check every site against the rules, each in transactions of its own so that no site waits for another; gives the
     number of data queries that were raised, closed or opened again."""
     wanted: list[Any] = [Site.id, Site.timezone]
     with database.read() as session:
@@ -64,8 +65,8 @@ def refresh(database: Database) -> int:
 def refresh_site(session: Session, site_id: int, today: date) -> int:
     """The same for one site, in the caller's transaction. A constant number of reading statements.
 
-    Sites write meanwhile, so the queries are read before the findings: a write in between can only have settled its own
-    query, and such a query, whose version then differs, is left to that write."""
+    Sites write meanwhile, so the data queries are read before the findings. A write in between updates the queries of
+    its own findings; these have another version then, and are left as that write made them."""
     state_columns = (DataQuery.rule_holds, DataQuery.version, DataQuery.state, DataQuery.closed_at)
     known = _rows(session, site_id, DataQuery.rule_key, *state_columns)
     closed = {row.rule_key: row.closed_at for row in known if row.state == QueryState.closed}
@@ -151,7 +152,8 @@ def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterato
 
 
 def _of_consent(person: Row[Any], protocol: Protocol, newest: Protocol, agreed: Agreed, today: date) -> Iterator[Doubt]:
-    """New information that may bear on somebody's wish to go on is told, and consented to (ICH E6(R2), 4.8.2)."""
+    """Participants have to be informed of new information that may affect their willingness to continue, and to consent
+    again (ICH E6(R2), 4.8.2)."""
     for version in reconsents(person.status, protocol, amendments_of(protocol, newest), agreed, today):
         message = f"An amendment asks for consent by version {version}, and none is recorded"
         yield Doubt(
@@ -160,8 +162,8 @@ def _of_consent(person: Row[Any], protocol: Protocol, newest: Protocol, agreed: 
 
 
 def _of_completion(protocol: Protocol, person: Row[Any], held: list[Row[Any]]) -> Iterator[Doubt]:
-    """Who completed the study was at the visit that its question is answered at (CDISC SDTM DS: COMPLETED is apart from
-    the reasons for ending early). A visit that was missed is recorded so, with its reason."""
+    """A participant who completed the study needs a record of the endpoint visit (CDISC SDTM DS: COMPLETED is
+    distinct from the reasons for ending early). A missed visit is recorded as missed, with its reason."""
     if person.status != ParticipantStatus.completed:
         return
     recorded = {row.visit_code for row in held}
@@ -173,8 +175,8 @@ def _of_completion(protocol: Protocol, person: Row[Any], held: list[Row[Any]]) -
 
 
 def _of_events(person: Row[Any], events: list[Row[Any]], closed: Mapping[str, datetime]) -> Iterator[Doubt]:
-    """`closed`: when each closed query was. An answer that was accepted is a follow-up, too, and leaves the event as it
-    is."""
+    """Adverse events without follow-up. `closed`: when each closed query was closed. An accepted answer counts as
+    follow-up, although it does not change the event."""
     message = f"Ongoing, and nothing was added for {STALE.days} days"
     for row in events:
         yield from doubts_of(SubjectType.adverse_event, person.pid, row.id, from_json(row.findings))
@@ -194,7 +196,8 @@ def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> 
 
 
 def _of_days(session: Session, person: Row[Any], held: list[Row[Any]], measured: list[Row[Any]]) -> Iterator[Doubt]:
-    """A questionnaire may be filled in at home some days before or after; within the window it is of its visit."""
+    """Outcomes collected outside the window of their visit. Within it they may be of another day than the visit, as
+    some questionnaires are filled in at home."""
     visits = {row.id: row for row in held if row.occurred_on is not None}
     days = {(row.visit_code, row.occurrence): row.occurred_on for row in visits.values()}
     for row in measured:

@@ -1,7 +1,9 @@
-"""Safety signals: raised in the transaction of what made their rule true, followed through corrections, reviewed once.
+"""Safety signals: raised in the transaction of the record that made their rule true, updated by corrections, reviewed
+once.
 
-Whoever raises one holds the participant (`Hold`), so a dosing session that is being started waits for the signal, or
-the signal for the session. The locks of foreign keys would not do: beside them the row may be held for a change.
+A transaction that raises one has locked the participant (`Hold`), so the start of a dosing session waits for the
+signal, or the signal for the start. The locks of foreign keys would not do: they do not exclude a lock for a change of
+the row.
 """
 
 import json
@@ -48,7 +50,7 @@ class SignalAlreadyReviewed(Conflict):
 
 
 class Source(NamedTuple):
-    """What a signal is raised of: a version of an outcome or of a reading of vital signs."""
+    """The source of a signal: a version of an outcome or of a reading of vital signs."""
 
     kind: Literal["outcome_id", "reading_id"]
     id: UUID
@@ -59,7 +61,7 @@ class Source(NamedTuple):
 
 
 def raise_in_new(session: Session, writes: Writes, source: Source, seen: OutcomeSeen | VitalsSeen) -> list[audit.Event]:
-    """Add the signals of a source that is going to be stored with them; their events."""
+    """Add the signals of a new source to the rows stored with it; gives their audit events."""
     rules = protocol_of(session, source.protocol_version_id).safety_rules
     return _raised(session, writes, source, rules, evaluate(rules, seen))
 
@@ -67,7 +69,7 @@ def raise_in_new(session: Session, writes: Writes, source: Source, seen: Outcome
 def seen_in_outcome(
     session: Session, row: Outcome, scores: Sequence[Mapping[str, Any]], event: audit.Event
 ) -> list[audit.Event]:
-    """The event of an outcome that was corrected, and those of the signals that this raises or changes."""
+    """The audit event of a corrected outcome, and those of the signals that the correction raises or changes."""
     given = {str(score["name"]): score["value"] for score in scores}
     return [event, *_follow(session, row, _seen(row, given), event)]
 
@@ -78,8 +80,8 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
 
 
 def source_voided(session: Session, row: Outcome) -> list[audit.Event]:
-    """The events of the open signals of an outcome that was voided. They wait for the clinician as after a correction
-    (`_changed`): it was somebody's answer, and that it was another's is to be looked at before anybody is dosed."""
+    """The audit events of the open signals of a voided outcome. They stay open for the clinician, as after a correction
+    (`_changed`): the answer may be another participant's, which has to be clarified before anybody is dosed."""
     events = []
     for known in _known(session, row):
         if known.state == SignalState.open and known.trigger_corrected_at is None:
@@ -89,9 +91,9 @@ def source_voided(session: Session, row: Outcome) -> list[audit.Event]:
 
 
 def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
-    """Those of the signals that the rules of another protocol version raise once a participant goes by it: the next
-    dose may come before the next answer. How far back to look is the registry's own choice; no guideline says it.
-    A review counts for the version of its source that the signal was raised of."""
+    """The audit events of the signals raised when a participant is moved to a protocol version with other safety rules:
+    the next dose may come before the next answer. How far back to look is the registry's own choice; no guideline says
+    it. A review counts for the version of the source from which the signal was raised."""
     if person.status not in IN_STUDY:
         return []
     events: list[audit.Event] = []
@@ -105,8 +107,8 @@ def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
 def _current(
     session: Session, person: Participant
 ) -> Iterator[tuple[Outcome, OutcomeSeen, Set[str]] | tuple[VitalReading, VitalsSeen, Set[str]]]:
-    """The last answer to each question and the last of each score, and the vital signs of a session that is open; with
-    the codes of what later ones have taken the place of. A whole form takes the place of all that came before it."""
+    """The outcomes with the last answer to each question and the last value of each score, and the vital signs of an
+    open session; each with the codes that later records have replaced. A complete form replaces all earlier ones."""
     on = sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on))
     measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
     measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid, counts(Outcome))
@@ -134,7 +136,7 @@ def _current(
 
 
 def _scores(session: Session, outcomes: Sequence[Outcome]) -> dict[UUID, dict[str, float | None]]:
-    """By outcome, all of one site."""
+    """The scores of outcomes of one site, by outcome."""
     scores: dict[UUID, dict[str, float | None]] = {row.id: {} for row in outcomes}
     theirs = select(OutcomeScore).where(col(OutcomeScore.site_id).in_({row.site_id for row in outcomes}))
     for score in session.exec(theirs.where(col(OutcomeScore.outcome_id).in_(scores))):
@@ -161,8 +163,8 @@ def _raised_or_changed(
     corrected: Set[str],
     later: Set[str] = frozenset(),
 ) -> list[audit.Event]:
-    """The events of the signals of a source, given those that it raised before, what of it was corrected, and what
-    `later` ones have taken the place of."""
+    """The audit events of a source's signals, given those that it raised before, what was corrected in it, and the
+    codes that `later` records have replaced."""
     person = session.get_one(Participant, (row.site_id, row.pid))
     rules = protocol_of(session, person.protocol_version_id).safety_rules
     true = {signal.rule: signal for signal in evaluate(rules, seen) if not later >= set(signal.because)}
@@ -172,7 +174,7 @@ def _raised_or_changed(
         by_rule = true.get(known.rule)
         if known.state == SignalState.reviewed:
             if by_rule and corrected.isdisjoint(by_rule.because):
-                del true[known.rule]  # what it was about is as it was
+                del true[known.rule]  # the values behind it were not corrected
             continue
         true.pop(known.rule, None)
         if by_rule and by_rule.holds_dosing and not known.holds_dosing:
@@ -201,8 +203,8 @@ def _kind(source: Outcome | VitalReading) -> Literal["outcome_id", "reading_id"]
 def _changed(
     session: Session, row: SafetySignal, seen: OutcomeSeen | VitalsSeen, signal: Signal | None, action: str
 ) -> list[audit.Event]:
-    """An open signal stays open whatever the correction says; it tells the clinician what became of its trigger: by the
-    rule in force, or else by the protocol version whose rule it was."""
+    """Update an open signal after a correction of its source. It stays open in any case, and shows the clinician
+    whether its rule is still true: by the rule in force, or else by the protocol version whose rule it was."""
     before = audit.snapshot(row)
     own = protocol_of(session, row.protocol_version_id).safety_rules
     signal = signal or next((one for one in evaluate(own, seen) if one.rule == row.rule), None)
@@ -219,8 +221,8 @@ def _changed(
 def _raised_anew(
     session: Session, writes: Writes, row: SafetySignal, source: Source, rules: Sequence[SafetyRule], signal: Signal
 ) -> list[audit.Event]:
-    """An open signal did not hold dosing, and by the rule in force it does: the clinician still has one to review, due
-    no later than it was."""
+    """Update an open signal that did not stop dosing and by the rule in force does. It remains one signal to review,
+    due no later than before."""
     before, given = audit.snapshot(row), _given(session, source, rules, signal)
     given["due_at"] = min(given["due_at"], row.due_at)
     for name, value in given.items():
@@ -249,7 +251,7 @@ def _raised(
 
 
 def _given(session: Session, source: Source, rules: Sequence[SafetyRule], signal: Signal) -> dict[str, Any]:
-    """What is stored of a signal that is raised now."""
+    """The columns of a signal that is raised now."""
     at, zone = now(), zone_of(session, source.site_id)
     (rule,) = (one for one in rules if one.code == signal.rule)
     return {
@@ -274,9 +276,10 @@ def holding(session: Session, site_id: int, pid: str) -> Sequence[SafetySignal]:
 
 
 def rules_holding(session: Session, visit: Visit, at: datetime, day: date) -> set[str]:
-    """The rules whose signals hold what was done at a visit, at this moment, on this day of the site: nobody was held
-    by what was measured later, in whatever order it is told. An outcome has a day only, so one of the same day holds.
-    What another protocol version than the visit's has found since holds if it is a signal by the visit's as well."""
+    """The rules whose signals should have stopped dosing at a visit, at the moment `at` on the site's day `day`. What
+    was measured later did not stop it, in whatever order it was recorded. An outcome has only a day, so one of the same
+    day counts. A signal found by a protocol version other than the visit's counts if the visit's version finds it
+    too."""
     later = (
         col(VitalReading.taken_at) > at,
         sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on)) > day,
@@ -297,7 +300,7 @@ def rules_holding(session: Session, visit: Visit, at: datetime, day: date) -> se
 
 
 def _holds_by(session: Session, version: int, signal: SafetySignal) -> bool:
-    """Whether the source of a signal makes its rule true by this protocol version, and that holds dosing."""
+    """Whether the source of a signal makes its rule true in this protocol version, and the rule there holds dosing."""
     seen: OutcomeSeen | VitalsSeen
     if signal.outcome_id is not None:
         row = session.get_one(Outcome, (signal.site_id, signal.outcome_id))

@@ -1,4 +1,4 @@
-"""Screening: the answers to each criterion, what they come to, and further episodes after a failed one."""
+"""Screening: the answers to each criterion, the eligibility that follows, and further episodes after a failed one."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -63,7 +63,7 @@ def _begin(
 
 
 def decided(protocol: Protocol, answers: Mapping[str, Answer]) -> Eligibility:
-    """What the answers come to. Raises CriterionUnknown."""
+    """The eligibility that follows from the answers. Raises CriterionUnknown."""
     try:
         return eligibility(protocol.eligibility, answers)
     except UnknownCriterion:
@@ -78,9 +78,10 @@ def decided(protocol: Protocol, answers: Mapping[str, Answer]) -> Eligibility:
 
 
 def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswers) -> tuple[ScreeningRead, int]:
-    """Complete or correct the answers of the present screening; also gives the site's key. An unmet criterion makes a
-    screen failure, and taking it back ends that. What turns out after the enrolment leaves the status as it is: it is
-    a finding, and no dosing session starts. Raises NotFound, CriterionUnknown, ScreeningDecided."""
+    """Complete or correct the answers of the present screening; also gives the site's key. An unmet criterion makes the
+    participant a screen failure, and correcting that answer ends it. After the enrolment the status stays as it is: an
+    unmet criterion is then a finding, and no dosing session can start. Raises NotFound, CriterionUnknown,
+    ScreeningDecided."""
     person = visible_person(session, actor, symbols, hold=Hold.change)
     if ParticipantStatus(person.row.status) not in _UNDECIDED and person.row.enrolled_on is None:
         raise ScreeningDecided
@@ -103,8 +104,8 @@ def _completed(
     session: Session, protocol: Protocol, row: Screening, further: Mapping[str, Answer]
 ) -> tuple[Mapping[str, Answer], Eligibility]:
     """All answers, and the eligibility that follows. An overall answer, given at enrolment or by the status of a screen
-    failure, stands as long as the answers give the same as when it was given. An unmet criterion counts until its own
-    answer is corrected, and then the overall answer stands again."""
+    failure, applies as long as the answers give the same eligibility as when it was given. An unmet criterion takes
+    precedence until its own answer is corrected; then the overall answer applies again."""
     answers = {**_answers_of(row), **further}
     told, overall = decided(protocol, answers), _overall(session, protocol, row)
     if overall and told.eligible == overall.beside:
@@ -120,8 +121,8 @@ class _Overall(NamedTuple):
 
 
 def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall | None:
-    """The last overall answer, unless the answers have made somebody eligible since. By the trail, as the row only has
-    what counts now."""
+    """The last overall answer, unless the answers have made the participant eligible since. Read from the audit trail,
+    as the row has only the present eligibility."""
     overall = None
     for _, _, was in told_of(session, row.site_id, "screening", f"{row.pid}/{row.number}"):
         told = decided(protocol, _answers(was["answers"], was["unmet"]))
@@ -134,7 +135,7 @@ def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall |
 
 
 def _answers(given: Mapping[str, str], unmet: Iterable[str]) -> dict[str, Answer]:
-    """Those given so far. The exceptions to an overall answer are answers: those criteria are not met."""
+    """The answers given so far. The criteria named as exceptions to an overall answer count as answered: not met."""
     return dict.fromkeys(unmet, Answer.not_met) | {code: Answer(one) for code, one in given.items()}
 
 
@@ -167,7 +168,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
 
 
 def fail(session: Session, person: Participant, reason: str) -> list[audit.Event]:
-    """The present screening failed, by its answers or not: an overall answer that stands beside them."""
+    """Record that the present screening failed, whether its answers say so or not, as an overall answer."""
     row = session.exec(_of(person).order_by(col(Screening.number).desc())).first()
     person.eligible = False
     if row is None or row.eligible is False:
@@ -186,7 +187,7 @@ def _carry_over(
     reason: str,
     before: Mapping[str, Any],
 ) -> list[audit.Event]:
-    """The participant's eligibility as the screening has it, and before enrolment the status; no event where nothing
+    """Copy the eligibility of the screening, and before enrolment the status, to the participant; no event if nothing
     changes."""
     row.eligible, row.unmet_criteria = told.eligible is True, canonical_json(sorted(told.unmet))
     status = ParticipantStatus.screen_failed if told.eligible is False else ParticipantStatus.screened

@@ -1,9 +1,8 @@
-"""What a new record of a participant is checked against: who they are, what they agreed to, what is locked, which
-visits there are.
+"""The stored data against which a new record of a participant is checked: the participant, consents, withdrawals, locks
+of data, and visits.
 
-Two statements, for one participant as for a hundred; the checks themselves ask the database nothing. The first
-statement locks the participants' rows until the commit. The second one reads: it begins when nobody can change them any
-more.
+They are read by two statements, for one participant as for a hundred; the checks themselves use no database. The first
+statement locks the participants' rows until the commit. The second one then reads data that nobody can change any more.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -53,7 +52,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Standing:
-    """One participant, held until the commit."""
+    """One participant, whose row is locked until the commit."""
 
     site_id: int
     pid: str
@@ -66,7 +65,7 @@ class Standing:
     agreed: Agreed = field(default_factory=lambda: Agreed([], []))
     closed: list[Closed] = field(default_factory=list)
     visits: dict[tuple[str, int], date | None] = field(default_factory=dict)
-    """By code and occurrence the day of each visit that is there, as far as those need it that were asked for."""
+    """The day of each stored visit, by code and occurrence; only of those that the visits `Asked` for need."""
     treats: frozenset[str] = frozenset()
     """Staff of therapy sessions that this request adds and has not stored yet."""
     rated: frozenset[tuple[str, str]] = frozenset()
@@ -74,11 +73,11 @@ class Standing:
     new: list[dict[str, Any]] = field(default_factory=list)
     """Visits that this request adds and has not stored yet."""
     coming: set[str] = field(default_factory=set)
-    """Codes of visits that took place by what this request brings, whether their turn came yet or not."""
+    """Codes of all visits in this request that took place, including those not processed yet."""
 
     @property
     def held(self) -> Held:
-        """The day of each visit that took place, as `visits` has it."""
+        """The visits in `visits` that took place, with their day."""
         return {visit: day for visit, day in self.visits.items() if day is not None}
 
     def require_unlocked(
@@ -100,7 +99,7 @@ class Standing:
 
 
 def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | None, scope: str | None) -> None:
-    """What is visited or measured on a day needs somebody who took part on it, and agreed to the `scope` of the visit.
+    """Check that the participant was in the study on the day, with a consent in force that has the visit's `scope`.
 
     Raises ParticipantLeft, ConsentMissing, CollectionWithdrawn.
     """
@@ -143,7 +142,8 @@ def standing(
 
 
 def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str, list[Any]]:
-    """The visits themselves, which may be there already or again in the next screening, and those that they hang on."""
+    """The codes and occurrences to read: the visits themselves, which may be stored already or repeated in the next
+    screening, and those from which their windows are counted."""
     codes, occurrences = set(), {1}
     for one in asked:
         if one.pid in people:
@@ -205,7 +205,7 @@ def _facts(dialect: str) -> Any:
 
 
 def _part(kind: str, table: Any, **columns: Any) -> Any:
-    """One kind of fact about these people. What it says nothing of is null."""
+    """The SELECT of one kind of fact; columns that it does not have are NULL."""
     named = {"kind": literal(kind), "pid": table.c.pid, **columns}
     wanted = (
         (sa.type_coerce(named[name], of) if name in named else sa.cast(null(), of)).label(name)
