@@ -1,8 +1,8 @@
 """The change feed, read from the audit chains.
 
-A chain's head is locked to the end of the transaction that lengthens it, so the numbers of a chain are in the order of
-commits and without gaps: who has seen a number has seen all before it, however long others' transactions are. A place
-in the feed is therefore one number for each site.
+A transaction that appends to a chain locks its head until the commit, so the numbers of a chain are in the order of
+commits and without gaps: a client that has seen a number has seen all before it, however long other transactions take.
+A place in the feed is therefore one number for each site.
 """
 
 import json
@@ -33,7 +33,8 @@ class PlaceInvalid(Malformed):
 
 
 class Places:
-    """Places in the feed of one account, as clients keep them: sealed, and for these filters only."""
+    """Converts places in the feed to the text that clients get: encrypted, and valid for this account and these filters
+    only."""
 
     def __init__(self, keyring: Keyring, actor: Actor, query: ChangeFilter) -> None:
         self._key = keyring.derived("cursor")
@@ -51,12 +52,12 @@ class Places:
         return {int(site_id): seq for site_id, seq in json.loads(written).items()}
 
     def written(self, place: Mapping[int, int]) -> str:
-        """Compressed, so that the places of 400 sites are short enough to come back (ChangeFilter.after)."""
+        """A place as text, compressed so that a place of 400 sites fits into a query parameter (ChangeFilter.after)."""
         return seal(self._key, zlib.compress(json.dumps(place, separators=(",", ":")).encode()), self._context)
 
 
 class ChangesTold(NamedTuple):
-    """Each change with the key of its site; the place behind all that was looked at; whether there is more."""
+    """Each change with the key of its site; the place after all entries read; whether there are more."""
 
     changes: list[tuple[int, ChangeRead]]
     place: dict[int, int]
@@ -64,8 +65,8 @@ class ChangesTold(NamedTuple):
 
 
 def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> ChangesTold:
-    """What was committed behind a place. Sites that are out of reach by now are silent, those that came into reach are
-    told from their beginning."""
+    """The changes committed after a place. Sites no longer in reach are left out; those newly in reach start at their
+    first entry."""
     wanted = _next(chain_heads(session, actor.sites_at(query.study, query.site)), place, query.limit + 1)
     here, told = dict(place), []
     if not wanted:
@@ -73,7 +74,7 @@ def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[in
     rows = session.execute(_entries(wanted)).all()
     for row in rows[: query.limit]:
         here[row.site_id] = row.seq
-        if row.changes != "[]":  # a look at something is no change
+        if row.changes != "[]":  # an entry about reading, not about a change
             told.append((row.site_id, _read(row, actor)))
     return ChangesTold(told, here, len(rows) > query.limit)
 
@@ -85,8 +86,8 @@ def chain_heads(session: Session, sites: Collection[int]) -> dict[int, int]:
 
 
 def _next(heads: Mapping[int, int], place: Mapping[int, int], limit: int) -> list[tuple[int, int, int]]:
-    """Which entries come next: sites with their first and last number, a site after another. Chains are without gaps,
-    so their heads say it, and neither a long chain nor many sites cost more."""
+    """The next entries, site by site: each with its first and last number. As chains have no gaps, their heads suffice
+    to tell, and the cost does not grow with the length of chains or the number of sites."""
     wanted = []
     for site_id, head in sorted(heads.items()):
         first = place.get(site_id, 0) + 1

@@ -1,4 +1,5 @@
-"""Doses: kept as they were given, flagged where the plan has another, refused while a safety signal holds dosing."""
+"""Doses: stored as they were given, with a finding where they differ from the plan, refused while an open safety signal
+stops dosing."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -92,7 +93,7 @@ def _breaches(
     readings: Sequence[VitalReading],
     signals: Collection[str] = (),
 ) -> list[Breach]:
-    """What the protocol has against a dose that was given. Raises InitialDoseMissing."""
+    """The rules of the protocol that a given dose breaks. Raises InitialDoseMissing."""
     given = _given(dose)
     if given is None:
         return []
@@ -152,8 +153,8 @@ def _without_consent(session: Session, day: DosingDay, dose: Dose) -> list[Breac
 
 
 def _without_consent_before(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
-    """The same for a dose that is stored already. A withdrawal on the dose's day does not count, as nobody knows which
-    came first. By the visit's own protocol version, as the participant may have moved on since."""
+    """The same for a dose that is stored already. A withdrawal on the day of the dose does not count, as it is not
+    known which came first. By the visit's own protocol version, as the participant may have another one by now."""
     on = _given_on(day, dose)
     if on is None:
         return []
@@ -180,14 +181,14 @@ def _kept(dose: Dose) -> list[Finding]:
 
 
 def _still(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
-    """The finding that consent was missing, unless it turned out since that it was not: the withdrawal was voided, or
-    the consent given anew."""
+    """The stored finding that consent was missing, unless that has changed: the withdrawal was voided, or a consent was
+    added."""
     kept = _kept(dose)
     return kept if kept and _without_consent(session, day, dose) else []
 
 
 def _anew(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
-    """The finding that consent was missing: still there, or new by what was recorded since."""
+    """The finding that consent was missing: the stored one if it still applies, or a new one from later records."""
     found = _still(session, day, dose)
     return found or _remarks(WITHOUT_CONSENT, _without_consent_before(session, day, dose))
 
@@ -213,8 +214,8 @@ def _remarks(code: str, breaches: Sequence[Breach]) -> list[Finding]:
 
 
 def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, consent: bool = False) -> list[audit.Event]:
-    """Judge doses and vital signs by the plan again, after something changed that they are judged by, perhaps the
-    `consent`."""
+    """Work out the findings of doses and vital signs again after something changed that they depend on; with `consent`
+    also those about consent."""
     missing = _anew if consent else _still
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
@@ -241,14 +242,14 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, conse
 def order_findings(
     day: DosingDay, row: DosingSession, doses: Sequence[Dose], timepoint: str | None, taken_at: datetime
 ) -> list[Finding]:
-    """What to remark on the moment of a reading."""
+    """The findings on the time of a reading."""
     message = dosing_day.out_of_order(day, row, doses, timepoint, taken_at)
     return [Finding(code=OUT_OF_ORDER, field="/taken_at", message=message)] if message else []
 
 
 def judged_again(session: Session, person: Person, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
-    """Judge the doses of a participant's sessions (but one) by the plan and the consent again, after a visit, another
-    dose or a consent changed: gives what to remember, and the data queries to raise and to close."""
+    """Work out the findings of the doses in a participant's sessions (except `but`) again, after a visit, another dose
+    or a consent changed: gives the audit events, and the data queries to raise and to close."""
     events, turns = [], []
     for day, row in dosing_day.days_of(session, person, but):
         if flagged := flagged_again(session, day, row, consent=True):

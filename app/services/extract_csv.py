@@ -1,8 +1,8 @@
-"""A statement's rows as CSV, as the profile writes them. The database writes the text itself, and the cells never
-become Python objects: PostgreSQL by COPY, SQLite by an expression that prints the cells of a row.
+"""A statement's rows as CSV in the profile's form. The database writes the text, and the cells never become Python
+objects: PostgreSQL by COPY, SQLite by an expression that prints the cells of a row.
 
-PostgreSQL spreads a statement over processors itself. SQLite does not, so there it is asked for each stretch of people,
-and for as many at once as there are sessions."""
+PostgreSQL runs a statement on several processors by itself. SQLite does not, so there the people are divided into
+stretches, of which as many are read at once as there are sessions."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -27,7 +27,7 @@ _PART = 1 << 18
 
 
 class Stretches(NamedTuple):
-    """The people of a statement, some at a time."""
+    """The people of a statement, divided into parts."""
 
     people: FromClause
     """Those of one stretch, by site_id and pid."""
@@ -46,9 +46,9 @@ def parts(readers: Readers, columns: Sequence[Column], statement: Rows, stretche
         written = _copied(readers.sessions[0], columns, statement)
     else:
         written = _in_stretches(readers, _printed(columns, statement), stretches)
-    with closing(written):  # a COPY that nobody ends holds its connection, and whoever rolls back waits for it
+    with closing(written):  # an unfinished COPY occupies its connection, and a rollback waits for it
         for part in written:
-            if not typed:  # else each cell was looked at
+            if not typed:  # else the database has checked each cell
                 bundle.require_no_formula(part)
             yield part
 
@@ -62,9 +62,9 @@ def _printed(columns: Sequence[Column], statement: Rows) -> Rows:
 
 
 def _in_stretches(readers: Readers, printed: Rows, stretches: Stretches) -> Pieces:
-    """One value for each stretch, in the order of the statement: SQLite keeps that of a subquery under any aggregate
-    but count, min and max (its optimizer overview, section 15), and several readers do not take turns in Python for
-    each line."""
+    """One value for each stretch, with its lines in the order of the statement: SQLite keeps the order of a subquery
+    under every aggregate but count, min and max (its optimizer overview, section 15). With a value for each line, the
+    parallel readers would wait for Python's global lock at each line."""
     joined = select(func.group_concat(printed.subquery().c.line, ""))
 
     def lines(session: Session, ends: Mapping[str, str]) -> bytes:
@@ -75,7 +75,7 @@ def _in_stretches(readers: Readers, printed: Rows, stretches: Stretches) -> Piec
 
 
 def _globbed(value: Any) -> ColumnElement[bool]:
-    """As SAFE_TEXT, in SQLite's own words: a regular expression would be called back in Python for each cell."""
+    """SAFE_TEXT as GLOB patterns of SQLite: a regular expression would call a Python function for each cell."""
     text: ColumnElement[Any] = value
     like, unlike = (text.bool_op(word) for word in ("GLOB", "NOT GLOB"))
     return like(SAFE_GLOB) & unlike(UNSAFE_GLOB) & (func.instr(text, func.char(0)) == 0)
@@ -111,14 +111,14 @@ def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Pie
 
 
 def _matched(value: Any) -> ColumnElement[bool]:
-    """As SAFE_TEXT, in PostgreSQL's words."""
+    """SAFE_TEXT as a regular expression of PostgreSQL."""
     matched: ColumnElement[bool] = value.regexp_match(SAFE_PATTERN)
     return matched
 
 
 def _filled(connection: psycopg.pq.abc.PGconn, waiting: bytearray) -> Generator[Wait, Ready, bool]:
-    """Rows, until there are enough; False: these were the last. As psycopg's own `Copy.read`, which gives one row a
-    call: of a million rows that takes longer than all else together."""
+    """Read rows until there are enough; False if these were the last. Like psycopg's own `Copy.read`, which gives one
+    row a call: for a million rows that takes longer than everything else together."""
     while len(waiting) < _PART:
         size, row = connection.get_copy_data(1)
         if size > 0:
@@ -135,7 +135,7 @@ def _filled(connection: psycopg.pq.abc.PGconn, waiting: bytearray) -> Generator[
 
 
 def _shown(value: Any, column: Column, clean: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[Any]:
-    """As `cell` writes it: Y and N, and no text that could begin a formula."""
+    """A cell in the form of `cell`: Y and N, and no text that a spreadsheet could read as a formula."""
     if column.type == "boolean":
         return case((value, "Y"), (~value, "N")).label(column.name)
     if column.typed:

@@ -1,4 +1,5 @@
-"""The end of an extract: its files go, on a day or when a custodian takes them back. Who was in it stays known."""
+"""The end of an extract: its files are deleted when it expires or is revoked by a custodian. Its list of people
+stays."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -28,7 +29,7 @@ class ExtractNotReady(Conflict):
 
 
 def expiry(row: Extract, days: int) -> None:
-    """Set until when the files of an extract that is approved now can be downloaded."""
+    """Set the time until which the files of an extract approved now can be downloaded."""
     row.expires_at = now() + timedelta(days=days)
 
 
@@ -41,8 +42,8 @@ def require_downloadable(row: Extract) -> None:
 
 
 def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> None:
-    """Take an extract back, also while its files are being built: with its lease gone, no worker stores any more.
-    Raises NotFound, ExtractNotReady."""
+    """Revoke an extract, also while its files are being built: the lease is deleted, after which no worker can store
+    more. Raises NotFound, ExtractNotReady."""
     row = visible_row(session, actor, Extract, extract_id, lock=True)
     if row.status not in (ExtractStatus.building, ExtractStatus.ready, ExtractStatus.failed):
         raise ExtractNotReady
@@ -66,7 +67,7 @@ def expire(database: Database) -> int:
 
 
 def end(session: Session, row: Extract, status: ExtractStatus, who: UUID | str, reason: str | None = None) -> None:
-    """Delete what there is of its files and of its build, and remember it."""
+    """Delete the files and the build of an extract, and write the audit entry."""
     for table in (ExtractFile, ExtractChunk, ExtractBuild):
         session.execute(delete(table).where(col(table.extract_id) == row.id))
     moved(session, row, f"extract:{status}", status, who, reason)
@@ -81,7 +82,7 @@ def moved(
     reason: str | None = None,
     manifest: str | None = None,
 ) -> None:
-    """Set where an extract stands, with the manifest of what was built, and remember it."""
+    """Set the status of an extract, and the manifest of what was built, and write the audit entry."""
     before = audit.snapshot(row)
     row.status, row.manifest = status, manifest or row.manifest
     row.version, row.updated_at = row.version + 1, now()

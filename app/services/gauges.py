@@ -31,11 +31,12 @@ _ACT_IS = sa.case(
     (sa.and_(col(SyncOperation.state) == SyncState.waiting, col(SyncOperation.problem).is_not(None)), _HELD),
     else_=col(SyncOperation.state),
 )
-"""What waits by itself is done by itself; what is held, by a lock perhaps, waits for a person."""
+"""The metric's label for each state of an act of sync: `waiting` acts are done without anybody's help, `held` ones wait
+for a person, for example to lift a lock."""
 
 
 class State(Collector):
-    """Asked of the database at each scrape. While it is away, that is all there is to tell."""
+    """Queries the database at each scrape. While it is not reachable, its only metric is `registry_database_up` 0."""
 
     def __init__(self, database: Database, backup_folder: Path | None) -> None:
         self._database, self._backup_folder = database, backup_folder
@@ -77,7 +78,7 @@ def _messages(found: Mapping[str, Undelivered]) -> Iterator[Metric]:
 
 
 def _last_backup(folder: Path | None) -> Metric:
-    """0 where there is none to be seen; nothing where nobody is to look."""
+    """0 if the folder shows no backup; no sample if no folder is configured."""
     family = GaugeMetricFamily("registry_backup_timestamp_seconds", "When the last backup was made")
     if folder is not None:
         made = None

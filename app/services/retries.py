@@ -1,4 +1,4 @@
-"""How long a retry finds its first answer: records of Idempotency-Keys hold answers, so they do not stay for ever."""
+"""Deleting old records of Idempotency-Keys. They contain answers, so they are not kept for ever."""
 
 from datetime import timedelta
 
@@ -15,12 +15,12 @@ from app.services.sync_shelf import UNSETTLED
 
 _RECORDS = table_of(IdempotencyRecord)
 _AT_ONCE = 5_000
-"""So few a transaction that nobody who writes waits long."""
+"""Records deleted in a transaction: few, so that other writes do not wait long."""
 
 
 def forget(database: Database, days: int) -> int:
-    """Delete what is older than so many days; gives how many records. Acts of apps that wait or were refused stay, and
-    what became of the account's others, as what is sealed may refer to any of them."""
+    """Delete records older than so many days; gives their number. Acts of sync that wait or were refused are kept, and
+    with them all other acts of the same account, as the encrypted ones may refer to any of these."""
     before, forgotten = now() - timedelta(days=days), 0
     kept = aliased(SyncOperation)
     needing = select(col(kept.account_id)).where(col(kept.state).in_(UNSETTLED))

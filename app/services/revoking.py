@@ -1,8 +1,8 @@
 """Ending sessions and tokens before their time (RFC 7009), so that access tokens stop working as well.
 
-Ending all tokens misses one that another transaction is just writing. So whoever issues, renews or ends anything that
-an account signs in with locks the account first (`hold_account`), and only then reads its secrets and tokens. Everybody
-keeps to this order, so there is no deadlock.
+Ending all tokens would miss one that another transaction is just writing. So every transaction that issues, renews or
+ends a credential of an account locks the account first (`hold_account`), and only then reads its secrets and tokens.
+The order is always the same, so there is no deadlock.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,28 +27,28 @@ def hold_account(session: Session, account_id: UUID) -> Account:
 
 
 def end_sessions(session: Session, account: Account) -> None:
-    """No token of an account that is held is good for anything any more, of those that were issued until now."""
+    """Invalidate all tokens issued so far to an account that is locked."""
     of_account, live = col(RefreshToken.account_id) == account.id, col(RefreshToken.revoked_at).is_(None)
     session.execute(update(RefreshToken).where(of_account, live).values(revoked_at=now()))
     end_access_tokens(session, account)
 
 
 def end_access_tokens(session: Session, account: Account) -> None:
-    """No access token of an account that is held is good any more, since each carries the version of its time. A
-    session goes on with its refresh token."""
+    """Invalidate all access tokens of an account that is locked, by counting up the version that each of them carries.
+    Sessions go on with their refresh tokens."""
     account.grants_version += 1
     session.flush()
 
 
 def end_session(session: Session, settings: Settings, account_id: UUID, family: UUID) -> bool:
-    """End a session of an account that is held: its refresh tokens, and the access tokens that carry it as `sid`.
-    False: it had ended."""
+    """End a session of an account that is locked: its refresh tokens, and the access tokens with its id as `sid`. False
+    if it had ended already."""
     session.execute(update(RefreshToken).where(col(RefreshToken.family) == family).values(revoked_at=now()))
     return _revoke(session, account_id, family, now() + timedelta(seconds=settings.access_token_seconds))
 
 
 def end_other_sessions(session: Session, settings: Settings, account_id: UUID, kept: UUID | None) -> None:
-    """End every session of an account that is held, but one."""
+    """End every session but one of an account that is locked."""
     still_felt = now() - timedelta(seconds=settings.access_token_seconds)
     families = select(RefreshToken.family).where(
         RefreshToken.account_id == account_id, RefreshToken.expires_at > still_felt, RefreshToken.family != kept
@@ -58,7 +58,7 @@ def end_other_sessions(session: Session, settings: Settings, account_id: UUID, k
 
 
 def end_token(session: Session, claims: Claims) -> bool:
-    """End one access token, by its id: for site apps, which have no session. False: it had ended."""
+    """End one access token by its id: for site apps, which have no session. False if it had ended already."""
     return _revoke(session, claims.subject, claims.token_id, datetime.fromtimestamp(claims.expires_at, UTC))
 
 
@@ -71,6 +71,6 @@ def _revoke(session: Session, account_id: UUID, ended: UUID, expires_at: datetim
 
 
 def remember_own_act(session: Session, account: Account, action: str) -> None:
-    """An audit entry of the account's own doing, on the registry's chain. Call it last."""
+    """Write an audit entry of what the account itself did, on the registry's chain. Call it last."""
     event = audit.Event(action, "account", str(account.id), account.grants_version, [])
     audit.append(session, account.id, REGISTRY_CHAIN, [event])

@@ -1,7 +1,7 @@
-"""The gate that every write of clinical data passes: closed data do not change, however closely the two race.
+"""The check before every write of clinical data: frozen and locked data do not change, also when both happen at once.
 
-Whoever writes holds the site's gate as one of many until the commit; whoever closes data holds it alone. So a write
-that began before a lock is committed before the lock is acknowledged, and one that comes after it finds it.
+A write takes the site's advisory lock (the gate) shared until its commit; a freeze or lock takes it exclusively. So a
+write that began before a lock is committed before the lock is acknowledged, and one that begins after it sees it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,13 +30,13 @@ class RecordVoided(Conflict):
 
 
 def require_not_voided(row: Any) -> None:
-    """Raises RecordVoided. Call it once the record is held."""
+    """Raises RecordVoided. Call it once the record's row is locked."""
     if row.voided_at is not None:
         raise RecordVoided
 
 
 class Closed(NamedTuple):
-    """A freeze or lock, as far as it says what may not change."""
+    """The columns of a freeze or lock that say which data it covers."""
 
     id: UUID
     kind: str
@@ -63,8 +63,8 @@ def require_unlocked(
 def require_open(
     closed: Iterable[Any], visit_id: UUID | None, visit_code: str | None, *, through_freeze: bool = False
 ) -> None:
-    """The same, once it is known what is closed of the participant. What starts the clock of a serious event passes
-    `through_freeze`: cleaning holds up no 24 hours (Regulation (EU) 536/2014, article 41(2))."""
+    """The same, given the freezes and locks of the participant. A write that starts the clock of a serious event passes
+    `through_freeze`: data cleaning must not delay the 24 hours (Regulation (EU) 536/2014, article 41(2))."""
     holding = [one for one in closed if _covers(one, visit_id, visit_code)]
     if through_freeze:
         holding = [one for one in holding if one.kind != LockKind.freeze]
@@ -73,9 +73,9 @@ def require_open(
 
 
 def closing(dialect: str, people: FromClause) -> tuple[Any, ColumnElement[bool]]:
-    """What is closed, and how it joins to participants: the locks of each one's site as a whole, and their own. On
-    PostgreSQL one function takes the gate and then looks: a plain SELECT that had to wait for the gate would still see
-    what was there before it waited."""
+    """The freezes and locks in force, and the condition that joins them to participants: those of the whole site and
+    those of the participant. On PostgreSQL a function takes the gate and then reads: a plain SELECT that had to wait
+    for the gate would still see the data from before the wait."""
     if dialect == "postgresql":
         named = (sa.column(column.name, column.type) for column in _LOCKS.c)
         return func.locks_in_force(people.c.site_id, people.c.pid).table_valued(*named).lateral(), sa.true()
@@ -85,7 +85,7 @@ def closing(dialect: str, people: FromClause) -> tuple[Any, ColumnElement[bool]]
 
 
 def _in_force(session: Session, site_id: int, pid: str | None) -> Sequence[Row[Any]]:
-    """What is closed of one participant, or of the site for everybody."""
+    """The freezes and locks of one participant, or without a pid of the whole site."""
     return session.execute(_of_one(session.get_bind().dialect.name), {"site_id": site_id, "pid": pid}).all()
 
 

@@ -1,5 +1,5 @@
-"""Whoever waits for a change waits here: a worker looks where the chains stand once for all of them, so that a hundred
-who wait cost it no more than one."""
+"""Requests that wait for a change. A worker reads the heads of the chains once for all of them, so that a hundred
+waiting requests cost no more than one."""
 
 import asyncio
 from collections import Counter
