@@ -1,4 +1,5 @@
-"""After a restore: erasures that the backup does not know are done again, from the journal that outlived it."""
+"""After a restore: erasures made since the backup are done again, from the erasure journal, which is no part of
+backups."""
 
 from collections.abc import Set
 from typing import NamedTuple
@@ -35,17 +36,17 @@ class Replayed(NamedTuple):
     """What a replay did."""
 
     erased: int
-    """Labels that were there again."""
+    """Labels that the restore had brought back."""
 
     told: int
-    """Erasures of which only the audit trail knew nothing, as when the vault was not restored with it."""
+    """Erasures that were missing in the audit trail only, for example because the vault was not restored with it."""
 
 
 def replay(database: Database, journal: ErasureJournal) -> Replayed:
-    """Erase the label of everybody who has one and was erased, by the journal or by the trail. A backup from before the
-    vault was moved has labels with the rest: they go too. Each erasure is an entry in the chain of its site, as is one
-    that the journal and the vault know and the trail does not. What apps may still send under such a label goes
-    too. Raises ErasureJournalUnusable."""
+    """Erase every label whose erasure is in the journal or in the audit trail. A backup from before the vault was moved
+    has labels in the main database: they are erased too. Each erasure gets an entry in the audit chain of its site,
+    also one that the journal and the vault have and only the trail lacks. Operations of sync kept under such a label
+    are discarded. Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.write() as session, whole_vault(session) as own:
         told = told_erased(session)
@@ -58,7 +59,7 @@ def replay(database: Database, journal: ErasureJournal) -> Replayed:
             store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(sorted(back))))
         discarded = forget_erased(session, _kept_of_erased(session, journal, before, _indexes(own, session)), WHY)
         remember(session, None, *discarded)
-        for site_id, pid in sorted((back | untold) & people.keys()):  # others are reservations that nobody took up
+        for site_id, pid in sorted((back | untold) & people.keys()):  # others were never enrolled
             event = audit.Event("vault:erased", "participant", pid, people[site_id, pid], [], WHY)
             audit.append(session, audit.SYSTEM, site_id, [event])
     return Replayed(len(back), len(untold))
@@ -71,8 +72,8 @@ def _indexes(*stores: Session) -> set[tuple[int, str]]:
 def _kept_of_erased(
     session: Session, journal: ErasureJournal, before: Set[tuple[int, str]], after: Set[tuple[int, str]]
 ) -> list[SyncOperation]:
-    """Kept enrolments under labels that were erased again; and, where the vault was not restored, those that were
-    refused because the label had somebody, and it has nobody any more."""
+    """Enrolments kept by sync under labels that were erased again; and, if the vault was not restored, those refused
+    because their label was enrolled, when it no longer is."""
     return [
         one.row
         for one in kept_enrolments(session, journal.keyring)
@@ -82,8 +83,8 @@ def _kept_of_erased(
 
 
 def note_from_trail(database: Database, journal: ErasureJournal) -> int:
-    """Where the journal is lost: note in it the erasures that the trail tells of and it does not hold; how many. Those
-    that a restored database does not know of stay unknown. Raises ErasureJournalUnusable, ErasureJournalUnavailable."""
+    """After the loss of the journal: add the erasures in the audit trail that it lacks; gives their number. Erasures
+    that a restored database does not have remain unknown. Raises ErasureJournalUnusable, ErasureJournalUnavailable."""
     erased = noted(journal.path).persons
     told = sa.select(_ENTRY.c.subject_id, sa.func.min(_ENTRY.c.at)).where(_ENTRY.c.action == "vault:erased")
     with database.read() as session, within(session, every_site(session)):
@@ -95,8 +96,8 @@ def note_from_trail(database: Database, journal: ErasureJournal) -> int:
 
 
 def require_noted(database: Database, journal: ErasureJournal) -> None:
-    """Raises JournalIncomplete when the trail tells of erasures that the journal does not: it cannot tell of those that
-    came after a backup either. Raises ErasureJournalUnusable."""
+    """Raises JournalIncomplete if the audit trail has erasures that the journal lacks: it may then lack those made
+    after a backup, too. Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.read() as session, within(session, every_site(session)):
         missing = sum(journal.person(pid) not in erased for pid in told_erased(session))

@@ -1,5 +1,6 @@
-"""How well what is released of a person tells people apart, beside their class: by it two extracts can be joined, and
-whoever knows it of somebody finds them. It cannot be hidden without losing what the extract is for, so it is told."""
+"""How unique people are by released data other than the traits of their class. By such data two extracts can be linked,
+and somebody who knows them of a person can find that person. They cannot be hidden without losing the purpose of the
+extract, so the risk is reported."""
 
 import hashlib
 from collections.abc import Collection, Iterator
@@ -22,7 +23,7 @@ from app.services.studies import protocol_of
 
 
 def fingerprints(session: Session, study_id: int, people: Collection[str], ended: Subquery) -> dict[str, Any]:
-    """Of these participants: who is alone with their course of scores, and with their pattern of visits."""
+    """How many of these participants have a course of scores, or a pattern of visits, that nobody else has."""
     told = {
         "score_vectors": while_collected(_scores(study_id), ended, Outcome, *OF_OUTCOME),
         "visit_patterns": _visits(session, study_id, ended),
@@ -31,7 +32,7 @@ def fingerprints(session: Session, study_id: int, people: Collection[str], ended
 
 
 def _visits(session: Session, study_id: int, ended: Subquery) -> Rows:
-    """As visits.csv has them: whether each was early or late is often what nobody else has."""
+    """The visits as in visits.csv. Whether each was early or late often makes a pattern unique."""
     visit, version = Visit, table_of(ProtocolVersion).c
     versions = session.scalars(select(version.id).where(version.study_id == study_id).order_by(version.id)).all()
     protocols = {one: protocol_of(session, one) for one in versions}
@@ -56,7 +57,7 @@ def _scores(study_id: int) -> Rows:
 
 
 def _digests(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:
-    """What there is of each person, as one hash: not more of it is held at a time."""
+    """The rows of each person as one hash, so that the rows themselves need not be kept in memory."""
     rows = session.execute(statement.execution_options(yield_per=1000))
     for pid, theirs in groupby(rows, key=lambda row: row[0]):
         digest = hashlib.sha256()

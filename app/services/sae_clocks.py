@@ -1,4 +1,4 @@
-"""The clocks of stored events, for one event and across sites."""
+"""The reporting clocks of stored adverse events, for one event and across sites."""
 
 import json
 from collections import defaultdict
@@ -38,7 +38,7 @@ _EVENT, _REPORT, _REVIEW = table_of(AdverseEvent), table_of(SaeReport), table_of
 
 
 class OverdueClock(NamedTuple):
-    """Which event, and since when: two clocks of one event with the same end are one."""
+    """An event and its passed deadline. Two clocks of one event with the same deadline are one."""
 
     site_id: int
     event_id: UUID
@@ -46,7 +46,7 @@ class OverdueClock(NamedTuple):
 
 
 def overdue(session: Session, site_ids: Sequence[int], at: datetime) -> set[OverdueClock]:
-    """Every clock at these sites that has run out and that nobody has met."""
+    """Every clock at these sites whose deadline has passed without the report."""
     return {
         OverdueClock(event.site_id, event.id, clock.due_at)
         for event, clock in open_clocks(session, with_open_clocks(site_ids))
@@ -55,16 +55,16 @@ def overdue(session: Session, site_ids: Sequence[int], at: datetime) -> set[Over
 
 
 def open_clocks(session: Session, statement: Rows) -> Iterator[tuple[Row[Any], RunningClock]]:
-    """Every clock that nobody has met, with its event, of those that the statement finds."""
+    """Every open clock of the events that the statement finds, with its event."""
     events = session.execute(statement).all()
     running = clocks_of(session, events)
     return ((event, clock) for event in events for clock in running[event.id] if clock.met_at is None)
 
 
 def with_open_clocks(site_ids: Sequence[int]) -> Rows:
-    """Events that may have an open clock: serious ones whose present version was not reported, those asked about, those
-    that are, or until somebody assesses them may be, unexpected reactions, and those that were corrected since anybody
-    reported or reviewed them."""
+    """Events that may have an open clock: serious ones whose present version was not reported; those with a request for
+    information; those that are unexpected reactions, or may be until they are assessed; and those corrected since the
+    last report or review."""
     reported_as_it_is = _any(_REPORT, _REPORT.c.event_version >= _EVENT.c.version)
     reviewed_as_it_is = _any_review(_REVIEW.c.event_version >= _EVENT.c.version)
     suspected = _EVENT.c.relatedness_drug.in_(SUSPECTED) & _EVENT.c.expected.is_not(True)
@@ -84,7 +84,7 @@ def with_open_clocks(site_ids: Sequence[int]) -> Rows:
 
 
 def _any(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether the event has one."""
+    """Whether the event has a row of `table` that meets the conditions."""
     of_event = and_(table.c.site_id == _EVENT.c.site_id, table.c.adverse_event_id == _EVENT.c.id)
     return select(1).where(of_event, *conditions).correlate(_EVENT).exists()
 
@@ -94,7 +94,7 @@ def _any_review(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[RunningClock]]:
-    """The clocks of some events, in five queries however many they are."""
+    """The clocks of these events, by five queries for any number of events."""
     known, zones = _facts(session, events), _zones(session, {event.site_id for event in events})
     return {
         event.id: list(clocks(known[event.id].facts, known[event.id].safety.clocks, zones[event.site_id]))
@@ -103,8 +103,8 @@ def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[R
 
 
 def follow_correction(session: Session, event: AdverseEvent) -> None:
-    """When the first report of a corrected event is due, and when it was last called less grave, which holds until it
-    is as grave as it ever was. The trail does not have the new version yet."""
+    """Set when the first report of a corrected event is due, and when the event was last downgraded; that time is kept
+    until the event is as grave as it ever was. The audit trail does not have the new version yet."""
     with session.no_autoflush:
         facts, safety = _facts(session, [event])[event.id]
     corrected = _version(event.version, event.updated_at, values(event), safety.sae_report_within)
@@ -116,7 +116,7 @@ def follow_correction(session: Session, event: AdverseEvent) -> None:
 
 
 def new_due_at(event: Mapping[str, Any], safety: Safety) -> datetime | None:
-    """The same of an event that is new."""
+    """When the first report of a new event is due."""
     return first_due(EventFacts((_version(1, event["created_at"], event, safety.sae_report_within),)))
 
 
@@ -126,7 +126,7 @@ def met_by_a_report(session: Session, event: AdverseEvent) -> list[RunningClock]
 
 
 def first_aware(session: Session, event: AdverseEvent) -> datetime | None:
-    """The earliest awareness that any version of an event states."""
+    """The earliest time of awareness in any version of an event."""
     said = _facts(session, [event])[event.id].facts.said
     return min((one.aware_at for one in said if one.aware_at), default=None)
 
@@ -134,11 +134,11 @@ def first_aware(session: Session, event: AdverseEvent) -> datetime | None:
 class _Known(NamedTuple):
     facts: EventFacts
     safety: Safety
-    """By the protocol that the participant goes by now."""
+    """Of the participant's present protocol version."""
 
 
 def _facts(session: Session, events: Sequence[Any]) -> dict[UUID, _Known]:
-    """What is known of some events. One that was never corrected says what its row says."""
+    """The facts from which the clocks of events are computed. Of an event never corrected, its row suffices."""
     reports, reviews = _by_event(session, _REPORT, events), _by_event(session, _REVIEW, events, STANDS)
     versions = _protocol_versions(session, events)
     said = _said(session, [event for event in events if event.version > 1], versions)
@@ -191,16 +191,16 @@ def _reviewed(row: Row[Any]) -> Review:
 
 
 def _uncorrected(event: Any, safety: Safety) -> Said:
-    """What the row of an event in its first version says. How soon it was to be reported then follows from when it is
-    due: the participant may go by another protocol now."""
+    """The facts of an event in its first version, from its row. The time allowed for the report then is derived from
+    its due time, as the participant may have another protocol version by now."""
     aware_at = event.aware_at or event.created_at
     within = event.due_at - aware_at if event.due_at else safety.sae_report_within
     return _version(1, event.created_at, {name: getattr(event, name) for name in _TOLD}, within)
 
 
 def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, str], int]) -> dict[UUID, list[Said]]:
-    """What each version of the events says, as the trail has it, by the protocol that the participant went by then.
-    `versions` are those of which the trail does not tell."""
+    """The facts of each version of the events, from the audit trail, by the participant's protocol version at that
+    time. `versions` are those that the trail does not have yet."""
     entry, person = table_of(AuditEntry).c, table_of(Participant).name
     about = {str(event.id): event for event in events}
     theirs = select(entry.site_id, entry.subject_id, entry.subject_version, entry.at, entry.changes).where(

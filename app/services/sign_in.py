@@ -40,12 +40,12 @@ class TotpWrong(Unauthenticated):
 
 
 class TokenOfAnother(Exception):
-    """A site app's token was to be revoked by somebody else, or a person's by a site app."""
+    """Somebody else tried to revoke a site app's token, or a site app a person's."""
 
 
 @dataclass(frozen=True)
 class KnownClient:
-    """A site app whose credentials fitted, the secret that it used, and the attempt that this was."""
+    """A site app with valid credentials, the secret that it used, and its `Attempt`."""
 
     account_id: UUID
     secret_id: UUID
@@ -54,7 +54,7 @@ class KnownClient:
 
 @dataclass(frozen=True)
 class SignIn:
-    """What signing in needs of the application."""
+    """Signing in, with what it needs of the application."""
 
     settings: Settings
     database: Database
@@ -66,8 +66,8 @@ class SignIn:
     def person(self, session: Session, body: SessionCreate, address: str) -> tuple[str, str]:
         """Access and refresh token for a person.
 
-        Raises TooManyAttempts, CredentialsWrong (the same for every cause), TotpNeeded, TotpWrong. Hashes while no
-        connection is held, and opens the session only if account and password are then still as they were.
+        Raises TooManyAttempts, CredentialsWrong (the same for every cause), TotpNeeded, TotpWrong. Hashes before it
+        takes a connection, and then opens the session only if account and password have not changed meanwhile.
         """
         attempt = self.throttle.attempt(body.username, address)
         attempt.require_free()
@@ -116,7 +116,7 @@ class SignIn:
     def own_account(
         self, account_id: UUID, password: str, address: str, what: str = "password"
     ) -> tuple[Account, Attempt]:
-        """The account of somebody signed in who gives the password once more, and the attempt that this was.
+        """The account of a signed-in person who gives the password once more, and the `Attempt`.
 
         Raises TooManyAttempts or CredentialsWrong. Call `succeeded` of the attempt in the request's transaction.
         """
@@ -216,7 +216,7 @@ class SignIn:
         return pair
 
     def _refresh_row(self, session: Session, token: str) -> RefreshToken | None:
-        """The row of a refresh token, read when its account is held."""
+        """The row of a refresh token, read after its account was locked."""
         this = RefreshToken.digest == self.keyring.digest("secret-digest", token.encode())
         owner = session.exec(select(RefreshToken.account_id).where(this)).first()
         if owner is None:
@@ -245,7 +245,7 @@ class SignIn:
 
 
 def _in_force() -> ColumnElement[bool]:
-    """Of a site app's secret: neither revoked nor expired."""
+    """Whether a site app's secret is neither revoked nor expired."""
     endless = col(ClientSecret.expires_at).is_(None)
     return and_(col(ClientSecret.revoked_at).is_(None), or_(endless, col(ClientSecret.expires_at) > now()))
 
@@ -260,8 +260,8 @@ def use_step(session: Session, account_id: UUID, step: int) -> None:
 
 
 def proven(session: Session, attempt: Attempt, account_id: UUID, stored: str, step: int | None) -> Account:
-    """The account, held, of an attempt whose password and code fitted; the code is spent. Raises TooManyAttempts,
-    CredentialsWrong or TotpWrong where something happened since."""
+    """Lock and give the account after a valid password and code, and mark the code as used. Raises TooManyAttempts,
+    CredentialsWrong or TotpWrong if something has changed since."""
     attempt.succeeded(session)
     account = _unchanged(session, account_id, stored)
     if step is not None:
@@ -270,7 +270,7 @@ def proven(session: Session, attempt: Attempt, account_id: UUID, stored: str, st
 
 
 def _unchanged(session: Session, account_id: UUID, stored: str) -> Account:
-    """The account, held, if it still has this password and is not disabled. Raises CredentialsWrong."""
+    """Lock and give the account if it still has this password and is not disabled. Raises CredentialsWrong."""
     account = hold_account(session, account_id)
     if account.password_hash != stored or account.disabled_at is not None:
         raise CredentialsWrong(headers=CHALLENGE)

@@ -117,9 +117,9 @@ def _days(row: Row[Any], today: date) -> int:
 
 
 def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[int]:
-    """By site, the adverse events that can have begun in the time that their participants were watched. An event of
-    another time, such as before the enrolment, says nothing of how a site reports in this one; an unknown onset may lie
-    on any day. The database counts, and only what may lie behind a leaving is looked at one by one."""
+    """By site, the number of adverse events that may have begun while their participants were in the study. An event of
+    another time, such as before the enrolment, does not show how a site reports; an unknown onset may be on any day.
+    The database counts, and only events that may be later than the participant's leaving are checked one by one."""
     begun, leaving = col(AdverseEvent.onset_earliest), col(Participant.status_on)
     person = (col(Participant.site_id) == col(AdverseEvent.site_id)) & (col(Participant.pid) == col(AdverseEvent.pid))
     since = col(AdverseEvent.onset_latest).is_(None) | (col(AdverseEvent.onset_latest) >= col(Participant.enrolled_on))
@@ -147,12 +147,13 @@ def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[
 def _windows(
     session: Session, actor: Actor, site_ids: Sequence[int], people: dict[int, list[Row[Any]]]
 ) -> dict[int, Counter[bool]]:
-    """By site, how many held visits lie inside (True) and outside (False) their window."""
+    """By site, how many visits took place inside (True) and outside (False) their window."""
     versions = {row.pid: row.protocol_version_id for rows in people.values() for row in rows}
     definitions: dict[int, Mapping[str, VisitDefinition]] = {}
 
     def planned(row: Row[Any]) -> VisitDefinition | None:
-        """By the version by which it was recorded, as the visit itself shows its window."""
+        """The planned visit by the protocol version under which it was recorded, as in the answer of the visit
+        itself."""
         version = row.protocol_version_id or versions[row.pid]
         if version not in definitions:
             definitions[version] = {visit.code: visit for visit in protocol_of(session, version).visits}
@@ -166,7 +167,7 @@ def _windows(
 
 
 def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[Row[Any]]:
-    """Visits that took place, one participant's after the other's."""
+    """Visits that took place, ordered by participant."""
     wanted: list[Any] = [Visit.site_id, Visit.pid, Visit.visit_code, Visit.occurrence, Visit.occurred_on]
     wanted.append(Visit.protocol_version_id)
     held = select(*wanted).where(col(Visit.site_id).in_(site_ids), counts(Visit), col(Visit.status).in_(sorted(HELD)))
@@ -174,7 +175,7 @@ def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[R
 
 
 def _in_window(visits: Sequence[tuple[Row[Any], VisitDefinition | None]]) -> Iterator[bool]:
-    """Of each of a participant's visits that has a window."""
+    """For each of a participant's visits with a window, whether it took place inside it."""
     held = {(row.visit_code, row.occurrence): row.occurred_on for row, _ in visits}
     for row, definition in visits:
         window = window_of(definition, held, row.occurrence) if definition else None

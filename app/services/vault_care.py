@@ -1,4 +1,5 @@
-"""What an operator does with the vault: wrap keys anew, move it to a database of its own, see that it is whole."""
+"""Maintenance of the vault by an operator: wrap keys again, move it to a database of its own, check that it is
+complete."""
 
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from app.services.outbox import every_site
 _LABELS = table_of(VaultIdentity)
 _WHOSE = (_LABELS.c.site_id, _LABELS.c.pid)
 _AT_ONCE = 500
-"""Rows of one transaction: short, as sites enrol meanwhile."""
+"""Rows of one transaction: few, as sites enrol meanwhile."""
 
 
 class WrappingKeyMissing(CannotGoOn):
@@ -32,22 +33,23 @@ class LabelsMissing(CannotGoOn):
 
 
 class Check(NamedTuple):
-    """How many there are of each."""
+    """The numbers that a check found."""
 
     labels: int
     reservations: int
-    """Labels of attempts that were never committed."""
+    """Labels of enrolments that were never committed."""
 
     nameless: int
-    """Participants without a label whose label nobody erased: their site cannot find them any more."""
+    """Participants whose label is missing without having been erased: their site cannot find them any more."""
 
     left: int
-    """Labels with the rest although the vault is apart, as after a restore of an older backup."""
+    """Labels in the main database although the vault is a database of its own, as after a restore of an older
+    backup."""
 
 
 @contextmanager
 def whole_vault(session: Session) -> Iterator[Session]:
-    """The session of the vault, in which every site's rows exist here and there."""
+    """The session of the vault; it and the given session see the rows of every site."""
     sites, own = every_site(session), vault_session(session)
     with within(own, sites):
         if own is session:
@@ -58,7 +60,7 @@ def whole_vault(session: Session) -> Iterator[Session]:
 
 
 def rewrap(database: Database, keyring: Keyring) -> int:
-    """Wrap every data key with the active key; how many were wrapped by another. Can be stopped and run again."""
+    """Wrap every data key with the active key; gives how many were wrapped by another. Can be stopped and run again."""
     wrapped = 0
     while True:
         with database.write() as session, whole_vault(session):
@@ -69,8 +71,9 @@ def rewrap(database: Database, keyring: Keyring) -> int:
 
 
 def require_not_lost(database: Database) -> None:
-    """Raises LabelsMissing where an empty vault would be made for people whose labels are elsewhere: nobody would be
-    found in it, and everybody enrolled a second time. Asked before a migration, so of what every version has."""
+    """Raises LabelsMissing if a migration would create an empty vault for participants whose labels are elsewhere:
+    nobody would be found in it, and everybody could be enrolled a second time. It runs before the migration, so it uses
+    only tables and columns that every version has."""
     if database.vault is None or schema.current(database) is None or schema.current(database.vault) is not None:
         return
     with database.read() as session, within(session, every_site(session)):
@@ -103,8 +106,9 @@ def require_keys(database: Database, keyring: Keyring) -> None:
 
 
 def require_own_keys(database: Database, keyring: Keyring) -> None:
-    """Raises WrappingKeyMissing when no label was wrapped by a key of the file: it is another registry's, which would
-    find nobody here and enrol people a second time. Where only some keys are lost, sites can still work."""
+    """Raises WrappingKeyMissing if no label was wrapped by a key of the key file: it is the file of another registry,
+    with which nobody would be found here and people would be enrolled a second time. If only some keys are lost, sites
+    can still work."""
     with _reading(database) as own:
         label = sa.select(_LABELS.c.pid).limit(1)
         ours = own.execute(label.where(_LABELS.c.kek_id.in_(keyring.kek))).first()
@@ -118,7 +122,7 @@ def require_own_keys(database: Database, keyring: Keyring) -> None:
 
 @contextmanager
 def _reading(database: Database) -> Iterator[Session]:
-    """Every site's labels, where they are kept."""
+    """A session that reads every site's labels, in the vault's database."""
     with database.read() as session:
         sites = every_site(session)
     with (database.vault or database).read() as own, within(own, sites):
@@ -127,7 +131,7 @@ def _reading(database: Database) -> Iterator[Session]:
 
 @contextmanager
 def _looking(database: Database) -> Iterator[tuple[Session, Session]]:
-    """Everything, and every site's labels; waits for no writer."""
+    """Two sessions: one reads everything, the other every site's labels. They wait for no writer."""
     with database.read() as session, within(session, every_site(session)):
         if database.vault is None:
             yield session, session
@@ -152,13 +156,13 @@ def _people(session: Session) -> set[tuple[int, str]]:
 
 
 def _nameless(session: Session, people: Set[tuple[int, str]], kept: Set[tuple[Any, ...]]) -> int:
-    """Of how many participants the label is not kept, although nobody erased it."""
+    """The number of participants whose label is missing without having been erased."""
     erased = told_erased(session)
     return sum(pid not in erased for _, pid in people - kept)
 
 
 def check(database: Database, *, sweep: bool) -> Check:
-    """See that labels and participants fit together; with `sweep`, delete old reservations."""
+    """Compare labels with participants; with `sweep`, also delete old reservations."""
     with (_writing if sweep else _looking)(database) as (session, own):
         people = _people(session)
         labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
@@ -166,14 +170,14 @@ def check(database: Database, *, sweep: bool) -> Check:
         before = now() - vault.RESERVED_FOR
         waiting = [(row.site_id, row.pid) for row in labels if row.created_at < before and row[:2] not in people]
         for site_id, pid in waiting if sweep else ():
-            vault.erase(session, site_id, pid, before=before)  # unless it was taken up meanwhile
+            vault.erase(session, site_id, pid, before=before)  # unless it was used meanwhile
         nameless = _nameless(session, people, kept)
         left = 0 if own is session else session.execute(sa.select(sa.func.count()).select_from(_LABELS)).scalar_one()
     return Check(len(labels), len(waiting), nameless, left)
 
 
 def require_whole(database: Database) -> None:
-    """Raises LabelsMissing when participants lack their label, or labels are where the vault is not."""
+    """Raises LabelsMissing if participants lack their label, or labels are outside the vault."""
     found = check(database, sweep=False)
     if found.left:
         raise LabelsMissing(f"{found.left} labels are still with the rest. Run: registry vault move")
@@ -186,9 +190,9 @@ def require_whole(database: Database) -> None:
 
 
 def move(database: Database) -> int:
-    """Bring labels that are still with the rest into the vault's own database; how many there were. It may be stopped
-    and run again: a label is deleted here once it is stored there. Raises NotApart where the vault has no
-    database of its own."""
+    """Move labels that are still in the main database into the vault's own; gives their number. It may be stopped and
+    run again: a label is deleted here once it is stored there. Raises NotApart where the vault has no database of its
+    own."""
     if database.vault is None:
         raise NotApart("REGISTRY_VAULT_URL is not set: the labels stay with the rest.")
     database.require_apart()
