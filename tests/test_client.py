@@ -129,6 +129,18 @@ def test_a_person_stays_signed_in_by_the_refresh_token(live: LiveStudy) -> None:
         assert registry.get("/v1/me").body
 
 
+def test_a_record_that_was_entered_in_error_is_voided_as_it_was_seen(live: LiveStudy) -> None:
+    with registry_of(live, transport=Flaky(0.4)) as registry:
+        pid = registry.post("/v1/participants", live.enrolment()).body["pid"]
+        made = registry.post("/v1/adverse-events", event(pid))
+        assert made.location is not None
+        assert made.etag is not None
+        with pytest.raises(Stale):
+            registry.void(made.location, '"old"', "of another participant")
+        assert registry.void(made.location, made.etag, "of another participant").body["voiding_reason"]
+        assert list(registry.pages("/v1/adverse-events", study=live.study)) == []
+
+
 def test_each_refusal_is_an_error_of_its_own(live: LiveStudy) -> None:
     with registry_of(live) as registry:
         pid = registry.post("/v1/participants", live.enrolment()).body["pid"]

@@ -68,6 +68,14 @@ def _id_of(live: LiveStudy, term: str) -> str:
     return str(read[0]["id"])
 
 
+def test_an_event_that_was_entered_in_error_is_voided_from_the_shell(live: LiveStudy, file: Path) -> None:
+    upload(file, f"{live.enrolled()},Headache,2025-02-03,mild,,")
+    address = f"/v1/adverse-events/{_id_of(live, 'Headache')}"
+    etag = live.http.get(address, headers=signed(live)).headers["ETag"]
+    assert command("void", address, etag, "of another participant").exit_code == 0
+    assert events(live) == []
+
+
 def test_a_correction_that_somebody_was_faster_with_is_refused(live: LiveStudy, file: Path) -> None:
     pid = live.enrolled()
     upload(file, f"{pid},Headache,2025-02-03,mild,,")

@@ -8,7 +8,7 @@ from typing import Any, Self
 import httpx
 
 from registry_client.answers import Answer, Record, already_so, meant
-from registry_client.calls import Call, Caller, Pause, Steps, T, amending, creating, new_key, step_after
+from registry_client.calls import Call, Caller, Pause, Steps, T, amending, creating, new_key, step_after, voiding
 from registry_client.credentials import Credentials
 from registry_client.downloads import Progress, built, downloaded, silent
 from registry_client.errors import Stale
@@ -68,6 +68,9 @@ class AsyncRegistry:
             if not already_so(stale):
                 raise
             return await self.get(path)
+
+    async def void(self, path: str, etag: str, reason: str) -> Answer:
+        return await self._answer(voiding(path, reason, etag, new_key()))
 
     async def pages(self, path: str, **query: Any) -> AsyncIterator[dict[str, Any]]:
         cursor = None

@@ -73,6 +73,11 @@ def amending(path: str, changes: Record, etag: str, key: str) -> Call:
     return Call("PATCH", path, json=dict(changes), headers={"If-Match": etag, "Idempotency-Key": key})
 
 
+def voiding(path: str, reason: str, etag: str, key: str) -> Call:
+    headers = {"If-Match": etag, "Idempotency-Key": key}
+    return Call("POST", f"{path}/voiding", json={"reason": reason}, headers=headers)
+
+
 class Patience:
     """Growing pauses, until this many seconds are over."""
 

@@ -99,6 +99,18 @@ def amend(
     typer.echo("Corrected.")
 
 
+@app.command()
+def void(
+    address: Annotated[str, typer.Argument(help="Of a visit, an outcome or an adverse event")],
+    etag: Annotated[str, typer.Argument(help="Of the version that is voided")],
+    reason: str,
+) -> None:
+    """Void a record that was entered in error: for another participant, or twice. Nothing brings it back."""
+    with _registry() as registry:
+        registry.void(address, etag, reason)
+    typer.echo("Voided.")
+
+
 def _bar(length: int, label: str) -> AbstractContextManager[Any]:
     return typer.progressbar(length=length, label=label, file=sys.stderr)
 

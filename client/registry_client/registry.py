@@ -8,7 +8,7 @@ from typing import Any, Self
 import httpx
 
 from registry_client.answers import Answer, Record, already_so, meant
-from registry_client.calls import Call, Caller, Pause, Steps, T, amending, creating, new_key, step_after
+from registry_client.calls import Call, Caller, Pause, Steps, T, amending, creating, new_key, step_after, voiding
 from registry_client.credentials import Credentials
 from registry_client.downloads import Progress, built, downloaded, silent
 from registry_client.errors import Stale
@@ -74,6 +74,11 @@ class Registry:
             if not already_so(stale):
                 raise
             return self.get(path)
+
+    def void(self, path: str, etag: str, reason: str) -> Answer:
+        """Void a visit, an outcome or an adverse event that was entered in error, as read with this `etag`. It counts
+        as never recorded, and nothing brings it back. Raises Stale when somebody was faster."""
+        return self._answer(voiding(path, reason, etag, new_key()))
 
     def pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page after page."""
