@@ -135,9 +135,15 @@ def applications(key_file: Path) -> Iterator[Callable[[str], Registry]]:
 def registry(database_url: str, applications: Callable[[str], Registry]) -> Iterator[Registry]:
     """The application on a migrated database, called in the process."""
     registry = applications(database_url)
+    _forget_the_last_database(registry)
     if not registry.database.is_sqlite:  # rights on a database are not copied with it
         schema.upgrade(registry.database)
     yield registry
+    _forget_the_last_database(registry)
+
+
+def _forget_the_last_database(registry: Registry) -> None:
+    """Before the next one is there and after: who still waits in the application may have connected in between."""
     studies._PROTOCOLS.clear()  # known by their keys, which the next database gives again
     for connected in (registry.database, registry.served, registry.app.state.builder):
         connected.dispose()

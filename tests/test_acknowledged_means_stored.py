@@ -352,6 +352,7 @@ def test_a_failing_statement_is_never_acknowledged_and_leaves_nothing(world: Wor
     assert grown(before, census(world.registry.database.engine)) == {**rows, **keyed}
 
 
+@pytest.mark.by_turns  # one place commits for all routes, on either engine; statements fail on both
 @pytest.mark.parametrize("route", WRITES, ids=" ".join)
 def test_a_failing_commit_is_never_acknowledged_and_leaves_nothing(world: World, route: Route) -> None:
     prepare, rows = WRITES[route]

@@ -300,14 +300,18 @@ def test_another_sites_record_is_404_on_every_route(requests: Requests, route: R
         assert requests.admitted(route, world.monitor, "B").is_success
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("route", MATRIX, ids=" ".join)
-def test_a_role_is_admitted_exactly_where_the_matrix_says(requests: Requests, route: Route) -> None:
-    world = requests.world
+def test_a_role_is_refused_where_the_matrix_does_not_name_it(requests: Requests, route: Route) -> None:
     for role in EVERYBODY - MATRIX[route]:
-        answer = requests.refused(route, caller_of(world, role))
+        answer = requests.refused(route, caller_of(requests.world, role))
         assert (answer.status_code, answer.json()["code"]) == (403, "permission_missing"), role
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_a_role_is_admitted_where_the_matrix_names_it(requests: Requests, route: Route) -> None:
     for role in MATRIX[route]:
-        answer = requests.admitted(route, caller_of(world, role))
+        answer = requests.admitted(route, caller_of(requests.world, role))
         assert answer.is_success, (role, answer.text)
 
 

@@ -24,7 +24,7 @@ def with_another_before_its_commit(
 ) -> tuple[Response, Response]:
     """The answers of a sign-in, and of a request that comes when all of it is written and nothing is committed."""
     begun: list[Future[Response]] = []
-    remember = sign_in_service.remember
+    remember = sign_in_service.remember_own_act
 
     def and_another_comes(*given: Any) -> None:
         remember(*given)
@@ -33,7 +33,7 @@ def with_another_before_its_commit(
             if not world.on_sqlite:
                 until_somebody_waits(world)
 
-    monkeypatch.setattr(sign_in_service, "remember", and_another_comes)
+    monkeypatch.setattr(sign_in_service, "remember_own_act", and_another_comes)
     with ThreadPoolExecutor(1) as thread:
         return request(), begun[0].result()
 
