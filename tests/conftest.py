@@ -177,6 +177,10 @@ def live_server(request: pytest.FixtureRequest, live_servers: Callable[[str], Li
     return live_servers(request.param)
 
 
+LONG = {"test_tracing.py", "test_trail_is_complete.py", "test_upgrades.py", "test_voided_everywhere.py"}
+"""Files of half a minute that would begin last, by their names, and then be waited for by all other processes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each case of a test marked `by_turns` comes on one of the engines: what refuses a request before anything is
     stored, or describes its answer, is the same code on both."""
@@ -191,6 +195,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if ENGINES[turn % 2] != engine:
             left.add(item)
     items[:] = [item for item in items if item not in left]
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_sessionfinish() -> None:
