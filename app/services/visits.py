@@ -35,6 +35,7 @@ from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
 from app.services import agreement, doses, dosing_day, outcomes, rule_queries, screenings, therapy, visit_findings
 from app.services.participants import Hold, Person, recorded_by, visible_person
+from app.services.rule_queries import Turned
 from app.services.site_days import require_past
 from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_not_voided, require_unlocked
@@ -239,15 +240,22 @@ def amend_visit(
     dosing_day.require_visit_fits(session, row)
     after = {**audit.snapshot(row), **therapy.remembered(has)}
     event = audit.changed("visit:amended", row, row.id, row.version, before, body.reason, after=after)
-    by = (protocol, person.protocol) if "occurred_on" in differing else ()
-    judged = visit_findings.NOTHING
-    if any(one.carries(row.visit_code, row.occurrence) for one in by):
-        judged = visit_findings.judged_again(session, row.site_id, row.pid, left, row.visit_code)
-    prepares = any(one.prepares(row.visit_code) for one in by)
-    flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
-    rule_queries.follow(session, row, before["findings"], judged.turned, *turns)
-    audit.append(session, actor.account_id, row.site_id, [event, *judged.events, *flagged])
+    judged, turns = judged_by_its_day(session, person, row) if "occurred_on" in differing else ([], [])
+    rule_queries.follow(session, row, before["findings"], *turns)
+    audit.append(session, actor.account_id, row.site_id, [event, *judged])
     return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), has)
+
+
+def judged_by_its_day(session: Session, person: Person, row: Visit) -> tuple[list[audit.Event], list[Turned]]:
+    """Judge again what depends on the day of a visit that has moved or was voided: other visits, and the doses that it
+    prepared. Gives what to remember, and the data queries to raise and to close."""
+    protocols = (recorded_by(session, person, row.protocol_version_id), person.protocol)
+    judged, left = visit_findings.NOTHING, left_study_on(person.row)
+    if any(one.carries(row.visit_code, row.occurrence) for one in protocols):
+        judged = visit_findings.judged_again(session, row.site_id, row.pid, left, row.visit_code)
+    prepares = any(one.prepares(row.visit_code) for one in protocols)
+    flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
+    return [*judged.events, *flagged], [judged.turned, *turns]
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:

@@ -14,14 +14,12 @@ from app.models.adverse_event_shapes import AdverseEventRead
 from app.models.base import now
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome, OutcomeRead
-from app.models.participant import left_study_on
 from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.visit import Visit, VisitDetail
 from app.models.voided import RecordVoiding, counts
 from app.security.keys import Keyring
-from app.services import adverse_events, doses, outcomes, rule_queries, safety_signals, visit_findings, visits
-from app.services.participants import Hold, Person, recorded_by, visible_person
-from app.services.rule_queries import Turned
+from app.services import adverse_events, outcomes, rule_queries, safety_signals, visits
+from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 
@@ -95,7 +93,7 @@ def void_visit(
         events.append(_voided(session, actor, one, "outcome:voided", body.reason, at))
         events += safety_signals.source_voided(session, one)
         gone.append(rule_queries.gone_with(session, row.site_id, row.pid, one.id))
-    judged, turned = _judged_again(session, person, row)
+    judged, turned = visits.judged_by_its_day(session, person, row)
     rule_queries.settle_all(session, row.site_id, *gone, *turned)
     audit.append(session, actor.account_id, row.site_id, [*events, *judged])
     return visits.detail(session, actor, row.id), row.site_id
@@ -106,18 +104,6 @@ def _require_not_dosed(session: Session, visit: Visit) -> None:
     dosed = select(DosingSession.id).where(DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id)
     if session.exec(dosed).first() is not None:
         raise VisitDosed
-
-
-def _judged_again(session: Session, person: Person, visit: Visit) -> tuple[list[audit.Event], list[Turned]]:
-    """Visits that hang on the day of one that counts no more, and doses that it prepared: what to remember, and the
-    data queries to raise and to close."""
-    protocols = (recorded_by(session, person, visit.protocol_version_id), person.protocol)
-    judged, left = visit_findings.NOTHING, left_study_on(person.row)
-    if any(one.carries(visit.visit_code, visit.occurrence) for one in protocols):
-        judged = visit_findings.judged_again(session, visit.site_id, visit.pid, left, visit.visit_code)
-    prepares = any(one.prepares(visit.visit_code) for one in protocols)
-    flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
-    return [*judged.events, *flagged], [judged.turned, *turns]
 
 
 _CHANGED = ("voided_at", "voiding_reason")
