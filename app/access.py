@@ -202,13 +202,16 @@ async def _claims(request: Request) -> Claims | OutsideClaims:
         raise TokenInvalid(headers=_challenge("invalid_token")) from None
 
 
+SITES_OF_GRANT = and_(
+    col(Site.study_id) == col(RoleGrant.study_id),
+    or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
+)
+"""The sites at which a role is held: one of the study, or all of them."""
+
+
 @cache
 def _grants(ours: bool) -> Rows:
     """The query for the account of a token, ours or the provider's, with a row for each site of each grant."""
-    sites_of_grant = and_(
-        col(Site.study_id) == col(RoleGrant.study_id),
-        or_(col(RoleGrant.site_id).is_(None), col(RoleGrant.site_id) == col(Site.id)),
-    )
     theirs = (Account.oidc_issuer, "issuer"), (Account.oidc_subject, "subject"), (Account.kind, "kind")
     named = ((Account.id, "subject"),) if ours else theirs
     wanted: list[Any] = [
@@ -227,7 +230,7 @@ def _grants(ours: bool) -> Rows:
         .outerjoin(Revocation, among(Revocation.id, "tokens"))
         .outerjoin(RoleGrant, and_(col(RoleGrant.account_id) == col(Account.id), col(RoleGrant.revoked_at).is_(None)))
         .outerjoin(Study, col(Study.id) == col(RoleGrant.study_id))
-        .outerjoin(Site, sites_of_grant)
+        .outerjoin(Site, SITES_OF_GRANT)
         .where(*(col(column) == bindparam(name) for column, name in named))
     )
 

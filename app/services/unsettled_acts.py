@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from app.access import SITES_OF_GRANT
 from app.models.account import RoleGrant
 from app.models.study import Site
 from app.models.sync import SyncOperation, UnsettledActs
@@ -18,15 +19,12 @@ def unsettled_acts(session: Session, sites: Sequence[int]) -> Mapping[int, Unset
     """By site. An act is sealed, and its site is not known before it is stored: it counts at each site at which its
     account had a role that may sync when the act came."""
     came, granted, revoked = col(SyncOperation.created_at), col(RoleGrant.granted_at), col(RoleGrant.revoked_at)
-    of_site = (col(Site.study_id) == col(RoleGrant.study_id)) & (
-        col(RoleGrant.site_id).is_(None) | (col(RoleGrant.site_id) == col(Site.id))
-    )
     acts = (  # an account may have two roles at one site
         sa.select(
             col(Site.id).label("site_id"), col(SyncOperation.account_id), col(SyncOperation.id), came.label("came")
         )
         .join(RoleGrant, col(RoleGrant.account_id) == col(SyncOperation.account_id))
-        .join(Site, of_site)
+        .join(Site, SITES_OF_GRANT)
         .where(
             col(SyncOperation.state).in_(UNSETTLED),
             col(RoleGrant.role).in_(_MAY_SYNC),
