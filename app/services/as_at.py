@@ -27,13 +27,13 @@ from app.models.outcome import Origin, Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.protocol.instruments import instrument
+from app.services.as_at_tables import OldRows, TablesAsAt
 from app.services.changes import chain_heads
-from app.services.fronts import Fronts, Old
 
 Heads = Mapping[int, int]
 _KEYS: Mapping[type[SQLModel], str] = {Participant: "pid", Visit: "id", Outcome: "id", AdverseEvent: "id"}
 _SCORE = "scores."
-_FRONT = "registry_as_at"
+_TABLES = "registry_as_at"
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 
 
@@ -68,13 +68,13 @@ def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[N
     if not later:
         yield
         return
-    session.info[_FRONT] = _fronts(session, later)
+    session.info[_TABLES] = _tables_as_at(session, later)
     event.listen(session, "do_orm_execute", _rewind)
     try:
         yield
     finally:
         event.remove(session, "do_orm_execute", _rewind)
-        del session.info[_FRONT]
+        del session.info[_TABLES]
 
 
 def consents_since(session: Session, heads: Heads) -> list[str]:
@@ -92,15 +92,15 @@ def consents_since(session: Session, heads: Heads) -> list[str]:
 
 def touched(session: Session) -> int:
     """The number of rows that were written after the moment."""
-    fronts: Fronts | None = session.info.get(_FRONT)
-    return 0 if fronts is None else fronts.touched
+    tables: TablesAsAt | None = session.info.get(_TABLES)
+    return 0 if tables is None else tables.touched
 
 
 def rewound(session: Session, statement: S, people: FromClause | None = None) -> S:
     """A statement that is not executed by the session itself, with the common table expressions added. `people`
     (site_id and pid) says that the statement shows only these, so that the tables are read for them only."""
-    fronts: Fronts | None = session.info.get(_FRONT)
-    return statement if fronts is None else statement.add_cte(*fronts.of(people))
+    tables: TablesAsAt | None = session.info.get(_TABLES)
+    return statement if tables is None else statement.add_cte(*tables.of(people))
 
 
 def _rewind(state: ORMExecuteState) -> None:
@@ -201,15 +201,15 @@ def _band(definition: Any, name: str, value: float | None) -> str | None:
     return band
 
 
-def _fronts(session: Session, later: _Later) -> Fronts:
+def _tables_as_at(session: Session, later: _Later) -> TablesAsAt:
     dialect = session.get_bind().dialect
     schema = "main" if dialect.name == "sqlite" else session.execute(select(func.current_schema())).scalar_one()
     touched = {model: _undone(session, model, later.get(table_of(model).name, {})) for model in _KEYS}
-    old = {table_of(model): Old(("site_id", key), _old(model, key, touched[model])) for model, key in _KEYS.items()}
+    old = {table_of(model): OldRows(("site_id", key), _old(model, key, touched[model])) for model, key in _KEYS.items()}
     scores = [(row, True) for one in touched[Outcome] for row in one.scores]
     gone = [({"site_id": one.site_id, "outcome_id": _typed(Outcome, "id", one.key)}, False) for one in touched[Outcome]]
-    old[table_of(OutcomeScore)] = Old(("site_id", "outcome_id"), [*gone, *scores])
-    return Fronts(dialect, schema, old)
+    old[table_of(OutcomeScore)] = OldRows(("site_id", "outcome_id"), [*gone, *scores])
+    return TablesAsAt(dialect, schema, old)
 
 
 def _old(model: type[SQLModel], key: str, touched: Iterable[Touched]) -> Iterator[tuple[dict[str, Any], bool]]:

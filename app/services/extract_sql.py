@@ -35,8 +35,8 @@ from app.models.voided import counts
 from app.privacy.profile import WITHHELD_TERM, common_codes, of_nearly_all
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
+from app.services.as_at_tables import records
 from app.services.collected import OF_EVENT, OF_OUTCOME, OF_VISIT, collected
-from app.services.fronts import records
 
 
 class days_between(GenericFunction[int]):  # noqa: N801 - a SQL function

@@ -35,7 +35,7 @@ _REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id", 
 _NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.operational})
 
 
-class Old(NamedTuple):
+class OldRows(NamedTuple):
     """The rows of a table that were written after the moment."""
 
     key: Sequence[str]
@@ -43,10 +43,10 @@ class Old(NamedTuple):
     """Each row as it was, and whether it existed. Of one that did not exist, only the key is given."""
 
 
-class Fronts:
+class TablesAsAt:
     """A common table expression for each table, with its name: the old rows, and all rows with other keys."""
 
-    def __init__(self, dialect: Dialect, schema: str, old: Mapping[Table, Old]) -> None:
+    def __init__(self, dialect: Dialect, schema: str, old: Mapping[Table, OldRows]) -> None:
         self._dialect, self._schema = dialect, schema
         self._keys = {table: one.key for table, one in old.items()}
         self.touched = 0
@@ -58,11 +58,11 @@ class Fronts:
         """The expressions, with all changed rows and the unchanged rows of these people (site_id and pid; None: of
         all)."""
         if people not in self._made:
-            tables = [self._in_front(table, was, people) for table, was in self._was.items()]
+            tables = [self._as_at(table, was, people) for table, was in self._was.items()]
             self._made[people] = [*self._was.values(), *tables]
         return self._made[people]
 
-    def _in_front(self, table: Table, was: CTE, people: FromClause | None) -> CTE:
+    def _as_at(self, table: Table, was: CTE, people: FromClause | None) -> CTE:
         live, names = self._live(table), [one.name for one in _shown(table)]
         as_it_is = select(live).where(self._untouched(live, was, self._keys[table]))
         again = select(*(was.c[name] for name in names)).where(was.c.was_there)
