@@ -20,8 +20,8 @@ from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile, Treatment
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.protocol.instruments import instrument
 from app.services.extract_sql import ENDED, at_visit, common, of_subject, selected
+from app.services.quasi_identifiers import CLASS, of_person, shown_at
 from app.services.reading import Pieces
-from app.services.traits import CLASS, of_person, shown_at
 
 NONE = "none"
 

@@ -38,7 +38,7 @@ from app.models.study import Study
 from app.privacy.bundle import UnsafeText
 from app.privacy.profile import PROFILES, VERSIONS, Profile
 from app.security.keys import Keyring
-from app.services import as_at, traits
+from app.services import as_at, quasi_identifiers
 from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
 from app.services.extract_ends import end, moved
@@ -279,7 +279,7 @@ def differing(database: Database, extract: Extract) -> str | None:
 def _shows_otherwise(session: Session, extract: Extract, levels: Mapping[str, int] | None) -> bool:
     """Whether the traits of people, which the approval stored, have changed. Aggregates are counted from the people
     themselves."""
-    return extract.profile != ExtractProfile.aggregate and traits.changed(session, extract.id, levels)
+    return extract.profile != ExtractProfile.aggregate and quasi_identifiers.changed(session, extract.id, levels)
 
 
 def _content(readers: Readers, extract: Extract, profile: Profile) -> str:

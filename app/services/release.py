@@ -31,8 +31,8 @@ from app.privacy.subjects import site_groups, subject_ids
 from app.protocol.definition import Protocol
 from app.services import as_at, collected
 from app.services.fingerprints import fingerprints
+from app.services.quasi_identifiers import CLASS, of_person, raw_of, shown_at
 from app.services.studies import protocol_of
-from app.services.traits import CLASS, of_person, raw_of, shown_at
 from app.writing import Writes, store
 
 APART = timedelta(days=90)

@@ -1,5 +1,5 @@
-"""What an extract shows of each of its people: stored when it is approved, and held against what is stored when it is
-verified."""
+"""The quasi-identifiers of an extract's people, as the extract shows them: stored when it is approved, and compared
+with what was stored when it is verified."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,14 +26,15 @@ _PERSON, _SUBJECT = table_of(Participant).c, table_of(ExtractSubject).c
 
 
 def of_person(since: Any) -> tuple[Any, ...]:
-    """The values from which the traits follow, in the order of the quasi-identifiers. `since` is when the collection of
-    data ended: a status of a later day reads withdrawn."""
+    """The columns of a person's exact values, in the order of the quasi-identifiers. `since` is the day from which the
+    collection of data was withdrawn: a status of a later day reads withdrawn."""
     then = case((collected(since, _PERSON.status_on), _PERSON.status), else_=ParticipantStatus.withdrawn)
     return _PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), then.label("status")
 
 
 def shown_at(levels: Mapping[str, int] | None) -> Callable[[Row[Any]], Class]:
-    """How each person is shown: at these levels, or, where there are none, as stored."""
+    """The function that gives a person as shown: generalised to these levels, or exact (with ages from OLDEST in one
+    group) if there are none."""
     if levels is None:
         return _exact
     node = [levels[one.name] for one in QUASI_IDENTIFIERS]
@@ -51,8 +52,8 @@ def _exact(person: Row[Any]) -> Class:
 
 
 def changed(session: Session, extract_id: UUID, levels: Mapping[str, int] | None) -> bool:
-    """Whether anybody in an extract would be shown otherwise than was stored. Study day 1 needs no second look: it is
-    the day of visits that are rows themselves."""
+    """Whether anybody in an extract would now be shown otherwise than was stored. Study day 1 is not compared: it
+    follows from visits, which are rows of the extract themselves."""
     stored = (_SUBJECT[name].label(f"stored_{name}") for name in CLASS)
     wanted = of_person(ENDED)
     people = (
