@@ -27,7 +27,7 @@ from app.permissions import Permission
 from app.services import adverse_events, ae_lists, voided_records
 from app.services.exposure import exposures
 from app.services.history import history_of
-from app.services.standing import standing
+from app.services.participant_facts import participant_facts
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -49,7 +49,7 @@ async def report_adverse_event(
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]) -> Record:
     """What becomes of each of these bodies, be it one or many."""
-    people = standing(session, actor, {body.participant for body in bodies})
+    people = participant_facts(session, actor, {body.participant for body in bodies})
     return lambda by, body: _made(request, *adverse_events.report_adverse_event(session, by, people, body))
 
 

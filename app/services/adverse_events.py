@@ -49,11 +49,11 @@ from app.services.ae_findings import Course, findings, is_serious
 from app.services.agreement import agreed_by
 from app.services.exposure import NEVER, Exposure, exposures
 from app.services.outbox import note, tell_at
+from app.services.participant_facts import ParticipantFacts
 from app.services.participants import Person, visible_person
 from app.services.rule_queries import Turned
 from app.services.sae_clocks import follow_correction, new_due_at
 from app.services.site_days import require_past
-from app.services.standing import Standing
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
@@ -65,9 +65,9 @@ class SpecialInterestUnknown(Invalid):
 
 
 def report_adverse_event(
-    session: Session, actor: Actor, people: Mapping[str, Standing], body: AdverseEventCreate
+    session: Session, actor: Actor, people: Mapping[str, ParticipantFacts], body: AdverseEventCreate
 ) -> tuple[AdverseEventRead, Writes, int]:
-    """What reporting an event comes to; also gives the site's key. `people` are `standing` of those it may be about.
+    """What reporting an event comes to; also gives the site's key. `people`: the facts of those it may be about.
 
     Raises NotFound, SpecialInterestUnknown.
     """
@@ -76,7 +76,7 @@ def report_adverse_event(
 
 
 def _decided(
-    session: Session, actor: Actor, person: Standing, body: AdverseEventCreate
+    session: Session, actor: Actor, person: ParticipantFacts, body: AdverseEventCreate
 ) -> tuple[AdverseEventRead, Writes]:
     """Hold an event against what is known of the participant."""
     require_past(actor, person.site_id, body)

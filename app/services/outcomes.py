@@ -36,10 +36,10 @@ from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
 from app.services import agreement, raters, safety_signals
 from app.services.outcome_content import content, differing_fields, with_changes
+from app.services.participant_facts import ParticipantFacts, participant_facts, require_in_study
 from app.services.participants import Hold, Person, visible_person
 from app.services.safety_signals import Source
 from app.services.site_days import require_past
-from app.services.standing import Standing, require_in_study, standing
 from app.services.studies import protocol_of
 from app.services.totals import scored
 from app.services.unlocked import require_not_voided, require_unlocked
@@ -103,7 +103,7 @@ def measure(
     session: Session,
     writes: Writes,
     actor: Actor,
-    person: Standing,
+    person: ParticipantFacts,
     visit: Mapping[str, Any],
     asked: OutcomeInVisit,
     at: str,
@@ -183,13 +183,13 @@ class Around(NamedTuple):
     there: dict[tuple[UUID, str | None], UUID]
     """The outcome of each instrument at each of these visits."""
 
-    people: Mapping[str, Standing]
+    people: Mapping[str, ParticipantFacts]
 
 
 def around(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Around:
     """Participants are held first and then their visits, as by those who correct a visit."""
     connection, asked = session.connection(), {"visits": sorted({body.visit for body in bodies}), **reach(actor)}
-    people = standing(session, actor, set(connection.execute(_WHOSE, asked).scalars()))
+    people = participant_facts(session, actor, set(connection.execute(_WHOSE, asked).scalars()))
     rows = connection.execute(_VISITS_HELD, asked).all()
     return Around({row.id: row for row in rows}, {(row.id, row.instrument): row.outcome for row in rows}, people)
 

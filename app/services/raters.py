@@ -14,8 +14,8 @@ from app.models.outcome import Outcome
 from app.models.therapy_session import TherapySession
 from app.models.visit import Visit
 from app.models.voided import counts
+from app.services.participant_facts import ParticipantFacts
 from app.services.participants import Person
-from app.services.standing import Standing
 
 
 class RaterNotIndependent(Conflict):
@@ -27,7 +27,7 @@ class TherapistIsRater(Conflict):
 
 
 def require_independent(
-    session: Session, person: Person | Standing, instrument: str, rater: str | None, pointer: str
+    session: Session, person: Person | ParticipantFacts, instrument: str, rater: str | None, pointer: str
 ) -> None:
     """Raises RaterNotIndependent. Ask with the participant's row held: nobody then begins to treat."""
     rule = person.protocol.rater_independence
@@ -37,7 +37,9 @@ def require_independent(
         raise RaterNotIndependent(Fault(f"{pointer}/rater", rule.code, "Treats this participant"))
 
 
-def require_not_raters(session: Session, person: Person | Standing, staff: Collection[str], pointer: str) -> None:
+def require_not_raters(
+    session: Session, person: Person | ParticipantFacts, staff: Collection[str], pointer: str
+) -> None:
     """Raises TherapistIsRater. Ask with the participant's row held for change."""
     rule = person.protocol.rater_independence
     if rule is None:
@@ -49,12 +51,12 @@ def require_not_raters(session: Session, person: Person | Standing, staff: Colle
         col(Outcome.instrument).in_(sorted(rule.covers)),
         col(Outcome.rater).in_(staff),
     )
-    unstored = person.rated if isinstance(person, Standing) else ()
+    unstored = person.rated if isinstance(person, ParticipantFacts) else ()
     if any(rule.broken_by(*one, staff) for one in unstored) or session.exec(stored).first() is not None:
         raise TherapistIsRater(Fault(pointer, rule.code, f"Rated {', '.join(rule.instruments)} of this participant"))
 
 
-def therapists(session: Session, person: Person | Standing) -> frozenset[str]:
+def therapists(session: Session, person: Person | ParticipantFacts) -> frozenset[str]:
     """Staff of the participant's dosing and therapy sessions."""
     site_id, pid = person.site_id, person.pid
     dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)
@@ -62,5 +64,5 @@ def therapists(session: Session, person: Person | Standing) -> frozenset[str]:
     therapy = select(TherapySession.staff).join(Visit, of_visit)
     therapy = therapy.where(TherapySession.site_id == site_id, TherapySession.pid == pid, counts(Visit))
     present = [*session.exec(dosing), *session.exec(therapy)]
-    unstored = person.treats if isinstance(person, Standing) else ()
+    unstored = person.treats if isinstance(person, ParticipantFacts) else ()
     return frozenset(code for text in present for code in json.loads(text)).union(unstored)

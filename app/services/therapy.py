@@ -11,9 +11,9 @@ from app.models.base import canonical_json, values
 from app.models.therapy_session import Therapy, TherapyRead, TherapySession
 from app.models.visit import Visit
 from app.protocol.definition import VisitDefinition, VisitKind
+from app.services.participant_facts import ParticipantFacts
 from app.services.participants import Person
 from app.services.raters import require_not_raters
-from app.services.standing import Standing
 from app.writing import Writes
 
 _KINDS = frozenset({VisitKind.preparation, VisitKind.integration})
@@ -25,7 +25,12 @@ class NotATherapyVisit(Invalid):
 
 
 def hold(
-    session: Session, writes: Writes, person: Standing, visit: Mapping[str, Any], kind: VisitKind, asked: Therapy
+    session: Session,
+    writes: Writes,
+    person: ParticipantFacts,
+    visit: Mapping[str, Any],
+    kind: VisitKind,
+    asked: Therapy,
 ) -> dict[str, Any]:
     """Add the therapy session of a visit that is going to be stored with it; its fields. Hold the participant for
     change. Raises NotATherapyVisit, TherapistIsRater."""
@@ -35,7 +40,7 @@ def hold(
     return _fields(fields)
 
 
-def _require_fitting(session: Session, person: Person | Standing, kind: VisitKind, asked: Therapy) -> None:
+def _require_fitting(session: Session, person: Person | ParticipantFacts, kind: VisitKind, asked: Therapy) -> None:
     if kind not in _KINDS:
         raise NotATherapyVisit(Fault("/therapy", "other_kind", "The protocol has no therapy session at this visit"))
     require_not_raters(session, person, asked.staff, "/therapy/staff")

@@ -34,10 +34,10 @@ from app.protocol.definition import Protocol, VisitDefinition, VisitKind
 from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
 from app.services import agreement, doses, dosing_day, outcomes, rule_queries, screenings, therapy, visit_findings
+from app.services.participant_facts import NewVisit, ParticipantFacts, participant_facts, require_in_study
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
 from app.services.site_days import require_past
-from app.services.standing import Asked, Standing, require_in_study, standing
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.site_lists import Filters
 from app.web.conditional import require_current
@@ -58,12 +58,12 @@ class VisitOutsideWindow(Conflict):
     """The visit lies outside its window and no deviation reason was given."""
 
 
-def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> dict[str, Standing]:
+def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> dict[str, ParticipantFacts]:
     """What these visits are held against, by pid."""
-    asked = [Asked(body.participant, body.visit_code, body.occurrence) for body in bodies]
+    asked = [NewVisit(body.participant, body.visit_code, body.occurrence) for body in bodies]
     pids = {body.participant for body in bodies}
     for_change = len(pids) > 1 or any(body.therapy for body in bodies)
-    people = standing(session, actor, pids, asked, for_change=for_change)
+    people = participant_facts(session, actor, pids, asked, for_change=for_change)
     recorded = [(people[body.participant], body) for body in bodies if body.participant in people]
     for person, body in recorded:
         if body.occurred_on is not None and body.occurrence == 1:
@@ -74,13 +74,13 @@ def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> 
     return people
 
 
-def _carries(person: Standing, body: VisitCreate) -> bool:
+def _carries(person: ParticipantFacts, body: VisitCreate) -> bool:
     """Whether other visits hang on the day of this one."""
     return body.occurred_on is not None and person.protocol.carries(body.visit_code, body.occurrence)
 
 
 def record_visit(
-    session: Session, actor: Actor, people: Mapping[str, Standing], body: VisitCreate
+    session: Session, actor: Actor, people: Mapping[str, ParticipantFacts], body: VisitCreate
 ) -> tuple[VisitDetail, Writes, int]:
     """What recording a visit and its outcomes comes to; also gives the site's key.
 
@@ -90,7 +90,7 @@ def record_visit(
     return *_decided(session, actor, person, body), person.site_id
 
 
-def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate) -> tuple[VisitDetail, Writes]:
+def _decided(session: Session, actor: Actor, person: ParticipantFacts, body: VisitCreate) -> tuple[VisitDetail, Writes]:
     """Hold a visit against what is known of the participant, and add it to that."""
     require_past(actor, person.site_id, body)
     definition = planned_visit(person.protocol, body.visit_code)
@@ -137,7 +137,7 @@ def _decided(session: Session, actor: Actor, person: Standing, body: VisitCreate
 
 
 def _already_recorded(
-    session: Session, person: Standing, definition: VisitDefinition, body: VisitCreate
+    session: Session, person: ParticipantFacts, definition: VisitDefinition, body: VisitCreate
 ) -> VisitAlreadyRecorded:
     this = (body.visit_code, body.occurrence)
     stored = select(Visit.id).where(

@@ -42,7 +42,7 @@ class ParticipantLeft(Conflict):
     """The participant had left the study before that day; no new data are taken."""
 
 
-class Asked(NamedTuple):
+class NewVisit(NamedTuple):
     """A visit that is going to be recorded."""
 
     pid: str
@@ -51,7 +51,7 @@ class Asked(NamedTuple):
 
 
 @dataclass
-class Standing:
+class ParticipantFacts:
     """One participant, whose row is locked until the commit."""
 
     site_id: int
@@ -65,7 +65,7 @@ class Standing:
     agreed: Agreed = field(default_factory=lambda: Agreed([], []))
     closed: list[Closed] = field(default_factory=list)
     visits: dict[tuple[str, int], date | None] = field(default_factory=dict)
-    """The day of each stored visit, by code and occurrence; only of those that the visits `Asked` for need."""
+    """The day of each stored visit, by code and occurrence; only of those that the new visits of this request need."""
     treats: frozenset[str] = frozenset()
     """Staff of therapy sessions that this request adds and has not stored yet."""
     rated: frozenset[tuple[str, str]] = frozenset()
@@ -98,7 +98,9 @@ class Standing:
                 self.closed.append(Closed(fact.id, fact.name, fact.text, fact.visit_id, fact.visit_code, fact.at))
 
 
-def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | None, scope: str | None) -> None:
+def require_in_study(
+    person: ParticipantFacts | Participant, agreed: Agreed, on: date | None, scope: str | None
+) -> None:
     """Check that the participant was in the study on the day, with a consent in force that has the visit's `scope`.
 
     Raises ParticipantLeft, ConsentMissing, CollectionWithdrawn.
@@ -115,19 +117,19 @@ def require_in_study(person: Standing | Participant, agreed: Agreed, on: date | 
         raise ConsentMissing(Fault("", "scope_missing", f"No consent in force for: {scope}"))
 
 
-def standing(
+def participant_facts(
     session: Session,
     actor: Actor,
     pids: Collection[str],
-    asked: Iterable[Asked] = (),
+    new: Iterable[NewVisit] = (),
     *,
     for_change: bool = False,
-) -> dict[str, Standing]:
+) -> dict[str, ParticipantFacts]:
     """The participants with these pids that exist for the actor, by pid."""
     connection = session.connection()
     held = connection.execute(_held(for_change), {"pids": sorted(pids), **reach(actor)})
     people = {
-        row.pid: Standing(
+        row.pid: ParticipantFacts(
             **row._mapping,
             place=actor.places[row.site_id],
             protocol=protocol_of(session, row.protocol_version_id),
@@ -136,16 +138,16 @@ def standing(
     }
     if people:
         of_them = {"pids": sorted(people), "sites": sorted({one.site_id for one in people.values()})}
-        for fact in connection.execute(_facts(connection.dialect.name), {**of_them, **_needed(people, asked)}):
+        for fact in connection.execute(_facts(connection.dialect.name), {**of_them, **_needed(people, new)}):
             people[fact.pid].learn(fact)
     return people
 
 
-def _needed(people: Mapping[str, Standing], asked: Iterable[Asked]) -> dict[str, list[Any]]:
+def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> dict[str, list[Any]]:
     """The codes and occurrences to read: the visits themselves, which may be stored already or repeated in the next
     screening, and those from which their windows are counted."""
     codes, occurrences = set(), {1}
-    for one in asked:
+    for one in new:
         if one.pid in people:
             protocol = people[one.pid].protocol
             codes |= {one.visit_code, *protocol.hangs_on(one.visit_code)}
