@@ -46,7 +46,7 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services import rule_queries
 from app.services.ae_findings import Course, findings, is_serious
-from app.services.agreement import agreed_by
+from app.services.consent_history import histories_of
 from app.services.exposure import NEVER, Exposure, exposures
 from app.services.outbox import note, tell_at
 from app.services.participant_facts import ParticipantFacts
@@ -89,7 +89,7 @@ def _decided(
         "created_by": actor.account_id,
         "created_at": at,
         "updated_at": at,
-        **_columns(body, Course(person.agreed.first, died_on(person))),
+        **_columns(body, Course(person.consents.first, died_on(person))),
     }
     row = new_row(AdverseEvent, {**given, "due_at": new_due_at(given, person.protocol.safety)})
     writes.add(AdverseEvent, row)
@@ -162,7 +162,7 @@ def _require_listed(protocol: Protocol, event: AdverseEventFields) -> None:
 
 
 def _course(session: Session, row: Participant) -> Course:
-    return Course(agreed_by(session, [row.site_id], [row.pid])[row.pid].first, died_on(row))
+    return Course(histories_of(session, [row.site_id], [row.pid])[row.pid].first, died_on(row))
 
 
 def _columns(event: AdverseEventFields, course: Course) -> dict[str, Any]:

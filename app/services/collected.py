@@ -41,8 +41,8 @@ def too_late(names: Sequence[str]) -> ColumnElement[bool]:
 
 def ended(recorded_since: Sequence[str]) -> Subquery:
     """The participants who withdrew the collection, and the day (`since`), by all withdrawals recorded until now,
-    unless a later consent restored it (as in `Agreed.withdrawn`). Consents in `recorded_since`, recorded after the
-    moment that is read, restore nothing."""
+    unless a later consent restored it (as in `ConsentHistory.withdrawn`). Consents in `recorded_since`, recorded after
+    the moment that is read, restore nothing."""
     same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
     anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~too_late(recorded_since))
     taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))

@@ -27,7 +27,7 @@ from app.protocol.clocks import local_day
 from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services import adverse_events, agreement, doses, rule_queries, sync_shelf
+from app.services import adverse_events, consent_history, doses, rule_queries, sync_shelf
 from app.services.participants import Hold, Person, visible_person
 from app.services.registry_chain import remember
 from app.services.site_days import require_past
@@ -50,7 +50,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     if faults := faults_of(person.protocol, body.version, body.scopes):
         raise ConsentUnknown(*faults)
     require_unlocked(session, person.site_id, person.row.pid)
-    number = agreement.agreed(session, person).number_of(body.version, body.given_on)
+    number = consent_history.history_of(session, person).number_of(body.version, body.given_on)
     if number is None:
         raise ConsentAlreadyRecorded
     row = Consent(
@@ -94,7 +94,7 @@ def withdraw(
     person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     if body.scope is not WithdrawalScope.identity:
-        agreement.agreed(session, person).require_given(body.effective_on, "/effective_on")
+        consent_history.history_of(session, person).require_given(body.effective_on, "/effective_on")
     row = Withdrawal(
         site_id=person.site_id,
         pid=person.row.pid,
@@ -133,14 +133,14 @@ def _forget_kept(session: Session, keyring: Keyring, person: Person, reason: str
 
 def state(session: Session, person: Person) -> ConsentState:
     """Consents given and withdrawn, and what is in force today at the site."""
-    record, on = agreement.agreed(session, person), local_day(now(), zone_of(session, person.site_id))
+    record, on = consent_history.history_of(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,
         consents=[_consent_read(one) for one in _consents(session, person)],
         withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
         scopes_today=sorted(record.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in record.withdrawn(on)),
-        reconsent_to=agreement.reconsents(person.row.status, person.protocol, person.amendments, record, on),
+        reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, record, on),
     )
 
 

@@ -24,7 +24,7 @@ from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
 from app.protocol.vitals import CountedFrom, Vitals, misplaced
-from app.services import agreement, rule_queries
+from app.services import consent_history, rule_queries
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
 from app.services.studies import zone_of
@@ -269,13 +269,13 @@ def consent_in_force(
     gone = began(_GONE, row)
     if gone is not None and gone <= ended_by:
         return False, frozenset()
-    told = agreement.agreed(session, person)
-    agreed = told._replace(taken=[one for one in told.taken if one.effective_on <= ended_by])
-    if agreed.withdrawn(on).keys() & _NO_DOSE:
+    history = consent_history.history_of(session, person)
+    by_then = history._replace(withdrawals=[one for one in history.withdrawals if one.effective_on <= ended_by])
+    if by_then.withdrawn(on).keys() & _NO_DOSE:
         return False, frozenset()
-    wanted = agreement.wanted_of(person.protocol, person.amendments, told, on, _standing(row, on))
-    signed = any(one.version == wanted and (one.given_on is None or one.given_on <= on) for one in agreed.given)
-    return signed, agreed.scopes(on)
+    wanted = consent_history.wanted_of(person.protocol, person.amendments, history, on, _standing(row, on))
+    signed = any(one.version == wanted and (one.given_on is None or one.given_on <= on) for one in by_then.consents)
+    return signed, by_then.scopes(on)
 
 
 def _standing(row: Participant, on: date) -> Collection[str]:

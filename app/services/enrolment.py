@@ -30,7 +30,7 @@ from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import adverse_events, agreement, consents, doses, pid_reservations, rule_queries
+from app.services import adverse_events, consent_history, consents, doses, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
     EnrolmentContradictsProtocol,
@@ -234,11 +234,11 @@ def _misdated(session: Session, row: Participant, which: ConsentDay) -> Consent 
 def _redated(session: Session, person: Person, consent: Consent, on: date, reason: str) -> audit.Event:
     """Correct the day of a consent. It cannot come after a withdrawal from it: one of the two days is wrong then.
     Raises WithdrawalBeforeConsent."""
-    before, had = audit.snapshot(consent), agreement.agreed(session, person)
+    before, had = audit.snapshot(consent), consent_history.history_of(session, person)
     consent.given_on = on
     session.flush()
-    has = agreement.agreed(session, person)
-    for day in (one.effective_on for one in had.taken if one.scope != WithdrawalScope.identity):
+    has = consent_history.history_of(session, person)
+    for day in (one.effective_on for one in had.withdrawals if one.scope != WithdrawalScope.identity):
         if had.newest(day) is not None:
             has.require_given(day, "/consent/given_on")
     subject = consent_name(person.pid, consent.version, consent.number)

@@ -34,7 +34,7 @@ from app.protocol.instruments import Instrument, UnknownInstrument, instrument, 
 from app.protocol.safety import OutcomeSeen
 from app.protocol.scoring import Score, score
 from app.security.keys import Keyring
-from app.services import agreement, raters, safety_signals
+from app.services import consent_history, raters, safety_signals
 from app.services.outcome_content import content, differing_fields, with_changes
 from app.services.participant_facts import ParticipantFacts, participant_facts, require_in_study
 from app.services.participants import Hold, Person, visible_person
@@ -125,7 +125,7 @@ def measure(
         "created_by": actor.account_id,
     }
     row = new_row(Outcome, given)
-    require_in_study(person, person.agreed, row["collected_on"], _scope_of(session, person.protocol, visit))
+    require_in_study(person, person.consents, row["collected_on"], _scope_of(session, person.protocol, visit))
     raters.require_independent(session, person, definition.code, asked.rater, at)
     if asked.items is None and definition.code not in person.protocol.historical_totals:
         raise TotalsNotTaken(Fault(f"{at}/items", "required", "The protocol takes no totals without items here"))
@@ -280,8 +280,11 @@ def amend_outcome(
     if visit.status not in HELD and answered(row, after.items):
         raise VisitNotHeld
     if "collected_on" in differing:
-        agreed, scope = agreement.agreed(session, person), _scope_of(session, person.protocol, values(visit))
-        require_in_study(person.row, agreed, after.collected_on, scope)
+        consents, scope = (
+            consent_history.history_of(session, person),
+            _scope_of(session, person.protocol, values(visit)),
+        )
+        require_in_study(person.row, consents, after.collected_on, scope)
     if "rater" in differing:
         raters.require_independent(session, person, row.instrument, after.rater, "")
     before = _remembered(row, stored)

@@ -27,7 +27,7 @@ from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.protocol.schedule import Held
-from app.services.agreement import Agreed, Given, Taken
+from app.services.consent_history import ConsentHistory, ConsentWithdrawal, GivenConsent
 from app.services.studies import protocol_of
 from app.services.unlocked import Closed, closing, require_open
 
@@ -62,7 +62,7 @@ class ParticipantFacts:
     protocol_version_id: int
     place: Place
     protocol: Protocol
-    agreed: Agreed = field(default_factory=lambda: Agreed([], []))
+    consents: ConsentHistory = field(default_factory=lambda: ConsentHistory([], []))
     closed: list[Closed] = field(default_factory=list)
     visits: dict[tuple[str, int], date | None] = field(default_factory=dict)
     """The day of each stored visit, by code and occurrence; only of those that the new visits of this request need."""
@@ -89,9 +89,9 @@ class ParticipantFacts:
     def learn(self, fact: Any) -> None:
         match fact.kind:
             case "given":
-                self.agreed.given.append(Given(fact.name, fact.day, fact.text))
+                self.consents.consents.append(GivenConsent(fact.name, fact.day, fact.text))
             case "taken":
-                self.agreed.taken.append(Taken(fact.name, fact.day))
+                self.consents.withdrawals.append(ConsentWithdrawal(fact.name, fact.day))
             case "visit":
                 self.visits[fact.name, fact.number] = fact.day
             case "closed":
@@ -99,7 +99,7 @@ class ParticipantFacts:
 
 
 def require_in_study(
-    person: ParticipantFacts | Participant, agreed: Agreed, on: date | None, scope: str | None
+    person: ParticipantFacts | Participant, consents: ConsentHistory, on: date | None, scope: str | None
 ) -> None:
     """Check that the participant was in the study on the day, with a consent in force that has the visit's `scope`.
 
@@ -110,10 +110,10 @@ def require_in_study(
     left = left_study_on(person)
     if left is not None and on > left:
         raise ParticipantLeft
-    if agreed.newest(on) is None:
+    if consents.newest(on) is None:
         raise ConsentMissing
-    agreed.require_collection(on)
-    if scope is not None and scope not in agreed.scopes(on):
+    consents.require_collection(on)
+    if scope is not None and scope not in consents.scopes(on):
         raise ConsentMissing(Fault("", "scope_missing", f"No consent in force for: {scope}"))
 
 

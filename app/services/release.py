@@ -126,10 +126,10 @@ def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
 
 
 def _sharing(session: Session, study_id: int, too_late: Sequence[str], ended: Subquery) -> Sequence[Row[Any]]:
-    """Everybody whose newest consent (as in `Agreed.scopes`) includes data sharing, and who has not withdrawn it since;
-    ordered by pid, which discloses nothing. A withdrawal counts as soon as it is recorded: its day is at most today at
-    the site, which may be tomorrow here. Consents recorded after the data cut (`too_late`) can exclude somebody, but
-    not include them."""
+    """Everybody whose newest consent (as in `ConsentHistory.scopes`) includes data sharing, and who has not withdrawn
+    it since; ordered by pid, which discloses nothing. A withdrawal counts as soon as it is recorded: its day is at most
+    today at the site, which may be tomorrow here. Consents recorded after the data cut (`too_late`) can exclude
+    somebody, but not include them."""
     other, taken = aliased(Consent), Withdrawal
     undated = col(Consent.given_on).is_(None)
     refused = select(other.pid).where(

@@ -31,7 +31,7 @@ from app.protocol.definition import Protocol, VisitKind
 from app.protocol.planning import PlannedVisit, VisitState
 from app.protocol.schedule import window_of
 from app.services import adverse_events, visit_findings
-from app.services.agreement import Agreed, agreed_by, reconsents
+from app.services.consent_history import ConsentHistory, histories_of, reconsents
 from app.services.dosing_over_time import doubts_of_dosing
 from app.services.participants import amendments_of
 from app.services.rule_queries import Doubt, doubts_of, settle
@@ -89,7 +89,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
     events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
-    agreed = agreed_by(session, [site_id], [person.pid for person in people])
+    consents = histories_of(session, [site_id], [person.pid for person in people])
     outcomes = _rows(session, site_id, Outcome.pid, *outcome_columns)
     measured, given = _by_pid(outcomes), done_at(outcomes)
     yield from doubts_of_dosing(session, site_id, today)
@@ -99,8 +99,8 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     for person in people:
         protocol = protocol_of(session, person.protocol_version_id)
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
-        yield from _of_visits(session, person, held[person.pid], given, agreed[person.pid], today)
-        yield from _of_consent(person, protocol, newest, agreed[person.pid], today)
+        yield from _of_visits(session, person, held[person.pid], given, consents[person.pid], today)
+        yield from _of_consent(person, protocol, newest, consents[person.pid], today)
         yield from _of_completion(protocol, person, held[person.pid])
         yield from _of_events(person, events[person.pid], closed)
         yield from _of_raters(session, person, measured[person.pid])
@@ -125,13 +125,13 @@ def _of_visits(
     person: Row[Any],
     held: list[Row[Any]],
     given: Mapping[UUID, Set[str]],
-    agreed: Agreed,
+    consents: ConsentHistory,
     today: date,
 ) -> Iterator[Doubt]:
     ids = {(row.visit_code, row.occurrence): row.id for row in held}
     for row in held:
         yield from doubts_of(SubjectType.visit, person.pid, row.id, from_json(row.findings))
-    for visit in planned_for(session, person, agreed, held, given, today):
+    for visit in planned_for(session, person, consents, held, given, today):
         yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))
 
 
@@ -151,10 +151,12 @@ def _of_planned(pid: str, visit: PlannedVisit, visit_id: UUID | None) -> Iterato
             yield Doubt("instrument_missing", message, pid, SubjectType.visit, visit_id, detail=instrument)
 
 
-def _of_consent(person: Row[Any], protocol: Protocol, newest: Protocol, agreed: Agreed, today: date) -> Iterator[Doubt]:
+def _of_consent(
+    person: Row[Any], protocol: Protocol, newest: Protocol, consents: ConsentHistory, today: date
+) -> Iterator[Doubt]:
     """Participants have to be informed of new information that may affect their willingness to continue, and to consent
     again (ICH E6(R2), 4.8.2)."""
-    for version in reconsents(person.status, protocol, amendments_of(protocol, newest), agreed, today):
+    for version in reconsents(person.status, protocol, amendments_of(protocol, newest), consents, today):
         message = f"An amendment asks for consent by version {version}, and none is recorded"
         yield Doubt(
             "reconsent_missing", message, person.pid, SubjectType.participant, field="/consents", detail=version

@@ -25,8 +25,8 @@ from app.models.visit import Visit, WindowRead
 from app.models.voided import counts
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
-from app.services import agreement
-from app.services.agreement import Agreed
+from app.services import consent_history
+from app.services.consent_history import ConsentHistory
 from app.services.participants import Person, visible_person
 from app.services.studies import protocol_of
 
@@ -41,16 +41,16 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
     person = visible_person(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
-    agreed = agreement.agreed(session, person)
+    consents = consent_history.history_of(session, person)
     measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person), counts(_OUTCOME))).all()
     visits = session.execute(select(_VISIT).where(_theirs(_VISIT, person), counts(_VISIT))).all()
-    planned = planned_for(session, person.row, agreed, visits, done_at(measured), today)
+    planned = planned_for(session, person.row, consents, visits, done_at(measured), today)
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
         today=today,
         items=[PlannedVisitRead(**_shown(visit)) for visit in planned],
-        reconsent_to=agreement.reconsents(person.row.status, person.protocol, person.amendments, agreed, today),
+        reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, consents, today),
     )
 
 
@@ -91,11 +91,11 @@ def _waiting(
     theirs = _VISIT.c.site_id.in_(sites), among(_VISIT.c.pid, "pids", pids), counts(_VISIT)
     for pid, *told in session.execute(wanted.where(*theirs)):
         recorded[pid].append(Recorded(*told))
-    agreed = agreement.agreed_by(session, sites, pids)
+    consents = consent_history.histories_of(session, sites, pids)
     for row in people:
         day, left = today[row.site_id], left_on(row)
         protocol = protocol_of(session, row.protocol_version_id)
-        scopes, withdrawn = agreed[row.pid].scopes(day), agreed[row.pid].withdrawn(day)
+        scopes, withdrawn = consents[row.pid].scopes(day), consents[row.pid].withdrawn(day)
         for visit in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):
             if _meets(visit, query):
                 yield row, visit
@@ -137,7 +137,7 @@ def done_at(measured: Iterable[Row[Any]]) -> Mapping[UUID, Set[str]]:
 def planned_for(
     session: Session,
     person: Any,
-    agreed: Agreed,
+    consents: ConsentHistory,
     visits: Sequence[Row[Any]],
     given: Mapping[UUID, Set[str]],
     today: date,
@@ -151,7 +151,7 @@ def planned_for(
     ]
     versions = {(row.visit_code, row.occurrence): row.protocol_version_id for row in visits if row.protocol_version_id}
     version, left = person.protocol_version_id, left_on(person)
-    scopes, withdrawn = agreed.scopes(today), agreed.withdrawn(today)
+    scopes, withdrawn = consents.scopes(today), consents.withdrawn(today)
 
     def planned_by(other: int) -> list[PlannedVisit]:
         return plan(protocol_of(session, other), recorded, today, left, scopes, withdrawn)

@@ -33,7 +33,7 @@ from app.models.voided import counts
 from app.protocol.definition import Protocol, VisitDefinition, VisitKind
 from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
-from app.services import agreement, doses, dosing_day, outcomes, rule_queries, screenings, therapy, visit_findings
+from app.services import consent_history, doses, dosing_day, outcomes, rule_queries, screenings, therapy, visit_findings
 from app.services.participant_facts import NewVisit, ParticipantFacts, participant_facts, require_in_study
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
@@ -100,7 +100,7 @@ def _decided(session: Session, actor: Actor, person: ParticipantFacts, body: Vis
     person.require_unlocked(visit_code=body.visit_code)
     if (body.visit_code, body.occurrence) in person.visits:
         raise _already_recorded(session, person, definition, body)  # first: who sends it again hears that it is there
-    require_in_study(person, person.agreed, body.occurred_on, definition.needs_scope)
+    require_in_study(person, person.consents, body.occurred_on, definition.needs_scope)
     _require_explained(window, body)
     left = left_study_on(person)
     given = {
@@ -221,8 +221,8 @@ def amend_visit(
     protocol = recorded_by(session, person, row.protocol_version_id)
     definition = planned_visit(protocol, row.visit_code)
     if differing & {"occurred_on", "therapy"}:
-        agreed = agreement.agreed(session, person)
-        require_in_study(person.row, agreed, dates.occurred_on, definition.needs_scope)
+        consents = consent_history.history_of(session, person)
+        require_in_study(person.row, consents, dates.occurred_on, definition.needs_scope)
     held = _held(session, person, definition)
     window = window_of(definition, held, row.occurrence)
     if "therapy" in differing:

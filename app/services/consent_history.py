@@ -36,7 +36,7 @@ _TAKES_AWAY = {
 """The scopes of a consent that end with a withdrawal. Dosing, collection and identity are gates of their own."""
 
 
-class Given(NamedTuple):
+class GivenConsent(NamedTuple):
     """The parts of a consent that say what is in force."""
 
     version: str
@@ -44,28 +44,28 @@ class Given(NamedTuple):
     scopes: str
 
 
-class Taken(NamedTuple):
+class ConsentWithdrawal(NamedTuple):
     """The parts of a withdrawal that say what is in force."""
 
     scope: str
     effective_on: date
 
 
-class Agreed(NamedTuple):
+class ConsentHistory(NamedTuple):
     """A participant's consents and withdrawals, and what is therefore in force on a day."""
 
-    given: list[Given]
-    taken: list[Taken]
+    consents: list[GivenConsent]
+    withdrawals: list[ConsentWithdrawal]
 
     @property
     def first(self) -> date | None:
         """The day of the first consent; None: there is none, or the day of one is unknown."""
-        days = [one.given_on for one in self.given]
+        days = [one.given_on for one in self.consents]
         return None if None in days else min(filter(None, days), default=None)
 
-    def newest(self, on: date) -> Given | None:
+    def newest(self, on: date) -> GivenConsent | None:
         """The newest consent given by a day."""
-        given = [one for one in self.given if one.given_on is None or one.given_on <= on]
+        given = [one for one in self.consents if one.given_on is None or one.given_on <= on]
         return max(given, key=lambda one: one.given_on or date.min, default=None)
 
     def scopes(self, on: date) -> frozenset[str]:
@@ -75,10 +75,10 @@ class Agreed(NamedTuple):
         newest = self.newest(on)
         if newest is None:
             return frozenset()
-        that_day = [frozenset(json.loads(one.scopes)) for one in self.given if one.given_on == newest.given_on]
+        that_day = [frozenset(json.loads(one.scopes)) for one in self.consents if one.given_on == newest.given_on]
         taken = [
             _TAKES_AWAY.get(WithdrawalScope(one.scope), frozenset())
-            for one in self.taken
+            for one in self.withdrawals
             if one.effective_on <= on and (newest.given_on is None or one.effective_on >= newest.given_on)
         ]
         return frozenset.intersection(*that_day).difference(*taken)
@@ -86,12 +86,12 @@ class Agreed(NamedTuple):
     def withdrawn(self, on: date) -> Mapping[str, date]:
         """What is withdrawn on a day and not restored by a later consent, and since when. The identity never comes
         back."""
-        if not self.taken:
+        if not self.withdrawals:
             return {}
         newest = self.newest(on)
         since = newest.given_on if newest and newest.given_on else date.min
         days: dict[str, date] = {}
-        for one in self.taken:
+        for one in self.withdrawals:
             if one.effective_on <= on and (one.effective_on >= since or one.scope == WithdrawalScope.identity):
                 days[one.scope] = min(one.effective_on, days.get(one.scope, one.effective_on))
         return days
@@ -100,8 +100,8 @@ class Agreed(NamedTuple):
         """Which number a consent of this day gets among those of its version, in the order of recording. None: it is
         not a new consent, as a form that is sent twice is one consent. It is a new one if something (but the identity)
         was withdrawn between it and each other one. Only the days count, not the order in which they are recorded."""
-        others = [one.given_on or date.min for one in self.given if one.version == version]
-        taken = [one.effective_on for one in self.taken if one.scope != WithdrawalScope.identity]
+        others = [one.given_on or date.min for one in self.consents if one.version == version]
+        taken = [one.effective_on for one in self.withdrawals if one.scope != WithdrawalScope.identity]
         apart = (any(min(on, other) <= day <= max(on, other) for day in taken) for other in others)
         return len(others) + 1 if on not in others and all(apart) else None
 
@@ -118,20 +118,20 @@ class Agreed(NamedTuple):
             raise CollectionWithdrawn
 
 
-def agreed(session: Session, person: Person) -> Agreed:
-    """What a participant gave and took back until now."""
-    return agreed_by(session, [person.site_id], [person.row.pid])[person.row.pid]
+def history_of(session: Session, person: Person) -> ConsentHistory:
+    """The consents and withdrawals of a participant that are recorded and not voided."""
+    return histories_of(session, [person.site_id], [person.row.pid])[person.row.pid]
 
 
-def agreed_by(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, Agreed]:
+def histories_of(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, ConsentHistory]:
     """The same of many participants of these sites, by pid."""
-    found = {pid: Agreed([], []) for pid in pids}
+    histories = {pid: ConsentHistory([], []) for pid in pids}
     for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
-        found[one.pid].given.append(Given(*one[1:]))
+        histories[one.pid].consents.append(GivenConsent(*one[1:]))
     taken = _of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids).where(HOLDS)
     for one in session.execute(taken):
-        found[one.pid].taken.append(Taken(*one[1:]))
-    return found
+        histories[one.pid].withdrawals.append(ConsentWithdrawal(*one[1:]))
+    return histories
 
 
 def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[str]) -> Any:
@@ -139,19 +139,21 @@ def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[st
     return wanted.where(table.c.site_id.in_(sites), among(table.c.pid, "pids", pids))
 
 
-def reconsents(status: str, protocol: Protocol, amendments: Sequence[Amendment], record: Agreed, on: date) -> list[str]:
+def reconsents(
+    status: str, protocol: Protocol, amendments: Sequence[Amendment], history: ConsentHistory, on: date
+) -> list[str]:
     """Consent versions that amendments ask a participant of this status to sign."""
     if status not in get_args(Standing):
         return []
-    wanted = wanted_of(protocol, amendments, record, on, {status})
+    wanted = wanted_of(protocol, amendments, history, on, {status})
     brought = {one.consent for one in amendments}
-    signed = {one.version for one in record.given}
+    signed = {one.version for one in history.consents}
     return [wanted] if wanted in brought - signed and wanted is not None else []
 
 
 def wanted_of(
-    protocol: Protocol, amendments: Sequence[Amendment], record: Agreed, on: date, statuses: Collection[str]
+    protocol: Protocol, amendments: Sequence[Amendment], history: ConsentHistory, on: date, statuses: Collection[str]
 ) -> str | None:
     """The consent version that a participant was asked for by a day, being in one of these statuses on it."""
-    since = min((one.given_on or date.min for one in record.given), default=on)
+    since = min((one.given_on or date.min for one in history.consents), default=on)
     return wanted_consent(protocol.consents, amendments, on, statuses, since)
