@@ -27,8 +27,9 @@ from app import audit
 from app.database import Database
 from app.models.adverse_event import AdverseEvent
 from app.models.base import table_of
+from app.models.consent import Consent
 from app.models.outcome import Outcome, OutcomeScore
-from app.models.participant import Consent, Participant, VaultIdentity
+from app.models.participant import Participant, VaultIdentity
 from app.models.visit import Visit
 from app.settings import Settings
 from tests.hostile import LiveStudy, live_study

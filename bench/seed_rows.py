@@ -17,7 +17,8 @@ from app import audit
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import canonical_json, table_of
-from app.models.participant import Consent, Participant
+from app.models.consent import Consent
+from app.models.participant import Participant
 
 INSTRUMENTS = ("MADRS", "ISI", "GAD7")
 VISITS = ("BL", "PREP1", "DOS1", "INT1A", "DOS2", "INT2A", "FU1")

@@ -12,9 +12,9 @@ from sqlmodel import col, select
 from app import pid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now, table_of
-from app.models.course import Withdrawal, WithdrawalScope
+from app.models.consent import Consent, Withdrawal, WithdrawalScope
 from app.models.outcome import Outcome, OutcomeScore
-from app.models.participant import Consent, Participant
+from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
 from tests.world import World

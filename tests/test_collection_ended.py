@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.models.course import TreatmentTrial
+from app.models.treatment import TreatmentTrial
 from app.privacy.hiding import ALL as ALL_PEOPLE
 from app.privacy.lattice import K
 from app.services.extract_sql import of_subject

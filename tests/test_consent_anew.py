@@ -11,7 +11,7 @@ import pytest
 from httpx2 import Response
 
 from app import audit
-from app.models.participant import Consent
+from app.models.consent import Consent
 from tests.course_cases import under_amendment
 from tests.courses import at, given, held, planned, withdraw
 from tests.dosing_cases import SESSIONS, a_session_to_close, path_of, prepared, start

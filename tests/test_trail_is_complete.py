@@ -14,13 +14,14 @@ from app.models.account import Account, ClientSecret, Role, RoleGrant
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import columns, table_of
-from app.models.course import Screening
+from app.models.consent import Consent
 from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery
 from app.models.extract import Extract
 from app.models.outcome import Outcome, OutcomeScore
-from app.models.participant import Consent, Participant
+from app.models.participant import Participant
 from app.models.safety_signal import SafetySignal
+from app.models.screening import Screening
 from app.models.study import ProtocolVersion, Site, Study
 from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit

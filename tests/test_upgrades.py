@@ -22,7 +22,8 @@ from app.main import create_app
 from app.models.account import Account
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, table_of, values
-from app.models.participant import Consent, Participant
+from app.models.consent import Consent
+from app.models.participant import Participant
 from app.models.verification import Result, Verification, VerificationWithdrawal
 from app.pid import display, draw
 from app.settings import Settings

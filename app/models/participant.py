@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Strict, StringConstraints, model_validator
 from pydantic import Field as Bounded
 from pydantic_core import PydanticCustomError
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from app.models.base import (
@@ -22,7 +22,6 @@ from app.models.base import (
     Label,
     Limit,
     PastDate,
-    Positive,
     Reason,
     Shape,
     canonical_json,
@@ -31,6 +30,7 @@ from app.models.base import (
     now,
     one_of,
 )
+from app.models.consent import ConsentDay, ConsentGiven
 from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
@@ -162,32 +162,6 @@ class Participant(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=now)
 
 
-class Consent(SQLModel, table=True):
-    """One consent version as a participant gave it, with its scopes."""
-
-    __table_args__ = (ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),)
-
-    site_id: int = Field(primary_key=True)
-    pid: str = Field(primary_key=True, max_length=12)
-    version: str = Field(primary_key=True, max_length=64)
-    number: int = Field(default=1, primary_key=True)
-    """1, and more where it was given anew after something was taken back."""
-
-    given_on: date | None = None
-    scopes: str = Field(sa_column=Column(Text, nullable=False))
-    """Canonical JSON list, sorted."""
-
-    data_sharing: bool
-    """The scope that extracts ask for, as a column so that SQL can."""
-
-    created_at: datetime = Field(default_factory=now)
-
-
-def consent_name(pid: str, version: str, number: int) -> str:
-    """What the trail calls a consent. The first of a version goes without its number, as before versions had any."""
-    return f"{pid}/{version}" if number == 1 else f"{pid}/{version}/{number}"
-
-
 class VaultIdentity(SQLModel, table=True):
     """The site's own label of a participant, encrypted; the only identifying datum held."""
 
@@ -246,12 +220,6 @@ NewSiteLocalId = Annotated[SiteLocalId, AfterValidator(_no_birth_date)]
 """That of a new participant. Who was enrolled under a date before this rule is still found by it."""
 
 
-class ConsentGiven(Shape):
-    version: Code
-    given_on: PastDate | None
-    scopes: Annotated[list[Code], Bounded(max_length=20)]
-
-
 class Eligibility(Shape):
     """Either an answer to each criterion, or the overall answer with the exceptions, as CDISC IE keeps them."""
 
@@ -286,16 +254,6 @@ class EnrolmentFields(Shape):
         if self.enrolled_on and self.screened_on and self.enrolled_on < self.screened_on:
             raise contradiction("enrolled_before_screened", "enrolled_on cannot lie before screened_on", "enrolled_on")
         return self
-
-
-class ConsentDay(Shape):
-    """The day of a consent that was unknown, or entered wrongly."""
-
-    version: Code
-    number: Positive = 1
-    """Which one, where the version was given anew."""
-
-    given_on: PastDate
 
 
 class ParticipantAmend(Shape):
@@ -347,6 +305,11 @@ class StatusChange(Shape):
     reason: Reason
     correction: bool = False
     """True: the present status, or its day, was entered by mistake, and this replaces it."""
+
+
+class ProtocolMove(Shape):
+    version: Code
+    reason: Reason
 
 
 class ParticipantRead(Answer):

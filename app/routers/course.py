@@ -9,24 +9,12 @@ from pydantic import BaseModel
 from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.audit import HistoryList
-from app.models.course import (
-    ConsentCreate,
-    ConsentState,
-    EligibilityAnswers,
-    ProtocolMove,
-    ScreeningCreate,
-    ScreeningList,
-    ScreeningRead,
-    TreatmentAmend,
-    TreatmentCreate,
-    TreatmentList,
-    TreatmentRead,
-    VoidingCreate,
-    WithdrawalCreate,
-)
+from app.models.consent import ConsentCreate, ConsentState, VoidingCreate, WithdrawalCreate
 from app.models.identifiers import Pid
-from app.models.participant import ParticipantRead
+from app.models.participant import ParticipantRead, ProtocolMove
 from app.models.schedule import DueList, DueQuery, ScheduleRead
+from app.models.screening import EligibilityAnswers, ScreeningCreate, ScreeningList, ScreeningRead
+from app.models.treatment import TreatmentAmend, TreatmentCreate, TreatmentList, TreatmentRead
 from app.permissions import Permission
 from app.pid import display
 from app.services import consents, participants, schedules, screenings, treatments, voiding

@@ -34,12 +34,13 @@ from app.models.base import (
     table_of,
     values,
 )
+from app.models.consent import Consent
 from app.models.data_query import SubjectType as QuerySubject
 from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
-from app.models.participant import Consent, Participant, ParticipantStatus, died_on
+from app.models.participant import Participant, ParticipantStatus, died_on
 from app.models.safety_report import SaeReport
 from app.models.voided import counts
 from app.protocol.definition import Protocol

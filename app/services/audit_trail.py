@@ -15,16 +15,18 @@ from app.database import Database, within
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import REGISTRY_CHAIN, AuditEntry, AuditFilter, AuditRow
 from app.models.base import columns, table_of, utc_text
-from app.models.course import Screening, TreatmentTrial, Withdrawal
+from app.models.consent import Consent, Withdrawal, consent_name
 from app.models.data_lock import DataLock
 from app.models.data_query import DataQuery
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.label_disclosure import LabelDisclosure
 from app.models.outcome import Outcome
-from app.models.participant import Consent, Participant, consent_name
+from app.models.participant import Participant
 from app.models.safety_report import AeReview, AeReviewWithdrawal, SaeReport
 from app.models.safety_signal import SafetySignal
+from app.models.screening import Screening
 from app.models.signature import Signature
+from app.models.treatment import TreatmentTrial
 from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
 from app.pid import PidChecksum, PidFormat, normalise

@@ -13,9 +13,8 @@ from app.access import Rows
 from app.models.adverse_event import AdverseEvent
 from app.models.among import among
 from app.models.base import table_of
-from app.models.course import HOLDS, Withdrawal, WithdrawalScope
+from app.models.consent import Consent, Withdrawal, WithdrawalScope
 from app.models.outcome import Outcome
-from app.models.participant import Consent
 from app.models.visit import Visit
 from app.models.voided import counts
 
@@ -46,7 +45,7 @@ def ended(recorded_since: Sequence[str]) -> Subquery:
     same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
     anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~too_late(recorded_since))
     taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))
-    these = (_TAKEN.scope == WithdrawalScope.collection, HOLDS, ~anew.exists())
+    these = (_TAKEN.scope == WithdrawalScope.collection, counts(Withdrawal), ~anew.exists())
     return taken.where(*these).group_by(_TAKEN.site_id, _TAKEN.pid).subquery("ended")
 
 

@@ -12,8 +12,8 @@ from sqlmodel import Session
 from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
 from app.models.base import table_of
-from app.models.course import HOLDS, Withdrawal, WithdrawalScope
-from app.models.participant import Consent
+from app.models.consent import Consent, Withdrawal, WithdrawalScope
+from app.models.voided import counts
 from app.protocol.consent import Amendment, ConsentScope, Standing, wanted_consent
 from app.protocol.definition import Protocol
 from app.services.participants import Person
@@ -128,7 +128,7 @@ def histories_of(session: Session, sites: Sequence[int], pids: Sequence[str]) ->
     histories = {pid: ConsentHistory([], []) for pid in pids}
     for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
         histories[one.pid].consents.append(GivenConsent(*one[1:]))
-    taken = _of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids).where(HOLDS)
+    taken = _of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids).where(counts(_WITHDRAWALS))
     for one in session.execute(taken):
         histories[one.pid].withdrawals.append(ConsentWithdrawal(*one[1:]))
     return histories

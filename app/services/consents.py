@@ -11,7 +11,8 @@ from app.access import Actor
 from app.database import before_commit
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, now
-from app.models.course import (
+from app.models.consent import (
+    Consent,
     ConsentCreate,
     ConsentRead,
     ConsentState,
@@ -19,8 +20,8 @@ from app.models.course import (
     WithdrawalCreate,
     WithdrawalRead,
     WithdrawalScope,
+    consent_name,
 )
-from app.models.participant import Consent, consent_name
 from app.privacy import vault
 from app.privacy.erasure_journal import ErasureJournal
 from app.protocol.clocks import local_day

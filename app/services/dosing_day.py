@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 from app.access import Actor, found, visible, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now
-from app.models.course import WithdrawalScope
+from app.models.consent import WithdrawalScope
 from app.models.dosing_session import Dose, DosingSession, SessionState, VitalReading
 from app.models.outcome import Outcome, answered, done
 from app.models.participant import Participant, ParticipantStatus, began, left_on

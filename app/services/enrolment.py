@@ -10,12 +10,10 @@ from app.access import Actor
 from app.database import unique_or
 from app.errors import Fault
 from app.models.base import canonical_json, new_row, now, values
-from app.models.course import Screening, WithdrawalScope
+from app.models.consent import Consent, ConsentDay, WithdrawalScope, consent_name
 from app.models.finding import findings_text
 from app.models.participant import (
     FOLLOWS_ENROLMENT,
-    Consent,
-    ConsentDay,
     EnrolmentFields,
     Participant,
     ParticipantAmend,
@@ -23,8 +21,8 @@ from app.models.participant import (
     ParticipantRead,
     ParticipantStatus,
     began,
-    consent_name,
 )
+from app.models.screening import Screening
 from app.privacy import vault
 from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol

@@ -21,8 +21,8 @@ from app.access import Actor, Place, reach, visible
 from app.errors import Conflict, Fault
 from app.models.among import among
 from app.models.base import table_of
-from app.models.course import HOLDS, Withdrawal
-from app.models.participant import Consent, Participant, left_study_on
+from app.models.consent import Consent, Withdrawal
+from app.models.participant import Participant, left_study_on
 from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import Protocol
@@ -184,7 +184,9 @@ def _facts(dialect: str) -> Any:
     locks, of_person = closing(dialect, _PEOPLE)
     parts = [
         _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes),
-        _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(HOLDS),
+        _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(
+            counts(_WITHDRAWALS)
+        ),
         _part(
             "visit", _VISITS, name=_VISITS.c.visit_code, day=_VISITS.c.occurred_on, number=_VISITS.c.occurrence
         ).where(

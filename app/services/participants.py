@@ -17,16 +17,10 @@ from app import audit
 from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now, table_of, values
-from app.models.course import ProtocolMove
+from app.models.consent import Consent
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
-from app.models.participant import (
-    Consent,
-    EnrolmentFields,
-    Participant,
-    ParticipantLookup,
-    ParticipantRead,
-)
+from app.models.participant import EnrolmentFields, Participant, ParticipantLookup, ParticipantRead, ProtocolMove
 from app.models.study import ProtocolVersion, Site
 from app.privacy import vault
 from app.protocol.clocks import local_day

@@ -17,11 +17,12 @@ from app.database import Turn
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
 from app.models.base import as_compared, now, table_of, utc_text
-from app.models.course import HOLDS, Withdrawal, WithdrawalScope
+from app.models.consent import Consent, Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
-from app.models.participant import Consent, Participant
+from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.privacy.hiding import rounded
 from app.privacy.lattice import K, generalise
 from app.privacy.profile import PROFILES
@@ -142,7 +143,7 @@ def _sharing(session: Session, study_id: int, too_late: Sequence[str], ended: Su
         taken.site_id == Consent.site_id,
         taken.pid == Consent.pid,
         taken.scope == WithdrawalScope.sharing,
-        HOLDS,
+        counts(Withdrawal),
         sa.or_(undated, col(taken.effective_on) >= col(Consent.given_on)),
     )
     consented = select(Consent.pid).where(

@@ -12,8 +12,8 @@ from app import audit
 from app.access import Actor, found
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, now
-from app.models.course import EligibilityAnswers, Screening, ScreeningCreate, ScreeningRead
 from app.models.participant import Participant, ParticipantStatus
+from app.models.screening import EligibilityAnswers, Screening, ScreeningCreate, ScreeningRead
 from app.models.study import ProtocolVersion
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility

@@ -17,11 +17,13 @@ from app.access import Actor
 from app.audit import JSON_TEXT, plain
 from app.models.adverse_event import CRITERIA, AdverseEvent
 from app.models.base import canonical_json, table_of
-from app.models.course import Screening, TreatmentTrial, Withdrawal
+from app.models.consent import Consent, Withdrawal
 from app.models.dosing_session import Dose, DosingSession, VitalReading
 from app.models.outcome import Outcome, OutcomeScore
-from app.models.participant import Consent, Participant
+from app.models.participant import Participant
+from app.models.screening import Screening
 from app.models.therapy_session import TherapySession
+from app.models.treatment import TreatmentTrial
 from app.models.visit import Visit
 from app.models.voided import counts
 

@@ -9,14 +9,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from app import audit
 from app.access import Actor, found
 from app.models.base import now
-from app.models.course import (
-    Outcome,
-    TreatmentAmend,
-    TreatmentCreate,
-    TreatmentList,
-    TreatmentRead,
-    TreatmentTrial,
-)
+from app.models.treatment import Outcome, TreatmentAmend, TreatmentCreate, TreatmentList, TreatmentRead, TreatmentTrial
 from app.security.keys import Keyring
 from app.services.participants import Hold, Person, visible_person
 from app.services.unlocked import require_unlocked

@@ -7,7 +7,7 @@ from app import audit
 from app.access import Actor, found
 from app.errors import Conflict
 from app.models.base import now
-from app.models.course import ConsentState, VoidingCreate, WithdrawalScope
+from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope
 from app.services import consents, doses, rule_queries
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_unlocked

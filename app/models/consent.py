@@ -1,0 +1,142 @@
+"""Consent: what participants consented to, and what they withdrew since (ICH E6(R3), 2.8.10)."""
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field as Bounded
+from pydantic import Strict
+from sqlalchemy import Column, ForeignKeyConstraint, String, Text
+from sqlmodel import Field, SQLModel
+
+from app.models.base import Answer, Code, InstantShown, LongReason, PastDate, Positive, Reason, Shape, now, one_of
+from app.models.identifiers import PidShown
+from app.models.voided import voided_whole
+
+
+class WithdrawalScope(StrEnum):
+    """What a participant takes back (ICH E6(R3), 2.8.10; GDPR, article 7(3)). Data from before stay."""
+
+    collection = "collection"
+    contact = "contact"
+    dosing = "dosing"
+    identity = "identity"
+    sharing = "sharing"
+
+
+class Consent(SQLModel, table=True):
+    """One consent version as a participant gave it, with its scopes."""
+
+    __table_args__ = (ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),)
+
+    site_id: int = Field(primary_key=True)
+    pid: str = Field(primary_key=True, max_length=12)
+    version: str = Field(primary_key=True, max_length=64)
+    number: int = Field(default=1, primary_key=True)
+    """1, and more where it was given anew after something was taken back."""
+
+    given_on: date | None = None
+    scopes: str = Field(sa_column=Column(Text, nullable=False))
+    """Canonical JSON list, sorted."""
+
+    data_sharing: bool
+    """The scope that extracts ask for, as a column so that SQL can."""
+
+    created_at: datetime = Field(default_factory=now)
+
+
+def consent_name(pid: str, version: str, number: int) -> str:
+    """What the trail calls a consent. The first of a version goes without its number, as before versions had any."""
+    return f"{pid}/{version}" if number == 1 else f"{pid}/{version}/{number}"
+
+
+class Withdrawal(SQLModel, table=True):
+    """One thing that a participant took back. What it says is never changed: a later consent gives it anew, and what a
+    site recorded in error is voided."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
+        one_of("scope", WithdrawalScope),
+        voided_whole(),
+    )
+
+    site_id: int = Field(primary_key=True)
+    pid: str = Field(primary_key=True, max_length=12)
+    number: int = Field(primary_key=True)
+    scope: WithdrawalScope = Field(sa_type=String(16))
+    effective_on: date
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    recorded_by: UUID = Field(foreign_key="account.id")
+    recorded_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
+
+
+class ConsentGiven(Shape):
+    version: Code
+    given_on: PastDate | None
+    scopes: Annotated[list[Code], Bounded(max_length=20)]
+
+
+class ConsentDay(Shape):
+    """The day of a consent that was unknown, or entered wrongly."""
+
+    version: Code
+    number: Positive = 1
+    """Which one, where the version was given anew."""
+
+    given_on: PastDate
+
+
+class ConsentCreate(Shape):
+    version: Code
+    given_on: PastDate
+    scopes: Annotated[list[Code], Bounded(min_length=1, max_length=20)]
+    reason: Reason
+
+
+class ConsentRead(Answer):
+    version: str
+    number: int
+    """1, and more where the version was given anew."""
+
+    given_on: date | None
+    scopes: list[str]
+
+
+class WithdrawalCreate(Shape):
+    scope: Annotated[WithdrawalScope, Strict(False)]
+    effective_on: PastDate
+    reason: LongReason
+
+
+class WithdrawalRead(Answer):
+    number: int
+    scope: WithdrawalScope
+    effective_on: date
+    reason: str
+    recorded_at: InstantShown
+    voided_at: InstantShown | None
+    """When it was voided as recorded in error. It counts no longer."""
+
+    voiding_reason: str | None
+
+
+class VoidingCreate(Shape):
+    """Why a withdrawal was recorded in error. A participant who thinks otherwise now consents anew."""
+
+    reason: LongReason
+
+
+class ConsentState(Answer):
+    """What a participant agreed to, took back, and what holds today."""
+
+    participant: PidShown
+    consents: list[ConsentRead]
+    withdrawals: list[WithdrawalRead]
+    scopes_today: list[str]
+    withdrawn_today: list[WithdrawalScope]
+    reconsent_to: list[str]
+    """Consent versions that an amendment of the protocol asks this participant to sign."""
