@@ -29,7 +29,7 @@ from sqlmodel import select
 
 from app.database import Database
 from app.models.account import Account, Role
-from app.models.extract import ApprovalCreate, Decision, Extract, ExtractCreate, ExtractFile, ExtractProfile
+from app.models.extract import ApprovalCreate, ApprovalDecision, Extract, ExtractCreate, ExtractFile, ExtractProfile
 from app.security.keys import load_keyring
 from app.services import building
 from app.settings import Settings
@@ -165,7 +165,7 @@ def _approve(settings: Settings, seeded: Seeded, extract: str) -> None:
     custodian = _actor(settings, seeded, Role.custodian)
     with Database(settings) as database, database.write() as session:
         extracts.decide(
-            session, custodian, UUID(extract), ApprovalCreate(decision=Decision.approve, reason="measuring"), 7
+            session, custodian, UUID(extract), ApprovalCreate(decision=ApprovalDecision.approve, reason="measuring"), 7
         )
 
 

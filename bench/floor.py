@@ -15,7 +15,7 @@ from app import audit
 from app.access import Actor, _claims, requires
 from app.main import create_app
 from app.models.adverse_event import CRITERIA, AdverseEvent
-from app.models.adverse_event_shapes import AdverseEventList, AdverseEventRead, Criteria
+from app.models.adverse_event_shapes import AdverseEventList, AdverseEventRead, SeriousnessCriteria
 from app.models.audit import AuditChain, AuditEntry
 from app.models.base import canonical_json, now
 from app.models.idempotency import IdempotencyRecord
@@ -158,6 +158,6 @@ def _read(event: AdverseEvent) -> AdverseEventRead:
         codings=[],
         findings=[],
         reported_at=None,  # one join less than the measured route makes
-        criteria=Criteria(**{name: getattr(event, name) for name in CRITERIA}),
+        criteria=SeriousnessCriteria(**{name: getattr(event, name) for name in CRITERIA}),
         **{name: getattr(event, name) for name in _SHOWN if name != "reported_at"},
     )

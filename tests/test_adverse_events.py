@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models.adverse_event import AdverseEvent
-from app.models.adverse_event_shapes import Criteria
+from app.models.adverse_event_shapes import SeriousnessCriteria
 from app.models.base import canonical_json
 from app.models.partial_date import span
 from app.services.ae_findings import is_serious
@@ -17,9 +17,9 @@ from tests.world import World
 CODED = [{"system": "own", "term": term, "level": level} for term, level in (("Cephalalgia", "pt"), ("Nerves", "soc"))]
 
 
-@given(st.fixed_dictionaries({name: st.booleans() for name in Criteria.model_fields}))
+@given(st.fixed_dictionaries({name: st.booleans() for name in SeriousnessCriteria.model_fields}))
 def test_any_criterion_makes_an_event_serious_and_nothing_else_does(criteria: dict[str, bool]) -> None:
-    assert is_serious(Criteria(**criteria)) == any(criteria.values())
+    assert is_serious(SeriousnessCriteria(**criteria)) == any(criteria.values())
 
 
 def report(world: World, **changes: Any) -> dict[str, Any]:

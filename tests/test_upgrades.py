@@ -24,7 +24,7 @@ from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json, table_of, values
 from app.models.consent import Consent
 from app.models.participant import Participant
-from app.models.verification import Result, Verification, VerificationWithdrawal
+from app.models.verification import Verification, VerificationResult, VerificationWithdrawal
 from app.pid import display, draw
 from app.settings import Settings
 from tests.conftest import ENGINES
@@ -125,7 +125,7 @@ def test_a_step_back_forgets_verified_dosing_sessions_and_keeps_the_guard(settin
         before = counts(database)
         of_session = {"subject_type": "dosing_session", "pid": old.pid, "session_id": old.of("dosing_session")}
         with database.migrating() as connection:
-            made = Verification(**_by(old), **of_session, subject_version=1, result=Result.verified)
+            made = Verification(**_by(old), **of_session, subject_version=1, result=VerificationResult.verified)
             withdrawal = VerificationWithdrawal(
                 **_by(old, "withdrawn"), verification_id=made.id, reason="the wrong one"
             )

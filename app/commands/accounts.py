@@ -64,11 +64,11 @@ def set_password(
 @user_app.command("sessions-revoke")
 def revoke_sessions(username: str, reason: WHY) -> None:
     """Sign somebody out everywhere."""
-    from app.models.account import AccountKind, Because
+    from app.models.account import AccountKind, ReasonGiven
     from app.services import accounts
     from app.web.merging import checked
 
-    body = checked(Because, {"reason": reason})
+    body = checked(ReasonGiven, {"reason": reason})
     with writing() as (session, _):
         account = accounts.account_by_login(session, AccountKind.user, username)
         accounts.revoke_sessions(session, None, account, body.reason)
@@ -113,11 +113,11 @@ def rotate_secret(
 @client_app.command("secret-revoke")
 def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
     """Revoke a secret now. All tokens of the site app end with it."""
-    from app.models.account import AccountKind, Because
+    from app.models.account import AccountKind, ReasonGiven
     from app.services import accounts, client_secrets
     from app.web.merging import checked
 
-    body = checked(Because, {"reason": reason})
+    body = checked(ReasonGiven, {"reason": reason})
     wanted = _id(secret_id, "a secret's id, as `registry client show` shows it")
     with writing() as (session, _):
         account = accounts.account_by_login(session, AccountKind.client, client_id)
@@ -213,11 +213,11 @@ def list_grants(login: str, as_json: JSON = False) -> None:
 @grant_app.command("revoke")
 def revoke_grant(login: str, grant_id: str, reason: WHY) -> None:
     """Take a role away."""
-    from app.models.account import Because
+    from app.models.account import ReasonGiven
     from app.services import grants
     from app.web.merging import checked
 
-    body = checked(Because, {"reason": reason})
+    body = checked(ReasonGiven, {"reason": reason})
     wanted = _id(grant_id, "a grant's id, as `registry grant list` shows it")
     with writing() as (session, _):
         grants.revoke(session, None, _anybody(session, login), wanted, body.reason)

@@ -77,13 +77,13 @@ def _require_unused(kek_id: str) -> None:
 def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") -> None:
     """Change the file and remember it. A file that cannot be replaced leaves no entry."""
     from app import audit
-    from app.models.account import Because
+    from app.models.account import ReasonGiven
     from app.security.keys import read_key_file
     from app.security.rotation import RotationRefused, replace_key_file
     from app.services.registry_chain import remember
     from app.web.merging import checked
 
-    why = checked(Because, {"reason": reason}).reason
+    why = checked(ReasonGiven, {"reason": reason}).reason
     with writing() as (session, settings):
         before = read_key_file(settings)
         after = change(before)

@@ -182,7 +182,7 @@ class IdentityLink(Shape):
     reason: Reason
 
 
-class Because(Shape):
+class ReasonGiven(Shape):
     """Why something is revoked or taken back."""
 
     reason: Reason

@@ -44,7 +44,7 @@ class Coding(Shape):
     level: Annotated[CodingLevel, Strict(False)]
 
 
-class Criteria(Shape):
+class SeriousnessCriteria(Shape):
     """The seriousness criteria of ICH E2A, section II.B."""
 
     death: bool = False
@@ -63,7 +63,7 @@ class AdverseEventFields(Shape):
     onset: PartialDate | None
     end: PartialDate | None = None
     severity: Annotated[Severity, Strict(False)]
-    criteria: Criteria = Criteria()
+    criteria: SeriousnessCriteria = SeriousnessCriteria()
     serious_as_reported: bool | None = None
     relatedness_drug: Annotated[Relatedness, Strict(False)] | None = None
     relatedness_therapy: Annotated[Relatedness, Strict(False)] | None = None
@@ -99,7 +99,7 @@ class AdverseEventAmend(Shape):
     onset: PartialDate | None = None
     end: PartialDate | None = None
     severity: Annotated[Severity, Strict(False)] | None = None
-    criteria: Criteria | None = None
+    criteria: SeriousnessCriteria | None = None
     serious_as_reported: bool | None = None
     relatedness_drug: Annotated[Relatedness, Strict(False)] | None = None
     relatedness_therapy: Annotated[Relatedness, Strict(False)] | None = None
@@ -132,7 +132,7 @@ class AdverseEventRead(Answer):
     onset: str | None
     end: str | None
     severity: Severity
-    criteria: Criteria
+    criteria: SeriousnessCriteria
     serious: bool
     serious_as_reported: bool | None
     relatedness_drug: Relatedness | None

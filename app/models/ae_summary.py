@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from app.models.base import Answer, Code, Filter, InstantShown, QueryBool
 
 
-class Group(StrEnum):
+class AeGrouping(StrEnum):
     arm = "arm"
     pt = "pt"
     relatedness = "relatedness"
@@ -31,7 +31,7 @@ def _split(given: Any) -> Any:
     return given.split(",") if isinstance(given, str) else given
 
 
-def _once(groups: list[Group]) -> list[Group]:
+def _once(groups: list[AeGrouping]) -> list[AeGrouping]:
     if len(set(groups)) < len(groups):
         raise PydanticCustomError("group_twice", "Name each group once")
     return groups
@@ -41,7 +41,7 @@ class AeSummaryQuery(Filter):
     study: Code
     site: Code | None = None
     by: Annotated[
-        list[Group],
+        list[AeGrouping],
         BeforeValidator(_split),
         AfterValidator(_once),
         WithJsonSchema({"type": "string", "examples": ["soc,pt"]}),

@@ -190,13 +190,13 @@ class ExtractCreate(Shape):
         return self
 
 
-class Decision(StrEnum):
+class ApprovalDecision(StrEnum):
     approve = "approve"
     refuse = "refuse"
 
 
 class ApprovalCreate(Shape):
-    decision: Annotated[Decision, Strict(False)]
+    decision: Annotated[ApprovalDecision, Strict(False)]
     reason: Reason
     accept_difference: bool = False
     """Release it although comparing it with an earlier extract could reveal a few people (`differencing_risk`). The

@@ -11,7 +11,7 @@ from sqlalchemy import CheckConstraint, Column, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
-from app.models.extract import Decision
+from app.models.extract import ApprovalDecision
 from app.models.identifiers import Pid, PidShown
 
 OPEN_FOR = timedelta(hours=24)
@@ -77,7 +77,7 @@ class DisclosureCreate(Shape):
 
 
 class DisclosureDecision(Shape):
-    decision: Annotated[Decision, Strict(False)]
+    decision: Annotated[ApprovalDecision, Strict(False)]
     reason: Reason
 
 

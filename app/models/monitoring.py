@@ -38,7 +38,7 @@ class UrgentClock(ClockRead):
     term: str
 
 
-class Downgraded(Answer):
+class DowngradedEvent(Answer):
     """An event that has ceased to be serious, fatal or life-threatening, and that no monitor has reviewed since."""
 
     adverse_event: UUID
@@ -61,7 +61,7 @@ class VoidedSerious(Answer):
     voiding_reason: str
 
 
-class Alert(Answer):
+class UnreviewedAlert(Answer):
     """An event of a kind that the protocol marks `alert`, which you have not reviewed at its present version."""
 
     adverse_event: UUID
@@ -119,9 +119,9 @@ class MonitoringSummary(Answer):
     as_of: InstantShown
     overdue: list[UrgentClock]
     due_soon: list[UrgentClock]
-    downgraded: list[Downgraded]
+    downgraded: list[DowngradedEvent]
     voided_serious: list[VoidedSerious]
-    alerts: list[Alert]
+    alerts: list[UnreviewedAlert]
     safety_signals: list[OpenSignal]
     sites: list[SiteCounts]
 

@@ -32,7 +32,7 @@ from app.protocol import scoring
 from app.protocol.instruments import instruments
 
 
-class Origin(StrEnum):
+class OutcomeOrigin(StrEnum):
     """Where an outcome's scores come from."""
 
     historical_total = "historical_total"
@@ -41,13 +41,13 @@ class Origin(StrEnum):
 
 def answered(row: Any, items: Mapping[str, Any]) -> bool:
     """Whether anything was measured. Of historical totals nobody has the items."""
-    return row.origin == Origin.historical_total or any(value is not None for value in items.values())
+    return row.origin == OutcomeOrigin.historical_total or any(value is not None for value in items.values())
 
 
 def done(row: Any, items: Mapping[str, Any]) -> bool:
     """Whether an outcome counts as the form that a protocol asks for."""
     instrument = instruments()[f"{row.instrument}/{row.instrument_version}"]
-    return row.origin == Origin.historical_total or scoring.done(instrument, items)
+    return row.origin == OutcomeOrigin.historical_total or scoring.done(instrument, items)
 
 
 class Outcome(SQLModel, table=True):
@@ -57,7 +57,7 @@ class Outcome(SQLModel, table=True):
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         once("uq_outcome_site_id_visit_id_instrument", "site_id", "visit_id", "instrument"),
-        one_of("origin", Origin),
+        one_of("origin", OutcomeOrigin),
         voided_whole(),
         Index("ix_outcome_page", "site_id", "created_at", "id"),
         Index("ix_outcome_pid", "site_id", "pid"),
@@ -74,7 +74,9 @@ class Outcome(SQLModel, table=True):
     """Canonical JSON {item code: value or null}; every item of the instrument is present."""
 
     rater: str | None = Field(default=None, max_length=64)
-    origin: Origin = Field(default=Origin.items, sa_type=String(20), sa_column_kwargs={"server_default": "items"})
+    origin: OutcomeOrigin = Field(
+        default=OutcomeOrigin.items, sa_type=String(20), sa_column_kwargs={"server_default": "items"}
+    )
     """`historical_total`: imported scores whose items nobody has."""
 
     version: int = 1
@@ -179,7 +181,7 @@ class OutcomeRead(Answer):
     collected_on: date | None
     rater: str | None
     items: dict[str, int | None]
-    origin: Origin
+    origin: OutcomeOrigin
     scores: list[ScoreRead]
     version: int
     created_at: InstantShown

@@ -36,7 +36,7 @@ class ResponseFilter(Filter):
     instrument: Code | None = None
 
 
-class Described(Answer):
+class DescriptiveStatistics(Answer):
     """Mean and spread of a sample: standard deviation with n - 1, interval around the mean."""
 
     n: int
@@ -53,8 +53,8 @@ class VisitSummary(Answer):
     administered: int
     """Number of outcomes, with and without a value."""
 
-    value: Described
-    change: Described
+    value: DescriptiveStatistics
+    change: DescriptiveStatistics
     """Change from the participant's own baseline, of those who have both values."""
 
     responders: int | None

@@ -34,7 +34,7 @@ from app.models.consent import ConsentDay, ConsentGiven
 from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
-from app.protocol.eligibility import Answer as Answered
+from app.protocol.eligibility import CriterionAnswer
 
 
 class Sex(StrEnum):
@@ -220,20 +220,22 @@ NewSiteLocalId = Annotated[SiteLocalId, AfterValidator(_no_birth_date)]
 """That of a new participant. Who was enrolled under a date before this rule is still found by it."""
 
 
-class Eligibility(Shape):
+class EligibilityAtEnrolment(Shape):
     """Either an answer to each criterion, or the overall answer with the exceptions, as CDISC IE keeps them."""
 
     met: bool | None = None
     unmet: Annotated[list[Code], Bounded(max_length=100)] = []
-    answers: Annotated[dict[Code, Annotated[Answered, Strict(False)]], Bounded(max_length=200)] | None = None
+    answers: Annotated[dict[Code, Annotated[CriterionAnswer, Strict(False)]], Bounded(max_length=200)] | None = None
     """Criterion -> met, not_met or not_applicable; what is left out is open."""
 
     @model_validator(mode="after")
-    def _met_means_nothing_unmet(self) -> "Eligibility":
+    def _met_means_nothing_unmet(self) -> "EligibilityAtEnrolment":
         if (self.met is None) == (self.answers is None) or (self.answers is not None and self.unmet):
             raise PydanticCustomError("eligibility_form", "Give either answers, or met with the criteria unmet")
         if self.met and self.unmet:
-            raise contradiction("eligibility_contradiction", "Eligibility cannot be met with criteria unmet", "unmet")
+            raise contradiction(
+                "eligibility_contradiction", "EligibilityAtEnrolment cannot be met with criteria unmet", "unmet"
+            )
         return self
 
 
@@ -282,7 +284,7 @@ class ParticipantCreate(EnrolmentFields):
     """One that was reserved for this site and is on the person's label already; absent: a new one is drawn."""
 
     consent: ConsentGiven
-    eligibility: Eligibility
+    eligibility: EligibilityAtEnrolment
 
     @model_validator(mode="after")
     def _enrolled_means_eligible(self) -> "ParticipantCreate":

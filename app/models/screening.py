@@ -11,7 +11,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, Code, InstantShown, PastDate, Reason, Shape, now
-from app.protocol.eligibility import Answer as Answered
+from app.protocol.eligibility import CriterionAnswer
 
 
 class Screening(SQLModel, table=True):
@@ -36,7 +36,7 @@ class Screening(SQLModel, table=True):
     recorded_at: datetime = Field(default_factory=now)
 
 
-Answers = Annotated[dict[Code, Annotated[Answered, Strict(False)]], Bounded(max_length=200)]
+Answers = Annotated[dict[Code, Annotated[CriterionAnswer, Strict(False)]], Bounded(max_length=200)]
 
 
 class EligibilityAnswers(Shape):
@@ -58,7 +58,7 @@ class ScreeningRead(Answer):
     number: int
     protocol_version: str
     screened_on: date | None
-    answers: Mapping[str, Answered]
+    answers: Mapping[str, CriterionAnswer]
     eligible: bool | None
     unmet: list[str]
     open: list[str]

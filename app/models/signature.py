@@ -15,7 +15,7 @@ from app.models.identifiers import Pid, PidShown
 from app.models.sign_in import TotpCode, Typed
 
 
-class Meaning(StrEnum):
+class SignatureMeaning(StrEnum):
     """What a signature says (21 CFR 11.50(a)(3))."""
 
     approval = "approval"
@@ -37,7 +37,7 @@ class Signature(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
-        one_of("meaning", Meaning),
+        one_of("meaning", SignatureMeaning),
         CheckConstraint("length(content_sha256) = 64", name="content_hashed"),
         Index("ix_signature_page", "site_id", "signed_at", "id"),
         Index("ix_signature_pid", "site_id", "pid"),
@@ -49,7 +49,7 @@ class Signature(SQLModel, table=True):
     visit_id: UUID | None = None
     """None: the participant's whole record."""
 
-    meaning: Meaning = Field(sa_type=String(16))
+    meaning: SignatureMeaning = Field(sa_type=String(16))
     content_form: int
     """Which form of the content was hashed: docs/signatures.md."""
 
@@ -72,7 +72,7 @@ class SignatureCreate(Shape):
     visit: UUID | None = Bounded(default=None, strict=False)
     """Absent: the participant's whole record."""
 
-    meaning: Annotated[Meaning, Strict(False)]
+    meaning: Annotated[SignatureMeaning, Strict(False)]
     content_sha256: Sha256
     """Of the content as the signer saw it."""
 
@@ -102,7 +102,7 @@ class SignatureRead(Answer):
     study: str
     site: str
     visit: UUID | None
-    meaning: Meaning
+    meaning: SignatureMeaning
     signer: UUID
     signer_name: str
     signed_at: InstantShown

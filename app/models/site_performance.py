@@ -8,7 +8,7 @@ from app.models.verification import RecordCoverage
 from app.protocol.site_rates import RateMark
 
 
-class Enrolment(Answer):
+class EnrolmentCounts(Answer):
     registered: int
     """Everybody with a pid, also those who were screened only."""
 
@@ -40,7 +40,7 @@ class EventReporting(Answer):
 
 class SitePerformance(Answer):
     site: str
-    participants: Enrolment
+    participants: EnrolmentCounts
     visits: WindowCompliance
     data_queries: QueryCounts
     data_queries_per_participant: float | None

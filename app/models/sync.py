@@ -225,7 +225,7 @@ class UnsettledActs(Answer):
     """When the first of them came."""
 
 
-class Resolution(Shape):
+class SyncResolution(Shape):
     decision: Literal["send", "discard"]
     reason: Reason
     body: Body | None = None

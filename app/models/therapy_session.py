@@ -13,7 +13,7 @@ from app.models.base import Answer, Shape, one_of
 from app.models.identifiers import Staff
 
 
-class Mode(StrEnum):
+class TherapyMode(StrEnum):
     in_person = "in_person"
     video = "video"
     phone = "phone"
@@ -26,7 +26,7 @@ class TherapySession(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
-        one_of("mode", Mode),
+        one_of("mode", TherapyMode),
         CheckConstraint("minutes BETWEEN 1 AND 1440", name="minutes_of_a_day"),
     )
 
@@ -34,7 +34,7 @@ class TherapySession(SQLModel, table=True):
     visit_id: UUID = Field(primary_key=True)
     pid: str = Field(max_length=12)
     minutes: int
-    mode: Mode = Field(sa_type=String(16))
+    mode: TherapyMode = Field(sa_type=String(16))
     staff: str = Field(sa_column=Column(Text, nullable=False))
     """Canonical JSON list of the site's staff codes, sorted."""
 
@@ -43,13 +43,13 @@ class Therapy(Shape):
     """How long, how, and with whom."""
 
     minutes: Annotated[int, Bounded(ge=1, le=1_440)]
-    mode: Annotated[Mode, Strict(False)]
+    mode: Annotated[TherapyMode, Strict(False)]
     staff: Staff
 
 
 class TherapyRead(Answer):
     minutes: int
-    mode: Mode
+    mode: TherapyMode
     staff: list[str]
     cssrs_done: bool
     """Whether the C-SSRS that the protocol plans at the visit was done; where it plans none, either form counts."""

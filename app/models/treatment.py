@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel
 from app.models.base import Answer, InstantShown, Reason, Shape, now, one_of
 
 
-class Outcome(StrEnum):
+class TreatmentOutcome(StrEnum):
     """How a treatment went."""
 
     intolerant = "intolerant"
@@ -28,7 +28,7 @@ class TreatmentTrial(SQLModel, table=True):
     __tablename__ = "treatment_trial"
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
-        one_of("outcome", Outcome),
+        one_of("outcome", TreatmentOutcome),
         CheckConstraint("weeks BETWEEN 0 AND 2000", name="weeks_of_a_life"),
         Index("ix_treatment_trial_pid", "site_id", "pid"),
     )
@@ -43,7 +43,7 @@ class TreatmentTrial(SQLModel, table=True):
     """In dose and duration, as the site judges it by its own standard (such as the ATHF)."""
 
     this_episode: bool
-    outcome: Outcome = Field(sa_type=String(16))
+    outcome: TreatmentOutcome = Field(sa_type=String(16))
     version: int = 1
     recorded_by: UUID = Field(foreign_key="account.id")
     recorded_at: datetime = Field(default_factory=now)
@@ -62,7 +62,7 @@ class TreatmentCreate(Shape):
     maximum_mg: MaximumMg | None = None
     adequate: bool
     this_episode: bool
-    outcome: Annotated[Outcome, Strict(False)]
+    outcome: Annotated[TreatmentOutcome, Strict(False)]
 
 
 class TreatmentAmend(Shape):
@@ -74,7 +74,7 @@ class TreatmentAmend(Shape):
     maximum_mg: MaximumMg | None = None
     adequate: bool | None = None
     this_episode: bool | None = None
-    outcome: Annotated[Outcome, Strict(False)] | None = None
+    outcome: Annotated[TreatmentOutcome, Strict(False)] | None = None
 
 
 class TreatmentRead(Answer):
@@ -84,7 +84,7 @@ class TreatmentRead(Answer):
     maximum_mg: float | None
     adequate: bool
     this_episode: bool
-    outcome: Outcome
+    outcome: TreatmentOutcome
     version: int
     recorded_at: InstantShown
 

@@ -18,7 +18,7 @@ from app.models.identifiers import Pid, PidShown
 from app.protocol.verification import RecordKind
 
 
-class Result(StrEnum):
+class VerificationResult(StrEnum):
     """What the source said: the same, or something else (which a data query then asks about)."""
 
     discrepant = "discrepant"
@@ -48,7 +48,7 @@ class Verification(SQLModel, table=True):
         ForeignKeyConstraint(["site_id", "event_id"], ["adverse_event.site_id", "adverse_event.id"]),
         ForeignKeyConstraint(["site_id", "session_id"], ["dosing_session.site_id", "dosing_session.id"]),
         one_of("subject_type", RecordKind),
-        one_of("result", Result),
+        one_of("result", VerificationResult),
         CheckConstraint("(visit_id IS NOT NULL) = (subject_type = 'visit')", name="visit_when_its"),
         CheckConstraint("(outcome_id IS NOT NULL) = (subject_type = 'outcome')", name="outcome_when_its"),
         CheckConstraint("(event_id IS NOT NULL) = (subject_type = 'adverse_event')", name="event_when_its"),
@@ -68,7 +68,7 @@ class Verification(SQLModel, table=True):
     event_id: UUID | None = None
     session_id: UUID | None = None
     subject_version: int
-    result: Result = Field(sa_type=String(16))
+    result: VerificationResult = Field(sa_type=String(16))
     note: str | None = Field(default=None, sa_column=Column(Text))
     verified_by: UUID = Field(foreign_key="account.id")
     verified_at: datetime = Field(default_factory=now)
@@ -109,7 +109,7 @@ class VerificationCreate(Shape):
     version: Annotated[int, Bounded(ge=1, le=2**31 - 1)]
     """The record's version that was compared with the source."""
 
-    result: Annotated[Result, Strict(False)]
+    result: Annotated[VerificationResult, Strict(False)]
     note: LongText | None = None
 
     @model_validator(mode="after")
@@ -132,7 +132,7 @@ class VerificationRead(Answer):
     """The version that was verified."""
 
     present_version: int
-    result: Result
+    result: VerificationResult
     state: VerificationState
     note: str | None
     verified_by: UUID

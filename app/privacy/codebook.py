@@ -5,7 +5,7 @@ from typing import Any
 
 from app.models.adverse_event import ActionTaken, AeOutcome, Relatedness, Severity
 from app.models.extract import ExtractProfile
-from app.models.outcome import Origin
+from app.models.outcome import OutcomeOrigin
 from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
 from app.privacy import tables
@@ -35,7 +35,7 @@ _STORED: Mapping[str, Sequence[str]] = {
     "extract_subject.sex": tuple(Sex),
     "extract_subject.status": tuple(ParticipantStatus),
     "outcome.instrument": sorted({one.code for one in instruments().values()}),
-    "outcome.origin": tuple(Origin),
+    "outcome.origin": tuple(OutcomeOrigin),
     "outcome_score.band": sorted(
         {band.label for one in instruments().values() for rule in one.scores for band in rule.bands}
     ),

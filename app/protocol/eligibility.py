@@ -17,7 +17,7 @@ class Criterion(Definition):
     source: Text | None = None
 
 
-class Answer(StrEnum):
+class CriterionAnswer(StrEnum):
     met = "met"
     not_met = "not_met"
     not_applicable = "not_applicable"
@@ -36,15 +36,15 @@ class Eligibility(NamedTuple):
     """Not answered, or answered "not applicable" where the criterion always applies."""
 
 
-def eligibility(criteria: Iterable[Criterion], answers: Mapping[str, Answer]) -> Eligibility:
+def eligibility(criteria: Iterable[Criterion], answers: Mapping[str, CriterionAnswer]) -> Eligibility:
     """One unmet criterion decides, whatever is open. Raises UnknownCriterion."""
     listed = list(criteria)
     if not answers.keys() <= {criterion.code for criterion in listed}:
         raise UnknownCriterion("The protocol has no such criterion")
-    unmet = tuple(one.code for one in listed if answers.get(one.code) is Answer.not_met)
+    unmet = tuple(one.code for one in listed if answers.get(one.code) is CriterionAnswer.not_met)
     unanswered = tuple(one.code for one in listed if not _answered(one, answers.get(one.code)))
     return Eligibility(False if unmet else None if unanswered else True, unmet, unanswered)
 
 
-def _answered(criterion: Criterion, answer: Answer | None) -> bool:
-    return answer is not None and (answer is not Answer.not_applicable or criterion.may_not_apply)
+def _answered(criterion: Criterion, answer: CriterionAnswer | None) -> bool:
+    return answer is not None and (answer is not CriterionAnswer.not_applicable or criterion.may_not_apply)

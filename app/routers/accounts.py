@@ -15,13 +15,13 @@ from app.models.account import (
     AccountKind,
     AccountList,
     AccountRead,
-    Because,
     ClientCreate,
     ClientCreated,
     ClientRead,
     GrantCreate,
     IdentityLink,
     PasswordSet,
+    ReasonGiven,
     SecretCreate,
     SecretCreated,
     UserCreate,
@@ -96,7 +96,7 @@ def link_identity(
 
 
 @router.post("/users/{user_id}/sessions/revocation", status_code=201)
-def revoke_user_sessions(user_id: UUID, body: Because, actor: Writer, session: WriteSession) -> AccountRead:
+def revoke_user_sessions(user_id: UUID, body: ReasonGiven, actor: Writer, session: WriteSession) -> AccountRead:
     """Sign a person out everywhere."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
     accounts.revoke_sessions(session, actor, account, body.reason)
@@ -113,7 +113,7 @@ def grant_to_user(user_id: UUID, body: GrantCreate, actor: Writer, session: Writ
 
 @router.post("/users/{user_id}/grants/{grant_id}/revocation", status_code=201)
 def revoke_user_grant(
-    user_id: UUID, grant_id: UUID, body: Because, actor: Writer, session: WriteSession
+    user_id: UUID, grant_id: UUID, body: ReasonGiven, actor: Writer, session: WriteSession
 ) -> AccountRead:
     """Take a grant from a person, with the reason. Their tokens from before end."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
@@ -173,7 +173,7 @@ def grant_to_client(client_id: Code, body: GrantCreate, actor: Writer, session: 
 
 @router.post("/clients/{client_id}/grants/{grant_id}/revocation", status_code=201)
 def revoke_client_grant(
-    client_id: Code, grant_id: UUID, body: Because, actor: Writer, session: WriteSession
+    client_id: Code, grant_id: UUID, body: ReasonGiven, actor: Writer, session: WriteSession
 ) -> AccountRead:
     """Take a grant from a site app, with the reason. Its tokens from before end."""
     account = accounts.client_by_login(session, actor, client_id)
@@ -192,7 +192,7 @@ def rotate_client_secret(
 
 @router.post("/clients/{client_id}/secrets/{secret_id}/revocation", status_code=201)
 def revoke_client_secret(
-    client_id: Code, secret_id: UUID, body: Because, actor: Writer, session: WriteSession
+    client_id: Code, secret_id: UUID, body: ReasonGiven, actor: Writer, session: WriteSession
 ) -> ClientRead:
     """Revoke a secret now. The client's tokens end with it."""
     account = accounts.client_by_login(session, actor, client_id)

@@ -7,7 +7,7 @@ from fastapi import Depends, Response
 
 from app.access import Actor, found, requires
 from app.database import ReadSession, WriteSession
-from app.models.account import Because
+from app.models.account import ReasonGiven
 from app.models.base import now
 from app.models.monitoring import ClockList, ClockRead
 from app.models.safety_report import (
@@ -79,7 +79,7 @@ def list_reviews(event_id: UUID, actor: Reader, session: ReadSession) -> AeRevie
 
 @router.post("/reviews/{number}/withdrawal", status_code=201, response_model=AeReviewRead)
 def withdraw_review(
-    event_id: UUID, number: int, body: Because, actor: Reviewer, once: OncePerKey, session: WriteSession
+    event_id: UUID, number: int, body: ReasonGiven, actor: Reviewer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Withdraw a review that was recorded in error, with the reason."""
 

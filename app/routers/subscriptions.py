@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Request, Response
 
 from app.access import Actor, narrowed, requires, visible, visible_row
 from app.database import ReadSession, WriteSession, within
-from app.models.account import Because
+from app.models.account import ReasonGiven
 from app.models.base import fields_of
 from app.models.notification import (
     Delivery,
@@ -94,7 +94,7 @@ def amend_subscription(
 
 @router.post("/subscriptions/{subscription_id}/secret", status_code=201)
 def renew_secret(
-    subscription_id: UUID, body: Because, actor: Writer, request: Request, response: Response, session: WriteSession
+    subscription_id: UUID, body: ReasonGiven, actor: Writer, request: Request, response: Response, session: WriteSession
 ) -> SubscriptionWithSecret:
     """A new secret for a webhook, shown once. All messages are signed with it from now on."""
     keyring = request.app.state.keyring
@@ -123,13 +123,13 @@ def list_deliveries(
 
 
 @router.post("/deliveries/{delivery_id}/replay", status_code=201)
-def replay_delivery(delivery_id: UUID, body: Because, actor: Writer, session: WriteSession) -> DeliveryRead:
+def replay_delivery(delivery_id: UUID, body: ReasonGiven, actor: Writer, session: WriteSession) -> DeliveryRead:
     """Send a message that was delivered, is dead or was dismissed again. It keeps its delivery id."""
     return subscriptions.replay(session, actor, delivery_id, body.reason)
 
 
 @router.post("/deliveries/{delivery_id}/dismissal", status_code=201)
-def dismiss_delivery(delivery_id: UUID, body: Because, actor: Writer, session: WriteSession) -> DeliveryRead:
+def dismiss_delivery(delivery_id: UUID, body: ReasonGiven, actor: Writer, session: WriteSession) -> DeliveryRead:
     """Say of a dead message that nobody needs it any more: it is kept, and neither `registry doctor` nor an alert asks
     for it."""
     return subscriptions.dismiss(session, actor, delivery_id, body.reason)

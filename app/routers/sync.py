@@ -11,12 +11,12 @@ from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession
 from app.models.sync import (
     Operation,
-    Resolution,
     SyncCreate,
     SyncFilter,
     SyncList,
     SyncOperation,
     SyncRead,
+    SyncResolution,
     SyncResult,
     SyncState,
     Unreadable,
@@ -79,7 +79,7 @@ def list_operations(
 
 
 @router.post("/{operation_id}/resolution", response_model=SyncRead)
-async def resolve_operation(operation_id: UUID, body: Resolution, actor: User, request: Request) -> Response:
+async def resolve_operation(operation_id: UUID, body: SyncResolution, actor: User, request: Request) -> Response:
     """Send an operation that waits or was refused once more, changed or not; or discard it."""
     courier = SyncCourier(request, actor)
 

@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from app.access import Actor, narrowed, requires, visible
 from app.database import ReadSession, WriteSession
-from app.models.account import Because
+from app.models.account import ReasonGiven
 from app.models.verification import (
     CoverageFilter,
     CoverageRead,
@@ -88,7 +88,7 @@ def read_verification(verification_id: UUID, actor: Reader, session: ReadSession
 
 @router.post("/verifications/{verification_id}/withdrawal", status_code=201, response_model=VerificationRead)
 def withdraw_verification(
-    verification_id: UUID, body: Because, actor: Verifier, once: OncePerKey, session: WriteSession
+    verification_id: UUID, body: ReasonGiven, actor: Verifier, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Withdraw a verification, with the reason."""
     return once.create(

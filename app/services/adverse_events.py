@@ -21,7 +21,7 @@ from app.models.adverse_event_shapes import (
     AdverseEventFields,
     AdverseEventRead,
     Coding,
-    Criteria,
+    SeriousnessCriteria,
 )
 from app.models.base import (
     STORED,
@@ -143,7 +143,7 @@ def amend_adverse_event(
     return _read({**values(row), "reported_at": sent}, person.place)
 
 
-def _with_criteria(asked: dict[str, Any], criteria: Criteria) -> dict[str, Any]:
+def _with_criteria(asked: dict[str, Any], criteria: SeriousnessCriteria) -> dict[str, Any]:
     """A criterion that a correction does not name stays: it is taken away by saying so, never by silence."""
     sent = asked.get("criteria")
     if sent is None:
@@ -261,7 +261,7 @@ def _fields(row: AdverseEvent) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in _COPIED},
         "codings": [Coding.model_validate(coding, context=STORED) for coding in from_json(row.codings)],
-        "criteria": Criteria(**{name: getattr(row, name) for name in CRITERIA}),
+        "criteria": SeriousnessCriteria(**{name: getattr(row, name) for name in CRITERIA}),
     }
 
 

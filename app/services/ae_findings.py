@@ -4,7 +4,7 @@ from datetime import date
 from typing import NamedTuple
 
 from app.models.adverse_event import CRITERIA, AeOutcome
-from app.models.adverse_event_shapes import AdverseEventFields, Criteria
+from app.models.adverse_event_shapes import AdverseEventFields, SeriousnessCriteria
 from app.models.base import latest_day
 from app.models.finding import Finding
 from app.models.partial_date import span
@@ -19,7 +19,7 @@ class Course(NamedTuple):
     died: date | None
 
 
-def is_serious(criteria: Criteria) -> bool:
+def is_serious(criteria: SeriousnessCriteria) -> bool:
     """Any criterion makes an event serious (ICH E2A, section II.B). Seriousness is never typed."""
     return any(getattr(criteria, name) for name in CRITERIA)
 

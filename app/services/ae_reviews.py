@@ -10,7 +10,7 @@ from sqlmodel import Session, select
 from app import audit
 from app.access import Actor, found, visible_row
 from app.errors import Conflict, Fault, Invalid
-from app.models.account import Because
+from app.models.account import ReasonGiven
 from app.models.adverse_event import SUSPECTED, AdverseEvent
 from app.models.base import now, table_of
 from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, AeReviewWithdrawal, ReviewKind
@@ -66,7 +66,9 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
     return read(row), row.site_id
 
 
-def withdraw(session: Session, actor: Actor, event_id: UUID, number: int, body: Because) -> tuple[AeReviewRead, int]:
+def withdraw(
+    session: Session, actor: Actor, event_id: UUID, number: int, body: ReasonGiven
+) -> tuple[AeReviewRead, int]:
     """Take back a review that was recorded in error; also gives the site's key. Raises NotFound, ReviewWithdrawn."""
     event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     row, withdrawn = found(next((one for one in reviews_of(session, event) if one[0].number == number), None))

@@ -23,7 +23,7 @@ from app.audit import JSON_TEXT
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import canonical_json, table_of
-from app.models.outcome import Origin, Outcome, OutcomeScore
+from app.models.outcome import Outcome, OutcomeOrigin, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.protocol.instruments import instrument
@@ -182,7 +182,7 @@ def _scores(session: Session, outcome: Mapping[str, Any], old: Mapping[str, floa
     live = session.execute(select(score.name, score.value).where(*mine))
     values = {row.name: row.value for row in live} | dict(old)
     names = [rule.name for rule in definition.scores]
-    if outcome["origin"] == Origin.historical_total:
+    if outcome["origin"] == OutcomeOrigin.historical_total:
         names = [name for name in names if values.get(name) is not None]
     return [
         {

@@ -16,7 +16,7 @@ from app.errors import Conflict, Fault, Invalid, SecondPersonNeeded
 from app.models.base import canonical_json, columns, from_json, now, utc_text, values
 from app.models.extract import (
     ApprovalCreate,
-    Decision,
+    ApprovalDecision,
     Extract,
     ExtractBuild,
     ExtractCreate,
@@ -87,7 +87,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     row.decided_by, row.decision_reason = actor.account_id, body.reason
     row.version, row.updated_at = row.version + 1, now()
     study = session.get_one(Study, row.study_id)
-    if body.decision is Decision.approve:
+    if body.decision is ApprovalDecision.approve:
         row.status = ExtractStatus.building
         expiry(row, days)
         release.alone(session, row.study_id)
@@ -96,7 +96,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     else:
         row.status = ExtractStatus.refused
     session.flush()
-    action = f"extract:{'approved' if body.decision is Decision.approve else 'refused'}"
+    action = f"extract:{'approved' if body.decision is ApprovalDecision.approve else 'refused'}"
     remember(session, actor, audit.changed(action, row, row.id, row.version, before, body.reason))
     return _read(values(row), study.code, [], 0 if row.status == ExtractStatus.building else None)
 

@@ -16,7 +16,7 @@ from app.access import Actor, Rows, found, visible, visible_row
 from app.database import vault_session, within
 from app.errors import Conflict, Gone, SecondPersonNeeded
 from app.models.base import columns, fields_of, now, values
-from app.models.extract import Decision
+from app.models.extract import ApprovalDecision
 from app.models.label_disclosure import (
     OPEN_FOR,
     DisclosureCreate,
@@ -85,7 +85,7 @@ def decide(session: Session, actor: Actor, disclosure_id: UUID, body: Disclosure
     if row.requested_by == actor.account_id:
         raise SecondPersonNeeded
     before = audit.snapshot(row)
-    approves = body.decision is Decision.approve
+    approves = body.decision is ApprovalDecision.approve
     row.status = DisclosureStatus.approved if approves else DisclosureStatus.refused
     row.decided_by, row.decision_reason = actor.account_id, body.reason
     row.open_until = now() + OPEN_FOR if approves else None

@@ -13,12 +13,12 @@ from app.models.adverse_event import AdverseEvent
 from app.models.base import columns, now, table_of
 from app.models.data_query import DataQuery, QueryState
 from app.models.monitoring import (
-    Alert,
-    Downgraded,
+    DowngradedEvent,
     MonitoringQuery,
     MonitoringSummary,
     OpenSignal,
     SiteCounts,
+    UnreviewedAlert,
     UrgentClock,
     VoidedSerious,
 )
@@ -58,14 +58,14 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
         overdue=[_urgent(actor, at, *one) for one in overdue[: query.limit]],
         due_soon=[_urgent(actor, at, *one) for one in due_soon[: query.limit]],
         downgraded=[
-            Downgraded(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
+            DowngradedEvent(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
         ],
         voided_serious=[
             VoidedSerious(**_about(row, actor), voided_at=row.voided_at, voiding_reason=row.voiding_reason)
             for row in voided[: query.limit]
         ],
         alerts=[
-            Alert(**_about(row, actor), special_interest=row.special_interest, created_at=row.created_at)
+            UnreviewedAlert(**_about(row, actor), special_interest=row.special_interest, created_at=row.created_at)
             for row in alerts[: query.limit]
         ],
         safety_signals=_signals(session, actor, sites, query.limit),

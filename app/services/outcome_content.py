@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from app.models.outcome import Origin, Outcome, OutcomeAmend
+from app.models.outcome import Outcome, OutcomeAmend, OutcomeOrigin
 
 
 class Content(NamedTuple):
@@ -20,7 +20,9 @@ class Content(NamedTuple):
 
 def content(row: Outcome, stored: Sequence[Mapping[str, Any]]) -> Content:
     """As it is stored, with its scores."""
-    totals = {str(one["name"]): one["value"] for one in stored} if row.origin == Origin.historical_total else None
+    totals = (
+        {str(one["name"]): one["value"] for one in stored} if row.origin == OutcomeOrigin.historical_total else None
+    )
     return Content(json.loads(row.items), row.collected_on, row.rater, totals)
 
 

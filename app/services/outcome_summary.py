@@ -11,7 +11,13 @@ from app.access import Actor
 from app.errors import Fault, Invalid
 from app.models.base import now, table_of
 from app.models.outcome import Outcome, OutcomeScore
-from app.models.outcome_summary import Described, OutcomeSummary, OutcomeSummaryQuery, ResponseRead, VisitSummary
+from app.models.outcome_summary import (
+    DescriptiveStatistics,
+    OutcomeSummary,
+    OutcomeSummaryQuery,
+    ResponseRead,
+    VisitSummary,
+)
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.models.voided import counts
@@ -183,5 +189,5 @@ def _visit_summary(code: str, measured: Sequence[Compared]) -> VisitSummary:
     )
 
 
-def _described(description: Description) -> Described:
-    return Described(**description._asdict())
+def _described(description: Description) -> DescriptiveStatistics:
+    return DescriptiveStatistics(**description._asdict())

@@ -16,11 +16,11 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.among import among
 from app.models.base import canonical_json, columns, fields_of, new_row, now, table_of, values
 from app.models.outcome import (
-    Origin,
     Outcome,
     OutcomeAmend,
     OutcomeCreate,
     OutcomeInVisit,
+    OutcomeOrigin,
     OutcomeRead,
     OutcomeScore,
     Rescoring,
@@ -121,7 +121,7 @@ def measure(
         "collected_on": asked.collected_on or visit["occurred_on"],
         "items": canonical_json({item.code: items.get(item.code) for item in definition.items}),
         "rater": asked.rater,
-        "origin": Origin.historical_total if asked.items is None else Origin.items,
+        "origin": OutcomeOrigin.historical_total if asked.items is None else OutcomeOrigin.items,
         "created_by": actor.account_id,
     }
     row = new_row(Outcome, given)
@@ -263,7 +263,7 @@ def amend_outcome(
     row, person = held(session, actor, outcome_id)
     require_past(actor, person.site_id, body)
     visit = visit_of(session, actor, row)
-    if row.origin == Origin.historical_total and body.items is not None:
+    if row.origin == OutcomeOrigin.historical_total and body.items is not None:
         raise HistoricalTotal
     stored = scores_of(session, [row])[row.id]
     was = content(row, stored)
@@ -308,7 +308,7 @@ def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -
     Raises NotFound, HistoricalTotal, InstrumentUnknown, ItemsOutOfRange.
     """
     row, _ = held(session, actor, outcome_id)
-    if row.origin == Origin.historical_total:
+    if row.origin == OutcomeOrigin.historical_total:
         raise HistoricalTotal
     visit, stored = visit_of(session, actor, row), scores_of(session, [row])[row.id]
     items = json.loads(row.items)

@@ -16,7 +16,7 @@ from app.models.participant import Participant, ParticipantStatus
 from app.models.screening import EligibilityAnswers, Screening, ScreeningCreate, ScreeningRead
 from app.models.study import ProtocolVersion
 from app.protocol.definition import Protocol
-from app.protocol.eligibility import Answer, Eligibility, UnknownCriterion, eligibility
+from app.protocol.eligibility import CriterionAnswer, Eligibility, UnknownCriterion, eligibility
 from app.services import rule_queries
 from app.services.history import told_of
 from app.services.participants import Hold, Person, follow_findings, visible_person
@@ -42,7 +42,7 @@ class NotScreenFailed(Conflict):
 
 
 def _begin(
-    session: Session, actor: Actor, person: Participant, told: Eligibility, answers: Mapping[str, Answer]
+    session: Session, actor: Actor, person: Participant, told: Eligibility, answers: Mapping[str, CriterionAnswer]
 ) -> tuple[Screening, audit.Event]:
     """A further screening; the first one is recorded with the enrolment."""
     row = Screening(
@@ -62,7 +62,7 @@ def _begin(
     return row, audit.created("screening:recorded", row, f"{row.pid}/{row.number}")
 
 
-def decided(protocol: Protocol, answers: Mapping[str, Answer]) -> Eligibility:
+def decided(protocol: Protocol, answers: Mapping[str, CriterionAnswer]) -> Eligibility:
     """The eligibility that follows from the answers. Raises CriterionUnknown."""
     try:
         return eligibility(protocol.eligibility, answers)
@@ -101,8 +101,8 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
 
 
 def _completed(
-    session: Session, protocol: Protocol, row: Screening, further: Mapping[str, Answer]
-) -> tuple[Mapping[str, Answer], Eligibility]:
+    session: Session, protocol: Protocol, row: Screening, further: Mapping[str, CriterionAnswer]
+) -> tuple[Mapping[str, CriterionAnswer], Eligibility]:
     """All answers, and the eligibility that follows. An overall answer, given at enrolment or by the status of a screen
     failure, applies as long as the answers give the same eligibility as when it was given. An unmet criterion takes
     precedence until its own answer is corrected; then the overall answer applies again."""
@@ -134,12 +134,12 @@ def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall |
     return overall
 
 
-def _answers(given: Mapping[str, str], unmet: Iterable[str]) -> dict[str, Answer]:
+def _answers(given: Mapping[str, str], unmet: Iterable[str]) -> dict[str, CriterionAnswer]:
     """The answers given so far. The criteria named as exceptions to an overall answer count as answered: not met."""
-    return dict.fromkeys(unmet, Answer.not_met) | {code: Answer(one) for code, one in given.items()}
+    return dict.fromkeys(unmet, CriterionAnswer.not_met) | {code: CriterionAnswer(one) for code, one in given.items()}
 
 
-def _answers_of(row: Screening) -> dict[str, Answer]:
+def _answers_of(row: Screening) -> dict[str, CriterionAnswer]:
     return _answers(json.loads(row.answers), json.loads(row.unmet))
 
 

@@ -16,7 +16,7 @@ from app.models.data_query import QueryOrigin
 from app.models.data_query_shapes import QueryCounts
 from app.models.participant import IN_STUDY, Participant, ParticipantStatus, left_on
 from app.models.site_performance import (
-    Enrolment,
+    EnrolmentCounts,
     EventReporting,
     MonitoringSites,
     SitePerformance,
@@ -71,7 +71,7 @@ def _site(
     raised = queries.open + queries.answered + queries.closed
     return SitePerformance(
         site=code,
-        participants=Enrolment(
+        participants=EnrolmentCounts(
             registered=len(people),
             enrolled=sum(row.enrolled_on is not None for row in people),
             by_status={status: statuses[status] for status in ParticipantStatus},

@@ -20,7 +20,7 @@ from app import audit
 from app.access import Actor, Rows, found
 from app.errors import Conflict, DatabaseUnavailable
 from app.models.base import columns, now
-from app.models.sync import Operation, Resolution, SyncOperation, SyncState
+from app.models.sync import Operation, SyncOperation, SyncResolution, SyncState
 from app.request_id import current_request_id
 from app.services import pid_reservations
 from app.services.registry_chain import remember
@@ -279,7 +279,7 @@ _ANYWHERE = ("", "")
 """A key is looked for, whatever was asked under it."""
 
 
-def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, body: Resolution) -> None:
+def resolve(session: Session, shelf: Shelf, actor: Actor, operation_id: UUID, body: SyncResolution) -> None:
     """Send an act again that was refused or waits, or give it up. Raises NotFound, ActSettled."""
     row = found(session.get(SyncOperation, (actor.account_id, operation_id), with_for_update=True))
     before, was = row.state, shelf.opened(row)

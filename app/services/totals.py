@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from app.errors import Fault, Invalid
-from app.models.outcome import Origin
+from app.models.outcome import OutcomeOrigin
 from app.protocol.instruments import Instrument
 from app.protocol.scoring import Score, score
 
@@ -28,7 +28,7 @@ def scored(
             faults.append(Fault(f"{at}/totals/{name if name in known else '?'}", *fault))
     if faults:
         raise TotalsDiffer(*faults)
-    if origin != Origin.historical_total:
+    if origin != OutcomeOrigin.historical_total:
         return computed
     return [_historical(definition, name, value) for name, value in sorted((totals or {}).items())]
 
@@ -38,7 +38,7 @@ def _fault(
 ) -> tuple[str, str] | None:
     if name not in known:
         return "unknown_score", f"{definition.code} version {definition.version} has no such score"
-    if origin == Origin.historical_total:
+    if origin == OutcomeOrigin.historical_total:
         lowest, highest = definition.bounds(name)
         inside = lowest <= value <= highest
         return None if inside else ("out_of_range", f"Must lie between {lowest} and {highest}")

@@ -9,7 +9,14 @@ from sqlmodel.sql.expression import SelectOfScalar
 from app import audit
 from app.access import Actor, found
 from app.models.base import now
-from app.models.treatment import Outcome, TreatmentAmend, TreatmentCreate, TreatmentList, TreatmentRead, TreatmentTrial
+from app.models.treatment import (
+    TreatmentAmend,
+    TreatmentCreate,
+    TreatmentList,
+    TreatmentOutcome,
+    TreatmentRead,
+    TreatmentTrial,
+)
 from app.security.keys import Keyring
 from app.services.participants import Hold, Person, visible_person
 from app.services.unlocked import require_unlocked
@@ -19,7 +26,7 @@ from app.web.merging import corrected, sent_fields
 RESISTANT_FROM = 2
 """Adequate trials of different substances without response (EMA/CHMP/185423/2010 rev. 3; FDA counts alike)."""
 
-_NO_RESPONSE = frozenset({Outcome.none, Outcome.partial})
+_NO_RESPONSE = frozenset({TreatmentOutcome.none, TreatmentOutcome.partial})
 
 
 def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> tuple[TreatmentRead, int]:

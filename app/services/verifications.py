@@ -13,7 +13,7 @@ from app import audit
 from app.access import Actor, Rows, found, visible, visible_row
 from app.database import unique_or
 from app.errors import Conflict
-from app.models.account import Because
+from app.models.account import ReasonGiven
 from app.models.adverse_event import AdverseEvent
 from app.models.among import among
 from app.models.base import columns, fields_of, new_row, table_of
@@ -114,7 +114,7 @@ def record(
     return _read({**row, **new}, actor), writes, subject.site_id
 
 
-def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Because) -> tuple[VerificationRead, int]:
+def withdraw(session: Session, actor: Actor, verification_id: UUID, body: ReasonGiven) -> tuple[VerificationRead, int]:
     """Take a verification back; also gives the site's key. Raises NotFound, VerificationWithdrawn."""
     row = visible_row(session, actor, Verification, verification_id)
     if session.get(VerificationWithdrawal, (row.site_id, row.id)) is not None:

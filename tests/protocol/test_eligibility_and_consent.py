@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 
 from app.protocol.consent import Amendment, ConsentVersion, current_consent, wanted_consent
-from app.protocol.eligibility import Answer, UnknownCriterion, eligibility
+from app.protocol.eligibility import CriterionAnswer, UnknownCriterion, eligibility
 from app.protocol.schedule import shipped_protocols
 
 CRITERIA = shipped_protocols()["mdma-mdd-generic/1"].eligibility
-MET = {criterion.code: Answer.met for criterion in CRITERIA}
+MET = {criterion.code: CriterionAnswer.met for criterion in CRITERIA}
 
 
 @pytest.mark.parametrize(
     ("change", "eligible", "unmet", "still_open"),
     [
         ({}, True, (), ()),
-        ({"EXCL08": Answer.not_met}, False, ("EXCL08",), ()),
-        ({"EXCL02": Answer.not_met, "INCL01": Answer.not_met}, False, ("INCL01", "EXCL02"), ()),
-        ({"INCL05": Answer.not_applicable, "EXCL06": Answer.not_applicable}, True, (), ()),
-        ({"INCL01": Answer.not_applicable}, None, (), ("INCL01",)),
+        ({"EXCL08": CriterionAnswer.not_met}, False, ("EXCL08",), ()),
+        ({"EXCL02": CriterionAnswer.not_met, "INCL01": CriterionAnswer.not_met}, False, ("INCL01", "EXCL02"), ()),
+        ({"INCL05": CriterionAnswer.not_applicable, "EXCL06": CriterionAnswer.not_applicable}, True, (), ()),
+        ({"INCL01": CriterionAnswer.not_applicable}, None, (), ("INCL01",)),
         ({"INCL01": None}, None, (), ("INCL01",)),
-        ({"INCL01": None, "EXCL08": Answer.not_met}, False, ("EXCL08",), ("INCL01",)),
+        ({"INCL01": None, "EXCL08": CriterionAnswer.not_met}, False, ("EXCL08",), ("INCL01",)),
     ],
 )
 def test_answers_come_to_a_decision(
@@ -38,7 +38,7 @@ def test_no_answers_decide_nothing() -> None:
 
 def test_an_answer_to_no_criterion_is_refused() -> None:
     with pytest.raises(UnknownCriterion):
-        eligibility(CRITERIA, {**MET, "INCL99": Answer.met})
+        eligibility(CRITERIA, {**MET, "INCL99": CriterionAnswer.met})
 
 
 def consent(version: str, valid_from: date | None = None) -> ConsentVersion:
