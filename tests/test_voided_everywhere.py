@@ -42,8 +42,16 @@ _BY_ID = "by its id, under which it can still be read, or is refused"
 _SESSION = "the visit of a dosing session, which is not voided"
 SILENT: Mapping[str, str] = {
     **dict.fromkeys(("adverse_events.row_of", "outcomes.read_outcome", "visits.detail"), _BY_ID),
-    **dict.fromkeys(("dosing_sessions.start", "dosing_day.dosing_day", "outcomes.around", "outcomes.held"), _BY_ID),
-    **dict.fromkeys(("outcomes.visit_of", "sae_reports.report", "verifications._held"), _BY_ID),
+    **dict.fromkeys(("dosing_sessions.start", "dosing_day.dosing_day", "outcomes.outcome_facts"), _BY_ID),
+    **dict.fromkeys(
+        (
+            "outcome_corrections.lock_outcome",
+            "outcome_corrections.lock_visit",
+            "sae_reports.report",
+            "verifications._held",
+        ),
+        _BY_ID,
+    ),
     **dict.fromkeys(("voided_records.void_adverse_event", "voided_records.void_visit"), _BY_ID),
     "locks._of_a_participant": _BY_ID,
     **dict.fromkeys(("dosing_day.days_of", "dosing_sessions.list_dosing_sessions"), _SESSION),

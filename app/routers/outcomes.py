@@ -14,7 +14,7 @@ from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
 from app.models.voided import RecordVoiding
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import outcome_summary, outcomes, voided_records
+from app.services import outcome_corrections, outcome_reads, outcome_summary, outcomes, voided_records
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
@@ -37,8 +37,8 @@ async def record_outcome(
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Record:
     """What becomes of each of these bodies, be it one or many."""
-    around = outcomes.around(session, actor, bodies)
-    return lambda by, body: _made(request, *outcomes.record_outcome(session, by, around, body))
+    facts = outcomes.outcome_facts(session, actor, bodies)
+    return lambda by, body: _made(request, *outcomes.record_outcome(session, by, facts, body))
 
 
 def _made(request: Request, read: OutcomeRead, writes: Writes, site_id: int) -> Made:
@@ -51,9 +51,9 @@ def list_outcomes(
     query: Annotated[OutcomeFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeList:
     """Outcomes at your sites, newest first."""
-    page, by = Page(request, response, actor, query), narrowing(outcomes.FILTERS, query)
-    rows, after = page.of_sites(session, outcomes.rows(), Outcome.created_at, Outcome.id, by=by)
-    return OutcomeList(items=outcomes.read_all(session, actor, rows), next=after)
+    page, by = Page(request, response, actor, query), narrowing(outcome_reads.FILTERS, query)
+    rows, after = page.of_sites(session, outcome_reads.rows(), Outcome.created_at, Outcome.id, by=by)
+    return OutcomeList(items=outcome_reads.read_all(session, actor, rows), next=after)
 
 
 @router.get("/summary")
@@ -69,8 +69,8 @@ def read_outcome(
     outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeRead:
     """One outcome with its items and scores."""
-    statement = visible(outcomes.rows().where(col(Outcome.id) == outcome_id), actor)
-    read = outcomes.read_all(session, actor, [found(session.execute(statement).first())])[0]
+    statement = visible(outcome_reads.rows().where(col(Outcome.id) == outcome_id), actor)
+    read = outcome_reads.read_all(session, actor, [found(session.execute(statement).first())])[0]
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 
@@ -80,7 +80,7 @@ def rescore_outcome(
     outcome_id: UUID, body: Rescoring, actor: Writer, request: Request, response: Response, session: WriteSession
 ) -> OutcomeRead:
     """Score the stored items by the newest rules. Doing it again changes nothing."""
-    read = outcomes.rescore(session, actor, outcome_id, body)
+    read = outcome_corrections.rescore(session, actor, outcome_id, body)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 
@@ -98,7 +98,7 @@ def amend_outcome(
     """Correct items, with the reason; the scores are computed again."""
 
     def make() -> Made:
-        read = outcomes.amend_outcome(session, actor, request.app.state.keyring, seen, outcome_id, body)
+        read = outcome_corrections.amend_outcome(session, actor, request.app.state.keyring, seen, outcome_id, body)
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)

@@ -32,7 +32,7 @@ from app.services.dosing_day import (
     readings_of,
     taken,
 )
-from app.services.outcomes import shown_number
+from app.services.outcome_scores import shown_number
 from app.services.participants import Hold
 
 

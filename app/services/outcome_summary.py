@@ -25,7 +25,8 @@ from app.protocol.definition import Protocol, Threshold, VisitKind
 from app.protocol.derived import derived
 from app.protocol.descriptive import Description, describe, describe_change
 from app.protocol.instruments import UnknownInstrument, instrument
-from app.services.outcomes import InstrumentUnknown, shown_number
+from app.services.outcome_scores import shown_number
+from app.services.outcomes import InstrumentUnknown
 from app.services.participants import Person, visible_person
 from app.services.studies import protocol_of
 

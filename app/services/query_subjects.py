@@ -15,7 +15,7 @@ from app.models.data_query_shapes import DataQueryCreate
 from app.models.outcome import Outcome
 from app.models.visit import Visit
 from app.models.voided import counts
-from app.services import adverse_events, consents, dosing_reads, outcomes, screenings, treatments, visits
+from app.services import adverse_events, consents, dosing_reads, outcome_reads, screenings, treatments, visits
 from app.services.participants import Person, read_one, visible_person
 
 
@@ -104,7 +104,7 @@ def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subj
         return adverse_events.read(one(adverse_events.rows(), AdverseEvent.id), actor)
     if subject_type is SubjectType.dosing_session:
         return dosing_reads.detail(session, actor, subject)
-    return outcomes.read_all(session, actor, [one(outcomes.rows(), Outcome.id)])[0]
+    return outcome_reads.read_all(session, actor, [one(outcome_reads.rows(), Outcome.id)])[0]
 
 
 def _has_field(document: Any, pointer: str | None) -> bool:

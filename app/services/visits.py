@@ -33,7 +33,17 @@ from app.models.voided import counts
 from app.protocol.definition import Protocol, VisitDefinition, VisitKind
 from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
-from app.services import consent_history, doses, dosing_day, outcomes, rule_queries, screenings, therapy, visit_findings
+from app.services import (
+    consent_history,
+    doses,
+    dosing_day,
+    outcome_reads,
+    outcomes,
+    rule_queries,
+    screenings,
+    therapy,
+    visit_findings,
+)
 from app.services.participant_facts import NewVisit, ParticipantFacts, participant_facts, require_in_study
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
@@ -122,7 +132,7 @@ def _decided(session: Session, actor: Actor, person: ParticipantFacts, body: Vis
     for index, one in enumerate(body.outcomes):
         measured, told = outcomes.measure(session, writes, actor, treated, row, one, f"/outcomes/{index}")
         events += told
-        read.append(outcomes.measured_read(measured, body.visit_code, person.place))
+        read.append(outcome_reads.outcome_read(measured.row, body.visit_code, person.place, measured.scores))
     rule_queries.raise_for_new(session, writes, Visit, row)
     writes.remember(actor.account_id, person.site_id, *events)
     person.visits[body.visit_code, body.occurrence] = body.occurred_on
@@ -272,8 +282,8 @@ def _outcomes_of(session: Session, actor: Actor, row: Visit) -> list[OutcomeRead
     """Those of a visit; of one that was voided those that went with it."""
     of_it = counts(Outcome) if row.voided_at is None else col(Outcome.voided_at) == row.voided_at
     theirs = col(Outcome.pid) == row.pid, col(Outcome.visit_id) == row.id, of_it
-    statement = visible(outcomes.rows().where(*theirs), actor)
-    return outcomes.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
+    statement = visible(outcome_reads.rows().where(*theirs), actor)
+    return outcome_reads.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
 def _measured(read: Sequence[OutcomeRead]) -> bool:

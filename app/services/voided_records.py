@@ -11,14 +11,22 @@ from app.access import Actor, found, visible, visible_row
 from app.errors import Conflict
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventRead
-from app.models.base import now
+from app.models.base import now, values
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.visit import Visit, VisitDetail
 from app.models.voided import RecordVoiding, counts
 from app.security.keys import Keyring
-from app.services import adverse_events, outcomes, rule_queries, safety_signals, visits
+from app.services import (
+    adverse_events,
+    outcome_corrections,
+    outcome_reads,
+    outcome_scores,
+    rule_queries,
+    safety_signals,
+    visits,
+)
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
@@ -59,16 +67,16 @@ def void_outcome(
 
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
-    row, person = outcomes.held(session, actor, outcome_id)
-    visit = outcomes.visit_of(session, actor, row)
+    row, person = outcome_corrections.lock_outcome(session, actor, outcome_id)
+    visit = outcome_corrections.lock_visit(session, actor, row)
     require_current(keyring, seen, row.id, row.version, _CHANGED)
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     told = _voided(session, actor, row, "outcome:voided", body.reason, now())
     events = [told, *safety_signals.source_voided(session, row)]
     rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
     audit.append(session, actor.account_id, row.site_id, events)
-    scores = outcomes.scores_of(session, [row])[row.id]
-    return outcomes.outcome_read(row, visit.visit_code, person.place, scores), row.site_id
+    scores = outcome_scores.scores_of(session, [row])[row.id]
+    return outcome_reads.outcome_read(values(row), visit.visit_code, person.place, scores), row.site_id
 
 
 def void_visit(
