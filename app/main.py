@@ -28,7 +28,7 @@ from app.routers import (
     auth,
     bulk,
     changes,
-    course,
+    consents,
     data_cuts,
     data_queries,
     docs,
@@ -44,10 +44,13 @@ from app.routers import (
     pid_reservations,
     sae,
     safety_signals,
+    schedules,
+    screenings,
     signatures,
     studies,
     subscriptions,
     sync,
+    treatments,
     verifications,
     visits,
 )
@@ -80,7 +83,10 @@ ROUTERS = (
     bulk,
     sync,
     dosing_sessions,
-    course,
+    schedules,
+    consents,
+    screenings,
+    treatments,
     safety_signals,
     sae,
     monitoring,
@@ -182,7 +188,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     oauth.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
-    app.include_router(course.of_study)
+    app.include_router(schedules.of_study)
     contract.describe(app, settings.root_path)
     return app
 

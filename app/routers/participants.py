@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 from app.access import Actor, requires
 from app.database import ReadSession, Turn, WriteSession, in_turn
+from app.models.audit import HistoryList
 from app.models.identifiers import Pid
 from app.models.outcome_summary import ResponseFilter, ResponseList
 from app.models.participant import (
@@ -18,12 +19,15 @@ from app.models.participant import (
     ParticipantList,
     ParticipantLookup,
     ParticipantRead,
+    ProtocolMove,
     StatusChange,
 )
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
 from app.services import enrolment, outcome_summary, participants, status_changes
+from app.services.history import history_of
+from app.services.participants import visible_person
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
@@ -126,4 +130,22 @@ def change_status(
     """Move a participant along the status model, with the effective day and the reason."""
     return once.create(
         session, actor, body, lambda: _made(request, *status_changes.change_status(session, actor, pid, body))
+    )
+
+
+@router.get("/{pid}/history")
+def read_participant_history(pid: Pid, actor: Reader, session: ReadSession) -> HistoryList:
+    """Every change of a field or of the status, oldest first: old and new value, who, when and why."""
+    person = visible_person(session, actor, pid)
+    return HistoryList(items=history_of(session, person.site_id, "participant", person.row.pid))
+
+
+@router.post("/{pid}/protocol-version", response_model=ParticipantRead)
+def move_to_protocol_version(
+    pid: Pid, body: ProtocolMove, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+) -> Response:
+    """Move a participant to another protocol version. Visits recorded before keep the windows of the old one."""
+
+    return once.create(
+        session, actor, body, lambda: _made(request, *participants.move(session, actor, pid, body)), status=200
     )
