@@ -10,7 +10,7 @@ from app.models.consent import ConsentCreate, ConsentState, VoidingCreate, Withd
 from app.models.identifiers import Pid
 from app.permissions import Permission
 from app.pid import display
-from app.services import consents, voiding
+from app.services import consents, voided_withdrawals
 from app.services.participants import visible_person
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
@@ -55,4 +55,6 @@ def void_withdrawal(
     pid: Pid, number: int, body: VoidingCreate, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Void a withdrawal that the site recorded in error, with the reason; one of `identity` cannot be voided."""
-    return once.create(session, actor, body, lambda: _made(pid, voiding.void(session, actor, pid, number, body)))
+    return once.create(
+        session, actor, body, lambda: _made(pid, voided_withdrawals.void(session, actor, pid, number, body))
+    )
