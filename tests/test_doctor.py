@@ -21,7 +21,7 @@ from app.database import Database
 from app.models.audit import REGISTRY_CHAIN
 from app.outages import reason
 from app.security.keys import new_key_file, write_key_file
-from app.services import backlog, readiness
+from app.services import overdue_work, readiness
 from app.settings import Settings
 from tests.migrated import migrated_database
 from tests.postgres import as_server, new_database
@@ -97,7 +97,7 @@ def test_a_connection_that_is_cut_in_the_midst_is_named_beside_what_was_found(en
     def cut(session: Session) -> None:
         session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))  # which fails on SQLite too
 
-    with patch.object(backlog, "_messages", cut):
+    with patch.object(overdue_work, "_messages", cut):
         code, found = look(environment)
     assert (code, wrong(found).keys()) == (1, {"database"})
     assert {"chains", "labels"} <= found.keys()

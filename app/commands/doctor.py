@@ -104,7 +104,7 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
 
 def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Iterator[Finding]":
     """What workers, people and timers should have done by now."""
-    from app.services.backlog import overdue
+    from app.services.overdue_work import overdue
 
     well = {
         "chains": "every entry is as it was written" if chains else "their heads are their last entries",

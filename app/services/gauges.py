@@ -19,8 +19,8 @@ from app.models.extract import Extract, ExtractStatus
 from app.models.notification import DeliveryState
 from app.models.sync import SyncOperation, SyncState
 from app.outages import reason
-from app.services.backlog import Undelivered, last_backup, undelivered
 from app.services.outbox import every_site
+from app.services.overdue_work import Undelivered, last_backup, undelivered
 from app.services.sae_clocks import overdue
 from app.services.sync_shelf import UNSETTLED
 

@@ -15,7 +15,7 @@ from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
 from app.models.notification import Delivery, DeliveryState
 from app.models.sync import SyncOperation, SyncState
-from app.services import backlog, backups
+from app.services import backups, overdue_work
 from app.settings import Settings
 from tests.office import Office
 from tests.outbox_cases import a_dead_delivery, a_subscription
@@ -26,7 +26,7 @@ LONG_AGO = now() - timedelta(days=400)
 
 def told(world: World, *, every_entry: bool = False, **changes: object) -> Mapping[str, str | None]:
     settings: Settings = world.registry.app.state.settings.model_copy(update=changes)
-    return dict(backlog.overdue(world.registry.served, settings, every_entry))
+    return dict(overdue_work.overdue(world.registry.served, settings, every_entry))
 
 
 def left_undone(world: World, account: Account) -> list[object]:
@@ -103,7 +103,9 @@ def test_chains_that_sites_go_on_writing_to_are_not_called_broken(
 def messages(world: World) -> tuple[str | None, dict[str, int]]:
     """What `doctor` says of them, and the figures."""
     with world.registry.served.read() as session:
-        return told(world)["messages"], {state: one.messages for state, one in backlog.undelivered(session).items()}
+        return told(world)["messages"], {
+            state: one.messages for state, one in overdue_work.undelivered(session).items()
+        }
 
 
 def test_a_message_waits_for_no_worker_while_its_subscription_is_disabled(world: World) -> None:
