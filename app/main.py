@@ -67,10 +67,10 @@ from app.services.waiting import Waiting
 from app.settings import Settings
 from app.web import contract, logs, metrics, oauth, problems, supervised, tracing
 from app.web.connection import AT_STOP
+from app.web.group_commit import GroupCommit
 from app.web.limits import RequestLimits
 from app.web.middleware import RequestFrame
 from app.web.rates import Rates
-from app.web.together import Together
 
 ROUTERS = (
     visits,
@@ -173,7 +173,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.provider = Provider(settings) if settings.oidc_issuer else None
     app.state.passwords = Passwords(settings)
     app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
-    app.state.together = Together(app.state.database)
+    app.state.group_commit = GroupCommit(app.state.database)
     app.state.actors = KnownActors(settings.grants_cache_seconds)
     app.state.waiting = Waiting(app.state.database)
     app.state.rates = Rates(settings.requests_per_minute)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from fastapi.routing import iter_route_contexts
 
 from app import database as sessions
-from app.web import together
+from app.web import group_commit
 from tests.route_cases import Route
 from tests.world import Registry
 
-COMMITTING = {sessions._write_session, together._together}
+COMMITTING = {sessions._write_session, group_commit._together}
 """What routes ask for that store something."""
 
 

@@ -29,9 +29,9 @@ from app.services.exposure import exposures
 from app.services.history import history_of
 from app.services.participant_facts import participant_facts
 from app.web.conditional import IfMatch, etag
+from app.web.group_commit import Record, SharedWrite
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record, SharedWrite
 from app.writing import Writes
 
 router = Router(prefix="/v1/adverse-events", tags=["adverse events"])

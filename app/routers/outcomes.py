@@ -17,9 +17,9 @@ from app.permissions import Permission
 from app.services import outcome_corrections, outcome_reads, outcome_summary, outcomes, voided_records
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
+from app.web.group_commit import Record, SharedWrite
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record, SharedWrite
 from app.writing import Writes
 
 router = Router(prefix="/v1/outcomes", tags=["outcomes"])

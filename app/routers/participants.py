@@ -30,9 +30,9 @@ from app.services.history import history_of
 from app.services.participants import visible_person
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
+from app.web.group_commit import Record
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record
 from app.writing import Writes
 
 router = Router(prefix="/v1/participants", tags=["participants"])

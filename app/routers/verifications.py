@@ -25,9 +25,9 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services import verification_pending, verifications
 from app.services.verification_coverage import coverage
+from app.web.group_commit import Record
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
-from app.web.together import Record
 from app.writing import Writes
 
 router = Router(prefix="/v1", tags=["verifications"])

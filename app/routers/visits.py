@@ -17,9 +17,9 @@ from app.services import visits, voided_records
 from app.services.visit_windows import beside_windows
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
+from app.web.group_commit import Record, SharedWrite
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
-from app.web.together import Record, SharedWrite
 from app.writing import Writes
 
 router = Router(prefix="/v1/visits", tags=["visits"])

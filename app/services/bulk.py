@@ -20,10 +20,10 @@ from sqlmodel import Session
 from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
+from app.web.group_commit import Recorder
 from app.web.lines import Line, value_of
 from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Reply, answers_of, require_key
 from app.web.problems import body_validated, document, refusal_of, result_of
-from app.web.together import Recorder
 from app.writing import Writes, store
 
 BATCH = 250
@@ -111,7 +111,7 @@ class Upload:
 
     def _attempt(self, lines: Sequence[Line], whole: bool) -> list[dict[str, Any]]:
         with self._database.write(self._request) as session:
-            results = self._together(session, lines)
+            results = self._group_commit(session, lines)
             if self._dry_run or (whole and not _all_well(results)):
                 session.rollback()
         return results
@@ -137,7 +137,7 @@ class Upload:
         self.broken = not isinstance(error, IntegrityError | IdempotencyKeyInFlight)
         return self.refused(line, error)
 
-    def _together(self, session: Session, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    def _group_commit(self, session: Session, lines: Sequence[Line]) -> list[dict[str, Any]]:
         """Raises DatabaseUnavailable, AnsweredMeanwhile, and what the database raises."""
         actor: Actor = self._request.state.actor
         read = [self._task(line) for line in lines]

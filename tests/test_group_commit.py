@@ -17,8 +17,8 @@ from app.errors import DatabaseUnavailable
 from app.models.account import Role
 from app.pid import normalise
 from app.services import visits
-from app.web import together
-from app.web.together import Post, Together
+from app.web import group_commit
+from app.web.group_commit import GroupCommit, Post
 from tests.dosing_cases import suicidal
 from tests.hot_requests import statements
 from tests.test_audit_entries import rows
@@ -39,12 +39,12 @@ class Company:
         self.statements: list[int] = []
         """How many statements it made."""
 
-        self._posts: Together = world.registry.app.state.together
+        self._posts: GroupCommit = world.registry.app.state.group_commit
         self._alone, self._many = self._posts._alone, self._posts._shared
         self.holds, self.held, self.come = False, Event(), Event()
         monkeypatch.setattr(self._posts, "_alone", self._hold)
         monkeypatch.setattr(self._posts, "_shared", self._count)
-        monkeypatch.setattr(together, "PATIENCE_SECONDS", 30.0)
+        monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", 30.0)
 
     def _hold(self, post: Post) -> Any:
         if self.holds and post.body.participant == normalise(self.first):
@@ -141,7 +141,7 @@ def test_each_entry_of_the_trail_names_its_own_request_and_account(world: World,
 def test_who_comes_while_another_waits_for_long_is_not_held_up(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch, site: str, patience: float
 ) -> None:
-    monkeypatch.setattr(together, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", patience)
     pid, company.holds = world.enrolled(site), True
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(company.sends(world.staff_a, company.first))
@@ -211,13 +211,13 @@ def test_a_defect_that_only_company_meets_is_logged_with_its_place(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people, logged = [world.enrolled() for _ in range(2)], CapturingLogger()
-    monkeypatch.setattr(together, "log", logged)
+    monkeypatch.setattr(group_commit, "log", logged)
     monkeypatch.setattr(company, "_many", lambda _posts: 1 / 0)
     assert codes(company.visits(*(company.sends(world.staff_a, pid) for pid in people))) == [201, 201]
     (told,) = logged.calls
     assert (told.method_name, told.args) == ("error", ("shared_transaction_failed",))
     assert told.kwargs["kind"] == "ZeroDivisionError"
-    assert "test_together.py" in told.kwargs["place"]
+    assert "test_group_commit.py" in told.kwargs["place"]
 
 
 def test_what_a_safety_form_raises_in_company_it_raises_for_its_own_participant(world: World, company: Company) -> None:
@@ -232,7 +232,7 @@ def test_what_a_safety_form_raises_in_company_it_raises_for_its_own_participant(
 def test_a_transaction_takes_so_many_posts_and_the_rest_come_next(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "MOST", 3)
+    monkeypatch.setattr(group_commit, "MOST", 3)
     people = [world.enrolled() for _ in range(7)]
     assert codes(company.visits(*(company.sends(world.staff_a, pid) for pid in people))) == [201] * 7
     assert company.shared == [3, 3]
@@ -263,7 +263,7 @@ def test_without_a_connection_all_are_told_to_come_again(
 def test_without_a_thread_nobody_waits_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     body = world.visit(world.enrolled())
     with monkeypatch.context() as broken:
-        broken.setattr(together, "run_in_threadpool", failing(RuntimeError("can't start new thread")))
+        broken.setattr(group_commit, "run_in_threadpool", failing(RuntimeError("can't start new thread")))
         assert codes([world.staff_a.post("/v1/visits", body)]) == ["internal_error"]
     assert codes([world.staff_a.post("/v1/visits", body)]) == [201]
 
@@ -280,7 +280,7 @@ def test_who_needs_a_row_that_is_held_waits_for_it_and_nobody_else(
 ) -> None:
     if world.on_sqlite:
         pytest.skip("has one writer")
-    monkeypatch.setattr(together, "LOCK_MILLISECONDS", 50)
+    monkeypatch.setattr(group_commit, "LOCK_MILLISECONDS", 50)
     held, people = world.enrolled(), [world.enrolled() for _ in range(2)]
     answered: list[str] = []
 

@@ -74,7 +74,7 @@ Outcome = Response | Exception | None
 Line = list[tuple[Post, asyncio.Future[Outcome]]]
 
 
-class Together:
+class GroupCommit:
     """The posts of one worker process."""
 
     def __init__(self, database: Database) -> None:
@@ -204,10 +204,10 @@ def _made(session: Session, post: Post) -> Made:
     return post.recorder(post.request, session, post.actor, [post.body])(post.actor, post.body)
 
 
-async def _together(request: Request) -> Together:
-    together: Together = request.app.state.together
-    return together
+async def _group_commit(request: Request) -> GroupCommit:
+    group_commit: GroupCommit = request.app.state.group_commit
+    return group_commit
 
 
-SharedWrite = Annotated[Together, Depends(_together)]
-"""For routes that store through `Together` instead of a session of their own."""
+SharedWrite = Annotated[GroupCommit, Depends(_group_commit)]
+"""For routes that store through `GroupCommit` instead of a session of their own."""
