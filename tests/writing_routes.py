@@ -9,7 +9,7 @@ from app.web import group_commit
 from tests.route_cases import Route
 from tests.world import Registry
 
-COMMITTING = {sessions._write_session, group_commit._together}
+COMMITTING = {sessions._write_session, group_commit._group_commit}
 """What routes ask for that store something."""
 
 
