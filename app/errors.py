@@ -196,6 +196,15 @@ class RateExceeded(RegistryError):
     title = "Too many requests"
 
 
+class TooManyRequests(RegistryError):
+    """Too many requests come from this network address, or it holds too many connections; wait as Retry-After says.
+
+    The proxy says it (deploy/nginx/registry.conf), as it does NoAnswer."""
+
+    status = 429
+    title = "Too many requests"
+
+
 class BodyTooSlow(RegistryError):
     """The body did not arrive in time (REGISTRY_BODY_SECONDS); send the request again, under the same key."""
 
@@ -209,6 +218,11 @@ class DatabaseUnavailable(Unavailable):
 
 class Stopping(Unavailable):
     """The registry is being stopped, and this request had not ended in time; send it again, under the same key."""
+
+
+class NoAnswer(Unavailable):
+    """The proxy got no answer from the registry, which may have stored what was sent; send it again, under the same
+    key."""
 
 
 class StorageFull(RegistryError):

@@ -90,14 +90,13 @@ class Load:
             self._heard.wait_for(lambda: self._report.acknowledged >= aim, PATIENCE_SECONDS)
 
     def _work(self, number: int) -> None:
-        with httpx.Client(base_url=self._live.server.base_url, timeout=30, trust_env=False) as client:
-            while not self._over.is_set():
-                try:
-                    self._one_person(client, number)
-                except Exception as fault:
-                    with self._lock:
-                        self._report.faults.append(f"a site app failed: {type(fault).__name__} {fault}")
-                    return
+        while not self._over.is_set():
+            try:
+                self._one_person(self._live.http, number)
+            except Exception as fault:
+                with self._lock:
+                    self._report.faults.append(f"a site app failed: {type(fault).__name__} {fault}")
+                return
 
     def _one_person(self, client: httpx.Client, number: int) -> None:
         path = self._post(client, "participants", self._live.enrolment())

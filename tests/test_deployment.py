@@ -298,18 +298,24 @@ def test_the_environment_files_name_only_settings_that_exist_and_no_secret() -> 
 A_WHOLE_VISIT = 2_100
 """Bytes of a baseline visit with each of its nine questionnaires, as a line of an upload."""
 
-PROXIES = ("nginx/registry.conf", "nginx-two-instances.conf")
 
-
-@pytest.mark.parametrize("name", PROXIES)
-def test_the_proxy_lets_through_what_the_server_takes(name: str) -> None:
-    text = (ROOT / "deploy" / name).read_text()
+def test_the_proxy_lets_through_what_the_server_takes() -> None:
+    text = (ROOT / "deploy/nginx/registry.conf").read_text()
     limit, of_bulk = (int(limit) * 2**20 for limit in re.findall(r"client_max_body_size (\d+)m;", text))
     assert limit == Settings.model_fields["max_body_bytes"].default
     assert of_bulk / Settings.model_fields["max_bulk_lines"].default > 4 * A_WHOLE_VISIT
     assert BULK_LINES * A_WHOLE_VISIT > limit > BULK_BYTES  # so that the client goes by bytes too
-    (of_bulk_only,) = re.findall(r"location ~ (\S+) {", text)
+    of_bulk_only, of_signing_in = re.findall(r"location ~ (\S+) {", text)
     paths = json.loads((ROOT / "docs/openapi.json").read_text())["paths"]
     assert {path for path in paths if re.search(of_bulk_only, path)} == {path for path in paths if "/bulk" in path}
+    signing_in = {path for path in paths if re.search(of_signing_in, path)}
+    assert signing_in == {path for path in paths if path.startswith("/v1/auth/")} != set()
     assert "proxy_set_header X-Forwarded-For $remote_addr;" in text  # never what the client claims
     assert text.count("access_log off;") == text.count("server {")
+
+
+def test_the_proxy_finds_the_registry_with_compose_and_without() -> None:
+    asked = set(re.findall(r"proxy_pass http://(\w+);", (ROOT / "deploy/nginx/registry.conf").read_text()))
+    (of_compose,) = (config["content"] for config in compose()["configs"].values())
+    for upstream in ((ROOT / "deploy/nginx/upstream.conf").read_text(), of_compose):
+        assert set(re.findall(r"upstream (\w+) {", upstream)) == asked
