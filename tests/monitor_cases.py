@@ -31,6 +31,12 @@ def a_report(world: World, site: str) -> Response:
     return made(world, site, path, {"kind": "initial"})
 
 
+def nullification(**changes: Any) -> dict[str, Any]:
+    """A report that takes an event back, of which the site became aware just now."""
+    why = {"nullification_reason": "Of another participant, whose event is reported"}
+    return {"kind": "nullification", "aware_at": shown(now()), **why, **changes}
+
+
 def a_review(world: World, site: str) -> str:
     """The path of the monitor's review of a serious event."""
     path = f"{a_serious_event(world, site).headers['Location']}/reviews"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
-from tests.test_client import command, of_site, signed
+from tests.test_client import command, of_site, registry_of, signed
 
 HEAD = "participant,term,onset,severity,end,criteria.hospitalisation"
 
@@ -73,6 +73,23 @@ def test_an_event_that_was_entered_in_error_is_voided_from_the_shell(live: LiveS
     address = f"/v1/adverse-events/{_id_of(live, 'Headache')}"
     etag = live.http.get(address, headers=signed(live)).headers["ETag"]
     assert command("void", address, etag, "of another participant").exit_code == 0
+    assert events(live) == []
+
+
+def test_an_event_that_was_reported_is_nullified_from_the_shell_and_then_voided(live: LiveStudy, file: Path) -> None:
+    upload(file, f"{live.enrolled()},Headache,2025-02-03,severe,,TRUE")
+    address = f"/v1/adverse-events/{_id_of(live, 'Headache')}"
+    with registry_of(live) as registry:
+        registry.post(f"{address}/reports", {"kind": "initial"})
+        etag = registry.get(address).etag
+    assert etag is not None
+    reason = "of another participant"
+    assert "event_reported" in str(command("void", address, etag, reason).exception)
+    late = command("nullify", address, "2025-03-01T09:00:00Z", reason)
+    assert "late_reason_missing" in str(late.exception)
+    done = command("nullify", address, "2025-03-01T09:00:00Z", reason, "--late-reason", "found at the visit")
+    assert (done.exit_code, done.stdout) == (0, "Nullified.\n"), done.output
+    assert command("void", address, etag, reason).exit_code == 0
     assert events(live) == []
 
 

@@ -9,7 +9,7 @@ from httpx2 import Response
 from sqlmodel import col, select
 
 from app.models.audit import AuditEntry
-from tests.monitor_cases import a_report, a_serious_event, an_event, question_about
+from tests.monitor_cases import a_report, a_serious_event, an_event, nullification, question_about
 from tests.test_changes import feed
 from tests.test_rule_queries import refresh_site
 from tests.test_sync import act, sync
@@ -150,21 +150,55 @@ def test_a_serious_event_has_no_clock_any_more_and_stays_at_the_monitors_desk_un
     voided(world.staff_a, path(event))
     assert world.monitor.get(f"{path(event)}/clocks").json()["items"] == []
     told = desk(world)
-    [waits] = told["voided_serious"]
+    [waits] = told["voided"]
     assert (waits["adverse_event"], waits["voiding_reason"]) == (event.json()["id"], WHY["reason"])
     [here] = [one for one in told["sites"] if one["site"] == "A"]
-    counted = {name: here[name] for name in ("adverse_events", "serious", "unreviewed", "due_soon", "voided_serious")}
-    assert counted == {"adverse_events": 0, "serious": 0, "unreviewed": 0, "due_soon": 0, "voided_serious": 1}
+    counted = {name: here[name] for name in ("adverse_events", "serious", "unreviewed", "due_soon", "voided")}
+    assert counted == {"adverse_events": 0, "serious": 0, "unreviewed": 0, "due_soon": 0, "voided": 1}
     seen = world.monitor.post(f"{path(event)}/reviews", {"kind": "acknowledged", "version": 2})
     assert seen.status_code == 201, seen.text
-    assert desk(world)["voided_serious"] == []
+    assert desk(world)["voided"] == []
     assert world.monitor.post(f"{path(event)}/reviews/1/withdrawal", WHY).status_code == 201
-    assert len(desk(world)["voided_serious"]) == 1
+    assert len(desk(world)["voided"]) == 1
 
 
 def test_an_event_that_is_not_serious_asks_nobody(world: World) -> None:
     voided(world.staff_a, path(an_event(world, "A")))
-    assert desk(world)["voided_serious"] == []
+    assert desk(world)["voided"] == []
+
+
+def test_a_request_for_information_closes_with_its_event_and_the_reason_and_the_monitor_sees_it(world: World) -> None:
+    event = an_event(world, "A")
+    reviews = f"{path(event)}/reviews"
+    asked = {"kind": "information_request", "version": 1, "due_at": "2030-01-01T12:00:00Z", "comment": "Which drug?"}
+    for _ in range(2):
+        assert world.monitor.post(reviews, asked).status_code == 201
+    assert world.monitor.post(f"{reviews}/1/withdrawal", WHY).status_code == 201
+    _, place = feed(world.monitor)
+    answer = voided(world.staff_a, path(event)).json()
+    withdrawn, closed = world.monitor.get(reviews).json()["items"]
+    assert (withdrawn["closed_at"], withdrawn["closing_reason"]) == (None, None)
+    assert (closed["closed_at"], closed["closing_reason"]) == (answer["voided_at"], WHY["reason"])
+    changes, _ = feed(world.monitor, place)
+    closing = ("adverse-event:request-closed", "ae_review", f"{event.json()['id']}/2")
+    assert [(one["action"], one["subject_type"], one["subject_id"]) for one in changes][1:] == [closing]
+    assert world.monitor.get(f"{path(event)}/clocks").json()["items"] == []
+    told = desk(world)
+    assert ([one["adverse_event"] for one in told["voided"]], told["due_soon"]) == ([event.json()["id"]], [])
+    assert world.monitor.post(reviews, {"kind": "acknowledged", "version": 2}).status_code == 201
+    assert desk(world)["voided"] == []
+
+
+def test_a_request_that_was_answered_is_not_closed_by_the_voiding(world: World) -> None:
+    event = an_event(world, "A")
+    asked = {"kind": "information_request", "version": 1, "due_at": "2030-01-01T12:00:00Z", "comment": "Which drug?"}
+    assert world.monitor.post(f"{path(event)}/reviews", asked).status_code == 201
+    assert world.staff_a.post(f"{path(event)}/reports", {"kind": "initial"}).status_code == 201
+    assert world.staff_a.post(f"{path(event)}/reports", nullification()).status_code == 201
+    voided(world.staff_a, path(event))
+    [request] = world.monitor.get(f"{path(event)}/reviews").json()["items"]
+    assert (request["closed_at"], request["closing_reason"]) == (None, None)
+    assert [one["adverse_event"] for one in desk(world)["voided"]] == [event.json()["id"]]
 
 
 @pytest.mark.parametrize("told", ["the sponsor", "an authority"])

@@ -53,7 +53,7 @@ SILENT: Mapping[str, str] = {
         _BY_ID,
     ),
     **dict.fromkeys(("voided_records.void_adverse_event", "voided_records.void_visit"), _BY_ID),
-    "locks._of_a_participant": _BY_ID,
+    **dict.fromkeys(("ae_reviews.review", "locks._of_a_participant", "nullifications._holds"), _BY_ID),
     **dict.fromkeys(("dosing_day.days_of", "dosing_sessions.list_dosing_sessions"), _SESSION),
     "safety_signals.rules_holding": "the day of an open signal, which waits for its review all the same",
     "visits._outcomes_of": "of a voided visit, those that went with it",

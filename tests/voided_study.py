@@ -19,6 +19,7 @@ from app.services import adverse_events, visit_findings
 from app.services.rules_over_time import refresh_site
 from tests.cohorts import alike, fill
 from tests.dosing_cases import SESSIONS, dose, prepared, start
+from tests.monitor_cases import nullification
 from tests.test_verifications import with_plan
 from tests.voided_cases import voided
 from tests.world import Caller, World, madrs, staff
@@ -58,6 +59,7 @@ class Twin:
         for one in (third, *self.cohort[:3]):
             self._taken_out(EVENTS, world.event(one, onset="2025-03-04", severity="severe", codings=CODED, **SERIOUS))
             self._in_error(one, "UNS", "2025-04-02")
+        self._taken_back(first)
         self._in_error(third, "DOS1", "2025-03-03")
         self._in_error(third, "PREP1", "2025-02-06", therapy=THERAPY)
         self._made(VISITS, world.visit(second, outcomes=[madrs(2)]), "B")
@@ -110,6 +112,28 @@ class Twin:
         if self.errs:
             of_site = self.world.monitor.get(f"/v1/participants/{body['participant']}").json()["site"]
             voided(staff(self.world, of_site), self._made(path, body, of_site))
+
+    def _taken_back(self, pid: str) -> None:
+        """What sponsor and authority were told of, and a question about what they were not."""
+        if not self.errs:
+            return
+        staff, monitor = self.world.staff_a, self.world.monitor
+        event = self._made(EVENTS, self.world.event(pid, onset="2025-03-04", term="Fall", codings=CODED, **SERIOUS))
+        told, late = {"version": 1}, {"late_reason": "Told at the next visit"}
+        informed = {**told, "kind": "authority_informed"}
+        asked = self._made(EVENTS, self.world.event(pid, onset="2025-03-04", term="Cough"))
+        question = {"kind": "information_request", "due_at": "2030-01-01T12:00:00Z", "comment": "Since when?"}
+        for caller, path, body in (
+            (staff, f"{event}/reports", {"kind": "initial", **late}),
+            (monitor, f"{event}/reviews", {**informed, "informed_at": "2025-03-06T09:00:00Z"}),
+            (staff, f"{event}/reports", nullification(aware_at="2025-04-01T09:00:00Z", **late)),
+            (monitor, f"{event}/reviews", {**informed, "informed_at": "2025-04-02T09:00:00Z"}),
+            (monitor, f"{asked}/reviews", {**told, **question}),
+        ):
+            answer = caller.post(path, body)
+            assert answer.status_code == 201, answer.text
+        for one in (event, asked):
+            voided(staff, one)
 
     def _in_error(self, pid: str, code: str, on: str, **more: Any) -> None:
         """A visit with an outcome; the cohort has had its own visits."""
@@ -214,7 +238,7 @@ def _parsed(name: str, value: Any) -> Any:
     return json.loads(value) if name == "content" and isinstance(value, str) else value
 
 
-_OF_ITS_OWN = {"content_sha256", "voided_serious"}
+_OF_ITS_OWN = {"content_sha256", "voided"}
 """The one names the content in which ids stand; the other tells monitors of what was voided."""
 
 OF_PERSON = ("/schedule", "/consents", "/screenings", "/treatments", "/response")

@@ -4,10 +4,11 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from app.models.base import now, one_of
+from app.models.voided import once, voided_whole
 
 
 class SessionState(StrEnum):
@@ -27,22 +28,16 @@ class DosingSession(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         ForeignKeyConstraint(["site_id", "visit_id"], ["visit.site_id", "visit.id"]),
-        UniqueConstraint("site_id", "visit_id"),
         one_of("state", SessionState),
         CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_at_once"),
         CheckConstraint("state = 'open' OR ended_at IS NOT NULL", name="closed_after_end"),
         CheckConstraint("ended_at IS NULL OR ended_at >= started_at", name="ends_after_start"),
         CheckConstraint("released_at IS NULL OR released_at >= ended_at", name="released_after_end"),
+        voided_whole(),
+        once("uq_dosing_session_site_id_visit_id", "site_id", "visit_id"),
+        once("uq_dosing_session_open", "site_id", "pid", among="state = 'open'"),
         Index("ix_dosing_session_page", "site_id", "created_at", "id"),
         Index("ix_dosing_session_pid", "site_id", "pid"),
-        Index(
-            "uq_dosing_session_open",
-            "site_id",
-            "pid",
-            unique=True,
-            sqlite_where=text("state = 'open'"),
-            postgresql_where=text("state = 'open'"),
-        ),
     )
 
     site_id: int = Field(primary_key=True)
@@ -70,6 +65,11 @@ class DosingSession(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    """Since when it counts as never recorded, with its doses and vital signs (app/models/voided.py)."""
+
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class Dose(SQLModel, table=True):

@@ -1,5 +1,6 @@
 """What a monitor sees first: clocks, and what is urgent across sites."""
 
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -49,8 +50,30 @@ class DowngradedEvent(Answer):
     downgraded_at: InstantShown
 
 
-class VoidedSerious(Answer):
-    """A serious event that its site voided as entered in error, and that no monitor has reviewed since."""
+class WaitsFor(StrEnum):
+    """`authority`: the sponsor tells the authority that was informed, and a monitor records it (`authority_informed`).
+    `site`: everybody knows, and the site voids the event."""
+
+    authority = "authority"
+    site = "site"
+
+
+class NullifiedEvent(Answer):
+    """An event of which a report said that it never was, and that its site has not voided yet."""
+
+    adverse_event: UUID
+    participant: PidShown
+    study: str
+    site: str
+    term: str
+    nullified_at: InstantShown
+    nullification_reason: str
+    waits_for: WaitsFor
+
+
+class VoidedEvent(Answer):
+    """An event that its site voided as entered in error, and that no monitor has reviewed since: a serious one, one
+    that was reported or told to an authority, or one about which a monitor had asked for information."""
 
     adverse_event: UUID
     participant: PidShown
@@ -102,7 +125,8 @@ class SiteCounts(Answer):
     overdue: int
     due_soon: int
     downgraded: int
-    voided_serious: int
+    nullified: int
+    voided: int
     alerts: int
     safety_signals_open: int
     safety_signals_overdue: int
@@ -120,7 +144,8 @@ class MonitoringSummary(Answer):
     overdue: list[UrgentClock]
     due_soon: list[UrgentClock]
     downgraded: list[DowngradedEvent]
-    voided_serious: list[VoidedSerious]
+    nullified: list[NullifiedEvent]
+    voided: list[VoidedEvent]
     alerts: list[UnreviewedAlert]
     safety_signals: list[OpenSignal]
     sites: list[SiteCounts]

@@ -28,11 +28,13 @@ from app.models.contradiction import contradiction
 
 
 class ReportKind(StrEnum):
-    """ICH E2A, section III.B: what is known at first, what becomes known later, and what closes it."""
+    """ICH E2A, section III.B: what is known at first, what becomes known later, and what closes it. ICH E2B(R3),
+    C.1.11.1, code 1: what takes all of it back, as the case was erroneous as a whole."""
 
     final = "final"
     follow_up = "follow_up"
     initial = "initial"
+    nullification = "nullification"
 
 
 class ReviewKind(StrEnum):
@@ -55,7 +57,8 @@ class SaeReport(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(*_OF_EVENT),
         one_of("kind", ReportKind),
-        CheckConstraint("(number = 1) = (kind = 'initial')", name="initial_is_first"),
+        CheckConstraint("(number = 1) = (kind = 'initial') OR kind = 'nullification'", name="initial_is_first"),
+        CheckConstraint("(kind = 'nullification') = (nullification_reason IS NOT NULL)", name="nullified_with_reason"),
         CheckConstraint("submitted_at <= due_at OR late_reason IS NOT NULL", name="late_with_reason"),
     )
 
@@ -75,6 +78,8 @@ class SaeReport(SQLModel, table=True):
     late_reason: str | None = Field(default=None, sa_column=Column(Text))
     submitted_by: UUID = Field(foreign_key="account.id")
     submitted_at: datetime = Field(default_factory=now)
+    nullification_reason: str | None = Field(default=None, sa_column=Column(Text))
+    """Why the event never was (ICH E2B(R3), C.1.11.2)."""
 
 
 class AeReview(SQLModel, table=True):
@@ -139,18 +144,24 @@ STANDS = _stands()
 class SaeReportCreate(Shape):
     kind: Annotated[ReportKind, Strict(False)]
     aware_at: PastInstant | None = None
-    """Of follow-up and final reports: when the site became aware of what is new. Initial reports have the event's."""
+    """Of all but initial reports, which have the event's: when the site became aware of what is new, or of the
+    error."""
 
     narrative: LongText | None = None
     late_reason: LongReason | None = None
     """Required when the report comes after its time."""
 
+    nullification_reason: Annotated[LongReason, Bounded(max_length=2000)] | None = None
+    """Of a nullification, and of no other: why the event never was, such as of which it is a double (ICH E2B(R3),
+    C.1.11.2)."""
+
     @model_validator(mode="after")
-    def _awareness_by_kind(self) -> "SaeReportCreate":
+    def _fields_by_kind(self) -> "SaeReportCreate":
         if (self.aware_at is None) != (self.kind is ReportKind.initial):
-            raise contradiction(
-                "aware_at_by_kind", "Follow-up and final reports need aware_at, initial ones none", "aware_at"
-            )
+            raise contradiction("aware_at_by_kind", "Initial reports have no aware_at, all others need it", "aware_at")
+        if (self.nullification_reason is None) != (self.kind is not ReportKind.nullification):
+            message = "A nullification, and no other report, has nullification_reason"
+            raise contradiction("nullification_reason_by_kind", message, "nullification_reason")
         return self
 
 
@@ -165,6 +176,7 @@ class SaeReportRead(Answer):
     due_at: InstantShown
     late: bool
     late_reason: str | None
+    nullification_reason: str | None
     submitted_by: UUID
     submitted_at: InstantShown
 
@@ -226,6 +238,12 @@ class AeReviewRead(Answer):
 
     withdrawn_at: InstantShown | None
     withdrawal_reason: str | None
+    closed_at: InstantShown | None
+    """Of a request for information that nobody had answered when its event was voided: it is closed since then, as
+    there is nothing left to be told."""
+
+    closing_reason: str | None
+    """Why the event was voided."""
 
 
 class AeReviewList(Answer):

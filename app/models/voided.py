@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, ColumnElement, Index, text
 
 from app.models.base import LongReason, Shape
 
-_STAYS = text("voided_at IS NULL")
+_STAYS = "voided_at IS NULL"
 
 
 class RecordVoiding(Shape):
@@ -32,6 +32,7 @@ def voided_whole() -> CheckConstraint:
     return CheckConstraint(rule, name="voided_whole")
 
 
-def once(name: str, *columns: str) -> Index:
-    """Recorded once; what was voided is recorded anew."""
-    return Index(name, *columns, unique=True, sqlite_where=_STAYS, postgresql_where=_STAYS)
+def once(name: str, *columns: str, among: str | None = None) -> Index:
+    """Recorded once, of those that meet the condition `among`; what was voided is recorded anew."""
+    where = text(f"{among} AND {_STAYS}") if among else text(_STAYS)
+    return Index(name, *columns, unique=True, sqlite_where=where, postgresql_where=where)

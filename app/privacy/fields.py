@@ -102,7 +102,7 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         sensitive="content",
         date="aware_at due_at submitted_at",
-        free_text="narrative late_reason",
+        free_text="narrative late_reason nullification_reason",
         operational="adverse_event_id number kind event_version submitted_by",
     ),
     "ae_review": _table(
@@ -121,7 +121,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         clinical="state confirmations discharge",
         sensitive="medications",
         date="started_at ended_at released_at closed_at",
-        operational="id visit_id staff version created_by created_at updated_at",
+        free_text="voiding_reason",
+        operational="id visit_id staff version created_by created_at updated_at voided_by voided_at",
     ),
     "dose": _table(
         direct="pid",

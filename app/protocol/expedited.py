@@ -80,6 +80,8 @@ class Report(NamedTuple):
 
     version: int
     at: datetime
+    nullifies: bool = False
+    """It took everything back (ICH E2B(R3), C.1.11.1)."""
 
 
 class Review(NamedTuple):
@@ -221,8 +223,11 @@ def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneI
 
 def _known(facts: EventFacts) -> tuple[datetime | None, datetime | None]:
     """Since when the sponsor has known of such a reaction without a break, and since when that it is fatal or
-    life-threatening. What a site corrected since counts once a report or a review has seen it."""
+    life-threatening. What a site corrected since counts once a report or a review has seen it. Of an event that was
+    nullified nothing is known any more, whatever is said of it after that."""
     since = critical_since = None
+    if any(one.nullifies for one in facts.reports):
+        return None, None
     seen: list[Report | Review] = [*facts.reports, *facts.reviews]
     for one in sorted(seen, key=lambda one: one.at):
         said = facts.as_of(one.version)

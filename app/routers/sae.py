@@ -34,7 +34,7 @@ Reviewer = Annotated[Actor, Depends(requires(Permission.adverse_event_review))]
 def report_serious_event(
     event_id: UUID, body: SaeReportCreate, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
-    """Report a serious event to the sponsor, as it is stored now."""
+    """Report a serious event to the sponsor, as it is stored now, or take back that it ever was (`nullification`)."""
 
     def make() -> Made:
         read, site_id = sae_reports.report(session, actor, event_id, body)
@@ -73,8 +73,7 @@ def review_event(
 @router.get("/reviews")
 def list_reviews(event_id: UUID, actor: Reader, session: ReadSession) -> AeReviewList:
     """All reviews of an event, oldest first, also those that were withdrawn."""
-    event = row_of(session, actor, event_id)
-    return AeReviewList(items=[ae_reviews.read(*one) for one in ae_reviews.reviews_of(session, event)])
+    return AeReviewList(items=ae_reviews.read_all(session, row_of(session, actor, event_id)))
 
 
 @router.post("/reviews/{number}/withdrawal", status_code=201, response_model=AeReviewRead)
@@ -92,7 +91,8 @@ def withdraw_review(
 
 @router.get("/clocks")
 def list_clocks(event_id: UUID, actor: Reader, session: ReadSession) -> ClockList:
-    """What is due for this event, by when, and when it was met. Nothing is due for one that was voided."""
+    """What is due for this event, by when, and when it was met. Nothing is due for one that was voided, nor to an
+    authority for one that was nullified."""
     event = row_of(session, actor, event_id)
     at, running = now(), [event] if event.voided_at is None else []
     return ClockList(

@@ -49,6 +49,7 @@ from app.services import rule_queries
 from app.services.ae_findings import Course, findings, is_serious
 from app.services.consent_history import histories_of
 from app.services.exposure import NEVER, Exposure, exposures
+from app.services.nullifications import require_not_nullified
 from app.services.outbox import note, tell_at
 from app.services.participant_facts import ParticipantFacts
 from app.services.participants import Person, visible_person
@@ -108,10 +109,11 @@ def amend_adverse_event(
 ) -> AdverseEventRead:
     """Correct an event, and when its first report is due.
 
-    Raises NotFound, RecordVoided, VersionStale, ValidationFailed, SpecialInterestUnknown.
+    Raises NotFound, RecordVoided, EventNullified, VersionStale, ValidationFailed, SpecialInterestUnknown.
     """
     row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(row)
+    require_not_nullified(session, row)
     require_past(actor, row.site_id, body)
     current = _fields(row)
     asked = _with_criteria({name: getattr(body, name) for name in sent_fields(body)}, current["criteria"])

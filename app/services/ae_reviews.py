@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_
+from sqlalchemy import and_, exists
 from sqlmodel import Session, select
 
 from app import audit
@@ -13,8 +13,17 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.account import ReasonGiven
 from app.models.adverse_event import SUSPECTED, AdverseEvent
 from app.models.base import now, table_of
-from app.models.safety_report import AeReview, AeReviewCreate, AeReviewRead, AeReviewWithdrawal, ReviewKind
+from app.models.safety_report import (
+    STANDS,
+    AeReview,
+    AeReviewCreate,
+    AeReviewRead,
+    AeReviewWithdrawal,
+    ReviewKind,
+    SaeReport,
+)
 from app.protocol.clocks import local_day
+from app.services.nullifications import require_not_nullified
 from app.services.sae_clocks import first_aware
 from app.services.studies import zone_of
 from app.services.unlocked import require_not_voided
@@ -37,11 +46,14 @@ class EventMoved(Conflict):
 
 
 def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate) -> tuple[AeReviewRead, int]:
-    """Review an event as it is; also gives the site's key. One that was voided is acknowledged, and no more. Raises
-    NotFound, RecordVoided, EventMoved, InformedTooEarly, DueInPast."""
+    """Review an event as it is; also gives the site's key. One that was voided is acknowledged, and no more; of one
+    that was nullified an authority is told too. Raises NotFound, RecordVoided, EventNullified, EventMoved,
+    InformedTooEarly, DueInPast."""
     event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     if body.kind is not ReviewKind.acknowledged:
         require_not_voided(event)
+    if body.kind in {ReviewKind.assessment, ReviewKind.information_request}:
+        require_not_nullified(session, event)
     if event.version != body.version:
         raise EventMoved
     at = now()
@@ -119,7 +131,42 @@ def reviews_of(session: Session, event: Any) -> list[tuple[AeReview, AeReviewWit
     return [(row, withdrawn) for row, withdrawn in session.exec(theirs.order_by(review.number))]
 
 
-def read(row: AeReview, withdrawal: AeReviewWithdrawal | None = None) -> AeReviewRead:
+def read_all(session: Session, event: Any) -> list[AeReviewRead]:
+    """All of an event, oldest first. The caller has checked that it exists for the actor."""
+    unanswered = {row.number for row in open_requests(session, event)} if event.voided_at else set()
+    return [
+        read(row, withdrawn, event if row.number in unanswered else None)
+        for row, withdrawn in reviews_of(session, event)
+    ]
+
+
+def open_requests(session: Session, event: Any) -> list[AeReview]:
+    """The requests for information that no report has answered. Voiding the event closes them: who asked is not left
+    with a question about what never was."""
+    request, report = table_of(AeReview).c, table_of(SaeReport).c
+    answered = exists().where(
+        report.site_id == request.site_id,
+        report.adverse_event_id == request.adverse_event_id,
+        report.submitted_at >= request.reviewed_at,
+    )
+    theirs = select(AeReview).where(
+        request.site_id == event.site_id,
+        request.adverse_event_id == event.id,
+        request.kind == ReviewKind.information_request,
+        STANDS,
+        ~answered,
+    )
+    return list(session.exec(theirs.order_by(request.number)))
+
+
+def closed(row: AeReview, event: AdverseEvent) -> audit.Event:
+    """What is remembered of a request whose event was voided."""
+    action, closing = "adverse-event:request-closed", {"closed_at": audit.plain(event.voided_at)}
+    return audit.event(action, "ae_review", f"{event.id}/{row.number}", 1, {}, closing, event.voiding_reason)
+
+
+def read(row: AeReview, withdrawal: AeReviewWithdrawal | None = None, voided: Any = None) -> AeReviewRead:
+    """`voided` is the event whose voiding closed the request."""
     same = {name: getattr(row, name) for name in AeReviewRead.model_fields.keys() & AeReview.model_fields.keys()}
     return AeReviewRead(
         **same,
@@ -127,4 +174,6 @@ def read(row: AeReview, withdrawal: AeReviewWithdrawal | None = None) -> AeRevie
         withdrawn_by=withdrawal and withdrawal.withdrawn_by,
         withdrawn_at=withdrawal and withdrawal.withdrawn_at,
         withdrawal_reason=withdrawal and withdrawal.reason,
+        closed_at=voided and voided.voided_at,
+        closing_reason=voided and voided.voiding_reason,
     )

@@ -16,18 +16,21 @@ from app.models.monitoring import (
     DowngradedEvent,
     MonitoringQuery,
     MonitoringSummary,
+    NullifiedEvent,
     OpenSignal,
     SiteCounts,
     UnreviewedAlert,
     UrgentClock,
-    VoidedSerious,
+    VoidedEvent,
+    WaitsFor,
 )
 from app.models.participant import Participant
-from app.models.safety_report import STANDS, AeReview, SaeReport
+from app.models.safety_report import STANDS, AeReview, ReportKind, ReviewKind, SaeReport
 from app.models.safety_signal import SafetySignal, SignalState
 from app.models.study import ProtocolVersion, Site
 from app.models.voided import counts
 from app.protocol.expedited import ClockState, RunningClock
+from app.services.nullifications import AUTHORITY_WAITS, INFORMED, REPORTED
 from app.services.sae_clocks import open_clocks, with_open_clocks
 from app.services.studies import protocol_of
 from app.services.unsettled_acts import unsettled_acts
@@ -45,12 +48,13 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
     overdue = [one for one in waiting if one[1].state(at) is ClockState.overdue]
     due_soon = [one for one in waiting if one[1].state(at) is ClockState.running and one[1].due_at <= soon]
     downgraded, alerts = _downgraded(session, actor, sites), _alerts(session, actor, sites)
-    voided = _voided_serious(session, actor, sites)
+    nullified, voided = _nullified(session, actor, sites), _voided(session, actor, sites)
     listed = {
         "overdue": Counter(event.site_id for event, _ in overdue),
         "due_soon": Counter(event.site_id for event, _ in due_soon),
         "downgraded": Counter(event.site_id for event in downgraded),
-        "voided_serious": Counter(event.site_id for event in voided),
+        "nullified": Counter(event.site_id for event in nullified),
+        "voided": Counter(event.site_id for event in voided),
         "alerts": Counter(event.site_id for event in alerts),
     }
     return MonitoringSummary(
@@ -60,8 +64,12 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
         downgraded=[
             DowngradedEvent(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
         ],
-        voided_serious=[
-            VoidedSerious(**_about(row, actor), voided_at=row.voided_at, voiding_reason=row.voiding_reason)
+        nullified=[
+            NullifiedEvent(**_about(row, actor), **{name: row._mapping[name] for name in _OF_NULLIFICATION})
+            for row in nullified[: query.limit]
+        ],
+        voided=[
+            VoidedEvent(**_about(row, actor), voided_at=row.voided_at, voiding_reason=row.voiding_reason)
             for row in voided[: query.limit]
         ],
         alerts=[
@@ -97,9 +105,30 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequenc
     return _unreviewed_since(session, actor, sites, _EVENT.c.downgraded_at, counts(_EVENT))
 
 
-def _voided_serious(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
-    """That it counts no more is the site's word: nobody stops the clock of a serious event unseen."""
-    return _unreviewed_since(session, actor, sites, _EVENT.c.voided_at, ~counts(_EVENT), _EVENT.c.serious)
+def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
+    """Whom they wait for: while an authority believes in one, its site cannot void it."""
+    nullifying = (
+        (_REPORT.c.site_id == _EVENT.c.site_id)
+        & (_REPORT.c.adverse_event_id == _EVENT.c.id)
+        & (_REPORT.c.kind == ReportKind.nullification)
+    )
+    waits_for = case((AUTHORITY_WAITS, WaitsFor.authority), else_=WaitsFor.site).label("waits_for")
+    told = (_REPORT.c.submitted_at.label("nullified_at"), _REPORT.c.nullification_reason, waits_for)
+    theirs = visible(select(*columns(AdverseEvent)).join(_REPORT, nullifying), actor).add_columns(*told)
+    statement = theirs.where(_EVENT.c.site_id.in_(sites), counts(_EVENT))
+    return session.execute(statement.order_by(_REPORT.c.submitted_at, _EVENT.c.id)).all()
+
+
+_OF_NULLIFICATION = ("nullified_at", "nullification_reason", "waits_for")
+
+
+def _voided(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
+    """That it counts no more is the site's word: nobody stops a clock of the sponsor's, or leaves a question of a
+    monitor's unanswered, unseen."""
+    asked = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
+    asked &= _REVIEW.c.kind == ReviewKind.information_request
+    concerns = or_(_EVENT.c.serious, REPORTED, INFORMED, select(1).where(asked, STANDS).correlate(_EVENT).exists())
+    return _unreviewed_since(session, actor, sites, _EVENT.c.voided_at, ~counts(_EVENT), concerns)
 
 
 def _unreviewed_since(

@@ -17,7 +17,7 @@ from app.models.among import among
 from app.models.audit import AuditEntry
 from app.models.base import columns, table_of, values
 from app.models.participant import Participant
-from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
+from app.models.safety_report import STANDS, AeReview, ReportKind, ReviewKind, SaeReport
 from app.models.study import Site
 from app.models.voided import counts
 from app.protocol.definition import Safety
@@ -147,7 +147,7 @@ def _facts(session: Session, events: Sequence[Any]) -> dict[UUID, _Known]:
         safety = protocol_of(session, versions[event.site_id, event.pid]).safety
         facts = EventFacts(
             said=tuple(said.get(event.id, ())) or (_uncorrected(event, safety),),
-            reports=tuple(Report(one.event_version, one.submitted_at) for one in reports.get(event.id, ())),
+            reports=tuple(_reported(one) for one in reports.get(event.id, ())),
             reviews=tuple(_reviewed(one) for one in reviews.get(event.id, ())),
         )
         found[event.id] = _Known(facts, safety)
@@ -176,6 +176,10 @@ def _protocol_versions(session: Session, events: Iterable[Row[Any]]) -> dict[tup
     wanted = select(person.c.site_id, person.c.pid, person.c.protocol_version_id)
     found = session.execute(wanted.where(person.c.site_id.in_(sites), among(person.c.pid, "pids", sorted(pids))))
     return {(site_id, symbols): version for site_id, symbols, version in found}
+
+
+def _reported(row: Row[Any]) -> Report:
+    return Report(row.event_version, row.submitted_at, row.kind == ReportKind.nullification)
 
 
 def _reviewed(row: Row[Any]) -> Review:

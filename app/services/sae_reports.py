@@ -12,6 +12,7 @@ from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent
 from app.models.base import canonical_json, now
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
+from app.services.nullifications import require_not_nullified, require_told
 from app.services.participants import visible_person
 from app.services.sae_clocks import met_by_a_report
 from app.services.unlocked import require_not_voided
@@ -22,7 +23,8 @@ class EventNotSerious(Conflict):
 
 
 class InitialReportMissing(Conflict):
-    """The first report of an event has kind initial, and all later ones another kind."""
+    """The first report of an event has kind initial, and all later ones another kind. Only one that nullifies may be
+    the first, where an authority was informed before."""
 
 
 class ReportsFinal(Conflict):
@@ -37,13 +39,18 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
     """Send a report of an event as it is now; also gives the site's key.
 
     The event's row is held, so that two reports get two numbers and no correction slips between event and report.
-    Raises NotFound, RecordVoided, EventNotSerious, InitialReportMissing, ReportsFinal, LateReasonMissing.
+    Raises NotFound, RecordVoided, EventNullified, NothingToNullify, EventNotSerious, InitialReportMissing,
+    ReportsFinal, LateReasonMissing.
     """
     event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(event)
+    require_not_nullified(session, event)
     earlier = reports_of(session, event)
     due = [clock.due_at for clock in met_by_a_report(session, event)]
-    _require_in_order(earlier, body, due=bool(due))
+    if body.kind is ReportKind.nullification:
+        require_told(session, event)
+    else:
+        _require_in_order(earlier, body, due=bool(due))
     at = now()
     if body.aware_at is not None:
         due.append(body.aware_at + visible_person(session, actor, event.pid).protocol.safety.sae_report_within)
@@ -61,6 +68,7 @@ def report(session: Session, actor: Actor, event_id: UUID, body: SaeReportCreate
         aware_at=body.aware_at or event.aware_at or event.created_at,
         due_at=due_at,
         late_reason=body.late_reason,
+        nullification_reason=body.nullification_reason,
         submitted_by=actor.account_id,
         submitted_at=at,
     )

@@ -4,7 +4,7 @@ nowhere (app/models/voided.py). There is no way back: what was right after all i
 from datetime import datetime
 from uuid import UUID
 
-from sqlmodel import Session, col, exists, select
+from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, found, visible, visible_row
@@ -14,12 +14,12 @@ from app.models.adverse_event_shapes import AdverseEventRead
 from app.models.base import now, values
 from app.models.dosing_session import DosingSession
 from app.models.outcome import Outcome, OutcomeRead
-from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.visit import Visit, VisitDetail
 from app.models.voided import RecordVoiding, counts
 from app.security.keys import Keyring
 from app.services import (
     adverse_events,
+    ae_reviews,
     outcome_corrections,
     outcome_reads,
     outcome_scores,
@@ -27,14 +27,10 @@ from app.services import (
     safety_signals,
     visits,
 )
+from app.services.nullifications import require_untold
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
-
-
-class EventReported(Conflict):
-    """The sponsor has a report of this event, or an authority was informed of it, so it is not taken out: correct it,
-    and send a follow-up report that says so."""
 
 
 class VisitDosed(Conflict):
@@ -45,18 +41,19 @@ class VisitDosed(Conflict):
 def void_adverse_event(
     session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: RecordVoiding
 ) -> tuple[AdverseEventRead, int]:
-    """Let an event count as never recorded; also gives the site's key.
+    """Let an event count as never recorded, and close what a monitor wanted to know of it; also gives the site's key.
 
     Raises NotFound, RecordVoided, VersionStale, EventReported, DataLocked.
     """
     row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(row)
     require_current(keyring, seen, row.id, row.version, _CHANGED)
-    _require_told_nobody(session, row)
+    require_untold(session, row)
     require_unlocked(session, row.site_id, row.pid)
+    unanswered = ae_reviews.open_requests(session, row)
     event = _voided(session, actor, row, "adverse-event:voided", body.reason, now())
     rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
-    audit.append(session, actor.account_id, row.site_id, [event])
+    audit.append(session, actor.account_id, row.site_id, [event, *(ae_reviews.closed(one, row) for one in unanswered)])
     return adverse_events.read(adverse_events.row_of(session, actor, row.id), actor), row.site_id
 
 
@@ -126,17 +123,3 @@ def _voided(
     row.version, row.updated_at = row.version + 1, at
     session.flush()
     return audit.changed(action, row, row.id, row.version, before, reason)
-
-
-def _require_told_nobody(session: Session, event: AdverseEvent) -> None:
-    """What was reported is taken back by a further report (ICH E2B(R3), C.1.11: nullification), and the records of the
-    site agree with what the sponsor has (ICH E6(R2), 4.11). Raises EventReported."""
-    reported = exists().where(col(SaeReport.site_id) == event.site_id, col(SaeReport.adverse_event_id) == event.id)
-    informed = exists().where(
-        col(AeReview.site_id) == event.site_id,
-        col(AeReview.adverse_event_id) == event.id,
-        col(AeReview.kind) == ReviewKind.authority_informed,
-        STANDS,
-    )
-    if session.execute(select(reported | informed)).scalar_one():
-        raise EventReported

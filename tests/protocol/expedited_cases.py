@@ -38,6 +38,10 @@ def reported(day: float, version: int = 1) -> Report:
     return Report(version, at(day))
 
 
+def nullified(day: float, version: int = 1) -> Report:
+    return Report(version, at(day), nullifies=True)
+
+
 def assessed(day: float, verdict: tuple[bool, bool], version: int = 1) -> Review:
     return Review(version, at(day), *verdict)
 

@@ -20,6 +20,7 @@ from tests.protocol.expedited_cases import (
     facts,
     found,
     informed,
+    nullified,
     reported,
     said,
 )
@@ -102,6 +103,13 @@ TO_THE_AUTHORITY: list[tuple[str, EventFacts, dict[str, tuple[float, float | Non
         "suspected by the site, and assessed by nobody",
         facts(said(0, "death", suspected=True), reports=(reported(0),)),
         {"FATAL": (0, None)},
+    ),
+    (
+        "nullified by the site, whatever is said after that",
+        facts(
+            DEATH, reports=(reported(0), nullified(2)), reviews=(assessed(1, SUSAR), informed(3), assessed(4, SUSAR))
+        ),
+        {},
     ),
     (
         "expected by the site, and assessed by nobody",
