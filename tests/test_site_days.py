@@ -157,7 +157,7 @@ def shapes(of: type[Shape] = Shape) -> Iterator[type[Shape]]:
 def test_every_body_with_a_day_is_tried_here() -> None:
     """A new one calls `require_past`, and comes into NEW or CORRECTED."""
     dated = {shape.__name__ for shape in shapes() if any(_is_marked(field) for field in shape.model_fields.values())}
-    parts = {"AdverseEventFields", "ConsentDay", "ConsentGiven", "EnrolmentFields", "OutcomeInVisit", "VisitDates"}
+    parts = {"AdverseEventFields", "ConsentAmend", "ConsentGiven", "EnrolmentFields", "OutcomeInVisit", "VisitDates"}
     new = {"AdverseEventCreate", "ConsentCreate", "OutcomeCreate", "ParticipantCreate", "ScreeningCreate"}
     assert dated - parts == new | {"StatusChange", "VisitCreate", "WithdrawalCreate"} | {
         "AdverseEventAmend",

@@ -104,5 +104,5 @@ def test_the_list_tells_columns_from_whole_rows() -> None:
     assert may("UPDATE", "visit", "status")
     assert may("UPDATE", "consent", "given_on")
     assert may("INSERT", "withdrawal", None)
-    refused = (("UPDATE", "consent", "scopes"), ("UPDATE", "sae_report", "content"), ("DELETE", "visit", None))
+    refused = (("UPDATE", "consent", "version"), ("UPDATE", "sae_report", "content"), ("DELETE", "visit", None))
     assert not any(may(*one) for one in (*refused, ("INSERT", "no_table", None)))

@@ -2,11 +2,12 @@
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import Field as Bounded
-from pydantic import Strict
+from pydantic import Strict, model_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, ForeignKeyConstraint, String, Text
 from sqlmodel import Field, SQLModel
 
@@ -80,14 +81,23 @@ class ConsentGiven(Shape):
     scopes: Annotated[list[Code], Bounded(max_length=20)]
 
 
-class ConsentDay(Shape):
-    """The day of a consent that was unknown, or entered wrongly."""
+class ConsentAmend(Shape):
+    """The day of a consent that was unknown, or what was entered wrongly of it."""
 
     version: Code
     number: Positive = 1
     """Which one, where the version was given anew."""
 
-    given_on: PastDate
+    given_on: PastDate | None = None
+    scopes: Annotated[list[Code], Bounded(min_length=1, max_length=20)] | None = None
+    """All that the participant ticked on the form. What they changed their mind about is a withdrawal, or a consent of
+    its own."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.given_on is None and self.scopes is None:
+            raise PydanticCustomError("nothing_corrected", "Give the right given_on or scopes")
+        return self
 
 
 class ConsentCreate(Shape):

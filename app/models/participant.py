@@ -30,7 +30,7 @@ from app.models.base import (
     now,
     one_of,
 )
-from app.models.consent import ConsentDay, ConsentGiven
+from app.models.consent import ConsentAmend, ConsentGiven
 from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
@@ -270,7 +270,7 @@ class ParticipantAmend(Shape):
     actual_arm: Code | None = None
     screened_on: PastDate | None = None
     enrolled_on: PastDate | None = None
-    consent: ConsentDay | None = None
+    consent: ConsentAmend | None = None
 
 
 class ParticipantCreate(EnrolmentFields):

@@ -1,7 +1,7 @@
 """Consent: recorded, withdrawn, and shown with what is in force today."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -60,8 +60,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
         version=body.version,
         number=number,
         given_on=body.given_on,
-        scopes=canonical_json(sorted(set(body.scopes))),
-        data_sharing=ConsentScope.data_sharing in body.scopes,
+        **ticked(body.scopes),
     )
     session.add(row)
     session.flush()
@@ -71,6 +70,11 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     rule_queries.settle_all(session, row.site_id, *turns, *others)
     audit.append(session, actor.account_id, row.site_id, [event, *flagged, *doubted])
     return state(session, person), row.site_id
+
+
+def ticked(scopes: Collection[str]) -> dict[str, Any]:
+    """The columns of a consent that say its scopes."""
+    return {"scopes": canonical_json(sorted(set(scopes))), "data_sharing": ConsentScope.data_sharing in scopes}
 
 
 def faults_of(protocol: Protocol, version: str, scopes: Iterable[str], at: str = "") -> list[Fault]:

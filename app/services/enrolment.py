@@ -1,6 +1,5 @@
 """Enrolment: a person comes under a pid, with the consent and screening that it rests on; and corrections of it."""
 
-from datetime import date
 from typing import Any
 
 from sqlmodel import Session
@@ -10,7 +9,7 @@ from app.access import Actor
 from app.database import unique_or
 from app.errors import Fault
 from app.models.base import canonical_json, new_row, now, values
-from app.models.consent import Consent, ConsentDay, WithdrawalScope, consent_name
+from app.models.consent import Consent, ConsentAmend, WithdrawalScope, consent_name
 from app.models.finding import findings_text
 from app.models.participant import (
     FOLLOWS_ENROLMENT,
@@ -24,7 +23,6 @@ from app.models.participant import (
 )
 from app.models.screening import Screening
 from app.privacy import vault
-from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
@@ -157,8 +155,7 @@ def _consent(body: ParticipantCreate) -> dict[str, Any]:
     return {
         "version": body.consent.version,
         "given_on": body.consent.given_on,
-        "scopes": canonical_json(sorted(set(body.consent.scopes))),
-        "data_sharing": ConsentScope.data_sharing in body.consent.scopes,
+        **consents.ticked(body.consent.scopes),
     }
 
 
@@ -178,8 +175,8 @@ def amend_participant(
     require_past(actor, person.site_id, body)
     changes.pop("consent", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
-    misdated = _misdated(session, row, body.consent) if body.consent else None
-    if misdated:
+    consent = _miswritten(session, row, body.consent) if body.consent else None
+    if consent:
         differing.add("consent")
     require_current(keyring, seen, row.pid, row.version, differing)
     merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
@@ -200,11 +197,11 @@ def amend_participant(
     row.version, row.updated_at = row.version + 1, now()
     events: list[audit.Event] = []
     turns: list[rule_queries.Turned] = []
-    if body.consent and misdated:
-        redated = _redated(session, person, misdated, body.consent.given_on, body.reason)
+    if body.consent and consent:
+        put_right = _put_right(session, person, consent, body.consent, body.reason)
         flagged, turns = doses.judged_again(session, person)
         doubted, others = adverse_events.judged_again(session, row)
-        events, turns = [redated, *flagged, *doubted], [*turns, *others]
+        events, turns = [put_right, *flagged, *doubted], [*turns, *others]
     follow_findings(session, row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)
@@ -219,21 +216,30 @@ def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> N
         raise StatusOutOfOrder(Fault("/enrolled_on", "after_status", "Cannot lie after the day of a status after it"))
 
 
-def _misdated(session: Session, row: Participant, which: ConsentDay) -> Consent | None:
-    """The consent, unless it has this day already. Raises EnrolmentContradictsProtocol."""
-    given = session.get(Consent, (row.site_id, row.pid, which.version, which.number))
+def _miswritten(session: Session, row: Participant, told: ConsentAmend) -> Consent | None:
+    """The consent, unless it says this already. Raises EnrolmentContradictsProtocol."""
+    given = session.get(Consent, (row.site_id, row.pid, told.version, told.number))
     if given is None:
-        field = "version" if which.number == 1 else "number"
+        field = "version" if told.number == 1 else "number"
         fault = Fault(f"/consent/{field}", "unknown_consent", "The participant gave no such consent")
         raise EnrolmentContradictsProtocol(fault)
-    return given if given.given_on != which.given_on else None
+    return given if any(getattr(given, name) != value for name, value in _said(told).items()) else None
 
 
-def _redated(session: Session, person: Person, consent: Consent, on: date, reason: str) -> audit.Event:
-    """Correct the day of a consent. It cannot come after a withdrawal from it: one of the two days is wrong then.
-    Raises WithdrawalBeforeConsent."""
+def _said(told: ConsentAmend) -> dict[str, Any]:
+    """The columns of a consent that a correction names, with what they should say."""
+    day = {"given_on": told.given_on} if told.given_on else {}
+    return day | (consents.ticked(told.scopes) if told.scopes else {})
+
+
+def _put_right(session: Session, person: Person, consent: Consent, told: ConsentAmend, reason: str) -> audit.Event:
+    """Correct the day and the scopes of a consent. It cannot come after a withdrawal from it: one of the two days is
+    wrong then. Raises WithdrawalBeforeConsent, EnrolmentContradictsProtocol."""
+    if told.scopes and (faults := consents.faults_of(person.protocol, consent.version, told.scopes, "/consent")):
+        raise EnrolmentContradictsProtocol(*faults)
     before, had = audit.snapshot(consent), consent_history.history_of(session, person)
-    consent.given_on = on
+    for name, value in _said(told).items():
+        setattr(consent, name, value)
     session.flush()
     has = consent_history.history_of(session, person)
     for day in (one.effective_on for one in had.withdrawals if one.scope != WithdrawalScope.identity):
