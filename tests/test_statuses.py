@@ -149,7 +149,7 @@ def test_a_dose_is_remarked_on_while_the_participant_is_said_to_have_left_before
 def test_a_pass_takes_up_a_visit_after_a_death_that_was_told_before_visits_were_judged_by_it(world: World) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
-    with patch("app.services.status_changes.visit_findings.judged_again", lambda *_: visit_findings.NOTHING):
+    with patch("app.services.visit_findings.judged_again", lambda *_: visit_findings.NOTHING):
         left(world, pid, "died", "2025-02-09")
     assert findings(world, pid, "BL") == []
     rules_over_time.refresh(world.registry.served)
@@ -219,7 +219,7 @@ def test_a_fatal_event_ends_on_the_day_of_the_death_whichever_is_told_first(
 def test_a_pass_takes_up_a_fatal_event_that_was_told_before_its_day_was_held_against_the_death(world: World) -> None:
     pid = world.enrolled()
     event = event_of(world, pid, **{**FATAL, "end": "2025-02-08"})
-    with patch("app.services.status_changes.adverse_events.judged_again", lambda *_: ([], [])):
+    with patch("app.services.adverse_events.judged_again", lambda *_: ([], [])):
         left(world, pid, "died", "2025-02-09")
     read = world.staff_a.get(event.headers["Location"])
     assert "death_contradicts_status" in read.text, "judged as if nobody had died"

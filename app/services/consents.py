@@ -28,7 +28,7 @@ from app.protocol.clocks import local_day
 from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services import adverse_events, consent_history, doses, rule_queries, sync_shelf
+from app.services import consent_history, dependent_findings, rule_queries, sync_shelf
 from app.services.participants import Hold, Person, visible_person
 from app.services.registry_chain import remember
 from app.services.site_days import require_past
@@ -65,10 +65,9 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     session.add(row)
     session.flush()
     event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
-    flagged, turns = doses.judged_again(session, person)
-    doubted, others = adverse_events.judged_again(session, person.row)
-    rule_queries.settle_all(session, row.site_id, *turns, *others)
-    audit.append(session, actor.account_id, row.site_id, [event, *flagged, *doubted])
+    judged = dependent_findings.after_consent(session, person)
+    rule_queries.settle_all(session, row.site_id, *judged.turned)
+    audit.append(session, actor.account_id, row.site_id, [event, *judged.events])
     return state(session, person), row.site_id
 
 
@@ -78,8 +77,8 @@ def ticked(scopes: Collection[str]) -> dict[str, Any]:
 
 
 def faults_of(protocol: Protocol, version: str, scopes: Iterable[str], at: str = "") -> list[Fault]:
-    """What is wrong with a consent by the protocol: an unknown version or scope, or a missing one. `at` points at the
-    consent in what was sent."""
+    """The faults of a consent by the protocol: an unknown version or scope, or a required scope that is missing. `at`
+    is the JSON pointer of the consent in the request."""
     known = next((one for one in protocol.consents if one.version == version), None)
     if known is None:
         return [Fault(f"{at}/version", "unknown_consent", "The protocol has no such consent version")]
@@ -93,8 +92,8 @@ def faults_of(protocol: Protocol, version: str, scopes: Iterable[str], at: str =
 def withdraw(
     session: Session, actor: Actor, journal: ErasureJournal, symbols: str, body: WithdrawalCreate
 ) -> tuple[ConsentState, int]:
-    """Record what a participant takes back, from a day on; also gives the site's key. Taking back the identity erases
-    the site's label for good, and with it what an app may still send. Raises NotFound, WithdrawalBeforeConsent,
+    """Record a withdrawal from a day on; also gives the site's key. A withdrawal of the identity erases the site's
+    label for good, also in operations that sync keeps. Raises NotFound, WithdrawalBeforeConsent,
     ErasureJournalUnavailable."""
     person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
@@ -111,21 +110,21 @@ def withdraw(
     session.add(row)
     session.flush()
     events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
-    discarded: list[audit.Event] = []
+    forgotten: list[audit.Event] = []
     if body.scope is WithdrawalScope.identity:
-        discarded = _forget_kept(session, journal.keyring, person, body.reason)
+        forgotten = _forget_kept_enrolments(session, journal.keyring, person, body.reason)
         vault.erase(session, person.site_id, person.row.pid)
         before_commit(session, lambda: journal.note(person.row.pid, now()))
         events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
-    flagged, turns = doses.judged_again(session, person)
-    rule_queries.settle_all(session, row.site_id, *turns)
-    remember(session, actor, *discarded)
-    audit.append(session, actor.account_id, row.site_id, [*events, *flagged])
+    judged = dependent_findings.after_withdrawal(session, person)
+    rule_queries.settle_all(session, row.site_id, *judged.turned)
+    remember(session, actor, *forgotten)
+    audit.append(session, actor.account_id, row.site_id, [*events, *judged.events])
     return state(session, person), row.site_id
 
 
-def _forget_kept(session: Session, keyring: Keyring, person: Person, reason: str) -> list[audit.Event]:
-    """Forget operations that sync keeps for an app and that have this label too, such as an enrolment that was sent
+def _forget_kept_enrolments(session: Session, keyring: Keyring, person: Person, reason: str) -> list[audit.Event]:
+    """Erase the content of operations that sync keeps and that have this label too, such as an enrolment that was sent
     twice and refused."""
     label = vault.find(session, person.site_id, person.row.pid)
     if label is None:
@@ -138,14 +137,14 @@ def _forget_kept(session: Session, keyring: Keyring, person: Person, reason: str
 
 def state(session: Session, person: Person) -> ConsentState:
     """Consents given and withdrawn, and what is in force today at the site."""
-    record, on = consent_history.history_of(session, person), local_day(now(), zone_of(session, person.site_id))
+    history, on = consent_history.history_of(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,
         consents=[_consent_read(one) for one in _consents(session, person)],
         withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
-        scopes_today=sorted(record.scopes(on)),
-        withdrawn_today=sorted(WithdrawalScope(scope) for scope in record.withdrawn(on)),
-        reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, record, on),
+        scopes_today=sorted(history.scopes(on)),
+        withdrawn_today=sorted(WithdrawalScope(scope) for scope in history.withdrawn(on)),
+        reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, history, on),
     )
 
 
@@ -156,7 +155,7 @@ def _consents(session: Session, person: Person) -> list[Consent]:
 
 
 def withdrawals_of(session: Session, person: Person) -> list[Withdrawal]:
-    """All that were recorded, also those that were voided."""
+    """All recorded withdrawals of a participant, also voided ones."""
     theirs = select(Withdrawal).where(Withdrawal.site_id == person.site_id, Withdrawal.pid == person.row.pid)
     return list(session.exec(theirs.order_by(col(Withdrawal.number))))
 
@@ -166,6 +165,5 @@ def _consent_read(row: Consent) -> ConsentRead:
 
 
 def _withdrawal_read(row: Withdrawal) -> WithdrawalRead:
-    same: Iterable[str] = WithdrawalRead.model_fields
-    shown: dict[str, Any] = {name: getattr(row, name) for name in same}
+    shown: dict[str, Any] = {name: getattr(row, name) for name in WithdrawalRead.model_fields}
     return WithdrawalRead(**shown)

@@ -1,4 +1,4 @@
-"""Enrolment: a person comes under a pid, with the consent and screening that it rests on; and corrections of it."""
+"""Enrolment: a person gets a pid, with consent and first screening; and corrections of what was entered then."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import adverse_events, consent_history, consents, doses, pid_reservations, rule_queries
+from app.services import consent_history, consents, dependent_findings, pid_reservations, rule_queries
 from app.services.participants import (
     COPIED,
     EnrolmentContradictsProtocol,
@@ -51,9 +51,8 @@ from app.writing import Writes, store
 def enrol(
     session: Session, actor: Actor, keyring: Keyring, body: ParticipantCreate
 ) -> tuple[ParticipantRead, int, Writes]:
-    """Register a person under a new pid. Participant and label are stored at once, so that a conflict gets its own
-    refusal; consent, screening and audit entries are added to what is stored with the answer. Also gives the site's
-    key, before these.
+    """Register a person under a pid. The participant and the site's label are stored at once, so that a conflict of
+    either is refused as what it is; gives the answer, the site's key, and the rest to be stored with the answer.
 
     Raises NotFound (study, site), LabelAlreadyEnrolled, PidAlreadyEnrolled, PidNotReserved, ProtocolVersionUnknown,
     ProtocolVersionNotInForce, EnrolmentContradictsProtocol.
@@ -64,40 +63,40 @@ def enrol(
     protocol = protocol_of(session, version.id)
     _require_known_codes(protocol, body)
     require_unlocked(session, site_id, None)
-    told = _eligibility(protocol, body)
-    signed = [(body.consent.version, body.consent.given_on)]
-    given = {
+    assessed = _eligibility(protocol, body)
+    consent = [(body.consent.version, body.consent.given_on)]
+    fields = {
         "site_id": site_id,
         "pid": _pid(session, keyring, site_id, body),
         "protocol_version_id": version.id,
-        "status": _first_status(body, told),
+        "status": _first_status(body, assessed),
         "status_on": body.enrolled_on or body.screened_on,
-        "eligible": told.eligible is True,
-        "unmet_criteria": canonical_json(sorted(told.unmet)),
-        "findings": findings_text(consent_findings(protocol, signed, body.enrolled_on)),
+        "eligible": assessed.eligible is True,
+        "unmet_criteria": canonical_json(sorted(assessed.unmet)),
+        "findings": findings_text(consent_findings(protocol, consent, body.enrolled_on)),
         "created_by": actor.account_id,
         **{name: getattr(body, name) for name in COPIED},
     }
-    row = new_row(Participant, given)
+    row = new_row(Participant, fields)
     _store(session, keyring, row, body)
-    writes = _with_consent_and_screening(session, actor, row, body, told)
+    writes = _with_consent_and_screening(session, actor, row, body, assessed)
     return participant_read(row, actor.places[site_id], version.version), site_id, writes
 
 
 def _store(session: Session, keyring: Keyring, row: dict[str, Any], body: ParticipantCreate) -> None:
-    """The participant, and under a reserved pid the label too: of two at once the second hears that it is taken."""
+    """Store the participant, and the label too if the pid was reserved. (Without one, `_pid` has stored the label.)"""
     person = Writes()
     person.add(Participant, row)
     with unique_or(pid_reservations.PidAlreadyEnrolled if body.pid else vault.LabelAlreadyEnrolled):
-        store(session, person)  # refused when another attempt at the same moment was first
+        store(session, person)  # refused if another enrolment was stored meanwhile
     if body.pid is not None:
         vault.store_under(session, keyring, row["site_id"], row["pid"], body.site_local_id)
 
 
 def _with_consent_and_screening(
-    session: Session, actor: Actor, row: dict[str, Any], body: ParticipantCreate, told: Eligibility
+    session: Session, actor: Actor, row: dict[str, Any], body: ParticipantCreate, assessed: Eligibility
 ) -> Writes:
-    """All that is stored beside the participant, and what the trail tells of the three."""
+    """The consent, the first screening, data queries and the audit entries."""
     of_person, writes = {name: row[name] for name in ("site_id", "pid")}, Writes()
     consent = new_row(Consent, {**of_person, **_consent(body)})
     screened = {
@@ -105,7 +104,7 @@ def _with_consent_and_screening(
         "protocol_version_id": row["protocol_version_id"],
         "screened_on": row["screened_on"],
         "answers": canonical_json(body.eligibility.answers or {}),
-        "eligible": told.eligible,
+        "eligible": assessed.eligible,
         "unmet": row["unmet_criteria"],
         "recorded_by": actor.account_id,
     }
@@ -134,19 +133,20 @@ def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
 
 
 def _eligibility(protocol: Protocol, body: ParticipantCreate) -> Eligibility:
-    """What screening came to, by the answers or as the site says. Raises EnrolmentContradictsProtocol."""
+    """The eligibility by the answers to the criteria, or the overall answer of the site. Raises
+    EnrolmentContradictsProtocol."""
     given = body.eligibility
     if given.answers is None:
         return Eligibility(given.met, tuple(given.unmet), ())
-    told = eligibility(protocol.eligibility, given.answers)
-    if body.enrolled_on and told.eligible is not True:
+    answered = eligibility(protocol.eligibility, given.answers)
+    if body.enrolled_on and answered.eligible is not True:
         message = "Nobody is enrolled while a criterion is open or not met"
         raise EnrolmentContradictsProtocol(Fault("/enrolled_on", "not_eligible", message))
-    return told
+    return answered
 
 
-def _first_status(body: ParticipantCreate, told: Eligibility) -> ParticipantStatus:
-    if told.eligible is False:
+def _first_status(body: ParticipantCreate, assessed: Eligibility) -> ParticipantStatus:
+    if assessed.eligible is False:
         return ParticipantStatus.screen_failed
     return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
 
@@ -160,7 +160,8 @@ def _consent(body: ParticipantCreate) -> dict[str, Any]:
 
 
 def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCreate) -> str:
-    """The pid to enrol under: the one on the person's label, or that of an attempt that broke off, or a new one."""
+    """The pid to enrol under: a reserved one that was sent, or the one that the vault has for this label after an
+    attempt that broke off, or a new one."""
     if body.pid is not None:
         return pid_reservations.reserved(session, site_id, body.pid)
     return vault.reserve(session, keyring, site_id, body.site_local_id, lambda: pid_reservations.fresh(session)[0])
@@ -169,7 +170,11 @@ def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCrea
 def amend_participant(
     session: Session, actor: Actor, keyring: Keyring, seen: str, symbols: str, body: ParticipantAmend
 ) -> ParticipantRead:
-    """Correct what was entered at enrolment. Raises NotFound, VersionStale, ValidationFailed, and Invalid refusals."""
+    """Correct what was entered at enrolment.
+
+    Raises NotFound, VersionStale, ValidationFailed, EnrolmentContradictsProtocol, StatusOutOfOrder, DataLocked,
+    WithdrawalBeforeConsent.
+    """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
     require_past(actor, person.site_id, body)
@@ -199,9 +204,8 @@ def amend_participant(
     turns: list[rule_queries.Turned] = []
     if body.consent and consent:
         put_right = _put_right(session, person, consent, body.consent, body.reason)
-        flagged, turns = doses.judged_again(session, person)
-        doubted, others = adverse_events.judged_again(session, row)
-        events, turns = [put_right, *flagged, *doubted], [*turns, *others]
+        judged = dependent_findings.after_consent(session, person)
+        events, turns = [put_right, *judged.events], judged.turned
     follow_findings(session, row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)
@@ -210,7 +214,7 @@ def amend_participant(
 
 
 def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> None:
-    """An enrolment is not corrected to a day after what followed it. Raises StatusOutOfOrder."""
+    """The day of enrolment cannot lie after a later status. Raises StatusOutOfOrder."""
     first = began(FOLLOWS_ENROLMENT, row)
     if first and merged.enrolled_on and merged.enrolled_on != row.enrolled_on and merged.enrolled_on > first:
         raise StatusOutOfOrder(Fault("/enrolled_on", "after_status", "Cannot lie after the day of a status after it"))
@@ -233,18 +237,18 @@ def _said(told: ConsentAmend) -> dict[str, Any]:
 
 
 def _put_right(session: Session, person: Person, consent: Consent, told: ConsentAmend, reason: str) -> audit.Event:
-    """Correct the day and the scopes of a consent. It cannot come after a withdrawal from it: one of the two days is
-    wrong then. Raises WithdrawalBeforeConsent, EnrolmentContradictsProtocol."""
+    """Correct the day and the scopes of a consent. It cannot be moved behind a withdrawal of it, as one of the two days
+    must then be wrong. Raises WithdrawalBeforeConsent, EnrolmentContradictsProtocol."""
     if told.scopes and (faults := consents.faults_of(person.protocol, consent.version, told.scopes, "/consent")):
         raise EnrolmentContradictsProtocol(*faults)
-    before, had = audit.snapshot(consent), consent_history.history_of(session, person)
+    before, old = audit.snapshot(consent), consent_history.history_of(session, person)
     for name, value in _said(told).items():
         setattr(consent, name, value)
     session.flush()
-    has = consent_history.history_of(session, person)
-    for day in (one.effective_on for one in had.withdrawals if one.scope != WithdrawalScope.identity):
-        if had.newest(day) is not None:
-            has.require_given(day, "/consent/given_on")
+    new = consent_history.history_of(session, person)
+    for day in (one.effective_on for one in old.withdrawals if one.scope != WithdrawalScope.identity):
+        if old.newest(day) is not None:
+            new.require_given(day, "/consent/given_on")
     subject = consent_name(person.pid, consent.version, consent.number)
     return audit.changed("consent:amended", consent, subject, person.row.version, before, reason)
 
@@ -254,4 +258,4 @@ _DATED_BY = {
     ParticipantStatus.screen_failed: "screened_on",
     ParticipantStatus.enrolled: "enrolled_on",
 }
-"""The statuses that begin on a day which is kept besides."""
+"""The statuses whose first day is also a field of the participant."""

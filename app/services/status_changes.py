@@ -19,9 +19,8 @@ from app.models.participant import (
     ParticipantStatus,
     StatusChange,
     ends_before,
-    left_study_on,
 )
-from app.services import adverse_events, doses, rule_queries, safety_signals, screenings, visit_findings
+from app.services import dependent_findings, rule_queries, safety_signals, screenings
 from app.services.history import told_of
 from app.services.participants import Hold, follow_findings, participant_read, require_in_force, visible_person
 from app.services.site_days import require_past
@@ -52,9 +51,9 @@ class Step(NamedTuple):
 
 
 def change_status(session: Session, actor: Actor, symbols: str, body: StatusChange) -> tuple[ParticipantRead, int]:
-    """Move a participant along the status model, or correct a status that was entered by mistake. Visits, doses and
-    adverse events are judged again, as some may turn out to lie after the participant left; and who is back in it is
-    looked at by the safety rules, as they may have been moved meanwhile. Also gives the site's key.
+    """Move a participant along the status model, or correct a status that was entered by mistake. Safety rules are
+    applied to a participant who is back in the study, as another protocol version may apply by now. Also gives the
+    site's key.
 
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible,
     ProtocolVersionNotInForce.
@@ -62,11 +61,12 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     row, before = person.row, audit.snapshot(person.row)
-    followed = _followed(session, row) if body.correction else [Step(ParticipantStatus(row.status), row.status_on)]
-    possible = _instead(row, followed) if body.correction else STATUS_TRANSITIONS[ParticipantStatus(row.status)]
+    present = ParticipantStatus(row.status)
+    earlier = _earlier_steps(session, row) if body.correction else [Step(present, row.status_on)]
+    possible = _corrections(row, earlier) if body.correction else STATUS_TRANSITIONS[present]
     if body.status not in possible:
         raise StatusTransitionImpossible(Fault("/status", "impossible", f"From {row.status} that is not possible"))
-    _require_in_order(row, body, followed)
+    _require_in_order(row, body, earlier)
     if body.status is ParticipantStatus.enrolled and not row.eligible:
         raise NotEligible
     if body.status is ParticipantStatus.enrolled and row.enrolled_on is None:
@@ -80,42 +80,39 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         follow_findings(session, row)
     failed = screenings.fail(session, row, body.reason) if body.status is ParticipantStatus.screen_failed else []
     session.flush()
-    judged = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
-    flagged, turns = doses.judged_again(session, person)
-    doubted, others = adverse_events.judged_again(session, row)
+    judged = dependent_findings.after_status(session, person)
     raised = [] if before["status"] in IN_STUDY else safety_signals.seen_anew(session, row)
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, body.reason)
-    rule_queries.follow(session, row, before["findings"], judged.turned, *turns, *others)
-    audit.append(session, actor.account_id, row.site_id, [event, *failed, *judged.events, *flagged, *doubted, *raised])
+    rule_queries.follow(session, row, before["findings"], *judged.turned)
+    audit.append(session, actor.account_id, row.site_id, [event, *failed, *judged.events, *raised])
     read = participant_read(values(row), person.place, person.protocol_version)
     return read, row.site_id
 
 
-def _require_in_order(row: Participant, body: StatusChange, followed: Sequence[Step]) -> None:
+def _require_in_order(row: Participant, body: StatusChange, earlier: Sequence[Step]) -> None:
     """Raises StatusBeforeScreening, StatusOutOfOrder."""
     on, enrolling = body.effective_on, body.status is ParticipantStatus.enrolled
     if row.screened_on is not None and on < row.screened_on:
         raise StatusBeforeScreening(Fault("/effective_on", "before_screening", "Cannot lie before screened_on"))
     if row.enrolled_on is not None and on < row.enrolled_on and not enrolling:
         raise StatusOutOfOrder(Fault("/effective_on", "before_enrolment", "Cannot lie before enrolled_on"))
-    before = _that_can_come_before(body.status, followed)[-1:]
-    if any(one.on is not None and on < one.on for one in before if one.status in _ON_THEIR_OWN_DAY):
+    before = _that_can_come_before(body.status, earlier)[-1:]
+    if any(step.on is not None and on < step.on for step in before if step.status in _DATED_BY_THEMSELVES):
         message = "Cannot lie before the day of the status that it follows"
         raise StatusOutOfOrder(Fault("/effective_on", "before_status", message))
 
 
-_ON_THEIR_OWN_DAY = frozenset(ParticipantStatus) - {ParticipantStatus.screened, ParticipantStatus.enrolled}
-"""The others begin on days that are corrected at the participant, and looked up there."""
+_DATED_BY_THEMSELVES = frozenset(ParticipantStatus) - {ParticipantStatus.screened, ParticipantStatus.enrolled}
+"""The other statuses begin on `screened_on` and `enrolled_on` of the participant, where these days are corrected."""
 
 
-def _instead(row: Participant, followed: Sequence[Step]) -> frozenset[ParticipantStatus]:
+def _corrections(row: Participant, earlier: Sequence[Step]) -> frozenset[ParticipantStatus]:
     """The statuses to which a status that was entered by mistake can be corrected: the one before it, and those that
-    could have followed that. Where the one before is an end too, that is corrected once it is the present status
-    again."""
+    could have followed that. If the one before is wrong too, it is corrected after that, as the present status."""
     if row.status not in FOLLOWS_ENROLMENT:
         return frozenset()
-    before = {one.status for one in followed[-1:]}
+    before = {one.status for one in earlier[-1:]}
     if before & _TAKING_PART:
         before |= _TAKING_PART
     return frozenset(before).union(*(STATUS_TRANSITIONS[one] for one in before))
@@ -124,8 +121,8 @@ def _instead(row: Participant, followed: Sequence[Step]) -> frozenset[Participan
 _TAKING_PART = {ParticipantStatus.enrolled, ParticipantStatus.active}
 
 
-def _followed(session: Session, row: Participant) -> list[Step]:
-    """The statuses before the present one, oldest first, by the trail and without those that were corrected."""
+def _earlier_steps(session: Session, row: Participant) -> list[Step]:
+    """The statuses before the present one, oldest first, from the audit trail, without those that were corrected."""
     steps: list[Step] = []
     for action, changed, was in told_of(session, row.site_id, "participant", row.pid):
         if changed.isdisjoint(_DATED):

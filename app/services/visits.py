@@ -1,4 +1,4 @@
-"""Visits: recorded with their outcomes in one transaction, held against the participant's protocol version."""
+"""Visits: recorded with their outcomes in one transaction, and checked by the participant's protocol version."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
 from app.services import (
     consent_history,
-    doses,
+    dependent_findings,
     dosing_day,
     outcome_reads,
     outcomes,
@@ -46,7 +46,6 @@ from app.services import (
 )
 from app.services.participant_facts import NewVisit, ParticipantFacts, participant_facts, require_in_study
 from app.services.participants import Hold, Person, recorded_by, visible_person
-from app.services.rule_queries import Turned
 from app.services.site_days import require_past
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.site_lists import Filters
@@ -69,95 +68,113 @@ class VisitOutsideWindow(Conflict):
 
 
 def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> dict[str, ParticipantFacts]:
-    """What these visits are held against, by pid."""
-    asked = [NewVisit(body.participant, body.visit_code, body.occurrence) for body in bodies]
+    """The facts of the participants of these visits, by pid."""
+    new = [NewVisit(body.participant, body.visit_code, body.occurrence) for body in bodies]
     pids = {body.participant for body in bodies}
     for_change = len(pids) > 1 or any(body.therapy for body in bodies)
-    people = participant_facts(session, actor, pids, asked, for_change=for_change)
-    recorded = [(people[body.participant], body) for body in bodies if body.participant in people]
-    for person, body in recorded:
+    people = participant_facts(session, actor, pids, new, for_change=for_change)
+    known = [(people[body.participant], body) for body in bodies if body.participant in people]
+    for person, body in known:
         if body.occurred_on is not None and body.occurrence == 1:
-            person.coming.add(body.visit_code)
-    carrying = {(person.site_id, person.pid) for person, body in recorded if _carries(person, body)}
-    if len(carrying) > 1:  # in one order, as two uploads may have them in different ones; no visit is added meanwhile
-        visit_findings.hold(session, carrying)
+            person.new_visit_codes.add(body.visit_code)
+    carrying = {(person.site_id, person.pid) for person, body in known if _carries(person, body)}
+    if len(carrying) > 1:  # locked in one order, as two uploads may have the participants in different orders
+        visit_findings.lock_visits(session, carrying)
     return people
 
 
 def _carries(person: ParticipantFacts, body: VisitCreate) -> bool:
-    """Whether other visits hang on the day of this one."""
+    """Whether the windows of other visits are counted from this one, or their order depends on it."""
     return body.occurred_on is not None and person.protocol.carries(body.visit_code, body.occurrence)
 
 
 def record_visit(
     session: Session, actor: Actor, people: Mapping[str, ParticipantFacts], body: VisitCreate
 ) -> tuple[VisitDetail, Writes, int]:
-    """What recording a visit and its outcomes comes to; also gives the site's key.
+    """Record a visit with its outcomes: gives the answer, what to store, and the site's key. The facts of the
+    participant then include the visit, for the next one of the same request.
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
     person = found(people.get(body.participant))
-    return *_decided(session, actor, person, body), person.site_id
-
-
-def _decided(session: Session, actor: Actor, person: ParticipantFacts, body: VisitCreate) -> tuple[VisitDetail, Writes]:
-    """Hold a visit against what is known of the participant, and add it to that."""
     require_past(actor, person.site_id, body)
     definition = planned_visit(person.protocol, body.visit_code)
     require_planned(session, person.site_id, person.pid, definition, body.occurrence)
-    held = person.held
-    window = window_of(definition, held, body.occurrence)
     person.require_unlocked(visit_code=body.visit_code)
-    if (body.visit_code, body.occurrence) in person.visits:
-        raise _already_recorded(session, person, definition, body)  # first: who sends it again hears that it is there
+    if (body.visit_code, body.occurrence) in person.visits:  # before the other refusals: it may be a retry
+        raise _already_recorded(session, person, definition, body)
     require_in_study(person, person.consents, body.occurred_on, definition.needs_scope)
+    window = window_of(definition, person.held, body.occurrence)
     _require_explained(window, body)
+    row, writes = new_row(Visit, _columns(actor, person, definition, body)), Writes()
+    writes.add(Visit, row)
+    kind, sent = definition.kind, body.therapy
+    session_fields = therapy.record(session, writes, person, row, kind, sent) if sent else None
+    remembered = {**audit.remembered("visit", row), **therapy.remembered(session_fields)}
+    events, measured = [audit.event("visit:recorded", "visit", row["id"], 1, {}, remembered)], []
+    treated = _with_therapists(person, body)
+    for index, outcome in enumerate(body.outcomes):
+        new, outcome_events = outcomes.measure(session, writes, actor, treated, row, outcome, f"/outcomes/{index}")
+        events += outcome_events
+        measured.append(outcome_reads.outcome_read(new.row, body.visit_code, person.place, new.scores))
+    rule_queries.raise_for_new(session, writes, Visit, row)
+    writes.remember(actor.account_id, person.site_id, *events)
+    person.visits[body.visit_code, body.occurrence] = body.occurred_on
+    person.new_visits.append(row)
+    person.new_therapists = treated.new_therapists
+    person.new_ratings |= {(one.instrument, one.rater) for one in measured if one.rater}
+    if _carries(person, body):
+        _judge_others(session, writes, actor, person, body)
+    return _detail(row, definition, person.place, window, measured, session_fields), writes, person.site_id
+
+
+def _columns(actor: Actor, person: ParticipantFacts, definition: VisitDefinition, body: VisitCreate) -> dict[str, Any]:
     left = left_study_on(person)
-    given = {
+    findings = visit_findings.findings(
+        definition, body.occurrence, body.occurred_on, person.held, left, person.new_visit_codes
+    )
+    return {
         "site_id": person.site_id,
         "pid": person.pid,
         "protocol_version_id": person.protocol_version_id,
         "created_by": actor.account_id,
-        "findings": findings_text(
-            visit_findings.remarks(definition, body.occurrence, body.occurred_on, held, left, person.coming)
-        ),
+        "findings": findings_text(findings),
         **{name: getattr(body, name) for name in _RECORDED},
     }
-    row, writes = new_row(Visit, given), Writes()
-    writes.add(Visit, row)
-    has = therapy.hold(session, writes, person, row, definition.kind, body.therapy) if body.therapy else None
-    remembered = {**audit.remembered("visit", row), **therapy.remembered(has)}
-    events, read = [audit.event("visit:recorded", "visit", row["id"], 1, {}, remembered)], []
-    treated = replace(person, treats=person.treats.union(body.therapy.staff)) if body.therapy else person
-    for index, one in enumerate(body.outcomes):
-        measured, told = outcomes.measure(session, writes, actor, treated, row, one, f"/outcomes/{index}")
-        events += told
-        read.append(outcome_reads.outcome_read(measured.row, body.visit_code, person.place, measured.scores))
-    rule_queries.raise_for_new(session, writes, Visit, row)
-    writes.remember(actor.account_id, person.site_id, *events)
-    person.visits[body.visit_code, body.occurrence] = body.occurred_on
-    person.new.append(row)
-    if _carries(person, body):
-        judged = visit_findings.judged_again(session, person.site_id, person.pid, left, body.visit_code, person.new)
-        rule_queries.settled(session, writes, person.site_id, *judged.turned)
-        writes.remember(actor.account_id, person.site_id, *judged.events)
-    person.treats = treated.treats
-    person.rated |= {(one.instrument, one.rater) for one in read if one.rater}
-    return _detail(row, definition, person.place, window, read, has), writes
+
+
+def _with_therapists(person: ParticipantFacts, body: VisitCreate) -> ParticipantFacts:
+    """The participant with the staff of the visit's own therapy session, who must not rate at it."""
+    if body.therapy is None:
+        return person
+    return replace(person, new_therapists=person.new_therapists.union(body.therapy.staff))
+
+
+def _judge_others(session: Session, writes: Writes, actor: Actor, person: ParticipantFacts, body: VisitCreate) -> None:
+    """Work out again the findings of visits that depend on the day of a new one."""
+    judged = visit_findings.judged_again(
+        session, person.site_id, person.pid, left_study_on(person), body.visit_code, person.new_visits
+    )
+    rule_queries.settled(session, writes, person.site_id, *judged.turned)
+    writes.remember(actor.account_id, person.site_id, *judged.events)
 
 
 def _already_recorded(
     session: Session, person: ParticipantFacts, definition: VisitDefinition, body: VisitCreate
 ) -> VisitAlreadyRecorded:
-    this = (body.visit_code, body.occurrence)
     stored = select(Visit.id).where(
-        Visit.site_id == person.site_id, Visit.pid == person.pid, counts(Visit), col(Visit.visit_code) == this[0]
+        Visit.site_id == person.site_id,
+        Visit.pid == person.pid,
+        counts(Visit),
+        Visit.visit_code == body.visit_code,
+        Visit.occurrence == body.occurrence,
     )
-    of_this_request = [row["id"] for row in person.new if (row["visit_code"], row["occurrence"]) == this]
-    visit_id = of_this_request[0] if of_this_request else session.exec(stored.where(Visit.occurrence == this[1])).one()
+    same = (body.visit_code, body.occurrence)
+    of_this_request = [row["id"] for row in person.new_visits if (row["visit_code"], row["occurrence"]) == same]
+    visit_id = of_this_request[0] if of_this_request else session.exec(stored).one()
     once = definition.repeats == 1 and definition.kind is not VisitKind.screening
-    helps = "correct it" if once else "correct it, or send another one with the next occurrence"
-    fault = Fault("/occurrence", "already_recorded", f"This one is there: {helps}")
+    advice = "correct it" if once else "correct it, or send another one with the next occurrence"
+    fault = Fault("/occurrence", "already_recorded", f"This one is there: {advice}")
     return VisitAlreadyRecorded(fault, existing=f"/v1/visits/{visit_id}")
 
 
@@ -173,8 +190,8 @@ def planned_visit(protocol: Protocol, code: str) -> VisitDefinition:
 
 
 def require_planned(session: Session, site_id: int, pid: str, visit: VisitDefinition, occurrence: int) -> None:
-    """Raises VisitUnknown for an occurrence beyond what is planned, in each of the participant's screenings if it is a
-    screening visit."""
+    """Raises VisitUnknown for an occurrence beyond those planned. Screening visits are planned for each of the
+    participant's screenings."""
     again = visit.screens_again(occurrence)
     most = visit.repeats * (screenings.count(session, site_id, pid) if again else 1)
     if most and occurrence > most:
@@ -183,7 +200,7 @@ def require_planned(session: Session, site_id: int, pid: str, visit: VisitDefini
 
 
 def _held(session: Session, person: Person, definition: VisitDefinition) -> Held:
-    """The days of the visits that this one hangs on, and of this one, as far as they took place."""
+    """The days of this visit and of those that its window or order depends on, as far as they took place."""
     if not definition.hangs_on:
         return {}
     days = select(col(Visit.visit_code), col(Visit.occurrence), col(Visit.occurred_on)).where(
@@ -210,18 +227,21 @@ def _require_explained(window: Window | None, dates: VisitDates) -> None:
 def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
-    """Correct a visit. What was recorded stays, so a correction needs consent only for what it adds: another day, or a
-    therapy session. Raises NotFound, RecordVoided, VersionStale, ValidationFailed, VisitOutsideWindow,
-    ConsentMissing."""
+    """Correct a visit. Consent is checked again only for another day or therapy session.
+
+    Raises NotFound, RecordVoided, VersionStale, ValidationFailed, DataLocked, VisitOutsideWindow, ConsentMissing,
+    VisitNotHeld, NotATherapyVisit, TherapistIsRater.
+    """
     pid = found(session.exec(visible(select(Visit.pid).where(Visit.id == visit_id), actor)).first())
     hold = Hold.change if body.model_fields_set & {"occurred_on", "therapy"} else Hold.as_it_is
-    person = visible_person(session, actor, pid, hold=hold)  # before the visit, as those do who record something at it
+    # The participant is locked before the visit, in the same order as when something is recorded at the visit.
+    person = visible_person(session, actor, pid, hold=hold)
     require_past(actor, person.site_id, body)
     row = visible_row(session, actor, Visit, visit_id, lock=True)
     require_not_voided(row)
-    had, changes = therapy.of(session, row), sent_fields(body)
-    before = {**audit.snapshot(row), **therapy.remembered(had)}
-    current = {**values(row), "therapy": had}
+    old_therapy, changes = therapy.of(session, row), sent_fields(body)
+    before = {**audit.snapshot(row), **therapy.remembered(old_therapy)}
+    current = {**values(row), "therapy": old_therapy}
     differing = {name for name, value in changes.items() if current[name] != value}
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
@@ -237,35 +257,24 @@ def amend_visit(
     window = window_of(definition, held, row.occurrence)
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
-    has = therapy.of(session, row)
-    if dates.status not in HELD and (has or _measured(_outcomes_of(session, actor, row))):
+    new_therapy = therapy.of(session, row)
+    if dates.status not in HELD and (new_therapy or _measured(_outcomes_of(session, actor, row))):
         raise outcomes.VisitNotHeld
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
     _require_explained(window, dates)
     left = left_study_on(person.row)
-    row.findings = findings_text(visit_findings.remarks(definition, row.occurrence, dates.occurred_on, held, left))
+    row.findings = findings_text(visit_findings.findings(definition, row.occurrence, dates.occurred_on, held, left))
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     dosing_day.require_visit_fits(session, row)
-    after = {**audit.snapshot(row), **therapy.remembered(has)}
+    after = {**audit.snapshot(row), **therapy.remembered(new_therapy)}
     event = audit.changed("visit:amended", row, row.id, row.version, before, body.reason, after=after)
-    judged, turns = judged_by_its_day(session, person, row) if "occurred_on" in differing else ([], [])
-    rule_queries.follow(session, row, before["findings"], *turns)
-    audit.append(session, actor.account_id, row.site_id, [event, *judged])
-    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), has)
-
-
-def judged_by_its_day(session: Session, person: Person, row: Visit) -> tuple[list[audit.Event], list[Turned]]:
-    """Judge again what depends on the day of a visit that has moved or was voided: other visits, and the doses that it
-    prepared. Gives what to remember, and the data queries to raise and to close."""
-    protocols = (recorded_by(session, person, row.protocol_version_id), person.protocol)
-    judged, left = visit_findings.NOTHING, left_study_on(person.row)
-    if any(one.carries(row.visit_code, row.occurrence) for one in protocols):
-        judged = visit_findings.judged_again(session, row.site_id, row.pid, left, row.visit_code)
-    prepares = any(one.prepares(row.visit_code) for one in protocols)
-    flagged, turns = doses.judged_again(session, person) if prepares else ([], [])
-    return [*judged.events, *flagged], [judged.turned, *turns]
+    moved = "occurred_on" in differing
+    judged = dependent_findings.after_visit_day(session, person, row) if moved else dependent_findings.NOTHING
+    rule_queries.follow(session, row, before["findings"], *judged.turned)
+    audit.append(session, actor.account_id, row.site_id, [event, *judged.events])
+    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), new_therapy)
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
@@ -274,20 +283,20 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     person = visible_person(session, actor, row.pid)
     definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code)
     window = window_of(definition, _held(session, person, definition), row.occurrence)
-    has = therapy.of(session, row)
-    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), has)
+    measured = _outcomes_of(session, actor, row)
+    return _detail(values(row), definition, person.place, window, measured, therapy.of(session, row))
 
 
 def _outcomes_of(session: Session, actor: Actor, row: Visit) -> list[OutcomeRead]:
-    """Those of a visit; of one that was voided those that went with it."""
-    of_it = counts(Outcome) if row.voided_at is None else col(Outcome.voided_at) == row.voided_at
-    theirs = col(Outcome.pid) == row.pid, col(Outcome.visit_id) == row.id, of_it
+    """The outcomes of a visit; of a voided visit those that were voided with it."""
+    with_visit = counts(Outcome) if row.voided_at is None else col(Outcome.voided_at) == row.voided_at
+    theirs = col(Outcome.pid) == row.pid, col(Outcome.visit_id) == row.id, with_visit
     statement = visible(outcome_reads.rows().where(*theirs), actor)
     return outcome_reads.read_all(session, actor, session.execute(statement.order_by(col(Outcome.instrument))).all())
 
 
-def _measured(read: Sequence[OutcomeRead]) -> bool:
-    return any(answered(one, one.items) for one in read)
+def _measured(outcomes: Sequence[OutcomeRead]) -> bool:
+    return any(answered(outcome, outcome.items) for outcome in outcomes)
 
 
 def _detail(
@@ -295,13 +304,13 @@ def _detail(
     definition: VisitDefinition,
     place: Place,
     window: Window | None,
-    read: list[OutcomeRead],
-    has_therapy: Mapping[str, Any] | None,
+    measured: list[OutcomeRead],
+    session_fields: Mapping[str, Any] | None,
 ) -> VisitDetail:
     return VisitDetail(
         **_in_window(row, place, window),
-        outcomes=read,
-        therapy=therapy.read(has_therapy, definition, {one.instrument for one in read if done(one, one.items)}),
+        outcomes=measured,
+        therapy=therapy.read(session_fields, definition, {one.instrument for one in measured if done(one, one.items)}),
     )
 
 
@@ -317,13 +326,13 @@ def _in_window(row: Mapping[str, Any], place: Place, window: Window | None) -> d
 
 @cache
 def rows() -> Rows:
-    """Visits; narrow it with `visible`."""
+    """Visits; narrow the statement with `visible`."""
     return sa.select(*columns(Visit))
 
 
 @cache
 def listed() -> Rows:
-    """Visits as the JSON of their answers, with the site and what lists of them go by."""
+    """Visits as the JSON of their answers, with the site and the columns that pages are ordered by."""
     table = table_of(Visit)
     fields: dict[str, Any] = {name: table.c[name] for name in sorted(_SHOWN)}
     fields |= {"participant": ShownPid(table.c.pid), "findings": StoredJson(table.c.findings)}

@@ -1,5 +1,5 @@
-"""Records that a site entered in error, voided with the reason. What they said stays to be read by their id, and counts
-nowhere (app/models/voided.py). There is no way back: what was right after all is recorded anew."""
+"""Voiding records that a site entered in error, with the reason. They can still be read by their id and count nowhere
+(app/models/voided.py). It cannot be undone: what was right after all is recorded anew."""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,6 +20,7 @@ from app.security.keys import Keyring
 from app.services import (
     adverse_events,
     ae_reviews,
+    dependent_findings,
     outcome_corrections,
     outcome_reads,
     outcome_scores,
@@ -41,7 +42,7 @@ class VisitDosed(Conflict):
 def void_adverse_event(
     session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: RecordVoiding
 ) -> tuple[AdverseEventRead, int]:
-    """Let an event count as never recorded, and close what a monitor wanted to know of it; also gives the site's key.
+    """Void an adverse event, and close what a monitor wanted to know of it; also gives the site's key.
 
     Raises NotFound, RecordVoided, VersionStale, EventReported, DataLocked.
     """
@@ -60,7 +61,7 @@ def void_adverse_event(
 def void_outcome(
     session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: RecordVoiding
 ) -> tuple[OutcomeRead, int]:
-    """The same of an outcome. A safety signal that it raised waits for its review all the same.
+    """Void an outcome; also gives the site's key. A safety signal that it raised must still be reviewed.
 
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
@@ -68,8 +69,8 @@ def void_outcome(
     visit = outcome_corrections.lock_visit(session, actor, row)
     require_current(keyring, seen, row.id, row.version, _CHANGED)
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
-    told = _voided(session, actor, row, "outcome:voided", body.reason, now())
-    events = [told, *safety_signals.source_voided(session, row)]
+    event = _voided(session, actor, row, "outcome:voided", body.reason, now())
+    events = [event, *safety_signals.source_voided(session, row)]
     rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
     audit.append(session, actor.account_id, row.site_id, events)
     scores = outcome_scores.scores_of(session, [row])[row.id]
@@ -79,7 +80,8 @@ def void_outcome(
 def void_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: RecordVoiding
 ) -> tuple[VisitDetail, int]:
-    """The same of a visit, which takes its outcomes and therapy session with it. What hangs on its day is judged again.
+    """Void a visit with its outcomes and therapy session; also gives the site's key. Findings that depend on the visit
+    are worked out again.
 
     Raises NotFound, RecordVoided, VersionStale, VisitDosed, DataLocked.
     """
@@ -94,18 +96,18 @@ def void_visit(
     events = [_voided(session, actor, row, "visit:voided", body.reason, at)]
     gone = [rule_queries.gone_with(session, row.site_id, row.pid, row.id)]
     theirs = select(Outcome).where(Outcome.site_id == row.site_id, Outcome.visit_id == row.id, counts(Outcome))
-    for one in session.exec(theirs.order_by(col(Outcome.id)).with_for_update()):
-        events.append(_voided(session, actor, one, "outcome:voided", body.reason, at))
-        events += safety_signals.source_voided(session, one)
-        gone.append(rule_queries.gone_with(session, row.site_id, row.pid, one.id))
-    judged, turned = visits.judged_by_its_day(session, person, row)
-    rule_queries.settle_all(session, row.site_id, *gone, *turned)
-    audit.append(session, actor.account_id, row.site_id, [*events, *judged])
+    for outcome in session.exec(theirs.order_by(col(Outcome.id)).with_for_update()):
+        events.append(_voided(session, actor, outcome, "outcome:voided", body.reason, at))
+        events += safety_signals.source_voided(session, outcome)
+        gone.append(rule_queries.gone_with(session, row.site_id, row.pid, outcome.id))
+    judged = dependent_findings.after_visit_day(session, person, row)
+    rule_queries.settle_all(session, row.site_id, *gone, *judged.turned)
+    audit.append(session, actor.account_id, row.site_id, [*events, *judged.events])
     return visits.detail(session, actor, row.id), row.site_id
 
 
 def _require_not_dosed(session: Session, visit: Visit) -> None:
-    """What was given is safety data of its own, with doses, vital signs and what they raised. Raises VisitDosed."""
+    """A dosing session is safety data of its own, with doses, vital signs and safety signals. Raises VisitDosed."""
     dosed = select(DosingSession.id).where(DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id)
     if session.exec(dosed).first() is not None:
         raise VisitDosed
@@ -117,7 +119,7 @@ _CHANGED = ("voided_at", "voiding_reason")
 def _voided(
     session: Session, actor: Actor, row: AdverseEvent | Outcome | Visit, action: str, reason: str, at: datetime
 ) -> audit.Event:
-    """A record's own event."""
+    """Void one record; gives its audit event."""
     before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
     row.version, row.updated_at = row.version + 1, at

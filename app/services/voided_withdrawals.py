@@ -1,5 +1,5 @@
-"""Withdrawals of consent that a site recorded in error. A withdrawal is a participant's own (GDPR, article 7(3)), the
-error is the site's: what is put right is the record of it, which stays to be read (ICH E6(R3), 4.2.4)."""
+"""Voiding withdrawals of consent that a site recorded in error. A withdrawal is the participant's own act (GDPR,
+article 7(3)); what is corrected is the site's record of it, which can still be read (ICH E6(R3), 4.2.4)."""
 
 from sqlmodel import Session
 
@@ -8,7 +8,7 @@ from app.access import Actor, found
 from app.errors import Conflict
 from app.models.base import now
 from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope
-from app.services import consents, doses, rule_queries
+from app.services import consents, dependent_findings, rule_queries
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_unlocked
 
@@ -22,7 +22,7 @@ class IdentityErased(Conflict):
 
 
 def void(session: Session, actor: Actor, symbols: str, number: int, body: VoidingCreate) -> tuple[ConsentState, int]:
-    """Let a withdrawal hold no more, nor what was remarked on doses because of it; also gives the site's key.
+    """Void a withdrawal, with the findings on doses that came from it; also gives the site's key.
 
     Raises NotFound, IdentityErased, WithdrawalVoided.
     """
@@ -38,7 +38,7 @@ def void(session: Session, actor: Actor, symbols: str, number: int, body: Voidin
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
     session.flush()
     event = audit.changed("consent:withdrawal-voided", row, f"{row.pid}/{row.number}", 2, before, body.reason)
-    flagged, turns = doses.judged_again(session, person)
-    rule_queries.settle_all(session, row.site_id, *turns)
-    audit.append(session, actor.account_id, row.site_id, [event, *flagged])
+    judged = dependent_findings.after_withdrawal(session, person)
+    rule_queries.settle_all(session, row.site_id, *judged.turned)
+    audit.append(session, actor.account_id, row.site_id, [event, *judged.events])
     return consents.state(session, person), row.site_id

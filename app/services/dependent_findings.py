@@ -1,0 +1,59 @@
+"""Findings that depend on other records, worked out again when one of those is recorded, corrected or voided.
+
+This is the one list of what depends on what. A finding is no change of the record itself: versions of visits and
+adverse events stay, and so does what was verified or signed of them.
+"""
+
+from typing import NamedTuple
+
+from sqlmodel import Session
+
+from app import audit
+from app.models.participant import left_study_on
+from app.models.visit import Visit
+from app.services import adverse_events, doses, visit_findings
+from app.services.participants import Person, recorded_by
+from app.services.rule_queries import Turned
+
+
+class JudgedAgain(NamedTuple):
+    """The audit events of records whose findings changed, and the data queries to raise and to close."""
+
+    events: list[audit.Event]
+    turned: list[Turned]
+
+
+NOTHING = JudgedAgain([], [])
+
+
+def after_consent(session: Session, person: Person) -> JudgedAgain:
+    """Doses need a consent in force; an adverse event must not begin before the first consent."""
+    dose_events, dose_turns = doses.judged_again(session, person)
+    ae_events, ae_turns = adverse_events.judged_again(session, person.row)
+    return JudgedAgain([*dose_events, *ae_events], [*dose_turns, *ae_turns])
+
+
+def after_withdrawal(session: Session, person: Person) -> JudgedAgain:
+    """Doses need a consent in force."""
+    return JudgedAgain(*doses.judged_again(session, person))
+
+
+def after_status(session: Session, person: Person) -> JudgedAgain:
+    """Visits, doses and adverse events may now lie after the day on which the participant left or died."""
+    row = person.row
+    visits = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
+    others = after_consent(session, person)
+    return JudgedAgain([*visits.events, *others.events], [visits.turned, *others.turned])
+
+
+def after_visit_day(session: Session, person: Person, visit: Visit) -> JudgedAgain:
+    """Other visits are planned from the day of this one, and it may be one that prepares for doses. Both by the
+    protocol version of the visit and by that of the participant."""
+    protocols = (recorded_by(session, person, visit.protocol_version_id), person.protocol)
+    visits = visit_findings.NOTHING
+    if any(one.carries(visit.visit_code, visit.occurrence) for one in protocols):
+        left = left_study_on(person.row)
+        visits = visit_findings.judged_again(session, visit.site_id, visit.pid, left, visit.visit_code)
+    prepares = any(one.prepares(visit.visit_code) for one in protocols)
+    dose_events, dose_turns = doses.judged_again(session, person) if prepares else ([], [])
+    return JudgedAgain([*visits.events, *dose_events], [visits.turned, *dose_turns])
