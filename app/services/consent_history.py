@@ -33,7 +33,8 @@ _TAKES_AWAY = {
     WithdrawalScope.sharing: frozenset({ConsentScope.data_sharing}),
     WithdrawalScope.contact: frozenset({ConsentScope.recontact, ConsentScope.long_follow_up}),
 }
-"""The scopes of a consent that end with a withdrawal. Dosing, collection and identity are gates of their own."""
+"""The scopes of a consent that a withdrawal ends. Withdrawals of dosing, collection and identity are checked where
+these are done."""
 
 
 class GivenConsent(NamedTuple):
@@ -69,9 +70,9 @@ class ConsentHistory(NamedTuple):
         return max(given, key=lambda one: one.given_on or date.min, default=None)
 
     def scopes(self, on: date) -> frozenset[str]:
-        """The scopes in force on a day: those of the newest consent given by then, without what was withdrawn since. Of
-        several consents of one day, only scopes that are in all of them: consent has to be demonstrated (GDPR, article
-        7(1)), and which of them came last cannot be."""
+        """The scopes in force on a day: those of the newest consent given by then, without what was withdrawn since. If
+        several consents have the same day, only scopes that are in all of them: consent must be demonstrated (GDPR,
+        article 7(1)), and it cannot be demonstrated which of them came last."""
         newest = self.newest(on)
         if newest is None:
             return frozenset()
@@ -84,8 +85,8 @@ class ConsentHistory(NamedTuple):
         return frozenset.intersection(*that_day).difference(*taken)
 
     def withdrawn(self, on: date) -> Mapping[str, date]:
-        """What is withdrawn on a day and not restored by a later consent, and since when. The identity never comes
-        back."""
+        """The scopes withdrawn on a day and not restored by a later consent, each with the day of its withdrawal. A
+        withdrawn identity is never restored."""
         if not self.withdrawals:
             return {}
         newest = self.newest(on)
@@ -97,17 +98,17 @@ class ConsentHistory(NamedTuple):
         return days
 
     def number_of(self, version: str, on: date) -> int | None:
-        """Which number a consent of this day gets among those of its version, in the order of recording. None: it is
-        not a new consent, as a form that is sent twice is one consent. It is a new one if something (but the identity)
-        was withdrawn between it and each other one. Only the days count, not the order in which they are recorded."""
+        """The number of a consent of this day among those of its version, in the order of recording; None if it is no
+        new consent but the same form sent again. It is new if something other than the identity was withdrawn between
+        it and each of the others. Only the days count, not the order of recording."""
         others = [one.given_on or date.min for one in self.consents if one.version == version]
         taken = [one.effective_on for one in self.withdrawals if one.scope != WithdrawalScope.identity]
         apart = (any(min(on, other) <= day <= max(on, other) for day in taken) for other in others)
         return len(others) + 1 if on not in others and all(apart) else None
 
     def require_given(self, on: date, pointer: str) -> None:
-        """Only what was given can be withdrawn (GDPR, article 7(3)). A withdrawal of an earlier day would be overridden
-        by the consent itself, and never be in force. Raises WithdrawalBeforeConsent."""
+        """Only a consent that was given can be withdrawn (GDPR, article 7(3)): a later consent overrides an earlier
+        withdrawal, which would never be in force. Raises WithdrawalBeforeConsent."""
         if self.newest(on) is None:
             message = "No consent had been given by the day of the withdrawal"
             raise WithdrawalBeforeConsent(Fault(pointer, "before_consent", message))
@@ -124,7 +125,7 @@ def history_of(session: Session, person: Person) -> ConsentHistory:
 
 
 def histories_of(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, ConsentHistory]:
-    """The same of many participants of these sites, by pid."""
+    """The same for many participants of these sites, by pid."""
     histories = {pid: ConsentHistory([], []) for pid in pids}
     for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
         histories[one.pid].consents.append(GivenConsent(*one[1:]))
@@ -142,18 +143,18 @@ def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[st
 def reconsents(
     status: str, protocol: Protocol, amendments: Sequence[Amendment], history: ConsentHistory, on: date
 ) -> list[str]:
-    """Consent versions that amendments ask a participant of this status to sign."""
+    """The consent versions that amendments ask a participant of this status to sign."""
     if status not in get_args(Standing):
         return []
     wanted = wanted_of(protocol, amendments, history, on, {status})
-    brought = {one.consent for one in amendments}
-    signed = {one.version for one in history.consents}
-    return [wanted] if wanted in brought - signed and wanted is not None else []
+    of_amendments = {amendment.consent for amendment in amendments}
+    signed = {consent.version for consent in history.consents}
+    return [wanted] if wanted in of_amendments - signed and wanted is not None else []
 
 
 def wanted_of(
     protocol: Protocol, amendments: Sequence[Amendment], history: ConsentHistory, on: date, statuses: Collection[str]
 ) -> str | None:
-    """The consent version that a participant was asked for by a day, being in one of these statuses on it."""
+    """The consent version that a participant, who had one of these statuses on that day, was asked to sign by then."""
     since = min((one.given_on or date.min for one in history.consents), default=on)
     return wanted_consent(protocol.consents, amendments, on, statuses, since)

@@ -43,7 +43,7 @@ class ParticipantLeft(Conflict):
 
 
 class NewVisit(NamedTuple):
-    """A visit that is going to be recorded."""
+    """A visit that this request records."""
 
     pid: str
     visit_code: str
@@ -52,7 +52,7 @@ class NewVisit(NamedTuple):
 
 @dataclass
 class ParticipantFacts:
-    """One participant, whose row is locked until the commit."""
+    """One participant, whose row is locked until the commit, with what is stored and what this request adds."""
 
     site_id: int
     pid: str
@@ -66,14 +66,14 @@ class ParticipantFacts:
     closed: list[Closed] = field(default_factory=list)
     visits: dict[tuple[str, int], date | None] = field(default_factory=dict)
     """The day of each stored visit, by code and occurrence; only of those that the new visits of this request need."""
-    treats: frozenset[str] = frozenset()
-    """Staff of therapy sessions that this request adds and has not stored yet."""
-    rated: frozenset[tuple[str, str]] = frozenset()
-    """Instrument and rater of outcomes that this request adds and has not stored yet."""
-    new: list[dict[str, Any]] = field(default_factory=list)
+    new_visits: list[dict[str, Any]] = field(default_factory=list)
     """Visits that this request adds and has not stored yet."""
-    coming: set[str] = field(default_factory=set)
+    new_visit_codes: set[str] = field(default_factory=set)
     """Codes of all visits in this request that took place, including those not processed yet."""
+    new_therapists: frozenset[str] = frozenset()
+    """Staff of therapy sessions that this request adds and has not stored yet."""
+    new_ratings: frozenset[tuple[str, str]] = frozenset()
+    """Instrument and rater of outcomes that this request adds and has not stored yet."""
 
     @property
     def held(self) -> Held:
@@ -86,7 +86,8 @@ class ParticipantFacts:
         """Raises DataLocked."""
         require_open(self.closed, visit_id, visit_code, through_freeze=through_freeze)
 
-    def learn(self, fact: Any) -> None:
+    def add(self, fact: Any) -> None:
+        """Add a row of `_facts`."""
         match fact.kind:
             case "given":
                 self.consents.consents.append(GivenConsent(fact.name, fact.day, fact.text))
@@ -125,21 +126,23 @@ def participant_facts(
     *,
     for_change: bool = False,
 ) -> dict[str, ParticipantFacts]:
-    """The participants with these pids that exist for the actor, by pid."""
+    """The participants with these pids that exist for the actor, by pid. `new`: the visits to be recorded;
+    `for_change`: lock the rows against other writers of the participant's records too, and not only against changes of
+    the row."""
     connection = session.connection()
-    held = connection.execute(_held(for_change), {"pids": sorted(pids), **reach(actor)})
+    locked = connection.execute(_locked(for_change), {"pids": sorted(pids), **reach(actor)})
     people = {
         row.pid: ParticipantFacts(
             **row._mapping,
             place=actor.places[row.site_id],
             protocol=protocol_of(session, row.protocol_version_id),
         )
-        for row in held.all()
+        for row in locked.all()
     }
     if people:
-        of_them = {"pids": sorted(people), "sites": sorted({one.site_id for one in people.values()})}
-        for fact in connection.execute(_facts(connection.dialect.name), {**of_them, **_needed(people, new)}):
-            people[fact.pid].learn(fact)
+        theirs = {"pids": sorted(people), "sites": sorted({person.site_id for person in people.values()})}
+        for fact in connection.execute(_facts(connection.dialect.name), {**theirs, **_needed(people, new)}):
+            people[fact.pid].add(fact)
     return people
 
 
@@ -147,16 +150,16 @@ def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> 
     """The codes and occurrences to read: the visits themselves, which may be stored already or repeated in the next
     screening, and those from which their windows are counted."""
     codes, occurrences = set(), {1}
-    for one in new:
-        if one.pid in people:
-            protocol = people[one.pid].protocol
-            codes |= {one.visit_code, *protocol.hangs_on(one.visit_code)}
-            occurrences |= {one.occurrence, one.occurrence + protocol.repeats(one.visit_code)}
+    for visit in new:
+        if visit.pid in people:
+            protocol = people[visit.pid].protocol
+            codes |= {visit.visit_code, *protocol.hangs_on(visit.visit_code)}
+            occurrences |= {visit.occurrence, visit.occurrence + protocol.repeats(visit.visit_code)}
     return {"codes": sorted(codes), "occurrences": sorted(occurrences)}
 
 
 @cache
-def _held(for_change: bool) -> Any:
+def _locked(for_change: bool) -> Any:
     names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
     wanted = [_PEOPLE.c[name] for name in names]
     statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids")), None)

@@ -1,4 +1,5 @@
-"""Participants once they are enrolled: found, moved along their status. The enrolment beside enrols and corrects."""
+"""Participants after enrolment: loaded, found by the site's label, moved to another protocol version. Enrolment is in
+enrolment.py, status in status_changes.py."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -51,18 +52,18 @@ class ProtocolVersionNotInForce(Conflict):
 
 @dataclass(frozen=True)
 class Person:
-    """A participant with the codes of site and study, and the protocol that rules what may be recorded."""
+    """A participant with the codes of site and study, and the protocol version by which records are checked."""
 
     row: Participant
     place: Place
     protocol_version: str
     protocol: Protocol
     newest: Protocol
-    """The study's newest version, whether the participant goes by it or not."""
+    """The study's newest protocol version, which may not be the participant's."""
 
     @property
     def amendments(self) -> list[Amendment]:
-        """Those of which this participant may have to be told, whichever version they go by; oldest first."""
+        """The amendments of which this participant may have to be informed, oldest first."""
         return amendments_of(self.protocol, self.newest)
 
     @property
@@ -75,12 +76,13 @@ class Person:
 
 
 def amendments_of(protocol: Protocol, newest: Protocol) -> list[Amendment]:
-    """Those of the version that somebody goes by and of the study's newest, oldest first."""
-    return sorted([*protocol.amendments, *newest.amendments], key=lambda one: one.valid_from)
+    """The amendments of a participant's protocol version and of the study's newest, oldest first."""
+    return sorted([*protocol.amendments, *newest.amendments], key=lambda amendment: amendment.valid_from)
 
 
 class Hold(Enum):
-    """How a participant's row is held until the commit, so that a visit and a withdrawal cannot pass each other."""
+    """How a participant's row is locked until the commit, so that for example a visit and a withdrawal of consent are
+    stored one after the other."""
 
     none = "none"
     as_it_is = "as it is"
@@ -96,7 +98,7 @@ def visible_person(session: Session, actor: Actor, symbols: str, hold: Hold = Ho
         .join(ProtocolVersion, col(ProtocolVersion.id) == col(Participant.protocol_version_id))
         .where(col(Participant.pid) == symbols)
     )
-    if hold is not Hold.none:  # what only refers to them, such as a data query, need not wait
+    if hold is not Hold.none:  # a foreign key to the participant, as of a data query, does not wait for this lock
         for_change = hold is Hold.change
         statement = statement.with_for_update(of=Participant, read=not for_change, key_share=for_change)
     participant, version, latest = found(session.exec(visible(statement, actor)).first())
@@ -106,13 +108,13 @@ def visible_person(session: Session, actor: Actor, symbols: str, hold: Hold = Ho
 
 
 COPIED = frozenset(EnrolmentFields.model_fields)
-"""What is stored of an enrolment as it was sent."""
+"""The fields of an enrolment that are stored as they were sent."""
 
 
 def protocol_version(session: Session, site_id: int, asked: str | None, on: date | None = None) -> Row[Any]:
-    """Id and name of the version that was asked for, or else of the study's newest of those in force on that day, or
-    today at the site. (An app that was offline when an amendment came into force sends enrolments under the version
-    before it.) Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
+    """Id and name of a protocol version of the site's study: the one `asked` for, or else the newest that was in force
+    on the day `on`, by default today at the site. (An app that was offline when an amendment came into force names the
+    version before it.) Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
     every = session.execute(_VERSIONS, {"site_id": site_id})
     known = [version for version in every if asked in (None, version.version)]
     if not known:
@@ -131,7 +133,7 @@ _VERSIONS = (
     .where(_SITE.c.id == sa.bindparam("site_id"))
     .order_by(_VERSION.c.id.desc())
 )
-"""Of the study of a site, the newest first."""
+"""The protocol versions of the study of a site, newest first."""
 
 
 def require_in_force(protocol: Protocol, on: date) -> None:
@@ -141,7 +143,7 @@ def require_in_force(protocol: Protocol, on: date) -> None:
 
 
 def recorded_by(session: Session, person: Person, version: int | None) -> Protocol:
-    """The version by which a visit was recorded, whatever the participant goes by now."""
+    """The protocol version by which a visit was recorded; the participant may have another one by now."""
     return person.protocol if version is None else protocol_of(session, version)
 
 
@@ -157,8 +159,8 @@ def unknown_arms(protocol: Protocol, fields: EnrolmentFields) -> list[Fault]:
 def consent_findings(
     protocol: Protocol, given: Collection[tuple[str, date | None]], enrolled_on: date | None
 ) -> list[Finding]:
-    """What is doubtful about the days of somebody's consents, each with its version. Consent comes before taking part
-    (ICH E6(R2), 4.8.8), on the form in force that day (4.8.2)."""
+    """The findings on the days of a participant's consents, `given` as version and day. Consent comes before taking
+    part (ICH E6(R2), 4.8.8), on the form in force that day (4.8.2)."""
     days = [day for _, day in given if day is not None]
     if len(days) < len(given):
         return [_of_consent("consent_date_missing", "The day of consent is unknown")]
@@ -176,7 +178,7 @@ def _of_consent(code: str, message: str) -> Finding:
 
 
 def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: ParticipantLookup) -> ParticipantRead:
-    """The participant that this site knows under its own label. Raises NotFound."""
+    """The participant with this label of the site. The look-up is remembered. Raises NotFound."""
     site_id = actor.site_at(body.study, body.site)
     symbols = found(vault.find_pid(session, keyring, site_id, body.site_local_id))
     read = read_one(session, actor, symbols)
@@ -186,7 +188,7 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
 
 
 def follow_findings(session: Session, row: Participant) -> None:
-    """Judge the days of consent, and the enrolment, again: their findings may have come or gone."""
+    """Work out the findings of a participant again, on the days of consent and the enrolment."""
     session.flush()
     given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
     days = [(one.version, one.given_on) for one in given]
@@ -198,7 +200,7 @@ def follow_findings(session: Session, row: Participant) -> None:
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:
-    """Let a participant go on by another protocol version of the study, and by its safety rules.
+    """Move a participant to another protocol version of the study. Its safety rules are applied to the stored records.
 
     Raises NotFound, ProtocolVersionUnknown, ProtocolVersionNotInForce, ProtocolVersionTheSame.
     """
@@ -218,7 +220,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tu
 
 @cache
 def listed() -> Rows:
-    """Participants as the JSON of their answers, with the site and what lists of them go by."""
+    """Participants as the JSON of their answers, with the site and the columns that pages are ordered by."""
     people, versions = table_of(Participant), table_of(ProtocolVersion)
     fields: dict[str, Any] = {name: people.c[name] for name in sorted(_SHOWN - {"pid"})}
     fields |= {

@@ -1,6 +1,6 @@
-"""Who rated and who treated: where the protocol wants independent raters, nobody does both for one participant.
+"""Independent raters: where the protocol wants them, nobody both rates and treats the same participant.
 
-Both are looked for in the database, and in what the same request is going to store.
+Raters and therapists are read from the database and from the unstored records of the same request.
 """
 
 import json
@@ -29,7 +29,8 @@ class TherapistIsRater(Conflict):
 def require_independent(
     session: Session, person: Person | ParticipantFacts, instrument: str, rater: str | None, pointer: str
 ) -> None:
-    """Raises RaterNotIndependent. Ask with the participant's row held: nobody then begins to treat."""
+    """Raises RaterNotIndependent. Call it with the participant's row locked, so that no session with this therapist is
+    stored meanwhile."""
     rule = person.protocol.rater_independence
     if rater is None or rule is None:
         return
@@ -40,7 +41,7 @@ def require_independent(
 def require_not_raters(
     session: Session, person: Person | ParticipantFacts, staff: Collection[str], pointer: str
 ) -> None:
-    """Raises TherapistIsRater. Ask with the participant's row held for change."""
+    """Raises TherapistIsRater. Call it with the participant's row locked for change."""
     rule = person.protocol.rater_independence
     if rule is None:
         return
@@ -51,18 +52,18 @@ def require_not_raters(
         col(Outcome.instrument).in_(sorted(rule.covers)),
         col(Outcome.rater).in_(staff),
     )
-    unstored = person.rated if isinstance(person, ParticipantFacts) else ()
-    if any(rule.broken_by(*one, staff) for one in unstored) or session.exec(stored).first() is not None:
+    unstored = person.new_ratings if isinstance(person, ParticipantFacts) else ()
+    if any(rule.broken_by(*rating, staff) for rating in unstored) or session.exec(stored).first() is not None:
         raise TherapistIsRater(Fault(pointer, rule.code, f"Rated {', '.join(rule.instruments)} of this participant"))
 
 
 def therapists(session: Session, person: Person | ParticipantFacts) -> frozenset[str]:
-    """Staff of the participant's dosing and therapy sessions."""
+    """The staff of the participant's dosing and therapy sessions."""
     site_id, pid = person.site_id, person.pid
     dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)
     of_visit = (col(Visit.site_id) == col(TherapySession.site_id)) & (col(Visit.id) == col(TherapySession.visit_id))
     therapy = select(TherapySession.staff).join(Visit, of_visit)
     therapy = therapy.where(TherapySession.site_id == site_id, TherapySession.pid == pid, counts(Visit))
-    present = [*session.exec(dosing), *session.exec(therapy)]
-    unstored = person.treats if isinstance(person, ParticipantFacts) else ()
-    return frozenset(code for text in present for code in json.loads(text)).union(unstored)
+    stored = [*session.exec(dosing), *session.exec(therapy)]
+    unstored = person.new_therapists if isinstance(person, ParticipantFacts) else ()
+    return frozenset(code for text in stored for code in json.loads(text)).union(unstored)

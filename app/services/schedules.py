@@ -1,5 +1,5 @@
-"""Schedules: of one participant in a handful of queries, and what is due across the sites of a study, for each thousand
-people in three."""
+"""Schedules: of one participant, and what is due across the sites of a study. The cost is a few statements for one
+participant, and three for each thousand of a study."""
 
 import json
 from collections import defaultdict
@@ -34,11 +34,11 @@ _PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, V
 _WAITING = frozenset({VisitState.due, VisitState.overdue})
 _MEASURED = tuple(_OUTCOME.c[name] for name in ("visit_id", "instrument", "instrument_version", "origin", "items"))
 _AT_ONCE = 1_000
-"""People."""
+"""The number of participants that are read at once."""
 
 
 def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
-    """Every planned visit of a participant, on today's calendar of the site. Raises NotFound."""
+    """Every planned visit of a participant, with its state today at the site. Raises NotFound."""
     person = visible_person(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
     consents = consent_history.history_of(session, person)
@@ -61,7 +61,7 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     if query.due_from is not None and query.due_to is not None and query.due_to < query.due_from:
         raise ValidationFailed(Fault("/to", "before_from", "A period does not end before it starts"))
     today = _today(session, sites)
-    waiting = (one for people in _in_turn(session, sites) for one in _waiting(session, people, today, query))
+    waiting = (visit for people in _in_parts(session, sites) for visit in _waiting(session, people, today, query))
     first = nsmallest(query.limit + 1, waiting, key=_urgency)
     items = [
         DueVisit(**_shown(visit), participant=row.pid, site=actor.places[row.site_id].site)
@@ -70,8 +70,8 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     return DueList(items=items, truncated=len(first) > query.limit)
 
 
-def _in_turn(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[Any]]]:
-    """The people of these sites, some at a time, so that a study of any size takes no more memory."""
+def _in_parts(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[Any]]]:
+    """The participants of these sites in parts, so that memory does not grow with the study."""
     names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
     ordered = (
         select(*(_PERSON.c[name] for name in names))
@@ -84,21 +84,21 @@ def _in_turn(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[An
 def _waiting(
     session: Session, people: Sequence[Row[Any]], today: Mapping[int, date], query: DueQuery
 ) -> Iterator[tuple[Row[Any], PlannedVisit]]:
-    """Nothing is recorded of a visit that waits, so no outcome is asked for."""
+    """The visits of these participants that the query asks for. Outcomes are not read, as an open visit has none."""
     sites, pids = sorted({row.site_id for row in people}), [row.pid for row in people]
     wanted = select(*(_VISIT.c[name] for name in ("pid", "visit_code", "occurrence", "status", "occurred_on")))
     recorded: dict[str, list[Recorded]] = defaultdict(list)
     theirs = _VISIT.c.site_id.in_(sites), among(_VISIT.c.pid, "pids", pids), counts(_VISIT)
-    for pid, *told in session.execute(wanted.where(*theirs)):
-        recorded[pid].append(Recorded(*told))
+    for pid, *visit in session.execute(wanted.where(*theirs)):
+        recorded[pid].append(Recorded(*visit))
     consents = consent_history.histories_of(session, sites, pids)
     for row in people:
         day, left = today[row.site_id], left_on(row)
         protocol = protocol_of(session, row.protocol_version_id)
         scopes, withdrawn = consents[row.pid].scopes(day), consents[row.pid].withdrawn(day)
-        for visit in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):
-            if _meets(visit, query):
-                yield row, visit
+        for planned in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):
+            if _meets(planned, query):
+                yield row, planned
 
 
 def _meets(visit: PlannedVisit, query: DueQuery) -> bool:
@@ -117,8 +117,8 @@ def _urgency(one: tuple[Row[Any], PlannedVisit]) -> tuple[date, str, str, int]:
 
 def _today(session: Session, sites: Sequence[int]) -> Mapping[int, date]:
     at = now()
-    found = session.execute(select(_SITE.c.id, _SITE.c.timezone).where(_SITE.c.id.in_(sites)))
-    return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in found}
+    zones = session.execute(select(_SITE.c.id, _SITE.c.timezone).where(_SITE.c.id.in_(sites)))
+    return {site_id: local_day(at, ZoneInfo(zone)) for site_id, zone in zones}
 
 
 def _theirs(table: Table, person: Person) -> ColumnElement[bool]:
@@ -126,7 +126,7 @@ def _theirs(table: Table, person: Person) -> ColumnElement[bool]:
 
 
 def done_at(measured: Iterable[Row[Any]]) -> Mapping[UUID, Set[str]]:
-    """The instruments that were done at each visit, of these outcomes."""
+    """The instruments done at each visit, from these outcomes."""
     given: dict[UUID, set[str]] = defaultdict(set)
     for row in measured:
         if done(row, json.loads(row.items)):
@@ -142,9 +142,9 @@ def planned_for(
     given: Mapping[UUID, Set[str]],
     today: date,
 ) -> list[PlannedVisit]:
-    """What a participant's version plans, with what is recorded of it: their visits, and the instruments that were
-    `given` at each. Visits recorded by another version keep their windows and instruments: nobody gives today what a
-    later plan asks for at a visit of the past."""
+    """The visits that a participant's protocol version plans, with those recorded and the instruments `given` at each.
+    Visits recorded by another version keep its windows and instruments, as what a later version asks for cannot be
+    given at a past visit."""
     recorded = [
         Recorded(row.visit_code, row.occurrence, row.status, row.occurred_on, frozenset(given.get(row.id, ())))
         for row in visits

@@ -42,7 +42,7 @@ class NotScreenFailed(Conflict):
 
 
 def _begin(
-    session: Session, actor: Actor, person: Participant, told: Eligibility, answers: Mapping[str, CriterionAnswer]
+    session: Session, actor: Actor, person: Participant, assessed: Eligibility, answers: Mapping[str, CriterionAnswer]
 ) -> tuple[Screening, audit.Event]:
     """A further screening; the first one is recorded with the enrolment."""
     row = Screening(
@@ -52,8 +52,8 @@ def _begin(
         protocol_version_id=person.protocol_version_id,
         screened_on=person.screened_on,
         answers=canonical_json(answers),
-        eligible=told.eligible,
-        unmet=canonical_json(sorted(told.unmet)),
+        eligible=assessed.eligible,
+        unmet=canonical_json(sorted(assessed.unmet)),
         recorded_by=actor.account_id,
         recorded_at=now(),
     )
@@ -87,15 +87,15 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
         raise ScreeningDecided
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
     require_unlocked(session, person.site_id, person.row.pid)
-    stood, before = audit.snapshot(person.row), audit.snapshot(row)
-    answers, told = _completed(session, protocol_of(session, row.protocol_version_id), row, body.answers)
-    row.answers, row.eligible = canonical_json(answers), told.eligible
-    row.unmet = canonical_json(sorted(told.unmet))
+    participant_before, before = audit.snapshot(person.row), audit.snapshot(row)
+    answers, assessed = _completed(session, protocol_of(session, row.protocol_version_id), row, body.answers)
+    row.answers, row.eligible = canonical_json(answers), assessed.eligible
+    row.unmet = canonical_json(sorted(assessed.unmet))
     row.version += 1
     session.flush()
     subject = f"{row.pid}/{row.number}"
     changed = audit.changed("screening:answered", row, subject, row.version, before, body.reason)
-    events = [changed, *_carry_over(session, person.row, told, row.screened_on, body.reason, stood)]
+    events = [changed, *_carry_over(session, person.row, assessed, row.screened_on, body.reason, participant_before)]
     audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
 
@@ -107,17 +107,17 @@ def _completed(
     failure, applies as long as the answers give the same eligibility as when it was given. An unmet criterion takes
     precedence until its own answer is corrected; then the overall answer applies again."""
     answers = {**_answers_of(row), **further}
-    told, overall = decided(protocol, answers), _overall(session, protocol, row)
-    if overall and told.eligible == overall.beside:
-        told = told._replace(eligible=overall.eligible)
-    return answers, told
+    assessed, overall = decided(protocol, answers), _overall(session, protocol, row)
+    if overall and assessed.eligible == overall.by_answers:
+        assessed = assessed._replace(eligible=overall.eligible)
+    return answers, assessed
 
 
 class _Overall(NamedTuple):
     """An overall answer, and the eligibility by the answers to the criteria when it was given."""
 
     eligible: bool
-    beside: bool | None
+    by_answers: bool | None
 
 
 def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall | None:
@@ -125,11 +125,11 @@ def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall |
     as the row has only the present eligibility."""
     overall = None
     for _, _, was in told_of(session, row.site_id, "screening", f"{row.pid}/{row.number}"):
-        told = decided(protocol, _answers(was["answers"], was["unmet"]))
-        eligible = was.get("eligible")
-        if eligible is not None and eligible != told.eligible:
-            overall = _Overall(eligible, told.eligible)
-        elif told.eligible:
+        by_answers = decided(protocol, _answers(was["answers"], was["unmet"])).eligible
+        stored = was.get("eligible")
+        if stored is not None and stored != by_answers:
+            overall = _Overall(stored, by_answers)
+        elif by_answers:
             overall = None
     return overall
 
@@ -147,7 +147,7 @@ _UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_fai
 
 
 def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -> tuple[ScreeningRead, int]:
-    """A new episode of somebody who failed screening, under the same pid; also gives the site's key.
+    """Record a further screening of a screen failure, under the same pid; also gives the site's key.
 
     Raises NotFound, NotScreenFailed, ScreeningOutOfOrder, CriterionUnknown.
     """
@@ -160,9 +160,9 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
         raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))
     require_unlocked(session, person.site_id, person.row.pid)
     before, person.row.screened_on = audit.snapshot(person.row), body.screened_on
-    told = decided(person.protocol, body.answers)
-    row, event = _begin(session, actor, person.row, told, body.answers)
-    events = [event, *_carry_over(session, person.row, told, body.screened_on, body.reason, before)]
+    assessed = decided(person.protocol, body.answers)
+    row, event = _begin(session, actor, person.row, assessed, body.answers)
+    events = [event, *_carry_over(session, person.row, assessed, body.screened_on, body.reason, before)]
     audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
 
@@ -182,15 +182,15 @@ def fail(session: Session, person: Participant, reason: str) -> list[audit.Event
 def _carry_over(
     session: Session,
     row: Participant,
-    told: Eligibility,
+    assessed: Eligibility,
     on: date | None,
     reason: str,
     before: Mapping[str, Any],
 ) -> list[audit.Event]:
     """Copy the eligibility of the screening, and before enrolment the status, to the participant; no event if nothing
     changes."""
-    row.eligible, row.unmet_criteria = told.eligible is True, canonical_json(sorted(told.unmet))
-    status = ParticipantStatus.screen_failed if told.eligible is False else ParticipantStatus.screened
+    row.eligible, row.unmet_criteria = assessed.eligible is True, canonical_json(sorted(assessed.unmet))
+    status = ParticipantStatus.screen_failed if assessed.eligible is False else ParticipantStatus.screened
     if row.status in _UNDECIDED and row.status != status:
         row.status, row.status_on = status, on or row.status_on
     follow_findings(session, row)
@@ -210,7 +210,7 @@ def read_all(session: Session, person: Person) -> list[ScreeningRead]:
 
 def read(session: Session, row: Screening) -> ScreeningRead:
     answers = _answers_of(row)
-    told = eligibility(protocol_of(session, row.protocol_version_id).eligibility, answers)
+    assessed = eligibility(protocol_of(session, row.protocol_version_id).eligibility, answers)
     version = session.get_one(ProtocolVersion, row.protocol_version_id).version
     return ScreeningRead(
         number=row.number,
@@ -219,7 +219,7 @@ def read(session: Session, row: Screening) -> ScreeningRead:
         answers=answers,
         eligible=row.eligible,
         unmet=json.loads(row.unmet),
-        open=list(told.open),
+        open=list(assessed.open),
         recorded_at=row.recorded_at,
     )
 
@@ -229,6 +229,6 @@ def _of(person: Participant) -> SelectOfScalar[Screening]:
 
 
 def count(session: Session, site_id: int, pid: str) -> int:
-    """How often a participant was screened."""
+    """The number of a participant's screenings."""
     theirs = select(func.count()).select_from(Screening).where(Screening.site_id == site_id, Screening.pid == pid)
     return session.exec(theirs).one()

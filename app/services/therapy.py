@@ -1,4 +1,4 @@
-"""Therapy sessions: the minutes, mode and staff of preparation and integration visits, kept with the visit."""
+"""Therapy sessions of preparation and integration visits: minutes, mode and staff, stored with the visit."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -24,7 +24,7 @@ class NotATherapyVisit(Invalid):
     """Only preparation and integration visits have a therapy session."""
 
 
-def hold(
+def record(
     session: Session,
     writes: Writes,
     person: ParticipantFacts,
@@ -32,7 +32,7 @@ def hold(
     kind: VisitKind,
     asked: Therapy,
 ) -> dict[str, Any]:
-    """Add the therapy session of a visit that is going to be stored with it; its fields. Hold the participant for
+    """Add the therapy session of a new visit to `writes`; gives its fields. The participant's row must be locked for
     change. Raises NotATherapyVisit, TherapistIsRater."""
     _require_fitting(session, person, kind, asked)
     fields = {"minutes": asked.minutes, "mode": asked.mode, "staff": canonical_json(asked.staff)}
@@ -47,7 +47,7 @@ def _require_fitting(session: Session, person: Person | ParticipantFacts, kind: 
 
 
 def store(session: Session, person: Person, visit: Visit, definition: VisitDefinition, asked: Therapy | None) -> None:
-    """Make the therapy session of a visit what was asked for; None takes it away. Hold the participant for change.
+    """Replace the therapy session of a visit, or delete it (None). The participant's row must be locked for change.
 
     Raises NotATherapyVisit, TherapistIsRater.
     """
@@ -70,12 +70,13 @@ def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"minutes": row["minutes"], "mode": row["mode"], "staff": json.loads(row["staff"])}
 
 
-def remembered(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """As fields of the visit's own entry in the trail."""
-    return {f"therapy.{name}": value for name, value in (found or {}).items()}
+def remembered(therapy: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A therapy session as fields of the visit's audit entry."""
+    return {f"therapy.{name}": value for name, value in (therapy or {}).items()}
 
 
-def read(found: Mapping[str, Any] | None, visit: VisitDefinition, done: Collection[str]) -> TherapyRead | None:
-    """Lifetime and since the last visit are different forms: where the visit plans one, the other does not count."""
+def read(therapy: Mapping[str, Any] | None, visit: VisitDefinition, done: Collection[str]) -> TherapyRead | None:
+    """A therapy session as answered; `done` are the instruments done at its visit. The C-SSRS has two forms, lifetime
+    and since the last visit: where the protocol plans one of them for the visit, only that one counts."""
     wanted = CSSRS.intersection(visit.instruments) or CSSRS
-    return None if found is None else TherapyRead(**found, cssrs_done=not wanted.isdisjoint(done))
+    return None if therapy is None else TherapyRead(**therapy, cssrs_done=not wanted.isdisjoint(done))

@@ -1,4 +1,4 @@
-"""Treatments before the study, coded, and how many adequate ones failed."""
+"""Treatments before the study, and how many adequate ones failed."""
 
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,8 @@ from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 
 RESISTANT_FROM = 2
-"""Adequate trials of different substances without response (EMA/CHMP/185423/2010 rev. 3; FDA counts alike)."""
+"""The number of adequate trials of different substances without response (EMA/CHMP/185423/2010 rev. 3; FDA counts the
+same) from which a depression is treatment resistant."""
 
 _NO_RESPONSE = frozenset({TreatmentOutcome.none, TreatmentOutcome.partial})
 
@@ -75,12 +76,12 @@ def amend(
 
 
 def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentRead:
-    """One of a participant's. Raises NotFound."""
+    """One earlier treatment of a participant. Raises NotFound."""
     return _read(_one(session, _of(visible_person(session, actor, symbols)), treatment_id))
 
 
 def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
-    """All of a participant's, oldest entry first. Raises NotFound."""
+    """All earlier treatments of a participant, oldest entry first. Raises NotFound."""
     person = visible_person(session, actor, symbols)
     rows = session.exec(_of(person).order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))).all()
     failed = {row.atc for row in rows if row.adequate and row.this_episode and row.outcome in _NO_RESPONSE}

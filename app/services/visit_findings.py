@@ -1,6 +1,6 @@
-"""What is remarked on a visit's day. It hangs on other visits and on when the participant left, so it is judged again
-when one of these is recorded or corrected. That is no change of the visit itself: its version stays, and so does what
-was verified or signed of it."""
+"""Findings on the day of a visit. They depend on other visits and on the day on which the participant left, so they are
+worked out again when one of these is recorded or corrected (dependent_findings.py). That is no change of the visit
+itself: its version stays, and so does what was verified or signed of it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
@@ -29,7 +29,7 @@ _Row = TypeVar("_Row", bound=Mapping[str, Any])
 
 
 class Judged(NamedTuple):
-    """What to remember, and the data queries to raise and to close."""
+    """The audit events of visits whose findings changed, and the data queries to raise and to close."""
 
     events: list[audit.Event]
     turned: Turned
@@ -38,23 +38,24 @@ class Judged(NamedTuple):
 NOTHING = Judged([], Turned([], set()))
 
 
-def remarks(
+def findings(
     visit: VisitDefinition,
     occurrence: int,
     on: date | None,
     held: Held,
     left: date | None,
-    coming: Collection[str] = (),
+    sent: Collection[str] = (),
 ) -> list[Finding]:
-    """On a visit's day; `held` has the days of the visits that it hangs on, as far as they took place, and `left` that
-    on which the participant withdrew or died. Nobody is asked for an anchor that is `coming` with the same upload."""
+    """The findings on the day `on` of a visit. `held`: the days of the visits that it depends on, as far as they took
+    place; `left`: the day on which the participant withdrew or died; `sent`: the codes of visits in the same upload,
+    which are not missing though they are not stored yet."""
     if on is None:
         return []
     window, found = window_of(visit, held, occurrence), []
     if window and (days := window.deviation_days(on)):
         early = "before" if days < 0 else "after"
         found.append(_finding("visit_outside_window", f"{abs(days)} day(s) {early} the window"))
-    if visit.follows_anchor and (visit.anchor, 1) not in held and visit.anchor not in coming:
+    if visit.follows_anchor and (visit.anchor, 1) not in held and visit.anchor not in sent:
         found.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
     if visit.before and on > held.get((visit.before, 1), on):
         found.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
@@ -67,11 +68,11 @@ def _finding(code: str, message: str) -> Finding:
     return Finding(code=code, field="/occurred_on", message=message)
 
 
-def hold(session: Session, people: Collection[tuple[int, str]]) -> None:
-    """Hold the visits of several participants before they are judged again, in the order in which `refresh` does."""
+def lock_visits(session: Session, people: Collection[tuple[int, str]]) -> None:
+    """Lock the visits of several participants (site and pid) in one order, before their findings are worked out."""
     if session.get_bind().dialect.name == "sqlite":
-        return  # has one writer
-    sites, pids = ({one[side] for one in people} for side in (0, 1))
+        return  # which has only one writer
+    sites, pids = {site_id for site_id, _ in people}, {pid for _, pid in people}
     theirs = _VISITS.c.site_id.in_(sites), among(_VISITS.c.pid, "pids", sorted(pids)), counts(_VISITS)
     wanted = sa.select(_VISITS.c.id).where(*theirs).order_by(_VISITS.c.pid, _VISITS.c.id)
     session.execute(wanted.with_for_update(key_share=True))
@@ -85,36 +86,37 @@ def judged_again(
     code: str | None = None,
     new: Sequence[dict[str, Any]] = (),
 ) -> Judged:
-    """Judge a participant's visits (those of this `code`, and those that hang on it), each by its own protocol version:
-    those that are stored, and `new` ones that are going to be. `left`: see `remarks`."""
-    theirs = _SEEN.where(_VISITS.c.site_id == site_id, _VISITS.c.pid == pid).order_by(_VISITS.c.id)
+    """Work out again the findings of a participant's visits, each by its own protocol version: of all visits, or of
+    those with this `code` and those that depend on them; of stored visits and of `new` ones, whose rows are not stored
+    yet. `left`: see `findings`."""
+    theirs = _JUDGED.where(_VISITS.c.site_id == site_id, _VISITS.c.pid == pid).order_by(_VISITS.c.id)
     rows = [dict(fields_of(row)) for row in session.execute(theirs.with_for_update(key_share=True))]
     events: list[audit.Event] = []
     came: list[Doubt] = []
     gone: set[str] = set()
-    for row, has in _differing(session, [*rows, *new], left, code):
-        had, row["findings"] = row["findings"], has
-        mine = (_VISITS.c.site_id == site_id) & (_VISITS.c.id == row["id"])
-        session.execute(sa.update(_VISITS).where(mine).values(findings=has, updated_at=now()))
-        before, after = {"findings": from_json(had)}, {"findings": from_json(has)}
+    for row, new_findings in _differing(session, [*rows, *new], left, code):
+        old, row["findings"] = from_json(row["findings"]), new_findings
+        of_row = (_VISITS.c.site_id == site_id) & (_VISITS.c.id == row["id"])
+        session.execute(sa.update(_VISITS).where(of_row).values(findings=new_findings, updated_at=now()))
+        before, after = {"findings": old}, {"findings": from_json(new_findings)}
         events.append(audit.event("visit:flagged", "visit", row["id"], row["version"], before, after))
-        one = turned(SubjectType.visit, pid, row["id"], *before.values(), *after.values())
-        came, gone = came + one.came, gone | one.gone
+        change = turned(SubjectType.visit, pid, row["id"], before["findings"], after["findings"])
+        came, gone = came + change.came, gone | change.gone
     return Judged(events, Turned(came, gone))
 
 
 def refresh(session: Session, site_id: int) -> int:
-    """Judge all visits of a site: a visit and the one that it hangs on may have been recorded at the same moment, or
-    before visits were judged again. The number of data queries that changed. The days of leaving are read once more
-    when the visits are held, as whoever tells one judges the visits after it."""
-    found = session.execute(_SEEN.where(_VISITS.c.site_id == site_id).order_by(_VISITS.c.pid))
-    rows = [fields_of(row) for row in found]
+    """Work out again the findings of all visits of a site; gives the number of data queries that changed. It finds
+    visits that were recorded at the same time as a visit that they depend on, or by an older version of the registry.
+    The days of leaving are read once more when the visits are locked, as a status may have changed meanwhile."""
+    visits = session.execute(_JUDGED.where(_VISITS.c.site_id == site_id).order_by(_VISITS.c.pid))
+    rows = [fields_of(row) for row in visits]
     left, people = _left(session, site_id), groupby(rows, key=itemgetter("pid"))
-    doubted = [pid for pid, theirs in people if any(_differing(session, list(theirs), left[pid]))]
-    if doubted:
-        hold(session, [(site_id, pid) for pid in doubted])
+    stale = [pid for pid, theirs in people if any(_differing(session, list(theirs), left[pid]))]
+    if stale:
+        lock_visits(session, [(site_id, pid) for pid in stale])
         left = _left(session, site_id)
-    judged = [judged_again(session, site_id, pid, left[pid]) for pid in doubted]
+    judged = [judged_again(session, site_id, pid, left[pid]) for pid in stale]
     events = [event for one in judged for event in one.events]
     if not events:
         return 0
@@ -124,13 +126,13 @@ def refresh(session: Session, site_id: int) -> int:
 
 
 def _left(session: Session, site_id: int) -> dict[str, date | None]:
-    """By participant of a site: the day of leaving."""
+    """The day on which each participant of a site left, by pid."""
     names = ("pid", "status", "status_on", "earlier_ends")
     people = sa.select(*(_PEOPLE.c[name] for name in names)).where(_PEOPLE.c.site_id == site_id)
     return {row.pid: left_study_on(row) for row in session.execute(people)}
 
 
-_SEEN = sa.select(
+_JUDGED = sa.select(
     *(_VISITS.c[name] for name in ("id", "pid", "visit_code", "occurrence", "occurred_on", "findings", "version")),
     _VISITS.c.protocol_version_id,
 ).where(counts(_VISITS))
@@ -139,15 +141,15 @@ _SEEN = sa.select(
 def _differing(
     session: Session, rows: Sequence[_Row], left: date | None, code: str | None = None
 ) -> Iterator[tuple[_Row, str]]:
-    """Of one participant's visits those of which something else is said than is so, with that."""
+    """Those of one participant's visits whose stored findings are out of date, with the present ones."""
     held = {(row["visit_code"], row["occurrence"]): row["occurred_on"] for row in rows if row["occurred_on"]}
     for row in rows:
         visit = planned(session, row["protocol_version_id"], row["visit_code"])
         if visit is None or (code is not None and code not in {visit.code, *visit.hangs_on}):
             continue
-        has = findings_text(remarks(visit, row["occurrence"], row["occurred_on"], held, left))
-        if has != row["findings"]:
-            yield row, has
+        present = findings_text(findings(visit, row["occurrence"], row["occurred_on"], held, left))
+        if present != row["findings"]:
+            yield row, present
 
 
 def planned(session: Session, version_id: int | None, code: str) -> VisitDefinition | None:
