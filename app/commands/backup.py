@@ -42,7 +42,7 @@ def daily(
     kinds = ("database", *(() if settings.vault_url is None else ("vault",)))
     for kind in kinds:
         with Database(settings, of_vault=kind == "vault") as database:
-            place = backups.shelf(backups.shelf(folder) / kind) / f"{at:%Y-%m-%dT%H%M%SZ}"
+            place = backups.backup_folder(backups.backup_folder(folder) / kind) / f"{at:%Y-%m-%dT%H%M%SZ}"
             _told("Backed up", backups.make(database, place, at))
     for kind in kinds:
         for gone in backups.forget(folder / kind, keep):
@@ -66,7 +66,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="registry-backup-") as place:
         database = _elsewhere(Path(place) / "scratch.db" if manifest.engine == "sqlite" else None, scratch)
         with database:
-            _told("Restored elsewhere, and whole", backups.tried(database, folder))
+            _told("Restored elsewhere, and whole", backups.try_restore(database, folder))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Accounts of people and site apps: made, shown, changed, disabled; their sessions ended."""
+"""Accounts of people and site apps: created, read, amended, disabled; their sessions revoked."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -46,7 +46,7 @@ class ProviderNotConfigured(Conflict):
 
 
 def create_user(session: Session, actor: Actor | None, passwords: Passwords, body: UserCreate) -> Account:
-    """A person's account, without any grant. `actor` None is the command line of the deployment."""
+    """Create a person's account, without any grant. `actor` is None on the command line."""
     require_strong(body.password, body.username, "/password")
     account = Account(
         kind=AccountKind.user,
@@ -60,7 +60,7 @@ def create_user(session: Session, actor: Actor | None, passwords: Passwords, bod
 
 
 def create_client(session: Session, actor: Actor | None, keyring: Keyring, body: ClientCreate) -> tuple[Account, str]:
-    """A site app's account and its secret, which is never shown again."""
+    """Create a site app's account; also gives its secret, which is never shown again."""
     account = Account(kind=AccountKind.client, login="", display_name=body.name, organisation=body.organisation)
     account.login = f"client-{account.id}"
     secret = new_client_secret()
@@ -81,7 +81,7 @@ def _store(session: Session, actor: Actor | None, account: Account) -> Account:
 
 
 def account_by_login(session: Session, kind: AccountKind, login: str) -> Account:
-    """For the command line, where everything is visible. Raises NotFound."""
+    """An account, for the command line, where all accounts are visible. Raises NotFound."""
     return found(session.exec(select(Account).where(Account.login == login, Account.kind == kind)).first())
 
 
@@ -127,17 +127,17 @@ def amend(
 def set_password(
     session: Session, actor: Actor | None, passwords: Passwords, known: Account, body: PasswordSet
 ) -> Account:
-    """A new password for a person; whoever is signed in with the old one is signed out. Raises PasswordTooEasy.
+    """Give a person a new password, and end all their sessions. Raises PasswordTooEasy.
 
-    `known` was read in another session: hashing takes its time, and from its first statement on this one holds a
-    connection, on SQLite the one writer.
+    `known` was read in another session: the password is hashed, which takes long, before this session executes its
+    first statement and so takes a connection, which on SQLite is the only writer.
     """
     require_strong(body.password, known.login, "/password")
-    fresh = passwords.hash(body.password)
+    password_hash = passwords.hash(body.password)
     account = hold_account(session, known.id)
     end_sessions(session, account)
     before = audit.snapshot(account)
-    account.password_hash, account.password_given_at = fresh, now()
+    account.password_hash, account.password_given_at = password_hash, now()
     session.flush()
     event = audit.changed("account:password-set", account, account.id, account.grants_version, before, body.reason)
     remember(session, actor, event)
@@ -148,7 +148,8 @@ def set_password(
 
 
 def link_identity(session: Session, actor: Actor, account: Account, issuer: str | None, body: IdentityLink) -> None:
-    """Say who a person is at the institution's provider; tokens of an earlier link stop with the link.
+    """Link an account to a person of the institution's provider, or unlink it; tokens of an earlier link are no longer
+    accepted.
 
     Raises ProviderNotConfigured, IdentityTaken.
     """
@@ -174,7 +175,7 @@ def link_identity(session: Session, actor: Actor, account: Account, issuer: str 
 
 
 def revoke_sessions(session: Session, actor: Actor | None, account: Account, reason: str) -> None:
-    """Sign somebody out everywhere. Their access tokens die within `grants_cache_seconds`, refresh tokens at once."""
+    """End all sessions of an account: refresh tokens at once, access tokens within `grants_cache_seconds`."""
     hold_account(session, account.id)
     end_sessions(session, account)
     remember(session, actor, _event("account:sessions-revoked", account, reason))
@@ -185,7 +186,7 @@ def _event(action: str, account: Account, reason: str) -> audit.Event:
 
 
 def rows(kind: AccountKind, query: AccountFilter) -> Rows:
-    """Accounts that a list was asked for; narrow it with `visible`."""
+    """The accounts that a filter selects; narrow the statement with `visible`."""
     statement = sa.select(*columns(Account)).where(col(Account.kind) == kind)
     if query.disabled is not None:
         statement = statement.where(col(Account.disabled_at).is_not(None) == query.disabled)
@@ -198,19 +199,19 @@ def rows(kind: AccountKind, query: AccountFilter) -> Rows:
 
 
 def read_all(session: Session, listed: Sequence[Account | sa.Row[tuple[object, ...]]]) -> list[AccountRead]:
-    """Accounts as they are shown, with their grants."""
-    grants = grants_of(session, [one.id for one in listed])
+    """Accounts as answers, with their grants."""
+    grants = grants_of(session, [account.id for account in listed])
     return [
         AccountRead(
-            id=one.id,
-            kind=AccountKind(one.kind),
-            login=one.login,
-            display_name=one.display_name,
-            organisation=one.organisation,
-            disabled=one.disabled_at is not None,
-            grants=grants[one.id],
+            id=account.id,
+            kind=AccountKind(account.kind),
+            login=account.login,
+            display_name=account.display_name,
+            organisation=account.organisation,
+            disabled=account.disabled_at is not None,
+            grants=grants[account.id],
         )
-        for one in listed
+        for account in listed
     ]
 
 
@@ -219,7 +220,7 @@ def account_read(session: Session, account: Account) -> AccountRead:
 
 
 def account_etag(session: Session, keyring: Keyring, account: Account) -> str:
-    """Changes with whatever the account shows."""
+    """An ETag that changes with anything that the answer shows, grants included."""
     return etag(keyring, _state(session, account), 0)
 
 

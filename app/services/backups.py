@@ -1,7 +1,7 @@
-"""Backups: a copy of one moment of a database, with a manifest that a restore is held against.
+"""Backups: a copy of one moment of a database, with a manifest by which a restore is checked.
 
-SQLite is copied by its online backup, PostgreSQL by pg_dump, both while sites go on writing. The key file is in no
-backup: whoever finds one without the other reads no label.
+SQLite is copied by its online backup, PostgreSQL by pg_dump, both while sites go on writing. The key file is not part
+of a backup, so that nobody can read a label from a backup alone.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from app.errors import CannotGoOn
 MANIFEST = "manifest.json"
 _FILES = frozenset({"registry.dump", "registry.db", *(f"registry.db-{beside}" for beside in ("journal", "wal", "shm"))})
 A_DAY = 86_400
-_SEEN_BY_GROUP = 0o750
-_SEE = "See that the disk has room, and that this user may write there."
-_ADDRESS = frozenset(
+_GROUP_MAY_LIST = 0o750
+_CHECK_DISK = "See that the disk has room, and that this user may write there."
+_PASSED_ON = frozenset(
     {
         "host",
         "hostaddr",
@@ -49,7 +49,7 @@ _ADDRESS = frozenset(
         "krbsrvname",
     }
 )
-"""What of a connection's parameters the programs are told: those that every supported version of them knows."""
+"""The connection parameters that are given to pg_dump and pg_restore: those that every supported version knows."""
 
 
 class BackupRefused(CannotGoOn):
@@ -57,7 +57,7 @@ class BackupRefused(CannotGoOn):
 
 
 class Chain(BaseModel):
-    """Where the audit chain of a site stood."""
+    """The head of a site's audit chain at the moment of the backup."""
 
     site_id: int
     seq: int
@@ -65,7 +65,7 @@ class Chain(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a backup holds, and nothing of anybody. It is written last: a folder without one is no backup."""
+    """What a backup contains, without personal data. It is written last: a folder without one is no backup."""
 
     model_config = ConfigDict(extra="forbid")
     form: Literal["research-registry/backup/1"] = "research-registry/backup/1"
@@ -77,33 +77,33 @@ class Manifest(BaseModel):
     bytes: int
     sha256: str
     rows: dict[str, int]
-    """Of each table."""
+    """The number of rows of each table."""
 
     chains: list[Chain]
 
 
-def shelf(folder: Path) -> Path:
-    """A folder of backups. Its group sees which there are, as `registry doctor` has to. Raises BackupRefused."""
+def backup_folder(folder: Path) -> Path:
+    """Make the folder of all backups. Its group may list it, as `registry doctor` needs to. Raises BackupRefused."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(_SEEN_BY_GROUP)
+        folder.chmod(_GROUP_MAY_LIST)
     except OSError:
-        raise BackupRefused(f"{folder} cannot be made. {_SEE}") from None
+        raise BackupRefused(f"{folder} cannot be made. {_CHECK_DISK}") from None
     return folder
 
 
 def make(database: Database, folder: Path, at: datetime) -> Manifest:
-    """Copy the database into a new folder, which is gone again when that fails. Raises BackupRefused."""
+    """Copy the database into a new folder, which is deleted if that fails. Raises BackupRefused."""
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         raise BackupRefused(f"{folder} is there already. A backup is never written over another.") from None
     except OSError:
-        raise BackupRefused(f"{folder} cannot be made. {_SEE}") from None
+        raise BackupRefused(f"{folder} cannot be made. {_CHECK_DISK}") from None
     try:
         return _written(database, folder, at)
     except (OSError, sqlite3.Error):
-        raise BackupRefused(f"Nothing was backed up into {folder}. {_SEE}") from None
+        raise BackupRefused(f"Nothing was backed up into {folder}. {_CHECK_DISK}") from None
     finally:
         if not (folder / MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -124,30 +124,30 @@ def _written(database: Database, folder: Path, at: datetime) -> Manifest:
         sha256=_sha256(file),
         **state,
     )
-    beside = folder / f".{MANIFEST}"
-    beside.write_text(manifest.model_dump_json(indent=2) + "\n")
-    beside.chmod(0o640)
-    folder.chmod(_SEEN_BY_GROUP)
-    _on_disk(file, beside)
-    beside.rename(folder / MANIFEST)
-    _on_disk(folder)
+    unfinished = folder / f".{MANIFEST}"
+    unfinished.write_text(manifest.model_dump_json(indent=2) + "\n")
+    unfinished.chmod(0o640)
+    folder.chmod(_GROUP_MAY_LIST)
+    _sync_to_disk(file, unfinished)
+    unfinished.rename(folder / MANIFEST)
+    _sync_to_disk(folder)
     return manifest
 
 
 def finished(folder: Path) -> list[tuple[datetime, Path]]:
-    """The backups in a folder of them that this user may see, the oldest first; interrupted and damaged ones are none.
-    Raises PermissionError for the folder itself."""
-    found = []
+    """The complete backups in a folder that this user may read, oldest first, each with its time. Raises
+    PermissionError if the folder itself may not be read."""
+    backups = []
     for place in folder.iterdir() if folder.is_dir() else ():
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError, ValidationError, UnicodeDecodeError):
             manifest = Manifest.model_validate_json((place / MANIFEST).read_text())
-            found.append((manifest.made_at, place))
-    return sorted(found)
+            backups.append((manifest.made_at, place))
+    return sorted(backups)
 
 
 def forget(folder: Path, keep: int) -> Iterator[Path]:
-    """Delete all backups but the newest, and what was interrupted over a day ago; nothing else. Gives what is gone.
-    Raises BackupRefused."""
+    """Delete all backups but the newest `keep`, and those interrupted over a day ago; nothing else. Gives the deleted
+    folders. Raises BackupRefused."""
     old = [place for _, place in finished(folder)[:-keep]]
     for place in sorted([*old, *_interrupted(folder)]):
         try:
@@ -159,7 +159,7 @@ def forget(folder: Path, keep: int) -> Iterator[Path]:
 
 def _interrupted(folder: Path) -> Iterator[Path]:
     for place in folder.iterdir():
-        with suppress(FileNotFoundError, PermissionError):  # what this user may not list, it did not leave
+        with suppress(FileNotFoundError, PermissionError):  # a folder that this user may not list is not its own
             started = place.is_dir() and {file.name for file in place.iterdir()} <= {f".{MANIFEST}", *_FILES}
             if started and place.stat().st_mtime < time.time() - A_DAY:
                 yield place
@@ -185,7 +185,7 @@ def read(folder: Path) -> Manifest:
 
 
 def restore(database: Database, folder: Path) -> Manifest:
-    """Fill an empty database from a backup, and hold it against the manifest. Raises BackupRefused."""
+    """Fill an empty database from a backup, and check it by the manifest. Raises BackupRefused."""
     manifest = read(folder)
     if (manifest.engine == "sqlite") != database.is_sqlite:
         raise BackupRefused(f"This is a backup of {manifest.engine}; REGISTRY_DATABASE_URL names another engine.")
@@ -195,7 +195,7 @@ def restore(database: Database, folder: Path) -> Manifest:
         try:
             _copy(f"{file.resolve().as_uri()}?mode=ro&immutable=1", str(database.url.database))
         except sqlite3.Error:
-            raise BackupRefused(f"Nothing was restored from {folder}. {_SEE}") from None
+            raise BackupRefused(f"Nothing was restored from {folder}. {_CHECK_DISK}") from None
     else:
         with database.engine.connect() as connection:
             _tool("pg_restore", connection, "--single-transaction", "--no-owner", "--no-privileges", str(file))
@@ -209,9 +209,9 @@ def restore(database: Database, folder: Path) -> Manifest:
     return manifest
 
 
-def tried(database: Database, folder: Path) -> Manifest:
-    """Restore into an empty database and leave it empty again, as the copy holds all that the registry does and nobody
-    erases there. Raises BackupRefused."""
+def try_restore(database: Database, folder: Path) -> Manifest:
+    """Restore into an empty database to check the backup, and empty it again, so that no second copy of the registry
+    stays, in which erasures would not be done. Raises BackupRefused."""
     _require_empty(database)
     try:
         return restore(database, folder)
@@ -230,7 +230,7 @@ _ROUTINES = """
 SELECT pg_proc.oid::regprocedure FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
 AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
 """
-"""But for those of extensions."""
+"""The routines of the schema, without those of extensions."""
 
 
 def _empty(connection: sa.Connection) -> None:
@@ -242,7 +242,7 @@ def _empty(connection: sa.Connection) -> None:
 
 
 def differences(database: Database, manifest: Manifest) -> Iterator[str]:
-    """Where a database is not what the manifest says, and where an audit chain is broken."""
+    """The differences between a database and the manifest, and the faults of its audit chains and pages."""
     with database.read() as session:
         state = _state(session)
         for name in ("revision", "rows", "chains"):
@@ -254,7 +254,7 @@ def differences(database: Database, manifest: Manifest) -> Iterator[str]:
 
 
 def _state(session: Session) -> dict[str, Any]:
-    """Revision, rows of each table and heads of the chains, as the session sees them."""
+    """Revision, number of rows of each table and heads of the chains, as the session sees them."""
     names = [name for name in sa.inspect(session.connection()).get_table_names() if name != "alembic_version"]
     counts = {name: sa.select(sa.func.count()).select_from(sa.table(name)) for name in sorted(names)}
     heads = sa.text("SELECT site_id, seq, hash FROM audit_chain ORDER BY site_id")
@@ -269,7 +269,7 @@ def _copied(database: Database, file: Path) -> dict[str, Any]:
     os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     _copy(Path(str(database.url.database)).resolve().as_uri(), str(file))
     with closing(sqlite3.connect(file)) as copy:
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        copy.execute("PRAGMA journal_mode=DELETE")  # a single file, without a WAL file
     engine = sa.create_engine(f"sqlite:///{file}", hide_parameters=True)
     try:
         with Session(engine) as session:
@@ -279,9 +279,9 @@ def _copied(database: Database, file: Path) -> dict[str, Any]:
 
 
 def _copy(source: str, target: str) -> None:
-    """SQLite's online backup, which is of one moment."""
-    with closing(sqlite3.connect(source, uri=True)) as there, closing(sqlite3.connect(target)) as here:
-        there.backup(here)
+    """SQLite's online backup, which copies one moment."""
+    with closing(sqlite3.connect(source, uri=True)) as original, closing(sqlite3.connect(target)) as copy:
+        original.backup(copy)
 
 
 def _dumped(database: Database, file: Path) -> dict[str, Any]:
@@ -312,21 +312,21 @@ def _tool(name: str, connection: sa.Connection, *arguments: str) -> None:
     if path is None:
         raise BackupRefused(f"{name} is not installed. It comes with PostgreSQL's client programs.")
     info = connection.connection.driver_connection.info  # type: ignore[union-attr]
-    address = {key: value for key, value in info.get_parameters().items() if key in _ADDRESS}
+    address = {key: value for key, value in info.get_parameters().items() if key in _PASSED_ON}
     command = [path, f"--dbname={conninfo.make_conninfo(**address)}", *arguments]
-    secret = {"PGPASSWORD": info.password or ""}  # never an argument, which others can read
-    environment = {**os.environ, **secret, "LC_ALL": "C"}  # or what it says is in other words
+    secret = {"PGPASSWORD": info.password or ""}  # not an argument, which other users could read
+    environment = {**os.environ, **secret, "LC_ALL": "C"}  # error messages in English, which are looked for below
     done = subprocess.run(command, env=environment, capture_output=True, errors="replace", check=False)  # noqa: S603
     if done.returncode and "version mismatch" in done.stderr:
         raise BackupRefused(f"{name} is older than the server. Install the client programs of the server's version.")
     if done.returncode:
-        why = _reason(name, done.stderr, info.password) or f"The server's log says why; if it does not: {_SEE}"
+        why = _reason(name, done.stderr, info.password) or f"The server's log says why; if it does not: {_CHECK_DISK}"
         raise BackupRefused(f"{name} failed (exit {done.returncode}). {why}")
 
 
-def _reason(name: str, said: str, password: str | None) -> str | None:
-    """The last fault that a tool tells of, which names tables, roles and hosts. Its other lines may hold rows."""
-    faults = [line for line in said.splitlines() if line.startswith(f"{name}: error: ")]
+def _reason(name: str, output: str, password: str | None) -> str | None:
+    """The last error line of a tool, which names tables, roles and hosts. Other lines may contain rows."""
+    faults = [line for line in output.splitlines() if line.startswith(f"{name}: error: ")]
     return faults[-1] if faults and not (password and password in faults[-1]) else None
 
 
@@ -335,7 +335,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _on_disk(*paths: Path) -> None:
+def _sync_to_disk(*paths: Path) -> None:
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

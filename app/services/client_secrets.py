@@ -1,4 +1,4 @@
-"""Secrets of site apps: at most two valid at once, so that one can take over from the other."""
+"""Secrets of site apps: at most two are valid at once, so that an app can change from one to the other."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -25,7 +25,7 @@ class TwoSecretsValid(Conflict):
 def rotate(
     session: Session, actor: Actor | None, keyring: Keyring, account: Account, body: SecretCreate
 ) -> SecretCreated:
-    """A new secret; the older one ends after the overlap. Raises TwoSecretsValid, AccountDisabled."""
+    """Make a new secret; the older one expires after the overlap. Raises TwoSecretsValid, AccountDisabled."""
     hold_account(session, account.id)
     if account.disabled_at is not None:
         raise AccountDisabled
@@ -55,7 +55,7 @@ def _limited(row: ClientSecret, ends: datetime, reason: str) -> audit.Event:
 
 
 def revoke(session: Session, actor: Actor | None, account: Account, secret_id: UUID, reason: str) -> None:
-    """End a secret now, and every token of the client with it: one of them may be the thief's."""
+    """Revoke a secret and all tokens of the client, as somebody who stole the secret may have one. Raises NotFound."""
     hold_account(session, account.id)
     row = found(next((row for row in _secrets(session, account) if row.id == secret_id and not row.revoked_at), None))
     before = audit.snapshot(row)
@@ -67,7 +67,7 @@ def revoke(session: Session, actor: Actor | None, account: Account, secret_id: U
 
 
 def client_read(session: Session, account: Account) -> ClientRead:
-    """A site app with what may be known of its secrets, oldest first."""
+    """A site app with its secrets, oldest first, but not their text."""
     secrets = [read(row) for row in _secrets(session, account)]
     return ClientRead(**account_read(session, account).model_dump(), secrets=secrets)
 

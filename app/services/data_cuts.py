@@ -1,4 +1,4 @@
-"""Data cuts: a custodian gives a moment of a study a name; analysts ask for extracts of it by that name."""
+"""Data cuts: a custodian names a moment of a study, and analysts ask for extracts of it by that name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,8 +27,8 @@ class CutUnknown(Invalid):
 
 
 def cut(session: Session, actor: Actor, body: DataCutCreate) -> DataCutRead:
-    """Give this moment a name. It holds what is committed now; a write that is in flight comes after it, as its entries
-    are not in the chains yet. Raises NotFound, CutExists."""
+    """Name the present moment. The cut contains what is committed now; a write that is not committed yet comes after
+    it, as its entries are not in the chains yet. Raises NotFound, CutExists."""
     study = study_by_code(session, actor, body.study)
     assert study.id is not None
     sites = sites_of(session, study.id)

@@ -1,4 +1,4 @@
-"""The checklist that a dosing session is closed by."""
+"""The checklist that must be complete before a dosing session is closed."""
 
 from sqlmodel import Session
 
@@ -13,10 +13,10 @@ class DischargeIncomplete(Conflict):
 
 
 def lacking(session: Session, day: DosingDay, row: DosingSession) -> list[Breach]:
-    """What keeps a session from being closed: the checklist, and whether the initial dose was given at all."""
-    said = any(dose.kind == DoseKind.initial for dose in doses_of(session, row))
-    untold = [] if said else [Breach(INITIAL_DOSE, "refuse", "Missing: the initial dose, given or not")]
-    return untold + discharge_breaches(day.dosing, discharge_facts(session, day, row))
+    """The items of the checklist that are missing, and the initial dose if it is not recorded, given or not."""
+    recorded = any(dose.kind == DoseKind.initial for dose in doses_of(session, row))
+    no_dose = [] if recorded else [Breach(INITIAL_DOSE, "refuse", "Missing: the initial dose, given or not")]
+    return no_dose + discharge_breaches(day.dosing, discharge_facts(session, day, row))
 
 
 def require_complete(session: Session, day: DosingDay, row: DosingSession) -> None:
@@ -26,6 +26,6 @@ def require_complete(session: Session, day: DosingDay, row: DosingSession) -> No
 
 
 def require_still_complete(session: Session, day: DosingDay, row: DosingSession) -> None:
-    """A correction takes nothing away from a closed session that it was closed by. Raises DischargeIncomplete."""
+    """A correction of a closed session must leave its checklist complete. Raises DischargeIncomplete."""
     if row.state == SessionState.closed:
         require_complete(session, day, row)

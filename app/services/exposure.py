@@ -1,4 +1,4 @@
-"""When participants had the treatment: the days of their visits at which it is given, unless it was not given."""
+"""Exposure: on which days participants had a dose."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -27,13 +27,13 @@ class Exposure(NamedTuple):
     last_seen: date | None
 
     def days_since(self, onset: date) -> int | None:
-        """From the last dose up to the onset; None before the first."""
+        """Days from the last dose before the onset; None if there is none."""
         before = [day for day in self.doses if day <= onset]
         return (onset - before[-1]).days if before else None
 
     def emergent(self, onset_latest: date | None) -> bool | None:
-        """Can it have begun on or after the day of the first dose (ICH E9, glossary: treatment emergent)? An unknown
-        onset can. None without a dose."""
+        """Whether an event can have begun on or after the day of the first dose (ICH E9, glossary: treatment emergent);
+        true if the onset is unknown, None without a dose."""
         if not self.doses:
             return None
         return onset_latest is None or onset_latest >= self.doses[0]
@@ -43,10 +43,12 @@ NEVER = Exposure((), None)
 
 
 def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] | None = None) -> Mapping[str, Exposure]:
-    """By pid, of these participants or of everybody at some sites who came to a visit. One query.
+    """The exposure by pid, of these participants or of all at these sites, as far as they came to a visit. One
+    statement.
 
-    Who had a dose counts (ICH E9, section 5.2.3), not who came for one. A visit without a dosing session counts as one
-    with a dose: not every study records sessions."""
+    A dose counts if it was given (ICH E9, section 5.2.3). A dosing visit without a dosing session counts as one with a
+    dose, as not every study records sessions.
+    """
     without = _VISIT.c.id.in_(_visits_without_dose(site_ids, pids)).label("without")
     person = (_PERSON.c.site_id == _VISIT.c.site_id) & (_PERSON.c.pid == _VISIT.c.pid)
     visits = (
@@ -67,7 +69,7 @@ def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] |
 
 
 def _visits_without_dose(site_ids: Sequence[int], pids: Collection[str] | None) -> Select[Any]:
-    """Those whose dosing session says that the initial dose was not given."""
+    """The visits whose dosing session says that the initial dose was not given."""
     of_session = (_DOSE.c.site_id == _SESSION.c.site_id) & (_DOSE.c.session_id == _SESSION.c.id)
     not_given = (_DOSE.c.kind == DoseKind.initial) & _DOSE.c.given_mg.is_(None)
     return (

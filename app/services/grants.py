@@ -1,4 +1,4 @@
-"""Role grants: given, revoked, listed. The rules about who may hold what with what are here."""
+"""Role grants: given, revoked, listed; with the rules on which roles an account may have together."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -25,7 +25,7 @@ from app.services.revoking import end_access_tokens, hold_account
 
 SITE_ROLES = frozenset({Role.investigator, Role.site_staff, Role.monitor})
 CLIENT_ROLES = frozenset({Role.site_staff, Role.monitor})
-"""An app cannot sign: a signature is a person's (21 CFR 11.100(a))."""
+"""The roles of site apps. No role that signs: a signature is a person's (21 CFR 11.100(a))."""
 
 AT_NAMED_SITES = frozenset({Role.investigator, Role.site_staff})
 
@@ -57,11 +57,11 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
     _require_scope(body)
     if account.kind == AccountKind.client and body.role not in CLIENT_ROLES:
         raise ClientRoleWrong(Fault("/role", "client_role", "A site app is site_staff or monitor"))
-    hold_account(session, account.id)  # two grants at once must see each other
+    hold_account(session, account.id)  # so that two grants at once see each other
     if account.disabled_at is not None:
         raise AccountDisabled
-    there = _in_force(session, account)
-    _require_separation({body.role, *(Role(role) for role, _, _ in there)})
+    in_force = _in_force(session, account)
+    _require_separation({body.role, *(Role(role) for role, _, _ in in_force)})
     given = [
         RoleGrant(
             account_id=account.id,
@@ -71,7 +71,7 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
             granted_by=actor.account_id if actor else None,
         )
         for study_id, site_id in _places(session, body)
-        if (body.role, study_id, site_id) not in there
+        if (body.role, study_id, site_id) not in in_force
     ]
     if not given:
         return
@@ -81,7 +81,7 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
 
 
 def _in_force(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:
-    """The grants in force; giving one again changes nothing."""
+    """The grants in force, as role, study and site."""
     wanted = select(RoleGrant.role, RoleGrant.study_id, RoleGrant.site_id)
     in_force = wanted.where(RoleGrant.account_id == account.id, col(RoleGrant.revoked_at).is_(None))
     return {(role, study_id, site_id) for role, study_id, site_id in session.exec(in_force).all()}
@@ -115,7 +115,7 @@ def _places(session: Session, body: GrantCreate) -> list[tuple[int | None, int |
 
 
 def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UUID, reason: str) -> None:
-    """Take a role away. Raises NotFound (also for one that was revoked before), LastAdmin."""
+    """Revoke a grant. Raises NotFound (also if it was revoked before), LastAdmin."""
     admins = serving_admins(session)
     hold_account(session, account.id)
     in_force = select(RoleGrant).where(
@@ -130,10 +130,10 @@ def revoke(session: Session, actor: Actor | None, account: Account, grant_id: UU
 
 
 def serving_admins(session: Session) -> set[tuple[UUID, UUID]]:
-    """Grant and account of every admin who is not disabled, locked until the commit and before anything else.
+    """Grant and account of every admin who is not disabled, locked until the commit. Call it before any other lock.
 
-    Two admins who remove each other at the same moment meet here: the second one waits, and then sees one admin less.
-    SQLite has one writer at a time and needs no lock.
+    If two admins remove each other at once, the second one waits here and then sees one admin less. SQLite has only one
+    writer and needs no lock.
     """
     statement = (
         select(RoleGrant.id, Account.id)
@@ -148,7 +148,7 @@ def serving_admins(session: Session) -> set[tuple[UUID, UUID]]:
 def require_admin_without(
     admins: Collection[tuple[UUID, UUID]], grant_id: UUID | None = None, account_id: UUID | None = None
 ) -> None:
-    """Raises LastAdmin when there is an admin now, and none without this grant or this account."""
+    """Raises LastAdmin if there is an admin now, and none would be left without this grant or account."""
     left = [pair for pair in admins if pair[0] != grant_id and pair[1] != account_id]
     if admins and not left:
         raise LastAdmin

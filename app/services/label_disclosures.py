@@ -1,6 +1,7 @@
-"""Break-glass: reading the site's own label of a participant. One asks, another approves, the first reads once.
+"""Break-glass: reading the site's own label of a participant. One person asks, another approves, the first reads it
+once.
 
-Every step is an entry in the chain of the person's site, where the monitor sees it, and in the site's change feed.
+Each step is an entry in the audit chain of the participant's site, where the monitor sees it, and in the change feed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ def ask(session: Session, actor: Actor, body: DisclosureCreate) -> DisclosureRea
 
 
 def site_in_reach(session: Session, actor: Actor, pid: str) -> int:
-    """The key of somebody's site. Raises NotFound."""
+    """The key of a participant's site, if the actor has it in reach. Raises NotFound."""
     sites = sorted(actor.site_ids)
     with within(session, sites):
         own = select(Participant.site_id).where(Participant.pid == pid, col(Participant.site_id).in_(sites))
@@ -89,11 +90,11 @@ def decide(session: Session, actor: Actor, disclosure_id: UUID, body: Disclosure
     row.status = DisclosureStatus.approved if approves else DisclosureStatus.refused
     row.decided_by, row.decision_reason = actor.account_id, body.reason
     row.open_until = now() + OPEN_FOR if approves else None
-    return _stepped(session, actor, row, f"label:{row.status.value}", before, body.reason)
+    return _store_step(session, actor, row, f"label:{row.status.value}", before, body.reason)
 
 
 def open_label(session: Session, actor: Actor, keyring: Keyring, disclosure_id: UUID) -> LabelRead:
-    """The label, for who asked for it, once.
+    """Read the label, once and only by the person who asked.
 
     Raises NotFound, DisclosureNotApproved, DisclosureSpent, LabelErased, LabelKeyMissing.
     """
@@ -104,13 +105,13 @@ def open_label(session: Session, actor: Actor, keyring: Keyring, disclosure_id: 
     if row.status == DisclosureStatus.read or row.open_until is None or row.open_until <= now():
         raise DisclosureSpent
     with _site_of(session, row) as (site_id, code), within(vault_session(session), [site_id]):
-        kept = vault.find(session, site_id, row.pid)
-        if kept is None:
+        identity = vault.find(session, site_id, row.pid)
+        if identity is None:
             raise LabelErased
-        label = LabelRead(site=code, site_local_id=vault.reveal_label(keyring, kept))
+        label = LabelRead(site=code, site_local_id=vault.reveal_label(keyring, identity))
     before = audit.snapshot(row)
     row.status, row.read_at = DisclosureStatus.read, now()
-    _stepped(session, actor, row, "label:read", before, row.reason)
+    _store_step(session, actor, row, "label:read", before, row.reason)
     return label
 
 
@@ -129,7 +130,7 @@ def read_one(session: Session, actor: Actor, disclosure_id: UUID) -> DisclosureR
     return read_all([found(session.execute(statement).first())])[0]
 
 
-def _stepped(
+def _store_step(
     session: Session, actor: Actor, row: LabelDisclosure, action: str, before: dict[str, Any], reason: str
 ) -> DisclosureRead:
     row.version, row.updated_at = row.version + 1, now()
@@ -146,7 +147,8 @@ def _remember(session: Session, actor: Actor, row: LabelDisclosure, event: audit
 
 @contextmanager
 def _site_of(session: Session, row: LabelDisclosure) -> Iterator[tuple[int, str]]:
-    """Key and code of the person's site, whose rows exist in this block: a custodian sees no site's otherwise."""
+    """Key and code of the participant's site. In this block its rows are visible, which they are not to a custodian
+    otherwise."""
     with within(session, sites_of(session, row.study_id)):
         of_person = select(Participant.site_id, Site.code).join(Site, col(Site.id) == col(Participant.site_id))
         yield session.exec(of_person.where(Participant.pid == row.pid)).one()

@@ -1,4 +1,4 @@
-"""Freezing and locking clinical data, and lifting that again. What it forbids: app/services/unlocked.py."""
+"""Freezes and locks of clinical data: set and lifted. What they forbid: app/services/unlocked.py."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class VisitCodeUnknown(Invalid):
 
 
 class Target(NamedTuple):
-    """What is to be closed: at which sites, and there which participant, visit or visit code."""
+    """The data to be frozen or locked: the sites, and there the participant, visit or visit code."""
 
     site_ids: list[int]
     pid: str | None = None
@@ -46,7 +46,7 @@ class Target(NamedTuple):
 
 
 def set_lock(session: Session, actor: Actor, body: LockCreate) -> tuple[LockRead, int]:
-    """Freeze or lock; also gives the key of the (first) site. What was being written there is committed by then.
+    """Freeze or lock data; also gives the key of the (first) site. Writes that began before are committed by then.
 
     Raises NotFound, VisitCodeUnknown, StudyOutOfReach, AlreadyClosed.
     """
@@ -63,7 +63,8 @@ def set_lock(session: Session, actor: Actor, body: LockCreate) -> tuple[LockRead
 
 
 def _target(session: Session, actor: Actor, body: LockCreate) -> Target:
-    """Rows are held in the order in which writes take them, and before the gates, so that nobody waits in a ring."""
+    """The data that a body names. Rows are locked in the same order as by writes, and before the gates, so that there
+    is no deadlock."""
     match body.scope:
         case LockScope.study:
             return Target(_all_sites(session, actor, body.study))
@@ -80,7 +81,7 @@ def _target(session: Session, actor: Actor, body: LockCreate) -> Target:
 def _of_a_participant(session: Session, actor: Actor, body: LockCreate) -> Target:
     visit = visible(select(Visit.pid).where(Visit.id == body.visit), actor)
     pid = body.participant if body.visit is None else session.exec(visit).first()
-    # before the visit, as by those who correct it
+    # The participant is locked before the visit, as by corrections of visits.
     person = visible_person(session, actor, found(pid), hold=Hold.as_it_is)
     if person.place.study != body.study or body.site not in (None, person.place.site):
         raise NotFound
@@ -108,7 +109,7 @@ def _require_known(session: Session, site: Site, visit_code: str) -> None:
 
 
 def _require_new(session: Session, actor: Actor, body: LockCreate, target: Target) -> None:
-    """Asked behind the gates, so that two monitors cannot close the same data at the same moment."""
+    """Raises AlreadyClosed. Called with the gates taken, so that two monitors cannot close the same data at once."""
     equal = visible(select(DataLock), actor).where(
         DataLock.kind == body.kind,
         DataLock.scope == body.scope,
@@ -118,20 +119,20 @@ def _require_new(session: Session, actor: Actor, body: LockCreate, target: Targe
         col(DataLock.visit_id).is_not_distinct_from(target.visit_id),
         col(DataLock.visit_code).is_not_distinct_from(target.visit_code),
     )
-    there = session.exec(equal).first()
-    if there is not None:
-        raise AlreadyClosed(lock={"id": str(there.id), "kind": there.kind, "scope": there.scope})
+    existing = session.exec(equal).first()
+    if existing is not None:
+        raise AlreadyClosed(lock={"id": str(existing.id), "kind": existing.kind, "scope": existing.scope})
 
 
 def _locks(actor: Actor, body: LockCreate, target: Target) -> list[DataLock]:
-    """One for each site, all with the same id."""
+    """The rows of one lock: one for each site, all with the same id."""
     shared: dict[str, Any] = {"id": uuid4(), "set_by": actor.account_id, "set_at": now(), **target._asdict()}
     asked = body.model_dump(include={"kind", "reason"})
     return [DataLock(scope=body.scope, site_id=site_id, **asked, **shared) for site_id in shared.pop("site_ids")]
 
 
 def lift(session: Session, actor: Actor, lock_id: UUID, body: LiftingCreate) -> tuple[LockRead, int]:
-    """Open what was closed; also gives the key of the (first) site. Raises NotFound, LockLifted, StudyOutOfReach."""
+    """Lift a freeze or lock; also gives the key of the (first) site. Raises NotFound, LockLifted, StudyOutOfReach."""
     wanted = visible(select(DataLock).where(DataLock.id == lock_id), actor).order_by(col(DataLock.site_id))
     locks = session.exec(wanted.with_for_update()).all()
     first = found(locks[0] if locks else None)
@@ -150,7 +151,7 @@ def lift(session: Session, actor: Actor, lock_id: UUID, body: LiftingCreate) -> 
 
 
 def rows() -> Rows:
-    """Locks, that of a study once and not for each of its sites; narrow it with `visible`."""
+    """Freezes and locks, that of a study as one row; narrow the statement with `visible`."""
     shared = [column for column in columns(DataLock) if column.key != "site_id"]
     return sa.select(func.min(col(DataLock.site_id)).label("site_id"), *shared).group_by(*shared)
 

@@ -1,4 +1,4 @@
-"""What is urgent across the sites of a monitor, in a handful of queries however many sites there are."""
+"""What is urgent across the sites of a monitor. The number of statements does not depend on the number of sites."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ _SITE, _VERSION = table_of(Site), table_of(ProtocolVersion)
 
 
 def summary(session: Session, actor: Actor, query: MonitoringQuery) -> MonitoringSummary:
-    """Everything that waits, most urgent first."""
+    """Everything that waits for a monitor or a site, most urgent first."""
     at, sites = now(), actor.sites_at(query.study, query.site)
     waiting = sorted(open_clocks(session, visible(with_open_clocks(sites), actor)), key=_urgency)
     soon = at + timedelta(hours=query.soon_hours)
@@ -106,7 +106,8 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequenc
 
 
 def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
-    """Whom they wait for: while an authority believes in one, its site cannot void it."""
+    """Nullified events that are not voided yet, and who has to act: the monitor tells the authority first, if it was told
+    of the event; then the site can void it."""
     nullifying = (
         (_REPORT.c.site_id == _EVENT.c.site_id)
         & (_REPORT.c.adverse_event_id == _EVENT.c.id)
@@ -123,8 +124,8 @@ _OF_NULLIFICATION = ("nullified_at", "nullification_reason", "waits_for")
 
 
 def _voided(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
-    """That it counts no more is the site's word: nobody stops a clock of the sponsor's, or leaves a question of a
-    monitor's unanswered, unseen."""
+    """Events that a site voided and a monitor must see: voiding stops the clock of a serious event, and closes the
+    questions a monitor had asked."""
     asked = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
     asked &= _REVIEW.c.kind == ReviewKind.information_request
     concerns = or_(_EVENT.c.serious, REPORTED, INFORMED, select(1).where(asked, STANDS).correlate(_EVENT).exists())
@@ -134,7 +135,7 @@ def _voided(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Ro
 def _unreviewed_since(
     session: Session, actor: Actor, sites: Sequence[int], at: Any, *conditions: ColumnElement[bool]
 ) -> Sequence[Row[Any]]:
-    """Events that something happened to `at` a moment, and that no monitor has reviewed since."""
+    """Events that no monitor has reviewed since the moment in the column `at`."""
     since = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
     reviewed = select(1).where(since, _REVIEW.c.reviewed_at >= at, STANDS).correlate(_EVENT).exists()
     statement = visible(select(*columns(AdverseEvent)), actor).where(
@@ -144,7 +145,7 @@ def _unreviewed_since(
 
 
 def _alerts(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
-    """By the protocol version of each event's participant."""
+    """Unreviewed events of a kind that the protocol version of the participant marks as an alert."""
     of_studies = select(_VERSION.c.id).where(
         _VERSION.c.study_id.in_(select(_SITE.c.study_id).where(_SITE.c.id.in_(sites)))
     )
@@ -161,7 +162,7 @@ def _alerts(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Ro
 
 
 def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -> list[OpenSignal]:
-    """Those that no clinician at the site has reviewed."""
+    """Safety signals that no clinician of the site has reviewed."""
     waiting = visible(select(*columns(SafetySignal)), actor).where(
         _SIGNAL.c.site_id.in_(sites), _SIGNAL.c.state == SignalState.open
     )
@@ -179,7 +180,7 @@ def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -
 
 
 def unreviewed_by(account_id: Any) -> ColumnElement[bool]:
-    """Events that this account has not reviewed at their present version, or that were reported on since."""
+    """Events that this account has not reviewed at their present version, or not since their last report."""
     since = (
         (_REPORT.c.site_id == _REVIEW.c.site_id)
         & (_REPORT.c.adverse_event_id == _REVIEW.c.adverse_event_id)
@@ -198,7 +199,7 @@ def unreviewed_by(account_id: Any) -> ColumnElement[bool]:
 def _counts(
     session: Session, actor: Actor, sites: Sequence[int], listed: Mapping[str, Counter[int]]
 ) -> list[SiteCounts]:
-    """What waits at each site; `listed` is how much of it is listed, by site."""
+    """The numbers of each site; `listed` are those of the lists, by name and site."""
     counted = [_per_site(session, table, sites, conditions) for table, conditions in _counted(actor, now())]
     unsettled = unsettled_acts(session, sites)
     return [
@@ -245,5 +246,5 @@ def _per_site(
     statement = select(table.c.site_id, *sums).where(table.c.site_id.in_(sites)).group_by(table.c.site_id)
     if table is _EVENT:
         statement = statement.where(counts(_EVENT))
-    found = {row.site_id: {name: row._mapping[name] for name in conditions} for row in session.execute(statement)}
-    return {site_id: found.get(site_id, dict.fromkeys(conditions, 0)) for site_id in sites}
+    numbers = {row.site_id: {name: row._mapping[name] for name in conditions} for row in session.execute(statement)}
+    return {site_id: numbers.get(site_id, dict.fromkeys(conditions, 0)) for site_id in sites}

@@ -1,4 +1,4 @@
-"""What people do to their own way in: change the password, set up a second factor."""
+"""People's own sign-in: changing the password, setting up a second factor."""
 
 from dataclasses import dataclass
 
@@ -31,45 +31,48 @@ class PasswordNotOwn(Forbidden):
 
 
 def require_own_password(account: Account) -> None:
-    """Whoever set the password could act as its person, and so be two persons where two are needed. 21 CFR 11.200(a)(2)
-    and (3): a signature is used by its genuine owner only. Raises PasswordNotOwn."""
+    """Check that the person chose the password: somebody else who set it could act as this person, and so be both of
+    two persons that are needed. A signature is used by its genuine owner only (21 CFR 11.200(a)(2) and (3)). Raises
+    PasswordNotOwn."""
     if account.password_given_at is not None:
         raise PasswordNotOwn
 
 
 def require_own_sign_in(session: Session, actor: Actor) -> None:
-    """The same of who decides. A token of the institution's provider has no session here: the provider knows the
-    person. Raises PasswordNotOwn."""
+    """The same check for the actor. One with a token of the institution's provider has no session here, and passes, as
+    the provider knows the person. Raises PasswordNotOwn."""
     if actor.session_id is not None:
         require_own_password(session.get_one(Account, actor.account_id))
 
 
 @dataclass(frozen=True)
 class OwnAccount:
-    """One signed-in person's account, asked for from one client address."""
+    """The account of one signed-in person, at one client address."""
 
     sign_in: SignIn
     actor: Actor
     address: str
 
     def change_password(self, session: Session, body: PasswordChange) -> None:
-        """Raises TooManyAttempts, CredentialsWrong, PasswordTooEasy. Every other session of the person ends."""
+        """Change the password and end all other sessions of the person. Raises TooManyAttempts, CredentialsWrong,
+        PasswordTooEasy."""
         known, attempt = self.sign_in.own_account(self.actor.account_id, body.current, self.address)
         require_strong(body.new, known.login, "/new")
-        fresh = self.sign_in.passwords.hash(body.new, known.login)
+        password_hash = self.sign_in.passwords.hash(body.new, known.login)
         attempt.succeeded(session)
         account = hold_account(session, self.actor.account_id)
         if account.password_hash != known.password_hash:
             raise CredentialsWrong(headers=CHALLENGE)
         before = audit.snapshot(account)
-        account.password_hash, account.password_given_at = fresh, None
+        account.password_hash, account.password_given_at = password_hash, None
         session.flush()
         end_other_sessions(session, self.sign_in.settings, account.id, self.actor.session_id)
         event = audit.changed("password:changed", account, account.id, account.grants_version, before, None)
         audit.append(session, account.id, REGISTRY_CHAIN, [event])
 
     def offer_totp(self, session: Session, password: str) -> TotpOffer:
-        """A fresh secret, which is not asked for until it is confirmed. Raises as above, and TotpAlreadyOn."""
+        """Offer a new TOTP secret, which is not needed to sign in until it is confirmed. Raises TooManyAttempts,
+        CredentialsWrong, TotpAlreadyOn."""
         _, attempt = self.sign_in.own_account(self.actor.account_id, password, self.address)
         attempt.succeeded(session)
         account = hold_account(session, self.actor.account_id)

@@ -1,7 +1,7 @@
-"""Pids drawn before anybody is enrolled under them, so that an app without a network can print a label.
+"""Blocks of pids reserved before anybody is enrolled under them, so that an app without a network can print labels.
 
-A pid that was reserved is never drawn again, and a site's participants have each pid once: two people never share one.
-There is no expiry, and closing a block takes no pid back: a label on paper stays true for as long as the paper does.
+A reserved pid is never drawn again, and at a site only one participant can have it, so two people never share a pid.
+Reservations do not expire, and closing a block frees no pid: a label that was printed stays valid.
 """
 
 from collections import defaultdict
@@ -52,8 +52,7 @@ class ReservationClosed(Conflict):
 
 
 def fresh(session: Session, count: int = 1) -> list[str]:
-    """Pids that nobody has and that are reserved for nobody. Asked across all sites: a clash in 2^50 is unlikely, and
-    must not happen."""
+    """New pids that are neither used nor reserved at any site. A clash in 2^50 is unlikely, but must not happen."""
     drawn: list[str] = []
     with within(session, every_site(session)):
         while len(drawn) < count:
@@ -66,7 +65,8 @@ _CLASHING = sa.union(*(sa.select(table.c.pid).where(among(table.c.pid, "pids")) 
 
 
 def reserved(session: Session, site_id: int, symbols: str) -> str:
-    """A pid that a site may enrol somebody under. What is reserved elsewhere is answered like what is unknown.
+    """A reserved pid, checked: this site may enrol somebody under it. A pid reserved for another site is refused like
+    an unknown one.
 
     Raises PidAlreadyEnrolled, PidNotReserved.
     """
@@ -88,13 +88,13 @@ def reserve(session: Session, actor: Actor, body: ReservationCreate, most: int) 
     event = audit.created("pids:reserved", row, row.id)
     event.changes.append({"field": "pids", "old": None, "new": drawn})
     audit.append(session, actor.account_id, site_id, [event])
-    if _open(session, site_id) > most:  # counted once the chain's head is held, so that no two blocks pass together
+    if _open(session, site_id) > most:  # counted with the chain's head locked, so that no two requests pass at once
         raise TooManyPidsReserved
     return _read(values(row), actor, len(drawn), drawn), site_id
 
 
 def _open(session: Session, site_id: int) -> int:
-    """How many pids of the site's open blocks are free."""
+    """The number of unused pids in the site's open blocks."""
     blocks = table_of(PidReservation)
     counted = (
         sa.select(sa.func.count())
@@ -107,7 +107,7 @@ def _open(session: Session, site_id: int) -> int:
 
 
 def close(session: Session, actor: Actor, reservation_id: UUID, body: ClosureCreate) -> tuple[ReservationRead, int]:
-    """No app takes from this block any more: it counts no longer. A label that was printed stays good.
+    """Close a block that no app uses any more: its pids no longer count against the limit. Printed labels stay valid.
 
     Raises NotFound, ReservationClosed.
     """
@@ -119,7 +119,7 @@ def close(session: Session, actor: Actor, reservation_id: UUID, body: ClosureCre
     session.flush()
     event = audit.changed("pids:reservation-closed", row, row.id, 2, before, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
-    return _told(session, actor, [values(row)])[0], row.site_id
+    return _with_free_pids(session, actor, [values(row)])[0], row.site_id
 
 
 def rows() -> Rows:
@@ -133,11 +133,11 @@ def read_one(session: Session, actor: Actor, reservation_id: UUID) -> Reservatio
 
 
 def read_all(session: Session, actor: Actor, blocks: Sequence[Row[Any]]) -> list[ReservationRead]:
-    return _told(session, actor, [fields_of(row) for row in blocks])
+    return _with_free_pids(session, actor, [fields_of(row) for row in blocks])
 
 
-def _told(session: Session, actor: Actor, blocks: Sequence[Mapping[str, Any]]) -> list[ReservationRead]:
-    """Each block with those of its pids that are free, in one look."""
+def _with_free_pids(session: Session, actor: Actor, blocks: Sequence[Mapping[str, Any]]) -> list[ReservationRead]:
+    """Each block with its unused pids, by one statement."""
     theirs = sa.select(_PIDS.c.reservation_id, _PIDS.c.pid, _FREE.label("free")).where(
         _PIDS.c.site_id.in_({block["site_id"] for block in blocks}),
         _PIDS.c.reservation_id.in_([block["id"] for block in blocks]),
@@ -158,6 +158,6 @@ def _read(block: Mapping[str, Any], actor: Actor, drawn: int, free: Sequence[str
 
 
 def unborn(session: Session, actor: Actor, symbols: Collection[str]) -> set[str]:
-    """Which of these pids are reserved, in the actor's reach, for people who are not enrolled yet."""
+    """Those of these pids that are reserved at a site in the actor's reach and not used yet."""
     theirs = visible(sa.select(_PIDS.c.pid).where(_PIDS.c.pid.in_(symbols), _FREE), actor)
     return set(session.execute(theirs).scalars())

@@ -1,4 +1,4 @@
-"""Deleting old records of Idempotency-Keys. They contain answers, so they are not kept for ever."""
+"""Deleting old records of Idempotency-Keys, which contain answers and therefore are not kept for ever."""
 
 from datetime import timedelta
 
@@ -15,12 +15,12 @@ from app.services.sync_shelf import UNSETTLED
 
 _RECORDS = table_of(IdempotencyRecord)
 _AT_ONCE = 5_000
-"""Records deleted in a transaction: few, so that other writes do not wait long."""
+"""The number of records deleted in one transaction: few, so that other writes do not wait long."""
 
 
 def forget(database: Database, days: int) -> int:
-    """Delete records older than so many days; gives their number. Acts of sync that wait or were refused are kept, and
-    with them all other acts of the same account, as the encrypted ones may refer to any of these."""
+    """Delete records older than this many days; gives their number. Acts of sync that wait or were refused are kept,
+    with all other acts of the same account, as the kept ones, which are encrypted, may refer to any of them."""
     before, forgotten = now() - timedelta(days=days), 0
     kept = aliased(SyncOperation)
     needing = select(col(kept.account_id)).where(col(kept.state).in_(UNSETTLED))

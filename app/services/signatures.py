@@ -1,4 +1,5 @@
-"""Signing: the password once more, the content as the signer saw it, and whether it still stands."""
+"""Electronic signatures: made with the password and for the content that the signer has read; broken when it
+changes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ class Signing:
     address: str
 
     def sign(self, session: Session, body: SignatureCreate) -> SignatureRead:
-        """Sign, with the password and where there is one the second factor (21 CFR 11.200(a)(1)).
+        """Sign with the password and, if the account has one, the second factor (21 CFR 11.200(a)(1)).
 
-        Signing the same content in the same meaning again gives the signature that is there, so that a retry is safe.
+        Signing the same content with the same meaning again gives the existing signature, so that a retry is safe.
         Raises TooManyAttempts, CredentialsWrong, TotpNeeded, TotpWrong, PasswordNotOwn, NotFound, ContentMoved.
         """
         account, with_code = self._proven(session, body)
@@ -46,7 +47,7 @@ class Signing:
         read = content(session, self.actor, Subject(person.row.pid, body.visit))
         if read.content_sha256 != body.content_sha256:
             raise ContentMoved
-        row = self._there(session, read, body)
+        row = self._existing(session, read, body)
         if row is None:
             row = Signature(
                 site_id=person.site_id,
@@ -66,14 +67,14 @@ class Signing:
         return _read(row, self.actor, SignatureState.valid)
 
     def _proven(self, session: Session, body: SignatureCreate) -> tuple[Account, bool]:
-        known, attempt = self.sign_in.own_account(self.actor.account_id, body.password, self.address, "signature")
+        account, attempt = self.sign_in.own_account(self.actor.account_id, body.password, self.address, "signature")
         with self.sign_in.database.read() as reading:
-            factor = reading.get(Totp, known.id)
+            factor = reading.get(Totp, account.id)
         step = self.sign_in.second_factor(attempt, factor, body.totp, "signature")
-        assert known.password_hash is not None
-        return proven(session, attempt, known.id, known.password_hash, step), step is not None
+        assert account.password_hash is not None
+        return proven(session, attempt, account.id, account.password_hash, step), step is not None
 
-    def _there(self, session: Session, read: ContentRead, body: SignatureCreate) -> Signature | None:
+    def _existing(self, session: Session, read: ContentRead, body: SignatureCreate) -> Signature | None:
         equal = (
             Signature.pid == read.participant,
             Signature.visit_id == read.visit,
@@ -85,7 +86,7 @@ class Signing:
 
 
 def content(session: Session, actor: Actor, subject: Subject) -> ContentRead:
-    """What a signature of the subject would cover now. Raises NotFound."""
+    """The content that a signature of the subject would cover now. Raises NotFound."""
     text = found(contents(session, actor, [subject]).get(subject))
     return ContentRead(
         participant=subject.pid,
@@ -97,24 +98,24 @@ def content(session: Session, actor: Actor, subject: Subject) -> ContentRead:
 
 
 def rows() -> Rows:
-    """Signatures; narrow it with `visible`."""
+    """Signatures; narrow the statement with `visible`."""
     return sa.select(*columns(Signature))
 
 
 def read_one(session: Session, actor: Actor, signature_id: UUID) -> SignatureRead:
-    """One signature and whether it stands. Raises NotFound."""
+    """One signature with its state. Raises NotFound."""
     row = found(session.execute(visible(rows().where(col(Signature.id) == signature_id), actor)).first())
     return read_all(session, actor, [row])[0]
 
 
 def read_all(session: Session, actor: Actor, signed: Sequence[Row[Any]]) -> list[SignatureRead]:
-    """Signatures with their state, each held against the content as it is now."""
-    standing = contents(session, actor, _subjects(signed))
+    """Signatures with their state: valid if the content is still the signed one."""
+    present = contents(session, actor, _subjects(signed))
     reads = []
     for row in signed:
-        text = standing.get(Subject(row.pid, row.visit_id))
-        stands = text is not None and digest(text) == row.content_sha256
-        reads.append(_read(row, actor, SignatureState.valid if stands else SignatureState.broken))
+        text = present.get(Subject(row.pid, row.visit_id))
+        valid = text is not None and digest(text) == row.content_sha256
+        reads.append(_read(row, actor, SignatureState.valid if valid else SignatureState.broken))
     return reads
 
 

@@ -1,6 +1,6 @@
 """What a signature covers: the clinical content of a visit or of a participant's record, in one canonical form.
 
-The fields are listed, not taken from the tables, so that a new column breaks no signature (docs/signatures.md).
+The fields are listed here and not taken from the tables, so that a new column breaks no signature (docs/signatures.md).
 """
 
 import hashlib
@@ -28,11 +28,12 @@ from app.models.visit import Visit
 from app.models.voided import counts
 
 FORM = 1
-"""Raise it when the parts below change; older signatures are then recomputed by their own form."""
+"""The version of the canonical form. Increase it when the parts below change; older signatures are then recomputed by
+their own form."""
 
 
 class Part(NamedTuple):
-    """A list inside the content: rows of one table, in a fixed order, below the row that `of` names."""
+    """A list in the content: the rows of one table in a fixed order, under the row that the column `of` refers to."""
 
     name: str
     model: type[SQLModel]
@@ -100,7 +101,8 @@ def digest(content: str) -> str:
 
 
 def contents(session: Session, actor: Actor, subjects: Collection[Subject]) -> dict[Subject, str]:
-    """The canonical content of each subject that exists for the actor: a query a table, however many they are."""
+    """The canonical content of each subject that exists for the actor. One statement for each table, however many
+    subjects there are."""
     if not subjects:
         return {}
     stored = _Stored(session, sorted(actor.site_ids), sorted({subject.pid for subject in subjects}))
@@ -117,29 +119,29 @@ def contents(session: Session, actor: Actor, subjects: Collection[Subject]) -> d
 
 
 class _Stored:
-    """All clinical rows of some participants, by what they belong to."""
+    """All clinical rows of some participants, by the row that they belong to."""
 
     def __init__(self, session: Session, site_ids: list[int], pids: list[str]) -> None:
         self._session, self._site_ids, self._pids = session, site_ids, pids
         self._rows = {part.name: _by(self.rows(part.model), part.of) for part in _every(_RECORD)}
 
     def rows(self, model: type[SQLModel]) -> Iterable[Row[Any]]:
-        """A score has no pid of its own: it belongs to whom its outcome belongs to."""
+        """The rows of a table, without voided ones. Scores have no pid and are found by their outcomes."""
         table, outcomes = table_of(model), table_of(Outcome)
         theirs = select(table).where(table.c.site_id.in_(self._site_ids))
-        if model is OutcomeScore:  # joined, SQLite would read the scores of everybody
+        if model is OutcomeScore:  # not a join, for which SQLite would read the scores of all participants
             own = select(outcomes.c.id).where(
                 outcomes.c.site_id.in_(self._site_ids), outcomes.c.pid.in_(self._pids), counts(outcomes)
             )
             theirs = theirs.where(table.c.outcome_id.in_(own))
         else:
             theirs = theirs.where(table.c.pid.in_(self._pids))
-        if "voided_at" in table.c:  # of withdrawals, visits, outcomes, adverse events
+        if "voided_at" in table.c:
             theirs = theirs.where(counts(table))
         return self._session.execute(theirs).all()
 
     def content(self, subject: Subject, person: Row[Any]) -> dict[str, Any] | None:
-        """None for a visit that this participant does not have."""
+        """The content of a subject; None if the participant has no such visit."""
         if subject.visit_id is None:
             return {"participant": _shown(_PERSON, person), **self._below(_RECORD, subject.pid)}
         row = next((row for row in self._rows["visits"][subject.pid] if row.id == subject.visit_id), None)

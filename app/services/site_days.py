@@ -1,4 +1,4 @@
-"""The days of a body are days at the site: none of them lies after its today."""
+"""Days in a request are calendar days of the site, and may not lie after its today."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -16,7 +16,8 @@ from app.protocol.clocks import local_day
 
 
 def require_past(actor: Actor, site_id: int, body: BaseModel) -> None:
-    """What the shape could only hold against the easternmost calendar. Raises ValidationFailed."""
+    """Check that no day of a body is in the future at the site. (The shape, which knows no site, allows today of the
+    easternmost time zone.) Raises ValidationFailed."""
     today = local_day(latest_now(), ZoneInfo(actor.zones[site_id]))
     ahead = [pointer for pointer, day in _days(body) if day > today]
     if ahead:
@@ -24,7 +25,7 @@ def require_past(actor: Actor, site_id: int, body: BaseModel) -> None:
 
 
 def _days(body: BaseModel, at: str = "") -> Iterator[tuple[str, date]]:
-    """Each day that was sent, and where; of a partial date the earliest that it may be."""
+    """Each day of a body with its JSON pointer; of a partial date the earliest possible day."""
     for name in sorted(body.model_fields_set):
         value, pointer = getattr(body, name), f"{at}/{name}"
         if name in _happened(type(body)):
@@ -33,9 +34,9 @@ def _days(body: BaseModel, at: str = "") -> Iterator[tuple[str, date]]:
         elif isinstance(value, BaseModel):
             yield from _days(value, pointer)
         elif isinstance(value, list):
-            for index, one in enumerate(value):
-                if isinstance(one, BaseModel):
-                    yield from _days(one, f"{pointer}/{index}")
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from _days(item, f"{pointer}/{index}")
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Wrong passwords, codes and client secrets cost waiting time: by account and by client address, for all workers.
+"""Throttling of sign-in: after wrong passwords, codes or client secrets the account and the client address must wait.
 
-The count is kept in the database. Failures are counted in a transaction of their own, because the request that
-failed is rolled back. Nothing is ever locked for good: an attacker must not be able to shut a site out.
+Failures are counted in the database, for all workers, in a transaction of their own, because the request that failed is
+rolled back. Nothing is locked for good, so that an attacker cannot shut a site out.
 """
 
 import ipaddress
@@ -43,7 +43,7 @@ _ROWS = table_of(Counted)
 
 @dataclass(frozen=True)
 class Failures:
-    """What is counted under one key, and how many failures cost nothing."""
+    """A counter's key, and the number of failures that cause no waiting."""
 
     key: str
     allowed: float
@@ -51,9 +51,9 @@ class Failures:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Somebody's attempt to prove who they are: call `require_free`, check the secret, then report how it went. All
-    methods but `succeeded` use connections of their own, so call them before the request's session did anything: SQLite
-    has one writer."""
+    """One attempt to sign in: call `require_free`, check the secret, then report the result. All methods but
+    `succeeded` use a connection of their own, so call them before the request's session has written anything, as SQLite
+    has only one writer."""
 
     database: Database
     account: Failures
@@ -61,7 +61,7 @@ class Attempt:
     unknown: Failures
     half: Failures
     network: str | None
-    """Where it comes from, as far as the trail tells: not one person's address."""
+    """The network of the client, for the audit trail: not the address of one person."""
 
     def require_free(self) -> None:
         """Raises TooManyAttempts while the account or the address has to wait. Call it before any hashing."""
@@ -71,9 +71,9 @@ class Attempt:
 
     def failed(self, what: str, account_id: UUID | None) -> None:
         """Count a failure and remember it as `<what>:refused`, and as `<what>:throttled` when the waiting begins.
-        `account_id` None: nobody has this login. Such failures are counted alike but remembered once a minute, as there
-        is no end of possible logins. Raises TooManyAttempts when parallel attempts have started the waiting meanwhile,
-        so that guesses in parallel get no more answers than guesses in a row."""
+        `account_id` None: no account has this login. Such failures are counted in the same way but remembered only once
+        a minute, as there is no limit to possible logins. Raises TooManyAttempts if parallel attempts have started the
+        waiting meanwhile, so that parallel guesses get no more answers than sequential ones."""
         counters = [self.account, self.address] + ([self.unknown] if account_id is None else [])
         with self.database.write() as session:
             _forget_old(session)
@@ -90,9 +90,9 @@ class Attempt:
             audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, events)
 
     def half_proven(self, what: str, account_id: UUID) -> None:
-        """Remember as `<what>:code-asked-for`, once a minute, that the password was right and the second factor is
-        missing, as nothing else would show that a password was stolen. It is no failure: apps ask for the code this
-        way."""
+        """Remember as `<what>:code-asked-for`, at most once a minute, that the password was right and the second factor
+        missing, as nothing else would show that a password was stolen. It is no failure: apps first send the password
+        alone to learn that a code is needed."""
         with self.database.write() as session:
             _forget_old(session)
             if _is_due(session, self.half, _locked_row(session, self.half)):
@@ -102,7 +102,7 @@ class Attempt:
     def succeeded(self, session: Session) -> None:
         """Forget the account's failures, in the request's own transaction; the address keeps its count.
 
-        Raises TooManyAttempts when parallel failures brought the waiting about meanwhile.
+        Raises TooManyAttempts if parallel failures have started the waiting meanwhile.
         """
         keys = sorted((self.account.key, self.address.key))
         rows = session.execute(select(_ROWS).where(_ROWS.c.key.in_(keys)).order_by(_ROWS.c.key).with_for_update()).all()
@@ -133,7 +133,8 @@ class Throttle:
         )
 
     def first_in_a_day(self, session: Session, kind: str, name: str) -> bool:
-        """Whether nobody asked this for a day, on whatever worker; in the session's own transaction."""
+        """Whether this is the first call for this kind and name within a day, on any worker. Counted in the session's
+        own transaction."""
         _forget_old(session)
         counter = Failures(self._key(kind, name), math.inf)
         row = _locked_row(session, counter)
@@ -146,7 +147,7 @@ class Throttle:
 
 
 def waiting_time(failures: int, allowed: float) -> timedelta:
-    """A minute after the last failure that is free, twice as long after each further one, 15 minutes at most."""
+    """A minute after the last allowed failure, twice as long after each further one, at most 15 minutes."""
     if failures < allowed:
         return timedelta(0)
     doubled = min(failures - int(allowed), 8)
@@ -155,7 +156,7 @@ def waiting_time(failures: int, allowed: float) -> timedelta:
 
 
 def remaining(failures: int, pause: timedelta) -> int:
-    """How many of the failures still count after a pause without any."""
+    """The number of failures that still count after a pause without failures."""
     return max(0, failures - max(0, pause // FORGIVEN_EVERY))
 
 
@@ -186,7 +187,7 @@ def _count(session: Session, counter: Failures, row: Any) -> timedelta:
 
 
 def _is_due(session: Session, counter: Failures, row: Any) -> bool:
-    """Whether to remember now what is remembered once a minute, and only then counted."""
+    """Whether an event that is remembered at most once a minute is to be remembered now; if so, it is counted."""
     due = not row.failures or abs(now() - row.last_failed_at) >= REMEMBERED_EVERY
     if due:
         _count(session, counter, row)
@@ -199,7 +200,8 @@ def _forget_old(session: Session) -> None:
 
 
 def _require_past(rows: Sequence[Any]) -> None:
-    """A wait that is longer than the longest was set by a clock that ran ahead. The next failure sets another."""
+    """Raises TooManyAttempts while a wait lasts. A wait longer than the longest was set by a clock that ran ahead, and
+    is ignored; the next failure sets a new one."""
     waits = [row.locked_until - now() for row in rows if row.locked_until]
     left = max((wait for wait in waits if wait <= LONGEST_WAIT + APART), default=timedelta(0))
     if left > timedelta(0):
