@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.commands import audit as audit_commands
-from app.commands import told_of
+from app.commands import reason_of
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.backup import app as backup_app
 from app.commands.deliver import deliver
@@ -245,7 +245,7 @@ def main() -> None:
         typer.echo(str(refused), err=True)
         sys.exit(2)
     except OperationalError as error:
-        typer.echo(told_of(error), err=True)
+        typer.echo(reason_of(error), err=True)
         sys.exit(2)
     except ProgrammingError as forbidden:
         if getattr(forbidden.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:

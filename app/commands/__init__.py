@@ -1,4 +1,4 @@
-"""The nouns of the `registry` command: they call the services that the routes call, as the actor `system`."""
+"""The subcommands of `registry`. They call the same services as the routes, as the actor `system`."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @contextmanager
 def opened() -> "Iterator[tuple[Database, Settings]]":
-    """The database, at the revision of this version."""
+    """The database, whose tables are at the revision of this version."""
     from app import schema
     from app.database import Database
     from app.settings import Settings
@@ -34,20 +34,20 @@ def opened() -> "Iterator[tuple[Database, Settings]]":
 
 @contextmanager
 def reading() -> "Iterator[Session]":
-    """For who only looks, and waits for no writer."""
+    """A session that only reads, and waits for no writer."""
     with opened() as (database, _), database.read() as session:
         yield session
 
 
 @contextmanager
 def writing() -> "Iterator[tuple[Session, Settings]]":
-    """A transaction that is committed when the block ends well."""
+    """A transaction that is committed if the block raises nothing."""
     with opened() as (database, settings), database.write() as session:
         yield session, settings
 
 
-def told_of(error: "SQLAlchemyError") -> str:
-    """Why the database does not do its work; without the error's text, which names the server and the role."""
+def reason_of(error: "SQLAlchemyError") -> str:
+    """The reason of a database error in words, without the error's text, which names the server and the role."""
     from app.database import DISK_FULL, LOCKED, sqlstate
     from app.outages import reason
 
@@ -56,15 +56,16 @@ def told_of(error: "SQLAlchemyError") -> str:
         return "The database's disk is full. Make room, then run this again."
     if state == LOCKED:
         return "Another program is writing to the database and does not let go of it. Run this again later."
-    known = reason(error)
-    why = known.replace("_", " ") if known else type(getattr(error, "orig", None) or error).__name__
+    code = reason(error)
+    why = code.replace("_", " ") if code else type(getattr(error, "orig", None) or error).__name__
     whose = "The database of REGISTRY_DATABASE_URL (or of the owner's)"
     parts = "host, port, database, role, password"
     return f"{whose} does not answer as it should ({why}). Look at its address ({parts}) and at its log."
 
 
 def ask_password(login: str) -> str:
-    """From REGISTRY_NEW_PASSWORD, or typed twice; never an argument, which others can read in the process list."""
+    """A new password from REGISTRY_NEW_PASSWORD, or typed twice; not an argument, which others could read in the
+    process list."""
     from app.settings import secret
 
     given: str = secret("REGISTRY_NEW_PASSWORD") or typer.prompt(
@@ -74,7 +75,7 @@ def ask_password(login: str) -> str:
 
 
 def show(items: "list[BaseModel]", as_json: bool, line: str) -> None:
-    """Each item on a line of its own, by a format string, or everything as JSON."""
+    """Print each item on a line by the format string `line`, or all items as JSON."""
     plain = [item.model_dump(mode="json") for item in items]
     if as_json:
         typer.echo(json.dumps(plain, indent=2))

@@ -24,7 +24,7 @@ def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
     from app.services import backups
 
     with _chosen(vault) as database:
-        _told("Backed up", backups.make(database, folder, now()))
+        _report("Backed up", backups.make(database, folder, now()))
 
 
 @app.command()
@@ -43,7 +43,7 @@ def daily(
     for kind in kinds:
         with Database(settings, of_vault=kind == "vault") as database:
             place = backups.backup_folder(backups.backup_folder(folder) / kind) / f"{at:%Y-%m-%dT%H%M%SZ}"
-            _told("Backed up", backups.make(database, place, at))
+            _report("Backed up", backups.make(database, place, at))
     for kind in kinds:
         for gone in backups.forget(folder / kind, keep):
             typer.echo(f"Deleted {gone}.")
@@ -61,12 +61,12 @@ def verify(
 
     manifest = backups.read(folder)
     if manifest.engine == "postgresql" and scratch is None:
-        _told("The file is whole; name an empty database with --scratch to see that it can be restored", manifest)
+        _report("The file is whole; name an empty database with --scratch to see that it can be restored", manifest)
         return
     with tempfile.TemporaryDirectory(prefix="registry-backup-") as place:
         database = _elsewhere(Path(place) / "scratch.db" if manifest.engine == "sqlite" else None, scratch)
         with database:
-            _told("Restored elsewhere, and whole", backups.try_restore(database, folder))
+            _report("Restored elsewhere, and whole", backups.try_restore(database, folder))
 
 
 @app.command()
@@ -77,7 +77,7 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
 
     _require_erasures_readable()
     with _chosen(vault) as database:
-        _told("Restored", backups.restore(database, folder))
+        _report("Restored", backups.restore(database, folder))
     try:
         replay()
     except SchemaOutdated:
@@ -98,8 +98,8 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
 
 
 def _require_erasures_readable() -> None:
-    """What a restore ends with needs the key file and the journal; a second restore would find the database full.
-    Raises BackupRefused."""
+    """Check before a restore what erasing again after it needs, the key file and the journal: if the erasing failed,
+    the restore could not be repeated, as the database is then not empty. Raises BackupRefused."""
     from app.errors import CannotGoOn
     from app.privacy.erasure_journal import noted
     from app.security.keys import load_keyring
@@ -127,7 +127,7 @@ def _chosen(vault: bool) -> "Database":
 
 
 def _elsewhere(file: Path | None, name: str | None) -> "Database":
-    """An empty database: a new file, or another one of the same server."""
+    """An empty database: a new SQLite file, or another database of the same PostgreSQL server."""
     from sqlalchemy import make_url
 
     from app.database import Database
@@ -142,7 +142,7 @@ def _elsewhere(file: Path | None, name: str | None) -> "Database":
     return Database(settings.model_copy(update={"database_url": url, "owner_database_url": None, "vault_url": None}))
 
 
-def _told(what: str, manifest: "Manifest") -> None:
+def _report(what: str, manifest: "Manifest") -> None:
     rows = sum(manifest.rows.values())
     typer.echo(f"{what}: {rows} rows in {len(manifest.rows)} tables, {len(manifest.chains)} audit chains.")
     typer.echo(f"Made at {manifest.made_at:%Y-%m-%d %H:%M:%S} UTC, revision {manifest.revision}, {manifest.engine}.")

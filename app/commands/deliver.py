@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from app.services.delivering import Courier
 
 OVERDUE_SECONDS = 60
-"""How often it looks for what has become overdue."""
+"""Seconds between two searches for clocks of adverse events that have become overdue."""
 
 
 def deliver(
@@ -48,17 +48,18 @@ def deliver(
 
 
 def run(courier: "Courier", stopped: threading.Event, every: float) -> None:
-    """Look, send, wait, until stopped; a batch that was begun is finished. A database that is away is waited for."""
-    look_at = 0.0
+    """Send what is due and wait, until stopped; a batch that was begun is finished. While the database is unavailable
+    it tries again."""
+    search_at = 0.0
     while not stopped.is_set():
-        if time.monotonic() >= look_at and _surviving(courier.look_for_overdue) is not None:
-            look_at = time.monotonic() + OVERDUE_SECONDS
+        if time.monotonic() >= search_at and _surviving(courier.look_for_overdue) is not None:
+            search_at = time.monotonic() + OVERDUE_SECONDS
         if not _surviving(courier.deliver):
             stopped.wait(every)
 
 
 def _surviving(step: Callable[[], int]) -> int | None:
-    """What a step gives, or None when the database is not to be had."""
+    """The result of a step, or None if the database is unavailable."""
     import structlog
     from sqlalchemy.exc import SQLAlchemyError
 

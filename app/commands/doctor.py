@@ -1,4 +1,4 @@
-"""`registry doctor`: what is wrong with a deployment, in plain words, a line for each thing that is looked at."""
+"""`registry doctor`: checks a deployment and prints one line for each check."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from app.commands import JSON, told_of
+from app.commands import JSON, reason_of
 
 if TYPE_CHECKING:
     from app.database import Database
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 OLDEST_POSTGRESQL = 15
 SKEW_SECONDS = 2.0
-"""More difference between two clocks than this, and instants of different machines cannot be put in order."""
+"""The largest difference between two clocks with which timestamps of different machines can still be ordered."""
 
 
-NEW = "of a new registry, registry init makes it"
-LOST = "one that is lost is restored from its last backup (registry backup restore --vault)"
+_NEW = "of a new registry, registry init makes it"
+_LOST = "one that is lost is restored from its last backup (registry backup restore --vault)"
 
 
 class Finding(NamedTuple):
+    """The result of one check. The names are those of the JSON output."""
+
     check: str
     well: bool
     told: str
@@ -47,7 +49,8 @@ def doctor(as_json: JSON = False, chains: CHAINS = False) -> None:
 
 
 def _findings(chains: bool) -> "Iterator[Finding]":
-    """Settings that cannot be read end the command with their own sentence, as with every other command."""
+    """The results of all checks. Settings that cannot be read end the command with their own message, as with every
+    other command."""
     from app import schema
     from app.database import Database
     from app.privacy.erasure_journal import require_usable
@@ -60,12 +63,12 @@ def _findings(chains: bool) -> "Iterator[Finding]":
     yield keys
     yield _tried("erasure journal", lambda: require_usable(settings.erasures), "erasures can be noted")
     with Database(settings, for_server=True) as database:
-        for check, one, then in (("database", database, NEW), ("vault", database.vault, LOST)):
+        for check, one, then in (("database", database, _NEW), ("vault", database.vault, _LOST)):
             if one is not None and one.is_sqlite and not Path(str(one.url.database)).exists():
                 yield Finding(check, False, f"its file is not there. See to its path and its disk; {then}")
                 return
         for check, place in _places(database, settings):
-            yield _disk(check, place)  # first, as without room nothing answers
+            yield _disk(check, place)  # first, as without free space the other checks fail
         reached = _tried("database", lambda: _version(database), "it answers")
         yield reached
         if reached.well:
@@ -115,7 +118,7 @@ def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Itera
 
 
 def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]":
-    """What the key file and the journal have to hold for the labels that are there, and for those that are not."""
+    """Whether the key file opens the stored labels, and the journal has the erased ones."""
     from app.privacy.erasure_journal import ErasureJournal
     from app.security.keys import load_keyring
     from app.services import erasure, vault_care
@@ -128,17 +131,17 @@ def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]
 
 
 def _while_it_answers(findings: "Iterator[Finding]") -> "Iterator[Finding]":
-    """What was found before the database left is told, and that it left."""
+    """The findings, and if the database fails meanwhile, that instead of those that are missing."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield from findings
     except SQLAlchemyError as error:
-        yield Finding("database", False, told_of(error))
+        yield Finding("database", False, reason_of(error))
 
 
 def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
-    """What stops the server from starting, said in the same words."""
+    """A check that raises what would stop the server from starting; its message is the server's."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.errors import CannotGoOn
@@ -148,12 +151,12 @@ def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
     except CannotGoOn as refused:
         return Finding(check, False, str(refused))
     except SQLAlchemyError as error:
-        return Finding(check, False, told_of(error))
+        return Finding(check, False, reason_of(error))
     return Finding(check, True, well)
 
 
 def _version(database: "Database") -> int:
-    """As a number: 150018 is 15.18. SQLite's is not asked for."""
+    """PostgreSQL's version as a number: 150018 is 15.18. 0 for SQLite."""
     with database.engine.connect() as connection:
         statement = "SELECT 0" if database.is_sqlite else "SHOW server_version_num"
         return int(connection.exec_driver_sql(statement).scalar() or 0)
@@ -169,8 +172,8 @@ def _writable(database: "Database") -> Finding:
 
 
 def _places(database: "Database", settings: "Settings") -> Iterator[tuple[str, str | Path]]:
-    """Each file and folder of this deployment that grows. Of PostgreSQL's disk its own monitoring knows; a folder that
-    is not there is named where the last backup is looked for."""
+    """The files and folders of this deployment whose disks are checked. PostgreSQL's disk has its own monitoring; a
+    backup folder that is missing is reported by the check of the last backup."""
     for check, one in (("disk", database), ("vault's disk", database.vault)):
         if one is not None and one.is_sqlite:
             yield check, str(one.url.database)
@@ -199,7 +202,7 @@ def _clock(database: "Database") -> Finding:
 
 
 def _letters(database: "Database") -> Finding:
-    """In the locale C, PostgreSQL knows no capital but those of ASCII."""
+    """Whether PostgreSQL's locale has upper case beyond ASCII; the locale C has not."""
     with database.engine.connect() as connection:
         well = connection.exec_driver_sql("SELECT lower('Ø') = 'ø'").scalar_one()
     told = (

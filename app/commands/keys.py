@@ -63,7 +63,7 @@ def retire(
 
 
 def _require_unused(kek_id: str) -> None:
-    """Raises RotationRefused while a label needs the key: without it nobody could open the label again."""
+    """Raises RotationRefused while a label needs the key, without which it could never be opened again."""
     from app.database import Database
     from app.security.rotation import RotationRefused
     from app.services import vault_care
@@ -88,18 +88,18 @@ def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") ->
         before = read_key_file(settings)
         after = change(before)
 
-        def change_that(file: "KeyFile") -> "KeyFile":
+        def replacement(file: "KeyFile") -> "KeyFile":
             if file != before:
                 raise RotationRefused("The key file was changed meanwhile. Look at it, then run this again.")
             return after
 
         remember(session, None, audit.Event(action, "key_file", "signing and kek", 1, _kids(before, after), why))
-        replace_key_file(settings, change_that)
+        replace_key_file(settings, replacement)
     _print(after)
 
 
 def _kids(before: "KeyFile", after: "KeyFile") -> "list[dict[str, object]]":
-    """The ids of the keys, the active one first, where they change; ids are public."""
+    """The changes of the lists of keys, for the audit trail: only ids, which are public, the active one first."""
     lists = [(name, _ids(getattr(before, name)), _ids(getattr(after, name))) for name in ("kek", "signing")]
     return [{"field": name, "old": old, "new": new} for name, old, new in lists if old != new]
 

@@ -1,4 +1,4 @@
-"""`registry migrate`: bring the tables to this version, or show first what would run and who would wait."""
+"""`registry migrate`: bring the tables to this version, or print the SQL and the locks that it would take."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ WAITS: Mapping[str, str] = {
     "ShareLock": "it is read as before; writing waits",
     "RowExclusiveLock": "only who changes the same rows waits",
 }
-"""PostgreSQL's locks of tables that somebody can feel, the strongest first, by their names in pg_locks.
+"""PostgreSQL's table locks that other sessions may wait for, strongest first, by their names in pg_locks.
 Source: https://www.postgresql.org/docs/current/explicit-locking.html"""
 
 _TAKES = (
@@ -28,7 +28,8 @@ _TAKES = (
     ("ShareLock", r"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY)\w+ ON (\w+)"),
     ("RowExclusiveLock", r"(?:UPDATE|INSERT INTO|DELETE FROM) (\w+)"),
 )
-"""Lock of the table that a statement names; of several that fit, the first. Held against pg_locks by a test."""
+"""The lock that a statement takes on a table; the first pattern that matches counts. A test compares it with
+pg_locks."""
 
 
 class Step(NamedTuple):
@@ -55,7 +56,7 @@ def migrate(plan: PLAN = False) -> None:
 
 
 def steps(statements: Iterable[str]) -> Iterator[Step]:
-    """The statements by step: each ends by noting its revision."""
+    """The statements by step of the migration: each step ends with the statement that stores its revision."""
     taken: list[str] = []
     for statement in statements:
         taken.append(statement)
@@ -66,9 +67,9 @@ def steps(statements: Iterable[str]) -> Iterator[Step]:
 
 
 def locks(statements: Iterable[str], made: set[str]) -> dict[str, str]:
-    """The strongest lock that each table gets. Those in `made` are new, so nobody waits for them; tables that these
-    statements make are added to it."""
-    found: dict[str, str] = {}
+    """The strongest lock of each table. Tables in `made` are new, so nobody waits for them; tables that these
+    statements make are added to `made`."""
+    strongest: dict[str, str] = {}
     for statement in statements:
         new = re.match(r"CREATE TABLE (\w+)", statement)
         if new:
@@ -80,10 +81,9 @@ def locks(statements: Iterable[str], made: set[str]) -> dict[str, str]:
             if (match := re.match(pattern, statement, re.DOTALL)) is not None
         )
         for table, lock in [*taken, *list(fitting)[:1]]:
-            strongest = min(lock, found.get(table, lock), key=list(WAITS).index)
             if table not in made and table != "alembic_version":
-                found[table] = strongest
-    return found
+                strongest[table] = min(lock, strongest.get(table, lock), key=list(WAITS).index)
+    return strongest
 
 
 def _show(whose: str, planned: list[Step], on_sqlite: bool) -> None:

@@ -1,4 +1,4 @@
-"""What should have been done by now and was not, in sentences for `registry doctor`."""
+"""Overdue work of workers, people and daily jobs, in sentences for `registry doctor`."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -75,12 +75,12 @@ def _chains(session: Session, every_entry: bool) -> Wrong:
     if every_entry:
         faults = [f"{one.site_id} ({one.fault})" for one in audit.verify(session) if one.fault]
     else:
-        faults = [str(site_id) for site_id in session.execute(_headless()).scalars()]
-    told = "do not write on; keep the database as it is, and compare with a backup (docs/audit.md)"
-    return f"broken at site number {', '.join(faults)}: {told}" if faults else None
+        faults = [str(site_id) for site_id in session.execute(_damaged_heads()).scalars()]
+    advice = "do not write on; keep the database as it is, and compare with a backup (docs/audit.md)"
+    return f"broken at site number {', '.join(faults)}: {advice}" if faults else None
 
 
-def _headless() -> sa.Select[Any]:
+def _damaged_heads() -> sa.Select[Any]:
     """Chains whose head is not their last entry, or whose last entry does not follow the one before it."""
     chain, last = table_of(AuditChain), table_of(AuditEntry).alias("last")
     before, later = table_of(AuditEntry).alias("before"), table_of(AuditEntry).alias("later")
@@ -96,16 +96,16 @@ def _headless() -> sa.Select[Any]:
 
 
 def _messages(session: Session) -> Wrong:
-    found = undelivered(session)
-    late, dead = found[DeliveryState.pending].late, found[DeliveryState.dead].messages
+    by_state = undelivered(session)
+    late, dead = by_state[DeliveryState.pending].late, by_state[DeliveryState.dead].messages
     if late:
         return f"{late} wait for over an hour: see that registry deliver runs"
     return f"{dead} were given up: {_GIVEN_UP} (docs/notifications.md)" if dead else None
 
 
 def undelivered(session: Session) -> Mapping[str, Undelivered]:
-    """The messages that did not arrive, by state: `pending`, `dead`, or `paused` where their subscription is disabled,
-    so that nobody waits for them."""
+    """The undelivered messages by state: `pending`, `dead`, or `paused` if their subscription is disabled and so nobody
+    waits for them."""
     paused = (col(Subscription.disabled_at).is_not(None), PAUSED)
     state = sa.case(paused, else_=col(Delivery.state)).label("shown")
     late = sa.func.count().filter(col(Delivery.next_attempt_at) < now() - PATIENCE)
@@ -113,8 +113,10 @@ def undelivered(session: Session) -> Mapping[str, Undelivered]:
     open_ones = col(Delivery.state).in_([DeliveryState.pending, DeliveryState.dead])
     first = [sa.func.min(col(at)) for at in (Delivery.next_attempt_at, Delivery.created_at)]
     counted = sa.select(state, sa.func.count(), late, *first).join(Subscription, theirs)
-    found = {name: Undelivered(*rest) for name, *rest in session.execute(counted.where(open_ones).group_by(state))}
-    return {str(name): found.get(name, Undelivered()) for name in (DeliveryState.pending, DeliveryState.dead, PAUSED)}
+    by_state = {name: Undelivered(*rest) for name, *rest in session.execute(counted.where(open_ones).group_by(state))}
+    return {
+        str(name): by_state.get(name, Undelivered()) for name in (DeliveryState.pending, DeliveryState.dead, PAUSED)
+    }
 
 
 def _extracts(session: Session) -> Wrong:
@@ -162,5 +164,5 @@ def _backup(folder: Path | None) -> Wrong:
 
 
 def last_backup(folder: Path) -> datetime | None:
-    """When the newest was made. Raises OSError."""
+    """The time of the newest backup of the database. Raises OSError."""
     return max((at for at, _ in backups.finished(folder / "database")), default=None)
