@@ -106,8 +106,8 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequenc
 
 
 def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
-    """Nullified events that are not voided yet, and who has to act: the monitor tells the authority first, if it was told
-    of the event; then the site can void it."""
+    """Nullified events that are not voided yet, and who has to act: first the monitor tells the authority, if it was
+    told of the event; then the site voids it."""
     nullifying = (
         (_REPORT.c.site_id == _EVENT.c.site_id)
         & (_REPORT.c.adverse_event_id == _EVENT.c.id)
