@@ -81,6 +81,7 @@ def serve(
         schema.require_head(database)
         schema.require_vault_head(database)
         database.require_apart()
+        database.require_own_sessions()
         database.require_durable()
         require_second_wall(database, settings)
         require_vault_wall(database, settings)

@@ -61,6 +61,10 @@ class TooManyConnections(CannotGoOn):
     """The workers together would ask for more connections than the database gives."""
 
 
+class PoolerUnnamed(CannotGoOn):
+    """A pooler stands before PostgreSQL, and the settings do not say so."""
+
+
 class NotApart(CannotGoOn):
     """The vault's address leads to the main database; the message says which setting to change."""
 
@@ -94,7 +98,7 @@ class Database:
         self._moments = self.of_sessions
         if not self.is_sqlite:
             self._moments = engine_of(settings, self.url, self.is_sqlite, for_server, {"poolclass": NullPool})
-        self.pool_size = settings.pool_size
+        self.pool_size, self._pooled = settings.pool_size, settings.pooler != "none"
         self._reading = self.of_sessions.execution_options(**{READS: True})
         self._writing = self.of_sessions.execution_options(**{WRITES: True})
 
@@ -153,9 +157,21 @@ class Database:
                 if connection.exec_driver_sql(f"SHOW {setting}").scalar() == "off":
                     raise NotDurable(f"PostgreSQL runs with {setting} = off. Turn it on: a 2xx means durably stored.")
 
+    def require_own_sessions(self) -> None:
+        """Raises PoolerUnnamed if a pooler stands before PostgreSQL and the settings do not say so: then statements
+        that another worker prepared would be run under the names of one's own, and none would have a limit of time. A
+        pooler tells its clients other process numbers than PostgreSQL's."""
+        if self.is_sqlite or self._pooled:
+            return
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            if driver.info.backend_pid != connection.exec_driver_sql("SELECT pg_backend_pid()").scalar():
+                raise PoolerUnnamed("A pooler stands before PostgreSQL. Say so with REGISTRY_POOLER=transaction.")
+
     def require_room(self, workers: int) -> None:
-        """Raises TooManyConnections if the connections of so many workers exceed PostgreSQL's max_connections."""
-        if self.is_sqlite:
+        """Raises TooManyConnections if the connections of so many workers exceed PostgreSQL's max_connections. Those to
+        a pooler are the pooler's to limit."""
+        if self.is_sqlite or self._pooled:
             return
         with self.engine.connect() as connection:
             allowed = int(connection.exec_driver_sql("SHOW max_connections").scalar() or 0)

@@ -24,6 +24,9 @@ _VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count":
 READS, WRITES = "registry_reads", "registry_writes"
 """Options of connections: that only read, to which PostgreSQL holds a transaction that begins here, and that write."""
 
+_EACH = "registry_each"
+"""An option of connections through a pooler: what each transaction is told, as no session is one's own."""
+
 _ENTER, _LEAVE = "registry_enter", "registry_leave"
 """What is remembered of a connection to SQLite: how it enters the gate, and how it leaves where it is within."""
 
@@ -43,9 +46,12 @@ def engine_of(settings: Settings, url: URL, is_sqlite: bool, for_server: bool, p
         "statement_timeout": timeout,
         "idle_in_transaction_session_timeout": timeout,
     }
-    session_options = " ".join(f"-c {name}={value}" for name, value in given.items())
-    patience = {"connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
-    connecting = {"options": session_options, **patience}
+    connecting: dict[str, Any] = {"connect_timeout": max(2, ceil(settings.pool_timeout_seconds)), **_VANISHED}
+    if settings.pooler == "none":
+        connecting["options"] = " ".join(f"-c {name}={value}" for name, value in given.items())
+    else:
+        connecting["prepare_threshold"] = None
+        options["execution_options"] = {_EACH: [f"SET LOCAL {name} = '{value}'" for name, value in given.items()]}
     # The driver begins nothing by itself, so that a transaction begins in one journey with what it is told first.
     engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args=connecting, **options)
     _prepare_postgresql(engine)
@@ -122,8 +128,9 @@ def begin(connection: Connection, *first: str) -> None:
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "postgresql":
         waits = driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE
-        how = "BEGIN READ ONLY" if READS in connection.get_execution_options() else "BEGIN"
-        at_once(connection, *([how] if waits else []), *first)
+        told = connection.get_execution_options()
+        how = "BEGIN READ ONLY" if READS in told else "BEGIN"
+        at_once(connection, *([how] if waits else []), *told.get(_EACH, ()), *first)
     elif not driver.in_transaction:
         writes = WRITES in connection.get_execution_options()
         if writes:

@@ -217,6 +217,7 @@ async def _looked_at(database: Database, settings: Settings) -> None:
     while True:
         try:
             require_head(database)
+            database.require_own_sessions()
             database.require_durable()
             require_second_wall(database, settings)
             return

@@ -45,6 +45,7 @@ _OF_TEXT = tuple(
         ("no pg_hba.conf entry|[Pp]ermission denied|not permitted to log in", "not_permitted"),
         ("not currently accepting|is starting up|is shutting down|not yet accepting|recovery mode", "not_accepting"),
         ("too many (clients|connections)|connection slots are reserved", "too_many_connections"),
+        ("unsupported startup parameter", "pooler_unnamed"),
         ("timeout expired|timed out", "timeout"),
         ("No route to host|Network is unreachable", "unreachable"),
         ("Connection refused|No such file or directory", "refused"),

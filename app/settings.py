@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     pool_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """How long a request waits for a connection, or on SQLite for its turn to write."""
 
+    pooler: Literal["none", "transaction"] = "none"
+    """`transaction`: PgBouncer or the like stands before PostgreSQL and gives each transaction any of its connections.
+    Nothing is prepared then, and each transaction is told its limits."""
+
     statement_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     """PostgreSQL ends a statement, and a transaction left idle, after this time."""
 

@@ -208,6 +208,7 @@ def test_why_a_database_does_not_answer_is_told_in_a_word(environment: dict[str,
         ("FATAL:  the database system is starting up", "not_accepting"),
         ("FATAL:  sorry, too many clients already", "too_many_connections"),
         ("server closed the connection unexpectedly", "connection_lost"),
+        ("FATAL:  unsupported startup parameter: options", "pooler_unnamed"),
         ('FATAL:  Passwort-Authentifizierung für Benutzer "zq" fehlgeschlagen', None),
     ],
 )

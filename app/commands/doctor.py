@@ -88,6 +88,7 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     yield _tried("vault", lambda: schema.require_vault_head(database), "its tables too, where it is apart")
     yield _writable(database)
     yield _tried("vault apart", database.require_apart, "the labels' database is no other one under another name")
+    yield _tried("sessions", database.require_own_sessions, "no pooler that the settings do not name")
     yield _tried("durable", database.require_durable, "a commit outlives a power cut")
     yield _tried(
         "second wall",
