@@ -174,7 +174,8 @@ class Settings(BaseSettings):
     worker within this time."""
 
     throttle_account_failures: Annotated[int, Field(ge=1, le=100)] = 5
-    """Failed attempts on one account before it has to wait: a minute, then twice as long each time, 15 at most."""
+    """Failed attempts on one account before it has to wait: a minute, then twice as long each time, 15 at most. Where
+    it signed in within a month, the failures from there alone count."""
 
     throttle_address_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """The same for one client address (IPv6: one /64 network). More, as a whole hospital may share an address."""

@@ -14,8 +14,8 @@ from app.models.base import Answer, Shape, now
 
 
 class Throttle(SQLModel, table=True):
-    """Failed attempts on one account or from one address, and what is remembered but once in a while. The key is a
-    keyed digest: nobody can be read from it."""
+    """Failed attempts on one account or from one address, and what is remembered for a while. The key is a keyed
+    digest: nobody can be read from it."""
 
     key: str = Field(max_length=64, primary_key=True)
     failures: int = Field(default=0)
