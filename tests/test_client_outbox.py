@@ -9,7 +9,7 @@ from registry_client import Outbox
 from tests.dosing_cases import dose, prepared, start, vitals
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
-from tests.test_client import event, registry_of
+from tests.test_client import event, registry_of, visit
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_what_was_sent_or_given_up_is_no_longer_on_the_tablet(live: LiveStudy, t
 
 
 def test_a_reading_and_a_dose_are_corrected_before_they_are_sent(live: LiveStudy, tmp_path: Path) -> None:
-    visit = prepared(live.staff, live.enrolled())["id"]
+    dosing = prepared(live.staff, live.enrolled())["id"]
     with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
-        session = box.add("/v1/dosing-sessions", start(visit))
+        session = box.add("/v1/dosing-sessions", start(dosing))
         path = f"/v1/dosing-sessions/{session}"
         given = box.add(f"{path}/doses", dose())
         low, high = vitals(None, "10:15", PULSE=60), vitals(None, "10:15", PULSE=66)
@@ -71,3 +71,32 @@ def test_only_what_is_a_name_stands_for_something_else(live: LiveStudy, tmp_path
         assert box.send(registry) == 3
         read = registry.pages("/v1/adverse-events", study=live.study)
         assert {one["term"] for one in read} == {text, f"see {person}/{person}"}
+
+
+def test_what_was_entered_in_error_offline_is_voided_and_recorded_anew(live: LiveStudy, tmp_path: Path) -> None:
+    pid = live.enrolled()
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        wrong = box.add("/v1/visits", visit(pid))
+        gone = box.void(f"/v1/visits/{wrong}", wrong, "of another participant")
+        box.add("/v1/visits", {**visit(pid), "occurred_on": "2025-01-26"})
+        assert box.send(registry) == 3, list(box.acts("refused"))
+        assert [act.seen for act in box.acts()] == [None, wrong, None]
+        read = list(registry.pages("/v1/visits", participant=pid))
+        assert [one["occurred_on"] for one in read] == ["2025-01-26"]
+        again = box.void(f"/v1/visits/{wrong}", gone, "of another participant")
+        assert box.send(registry) == 0
+        (refused,) = box.acts("refused")
+        assert (f"@{refused.key}", (refused.problem or {})["code"]) == (again, "record_voided")
+
+
+def test_a_record_that_somebody_else_changed_is_not_voided_unseen(live: LiveStudy, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        made = registry.post("/v1/visits", visit(live.enrolled()))
+        box.void(str(made.location), str(made.etag), "of another participant")
+        registry.amend(str(made.location), str(made.etag), "misread", occurred_on="2025-01-26")
+        assert box.send(registry) == 0
+        (refused,) = box.acts("refused")
+        assert (refused.problem or {})["code"] == "version_stale"
+        box.mend(refused.key, refused.body, registry.get(str(made.location)).etag)
+        assert box.send(registry) == 1
+        assert registry.get(str(made.location)).body["voiding_reason"] == "of another participant"

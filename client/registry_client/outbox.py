@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from registry_client.answers import Answer, Record, already_so, meant
 from registry_client.asynchronous import AsyncRegistry
-from registry_client.calls import Call, Caller, Steps, amending, creating, new_key
+from registry_client.calls import Call, Caller, Steps, amending, creating, new_key, voiding
 from registry_client.errors import NotSignedIn, Refused, Stale, Unreachable
 from registry_client.registry import Registry
 
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS act (
 UNSETTLED = ("waiting", "refused")
 
 _NAME = re.compile(r"@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_VOIDING = "/voiding"
 _PARTS = ("doses", "vitals")
 """Parts of a dosing session. Recording one answers with the session's address."""
 
@@ -49,7 +50,7 @@ class Act(NamedTuple):
     path: str
     body: Any
     seen: str | None
-    """For a correction: the ETag that was seen, or the name of the act that left the version."""
+    """For a correction or a voiding: the ETag that was seen, or the name of the act that left the version."""
 
     state: str
     location: str | None
@@ -88,6 +89,10 @@ class Outbox:
     def amend(self, path: str, seen: str, reason: str, **changes: Any) -> str:
         """Keep a correction of a record. `seen` is its ETag, or the name of the act that left that version."""
         return self._kept(path, {**changes, "reason": reason}, seen)
+
+    def void(self, path: str, seen: str, reason: str) -> str:
+        """Keep the voiding of a visit, an outcome or an event that was entered in error. `seen` as in `amend`."""
+        return self._kept(path + _VOIDING, {"reason": reason}, seen)
 
     def _kept(self, path: str, body: Record, seen: str | None) -> str:
         key = new_key()
@@ -199,7 +204,10 @@ def _call(act: Act, made: Mapping[str, str], etags: Mapping[str, str]) -> Call:
     path, body = _path(act.path, made), _filled(act.body, made)
     if act.seen is None:
         return creating(path, body, act.key)
-    return amending(path, body, etags[act.seen.lower()] if _is_name(act.seen) else act.seen, act.key)
+    seen = etags[act.seen.lower()] if _is_name(act.seen) else act.seen
+    if path.endswith(_VOIDING):
+        return voiding(path.removesuffix(_VOIDING), body["reason"], seen, act.key)
+    return amending(path, body, seen, act.key)
 
 
 def _lock_in(problem: Mapping[str, Any]) -> str | None:
