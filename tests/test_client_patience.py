@@ -187,6 +187,15 @@ def test_an_app_that_may_not_sign_in_is_no_reason_to_refuse_what_people_did(tmp_
         assert [act.state for act in box.acts()] == ["waiting"]
 
 
+@pytest.mark.parametrize("code", ["credentials_wrong", "totp_needed", "totp_wrong"])
+def test_a_password_that_signs_is_sent_once(code: str) -> None:
+    """Each time is a failure that the registry counts, and the token is not what is wrong."""
+    server = Server(TOKEN, problem(401, code))
+    with pytest.raises(NotSignedIn):
+        server.registry(Password("person", "long enough 12")).post("/v1/signatures", {"password": "mistyped"})
+    assert [request.url.path for request in server.asked] == ["/v1/auth/sessions", "/v1/signatures"]
+
+
 def test_an_act_that_the_role_does_not_include_holds_up_no_other(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db") as box:
         lock = box.add("/v1/locks", {})

@@ -25,6 +25,7 @@ class NotNow(Exception):
         self.seconds = _seconds(answer.headers.get("Retry-After"))
 
 
+_OF_PASSWORD = frozenset({"credentials_wrong", "totp_needed", "totp_wrong"})
 _LATER = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
 _OAUTH = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED})
 
@@ -42,6 +43,12 @@ def require_verdict(answer: httpx.Response) -> None:
         raise NotNow(answer)
     if not _is_own(answer):
         raise NotNow(answer, ", not an answer of the registry")
+
+
+def is_of_password(answer: httpx.Response) -> bool:
+    """Whether a 401 is about a password or code in the body, as of a signature, and not about the token. Sent again it
+    would count as another failure."""
+    return problem_of(answer).get("code") in _OF_PASSWORD
 
 
 def _is_own(answer: httpx.Response) -> bool:

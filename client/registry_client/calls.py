@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 
-from registry_client.answers import NotNow, Record, require_verdict
+from registry_client.answers import NotNow, Record, is_of_password, require_verdict
 from registry_client.credentials import Credentials
 from registry_client.errors import Unreachable
 
@@ -129,6 +129,6 @@ class Caller:
             except (httpx.TransportError, NotNow) as failure:
                 yield patience.after(str(call), failure)
                 continue
-            if answer.status_code != httpx.codes.UNAUTHORIZED or fresh:
+            if answer.status_code != httpx.codes.UNAUTHORIZED or fresh or is_of_password(answer):
                 return answer
             fresh = True
