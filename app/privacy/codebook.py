@@ -9,15 +9,22 @@ from app.models.outcome import OutcomeOrigin
 from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
 from app.privacy import tables
-from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile, Treatment
+from app.privacy.profile import (
+    CLASSES_OF_DAYS,
+    RELEASED_INSTRUMENTS,
+    RELEASED_INTERESTS,
+    TIMINGS,
+    Column,
+    Profile,
+    Treatment,
+)
 from app.privacy.quasi import ETHNICITIES, OTHER, RACES, SINCE_DOSE
 from app.protocol.instruments import instruments
 
-TIMINGS = ("early", "in_window", "late")
 _CLASSES: Mapping[Treatment, Sequence[str]] = {
-    Treatment.since_dose: SINCE_DOSE,
+    **dict.fromkeys(CLASSES_OF_DAYS, SINCE_DOSE),
+    **dict.fromkeys(TIMINGS, ("early", "in_window", "late")),
     Treatment.spread_interest: (*sorted(RELEASED_INTERESTS), OTHER),
-    Treatment.timing: TIMINGS,
 }
 _DECLARED: Mapping[str, Sequence[str]] = {
     "table": sorted([*(one.name for one in tables.COUNTS), tables.EVENTS, tables.SCORES]),
@@ -44,7 +51,7 @@ _STORED: Mapping[str, Sequence[str]] = {
 }
 """Source -> every code that it may hold. What is not here is a number, an identifier or a name of the study's own."""
 
-_DAYS = frozenset({Treatment.study_day, Treatment.since_dose})
+_DAYS = CLASSES_OF_DAYS | {Treatment.study_day}
 _COUNTED = frozenset({Treatment.counted, Treatment.held_together})
 
 

@@ -142,10 +142,17 @@ class Treatment(StrEnum):
         f"no class by more than nine in ten, else {OTHER}; where one alone would be, the next rarest is {OTHER} too"
     )
     serious = "as stored; not released where all or none of the extract have it"
-    since_dose = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
+    since_dose = (
+        f"class of days since the last dosing visit whose initial dose was not left out: {', '.join(SINCE_DOSE)}"
+    )
+    since_dosing_visit = f"class of days since the last dosing visit: {', '.join(SINCE_DOSE)}"
     study_day = "study day: day 1 is the first of the protocol's anchor visits that took place; there is no day 0"
     subject = "random identifier: of this extract, or of the project under its agreement"
-    timing = "early, in_window or late against the window of the protocol; empty where there is none"
+    timing = (
+        "early, in_window or late against the window of the protocol; empty where there is none, as at a screening "
+        "that another one followed"
+    )
+    timing_of_all = "early, in_window or late against the window of the protocol; empty where there is none"
     under_agreement = "as stored, for a named project under an agreement"
 
 
@@ -161,12 +168,16 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.spread_interest: frozenset({FieldClass.clinical}),
     Treatment.spread_term: frozenset({FieldClass.clinical}),
     Treatment.since_dose: frozenset({FieldClass.date}),
+    Treatment.since_dosing_visit: frozenset({FieldClass.date}),
     Treatment.study_day: frozenset({FieldClass.date}),
     Treatment.subject: frozenset({FieldClass.direct}),
     Treatment.timing: frozenset({FieldClass.date}),
+    Treatment.timing_of_all: frozenset({FieldClass.date}),
     Treatment.under_agreement: frozenset({FieldClass.clinical, FieldClass.quasi}),
 }
-_MADE_HERE = frozenset({Treatment.subject, Treatment.timing, Treatment.since_dose})
+TIMINGS = frozenset({Treatment.timing, Treatment.timing_of_all})
+CLASSES_OF_DAYS = frozenset({Treatment.since_dose, Treatment.since_dosing_visit})
+_MADE_HERE = frozenset({Treatment.subject}) | TIMINGS | CLASSES_OF_DAYS
 _FOR_AGREEMENTS = frozenset({Treatment.study_day, Treatment.under_agreement})
 """Never in a profile that is released without an agreement."""
 
@@ -229,7 +240,6 @@ _NAMED = (
     Column("visit_code", "Visit of the protocol", "visit.visit_code"),
     Column("occurrence", "Occurrence of the visit", "visit.occurrence", "integer"),
 )
-_TIMING = Column("timing", "Whether the visit lay in its window", "visit.occurred_on", treatment=Treatment.timing)
 _DAY = Column("study_day", "Day of the visit", "visit.occurred_on", "integer", Treatment.study_day)
 _VISIT_STATUS = Column("status", "Whether the visit took place", "visit.status")
 _SCORE = (
@@ -299,15 +309,18 @@ def _tables(version: str, treatment: Treatment, hidden: str) -> Profile:
     )
 
 
-def _deidentified(version: str, term: Treatment, interest: Treatment) -> Profile:
-    onset = Column("onset", "Onset", "adverse_event.onset", treatment=Treatment.since_dose)
+def _deidentified(
+    version: str, term: Treatment, interest: Treatment, timed: Treatment, since_dose: Treatment
+) -> Profile:
+    onset = Column("onset", "Onset", "adverse_event.onset", treatment=since_dose)
+    timing = Column("timing", "Whether the visit lay in its window", "visit.occurred_on", treatment=timed)
     return Profile(
         ExtractProfile.deidentified,
         version,
         {
             "participants.csv": (_SUBJECT, *_person(Treatment.coarsened), *_ARMS),
-            "visits.csv": (_SUBJECT, *_NAMED, _TIMING, _VISIT_STATUS),
-            "outcomes.csv": (_SUBJECT, *_NAMED, _TIMING, *_SCORE),
+            "visits.csv": (_SUBJECT, *_NAMED, timing, _VISIT_STATUS),
+            "outcomes.csv": (_SUBJECT, *_NAMED, timing, *_SCORE),
             "adverse_events.csv": _events(Treatment.common_code, onset, Treatment.serious, term, interest),
         },
     )
@@ -319,7 +332,9 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
         Treatment.held_together,
         "Hidden: of few people, or so that these do not follow; or rounded to nothing",
     ),
-    ExtractProfile.deidentified: _deidentified("3", Treatment.spread_term, Treatment.spread_interest),
+    ExtractProfile.deidentified: _deidentified(
+        "4", Treatment.spread_term, Treatment.spread_interest, Treatment.timing, Treatment.since_dose
+    ),
     ExtractProfile.pseudonymised: Profile(
         ExtractProfile.pseudonymised,
         "2",
@@ -354,9 +369,11 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
 }
 """By which extracts are approved."""
 
+_BY_VISIT = Treatment.timing_of_all, Treatment.since_dosing_visit
 _EARLIER = (
     _tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),
-    _deidentified("2", Treatment.common_term, Treatment.common_code),
+    _deidentified("2", Treatment.common_term, Treatment.common_code, *_BY_VISIT),
+    _deidentified("3", Treatment.spread_term, Treatment.spread_interest, *_BY_VISIT),
 )
 VERSIONS: Mapping[tuple[ExtractProfile, str], Profile] = {
     (one.name, one.version): one for one in (*_EARLIER, *PROFILES.values())

@@ -23,6 +23,7 @@ from app.audit import JSON_TEXT
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import canonical_json, table_of
+from app.models.dosing_session import Dose
 from app.models.outcome import Outcome, OutcomeOrigin, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
@@ -31,7 +32,7 @@ from app.services.as_at_tables import OldRows, TablesAsAt
 from app.services.changes import chain_heads
 
 Heads = Mapping[int, int]
-_KEYS: Mapping[type[SQLModel], str] = {Participant: "pid", Visit: "id", Outcome: "id", AdverseEvent: "id"}
+_KEYS: Mapping[type[SQLModel], str] = {Participant: "pid", Visit: "id", Outcome: "id", AdverseEvent: "id", Dose: "id"}
 _SCORE = "scores."
 _TABLES = "registry_as_at"
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
@@ -62,7 +63,7 @@ def read(text: str) -> dict[int, int]:
 
 @contextmanager
 def as_at(session: Session, heads: Heads, site_ids: Iterable[int]) -> Iterator[None]:
-    """In this block the session sees the four clinical tables and the scores of these sites as they were at this
+    """In this block the session sees the clinical tables (`_KEYS`) and the scores of these sites as they were at this
     moment; a site that joined later is empty. It has no cost for other sessions."""
     later = _later(session, {site_id: heads.get(site_id, 0) for site_id in site_ids})
     if not later:

@@ -31,7 +31,7 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.voided import counts
 from app.privacy.fields import FIELDS, FieldClass
 
-_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "protocol_version_id", "voided_at"})
+_REFERENCES = frozenset({"id", "visit_id", "outcome_id", "session_id", "protocol_version_id", "voided_at"})
 _NEVER_READ = frozenset({FieldClass.sensitive, FieldClass.free_text, FieldClass.operational})
 
 

@@ -49,7 +49,8 @@ def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] |
     A dose counts if it was given (ICH E9, section 5.2.3). A dosing visit without a dosing session counts as one with a
     dose, as not every study records sessions.
     """
-    without = _VISIT.c.id.in_(_visits_without_dose(site_ids, pids)).label("without")
+    here = visits_without_dose().where(_DOSE.c.site_id.in_(site_ids), _of(_DOSE.c.pid, pids))
+    without = _VISIT.c.id.in_(here).label("without")
     person = (_PERSON.c.site_id == _VISIT.c.site_id) & (_PERSON.c.pid == _VISIT.c.pid)
     visits = (
         select(_VISIT.c.pid, _PERSON.c.protocol_version_id, _VISIT.c.visit_code, _VISIT.c.occurred_on, without)
@@ -68,15 +69,11 @@ def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] |
     return {symbols: Exposure(sorted(doses[symbols]), day) for symbols, day in seen.items()}
 
 
-def _visits_without_dose(site_ids: Sequence[int], pids: Collection[str] | None) -> Select[Any]:
+def visits_without_dose() -> Select[Any]:
     """The visits whose dosing session says that the initial dose was not given."""
     of_session = (_DOSE.c.site_id == _SESSION.c.site_id) & (_DOSE.c.session_id == _SESSION.c.id)
     not_given = (_DOSE.c.kind == DoseKind.initial) & _DOSE.c.given_mg.is_(None)
-    return (
-        select(_SESSION.c.visit_id)
-        .join(_DOSE, of_session)
-        .where(_DOSE.c.site_id.in_(site_ids), not_given, _of(_DOSE.c.pid, pids))
-    )
+    return select(_SESSION.c.visit_id).join(_DOSE, of_session).where(not_given)
 
 
 def _of(pid: Any, pids: Collection[str] | None) -> ColumnElement[bool]:

@@ -83,7 +83,7 @@ class ExtractRows:
 
     @cached_property
     def _timing(self) -> Timing:
-        return Timing(self._dialect, self._protocols)
+        return Timing(self._dialect, self._protocols, by_screening=bool(self._profile.treats(Treatment.timing)))
 
     @property
     def _open(self) -> bool:
@@ -180,7 +180,7 @@ class ExtractRows:
         if self._open:
             return study_day(full_onset()).label("onset_day")
         dosing = frozenset(code for protocol in self._protocols.values() for code in protocol.exposure)
-        return since_dose(dosing).label("onset")
+        return since_dose(dosing, given=bool(self._profile.treats(Treatment.since_dose))).label("onset")
 
     def _term(self, term: Any) -> Any:
         session, event = self._readers.sessions[0], AdverseEvent

@@ -37,6 +37,7 @@ from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
 from app.protocol.definition import Protocol
 from app.services.as_at_tables import records
 from app.services.collected import OF_EVENT, OF_OUTCOME, OF_VISIT, collected
+from app.services.exposure import visits_without_dose
 
 
 class days_between(GenericFunction[int]):  # noqa: N801 - a SQL function
@@ -203,50 +204,76 @@ def people_of_stretch(extract_id: UUID) -> Subquery:
 
 
 class Timing:
-    """Whether each visit was early, in its window or late, by the protocol version under which it was recorded."""
+    """Whether each visit was early, in its window or late, by the protocol version under which it was recorded: as
+    `schedule.window_of`, but over many visits. `by_screening`: a screening visit has no window once the next screening
+    has its own; earlier versions of the profile gave it one."""
 
-    def __init__(self, dialect: Dialect, protocols: Mapping[int, Protocol], ended: Any = ENDED) -> None:
-        self._ended = ended
+    def __init__(
+        self, dialect: Dialect, protocols: Mapping[int, Protocol], ended: Any = ENDED, *, by_screening: bool = True
+    ) -> None:
+        self._ended, self._by_screening = ended, by_screening
         self._plan = records(dialect, "plan", _PLAN, _windows(protocols))
-        self._anchor, self._person = aliased(Visit), aliased(Participant)
+        self._anchor, self._following, self._person = aliased(Visit), aliased(Visit), aliased(Participant)
 
     def joined(self, statement: Rows) -> Rows:
         """The statement joined to the visit's window and to the anchor visit from which the window is counted."""
-        plan, anchor, person = self._plan.c, self._anchor, self._person
+        plan, person = self._plan.c, self._person
         version = func.coalesce(col(Visit.protocol_version_id), col(person.protocol_version_id))
         of_person = (col(person.site_id) == col(Visit.site_id)) & (col(person.pid) == col(Visit.pid))
-        before = (
-            (col(anchor.site_id) == col(Visit.site_id))
-            & (col(anchor.pid) == col(Visit.pid))
-            & (col(anchor.visit_code) == plan.anchor)
-            & (col(anchor.occurrence) == 1)
-            & counts(anchor)
-            & collected(self._ended, col(anchor.occurred_on))
-        )
-        return (
+        timed = (
             statement.join(person, of_person)
             .outerjoin(self._plan, (plan.version == version) & (plan.code == col(Visit.visit_code)))
-            .outerjoin(anchor, before)
+            .outerjoin(self._anchor, self._beside(self._anchor, plan.anchor, 1))
         )
+        if not self._by_screening:
+            return timed
+        following = self._following
+        again = self._beside(following, plan.screening, col(Visit.occurrence) + plan.repeats)
+        held = (col(following.occurrence) > 1) & col(following.occurred_on).is_not(None)  # few, so quickly joined
+        return timed.outerjoin(following, again & held)
+
+    def _beside(self, other: Any, code: Any, occurrence: Any) -> ColumnElement[bool]:
+        """The condition for another visit of the same person."""
+        beside: ColumnElement[bool] = (
+            (col(other.site_id) == col(Visit.site_id))
+            & (col(other.pid) == col(Visit.pid))
+            & (col(other.visit_code) == code)
+            & (col(other.occurrence) == occurrence)
+            & counts(other)
+            & collected(self._ended, col(other.occurred_on))
+        )
+        return beside
 
     @property
     def column(self) -> ColumnElement[Any]:
         plan = self._plan.c
+        failed: ColumnElement[bool] = literal(False)
         days = days_between(col(Visit.occurred_on), col(self._anchor.occurred_on))
-        within = days - (col(Visit.occurrence) - 1) * plan.repeat
-        return case((within < plan.first, "early"), (within > plan.last, "late"), (within.is_not(None), "in_window"))
+        earlier: ColumnElement[Any] = col(Visit.occurrence) - 1
+        if self._by_screening:
+            failed = col(self._following.id).is_not(None)
+            earlier = case((plan.screening.is_not(None), earlier % plan.repeats), else_=earlier)
+        within = days - earlier * plan.repeat
+        return case(
+            (failed, None),
+            (within < plan.first, "early"),
+            (within > plan.last, "late"),
+            (within.is_not(None), "in_window"),
+        )
 
 
 _PLAN: tuple[Column[Any], ...] = (
     Column("version", Integer),
     Column("code", Text),
     Column("anchor", Text),
-    *(Column(name, Integer) for name in ("first", "last", "repeat")),
+    Column("screening", Text),
+    *(Column(name, Integer) for name in ("first", "last", "repeat", "repeats")),
 )
 
 
 def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
-    """For each planned visit with a window, its first and last day, counted from its anchor visit."""
+    """For each planned visit with a window, its first and last day, counted from its anchor visit. `screening` is its
+    code if each screening has such visits of its own, so many as `repeats`."""
     for version, protocol in protocols.items():
         for visit in protocol.visits:
             if visit.has_window:
@@ -257,16 +284,21 @@ def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
                     "first": visit.offset_days - visit.window_before,
                     "last": visit.offset_days + visit.window_after,
                     "repeat": visit.repeat_every_days or 0,
+                    "screening": visit.code if visit.screens_again(visit.repeats + 1) else None,
+                    "repeats": visit.repeats,
                 }
 
 
-def since_dose(dosing: frozenset[str]) -> ColumnElement[Any]:
-    """The class of days from the last dosing visit to the onset of an adverse event."""
+def since_dose(dosing: frozenset[str], *, given: bool) -> ColumnElement[Any]:
+    """The class of days from the last dosing visit to the onset of an adverse event. `given`: a visit whose dose was
+    not given is none, as in `Exposure.days_since`; in earlier versions of the profile it was."""
     dosed = aliased(Visit)
     onset = full_onset()
+    visits = select(func.max(dosed.occurred_on))
+    if given:
+        visits = visits.where(col(dosed.id).not_in(visits_without_dose()))
     last = (
-        select(func.max(dosed.occurred_on))
-        .where(
+        visits.where(
             col(dosed.site_id) == col(AdverseEvent.site_id),
             col(dosed.pid) == col(AdverseEvent.pid),
             counts(dosed),
