@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -125,9 +124,9 @@ def event(
 ) -> Event:
     """An event with the fields that differ between two snapshots."""
     changes = [
-        {"field": name, "old": before.get(name), "new": after.get(name)}
+        {"field": name, "new": new, "old": old}
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        if (old := before.get(name)) != (new := after.get(name))
     ]
     return Event(action, subject_type, fitting(str(subject_id)), version, changes, reason)
 
@@ -147,35 +146,53 @@ def snapshot(row: SQLModel) -> dict[str, Any]:
 
 def remembered(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a row given as a dict."""
+    left_out = _left_out(table)
     return {
         name: from_json(value) if name in JSON_TEXT and value is not None else plain(value)
         for name, value in row.items()
-        if _is_remembered(table, name)
+        if name not in left_out
     }
 
 
 @cache
-def _is_remembered(table: str, name: str) -> bool:
-    return name not in _NEVER and (name not in _BOOKKEEPING or f"{table}.{name}" in _FACTS)
+def _left_out(table: str) -> frozenset[str]:
+    return _NEVER.union(name for name in _BOOKKEEPING if f"{table}.{name}" not in _FACTS)
+
+
+_OF_JSON = frozenset({type(None), bool, float, int, str})
 
 
 def plain(value: Any) -> Any:
     """A column's value in JSON, in a form that is the same on both databases."""
+    if type(value) in _OF_JSON:
+        return value
     if isinstance(value, datetime):
         return utc_text(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, date | UUID):
+    if isinstance(value, str | date | UUID):  # a str that is not merely one: a code of an enumeration
         return str(value)
     return value
 
 
-class Told(NamedTuple):
-    """An event with its actor and request id: the content of an entry."""
+Told = dict[str, Any]
+"""The content of an entry: the columns that an event gives, its actor and its request id."""
 
-    actor: str
-    event: Event
-    request_id: str | None
+
+def told(actor: object, events: Iterable[Event]) -> list[Told]:
+    """What the entries of these events say, in the JSON form that PostgreSQL's function `audit_append` takes."""
+    who, request_id = str(actor), current_request_id()
+    return [
+        {
+            "actor": who,
+            "action": event.action,
+            "subject_type": event.subject_type,
+            "subject_id": event.subject_id,
+            "subject_version": event.version,
+            "changes": canonical_json(event.changes),
+            "reason": event.reason,
+            "request_id": request_id,
+        }
+        for event in events
+    ]
 
 
 def append(
@@ -183,14 +200,14 @@ def append(
 ) -> None:
     """Add events to a site's chain (or REGISTRY_CHAIN), in the caller's transaction. Call it last: it locks the
     chain's head until the commit. `at` is given where a rule counts from the moment of the entry."""
-    append_told(session, site_id, [Told(str(actor), event, current_request_id()) for event in events], at)
+    append_told(session, site_id, told(actor, events), at)
 
 
 def append_told(session: Session, site_id: int, told: Sequence[Told], at: datetime | None = None) -> None:
     """`append` for the events of several actors. On PostgreSQL it is one call of a function."""
     at = at or now()
     if session.get_bind().dialect.name == "postgresql":
-        given = (site_id, utc_text(at), None, json.dumps(as_sent(told)), 0)
+        given = (site_id, utc_text(at), None, json.dumps(told), 0)
         session.connection().exec_driver_sql("SELECT audit_append(%s, %s, %s, %s, %s)", given)
         return
     head, previous = _head(session, site_id)
@@ -204,32 +221,8 @@ def append_told(session: Session, site_id: int, told: Sequence[Told], at: dateti
     connection.execute(_MOVE_HEAD, {"chain": site_id, "seq": head + len(rows), "hash": previous})
 
 
-def as_sent(told: Iterable[Told]) -> list[dict[str, Any]]:
-    """Events in the JSON form that PostgreSQL's function `audit_append` takes."""
-    return [{"actor": one.actor, "request_id": one.request_id, **_columns(one.event)} for one in told]
-
-
-def _columns(event: Event) -> dict[str, Any]:
-    return {
-        "action": event.action,
-        "subject_type": event.subject_type,
-        "subject_id": event.subject_id,
-        "subject_version": event.version,
-        "changes": canonical_json(event.changes),
-        "reason": event.reason,
-    }
-
-
 def _entry(site_id: int, seq: int, previous: str, told: Told, at: datetime) -> dict[str, Any]:
-    row = {
-        "site_id": site_id,
-        "seq": seq,
-        "at": at,
-        "actor": told.actor,
-        **_columns(told.event),
-        "request_id": told.request_id,
-        "previous_hash": previous,
-    }
+    row = {"site_id": site_id, "seq": seq, "at": at, **told, "previous_hash": previous}
     return {**row, "hash": entry_hash(row)}
 
 

@@ -20,7 +20,6 @@ from sqlmodel import Session, SQLModel
 from app import audit
 from app.models.base import now, table_of, utc_text
 from app.models.idempotency import IdempotencyRecord
-from app.request_id import current_request_id
 
 _RECORDS = table_of(IdempotencyRecord)
 _ORDER: Mapping[Table, int] = {table: place for place, table in enumerate(SQLModel.metadata.sorted_tables)}
@@ -42,7 +41,7 @@ class Writes:
 
     def remember(self, actor: object, site_id: int, *events: audit.Event) -> None:
         """Add events to the site's audit chain."""
-        self.told[site_id] += [audit.Told(str(actor), event, current_request_id()) for event in events]
+        self.told[site_id] += audit.told(actor, events)
 
     def __iadd__(self, other: "Writes") -> Self:
         for table, rows in other.rows.items():
@@ -85,7 +84,7 @@ def _insert(table: Table) -> Any:
 
 def _in_one_statement(session: Session, writes: Writes) -> bool:
     tables = tuple(sorted(writes.rows, key=_ORDER.__getitem__))
-    chains = [{"chain": site_id, "events": audit.as_sent(told)} for site_id, told in writes.told.items()]
+    chains = [{"chain": site_id, "events": told} for site_id, told in writes.told.items()]
     in_order = sorted(writes.answers, key=itemgetter("account_id", "key_digest"))  # so that no two deadlock
     given = [_json(in_order), len(in_order), *(_json(writes.rows[table]) for table in tables)]
     given += [utc_text(now()), _json(chains)]

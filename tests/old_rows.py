@@ -143,7 +143,7 @@ def remember(session: Session, site_id: int, event: audit.Event) -> None:
     if site_id not in audit.heads(session):
         session.execute(sa.insert(chains).values(site_id=site_id, seq=0, hash=audit.GENESIS))
     head = audit.heads(session)[site_id]
-    row = audit._entry(site_id, head.seq + 1, head.hash, audit.Told(audit.SYSTEM, event, None), now())
+    row = audit._entry(site_id, head.seq + 1, head.hash, audit.told(audit.SYSTEM, [event])[0], now())
     session.execute(sa.insert(entries), [row])
     session.execute(sa.update(chains).where(chains.c.site_id == site_id).values(seq=row["seq"], hash=row["hash"]))
 
