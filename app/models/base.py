@@ -5,8 +5,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from functools import cache, partial
-from typing import Annotated, Any, cast
+from functools import cache
+from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import (
     AfterValidator,
@@ -199,7 +199,9 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+)
 
 
 Code = DefinedCode
@@ -288,16 +290,25 @@ def values(row: SQLModel) -> dict[str, Any]:
     return {column.key: getattr(row, column.key) for column in columns(type(row))}
 
 
+class _Defaults(NamedTuple):
+    """The columns of a table that need not be given: their values, or what makes these."""
+
+    fixed: Mapping[str, Any]
+    made: Mapping[str, Callable[[], Any]]
+
+
 @cache
-def _defaults(model: type[SQLModel]) -> Mapping[str, Callable[[], Any]]:
-    """For each column what makes its value when nothing was given."""
-    fields = ((column.key, model.model_fields[column.key]) for column in columns(model))
-    return {name: cast("Any", field.default_factory) or partial(field.get_default) for name, field in fields}
+def _defaults(model: type[SQLModel]) -> _Defaults:
+    fields = {column.key: model.model_fields[column.key] for column in columns(model)}
+    made = {name: cast("Any", field.default_factory) for name, field in fields.items() if field.default_factory}
+    fixed = {name: field.default for name, field in fields.items() if name not in made and not field.is_required()}
+    return _Defaults(fixed, made)
 
 
 def new_row(model: type[SQLModel], given: Mapping[str, Any]) -> dict[str, Any]:
     """All columns of a new row as a plain dict, which costs a fraction of a model object."""
-    return {name: given[name] if name in given else default() for name, default in _defaults(model).items()}
+    fixed, made = _defaults(model)
+    return {**fixed, **{name: make() for name, make in made.items() if name not in given}, **given}
 
 
 def fields_of(row: Row[Any]) -> Mapping[str, Any]:

@@ -13,4 +13,4 @@ class Finding(Shape):
 
 def findings_text(findings: list[Finding]) -> str:
     """The stored form."""
-    return canonical_json([finding.model_dump() for finding in findings])
+    return canonical_json([finding.model_dump() for finding in findings]) if findings else "[]"
