@@ -231,10 +231,13 @@ class Protocol(Versioned):
 
     def visit(self, code: str) -> VisitDefinition:
         """Raises UnknownVisit."""
-        for visit in self.visits:
-            if visit.code == code:
-                return visit
-        raise UnknownVisit("The protocol has no such visit")
+        if code not in self._by_code:
+            raise UnknownVisit("The protocol has no such visit")
+        return self._by_code[code]
+
+    @cached_property
+    def _by_code(self) -> Mapping[VisitCode, VisitDefinition]:
+        return {visit.code: visit for visit in self.visits}
 
     def after(self, code: str) -> frozenset[VisitCode]:
         """The visits that cannot come before this one: by what must precede what, and by windows that lie wholly on one
@@ -263,22 +266,24 @@ class Protocol(Versioned):
 
     def hangs_on(self, code: str) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
-        return next((visit.hangs_on for visit in self.visits if visit.code == code), frozenset())
+        return self._by_code[code].hangs_on if code in self._by_code else frozenset()
 
     def repeats(self, code: str) -> int:
         """How often it is planned."""
-        return next((visit.repeats for visit in self.visits if visit.code == code), 0)
+        return self._by_code[code].repeats if code in self._by_code else 0
 
     def needs_scope(self, code: str) -> str | None:
         """The scope of consent without which this visit is not held."""
-        return next((visit.needs_scope for visit in self.visits if visit.code == code), None)
+        return self._by_code[code].needs_scope if code in self._by_code else None
 
     def carries(self, code: str, occurrence: int) -> bool:
         """Whether the day of this visit says of others whether theirs is as planned."""
-        return any(
-            visit.screens_again(occurrence) if visit.code == code else occurrence == 1 and code in visit.hangs_on
-            for visit in self.visits
-        )
+        again = code in self._by_code and self._by_code[code].screens_again(occurrence)
+        return again or (occurrence == 1 and code in self._hung_on)
+
+    @cached_property
+    def _hung_on(self) -> frozenset[VisitCode]:
+        return frozenset[VisitCode]().union(*(visit.hangs_on for visit in self.visits))
 
     def prepares(self, code: str) -> bool:
         """Whether a dose wants this visit to be held before it."""

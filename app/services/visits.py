@@ -30,7 +30,7 @@ from app.models.visit import (
     WindowRead,
 )
 from app.models.voided import counts
-from app.protocol.definition import Protocol, VisitDefinition, VisitKind
+from app.protocol.definition import Protocol, UnknownVisit, VisitDefinition, VisitKind
 from app.protocol.schedule import Held, Window, window_of
 from app.security.keys import Keyring
 from app.services import (
@@ -183,10 +183,10 @@ _RECORDED = {"visit_code", "occurrence", "occurred_on", "ended_on", "status", "d
 
 def planned_visit(protocol: Protocol, code: str) -> VisitDefinition:
     """The visit as the protocol plans it. Raises VisitUnknown."""
-    definition = next((visit for visit in protocol.visits if visit.code == code), None)
-    if definition is None:
-        raise VisitUnknown(Fault("/visit_code", "unknown_visit", "The protocol version has no such visit"))
-    return definition
+    try:
+        return protocol.visit(code)
+    except UnknownVisit:
+        raise VisitUnknown(Fault("/visit_code", "unknown_visit", "The protocol version has no such visit")) from None
 
 
 def require_planned(session: Session, site_id: int, pid: str, visit: VisitDefinition, occurrence: int) -> None:
