@@ -10,6 +10,7 @@ import secrets
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 DATA_SYMBOLS = 10
 _MISREAD = str.maketrans({"O": "0", "I": "1", "L": "1"})
+_SYMBOLS = frozenset(ALPHABET)
 _VALUE = {symbol: value for value, symbol in enumerate(ALPHABET)}
 
 
@@ -73,7 +74,7 @@ def normalise(text: str) -> str:
     Raises PidFormat when it is not twelve symbols of the alphabet, PidChecksum when the check fails.
     """
     symbols = text.upper().replace("-", "").replace(" ", "").translate(_MISREAD)
-    if len(symbols) != DATA_SYMBOLS + 2 or any(symbol not in _VALUE for symbol in symbols):
+    if len(symbols) != DATA_SYMBOLS + 2 or not _SYMBOLS.issuperset(symbols):
         raise PidFormat
     if complete(symbols[:DATA_SYMBOLS]) != symbols:
         raise PidChecksum

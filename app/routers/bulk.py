@@ -1,11 +1,11 @@
 """Many records in one request: NDJSON in, one result a line out, each line under the rules of its single post."""
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic_core import to_json
 
 from app.access import Actor, requires
 from app.errors import BodyTooLarge, RegistryError
@@ -94,7 +94,7 @@ async def _in_turn(
 
 
 def _written(result: dict[str, Any]) -> bytes:
-    return json.dumps(result, separators=(",", ":")).encode() + b"\n"
+    return to_json(result) + b"\n"
 
 
 _RESULT = {

@@ -20,6 +20,7 @@ from sqlmodel import Session
 from app.access import Actor
 from app.database import Database
 from app.errors import Conflict, DatabaseUnavailable, Fault, Malformed, RegistryError
+from app.security.keys import Keyring
 from app.web.group_commit import Recorder
 from app.web.lines import Line, value_of
 from app.web.once import AnsweredMeanwhile, IdempotencyKeyInFlight, Made, Once, Reply, answers_of, require_key
@@ -71,6 +72,7 @@ class Upload:
     def __init__(self, request: Request, noun: Noun, *, dry_run: bool) -> None:
         self._request, self._noun, self._dry_run = request, noun, dry_run
         self._database: Database = request.app.state.database
+        self._keyring: Keyring = request.app.state.keyring
         self._shape: TypeAdapter[Any] = TypeAdapter(noun.shape)
         self._noted: list[RegistryError] = []
         self.broken = False
@@ -177,8 +179,13 @@ class Upload:
     def _reply(self, line: Line, reply: Reply) -> dict[str, Any]:
         if self._dry_run and not reply.replayed:
             return {"line": line.number, "result": "valid"}
-        result = {"line": line.number, "result": "replayed" if reply.replayed else "created", "status": reply.status}
-        return {**result, "location": reply.location, "etag": reply.etag}
+        return {
+            "line": line.number,
+            "result": "replayed" if reply.replayed else "created",
+            "status": reply.status,
+            "location": reply.location,
+            "etag": reply.etag,
+        }
 
     def _task(self, line: Line) -> Task | dict[str, Any]:
         """The line as it is to be done, or its refusal."""
@@ -186,7 +193,7 @@ class Upload:
             key, body = self._read(line)
         except RegistryError as error:
             return self.refused(line, error)
-        return Task(line, Once(self._request.app.state.keyring, ("POST", self._noun.path), key), body)
+        return Task(line, Once(self._keyring, ("POST", self._noun.path), key), body)
 
     def _read(self, line: Line) -> tuple[str, BaseModel]:
         """Raises BodyTooLarge, MalformedJson, LineMalformed, IdempotencyKeyMissing, ValidationFailed."""

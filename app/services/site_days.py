@@ -26,9 +26,10 @@ def require_past(actor: Actor, site_id: int, body: BaseModel) -> None:
 
 def _days(body: BaseModel, at: str = "") -> Iterator[tuple[str, date]]:
     """Each day of a body with its JSON pointer; of a partial date the earliest possible day."""
+    happened = _happened(type(body))
     for name in sorted(body.model_fields_set):
         value, pointer = getattr(body, name), f"{at}/{name}"
-        if name in _happened(type(body)):
+        if name in happened:
             if value is not None:
                 yield pointer, value if isinstance(value, date) else span(value).earliest
         elif isinstance(value, BaseModel):
