@@ -1,4 +1,4 @@
-"""Who may sign in (people and site apps), with which secrets, and what they were granted."""
+"""Accounts of people and site apps: secrets, tokens and role grants."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -62,15 +62,14 @@ class Account(SQLModel, table=True):
     organisation: str = Field(max_length=200)
     password_hash: str | None = Field(default=None, max_length=200)
     password_given_at: datetime | None = None
-    """When somebody else set the password; None once its person has changed it. Until then it proves no identity."""
+    """When somebody else set the password; None once the person has changed it. Until then it proves no identity."""
 
     grants_version: int = Field(default=1)
-    """Raised by every change of grants and wherever all sessions end; access tokens that carry an older one are
-    refused."""
+    """Increased by every change of grants and when all sessions end; access tokens with an older number are refused."""
 
     oidc_issuer: str | None = Field(default=None, max_length=255)
     oidc_subject: str | None = Field(default=None, max_length=255)
-    """Who a person is at the institution's OpenID Connect provider (`sub`)."""
+    """The person's identifier at the institution's OpenID Connect provider (`sub`)."""
 
     disabled_at: datetime | None = None
     created_at: datetime = Field(default_factory=now)
@@ -88,7 +87,7 @@ class ClientSecret(SQLModel, table=True):
     revoked_at: datetime | None = None
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
-    """When it last got a token, to about a minute."""
+    """When it was last used to get a token, accurate to about a minute."""
 
 
 class RefreshToken(SQLModel, table=True):
@@ -99,10 +98,10 @@ class RefreshToken(SQLModel, table=True):
     digest: str = Field(max_length=64, primary_key=True)
     account_id: UUID = Field(foreign_key="account.id", index=True)
     family: UUID = Field(default_factory=uuid4, index=True)
-    """All tokens that descend from one sign-in; reuse of a spent one revokes them together."""
+    """The same for all tokens that come from one sign-in; if a used token is sent again, all of them are revoked."""
 
     expires_at: datetime
-    """When the session ends: the same for all of them."""
+    """When the session ends: the same for all tokens of a family."""
 
     used_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -176,7 +175,7 @@ class PasswordSet(Shape):
 
 
 class IdentityLink(Shape):
-    """Who a person is at the institution's provider; null takes the link away."""
+    """The person's identifier at the institution's provider; null removes the link."""
 
     subject: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None
     reason: Reason
@@ -217,7 +216,7 @@ class AccountRead(Answer):
 
 
 class SecretRead(Answer):
-    """What may be known of a secret: never the secret, nor its digest."""
+    """A secret as it is shown: without the secret itself and its digest."""
 
     id: UUID
     created_at: InstantShown

@@ -79,7 +79,7 @@ _ANY_CRITERION = " OR ".join(CRITERIA)
 
 
 def _of_the_rare(column: str) -> Index:
-    """What few events have is not sought among all others."""
+    """An index of only the rows that have a value in a column that few events have."""
     return Index(f"ix_adverse_event_{column}", "site_id", column, "created_at", "id")
 
 
@@ -132,7 +132,7 @@ class AdverseEvent(SQLModel, table=True):
     medically_important: bool
     serious: bool
     serious_as_reported: bool | None = None
-    """What the source form claimed; kept beside the derived flag, never used for it."""
+    """The seriousness that the source form stated; stored beside the derived flag and never used for it."""
 
     relatedness_drug: Relatedness | None = Field(default=None, sa_type=String(16))
     relatedness_therapy: Relatedness | None = Field(default=None, sa_type=String(16))
@@ -145,8 +145,8 @@ class AdverseEvent(SQLModel, table=True):
     """When the site's first report of a serious event is due, by the protocol's clock; None while it is not serious."""
 
     downgraded_at: datetime | None = None
-    """When it was last called serious no more, or neither fatal nor life-threatening any more; None if it never was, or
-    is as grave again as it ever was."""
+    """When a correction last made it not serious, or neither fatal nor life-threatening; None if that never happened,
+    or if it has its gravest state again."""
 
     findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     version: int = 1
@@ -155,6 +155,6 @@ class AdverseEvent(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=now)
     voided_by: UUID | None = Field(default=None, foreign_key="account.id")
     voided_at: datetime | None = None
-    """Since when it counts as never recorded (app/models/voided.py)."""
+    """When it was voided; since then it counts as never recorded (app/models/voided.py)."""
 
     voiding_reason: str | None = Field(default=None, sa_column=Column(Text))

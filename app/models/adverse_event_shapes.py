@@ -1,4 +1,4 @@
-"""Adverse events: what goes in and out, and the contradictions that cannot be true."""
+"""Adverse events in requests and answers, with the contradictions that are refused."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -31,7 +31,7 @@ from app.models.identifiers import Pid, PidShown
 from app.models.partial_date import span
 
 ENDED = frozenset({AeOutcome.fatal, AeOutcome.recovered, AeOutcome.recovered_with_sequelae})
-"""Outcomes that say the event is over, so that an end date exists (CDISC SDTM AE, AEENDTC)."""
+"""Outcomes of an event that is over and so has an end date (CDISC SDTM AE, AEENDTC)."""
 
 
 class Coding(Shape):
@@ -56,7 +56,7 @@ class SeriousnessCriteria(Shape):
 
 
 class AdverseEventFields(Shape):
-    """An event as a whole; the same rules hold when it is reported and when it is amended."""
+    """A whole event; the same rules apply to reports and corrections."""
 
     term: ShortText
     codings: Annotated[list[Coding], Bounded(max_length=10)] = []
@@ -111,7 +111,7 @@ class AdverseEventAmend(Shape):
 
 
 class CodingRead(Answer):
-    """As it was accepted."""
+    """A dictionary term as it was accepted."""
 
     system: str
     version: str | None = None
@@ -156,7 +156,7 @@ class AdverseEventRead(Answer):
     """When it was stored, last corrected or last reported on."""
 
     voided_at: InstantShown | None
-    """Since when it counts as never recorded, as it was entered in error."""
+    """When it was voided as entered in error; since then it counts as never recorded."""
 
     voiding_reason: str | None
 
@@ -168,7 +168,7 @@ class AdverseEventDetail(AdverseEventRead):
     """Whether it can have begun on or after the day of the first dose; null without a dose."""
 
     days_since_last_dose: int | None
-    """From the last dose before the onset to the onset; null without either, or for a partial onset."""
+    """Days from the last dose before the onset to the onset; null if one of them is missing or the onset is partial."""
 
 
 class AdverseEventList(Answer):
@@ -214,13 +214,13 @@ class AdverseEventFilter(Filter):
     soc: ShortText | None = None
     onset_from: IsoDate | None = None
     onset_to: IsoDate | None = None
-    """Bounds on the onset, both included; a partial onset is found when it can lie inside."""
+    """Bounds on the onset, both included; an event with a partial onset is found if the onset can lie inside."""
 
     updated_since: Instant | None = None
     """Stored, corrected or reported on at this moment or after it."""
 
     overdue: QueryBool | None = None
-    """True: a report, an answer or an authority's notice that the event asks for is overdue."""
+    """True: a report, an answer or a notice to an authority that the event requires is overdue."""
 
     unreviewed: QueryBool | None = None
     """True: events that you have not reviewed at their present version, or that were reported on since."""

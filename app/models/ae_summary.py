@@ -46,7 +46,7 @@ class AeSummaryQuery(Filter):
         AfterValidator(_once),
         WithJsonSchema({"type": "string", "examples": ["soc,pt"]}),
     ] = []
-    """Comma-separated; none: one row for everything."""
+    """Comma-separated; without any, one row for all events."""
 
     population: Population = Population.safety
     emergent: QueryBool = False
@@ -67,13 +67,13 @@ class AeSummaryRow(Answer):
 
 
 class AeSummary(Answer):
-    """Participants count once in a row, by severity at their worst. Rows are in a fixed order."""
+    """A participant counts once in each row, by the worst severity. Rows are in a fixed order."""
 
     as_of: InstantShown
     study: str
     population: Population
     participants: int
-    """In the population, at the sites asked for."""
+    """The number of participants of the population at the sites asked for."""
 
     items: list[AeSummaryRow]
     next: str | None = None

@@ -57,8 +57,8 @@ class AuditFormat(StrEnum):
 
 
 class AuditRow(Answer):
-    """One changed field of one entry, with all of the entry that its hash covers. An entry without changes gives one
-    row whose field is null. The columns of the CSV, in this order."""
+    """One changed field of one entry, with all fields of the entry that its hash covers. An entry without changes gives
+    one row whose field is null. The CSV has these columns in this order."""
 
     chain: int
     """`site_id` of the canonical form: 0 is the registry's own chain."""
@@ -88,7 +88,7 @@ class AuditList(Answer):
 
 
 class AuditFilter(Filter):
-    """Every filter narrows, all together. `limit` counts entries: the rows of one entry are never torn apart."""
+    """All filters apply together. `limit` counts entries: the rows of one entry are always on one page."""
 
     study: Code | None = None
     site: Code | None = None

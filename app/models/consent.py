@@ -17,7 +17,7 @@ from app.models.voided import voided_whole
 
 
 class WithdrawalScope(StrEnum):
-    """What a participant takes back (ICH E6(R3), 2.8.10; GDPR, article 7(3)). Data from before stay."""
+    """What a participant takes back (ICH E6(R3), 2.8.10; GDPR, article 7(3)). Data collected before that are kept."""
 
     collection = "collection"
     contact = "contact"
@@ -35,26 +35,26 @@ class Consent(SQLModel, table=True):
     pid: str = Field(primary_key=True, max_length=12)
     version: str = Field(primary_key=True, max_length=64)
     number: int = Field(default=1, primary_key=True)
-    """1, and more where it was given anew after something was taken back."""
+    """1, or more if the version was signed again after a withdrawal."""
 
     given_on: date | None = None
     scopes: str = Field(sa_column=Column(Text, nullable=False))
     """Canonical JSON list, sorted."""
 
     data_sharing: bool
-    """The scope that extracts ask for, as a column so that SQL can."""
+    """Whether `scopes` contains data sharing, as a column for the SQL of extracts."""
 
     created_at: datetime = Field(default_factory=now)
 
 
 def consent_name(pid: str, version: str, number: int) -> str:
-    """What the trail calls a consent. The first of a version goes without its number, as before versions had any."""
+    """The id of a consent in the audit trail. The first of a version has no number, as before there were numbers."""
     return f"{pid}/{version}" if number == 1 else f"{pid}/{version}/{number}"
 
 
 class Withdrawal(SQLModel, table=True):
-    """One thing that a participant took back. What it says is never changed: a later consent gives it anew, and what a
-    site recorded in error is voided."""
+    """One withdrawal by a participant. It is never changed: a later consent restores what was withdrawn, and a
+    withdrawal recorded in error is voided."""
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
@@ -86,7 +86,7 @@ class ConsentAmend(Shape):
 
     version: Code
     number: Positive = 1
-    """Which one, where the version was given anew."""
+    """Which one, if the version was signed more than once."""
 
     given_on: PastDate | None = None
     scopes: Annotated[list[Code], Bounded(min_length=1, max_length=20)] | None = None
@@ -110,7 +110,7 @@ class ConsentCreate(Shape):
 class ConsentRead(Answer):
     version: str
     number: int
-    """1, and more where the version was given anew."""
+    """1, or more if the version was signed again after a withdrawal."""
 
     given_on: date | None
     scopes: list[str]
@@ -129,19 +129,20 @@ class WithdrawalRead(Answer):
     reason: str
     recorded_at: InstantShown
     voided_at: InstantShown | None
-    """When it was voided as recorded in error. It counts no longer."""
+    """When it was voided as recorded in error. A voided withdrawal does not count."""
 
     voiding_reason: str | None
 
 
 class VoidingCreate(Shape):
-    """Why a withdrawal was recorded in error. A participant who thinks otherwise now consents anew."""
+    """Why a withdrawal was recorded in error. It is not for participants who have changed their mind: they consent
+    anew."""
 
     reason: LongReason
 
 
 class ConsentState(Answer):
-    """What a participant agreed to, took back, and what holds today."""
+    """What a participant consented to and withdrew, and what is in force today."""
 
     participant: PidShown
     consents: list[ConsentRead]

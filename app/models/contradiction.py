@@ -1,11 +1,11 @@
-"""Rules between fields are told at the field that has to change, where a form shows them."""
+"""Refusals of rules between fields, which name the field to be changed, so that a form can show them there."""
 
 from typing import LiteralString
 
 from pydantic_core import PydanticCustomError
 
 AT = "at"
-"""What such a rule says beside its code: the place of the field."""
+"""The key of the field's name in the context of such an error."""
 
 
 def contradiction(code: LiteralString, message: LiteralString, *field: str | int) -> PydanticCustomError:

@@ -1,4 +1,4 @@
-"""Data cuts: one moment of a study's data, by name, to which extracts can return."""
+"""Data cuts: named moments of a study's data, of which extracts can be made later."""
 
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -10,8 +10,8 @@ from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, L
 
 
 class DataCut(SQLModel, table=True):
-    """A named moment. It copies no row: where the audit chain of each site stood says which changes belong to it, and
-    what was changed since is undone from the trail (app/services/as_at.py)."""
+    """A named moment. No row is copied: the head of each site's audit chain says which changes belong to it, and later
+    changes are undone from the trail (app/services/as_at.py)."""
 
     __tablename__ = "data_cut"
     __table_args__ = (UniqueConstraint("study_id", "name"),)
@@ -30,7 +30,7 @@ class DataCut(SQLModel, table=True):
 class DataCutCreate(Shape):
     study: Code
     name: Code
-    """What papers cite: 2026-interim, database-lock."""
+    """The name that papers cite, such as 2026-interim or database-lock."""
 
     purpose: LongReason
 

@@ -1,4 +1,4 @@
-"""Freezes and locks: which clinical data may no longer be changed, since when, why, and who lifted that."""
+"""Freezes and locks: which clinical data may not be changed, since when, why, and who lifted them."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -32,7 +32,7 @@ class LockScope(StrEnum):
 
 
 class DataLock(SQLModel, table=True):
-    """One freeze or lock at one site. That of a study has one row for each site, all with the same id."""
+    """One freeze or lock at one site. One of a whole study has a row for each site, all with the same id."""
 
     __tablename__ = "data_lock"
     __table_args__ = (
@@ -68,7 +68,8 @@ class DataLock(SQLModel, table=True):
 
 
 class LockCreate(Shape):
-    """What to close: a participant, a visit, the visits of a code at a site, a site, or without all these the study."""
+    """The data to freeze or lock: a participant, a visit, the visits with a code at a site, a site, or, without any of
+    these, the study."""
 
     kind: Annotated[LockKind, Strict(False)]
     study: Code

@@ -22,7 +22,8 @@ class DoseKind(StrEnum):
 
 
 class DosingSession(SQLModel, table=True):
-    """What was there at the start, and what at discharge. `version` counts every change of it, its doses and vitals."""
+    """What was recorded at the start and at discharge. `version` counts every change of the session, its doses and
+    vital signs."""
 
     __tablename__ = "dosing_session"
     __table_args__ = (
@@ -59,7 +60,7 @@ class DosingSession(SQLModel, table=True):
     """Canonical JSON list of the checklist's items that were answered yes, sorted."""
 
     medications: str = Field(default="[]", sa_column=Column(Text, nullable=False))
-    """Canonical JSON list of what else was taken or given."""
+    """Canonical JSON list of other medications of the day."""
 
     version: int = 1
     created_by: UUID = Field(foreign_key="account.id")
@@ -73,7 +74,7 @@ class DosingSession(SQLModel, table=True):
 
 
 class Dose(SQLModel, table=True):
-    """A planned dose: given, or not given and why. One of each kind in a session."""
+    """A planned dose: given, or not given and why. A session has at most one of each kind."""
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "session_id"], ["dosing_session.site_id", "dosing_session.id"]),

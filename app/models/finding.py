@@ -1,10 +1,11 @@
-"""Findings: what is unlikely or incomplete in an accepted record. Stored with it, never a silent change."""
+"""Findings: what is unlikely or incomplete in an accepted record. They are stored with it; the record is not
+changed."""
 
 from app.models.base import Shape, canonical_json
 
 
 class Finding(Shape):
-    """One remark of the registry on one field; `code` is stable."""
+    """A remark of the registry on one field; `code` is stable."""
 
     code: str
     field: str
@@ -12,5 +13,5 @@ class Finding(Shape):
 
 
 def findings_text(findings: list[Finding]) -> str:
-    """The stored form."""
+    """Findings as JSON text, as they are stored."""
     return canonical_json([finding.model_dump() for finding in findings]) if findings else "[]"

@@ -1,4 +1,4 @@
-"""What was answered to a creating request, so that a retry gets the same answer and makes nothing new."""
+"""Stored answers to creating requests, so that a retry gets the same answer and creates nothing."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,7 +10,7 @@ from app.models.base import now
 
 
 class IdempotencyRecord(SQLModel, table=True):
-    """Written in the transaction of the effect. The key is stored as a keyed hash only."""
+    """One answer, stored in the transaction of the record. The key is stored only as a keyed hash."""
 
     __tablename__ = "idempotency_record"
 

@@ -1,4 +1,4 @@
-"""How outward identifiers look in requests and answers."""
+"""Identifiers as they are written in requests and answers."""
 
 from typing import Annotated, Any
 
@@ -25,12 +25,12 @@ Pid = Annotated[
     PlainSerializer(codec.display),
     WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XMEE"]}),
 ]
-"""A participant identifier in a request: read in any spelling, held as 12 symbols."""
+"""A participant identifier in a request: read in any spelling, passed on as 12 symbols."""
 
 PidShown = Annotated[
     str, PlainSerializer(codec.display), WithJsonSchema({"type": "string", "examples": ["7K3F-9TQ2-XMEE"]})
 ]
-"""A stored identifier in an answer: shown in groups of four. It was checked when it came in."""
+"""A stored identifier in an answer, in groups of four. It is not checked again."""
 
 StaffCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,8}-?[0-9]{1,8}$")]
 """The site's own code of a member of staff, such as T01. It needs digits, so that initials and names do not pass."""
@@ -43,4 +43,4 @@ def _different(codes: list[str]) -> list[str]:
 
 
 Staff = Annotated[list[StaffCode], Field(min_length=1, max_length=20), AfterValidator(_different)]
-"""Who was present, in the order of the codes."""
+"""The staff present, sorted by code."""

@@ -1,5 +1,5 @@
 """Opening a site's own label of a participant (break-glass): asked for with a reason, approved by somebody else, read
-once, within a day. Nothing but the label is ever held, so nothing else can be opened."""
+once, within a day. The registry has no other identifying datum that could be opened."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,7 +20,7 @@ OPEN_FOR = timedelta(hours=24)
 
 class DisclosureGround(StrEnum):
     safety = "safety"
-    """Somebody has to reach the person or whoever treats them."""
+    """The person, or those who treat them, must be reached."""
 
     duplicate = "duplicate"
     """The same person may be enrolled at two sites."""
@@ -40,7 +40,7 @@ class DisclosureStatus(StrEnum):
 
 
 class LabelDisclosure(SQLModel, table=True):
-    """One request to read one label, and what became of it."""
+    """One request to read one label, with its decision and use."""
 
     __tablename__ = "label_disclosure"
     __table_args__ = (
@@ -104,7 +104,7 @@ class DisclosureList(Answer):
 
 
 class LabelRead(Answer):
-    """All that the registry knows of who somebody is: where, and under which label."""
+    """All that the registry knows of a person's identity: the site, and the label there."""
 
     site: str
     site_local_id: str

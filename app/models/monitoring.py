@@ -1,4 +1,4 @@
-"""What a monitor sees first: clocks, and what is urgent across sites."""
+"""The monitor's summary: clocks of adverse events, and what is urgent across sites."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -111,7 +111,7 @@ class OpenSignal(Answer):
 
 
 class SiteCounts(Answer):
-    """How many of each are waiting at one site."""
+    """The numbers of what waits at one site."""
 
     study: str
     site: str
@@ -138,7 +138,7 @@ class SiteCounts(Answer):
 
 
 class MonitoringSummary(Answer):
-    """The lists have the most urgent first, and `limit` at most; the counts of `sites` are complete."""
+    """Each list has the most urgent first and at most `limit` items; the counts of `sites` are complete."""
 
     as_of: InstantShown
     overdue: list[UrgentClock]
@@ -155,6 +155,6 @@ class MonitoringQuery(Filter):
     study: Code | None = None
     site: Code | None = None
     soon_hours: Annotated[int, Bounded(ge=1, le=720), FromQuery] = 24
-    """Due within so many hours counts as soon."""
+    """`due_soon` has what is due within this many hours."""
 
     limit: Limit = 100

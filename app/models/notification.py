@@ -1,5 +1,5 @@
-"""Telling people: who is told of which events (subscriptions), what happened (notifications), and what became of each
-message (deliveries). Nothing here holds an identifier of a participant or a clinical detail."""
+"""Notifications: who is told of which events (subscriptions), what happened (notifications), and the state of each
+message (deliveries). No identifier of a participant and no clinical detail is stored here."""
 
 import re
 from datetime import datetime

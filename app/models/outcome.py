@@ -33,19 +33,19 @@ from app.protocol.instruments import instruments
 
 
 class OutcomeOrigin(StrEnum):
-    """Where an outcome's scores come from."""
+    """Whether an outcome's scores were computed from items or imported as totals."""
 
     historical_total = "historical_total"
     items = "items"
 
 
 def answered(row: Any, items: Mapping[str, Any]) -> bool:
-    """Whether anything was measured. Of historical totals nobody has the items."""
+    """Whether anything was measured: an item has a value, or there are historical totals."""
     return row.origin == OutcomeOrigin.historical_total or any(value is not None for value in items.values())
 
 
 def done(row: Any, items: Mapping[str, Any]) -> bool:
-    """Whether an outcome counts as the form that a protocol asks for."""
+    """Whether an outcome is complete enough to count as the form that a protocol asks for."""
     instrument = instruments()[f"{row.instrument}/{row.instrument_version}"]
     return row.origin == OutcomeOrigin.historical_total or scoring.done(instrument, items)
 
@@ -77,7 +77,7 @@ class Outcome(SQLModel, table=True):
     origin: OutcomeOrigin = Field(
         default=OutcomeOrigin.items, sa_type=String(20), sa_column_kwargs={"server_default": "items"}
     )
-    """`historical_total`: imported scores whose items nobody has."""
+    """`historical_total`: imported totals without items."""
 
     version: int = 1
     created_by: UUID = Field(foreign_key="account.id")
@@ -85,7 +85,7 @@ class Outcome(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=now)
     voided_by: UUID | None = Field(default=None, foreign_key="account.id")
     voided_at: datetime | None = None
-    """Since when it counts as never recorded (app/models/voided.py)."""
+    """When it was voided; since then it counts as never recorded (app/models/voided.py)."""
 
     voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
@@ -123,10 +123,10 @@ class OutcomeInVisit(Shape):
 
     collected_on: PastDate | None = None
     rater: StaffCode | None = None
-    """Who rated, by the site's own code; absent for what participants fill in themselves."""
+    """The rater's code at the site; absent for self-rated instruments."""
 
     items: Items | None = None
-    """Absent for a historical total only, where the protocol takes such."""
+    """Absent only for historical totals, if the protocol accepts them."""
 
     totals: Totals | None = None
     """The client's own scores: beside items they must equal the server's, without items they are historical."""
@@ -187,7 +187,7 @@ class OutcomeRead(Answer):
     created_at: InstantShown
     updated_at: InstantShown
     voided_at: InstantShown | None
-    """Since when it counts as never recorded, as it was entered in error."""
+    """When it was voided as entered in error; since then it counts as never recorded."""
 
     voiding_reason: str | None
 

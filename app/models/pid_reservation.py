@@ -1,4 +1,4 @@
-"""Blocks of pids that were drawn for a site before anybody was enrolled under them."""
+"""Blocks of pids reserved for a site before anybody is enrolled under them."""
 
 from datetime import datetime
 from typing import Annotated
@@ -15,7 +15,7 @@ LARGEST_BLOCK = 500
 
 
 class PidReservation(SQLModel, table=True):
-    """One block: for whom it was drawn, and whether an app still takes pids from it."""
+    """One block of pids: for which device, and whether it is closed."""
 
     __tablename__ = "pid_reservation"
     __table_args__ = (
@@ -37,7 +37,7 @@ class PidReservation(SQLModel, table=True):
 
 
 class ReservedPid(SQLModel, table=True):
-    """One pid of a block. It stays here for good: nobody else is ever given it."""
+    """One pid of a block. It is never deleted, so that the pid is never drawn again."""
 
     __tablename__ = "reserved_pid"
     __table_args__ = (
@@ -56,7 +56,7 @@ class ReservationCreate(Shape):
     site: Code
     count: Annotated[int, Bounded(ge=1, le=LARGEST_BLOCK)]
     device: Code | None = None
-    """Which tablet or laptop takes from the block, by the site's own name of it; nobody's name."""
+    """The tablet or laptop that uses the block, by the site's own code; not a person's name."""
 
 
 class ClosureCreate(Shape):
@@ -70,7 +70,7 @@ class ReservationRead(Answer):
     device: str | None
     drawn: int
     pids: list[PidShown]
-    """Those that nobody is enrolled under."""
+    """The pids under which nobody is enrolled yet."""
 
     created_at: InstantShown
     closed_at: InstantShown | None

@@ -1,4 +1,4 @@
-"""Serious adverse events after the first word of them: the site's reports, and the reviews of monitors. Append-only."""
+"""Serious adverse events: the site's reports to the sponsor, and the reviews of monitors. Append-only."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -51,7 +51,7 @@ _OF_EVENT = ["site_id", "adverse_event_id"], ["adverse_event.site_id", "adverse_
 
 
 class SaeReport(SQLModel, table=True):
-    """One report of a serious event to the sponsor, as it was sent: it is never changed, a later one follows it."""
+    """One report of a serious event to the sponsor, as it was sent. It is never changed: a later report follows it."""
 
     __tablename__ = "sae_report"
     __table_args__ = (
@@ -72,7 +72,7 @@ class SaeReport(SQLModel, table=True):
 
     narrative: str | None = Field(default=None, sa_column=Column(Text))
     aware_at: datetime
-    """When the site became aware of what this report tells."""
+    """When the site became aware of what is new in this report."""
 
     due_at: datetime
     late_reason: str | None = Field(default=None, sa_column=Column(Text))
@@ -83,7 +83,7 @@ class SaeReport(SQLModel, table=True):
 
 
 class AeReview(SQLModel, table=True):
-    """One thing that a monitor did about an event. The last assessment counts."""
+    """One review of an event by a monitor. The last assessment counts."""
 
     __tablename__ = "ae_review"
     __table_args__ = (
@@ -99,7 +99,7 @@ class AeReview(SQLModel, table=True):
     number: int = Field(primary_key=True)
     kind: ReviewKind = Field(sa_type=String(24))
     event_version: int
-    """What the monitor saw."""
+    """The version of the event that the monitor saw."""
 
     relatedness_drug: Relatedness | None = Field(default=None, sa_type=String(16))
     relatedness_therapy: Relatedness | None = Field(default=None, sa_type=String(16))
@@ -118,7 +118,7 @@ class AeReview(SQLModel, table=True):
 
 
 class AeReviewWithdrawal(SQLModel, table=True):
-    """A review that was recorded in error, and that its monitor, or another, took back. Append-only as well."""
+    """The withdrawal of a review that was recorded in error, by any monitor of the site. Append-only."""
 
     __tablename__ = "ae_review_withdrawal"
     __table_args__ = (ForeignKeyConstraint(_OF_REVIEW, [f"ae_review.{name}" for name in _OF_REVIEW]),)
@@ -138,7 +138,7 @@ def _stands() -> ColumnElement[bool]:
 
 
 STANDS = _stands()
-"""Of a review: nobody withdrew it. Whoever asks what was reviewed asks this too."""
+"""The condition that a review is not withdrawn. Every statement about reviews must contain it."""
 
 
 class SaeReportCreate(Shape):
@@ -149,7 +149,7 @@ class SaeReportCreate(Shape):
 
     narrative: LongText | None = None
     late_reason: LongReason | None = None
-    """Required when the report comes after its time."""
+    """Required if the report is late."""
 
     nullification_reason: Annotated[LongReason, Bounded(max_length=2000)] | None = None
     """Of a nullification, and of no other: why the event never was, such as of which it is a double (ICH E2B(R3),
@@ -234,7 +234,8 @@ class AeReviewRead(Answer):
     reviewed_by: UUID
     reviewed_at: InstantShown
     withdrawn_by: UUID | None
-    """Who withdrew it as recorded in error. It then meets no clock, and does not count as a review of the event."""
+    """Who withdrew it as recorded in error. A withdrawn review meets no clock and does not count as a review of the
+    event."""
 
     withdrawn_at: InstantShown | None
     withdrawal_reason: str | None

@@ -48,7 +48,7 @@ class DueList(Answer):
 
     items: list[DueVisit]
     truncated: bool
-    """There are more than `limit`."""
+    """True: there are more than `limit`."""
 
     next: str | None = None
 
@@ -57,6 +57,6 @@ class DueQuery(Filter):
     site: Code | None = None
     due_from: Annotated[IsoDate | None, Bounded(alias="from")] = None
     due_to: Annotated[IsoDate | None, Bounded(alias="to")] = None
-    """Both included: visits whose window meets these days. Without them, what is due or overdue today."""
+    """Both included: visits whose window overlaps these days. Without them, what is due or overdue today."""
 
     limit: Annotated[int, Bounded(ge=1, le=1_000), FromQuery] = 200

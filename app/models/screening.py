@@ -28,7 +28,7 @@ class Screening(SQLModel, table=True):
     """Canonical JSON {criterion: met | not_met | not_applicable}."""
 
     eligible: bool | None = None
-    """None: criteria are open and none is unmet."""
+    """None: criteria are open and none is unmet, so it is not decided."""
 
     unmet: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     version: int = 1
@@ -40,7 +40,7 @@ Answers = Annotated[dict[Code, Annotated[CriterionAnswer, Strict(False)]], Bound
 
 
 class EligibilityAnswers(Shape):
-    """Answers to criteria; those sent replace or complete the ones that are there."""
+    """Answers to criteria, which replace or complete the stored ones."""
 
     reason: Reason
     answers: Answers
@@ -62,7 +62,7 @@ class ScreeningRead(Answer):
     eligible: bool | None
     unmet: list[str]
     open: list[str]
-    """Criteria without an answer that counts."""
+    """Criteria that are not answered, or answered not_applicable although they always apply."""
 
     recorded_at: InstantShown
 

@@ -1,4 +1,4 @@
-"""What signing in leaves behind: counted failures, ended sessions, second factors; and what people send and get."""
+"""Sign-in: counted failures, revoked sessions, second factors; and the bodies of requests and answers."""
 
 from datetime import datetime
 from typing import Annotated
@@ -14,8 +14,8 @@ from app.models.base import Answer, Shape, now
 
 
 class Throttle(SQLModel, table=True):
-    """Failed attempts on one account or from one address, and what is remembered for a while. The key is a keyed
-    digest: nobody can be read from it."""
+    """A counter of failed attempts on one account or from one address, or what is remembered for a while: that an event
+    was told, or that an account uses an address. The key is a keyed digest, so that it names nobody."""
 
     key: str = Field(max_length=64, primary_key=True)
     failures: int = Field(default=0)
@@ -29,27 +29,27 @@ class Revocation(SQLModel, table=True):
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     account_id: UUID = Field(foreign_key="account.id", index=True)
     expires_at: datetime = Field(index=True)
-    """From then on no access token of it is valid anyway, and the row may go."""
+    """When its last access token expires; after that the row can be deleted."""
 
     revoked_at: datetime = Field(default_factory=now)
 
 
 class Totp(SQLModel, table=True):
-    """A person's second factor (RFC 6238). It counts from its confirmation on."""
+    """A person's second factor (RFC 6238). It is required once it is confirmed."""
 
     account_id: UUID = Field(primary_key=True, foreign_key="account.id")
     sealed: str = Field(max_length=200)
     """The shared secret, AES-256-GCM, bound to the account."""
 
     last_step: int | None = Field(default=None, sa_type=BigInteger)
-    """The time step of the last code that was accepted: no code works twice."""
+    """The time step of the last accepted code, so that no code is accepted twice."""
 
     created_at: datetime = Field(default_factory=now)
     confirmed_at: datetime | None = None
 
 
 Typed = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""A name or password as somebody typed it: bounded, otherwise anything."""
+"""A name or password as it was typed: any text of bounded length."""
 
 TotpCode = Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
 

@@ -25,14 +25,14 @@ class SignatureMeaning(StrEnum):
 
 
 class SignatureState(StrEnum):
-    """`broken`: what was signed has changed since. Worked out on reading, never stored."""
+    """`broken`: the signed content has changed since. Derived on reading, never stored."""
 
     broken = "broken"
     valid = "valid"
 
 
 class Signature(SQLModel, table=True):
-    """One signature of a visit, or of a participant's whole record. The database lets nobody change or remove it."""
+    """One signature of a visit, or of a participant's whole record. The database refuses changes and deletion."""
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
@@ -51,7 +51,7 @@ class Signature(SQLModel, table=True):
 
     meaning: SignatureMeaning = Field(sa_type=String(16))
     content_form: int
-    """Which form of the content was hashed: docs/signatures.md."""
+    """The version of the canonical form that was hashed: docs/signatures.md."""
 
     content_sha256: str = Field(max_length=64)
     signer: UUID = Field(foreign_key="account.id")

@@ -1,4 +1,4 @@
-"""How the sites of a study do, as a monitor is shown it."""
+"""The performance of a study's sites, for monitors."""
 
 from app.models.base import Answer
 from app.models.data_query_shapes import QueryCounts
@@ -10,17 +10,17 @@ from app.protocol.site_rates import RateMark
 
 class EnrolmentCounts(Answer):
     registered: int
-    """Everybody with a pid, also those who were screened only."""
+    """All participants, also those who were only screened."""
 
     enrolled: int
-    """Those with a day of enrolment, whatever became of them."""
+    """Those with a day of enrolment, whatever their present status."""
 
     by_status: dict[ParticipantStatus, int]
 
 
 class WindowCompliance(Answer):
     with_window: int
-    """Visits held whose window is known."""
+    """The number of visits that took place and whose window is known."""
 
     in_window: int
     share: float | None
@@ -28,7 +28,7 @@ class WindowCompliance(Answer):
 
 class EventReporting(Answer):
     events: int
-    """Of enrolled participants, that can have begun within their participant-months."""
+    """Events of enrolled participants that can have begun within their participant-months."""
 
     participant_months: float
     """From enrolment to leaving, or until today."""
@@ -44,7 +44,7 @@ class SitePerformance(Answer):
     visits: WindowCompliance
     data_queries: QueryCounts
     data_queries_per_participant: float | None
-    """All but the cancelled ones, by registered participants."""
+    """Data queries that are not cancelled, divided by registered participants."""
 
     adverse_events: EventReporting
     verification: RecordCoverage

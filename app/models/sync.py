@@ -25,18 +25,18 @@ from app.models.identifiers import PidShown
 
 class SyncState(StrEnum):
     waiting = "waiting"
-    """For something or somebody that it refers to, for the registry to be well again, or for somebody to open the data
-    or to give a role. Each call tries it."""
+    """It waits for a record or participant that it refers to, for the registry to be available again, or for somebody
+    to lift a lock or give a role. Each call tries it again."""
 
     stored = "stored"
     refused = "refused"
-    """Kept as it was sent, until it is sent again and can be done, or somebody mends or discards it."""
+    """It is kept as it was sent, until it is sent again and can be done, or somebody corrects or discards it."""
 
     discarded = "discarded"
 
 
 class SyncOperation(SQLModel, table=True):
-    """One act of one account. What was sent is sealed, and forgotten when the act is stored or discarded."""
+    """One act of one account. Its content is encrypted, and erased when the act is stored or discarded."""
 
     __tablename__ = "sync_operation"
     __table_args__ = (one_of("state", SyncState),)
@@ -44,14 +44,14 @@ class SyncOperation(SQLModel, table=True):
     account_id: UUID = Field(primary_key=True, foreign_key="account.id")
     id: UUID = Field(primary_key=True)
     digest: str = Field(max_length=64)
-    """Keyed, of what was sent: an id is for one act."""
+    """A keyed digest of the content, as an id is for one act only."""
 
     sealed: str | None = Field(default=None, sa_column=Column(Text))
     state: SyncState = Field(default=SyncState.waiting, sa_type=String(16))
     location: str | None = Field(default=None, max_length=200)
     etag: str | None = Field(default=None, max_length=64)
     problem: str | None = Field(default=None, sa_column=Column(Text))
-    """Why it was refused, or what holds it."""
+    """The problem with which it was refused, or because of which it waits."""
 
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
@@ -99,8 +99,8 @@ _MOST_LEVELS = 32
 
 
 def _readable_again(body: dict[str, Any]) -> dict[str, Any]:
-    """What is kept has to be listed and sent later: nested as far as everybody reads it, of text that has a UTF-8 form
-    (RFC 7493, section 2.1)."""
+    """Check that a body can be stored and sent later: not nested deeper than JSON readers accept, and of text that has
+    a UTF-8 form (RFC 7493, section 2.1)."""
     level: list[Any] = [body]
     for _ in range(_MOST_LEVELS):
         level = [inner for one in level for inner in _inside(one)]
@@ -137,7 +137,7 @@ class Operation(Shape):
 
 
 class Unreadable(NamedTuple):
-    """What came as an operation and is none."""
+    """An element of the list that is no valid operation."""
 
     id: UUID | None
     """If that can be read."""
@@ -147,7 +147,7 @@ class Unreadable(NamedTuple):
 
 
 def _by_itself(sent: Any) -> Operation | Unreadable:
-    """What cannot be read costs only itself: the others of its list may tell of a serious event."""
+    """Read each operation by itself: an invalid one must not refuse the others, which may report a serious event."""
     try:
         return Operation.model_validate(sent)
     except ValidationError as error:
@@ -217,18 +217,18 @@ class SyncFilter(Filter):
 
 
 class UnsettledActs(Answer):
-    """What apps of a site sent and the registry has neither stored nor discarded: it waits for another act or before a
-    lock, or was refused. What a single request has settled counts until its app calls again."""
+    """The acts that apps of a site sent and that are neither stored nor discarded: they wait for another act or a lock,
+    or were refused. An act that was done by a single request meanwhile counts until its app calls again."""
 
     count: int
     oldest_at: InstantShown | None
-    """When the first of them came."""
+    """When the oldest of them was received."""
 
 
 class SyncResolution(Shape):
     decision: Literal["send", "discard"]
     reason: Reason
     body: Body | None = None
-    """Of `send`: what is sent instead; absent: the same again."""
+    """For `send`: the new body; absent: the same body again."""
 
     if_match: ETag | None = None

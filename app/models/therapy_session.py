@@ -1,4 +1,4 @@
-"""Therapy sessions: what a preparation or integration visit adds to a visit. No therapy notes, on purpose."""
+"""Therapy sessions of preparation and integration visits. Therapy notes are deliberately not stored."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -40,7 +40,7 @@ class TherapySession(SQLModel, table=True):
 
 
 class Therapy(Shape):
-    """How long, how, and with whom."""
+    """A therapy session: minutes, mode and staff."""
 
     minutes: Annotated[int, Bounded(ge=1, le=1_440)]
     mode: Annotated[TherapyMode, Strict(False)]

@@ -14,7 +14,7 @@ from app.models.base import Answer, InstantShown, Reason, Shape, now, one_of
 
 
 class TreatmentOutcome(StrEnum):
-    """How a treatment went."""
+    """The result of an earlier treatment."""
 
     intolerant = "intolerant"
     none = "none"
@@ -40,7 +40,7 @@ class TreatmentTrial(SQLModel, table=True):
     weeks: int
     maximum_mg: float | None = None
     adequate: bool
-    """In dose and duration, as the site judges it by its own standard (such as the ATHF)."""
+    """Whether dose and duration were adequate, as the site judges by its own standard (such as the ATHF)."""
 
     this_episode: bool
     outcome: TreatmentOutcome = Field(sa_type=String(16))

@@ -1,4 +1,4 @@
-"""Source data verification: a monitor held a record, at one version, against the source documents."""
+"""Source data verification: a monitor compared a record, at one version, with the source documents."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -19,7 +19,7 @@ from app.protocol.verification import RecordKind
 
 
 class VerificationResult(StrEnum):
-    """What the source said: the same, or something else (which a data query then asks about)."""
+    """Whether the record agrees with the source; a discrepancy is followed by a data query."""
 
     discrepant = "discrepant"
     verified = "verified"
@@ -39,7 +39,7 @@ class VerificationState(StrEnum):
 
 
 class Verification(SQLModel, table=True):
-    """One look at one record. The database lets nobody change or remove it."""
+    """One verification of one record. The database refuses changes and deletion."""
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
@@ -61,7 +61,7 @@ class Verification(SQLModel, table=True):
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     subject_type: RecordKind = Field(sa_type=String(16))
     pid: str = Field(max_length=12)
-    """Whose record it is."""
+    """The participant of the record."""
 
     visit_id: UUID | None = None
     outcome_id: UUID | None = None
@@ -75,7 +75,7 @@ class Verification(SQLModel, table=True):
 
 
 class VerificationWithdrawal(SQLModel, table=True):
-    """A verification that its monitor, or another, took back. Append-only as well."""
+    """The withdrawal of a verification, by any monitor of the site. Append-only."""
 
     __tablename__ = "verification_withdrawal"
     __table_args__ = (
@@ -158,7 +158,7 @@ class VerificationFilter(Filter):
 
 
 class PendingState(StrEnum):
-    """Nobody has seen the record; or somebody has, and a critical field was corrected since."""
+    """The record was never verified, or a critical field was corrected since."""
 
     needs_reverification = "needs_reverification"
     unverified = "unverified"
@@ -173,7 +173,7 @@ class PendingFilter(Filter):
 
 
 class PendingRead(Answer):
-    """A record that the plan covers, to be held against its source as it is now."""
+    """A record that the plan covers and that is not verified at its present version."""
 
     study: str
     site: str
@@ -181,7 +181,7 @@ class PendingRead(Answer):
     subject_type: RecordKind
     subject: str
     version: int
-    """The present one, that a verification names."""
+    """The present version, which a verification must name."""
 
     fields: list[str]
     """The critical fields."""
@@ -203,7 +203,7 @@ class CoverageFilter(Filter):
 
 
 class RecordCoverage(Answer):
-    """How many of the records that the plan covers are verified, of the participants whom it samples."""
+    """How many of the records that the plan covers are verified, among the participants that it samples."""
 
     records: int
     verified: int

@@ -46,7 +46,7 @@ HELD = frozenset(map(VisitStatus, planning.HELD))
 
 
 class Visit(SQLModel, table=True):
-    """One contact with a participant; its key in the trade is (participant, visit code, occurrence)."""
+    """One contact with a participant, identified by participant, visit code and occurrence."""
 
     __table_args__ = (
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
@@ -72,7 +72,8 @@ class Visit(SQLModel, table=True):
     deviation_reason: str | None = Field(default=None, sa_column=Column(Text))
     findings: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     protocol_version_id: int | None = Field(default=None, foreign_key="protocol_version.id")
-    """The version by which it was recorded: moving the participant on leaves its window as it was."""
+    """The protocol version by which it was recorded, which keeps its window when the participant moves to another
+    version."""
 
     version: int = 1
     created_by: UUID = Field(foreign_key="account.id")
@@ -80,13 +81,13 @@ class Visit(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=now)
     voided_by: UUID | None = Field(default=None, foreign_key="account.id")
     voided_at: datetime | None = None
-    """Since when it counts as never recorded (app/models/voided.py)."""
+    """When it was voided; since then it counts as never recorded (app/models/voided.py)."""
 
     voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class VisitDates(Shape):
-    """The rules between a visit's dates and status, the same when it is recorded and when it is amended."""
+    """The rules between a visit's dates and status, the same for recording and correction."""
 
     status: Annotated[VisitStatus, Strict(False)]
     occurred_on: PastDate | None = None
@@ -115,7 +116,7 @@ class VisitCreate(VisitDates):
     occurrence: Positive = 1
     outcomes: Annotated[list[OutcomeInVisit], Bounded(max_length=50)] = []
     therapy: Therapy | None = None
-    """Of preparation and integration visits."""
+    """For preparation and integration visits only."""
 
     @model_validator(mode="after")
     def _outcomes_fit_the_visit(self) -> "VisitCreate":
@@ -168,7 +169,7 @@ class VisitRead(Answer):
     created_at: InstantShown
     updated_at: InstantShown
     voided_at: InstantShown | None
-    """Since when it counts as never recorded, as it was entered in error."""
+    """When it was voided as entered in error; since then it counts as never recorded."""
 
     voiding_reason: str | None
 

@@ -20,19 +20,20 @@ class RecordVoiding(Shape):
 
 
 def counts(records: Any) -> ColumnElement[bool]:
-    """Of visits, outcomes or adverse events (a model, an alias of one, or a table): they were not voided. Whoever asks
-    what was recorded asks this too; tests/test_voided_everywhere.py finds who forgets it."""
+    """The condition that rows of `records` (a model, an alias of one, or a table) are not voided. Every statement about
+    what was recorded must contain it; tests/test_voided_everywhere.py finds those that do not."""
     there: ColumnElement[bool] = getattr(records, "c", records).voided_at.is_(None)
     return there
 
 
 def voided_whole() -> CheckConstraint:
-    """Who voided it, when and why: all of it, or nothing."""
+    """A constraint: who voided a row, when and why are all given, or none of them."""
     rule = "(voided_at IS NULL) = (voided_by IS NULL) AND (voided_at IS NULL) = (voiding_reason IS NULL)"
     return CheckConstraint(rule, name="voided_whole")
 
 
 def once(name: str, *columns: str, among: str | None = None) -> Index:
-    """Recorded once, of those that meet the condition `among`; what was voided is recorded anew."""
+    """A unique index of the rows that are not voided (and meet the condition `among`), so that what was voided can be
+    recorded anew."""
     where = text(f"{among} AND {_STAYS}") if among else text(_STAYS)
     return Index(name, *columns, unique=True, sqlite_where=where, postgresql_where=where)
