@@ -1,4 +1,4 @@
-"""What definition files share: strict frozen shapes, faults that name their place, and how files are read."""
+"""The basis of definition files: strict frozen shapes, faults with their place, and reading files."""
 
 import json
 import tomllib
@@ -14,10 +14,10 @@ Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,
 Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{Cc}]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\p{Cc}]*$")]
 Listed = Strict(False)
-"""Files have arrays where the shapes keep tuples; what is inside stays strict."""
+"""Accepts the arrays of files where the shapes have tuples; the items are still checked strictly."""
 
 MOST_ENTRIES = 1_000
-"""Of one list: several times what any study or instrument has."""
+"""The greatest length of a list: several times what any study or instrument has."""
 
 VisitCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_.\-]{0,63}$")]
 Codes = Annotated[tuple[Code, ...], Listed]
@@ -34,7 +34,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 
 
 class Definition(BaseModel):
-    """A part of a definition file: unknown keys refused, no coercion, never changed once read."""
+    """A part of a definition file: unknown keys are refused, types are not converted, and it is immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -84,7 +84,7 @@ def decode(text: str, suffix: Literal["toml", "json"]) -> dict[str, Any]:
 
 
 def build(shape: type[Shape], data: Mapping[str, Any], check: Callable[[Shape], Iterable[ProtocolFault]]) -> Shape:
-    """Make a definition out of plain data: first its shape, then, where that holds, what it says."""
+    """Make a definition out of plain data: the shape is checked first, and if it is right, the content."""
     try:
         definition = shape.model_validate(dict(data))
     except ValidationError as error:
@@ -96,7 +96,8 @@ def build(shape: type[Shape], data: Mapping[str, Any], check: Callable[[Shape], 
 
 
 def endless(data: Mapping[str, Any]) -> Iterator[ProtocolFault]:
-    """Lists longer than any study's. Counted first: to find a fault in each of so many entries takes seconds."""
+    """Faults of lists that are longer than any study's. They are checked first, as finding a fault in each of so many
+    entries would take seconds."""
     waiting: list[tuple[tuple[int | str, ...], Any]] = [((), data)]
     while waiting:
         place, value = waiting.pop()

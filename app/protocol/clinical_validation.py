@@ -90,7 +90,7 @@ def _dose_faults(path: str, dose: PlannedDose, protocol: Protocol) -> Iterator[P
 
 
 def _rule_codes(protocol: Protocol, dosing: Dosing) -> Iterator[ProtocolFault]:
-    """A refusal names its rule by code alone, so a code is used once in all lists of rules."""
+    """A refusal names only the code of its rule, so a code must be unique in all lists of rules."""
     yield from similar("/dosing/preconditions/*/code", "rule", (rule.code for rule in dosing.preconditions))
     yield from similar("/dosing/discharge/*/code", "rule", (item.code for item in dosing.discharge))
     elsewhere = {rule.code for rule in dosing.preconditions} | {rule.code for rule in protocol.safety_rules}
@@ -125,7 +125,8 @@ def _precondition_faults(
 
 
 def _interval_faults(path: str, rule: MinimumInterval, visits: dict[str, VisitDefinition]) -> Iterator[ProtocolFault]:
-    """A dosing visit whose window, counted from another, closes before the interval is over can never be in time."""
+    """A dosing visit whose window is counted from another one must not close before the interval between doses is over,
+    as it could then never be in time."""
     for visit in visits.values():
         anchor = visits.get(visit.anchor or "")
         if visit.kind is not VisitKind.dosing or anchor is None or anchor.kind is not VisitKind.dosing:

@@ -1,4 +1,4 @@
-"""Moments and calendar days: clinical deadlines as instants, days as the site's own calendar has them."""
+"""Instants and calendar days: clinical deadlines are instants, days are those of the site's calendar."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -11,7 +11,7 @@ from app.protocol.base import Code, Definition, Text, Title
 
 
 class SusarKind(StrEnum):
-    """A suspected unexpected serious adverse reaction, by how soon the authority must know."""
+    """Suspected unexpected serious adverse reactions, by how soon the authority must be informed."""
 
     fatal_or_life_threatening = "fatal_or_life_threatening"
     other = "other"
@@ -28,12 +28,12 @@ class Clock(Definition):
     """Due by the end of that day; the day on which the clock starts is day 0."""
 
     event: Annotated[SusarKind, Strict(False)] | None = None
-    """Which unexpected reactions it is for; None: it is written down, and nobody is held against it here."""
+    """The unexpected reactions to which it applies; None: it is only documented and not checked."""
 
     source: Text
 
     def due_at(self, started: datetime, zone: ZoneInfo) -> datetime:
-        """In UTC. Raises ValueError where `started` has no time zone."""
+        """The deadline in UTC. Raises ValueError if `started` has no time zone."""
         if self.hours is not None:
             return instant(started) + timedelta(hours=self.hours)
         return end_of_day(local_day(started, zone) + timedelta(days=self.calendar_days or 0), zone)

@@ -9,7 +9,8 @@ from app.protocol.base import Code, Codes, Day, Definition, Listed, SomeCodes, T
 
 
 class ConsentScope(StrEnum):
-    """What a participant can agree to and take back one by one. Code elsewhere acts on these names."""
+    """The parts of a consent, which a participant can give and withdraw one by one. Code elsewhere depends on these
+    names."""
 
     main = "main"
     long_follow_up = "long_follow_up"
@@ -31,17 +32,18 @@ class ConsentVersion(Definition):
 
 
 Standing = Literal["screened", "enrolled", "active", "completed"]
-"""Of the participant's statuses, those in which somebody can be asked again."""
+"""The statuses in which a participant can be asked to consent again."""
 
 
 class Amendment(Definition):
-    """A change of the protocol: the version that it made, from when it holds, and who must consent again."""
+    """A change of the protocol: the version that it made, the day from which it is in force, and who must consent
+    again."""
 
     version: Code
     valid_from: Day
     summary: Text
     reconsent: Annotated[tuple[Standing, ...], Listed] = ()
-    """Participants of these statuses sign `consent`; nobody where it is empty."""
+    """Participants with these statuses sign `consent`; nobody if it is empty."""
 
     consent: Code | None = None
     source: Text
@@ -63,9 +65,9 @@ def wanted_consent(
     statuses: Collection[str],
     since: date,
 ) -> Code | None:
-    """The newest consent version that somebody of one of these statuses was asked for by a day: the one in force when
-    they first consented (`since`), or that of a later amendment, oldest first. Without amendments nothing says who
-    signs a newer one, so everybody does."""
+    """The newest consent version that a participant with one of these statuses was asked to sign by a day: the one in
+    force when they first consented (`since`), or that of a later amendment, oldest first. Without amendments the
+    protocol does not say who signs a newer version, so everybody does."""
     first = current_consent(consents, amendments, min(on, since) if amendments else on)
     starts = _starts(consents, amendments)
     asked = [(starts[first.version], first.version)] if first else []
@@ -78,6 +80,6 @@ def wanted_consent(
 
 
 def _starts(consents: Iterable[ConsentVersion], amendments: Iterable[Amendment]) -> Mapping[str, date]:
-    """Since when each version is in force: as it says, or with the amendment that brought it."""
+    """The day from which each version is in force: its own, or that of the amendment that introduced it."""
     brought = {one.consent: one.valid_from for one in amendments}
     return {one.version: one.valid_from or brought.get(one.version, date.min) for one in consents}

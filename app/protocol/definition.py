@@ -48,13 +48,14 @@ class Arm(Definition):
 
 
 class VisitDefinition(Definition):
-    """A planned contact. Its window hangs on an anchor visit, since studies count from more than one day."""
+    """A planned contact. Its window is counted from an anchor visit, as studies count from more than one day."""
 
     code: VisitCode
     name: Title
     kind: Annotated[VisitKind, Strict(False)]
     anchor: VisitCode | None = None
-    """The visit that it is planned from. None: no window. Itself: others count from it, it has no window."""
+    """The visit from which it is planned. None: it has no window. Itself: it has no window, and others are counted from
+    it."""
 
     offset_days: Days = 0
     """Planned day = date of the anchor + this."""
@@ -87,17 +88,17 @@ class VisitDefinition(Definition):
 
     @property
     def follows_anchor(self) -> bool:
-        """Whether each day of its window lies after its anchor, so that it cannot be without that."""
+        """Whether each day of its window lies after its anchor, so that it cannot take place without the anchor."""
         return self.has_window and self.offset_days > self.window_before
 
     def screens_again(self, occurrence: int) -> bool:
-        """Whether this occurrence is of a further screening: each has its own screening visits, as a re-screening is a
-        new screening episode under the same participant (domain.md, section 6)."""
+        """Whether this occurrence belongs to a further screening: each has its own screening visits, as a re-screening
+        is a new screening episode under the same participant (domain.md, section 6)."""
         return self.kind is VisitKind.screening and 0 < self.repeats < occurrence
 
     @cached_property
     def hangs_on(self) -> frozenset[VisitCode]:
-        """The visits whose days say whether this one's is as planned."""
+        """The visits on whose days it depends whether this visit's day is as planned."""
         return frozenset(code for code in (self.anchor, self.before) if code not in (None, self.code))
 
 
@@ -116,7 +117,8 @@ class Safety(Definition):
 
 
 class Threshold(Definition):
-    """When a score counts as response or remission, on scales where higher is worse; and where it is compared."""
+    """When a score counts as response or remission, on scales where higher is worse; and the visits that are
+    compared."""
 
     instrument: Code
     score: Code
@@ -132,7 +134,7 @@ class Threshold(Definition):
     """The visit whose score the others are compared with."""
 
     endpoint: VisitCode | None = None
-    """The visit that the study's question is answered at."""
+    """The visit at which the study's question is answered."""
 
     bands: Annotated[tuple[Band, ...], Listed] = ()
     """Where this study names other parts of the range than the instrument does."""
@@ -149,7 +151,7 @@ class Threshold(Definition):
         return value <= self.remission_max
 
     def response(self, baseline: float | None, value: float | None) -> bool | None:
-        """None where it cannot be told: no value, no rule, or no baseline above 0 to fall from."""
+        """None if it cannot be determined: no value, no rule, or no baseline above 0."""
         if value is None:
             return None
         if self.response_max is not None:
@@ -171,7 +173,8 @@ class SpecialInterest(Definition):
     code: Code
     label: Title
     alert: bool = False
-    """Straight to the monitor, serious or not: whom it is about may be a colleague of whoever reports it."""
+    """Told to the monitor at once, serious or not: the person concerned may be a colleague of the one who reports
+    it."""
 
     source: Text
 
@@ -202,8 +205,8 @@ class Protocol(Versioned):
     """Instruments of which totals without items are taken, for data from before the registry."""
 
     exposure_visits: Codes = ()
-    """Visits at which the treatment is given; none named: those of kind dosing. Whoever had a dose at one is in the
-    safety population (ICH E9, section 5.2.3)."""
+    """Visits at which the treatment is given; if none is named, those of kind dosing. Participants who had a dose at
+    one of them are in the safety population (ICH E9, section 5.2.3)."""
 
     @cached_property
     def alerts(self) -> frozenset[str]:
@@ -221,12 +224,12 @@ class Protocol(Versioned):
 
     @cached_property
     def scopes(self) -> frozenset[str]:
-        """What any of its consent versions asks for."""
+        """The scopes of all its consent versions."""
         return frozenset(scope for consent in self.consents for scope in consent.scopes)
 
     @property
     def holds_from(self) -> date:
-        """The day from which nobody goes by an earlier version anew."""
+        """The day from which participants can be enrolled under, or moved to, this version."""
         return self.amendments[-1].valid_from if self.amendments else date.min
 
     def visit(self, code: str) -> VisitDefinition:
@@ -240,7 +243,7 @@ class Protocol(Versioned):
         return {visit.code: visit for visit in self.visits}
 
     def after(self, code: str) -> frozenset[VisitCode]:
-        """The visits that cannot come before this one: by what must precede what, and by windows that lie wholly on one
+        """The visits that cannot come before this one, by the declared order and by windows that lie entirely on one
         side of their anchor."""
         found: set[VisitCode] = set()
         ahead = [code]
@@ -269,15 +272,15 @@ class Protocol(Versioned):
         return self._by_code[code].hangs_on if code in self._by_code else frozenset()
 
     def repeats(self, code: str) -> int:
-        """How often it is planned."""
+        """The number of planned occurrences."""
         return self._by_code[code].repeats if code in self._by_code else 0
 
     def needs_scope(self, code: str) -> str | None:
-        """The scope of consent without which this visit is not held."""
+        """The scope of consent that this visit needs."""
         return self._by_code[code].needs_scope if code in self._by_code else None
 
     def carries(self, code: str, occurrence: int) -> bool:
-        """Whether the day of this visit says of others whether theirs is as planned."""
+        """Whether it depends on the day of this visit if the days of others are as planned."""
         again = code in self._by_code and self._by_code[code].screens_again(occurrence)
         return again or (occurrence == 1 and code in self._hung_on)
 
@@ -286,7 +289,7 @@ class Protocol(Versioned):
         return frozenset[VisitCode]().union(*(visit.hangs_on for visit in self.visits))
 
     def prepares(self, code: str) -> bool:
-        """Whether a dose wants this visit to be held before it."""
+        """Whether a dose requires this visit before it."""
         rules = self.dosing.preconditions if self.dosing else ()
         return any(code in rule.visits for rule in rules if isinstance(rule, VisitsHeld))
 

@@ -7,7 +7,7 @@ from app.protocol.rules import Number, ScoreRule
 
 
 class Derived(NamedTuple):
-    """None wherever it cannot be told: a score without value, or a protocol that sets no threshold."""
+    """Values are None if they cannot be determined: a score has no value, or the protocol no threshold."""
 
     change: Number | None
     """Value minus baseline: negative where the score fell."""
@@ -18,7 +18,7 @@ class Derived(NamedTuple):
 
 
 def change(baseline: Number | None, value: Number | None) -> Number | None:
-    """None unless both are there."""
+    """None unless there are both."""
     return None if baseline is None or value is None else value - baseline
 
 

@@ -1,4 +1,4 @@
-"""What a protocol demands of dosing sessions: doses, conditions to start, and the checklist at discharge."""
+"""The rules of a protocol for dosing sessions: doses, preconditions, and the checklist at discharge."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,8 @@ class Supplemental(Definition):
     """After the initial dose."""
 
     otherwise: Literal["refuse", "flag"]
-    """What happens to a dose outside amount or time. A dose that was given is better kept and flagged."""
+    """Whether a dose outside amount or time is refused or flagged. A dose that was given is better stored and
+    flagged."""
 
     measures: Codes = ()
     """Vitals taken before it."""
@@ -74,13 +75,13 @@ class StaffPresent(_Precondition):
 
 
 class NoOpenSignal(_Precondition):
-    """No safety signal that holds dosing is without its review."""
+    """Every safety signal that stops dosing has been reviewed."""
 
     rule: Literal["no_open_signal"]
 
 
 class Confirmed(_Precondition):
-    """Somebody answers yes to this on the day, or, where the protocol lets them, that it does not apply."""
+    """A member of staff answers yes on the day, or, if the protocol allows it, that it does not apply."""
 
     rule: Literal["confirmed"]
     label: Title
@@ -117,7 +118,7 @@ Precondition = Annotated[
 
 
 class DischargeItem(Definition):
-    """One thing that must be there before a session is closed."""
+    """One item that must be complete before a session is closed."""
 
     code: Code
     label: Title
@@ -131,7 +132,7 @@ class DischargeItem(Definition):
 class Dosing(Definition):
     substance: Title
     amount_as: Literal["salt", "base"]
-    """What the milligrams weigh."""
+    """What the amounts in mg refer to."""
 
     doses: Annotated[tuple[PlannedDose, ...], Listed, Field(min_length=1)]
     preconditions: Annotated[tuple[Precondition, ...], Listed] = ()

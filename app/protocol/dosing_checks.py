@@ -1,4 +1,5 @@
-"""May this dose be given, may this session be closed: the facts against the protocol's rules, each breach by name."""
+"""Whether a session may start, a dose may be given and a session may be closed: facts checked by the protocol's rules,
+with the name of each rule that is broken."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ _SIGNAL_OPEN = "A safety signal that holds dosing is not reviewed"
 
 
 class Breach(NamedTuple):
-    """A rule of the protocol that does not hold. The message names what is wanted, never what was sent."""
+    """A rule of the protocol that is broken. The message says what is required, never what was sent."""
 
     rule: str
     level: Literal["refuse", "flag"]
@@ -38,7 +39,7 @@ class Breach(NamedTuple):
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """What is known on the day when a dosing session is to start. What is left out counts as not so."""
+    """The facts of the day on which a dosing session is to start. A fact that is left out counts as not given."""
 
     visit: str
     on: date
@@ -64,13 +65,13 @@ class SessionFacts:
 
 
 def start_refusals(dosing: Dosing, facts: SessionFacts) -> list[Breach]:
-    """Every precondition that keeps the session from starting, in the protocol's order; none: it may start."""
+    """The preconditions that are not met, in the protocol's order; without any, the session may start."""
     wanted = [(rule.code, _unmet(rule, facts)) for rule in dosing.preconditions]
     return [Breach(code, "refuse", message) for code, message in wanted if message is not None]
 
 
 def _unmet(rule: Precondition, facts: SessionFacts) -> str | None:
-    """What is missing for a precondition, or None where it holds."""
+    """What is missing for a precondition, or None if it is met."""
     match rule:
         case ConsentInForce():
             return _consent(rule, facts)
@@ -112,7 +113,7 @@ def _visits(rule: VisitsHeld, facts: SessionFacts) -> str | None:
 
 
 def initial_breaches(dose: PlannedDose, given_mg: float) -> list[Breach]:
-    """A dose that was given is kept, and flagged where the plan has another."""
+    """A dose that was given is stored, and flagged if it differs from the plan."""
     if dose.initial_min_mg <= given_mg <= dose.initial_max_mg:
         return []
     message = f"The plan is {dose.initial_min_mg:g} to {dose.initial_max_mg:g} mg"
@@ -162,7 +163,7 @@ class DischargeFacts:
 
 
 def discharge_breaches(dosing: Dosing, facts: DischargeFacts) -> list[Breach]:
-    """What the checklist still lacks; none: the session may be closed."""
+    """The items of the checklist that are missing; without any, the session may be closed."""
     return [Breach(item.code, "refuse", f"Missing: {item.label}") for item in dosing.discharge if _lacks(item, facts)]
 
 

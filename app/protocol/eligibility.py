@@ -1,4 +1,4 @@
-"""Eligibility: the answers to a protocol's criteria, and what they come to."""
+"""Eligibility: the answers to a protocol's criteria, and the decision that follows."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from app.protocol.base import Code, Definition, Text
 
 
 class Criterion(Definition):
-    """An eligibility criterion. Met means answered as the study wants it, for exclusions too."""
+    """An eligibility criterion. Met means answered as the study requires, for exclusion criteria too."""
 
     code: Code
     kind: Literal["inclusion", "exclusion"]
@@ -29,7 +29,7 @@ class UnknownCriterion(LookupError):
 
 class Eligibility(NamedTuple):
     eligible: bool | None
-    """None: not decided, because criteria are open and none is unmet."""
+    """None: not decided, as criteria are open and none is unmet."""
 
     unmet: tuple[str, ...]
     open: tuple[str, ...]
@@ -37,7 +37,8 @@ class Eligibility(NamedTuple):
 
 
 def eligibility(criteria: Iterable[Criterion], answers: Mapping[str, CriterionAnswer]) -> Eligibility:
-    """One unmet criterion decides, whatever is open. Raises UnknownCriterion."""
+    """The eligibility by these answers. One unmet criterion decides, even if others are open. Raises
+    UnknownCriterion."""
     listed = list(criteria)
     if not answers.keys() <= {criterion.code for criterion in listed}:
         raise UnknownCriterion("The protocol has no such criterion")

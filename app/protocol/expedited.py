@@ -29,7 +29,7 @@ class ClockState(StrEnum):
 
 
 class RunningClock(NamedTuple):
-    """One deadline. `met_at` None: still open."""
+    """One deadline; open while `met_at` is None."""
 
     code: str
     started_at: datetime
@@ -37,27 +37,27 @@ class RunningClock(NamedTuple):
     met_at: datetime | None
 
     def state(self, at: datetime) -> ClockState:
-        """How it stands at a moment: what comes exactly at its time is in time."""
+        """The state at a moment. What comes exactly at the due time is in time."""
         if self.met_at is not None:
             return ClockState.late if self.met_at > self.due_at else ClockState.met
         return ClockState.overdue if at > self.due_at else ClockState.running
 
 
 class Said(NamedTuple):
-    """What one version of an event says."""
+    """One version of an event, as far as its clocks depend on it."""
 
     version: int
     at: datetime
     aware_at: datetime | None
     criteria: frozenset[str]
-    """Of seriousness; none: it is not serious."""
+    """The seriousness criteria; without any, it is not serious."""
 
     suspected: bool
-    """The site holds a causal relationship with the drug to be at least possible."""
+    """Whether the site considers a causal relationship with the drug at least possible."""
 
     expected: bool | None
     within: timedelta
-    """How soon a site reports, by the protocol that the participant went by then."""
+    """The time limit of the site's report, by the participant's protocol version at that time."""
 
     @property
     def critical(self) -> bool:
@@ -76,7 +76,7 @@ _NOTHING = Said(0, datetime.min, None, frozenset(), False, None, timedelta())
 
 
 class Report(NamedTuple):
-    """The site told the sponsor of a version."""
+    """A report of the site to the sponsor."""
 
     version: int
     at: datetime
@@ -85,12 +85,12 @@ class Report(NamedTuple):
 
 
 class Review(NamedTuple):
-    """A monitor looked at a version, on behalf of the sponsor."""
+    """A review of a version by a monitor, on behalf of the sponsor."""
 
     version: int
     at: datetime
     suspected: bool | None = None
-    """With `expected` the sponsor's assessment; None: it is none."""
+    """With `expected` the sponsor's assessment; None if the review is no assessment."""
 
     expected: bool | None = None
     answer_until: datetime | None = None
@@ -101,7 +101,7 @@ class Review(NamedTuple):
 
 
 class EventFacts(NamedTuple):
-    """What the clocks of an event hang on, each oldest first."""
+    """The records from which the clocks of an event follow, each list oldest first."""
 
     said: tuple[Said, ...]
     """Its versions."""
@@ -114,7 +114,7 @@ class EventFacts(NamedTuple):
 
     @property
     def first(self) -> Report | None:
-        """The first report of it as a serious event: a monitor may have asked about it while it was none."""
+        """The first report of it as a serious event; a monitor may have asked about it before it was serious."""
         return next((one for one in self.reports if self.as_of(one.version).criteria), None)
 
 
@@ -125,7 +125,7 @@ def clocks(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Ite
 
 
 def to_be_reported(facts: EventFacts) -> list[RunningClock]:
-    """What the next report meets: all that is open between site and sponsor, as it tells the event as it is now."""
+    """The clocks that the next report meets: all open ones between site and sponsor, as it has the present version."""
     return [clock for clock in _of_the_site(facts) if clock.met_at is None]
 
 

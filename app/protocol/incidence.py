@@ -1,7 +1,7 @@
-"""How often adverse events happened: events and participants side by side, with denominators and exposure.
+"""Incidence of adverse events: numbers of events and participants, with denominators and exposure.
 
-Counting rules of safety tables (ICH E3, section 12.2; ICH E9, section 6.3): a participant counts once in each group,
-and in a table by severity at the worst severity only. Sums of events add up over groups; sums of participants need not.
+The counting rules are those of safety tables (ICH E3, section 12.2; ICH E9, section 6.3): a participant counts once in
+each group, and in a table by severity only at the worst severity. Events add up over groups; participants need not.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ class Person(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Adverse events of one participant that are alike in what they are grouped by."""
+    """Adverse events of one participant that belong to the same group."""
 
     person: str
     onset: date | None
@@ -123,7 +123,7 @@ def _members(people: Iterable[Person], by: Sequence[str]) -> Mapping[tuple[str, 
 
 
 def _people_of(tallies: Mapping[tuple[str, ...], _Tally], by: Sequence[str]) -> dict[tuple[str, ...], Collection[str]]:
-    """Who counts in each group: everybody with an event there, but at the worst severity only."""
+    """The participants of each group: those with an event in it, by severity only at the worst."""
     people: dict[tuple[str, ...], Collection[str]] = {group: tally.firsts.keys() for group, tally in tallies.items()}
     if "severity" not in by:
         return people
@@ -163,7 +163,7 @@ def _row(
 
 
 def _days_after(person: Person, first: date | None) -> int:
-    """Days at risk after the first event, which end the time at risk of it."""
+    """The days at risk after the first event, which do not count for the rate of first events."""
     return person.days() - person.days(_until(person, first))
 
 

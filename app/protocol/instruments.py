@@ -46,7 +46,7 @@ class UnknownInstrument(LookupError):
 
 
 class ItemFault(NamedTuple):
-    """An answer that the instrument does not know. The message never repeats the answer."""
+    """An answer that the instrument does not have. The message never repeats the answer."""
 
     item: str
     code: Literal["unknown_item", "out_of_range"]
@@ -58,15 +58,15 @@ class Instrument(Versioned):
     direction: Direction
     licence: Text
     cdisc: Text | None = None
-    """What CDISC controlled terminology calls it, where that was checked."""
+    """Its name in CDISC controlled terminology, if that was checked."""
 
     form_of: Code | None = None
-    """The instrument whose form this is, given once more at the same visit."""
+    """The instrument of which this is a second administration at the same visit."""
 
     items: Annotated[tuple[Item, ...], Listed, Field(min_length=1)]
     scores: Annotated[tuple[ScoreRule, ...], Listed] = ()
     done_by: Codes = ()
-    """Scores without which the form was not done, however many of its answers are there. None: any answer is enough."""
+    """The scores that must have a value for the form to count as done. None: any answer is enough."""
 
     @cached_property
     def by_code(self) -> Mapping[str, Item]:
@@ -100,7 +100,7 @@ def instruments() -> Mapping[str, Instrument]:
 
 @cache
 def given_as(code: str) -> frozenset[str]:
-    """An instrument and those that are its form once more: what a protocol's rule says of the one holds of all."""
+    """An instrument and its second administrations: a protocol's rule about the one applies to all."""
     return frozenset({code, *(one.code for one in instruments().values() if one.form_of == code)})
 
 
@@ -121,7 +121,7 @@ def shipped(code: str) -> Instrument | None:
 
 
 def item_faults(instrument: Instrument, items: Mapping[str, int | None]) -> list[ItemFault]:
-    """What is wrong with the answers, in the order sent. A missing item is no fault: its scores say so."""
+    """The faults of the answers, in the order sent. A missing item is no fault; its scores have a reason."""
     return [fault for code, answer in items.items() if (fault := _item_fault(instrument, code, answer))]
 
 
@@ -144,7 +144,7 @@ _OF_A_FORM = ("items", "scores", "done_by")
 
 
 def _of_form(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A file that names the form that it is, as `CODE/VERSION`, asks and scores what that one does."""
+    """A file that names another form, as `CODE/VERSION`, has the items and scores of that one."""
     if own := [name for name in _OF_A_FORM if name in data]:
         raise ProtocolInvalid(ProtocolFault(f"/{name}", "of_its_form", "The form has them") for name in own)
     file = FOLDER / f"{str(data['form_of']).lower().replace('_', '-').replace('/', '-')}.toml"
@@ -191,7 +191,7 @@ def _range_faults(path: str, item: Item, items: Mapping[str, Item]) -> Iterator[
 def _reading_faults(
     path: str, rule: ScoreRule, items: Mapping[str, Item], earlier: Mapping[str, Bounds]
 ) -> Iterator[ProtocolFault]:
-    """What a score reads must be there, once, and of the kind that its rule can read."""
+    """Faults of scores: what a score reads must exist, be named once, and be of a kind that its rule can read."""
     for where, name in _scores_read(rule):
         if name not in earlier:
             message = f"{rule.name}: no usable score {name} is declared before it"

@@ -1,7 +1,7 @@
-"""A participant's schedule: every planned visit, its window as far as anchors are known, and how it stands on a day.
+"""A participant's schedule: every planned visit with its window, if the anchor is known, and its state on a day.
 
-Days are calendar dates of the site, so nothing shifts where clocks change; ask `clocks.local_day` for today.
-Everything is worked out anew from what is recorded: correct an anchor's date, and what hangs on it moves.
+Days are calendar dates of the site (`clocks.local_day`), so that changes of the clock shift nothing. Everything is
+derived from the recorded visits: if the date of an anchor is corrected, the windows counted from it move.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,10 +23,10 @@ class VisitState(StrEnum):
     """Today lies in its window."""
 
     overdue = "overdue"
-    """Its window, or the visit that it must precede, has passed without it."""
+    """Its window is over, or the visit that it must precede has taken place."""
 
     upcoming = "upcoming"
-    """Its window opens later, or it has none and may be held any day."""
+    """Its window opens later, or it has none and may take place on any day."""
 
     waiting = "waiting"
     """Its window is not known until its anchor has taken place."""
@@ -36,7 +36,7 @@ class VisitState(StrEnum):
 
 
 class Recorded(NamedTuple):
-    """A visit as the registry has it. `on` is the day it took place; `instruments` are those that were answered."""
+    """A recorded visit. `on` is the day on which it took place; `instruments` are those that were answered."""
 
     visit: str
     occurrence: int
@@ -59,10 +59,10 @@ class PlannedVisit(NamedTuple):
     """The anchor, where the window waits for it."""
 
     deviation_days: int | None
-    """Days outside the window: of a visit held, negative early, 0 inside, positive late; of one overdue, so far."""
+    """Days outside the window: negative early, 0 inside, positive late; of an overdue visit those until today."""
 
     closes: date | None
-    """The last day on which it is as planned, where that is known."""
+    """The last day on which it is as planned, if that is known."""
 
     missing: tuple[str, ...]
     """Instruments still to be administered, where the visit took place, is due or is overdue."""
@@ -123,7 +123,7 @@ _RECORDED_STATES = {
 
 
 class _Course:
-    """What is recorded of one participant, read against the protocol on one day."""
+    """The recorded visits of one participant, compared with the protocol on one day."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class _Course:
         )
 
     def _open_state(self, visit: VisitDefinition, occurrence: int, window: Window | None) -> VisitState:
-        """How a visit stands of which nothing is recorded."""
+        """The state of a visit that is not recorded."""
         closes = self._closes(visit, window)
         failed = of_failed_screening(visit, self.held, occurrence)
         if failed or self._dropped(visit, closes) or self._never(visit):
@@ -194,8 +194,8 @@ class _Course:
         return _earliest(window.end if window else None, self.held.get((visit.before or "", 1)))
 
     def _dropped(self, visit: VisitDefinition, closes: date | None) -> bool:
-        """Whether it need not be held: for want of consent, or since the participant left or took it back before it
-        was over."""
+        """Whether it need not take place: without consent, or because the participant left or withdrew before its
+        window was over."""
         if self.scopes is not None and visit.needs_scope is not None and visit.needs_scope not in self.scopes:
             return True
         ended_on = None if visit.kept_after_early_termination else self.ended_on
@@ -204,7 +204,7 @@ class _Course:
         return stops is not None and (closes is None or closes >= stops)
 
     def _never(self, visit: VisitDefinition) -> bool:
-        """Whether its anchor will not take place, and so neither will it."""
+        """Whether its anchor will not take place, so that it will not either."""
         if not visit.has_window or visit.anchor not in self.visits:
             return False
         record, anchor = self.records.get((visit.anchor, 1)), self.visits[visit.anchor]

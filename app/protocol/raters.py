@@ -1,4 +1,4 @@
-"""Who may rate: outcomes that must not come from somebody who treats the participant."""
+"""Independent raters: instruments that must not be rated by a therapist of the participant."""
 
 from collections.abc import Collection
 from functools import cached_property
@@ -8,7 +8,7 @@ from app.protocol.instruments import given_as
 
 
 class RaterIndependence(Definition):
-    """The rater of these instruments is none of the participant's therapists."""
+    """The rater of these instruments must not be one of the participant's therapists."""
 
     code: Code
     instruments: SomeCodes

@@ -44,14 +44,14 @@ Condition = Annotated[ItemReached | ScoreReached | VitalBeyond, Field(discrimina
 
 
 class SafetyRule(Definition):
-    """Any condition raises one signal."""
+    """One signal is raised if any of the conditions is true."""
 
     code: Code
     version: Code
     label: Title
     severity: Literal["low", "moderate", "high"]
     due_hours: Annotated[int, Field(ge=1, le=8_760)] | None = None
-    """A clinician of the site reviews within so many hours; None: before the site's calendar day is over."""
+    """The hours within which a clinician of the site must review; None: before the site's calendar day is over."""
 
     holds_dosing: bool
     when: Annotated[tuple[Condition, ...], Listed, Field(min_length=1)]
@@ -79,7 +79,7 @@ class VitalsSeen(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """A rule that came true. `because` names the items, scores or measures, never their values."""
+    """A rule that is true. `because` names the items, scores or measures, never their values."""
 
     rule: str
     version: str
@@ -90,7 +90,7 @@ class Signal(NamedTuple):
 
 
 def evaluate(rules: Iterable[SafetyRule], seen: OutcomeSeen | VitalsSeen) -> list[Signal]:
-    """One signal for each rule that the outcome or the reading makes true, in the protocol's order."""
+    """One signal for each rule that is true for the outcome or reading, in the protocol's order."""
     signals = []
     for rule in rules:
         because = tuple(dict.fromkeys(code for condition in rule.when for code in _reached(condition, seen)))

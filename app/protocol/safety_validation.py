@@ -10,7 +10,7 @@ from app.protocol.rules import CountAtLeast, Flag, HighestYes, Maximum
 from app.protocol.safety import Condition, ItemReached, SafetyRule, ScoreReached, VitalBeyond
 
 TELLING = (CountAtLeast, Flag, HighestYes, Maximum)
-"""Scores from which an answer can be read off."""
+"""The kinds of scores from which an answer can be derived."""
 
 
 def safety_faults(protocol: Protocol) -> Iterator[ProtocolFault]:

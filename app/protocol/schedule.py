@@ -21,7 +21,8 @@ def parse_protocol(data: Mapping[str, Any]) -> Protocol:
 
 
 def stored_protocol(data: Mapping[str, Any]) -> Protocol:
-    """A protocol accepted earlier, under the rules of its day: only its shape is read. Raises ProtocolInvalid."""
+    """A protocol that was accepted before, perhaps under older rules: only its shape is checked. Raises
+    ProtocolInvalid."""
     return build(Protocol, data, lambda _: ())
 
 
@@ -53,11 +54,9 @@ Held = Mapping[tuple[str, int], date]
 
 
 def window_of(visit: VisitDefinition, held: Held, occurrence: int = 1) -> Window | None:
-    """The window of a visit's occurrence.
-
-    None where the visit has no anchor but itself, its anchor has not taken place, or it belongs to a failed screening.
-    Days beyond the calendar (years 1 to 9999) become its first or last day.
-    """
+    """The window of an occurrence of a visit. None if the visit has no anchor but itself, if its anchor has not taken
+    place, or if it belongs to a failed screening. Days outside the calendar (years 1 to 9999) become its first or last
+    day."""
     if visit.anchor is None or visit.anchor == visit.code or of_failed_screening(visit, held, occurrence):
         return None
     anchor = held.get((visit.anchor, 1))

@@ -31,7 +31,7 @@ Answers = Mapping[str, int | None]
 
 
 class Score(NamedTuple):
-    """One score. `reason` says why there is no value, or what is missing behind the one there is."""
+    """One score. `reason` says why there is no value, or which items are missing in spite of it."""
 
     name: str
     value: Number | None
@@ -42,7 +42,7 @@ class Score(NamedTuple):
 
 
 class ItemsInvalid(ValueError):
-    """Answers that the instrument does not know cannot be scored; ask `item_faults` first."""
+    """The answers have faults and cannot be scored; call `item_faults` first."""
 
     def __init__(self, faults: list[ItemFault]) -> None:
         self.faults = faults
@@ -66,7 +66,7 @@ def score(instrument: Instrument, items: Answers) -> tuple[Score, ...]:
 
 
 def done(instrument: Instrument, items: Answers) -> bool:
-    """Whether a form was done: with one answer, or where its file says so with the scores that it is given for."""
+    """Whether a form was done: it has an answer, or, if its file names scores, these have a value."""
     if all(answer is None for answer in items.values()):
         return False
     if not instrument.done_by:
@@ -75,7 +75,7 @@ def done(instrument: Instrument, items: Answers) -> bool:
 
 
 def whole(instrument: Instrument, items: Answers) -> bool:
-    """Whether every question of a form was answered, but what may be left out."""
+    """Whether every question of a form was answered that may not be left out."""
     answers = as_asked(instrument, items)
     return all(item.optional or answers[item.code] is not None for item in instrument.items)
 

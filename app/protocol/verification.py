@@ -15,7 +15,7 @@ from app.protocol.base import Code, Codes, Definition, Listed, ProtocolFault, Sh
 
 
 class RecordKind(StrEnum):
-    """What is verified as a whole, at one version."""
+    """The kinds of records, which are verified as a whole at one version."""
 
     adverse_event = "adverse_event"
     dosing_session = "dosing_session"
@@ -47,12 +47,12 @@ CHECKABLE: Mapping[RecordKind, frozenset[str]] = {
 
 
 class CriticalFields(Definition):
-    """The fields of one kind of record that the study's conclusions or the participants' safety hang on."""
+    """The fields of one kind of record on which the study's conclusions or the participants' safety depend."""
 
     record: Annotated[RecordKind, Strict(False)]
     fields: SomeCodes
     instruments: Codes = ()
-    """Of outcomes: only those of these instruments. Empty: of all."""
+    """For outcomes: only those of these instruments; all if empty."""
 
     source: Text
 
@@ -61,15 +61,16 @@ class Verification(Definition):
     """The plan: the critical fields of a share of the participants, drawn anew for each seed."""
 
     share: Share
-    """Of the participants, each drawn by itself: 0.25 is about a quarter of them."""
+    """The share of the participants, each of whom is drawn independently: 0.25 is about a quarter."""
 
     seed: Code
     critical: Annotated[tuple[CriticalFields, ...], Listed, Field(min_length=1)]
     source: Text
 
     def sampled(self, study: str, pid: str) -> bool:
-        """Whether this participant is drawn. HMAC-SHA256 of `study/pid` under the seed, its first 8 bytes as a share
-        of 2^64: anybody can draw again, and who is enrolled later changes nobody's lot. `pid` is its 12 symbols."""
+        """Whether this participant is drawn: by HMAC-SHA256 of `study/pid` under the seed, whose first 8 bytes are
+        taken as a share of 2^64. Anybody can repeat the draw, and later enrolments do not change it. `pid` is its 12
+        symbols."""
         digest = hmac.digest(self.seed.encode(), f"{study}/{pid}".encode(), "sha256")
         return int.from_bytes(digest[:8]) < Fraction(str(self.share)) * 2**64
 

@@ -20,7 +20,7 @@ class Measure(Definition):
     unit: Title
     lowest: float
     highest: float
-    """Outside `lowest` to `highest` a value is a slip of the pen or of the device: it is refused."""
+    """A value outside `lowest` to `highest` is an error of the pen or the device, and is refused."""
 
     warn_below: float | None = None
     warn_above: float | None = None
@@ -53,7 +53,7 @@ class Vitals(Definition):
 
 
 class VitalFinding(NamedTuple):
-    """What is wrong with, or remarkable about, one value. The message never repeats the value."""
+    """A fault or remark on one value. The message never repeats the value."""
 
     measure: str
     level: Literal["refuse", "warn"]
@@ -62,7 +62,7 @@ class VitalFinding(NamedTuple):
 
 
 class OpenVital(NamedTuple):
-    """A timed measurement that the protocol asks for and that is not there."""
+    """A timed measurement that the protocol requires and that is missing."""
 
     timepoint: str
     measure: str
@@ -70,7 +70,7 @@ class OpenVital(NamedTuple):
 
 
 def vital_findings(vitals: Vitals, values: Mapping[str, float]) -> list[VitalFinding]:
-    """Everything to say of one reading, by measure; anything of level `refuse` must not be stored."""
+    """All faults and remarks on a reading, by measure; a reading with one of level `refuse` must not be stored."""
     measures = {measure.code: measure for measure in vitals.measures}
     found = [finding for code, value in values.items() for finding in _of_value(measures.get(code), code, value)]
     for pair in vitals.pairs:
@@ -80,8 +80,9 @@ def vital_findings(vitals: Vitals, values: Mapping[str, float]) -> list[VitalFin
 
 
 def misplaced(point: Timepoint, taken_at: datetime, moments: Mapping[CountedFrom, datetime]) -> str | None:
-    """Why a reading cannot have been taken at this time point. A protocol names no tolerance, so nothing is said of its
-    minutes: only that it was on the wrong side of a dose. Raises ValueError for a moment without time zone."""
+    """Why a reading cannot have been taken at this time point; None if it can. Protocols name no tolerance, so that
+    minutes are not checked, only that it was on the right side of the dose. Raises ValueError for a moment without time
+    zone."""
     given: dict[CountedFrom, datetime] = {name: instant(at) for name, at in moments.items() if name != "session_end"}
     taken = instant(taken_at)
     if point.counted_from == "session_end":

@@ -48,7 +48,7 @@ async def report_adverse_event(
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]) -> Record:
-    """What becomes of each of these bodies, be it one or many."""
+    """The function that records one body, with the stored data of all these bodies read before."""
     people = participant_facts(session, actor, {body.participant for body in bodies})
     return lambda by, body: _made(request, *adverse_events.report_adverse_event(session, by, people, body))
 

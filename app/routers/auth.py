@@ -106,6 +106,6 @@ def _client(request: Request, form: Mapping[str, str]) -> KnownClient | None:
 
 
 def _tokens(service: SignIn, access: str, refresh: str | None = None) -> Response:
-    """RFC 6749, section 5.1: what there is not is left out."""
+    """The token response; absent fields are left out (RFC 6749, section 5.1)."""
     made = TokenRead(access_token=access, expires_in=service.tokens.lifetime_seconds, refresh_token=refresh)
     return Response(made.model_dump_json(exclude_none=True), media_type="application/json", headers=NO_STORE)

@@ -1,4 +1,4 @@
-"""Many records in one request: NDJSON in, one result a line out, each line under the rules of its single post."""
+"""Many records in one request: NDJSON in, one result for each line out, by the rules of the single post."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
@@ -122,7 +122,7 @@ _ANSWERS = {
 
 
 def _body(noun: Noun) -> dict[str, Any]:
-    """What the route takes and gives, for its description: the body is never declared, as it is read line by line."""
+    """Body and answer of the route for the description, as the body, which is read line by line, is not declared."""
     record = {"$ref": f"#/components/schemas/{noun.shape.__name__}"}
     line = {
         "title": f"{noun.shape.__name__.removesuffix('Create')}Line",
@@ -135,7 +135,7 @@ def _body(noun: Noun) -> dict[str, Any]:
 
 
 def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
-    """The same for each noun, but for what it asks of the actor."""
+    """The bulk route of one kind of record."""
 
     async def upload(
         request: Request,

@@ -1,4 +1,4 @@
-"""The change feed: asked for, waited for, or kept open as server-sent events."""
+"""The change feed: read, waited for, or kept open as server-sent events."""
 
 import time
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ stream."""
 
 
 class Stream(StreamingResponse):
-    """Server-sent events, counted for as long as they are sent: also when the client leaves before the first."""
+    """Server-sent events, which are counted as open while they are sent, and no longer if the client leaves."""
 
     def __init__(self, counted: AbstractContextManager[None], events: AsyncIterator[bytes]) -> None:
         headers = {"X-Accel-Buffering": "no"}  # nginx would hold events back until it has a page of them

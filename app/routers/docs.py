@@ -42,12 +42,12 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
-"""Swagger UI styles its elements one by one, hence the inline styles. Scripts come from here only."""
+"""The Content-Security-Policy of the page: Swagger UI needs inline styles; scripts come only from this server."""
 
 
 @router.get("/docs")
 async def read_docs() -> Response:
-    """The page. Its addresses are relative, so it works below a path too. A token typed there is forgotten with it."""
+    """The page. Its addresses are relative, so that it also works below a path. A token typed there is not stored."""
     return HTMLResponse(_PAGE, headers=_HEADERS)
 
 

@@ -1,4 +1,4 @@
-"""Extracts and the codebook: all that an analyst can reach."""
+"""Extracts and the codebook, which are all that analysts can use."""
 
 from functools import partial
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it can work, and the public keys."""
+"""Health checks, metrics, problem pages and the public keys."""
 
 import hmac
 from typing import Any

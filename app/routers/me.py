@@ -1,4 +1,4 @@
-"""One's own account: who one is, one's password, one's second factor."""
+"""The caller's own account: grants, password, second factor."""
 
 from typing import Annotated
 

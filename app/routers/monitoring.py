@@ -1,4 +1,4 @@
-"""What a monitor watches across sites: what is urgent, in one call; data queries by age; and how the sites do."""
+"""Overviews for monitors: what is urgent, data queries by age, and the performance of sites."""
 
 from typing import Annotated
 

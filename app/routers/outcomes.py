@@ -36,7 +36,7 @@ async def record_outcome(
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Record:
-    """What becomes of each of these bodies, be it one or many."""
+    """The function that records one body, with the stored data of all these bodies read before."""
     facts = outcomes.outcome_facts(session, actor, bodies)
     return lambda by, body: _made(request, *outcomes.record_outcome(session, by, facts, body))
 

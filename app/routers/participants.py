@@ -51,8 +51,7 @@ def enrol(
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[ParticipantCreate]) -> Record:
-    """What becomes of each of these bodies, be it one or many. The person is stored at once, the rest with the
-    answer."""
+    """The function that enrols one body. The participant is stored at once, the rest with the answer."""
     if len(bodies) > 1:  # of two that bring the same labels in another order each would hold what the other waits for
         named = {(one.study, one.site) for one in bodies}
         in_turn(session, Turn.enrolments, {site_id for site_id, place in actor.places.items() if place in named})

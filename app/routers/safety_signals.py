@@ -1,4 +1,4 @@
-"""Safety signals: seen at once by the site and its monitors, reviewed by the site."""
+"""Safety signals: visible at once to the site and its monitors, reviewed by the site."""
 
 from typing import Annotated
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Sync for apps that were offline: any order, any batching; what is refused is kept until somebody decides."""
+"""Sync for apps that were offline: in any order and any batches; what is refused is kept until somebody decides."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated

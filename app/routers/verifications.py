@@ -44,7 +44,7 @@ def record_verification(
 
 
 def recorder(_: Request, session: Session, actor: Actor, bodies: Sequence[VerificationCreate]) -> Record:
-    """What becomes of each of these bodies, be it one or many."""
+    """The function that records one body, with the stored data of all these bodies read before."""
     about = verifications.subjects(session, actor, bodies)
 
     def record(by: Actor, body: VerificationCreate) -> Made:

@@ -36,7 +36,7 @@ async def record_visit(
 
 
 def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> Record:
-    """What becomes of each of these bodies, be it one or many."""
+    """The function that records one body, with the stored data of all these bodies read before."""
     people = visits.people_of(session, actor, bodies)
     return lambda by, body: _made(request, *visits.record_visit(session, by, people, body))
 

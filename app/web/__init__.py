@@ -1,1 +1,1 @@
-"""HTTP manners: strict JSON in, problem documents out, request ids, headers, conditional and repeated requests."""
+"""HTTP: strict JSON in, problem documents out, request ids, headers, conditional and repeated requests."""

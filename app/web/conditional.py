@@ -10,7 +10,7 @@ from app.security.keys import Keyring
 
 
 def etag(keyring: Keyring, subject: object, version: int) -> str:
-    """Opaque and keyed: it tells neither how often a record changed nor whether two records are equal."""
+    """The ETag of a record: keyed, so that it shows neither how often a record changed nor whether two are equal."""
     return f'"{keyring.digest("etag", str(subject).encode(), str(version).encode())[:32]}"'
 
 
@@ -21,7 +21,7 @@ async def _if_match(header: Annotated[str | None, Header(alias="If-Match", max_l
 
 
 IfMatch = Annotated[str, Depends(_if_match)]
-"""The ETag that the client says it saw; without the header 428."""
+"""The ETag that the client sends as seen; 428 without the header."""
 
 
 def require_current(keyring: Keyring, seen: str, subject: object, version: int, differing: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI description as it is published: the framework's, with what it cannot know of refusals and sign-in."""
+"""The published OpenAPI description: the framework's, with refusals, permissions and sign-in added."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -150,7 +150,7 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
 
 
 def _examples() -> Iterator[tuple[str, dict[str, Any]]]:
-    """By operation. tests/tour.py sends each of them and writes the answers of those that show one."""
+    """The examples by operation. tests/tour.py sends each of them, and writes the answers of those that show one."""
     for file in (files("app.web") / "examples").iterdir():
         yield from json.loads(file.read_text()).items()
 
@@ -241,8 +241,8 @@ def _complete_answers(operation: dict[str, Any], statuses: set[str]) -> None:
 
 
 def _tell_dry_run(answers: dict[str, Any]) -> None:
-    """A correction answers 200 itself, so words tell of its dry run: with a second schema every client would have to
-    ask which of the two it got."""
+    """A correction itself answers 200, so its dry run is described in words: with a second schema every client would
+    have to tell the two apart."""
     made = answers.get("201") or answers.get("202")
     if made:
         answers["200"] = {

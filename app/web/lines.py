@@ -13,7 +13,8 @@ NDJSON = "application/x-ndjson"
 
 
 class Line(NamedTuple):
-    """One record as it was sent: its bytes, or its value when it came in an array. `raw` None: longer than allowed."""
+    """One record as it was sent: its bytes, or its value if it came in an array. `raw` is None if it is longer than
+    allowed."""
 
     number: int
     raw: bytes | None
@@ -39,7 +40,7 @@ async def batches(request: Request, size: int, longest: int, seconds: float) -> 
 
 
 async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: float) -> tuple[list[Line], bool]:
-    """The next lines, and whether the one after them did not come in time."""
+    """The next lines, and whether waiting for a further one timed out."""
     batch: list[Line] = []
     held = 0
     try:

@@ -13,7 +13,7 @@ from app.settings import Settings
 
 
 class _Lines:
-    """A log that cannot be written, on a full disk for instance, costs its lines and no answer."""
+    """A log that cannot be written, as on a full disk, loses its lines but fails no request."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -28,7 +28,7 @@ class _Lines:
 
 
 def place_of(error: BaseException) -> str | None:
-    """File and line where it was raised."""
+    """The file and line where an exception was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -36,8 +36,8 @@ def place_of(error: BaseException) -> str | None:
 
 
 class OfLibraries(logging.Formatter):
-    """What libraries log, such as uvicorn of what is no HTTP: as lines of the same form. Of an exception its class and
-    place, as its text may repeat what was sent."""
+    """Writes the records of libraries, such as uvicorn, in the same form. Of an exception only class and place are
+    logged, as its text may repeat what was sent."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
@@ -55,7 +55,7 @@ OTHERS: dict[str, Any] = {
     "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "lines"}},
     "root": {"handlers": ["lines"], "level": "WARNING"},
 }
-"""For uvicorn: how it and every other library logs."""
+"""The logging configuration of uvicorn and all other libraries."""
 
 
 def configure(settings: Settings) -> None:

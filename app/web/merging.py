@@ -23,6 +23,6 @@ def corrected(shape: type[Model], values: Mapping[str, Any]) -> Model:
 
 
 def checked(shape: type[Model], values: Mapping[str, Any], context: str | None = None) -> Model:
-    """`values` as a whole. Raises ValidationFailed."""
+    """`values` checked as a whole by a shape. Raises ValidationFailed."""
     with body_validated():
         return shape.model_validate(dict(values), context=context)

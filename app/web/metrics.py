@@ -30,7 +30,7 @@ def count(method: str, route: str | None, status: int, seconds: float) -> None:
 
 
 def exposition(state: Collector) -> bytes:
-    """Everything, in Prometheus' text form."""
+    """All figures in Prometheus' text format."""
     collected = REGISTRY
     if SHARED in os.environ:
         collected = CollectorRegistry()
@@ -41,7 +41,8 @@ def exposition(state: Collector) -> bytes:
 
 
 def leave() -> None:
-    """This worker stops: what it holds is held no more. The folder is its parent's to delete, unless it was killed."""
+    """Called when this worker stops: its gauges are removed. The folder is deleted by the parent, or here if the parent
+    was killed."""
     if SHARED in os.environ:
         multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
         if orphaned():

@@ -18,12 +18,13 @@ from app.web.problems import failure, problem
 
 log = structlog.get_logger()
 CLIENT_GONE = 499
-"""In the log only: the client left before it had sent all or heard the answer."""
+"""The status in the log if the client left before it had sent everything or received the answer."""
 
 _ACCEPTED_ID = re.compile(
     r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.IGNORECASE | re.ASCII
 )
-"""A UUID, or the 32 hexadecimal digits of a trace id: nobody can write a person's label into log and trail this way."""
+"""A request id from a client must be a UUID or the 32 hexadecimal digits of a trace id, so that no label of a person
+can get into log and trail."""
 
 _SAFE_HEADERS = {
     "Cache-Control": "no-store",
@@ -34,8 +35,8 @@ _SAFE_HEADERS = {
 
 
 class RequestFrame:
-    """Pure ASGI, so that a streamed answer is not held back. The last stop of an exception: nothing above may log it,
-    since its text can carry values."""
+    """Pure ASGI, so that streamed answers are not buffered. It handles every exception that is left, as nothing above
+    may log its text, which can contain values."""
 
     def __init__(self, app: ASGIApp, hsts_seconds: int = 0, root_path: str = "") -> None:
         self.app, self._root_path = app, root_path

@@ -1,4 +1,4 @@
-"""The manners of OAuth's addresses: forms in (RFC 6749, appendix B), credentials of clients, errors in its shape."""
+"""OAuth endpoints: form bodies (RFC 6749, appendix B), client credentials, and errors in OAuth's form."""
 
 import base64
 import binascii
@@ -74,7 +74,7 @@ def client_credentials(request: Request, form: Mapping[str, str]) -> tuple[str, 
 
 
 def _basic(header: str) -> tuple[str, str]:
-    """Both halves were form-encoded before they were joined (RFC 6749, 2.3.1), so that an id may hold a colon."""
+    """Both parts are form-encoded before they are joined (RFC 6749, 2.3.1), so that an id may contain a colon."""
     scheme, _, value = header.partition(" ")
     try:
         name, separator, secret = base64.b64decode(value, validate=True).decode().partition(":")
@@ -91,7 +91,7 @@ def _acceptable(value: str) -> bool:
 
 
 def described(required: str, *optional: str) -> dict[str, Any]:
-    """The form of an address for the OpenAPI description, and the mark that it takes one."""
+    """The form of an endpoint for the OpenAPI description, which also marks that it takes one."""
     properties = {name: {"type": "string"} for name in (required, *optional)}
     schema = {"type": "object", "properties": properties, "required": [required]}
     return {"x-form": True, "requestBody": {"required": True, "content": {_FORM: {"schema": schema}}}}

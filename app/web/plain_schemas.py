@@ -1,8 +1,5 @@
-"""The description for those who generate clients from it: the same claims, in the words that generators know.
-
-Each object gets a name of its own, keys of maps are told by `propertyNames`, which generators can leave out, and what a
-union allows twice is said once.
-"""
+"""The description in a form from which clients can be generated, with the same meaning. Each object gets a name of its
+own, keys of maps are described by `propertyNames`, which generators can ignore, and a union names nothing twice."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +10,7 @@ _WIDER = {"integer": {"type": "number"}, "string": {"type": "string"}}
 
 
 def make_plain(document: Schema) -> None:
-    """Objects of the operations that have a title become components of that name."""
+    """Objects in operations that have a title become components of that name."""
     named: dict[str, Schema] = document["components"]["schemas"]
     for schema in _schemas_in(document):
         _say_once(schema)

@@ -13,19 +13,19 @@ _root: ContextVar[str] = ContextVar("root_path", default="")
 
 
 def enter(scope: Scope, root: str) -> Scope:
-    """The request as if it had come without the path, which some proxies leave in and some take off."""
+    """The request without the path, which some proxies remove and others do not."""
     _root.set(root)
     path: str = scope["path"]
     return {**scope, "path": path.removeprefix(root)} if root and path.startswith(f"{root}/") else scope
 
 
 def published(address: str) -> str:
-    """An address of ours as callers reach it."""
+    """An internal address as callers reach it."""
     return _root.get() + address
 
 
 def inner(address: str) -> str:
-    """The address inside of a published one."""
+    """The internal address of a published one."""
     return address.removeprefix(_root.get())
 
 

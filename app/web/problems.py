@@ -78,7 +78,7 @@ def document(error: RegistryError, instance: str) -> dict[str, Any]:
 
 
 def result_of(status: int) -> Literal["conflict", "blocked", "invalid"]:
-    """How a refusal of one of many is summed up, be it a line of an upload or an act of sync."""
+    """A refusal of one record among many, in short: a line of an upload or an act of sync."""
     return "conflict" if status in _CONFLICT else "blocked" if status in _BLOCKED else "invalid"
 
 
@@ -112,7 +112,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 @contextmanager
 def body_validated() -> Iterator[None]:
-    """What Pydantic finds in this block is refused as it is of a request's body. Raises ValidationFailed."""
+    """In this block errors of Pydantic are refused like those of a request's body. Raises ValidationFailed."""
     try:
         yield
     except ValidationError as error:
@@ -127,7 +127,7 @@ def _validation_failed(found: Sequence[Any], *place: str) -> ValidationFailed:
 
 
 def _first(found: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
-    """As many as are told, and how many more there are: a refusal is not to be larger than what it refuses."""
+    """The faults up to a limit, and the number of the rest, so that a refusal is not larger than what it refuses."""
     more = len(found) - _MOST_FAULTS
     return found[:_MOST_FAULTS], {"more_errors": more} if more > 0 else {}
 
@@ -192,7 +192,7 @@ async def _database_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def refusal_of(error: SQLAlchemyError) -> RegistryError:
-    """What clients are told when the database fails."""
+    """The refusal that clients get if the database fails."""
     if isinstance(error, IntegrityError):
         return ConstraintBroken()
     if sqlstate(error) == DISK_FULL:

@@ -20,16 +20,16 @@ POLICY = "account"
 
 
 class Rates:
-    """Draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4: what is told of the buckets."""
+    """The headers about the buckets (draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4)."""
 
     def __init__(self, per_window: int) -> None:
-        """`per_window` 0 counts nothing."""
+        """With `per_window` 0 nothing is counted."""
         self._quota, self._per_second = per_window, per_window / WINDOW_SECONDS
         self._policy = f'"{POLICY}";q={per_window};w={WINDOW_SECONDS}'
         self._buckets: dict[UUID, tuple[float, float]] = {}
 
     def take(self, request: Request, account_id: UUID) -> None:
-        """Count a request, once however often it asks who it is. Raises RateExceeded."""
+        """Count a request, only once even if its caller is looked up several times. Raises RateExceeded."""
         if not self._quota or hasattr(request.state, "rate"):
             return
         at = time.monotonic()
@@ -45,10 +45,11 @@ class Rates:
             raise RateExceeded(headers={"Retry-After": str(seconds)}, **{"violated-policies": [POLICY]})
 
 
-def uncounted(app: ASGIApp, known: Mapping[str, Any]) -> ASGIApp:
-    """The application for requests that are parts of one that was counted, with what is known of each by then."""
+def uncounted(app: ASGIApp, state: Mapping[str, Any]) -> ASGIApp:
+    """The application for requests that are parts of a request that was counted, so that they are not counted again.
+    `state` is given to each of them."""
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {**known, "rate": {}}}, receive, send)
+        await app({**scope, "state": {**state, "rate": {}}}, receive, send)
 
     return called

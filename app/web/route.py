@@ -1,4 +1,4 @@
-"""The routers, and the class of their routes: strict JSON in, and the answer made where the handler ran."""
+"""Routers and routes: strict JSON in, and the answer written in the handler's thread."""
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -110,7 +110,7 @@ def _shape(field: Any) -> type[BaseModel] | None:
 
 
 def _reader(field: Any) -> Callable[[Request], Coroutine[Any, Any, Any]]:
-    """By now each name has one value (`_require_names`)."""
+    """The query as fields: each name has one value (`_require_names`)."""
 
     async def read(request: Request) -> Any:
         query, faults = field.validate(dict(request.query_params), loc=("query",))
@@ -122,7 +122,7 @@ def _reader(field: Any) -> Callable[[Request], Coroutine[Any, Any, Any]]:
 
 
 def _names(dependant: Dependant) -> Iterator[str]:
-    """What a route and all it depends on ask for in the query."""
+    """The query parameters of a route and all its dependencies."""
     for field in dependant.query_params:
         if shape := _shape(field):
             yield from (one.alias or name for name, one in shape.model_fields.items())
@@ -133,8 +133,9 @@ def _names(dependant: Dependant) -> Iterator[str]:
 
 
 def _require_names(request: Request, asked: frozenset[str] | None) -> None:
-    """Every query parameter is one that the route asks for: a mistyped filter would give everything, a mistyped
-    `dry_run` do it. It has one value, and so has a key; of two, one would be dropped without a word."""
+    """Check that the route has every query parameter that was sent: with a mistyped filter it would give everything,
+    with a mistyped `dry_run` it would write. A parameter may have only one value, as of two one would be ignored
+    silently."""
     sent = Counter(name for name, _ in request.query_params.multi_items()) if request.scope["query_string"] else {}
     unknown = sorted(sent.keys() - asked - _TOLD_BY_NAME) if asked is not None else []
     faults = [fault_of({"loc": ("query", name), "type": "extra_forbidden", "msg": ""}) for name in unknown]

@@ -15,8 +15,8 @@ class StrictRequest(Request):
     """A request whose JSON is UTF-8, without duplicate keys, NaN, Infinity or numbers beyond any use."""
 
     async def read_whole(self, most: int, seconds: float) -> None:
-        """Read the body. Raises BodyTooLarge when it says it is, or turns out to be, more than `most` bytes, and
-        BodyTooSlow when it is not there in time."""
+        """Read the body. Raises BodyTooLarge if it is declared or found to have more than `most` bytes, and BodyTooSlow
+        if it does not arrive in time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._read(most)

@@ -1,5 +1,5 @@
-"""A worker ends when the process that started it is gone, also where that was killed: nobody would replace it, and it
-would keep the port from the next server."""
+"""A worker ends when its parent process has ended or was killed: nobody would restart the worker, and it would occupy
+the port of the next server."""
 
 import os
 import signal
@@ -8,7 +8,8 @@ from multiprocessing import parent_process
 
 
 def end_with_parent() -> None:
-    """As on SIGTERM: requests in flight end. One that was not started by another process has nobody to end with."""
+    """Stop as on SIGTERM, so that requests being done are finished. Nothing happens in a process without such a
+    parent."""
     if parent_process() is not None:
         threading.Thread(target=_wait, name="parent", daemon=True).start()
 

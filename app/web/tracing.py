@@ -24,11 +24,11 @@ TOLD = frozenset(
         "url.scheme",
     }
 )
-"""The attributes that a span may carry; new ones of the framework stay here until somebody has read them."""
+"""The attributes that a span may have; new ones of the framework are dropped until they are added here."""
 
 
 class TracingUnavailable(CannotGoOn):
-    """Traces are asked for and the packages that send them are not installed."""
+    """Traces are configured, but the packages that send them are not installed."""
 
 
 def provider(settings: Settings) -> "TracerProvider | None":
@@ -57,7 +57,8 @@ def provider(settings: Settings) -> "TracerProvider | None":
 
 
 def bare(span: "ReadableSpan") -> "ReadableSpan":
-    """The same span with what may be told of it. Its parent's state, events, links and messages are free text."""
+    """The same span with the allowed attributes only. Trace state, events, links and messages are free text and are
+    dropped."""
     from opentelemetry.sdk.trace import ReadableSpan
 
     return ReadableSpan(
@@ -81,6 +82,6 @@ def _plain(context: SpanContext | None) -> SpanContext | None:
 
 
 def named() -> dict[str, str]:
-    """The trace that the request belongs to, for its log line; nothing where there is none."""
+    """The trace id of the request, for its log line, if it has one."""
     context = get_current_span().get_span_context()
     return {"trace": f"{context.trace_id:032x}"} if context.is_valid else {}
