@@ -39,13 +39,13 @@ CHAINS = Annotated[
 
 def doctor(as_json: JSON = False, chains: CHAINS = False) -> None:
     """Check this deployment and say what is wrong. Exit 1 if something is. It changes nothing."""
-    found = list(_findings(chains))
+    findings = list(_findings(chains))
     if as_json:
-        typer.echo(json.dumps([one._asdict() for one in found], indent=2))
+        typer.echo(json.dumps([one._asdict() for one in findings], indent=2))
     else:
-        for one in found:
+        for one in findings:
             typer.echo(f"{'ok   ' if one.well else 'WRONG'}  {one.check}: {one.told}")
-    raise typer.Exit(0 if all(one.well for one in found) else 1)
+    raise typer.Exit(0 if all(one.well for one in findings) else 1)
 
 
 def _findings(chains: bool) -> "Iterator[Finding]":
@@ -100,8 +100,10 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     if database.is_sqlite:
         return
     major = _version(database) // 10_000
-    told = f"PostgreSQL {major}" + ("" if major >= OLDEST_POSTGRESQL else f"; {OLDEST_POSTGRESQL} or newer is needed")
-    yield Finding("version", major >= OLDEST_POSTGRESQL, told)
+    message = f"PostgreSQL {major}" + (
+        "" if major >= OLDEST_POSTGRESQL else f"; {OLDEST_POSTGRESQL} or newer is needed"
+    )
+    yield Finding("version", major >= OLDEST_POSTGRESQL, message)
     yield _clock(database)
     yield _letters(database)
 
@@ -168,8 +170,8 @@ def _writable(database: "Database") -> Finding:
 
     with database.read() as session:
         well = readiness.writable(session)
-    told = "it takes writes" if well else "it is read-only: a standby, a disk mounted so, or a file of another user"
-    return Finding("writable", well, told)
+    message = "it takes writes" if well else "it is read-only: a standby, a disk mounted so, or a file of another user"
+    return Finding("writable", well, message)
 
 
 def _places(database: "Database", settings: "Settings") -> Iterator[tuple[str, str | Path]]:
@@ -186,8 +188,8 @@ def _disk(check: str, place: str | Path) -> Finding:
     from app.services.readiness import ROOM
 
     free = shutil.disk_usage(place).free
-    told = f"{free // 2**20} MiB free" + ("" if free >= ROOM else f"; make room, {ROOM // 2**20} MiB are the least")
-    return Finding(check, free >= ROOM, told)
+    message = f"{free // 2**20} MiB free" + ("" if free >= ROOM else f"; make room, {ROOM // 2**20} MiB are the least")
+    return Finding(check, free >= ROOM, message)
 
 
 def _clock(database: "Database") -> Finding:
@@ -196,19 +198,19 @@ def _clock(database: "Database") -> Finding:
     with database.engine.connect() as connection:
         theirs = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     skew = abs((theirs - now()).total_seconds())
-    told = f"{skew:.1f} s from the database's" + (
+    message = f"{skew:.1f} s from the database's" + (
         "" if skew <= SKEW_SECONDS else "; let both follow the same time server"
     )
-    return Finding("clock", skew <= SKEW_SECONDS, told)
+    return Finding("clock", skew <= SKEW_SECONDS, message)
 
 
 def _letters(database: "Database") -> Finding:
     """Whether PostgreSQL's locale has upper case beyond ASCII; the locale C has not."""
     with database.engine.connect() as connection:
         well = connection.exec_driver_sql("SELECT lower('Ø') = 'ø'").scalar_one()
-    told = (
+    message = (
         "capitals of all alphabets are known"
         if well
         else "a term is not found by other capitals than ASCII's; make the database with a UTF-8 locale, not C"
     )
-    return Finding("letters", well, told)
+    return Finding("letters", well, message)

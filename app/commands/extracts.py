@@ -78,11 +78,11 @@ def of_person(pid: Annotated[str, typer.Argument(help="The participant's pid.")]
     except ValueError:
         raise typer.BadParameter("This is no pid; it was mistyped.") from None
     with opened() as (database, _):
-        found = received(database, symbols)
-    for one in found:
+        extracts = received(database, symbols)
+    for one in extracts:
         there = "downloaded" if one.downloaded else "not downloaded"
         typer.echo(
             f"{one.extract_id}: {one.profile}, {one.organisation}, approved {one.approved_at}, {one.status}, {there}"
         )
-    if not found:
+    if not extracts:
         typer.echo("In no extract.")

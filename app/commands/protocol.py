@@ -22,7 +22,7 @@ def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help
     from app.protocol.schedule import load_protocol
 
     try:
-        found = load_protocol(file.read_text("utf-8"), "json" if file.suffix == ".json" else "toml")
+        definition = load_protocol(file.read_text("utf-8"), "json" if file.suffix == ".json" else "toml")
     except UnicodeDecodeError:
         typer.echo(f"{file}: not UTF-8", err=True)
         raise typer.Exit(1) from None
@@ -31,6 +31,6 @@ def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help
             typer.echo(f"{file}: {fault.path or '/'}: {fault.message} ({fault.code})", err=True)
         raise typer.Exit(1) from None
     typer.echo(
-        f"{found.key} is sound: {len(found.visits)} visits, {len(found.eligibility)} eligibility criteria, "
-        f"{len(found.safety_rules)} safety rules."
+        f"{definition.key} is sound: {len(definition.visits)} visits, "
+        f"{len(definition.eligibility)} eligibility criteria, {len(definition.safety_rules)} safety rules."
     )

@@ -51,15 +51,15 @@ def check(
     from app.services import vault_care
 
     with both() as (database, settings):
-        found = vault_care.check(database, sweep=sweep)
+        checked = vault_care.check(database, sweep=sweep)
         typer.echo(
-            f"{found.labels} labels, {found.reservations} of them reservations over an hour old"
-            f"{', now deleted' if sweep else ''}; {found.nameless} participants without a label that was not erased."
+            f"{checked.labels} labels, {checked.reservations} of them reservations over an hour old"
+            f"{', now deleted' if sweep else ''}; {checked.nameless} participants without a label that was not erased."
         )
-        if found.left:
-            typer.echo(f"{found.left} labels are still with the rest. Run: registry vault move")
+        if checked.left:
+            typer.echo(f"{checked.left} labels are still with the rest. Run: registry vault move")
         vault_care.require_keys(database, load_keyring(settings))
-    raise typer.Exit(1 if found.nameless or found.left else 0)
+    raise typer.Exit(1 if checked.nameless or checked.left else 0)
 
 
 @app.command()

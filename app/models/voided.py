@@ -1,7 +1,7 @@
 """Records that a site entered in error: for another participant, or twice.
 
 They are voided and never deleted. The row keeps what it said (ICH E6(R3), 4.2.2 and 4.2.4) and counts as never
-recorded, also for days past. docs/decisions/0035 says what hangs on it.
+recorded, also for days past. docs/decisions/0035 says what follows from it.
 """
 
 from typing import Any

@@ -88,8 +88,10 @@ def build(shape: type[Shape], data: Mapping[str, Any], check: Callable[[Shape], 
     try:
         definition = shape.model_validate(dict(data))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise ProtocolInvalid(ProtocolFault(_pointer(one["loc"]), one["type"], one["msg"]) for one in found) from None
+        shape_errors = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ProtocolInvalid(
+            ProtocolFault(_pointer(one["loc"]), one["type"], one["msg"]) for one in shape_errors
+        ) from None
     if faults := list(check(definition)):
         raise ProtocolInvalid(faults)
     return definition
@@ -111,17 +113,17 @@ def endless(data: Mapping[str, Any]) -> Iterator[ProtocolFault]:
 
 def read_folder(folder: Traversable, load: Callable[[str], Shape]) -> Mapping[str, Shape]:
     """Every TOML file of a folder under its `code/version`. Raises ProtocolInvalid, naming the file."""
-    found: dict[str, Shape] = {}
+    definitions: dict[str, Shape] = {}
     for file in sorted((one for one in folder.iterdir() if one.name.endswith(".toml")), key=lambda one: one.name):
         try:
             definition = load(file.read_text("utf-8"))
         except ProtocolInvalid as error:
             raise ProtocolInvalid(error.faults, file.name) from None
-        if definition.key in found:
+        if definition.key in definitions:
             fault = ProtocolFault("/version", "duplicate_definition", f"{definition.key} is in another file too")
             raise ProtocolInvalid([fault], file.name)
-        found[definition.key] = definition
-    return MappingProxyType(found)
+        definitions[definition.key] = definition
+    return MappingProxyType(definitions)
 
 
 def repeated(path: str, kind: str, codes: Iterable[str]) -> Iterator[ProtocolFault]:

@@ -70,13 +70,13 @@ def wanted_consent(
     protocol does not say who signs a newer version, so everybody does."""
     first = current_consent(consents, amendments, min(on, since) if amendments else on)
     starts = _starts(consents, amendments)
-    asked = [(starts[first.version], first.version)] if first else []
-    asked += [
+    candidates = [(starts[first.version], first.version)] if first else []
+    candidates += [
         (one.valid_from, one.consent)
         for one in amendments
         if one.consent is not None and one.valid_from <= on and not set(statuses).isdisjoint(one.reconsent)
     ]
-    return max(reversed(asked), key=lambda one: one[0], default=(None, None))[1]
+    return max(reversed(candidates), key=lambda one: one[0], default=(None, None))[1]
 
 
 def _starts(consents: Iterable[ConsentVersion], amendments: Iterable[Amendment]) -> Mapping[str, date]:

@@ -97,7 +97,7 @@ class VisitDefinition(Definition):
         return self.kind is VisitKind.screening and 0 < self.repeats < occurrence
 
     @cached_property
-    def hangs_on(self) -> frozenset[VisitCode]:
+    def depends_on(self) -> frozenset[VisitCode]:
         """The visits on whose days it depends whether this visit's day is as planned."""
         return frozenset(code for code in (self.anchor, self.before) if code not in (None, self.code))
 
@@ -245,13 +245,13 @@ class Protocol(Versioned):
     def after(self, code: str) -> frozenset[VisitCode]:
         """The visits that cannot come before this one, by the declared order and by windows that lie entirely on one
         side of their anchor."""
-        found: set[VisitCode] = set()
+        later: set[VisitCode] = set()
         ahead = [code]
         while ahead:
-            new = self._next.get(ahead.pop(), set()) - found
-            found |= new
+            new = self._next.get(ahead.pop(), set()) - later
+            later |= new
             ahead += new
-        return frozenset(found)
+        return frozenset(later)
 
     @cached_property
     def _next(self) -> Mapping[VisitCode, set[VisitCode]]:
@@ -267,9 +267,9 @@ class Protocol(Versioned):
                     later.setdefault(visit.code, set()).add(visit.anchor)
         return later
 
-    def hangs_on(self, code: str) -> frozenset[VisitCode]:
+    def depends_on(self, code: str) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
-        return self._by_code[code].hangs_on if code in self._by_code else frozenset()
+        return self._by_code[code].depends_on if code in self._by_code else frozenset()
 
     def repeats(self, code: str) -> int:
         """The number of planned occurrences."""
@@ -279,14 +279,15 @@ class Protocol(Versioned):
         """The scope of consent that this visit needs."""
         return self._by_code[code].needs_scope if code in self._by_code else None
 
-    def carries(self, code: str, occurrence: int) -> bool:
+    def has_dependents(self, code: str, occurrence: int) -> bool:
         """Whether it depends on the day of this visit if the days of others are as planned."""
         again = code in self._by_code and self._by_code[code].screens_again(occurrence)
-        return again or (occurrence == 1 and code in self._hung_on)
+        return again or (occurrence == 1 and code in self._anchors)
 
     @cached_property
-    def _hung_on(self) -> frozenset[VisitCode]:
-        return frozenset[VisitCode]().union(*(visit.hangs_on for visit in self.visits))
+    def _anchors(self) -> frozenset[VisitCode]:
+        """The visits on whose days those of others depend."""
+        return frozenset[VisitCode]().union(*(visit.depends_on for visit in self.visits))
 
     def prepares(self, code: str) -> bool:
         """Whether a dose requires this visit before it."""

@@ -34,14 +34,14 @@ class Description(NamedTuple):
 
 
 def describe(values: Iterable[Number | None], ci_method: str = CI_METHOD) -> Description:
-    """The values that are there, as a sample."""
-    there = [float(value) for value in values if value is not None]
-    if len(there) < 2:
-        return Description(len(there), fmean(there) if there else None)
-    mean, sd = fmean(there), stdev(there)
-    se = sd / sqrt(len(there))
-    reach = student_t(len(there) - 1, CONFIDENCE) * se
-    return Description(len(there), mean, sd, se, mean - reach, mean + reach, ci_method)
+    """Describe the values that are not None, as a sample."""
+    sample = [float(value) for value in values if value is not None]
+    if len(sample) < 2:
+        return Description(len(sample), fmean(sample) if sample else None)
+    mean, sd = fmean(sample), stdev(sample)
+    se = sd / sqrt(len(sample))
+    reach = student_t(len(sample) - 1, CONFIDENCE) * se
+    return Description(len(sample), mean, sd, se, mean - reach, mean + reach, ci_method)
 
 
 def describe_change(pairs: Sequence[tuple[Number | None, Number | None]]) -> Description:

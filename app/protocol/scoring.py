@@ -86,9 +86,9 @@ def as_asked(instrument: Instrument, items: Answers) -> dict[str, int | None]:
 
 
 def _answer(item: Item, items: Answers) -> int | None:
-    given = items.get(item.code)
-    skipped = given is None and item.asked_if is not None and items.get(item.asked_if) == 0
-    return 0 if skipped else given
+    answer = items.get(item.code)
+    skipped = answer is None and item.asked_if is not None and items.get(item.asked_if) == 0
+    return 0 if skipped else answer
 
 
 def _score(instrument: Instrument, rule: ScoreRule, result: _Result) -> Score:
@@ -142,10 +142,10 @@ def _additive(rule: Sum | Mean, items: Mapping[str, Item], given: Mapping[str, i
 
 
 def _maximum(rule: Maximum, given: Sequence[Fraction | int]) -> _Result:
-    """What lacks beyond the answers that are needed is not missing: the form asks for one or the other."""
-    asked = len(rule.items) + len(rule.scores)
-    if len(given) < (rule.needed or asked):
-        return _Result(None, f"missing {'scores' if rule.scores else 'items'}: {asked - len(given)}")
+    """The highest answer. Only `needed` answers must be given, as the form asks for one item or another."""
+    wanted = len(rule.items) + len(rule.scores)
+    if len(given) < (rule.needed or wanted):
+        return _Result(None, f"missing {'scores' if rule.scores else 'items'}: {wanted - len(given)}")
     return _Result(max(given))
 
 

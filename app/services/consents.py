@@ -79,12 +79,12 @@ def ticked(scopes: Collection[str]) -> dict[str, Any]:
 def faults_of(protocol: Protocol, version: str, scopes: Iterable[str], at: str = "") -> list[Fault]:
     """The faults of a consent by the protocol: an unknown version or scope, or a required scope that is missing. `at`
     is the JSON pointer of the consent in the request."""
-    known = next((one for one in protocol.consents if one.version == version), None)
-    if known is None:
+    defined = next((one for one in protocol.consents if one.version == version), None)
+    if defined is None:
         return [Fault(f"{at}/version", "unknown_consent", "The protocol has no such consent version")]
-    if not set(scopes) <= set(known.scopes):
+    if not set(scopes) <= set(defined.scopes):
         return [Fault(f"{at}/scopes", "unknown_scope", "The consent version has no such scope")]
-    if not set(known.required) <= set(scopes):
+    if not set(defined.required) <= set(scopes):
         return [Fault(f"{at}/scopes", "required_scope", "Nobody takes part without the scopes that it requires")]
     return []
 
@@ -130,8 +130,8 @@ def _forget_kept_enrolments(session: Session, keyring: Keyring, person: Person, 
     if label is None:
         return []
     same = (label.site_id, label.blind_index)
-    kept = sync_shelf.kept_enrolments(session, keyring)
-    acts = [one.row for one in kept if (one.site_id, one.blind_index) == same]
+    enrolments = sync_shelf.kept_enrolments(session, keyring)
+    acts = [one.row for one in enrolments if (one.site_id, one.blind_index) == same]
     return sync_shelf.forget_erased(session, acts, reason)
 
 

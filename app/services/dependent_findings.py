@@ -51,7 +51,7 @@ def after_visit_day(session: Session, person: Person, visit: Visit) -> JudgedAga
     protocol version of the visit and by that of the participant."""
     protocols = (recorded_by(session, person, visit.protocol_version_id), person.protocol)
     visits = visit_findings.NOTHING
-    if any(one.carries(visit.visit_code, visit.occurrence) for one in protocols):
+    if any(one.has_dependents(visit.visit_code, visit.occurrence) for one in protocols):
         left = left_study_on(person.row)
         visits = visit_findings.judged_again(session, visit.site_id, visit.pid, left, visit.visit_code)
     prepares = any(one.prepares(visit.visit_code) for one in protocols)

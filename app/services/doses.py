@@ -69,9 +69,9 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
         **body.model_dump(exclude={"reason"}),
     )
     earlier, readings = doses_of(session, row), readings_of(session, row)
-    if there := next((one for one in earlier if one.kind == dose.kind), None):
+    if existing := next((one for one in earlier if one.kind == dose.kind), None):
         fault = Fault("/kind", "already_recorded", "The session has this dose: correct it")
-        raise DoseAlreadyRecorded(fault, existing=f"/v1/dosing-sessions/{row.id}/doses/{there.id}")
+        raise DoseAlreadyRecorded(fault, existing=f"/v1/dosing-sessions/{row.id}/doses/{existing.id}")
     session.add(dose)
     session.flush()
     breaches = _breaches(day, dose, earlier, readings, _signals(session, day, dose))
@@ -183,14 +183,14 @@ def _kept(dose: Dose) -> list[Finding]:
 def _still(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
     """The stored finding that consent was missing, unless that has changed: the withdrawal was voided, or a consent was
     added."""
-    kept = _kept(dose)
-    return kept if kept and _without_consent(session, day, dose) else []
+    stored = _kept(dose)
+    return stored if stored and _without_consent(session, day, dose) else []
 
 
 def _anew(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
     """The finding that consent was missing: the stored one if it still applies, or a new one from later records."""
-    found = _still(session, day, dose)
-    return found or _remarks(WITHOUT_CONSENT, _without_consent_before(session, day, dose))
+    stored = _still(session, day, dose)
+    return stored or _remarks(WITHOUT_CONSENT, _without_consent_before(session, day, dose))
 
 
 def _given(dose: Dose | None) -> tuple[float, datetime] | None:
@@ -226,15 +226,15 @@ def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, conse
             dose.version += 1
             events.append(audit.changed("dose:flagged", dose, dose.id, dose.version, before, None))
     for reading in readings:
-        had = from_json(reading.findings)
+        old = from_json(reading.findings)
         reading.findings = findings_text(
-            [Finding(**one) for one in had if one["code"] != OUT_OF_ORDER]
+            [Finding(**one) for one in old if one["code"] != OUT_OF_ORDER]
             + order_findings(day, row, doses, reading.timepoint, reading.taken_at)
         )
-        if (has := from_json(reading.findings)) != had:
+        if (new := from_json(reading.findings)) != old:
             reading.version += 1
-            told = {"findings": had}, {"findings": has}
-            events.append(audit.event("vitals:flagged", "vital_reading", reading.id, reading.version, *told))
+            change = {"findings": old}, {"findings": new}
+            events.append(audit.event("vitals:flagged", "vital_reading", reading.id, reading.version, *change))
     session.flush()
     return events
 

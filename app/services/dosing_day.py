@@ -249,14 +249,14 @@ def discharge_facts(session: Session, day: DosingDay, row: DosingSession) -> Dis
     doses, readings = doses_of(session, row), readings_of(session, row)
     if row.state == SessionState.open:
         readings = [one for one in readings if not out_of_order(day, row, doses, one.timepoint, one.taken_at)]
-    there = taken(readings)
+    measured = taken(readings)
     outcomes = select(Outcome.instrument, Outcome.instrument_version, Outcome.origin, Outcome.items).where(
         Outcome.site_id == row.site_id, Outcome.visit_id == row.visit_id, counts(Outcome)
     )
     suffices = done if row.state == SessionState.open else answered
     forms = {one.instrument for one in session.execute(outcomes) if suffices(one, json.loads(one.items))}
     points = day.vitals.timepoints
-    complete = {point.code for point in points if all((point.code, code) in there for code in point.measures)}
+    complete = {point.code for point in points if all((point.code, code) in measured for code in point.measures)}
     return DischargeFacts(row.released_at, complete, forms, json.loads(row.discharge))
 
 

@@ -113,7 +113,7 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
 
 
 def _require_taken_before(day: DosingDay, body: DosingSessionCreate) -> list[Finding]:
-    """What to remark on the vital signs before the start. Raises VitalsRefused, MomentOutsideVisit."""
+    """The findings on the vital signs taken before the start. Raises VitalsRefused, MomentOutsideVisit."""
     if body.vitals is None:
         return []
     findings = vital_readings.require_plausible(day, body.vitals, "/vitals")
@@ -135,15 +135,15 @@ def _require_first(session: Session, row: DosingSession) -> None:
 
 
 def _require_known(day: DosingDay, codes: Iterable[str]) -> None:
-    asked = {rule.code for rule in day.dosing.preconditions if isinstance(rule, Confirmed)}
-    if not set(codes) <= asked:
-        message = f"The protocol asks for {', '.join(sorted(asked)) or 'none'}, and for no other"
+    defined = {rule.code for rule in day.dosing.preconditions if isinstance(rule, Confirmed)}
+    if not set(codes) <= defined:
+        message = f"The protocol asks for {', '.join(sorted(defined)) or 'none'}, and for no other"
         raise ConfirmationUnknown(Fault("/confirmations", "unknown_confirmation", message))
 
 
 def _require_on_checklist(day: DosingDay, codes: Iterable[str]) -> None:
-    asked = {item.code for item in day.dosing.discharge if item.needs == "confirmation"}
-    unknown = [place for place, code in enumerate(codes) if code not in asked]
+    defined = {item.code for item in day.dosing.discharge if item.needs == "confirmation"}
+    unknown = [place for place, code in enumerate(codes) if code not in defined]
     if unknown:
         message = "The checklist has no such item to confirm"
         raise ConfirmationUnknown(*(Fault(f"/discharge/{place}", "unknown_item", message) for place in unknown))
@@ -154,12 +154,12 @@ def _require_on_the_day(
     body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend,
     stored: Iterable[Mapping[str, Any]] = (),
 ) -> None:
-    """What is given as needed is given in the session; what else somebody takes may be of earlier. Raises
-    MomentOutsideVisit."""
-    known = {datetime.fromisoformat(one["given_at"]) for one in stored if one["given_at"]}
+    """Check that medication given as needed was given in the session; other medication may have been taken before.
+    Raises MomentOutsideVisit."""
+    stored_times = {datetime.fromisoformat(one["given_at"]) for one in stored if one["given_at"]}
     for place, one in enumerate(body.medications or []):
         if one.kind == "as_needed":
-            day.require_moment(f"/medications/{place}/given_at", one.given_at, stored=known)
+            day.require_moment(f"/medications/{place}/given_at", one.given_at, stored=stored_times)
 
 
 def _written(body: DosingSessionCreate | DosingSessionClose | DosingSessionAmend) -> list[dict[str, Any]]:

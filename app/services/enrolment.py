@@ -135,10 +135,10 @@ def _require_known_codes(protocol: Protocol, body: ParticipantCreate) -> None:
 def _eligibility(protocol: Protocol, body: ParticipantCreate) -> Eligibility:
     """The eligibility by the answers to the criteria, or the overall answer of the site. Raises
     EnrolmentContradictsProtocol."""
-    given = body.eligibility
-    if given.answers is None:
-        return Eligibility(given.met, tuple(given.unmet), ())
-    answered = eligibility(protocol.eligibility, given.answers)
+    sent = body.eligibility
+    if sent.answers is None:
+        return Eligibility(sent.met, tuple(sent.unmet), ())
+    answered = eligibility(protocol.eligibility, sent.answers)
     if body.enrolled_on and answered.eligible is not True:
         message = "Nobody is enrolled while a criterion is open or not met"
         raise EnrolmentContradictsProtocol(Fault("/enrolled_on", "not_eligible", message))
@@ -180,7 +180,7 @@ def amend_participant(
     require_past(actor, person.site_id, body)
     changes.pop("consent", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
-    consent = _miswritten(session, row, body.consent) if body.consent else None
+    consent = _consent_to_correct(session, row, body.consent) if body.consent else None
     if consent:
         differing.add("consent")
     require_current(keyring, seen, row.pid, row.version, differing)
@@ -203,9 +203,9 @@ def amend_participant(
     events: list[audit.Event] = []
     turns: list[rule_queries.Turned] = []
     if body.consent and consent:
-        put_right = _put_right(session, person, consent, body.consent, body.reason)
+        corrected_consent = _corrected_consent(session, person, consent, body.consent, body.reason)
         judged = dependent_findings.after_consent(session, person)
-        events, turns = [put_right, *judged.events], judged.turned
+        events, turns = [corrected_consent, *judged.events], judged.turned
     follow_findings(session, row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)
@@ -220,29 +220,33 @@ def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> N
         raise StatusOutOfOrder(Fault("/enrolled_on", "after_status", "Cannot lie after the day of a status after it"))
 
 
-def _miswritten(session: Session, row: Participant, told: ConsentAmend) -> Consent | None:
-    """The consent, unless it says this already. Raises EnrolmentContradictsProtocol."""
-    given = session.get(Consent, (row.site_id, row.pid, told.version, told.number))
-    if given is None:
-        field = "version" if told.number == 1 else "number"
+def _consent_to_correct(session: Session, row: Participant, correction: ConsentAmend) -> Consent | None:
+    """The consent that is to be corrected; None if it says all this already. Raises EnrolmentContradictsProtocol."""
+    consent = session.get(Consent, (row.site_id, row.pid, correction.version, correction.number))
+    if consent is None:
+        field = "version" if correction.number == 1 else "number"
         fault = Fault(f"/consent/{field}", "unknown_consent", "The participant gave no such consent")
         raise EnrolmentContradictsProtocol(fault)
-    return given if any(getattr(given, name) != value for name, value in _said(told).items()) else None
+    differs = any(getattr(consent, name) != value for name, value in _corrected_columns(correction).items())
+    return consent if differs else None
 
 
-def _said(told: ConsentAmend) -> dict[str, Any]:
+def _corrected_columns(correction: ConsentAmend) -> dict[str, Any]:
     """The columns of a consent that a correction names, with what they should say."""
-    day = {"given_on": told.given_on} if told.given_on else {}
-    return day | (consents.ticked(told.scopes) if told.scopes else {})
+    day = {"given_on": correction.given_on} if correction.given_on else {}
+    return day | (consents.ticked(correction.scopes) if correction.scopes else {})
 
 
-def _put_right(session: Session, person: Person, consent: Consent, told: ConsentAmend, reason: str) -> audit.Event:
+def _corrected_consent(
+    session: Session, person: Person, consent: Consent, correction: ConsentAmend, reason: str
+) -> audit.Event:
     """Correct the day and the scopes of a consent. It cannot be moved behind a withdrawal of it, as one of the two days
     must then be wrong. Raises WithdrawalBeforeConsent, EnrolmentContradictsProtocol."""
-    if told.scopes and (faults := consents.faults_of(person.protocol, consent.version, told.scopes, "/consent")):
+    faults = consents.faults_of(person.protocol, consent.version, correction.scopes or [], "/consent")
+    if correction.scopes and faults:
         raise EnrolmentContradictsProtocol(*faults)
     before, old = audit.snapshot(consent), consent_history.history_of(session, person)
-    for name, value in _said(told).items():
+    for name, value in _corrected_columns(correction).items():
         setattr(consent, name, value)
     session.flush()
     new = consent_history.history_of(session, person)

@@ -61,10 +61,12 @@ def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] |
     doses: dict[str, list[date]] = defaultdict(list)
     seen: dict[str, date] = {}
     rows = session.execute(visits, {"pids": sorted(pids)} if pids is not None else {}).all()
-    given = {version: protocol_of(session, version).exposure for version in {row.protocol_version_id for row in rows}}
+    dosing_visits = {
+        version: protocol_of(session, version).exposure for version in {row.protocol_version_id for row in rows}
+    }
     for symbols, version, code, day, not_given in rows:
         seen[symbols] = max(day, seen.get(symbols, day))
-        if code in given[version] and not not_given:
+        if code in dosing_visits[version] and not not_given:
             doses[symbols].append(day)
     return {symbols: Exposure(sorted(doses[symbols]), day) for symbols, day in seen.items()}
 

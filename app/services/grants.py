@@ -62,7 +62,7 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
         raise AccountDisabled
     in_force = _in_force(session, account)
     _require_separation({body.role, *(Role(role) for role, _, _ in in_force)})
-    given = [
+    new = [
         RoleGrant(
             account_id=account.id,
             role=body.role,
@@ -73,11 +73,11 @@ def grant(session: Session, actor: Actor | None, account: Account, body: GrantCr
         for study_id, site_id in _places(session, body)
         if (body.role, study_id, site_id) not in in_force
     ]
-    if not given:
+    if not new:
         return
-    session.add_all(given)
+    session.add_all(new)
     end_access_tokens(session, account)
-    remember(session, actor, *(audit.created("grant:given", row, row.id, reason=body.reason) for row in given))
+    remember(session, actor, *(audit.created("grant:given", row, row.id, reason=body.reason) for row in new))
 
 
 def _in_force(session: Session, account: Account) -> set[tuple[str, int | None, int | None]]:

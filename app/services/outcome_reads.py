@@ -55,6 +55,15 @@ def outcome_read(
 
 
 _SHOWN = (
-    *("id", "instrument", "instrument_version", "collected_on", "rater", "origin"),
-    *("version", "created_at", "updated_at", "voided_at", "voiding_reason"),
+    "id",
+    "instrument",
+    "instrument_version",
+    "collected_on",
+    "rater",
+    "origin",
+    "version",
+    "created_at",
+    "updated_at",
+    "voided_at",
+    "voiding_reason",
 )

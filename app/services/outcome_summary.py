@@ -64,7 +64,7 @@ def response_of(
 
 def _response(row: Row[Any], protocol: Protocol, baseline: float | None) -> ResponseRead:
     rule = instrument(row.instrument, row.instrument_version).rule(row.name)
-    told = derived(rule, threshold_of(protocol, row.instrument, row.name), baseline, row.value)
+    response = derived(rule, threshold_of(protocol, row.instrument, row.name), baseline, row.value)
     return ResponseRead(
         outcome=row.id,
         visit_code=row.visit_code,
@@ -73,10 +73,10 @@ def _response(row: Row[Any], protocol: Protocol, baseline: float | None) -> Resp
         score=row.name,
         value=shown_number(row.value),
         baseline=shown_number(baseline),
-        change=shown_number(told.change),
-        response=told.response,
-        remission=told.remission,
-        band=told.band,
+        change=shown_number(response.change),
+        response=response.response,
+        remission=response.remission,
+        band=response.band,
     )
 
 
@@ -114,8 +114,10 @@ def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> Outco
     sites = actor.sites_at(query.study, query.site)
     _require_score(query)
     people = _protocols(session, sites, query.arm)
-    asked = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)
-    scores = _scores(_OUTCOME.c.pid, _VISIT.c.visit_code, _SCORE.c.value).where(_OUTCOME.c.site_id.in_(sites), *asked)
+    conditions = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)
+    scores = _scores(_OUTCOME.c.pid, _VISIT.c.visit_code, _SCORE.c.value).where(
+        _OUTCOME.c.site_id.in_(sites), *conditions
+    )
     values: dict[str, dict[str, float | None]] = defaultdict(dict)
     for pid, code, value in session.execute(scores.execution_options(yield_per=1000)):
         if pid in people:

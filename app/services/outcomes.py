@@ -193,8 +193,14 @@ _ASKED = among(_VISITS.c.id, "visits")
 _PIDS_OF_VISITS = visible(sa.select(_VISITS.c.pid).where(_ASKED), None)
 _AT_VISIT = sa.and_(_OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id, counts(_OUTCOMES))
 _OF_VISIT = (
-    *(_VISITS.c[name] for name in ("site_id", "id", "pid", "status", "occurred_on", "visit_code")),
-    *(_VISITS.c.protocol_version_id, _VISITS.c.voided_at),
+    _VISITS.c.site_id,
+    _VISITS.c.id,
+    _VISITS.c.pid,
+    _VISITS.c.status,
+    _VISITS.c.occurred_on,
+    _VISITS.c.visit_code,
+    _VISITS.c.protocol_version_id,
+    _VISITS.c.voided_at,
 )
 _VISITS_HELD: sa.Select[Any] = (
     visible(sa.select(*_OF_VISIT).select_from(_VISITS.outerjoin(_OUTCOMES, _AT_VISIT)).where(_ASKED), None)

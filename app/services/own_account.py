@@ -56,12 +56,12 @@ class OwnAccount:
     def change_password(self, session: Session, body: PasswordChange) -> None:
         """Change the password and end all other sessions of the person. Raises TooManyAttempts, CredentialsWrong,
         PasswordTooEasy."""
-        known, attempt = self.sign_in.own_account(self.actor.account_id, body.current, self.address)
-        require_strong(body.new, known.login, "/new")
-        password_hash = self.sign_in.passwords.hash(body.new, known.login)
+        read_before, attempt = self.sign_in.own_account(self.actor.account_id, body.current, self.address)
+        require_strong(body.new, read_before.login, "/new")
+        password_hash = self.sign_in.passwords.hash(body.new, read_before.login)
         attempt.succeeded(session)
         account = hold_account(session, self.actor.account_id)
-        if account.password_hash != known.password_hash:
+        if account.password_hash != read_before.password_hash:
             raise CredentialsWrong(headers=CHALLENGE)
         before = audit.snapshot(account)
         account.password_hash, account.password_given_at = password_hash, None

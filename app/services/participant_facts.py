@@ -153,7 +153,7 @@ def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> 
     for visit in new:
         if visit.pid in people:
             protocol = people[visit.pid].protocol
-            codes |= {visit.visit_code, *protocol.hangs_on(visit.visit_code)}
+            codes |= {visit.visit_code, *protocol.depends_on(visit.visit_code)}
             occurrences |= {visit.occurrence, visit.occurrence + protocol.repeats(visit.visit_code)}
     return {"codes": sorted(codes), "occurrences": sorted(occurrences)}
 

@@ -116,11 +116,11 @@ def protocol_version(session: Session, site_id: int, asked: str | None, on: date
     on the day `on`, by default today at the site. (An app that was offline when an amendment came into force names the
     version before it.) Raises ProtocolVersionUnknown, ProtocolVersionNotInForce."""
     every = session.execute(_VERSIONS, {"site_id": site_id})
-    known = [version for version in every if asked in (None, version.version)]
-    if not known:
+    candidates = [version for version in every if asked in (None, version.version)]
+    if not candidates:
         raise ProtocolVersionUnknown(Fault("/protocol_version", "unknown", "The study has no such protocol version"))
-    day = on or local_day(now(), ZoneInfo(known[0].timezone))
-    for version in known:
+    day = on or local_day(now(), ZoneInfo(candidates[0].timezone))
+    for version in candidates:
         if protocol_of(session, version.id).holds_from <= day:
             return version
     raise ProtocolVersionNotInForce
@@ -164,13 +164,13 @@ def consent_findings(
     days = [day for _, day in given if day is not None]
     if len(days) < len(given):
         return [_of_consent("consent_date_missing", "The day of consent is unknown")]
-    found, first = [], min(days, default=None)
+    findings, first = [], min(days, default=None)
     if first and enrolled_on is not None and first > enrolled_on:
-        found.append(_of_consent("consent_after_enrolment", "Consent was given after the enrolment"))
+        findings.append(_of_consent("consent_after_enrolment", "Consent was given after the enrolment"))
     current = current_consent(protocol.consents, protocol.amendments, first) if first else None
     if first and (current is None or (current.version, first) not in given):
-        found.append(_of_consent("consent_not_in_force", "Another version of the consent was in force that day"))
-    return found
+        findings.append(_of_consent("consent_not_in_force", "Another version of the consent was in force that day"))
+    return findings
 
 
 def _of_consent(code: str, message: str) -> Finding:
@@ -190,13 +190,13 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
 def follow_findings(session: Session, row: Participant) -> None:
     """Work out the findings of a participant again, on the days of consent and the enrolment."""
     session.flush()
-    given = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
-    days = [(one.version, one.given_on) for one in given]
-    found = consent_findings(protocol_of(session, row.protocol_version_id), days, row.enrolled_on)
+    consents = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
+    days = [(one.version, one.given_on) for one in consents]
+    findings = consent_findings(protocol_of(session, row.protocol_version_id), days, row.enrolled_on)
     if row.enrolled_on is not None and not row.eligible:
         message = "Enrolled, yet a criterion is not met or open"
-        found.append(Finding(code="enrolled_not_eligible", field="/unmet_criteria", message=message))
-    row.findings = findings_text(found)
+        findings.append(Finding(code="enrolled_not_eligible", field="/unmet_criteria", message=message))
+    row.findings = findings_text(findings)
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:

@@ -127,11 +127,11 @@ def _theirs(table: Table, person: Person) -> ColumnElement[bool]:
 
 def done_at(measured: Iterable[Row[Any]]) -> Mapping[UUID, Set[str]]:
     """The instruments done at each visit, from these outcomes."""
-    given: dict[UUID, set[str]] = defaultdict(set)
+    instruments: dict[UUID, set[str]] = defaultdict(set)
     for row in measured:
         if done(row, json.loads(row.items)):
-            given[row.visit_id].add(row.instrument)
-    return given
+            instruments[row.visit_id].add(row.instrument)
+    return instruments
 
 
 def planned_for(

@@ -19,9 +19,9 @@ def require_past(actor: Actor, site_id: int, body: BaseModel) -> None:
     """Check that no day of a body is in the future at the site. (The shape, which knows no site, allows today of the
     easternmost time zone.) Raises ValidationFailed."""
     today = local_day(latest_now(), ZoneInfo(actor.zones[site_id]))
-    ahead = [pointer for pointer, day in _days(body) if day > today]
-    if ahead:
-        raise ValidationFailed(*(Fault(pointer, "date_in_future", "Cannot lie in the future") for pointer in ahead))
+    in_future = [pointer for pointer, day in _days(body) if day > today]
+    if in_future:
+        raise ValidationFailed(*(Fault(pointer, "date_in_future", "Cannot lie in the future") for pointer in in_future))
 
 
 def _days(body: BaseModel, at: str = "") -> Iterator[tuple[str, date]]:

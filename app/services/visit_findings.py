@@ -51,17 +51,17 @@ def findings(
     which are not missing though they are not stored yet."""
     if on is None:
         return []
-    window, found = window_of(visit, held, occurrence), []
+    window, remarks = window_of(visit, held, occurrence), []
     if window and (days := window.deviation_days(on)):
         early = "before" if days < 0 else "after"
-        found.append(_finding("visit_outside_window", f"{abs(days)} day(s) {early} the window"))
+        remarks.append(_finding("visit_outside_window", f"{abs(days)} day(s) {early} the window"))
     if visit.follows_anchor and (visit.anchor, 1) not in held and visit.anchor not in sent:
-        found.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
+        remarks.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
     if visit.before and on > held.get((visit.before, 1), on):
-        found.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
+        remarks.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
     if left is not None and on > left:
-        found.append(_finding("visit_after_leaving", "After the day on which the participant withdrew or died"))
-    return found
+        remarks.append(_finding("visit_after_leaving", "After the day on which the participant withdrew or died"))
+    return remarks
 
 
 def _finding(code: str, message: str) -> Finding:
@@ -145,7 +145,7 @@ def _differing(
     held = {(row["visit_code"], row["occurrence"]): row["occurred_on"] for row in rows if row["occurred_on"]}
     for row in rows:
         visit = planned(session, row["protocol_version_id"], row["visit_code"])
-        if visit is None or (code is not None and code not in {visit.code, *visit.hangs_on}):
+        if visit is None or (code is not None and code not in {visit.code, *visit.depends_on}):
             continue
         present = findings_text(findings(visit, row["occurrence"], row["occurred_on"], held, left))
         if present != row["findings"]:

@@ -77,15 +77,15 @@ def people_of(session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> 
     for person, body in known:
         if body.occurred_on is not None and body.occurrence == 1:
             person.new_visit_codes.add(body.visit_code)
-    carrying = {(person.site_id, person.pid) for person, body in known if _carries(person, body)}
-    if len(carrying) > 1:  # locked in one order, as two uploads may have the participants in different orders
-        visit_findings.lock_visits(session, carrying)
+    with_dependents = {(person.site_id, person.pid) for person, body in known if _has_dependents(person, body)}
+    if len(with_dependents) > 1:  # locked in one order, as two uploads may have the participants in different orders
+        visit_findings.lock_visits(session, with_dependents)
     return people
 
 
-def _carries(person: ParticipantFacts, body: VisitCreate) -> bool:
+def _has_dependents(person: ParticipantFacts, body: VisitCreate) -> bool:
     """Whether the windows of other visits are counted from this one, or their order depends on it."""
-    return body.occurred_on is not None and person.protocol.carries(body.visit_code, body.occurrence)
+    return body.occurred_on is not None and person.protocol.has_dependents(body.visit_code, body.occurrence)
 
 
 def record_visit(
@@ -123,7 +123,7 @@ def record_visit(
     person.new_visits.append(row)
     person.new_therapists = treated.new_therapists
     person.new_ratings |= {(one.instrument, one.rater) for one in measured if one.rater}
-    if _carries(person, body):
+    if _has_dependents(person, body):
         _judge_others(session, writes, actor, person, body)
     return _detail(row, definition, person.place, window, measured, session_fields), writes, person.site_id
 
@@ -201,13 +201,13 @@ def require_planned(session: Session, site_id: int, pid: str, visit: VisitDefini
 
 def _held(session: Session, person: Person, definition: VisitDefinition) -> Held:
     """The days of this visit and of those that its window or order depends on, as far as they took place."""
-    if not definition.hangs_on:
+    if not definition.depends_on:
         return {}
     days = select(col(Visit.visit_code), col(Visit.occurrence), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id,
         Visit.pid == person.row.pid,
         counts(Visit),
-        col(Visit.visit_code).in_(sorted({definition.code, *definition.hangs_on})),
+        col(Visit.visit_code).in_(sorted({definition.code, *definition.depends_on})),
     )
     return {(code, occurrence): day for code, occurrence, day in session.exec(days) if day is not None}
 

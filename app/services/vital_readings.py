@@ -48,7 +48,7 @@ def record_vitals(
 
 
 def require_plausible(day: DosingDay, asked: VitalsCreate, pointer: str) -> list[Finding]:
-    """What to remark on a reading. Raises VitalsRefused with every value that cannot be."""
+    """The findings on a reading. Raises VitalsRefused, with every value that is impossible."""
     faults, findings = [], []
     if asked.timepoint is not None and asked.timepoint not in {point.code for point in day.vitals.timepoints}:
         faults.append(Fault(f"{pointer}/timepoint", "unknown_timepoint", "The protocol has no such time point"))

@@ -97,7 +97,7 @@ def describe(app: FastAPI, root_path: str) -> None:
 
 
 def _published(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """Written out once, and not sent again to who has it."""
+    """The description, serialised once, with an ETag so that it is not sent again to a client that has it."""
 
     @cache
     def written() -> tuple[bytes, str]:
@@ -213,16 +213,16 @@ def _complete(operation: dict[str, Any], path: str, method: str, permission: str
 
 def _tell_headers(operation: dict[str, Any], *, tagged: bool) -> None:
     keyed, made = _takes(operation, "Idempotency-Key"), {"201", "202"} & operation["responses"].keys()
-    told = {
+    described = {
         "ETag": tagged or keyed,
         "Idempotent-Replayed": keyed,
         "Link": _takes(operation, "cursor"),
         "Location": keyed or made,
     }
-    well = [name for name, wanted in told.items() if wanted]
+    of_answers = [name for name, wanted in described.items() if wanted]
     of_refusals = {"412": ["ETag"], **{status: ["Retry-After"] for status in _LATER}}
     for status, answer in operation["responses"].items():
-        names = well if status < "300" else of_refusals.get(status, [])
+        names = of_answers if status < "300" else of_refusals.get(status, [])
         if names:
             answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 

@@ -137,7 +137,7 @@ class GroupCommit:
     def _shared(self, posts: Sequence[Post]) -> list[Response | None]:
         """Raises AnsweredMeanwhile, DatabaseUnavailable and what the database raises."""
         first, writes = posts[0], Writes()
-        told: list[Response | None] = []
+        answers: list[Response | None] = []
         with self._database.write(first.request, lock_milliseconds=LOCK_MILLISECONDS) as session:
             answered = _answered(session, posts)
             new = [post.body for post in posts if post.key not in answered]
@@ -146,14 +146,16 @@ class GroupCommit:
                 set_request_id(post.request_id)
                 try:
                     make = partial(record, post.actor, post.body)
-                    told.append(located(post.once.collect(writes, post.actor, post.body, answered.get(post.key), make)))
+                    answers.append(
+                        located(post.once.collect(writes, post.actor, post.body, answered.get(post.key), make))
+                    )
                 except DatabaseUnavailable:
                     raise
                 except RegistryError:
-                    told.append(None)
+                    answers.append(None)
             if not store(session, writes):
                 raise AnsweredMeanwhile
-        return told
+        return answers
 
     def _alone(self, post: Post) -> Response:
         set_request_id(post.request_id)

@@ -42,12 +42,12 @@ async def batches(request: Request, size: int, longest: int, seconds: float) -> 
 async def _next(source: AsyncIterator[Line], size: int, longest: int, seconds: float) -> tuple[list[Line], bool]:
     """The next lines, and whether waiting for a further one timed out."""
     batch: list[Line] = []
-    held = 0
+    read = 0
     try:
         async with asyncio.timeout(seconds):
-            while len(batch) < size and held < longest and (line := await anext(source, None)):
+            while len(batch) < size and read < longest and (line := await anext(source, None)):
                 batch.append(line)
-                held += len(line.raw or b"")
+                read += len(line.raw or b"")
     except TimeoutError:
         return batch, True
     return batch, False

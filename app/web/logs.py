@@ -41,11 +41,15 @@ class OfLibraries(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
-        told: dict[str, str | None] = {"event": record.getMessage(), "level": record.levelname.lower(), "timestamp": at}
+        fields: dict[str, str | None] = {
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "timestamp": at,
+        }
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            told |= {"kind": type(error).__name__, "place": place_of(error)}
-        return json.dumps({**told, "logger": record.name}, sort_keys=True)
+            fields |= {"kind": type(error).__name__, "place": place_of(error)}
+        return json.dumps({**fields, "logger": record.name}, sort_keys=True)
 
 
 OTHERS: dict[str, Any] = {

@@ -192,7 +192,7 @@ class Once:
 
     def _kept(self, actor: Actor, body: BaseModel, site_id: int | None, reply: Reply) -> dict[str, Any]:
         """The row that keeps an answer for retries."""
-        given = {
+        columns = {
             "account_id": actor.account_id,
             "key_digest": self.digest,
             "request_digest": self._request_digest(body),
@@ -202,7 +202,7 @@ class Once:
             "etag": reply.etag,
             "body": reply.text,
         }
-        return new_row(IdempotencyRecord, given)
+        return new_row(IdempotencyRecord, columns)
 
     def again(self, actor: Actor, body: BaseModel, record: Mapping[str, Any] | None) -> Reply | None:
         """The first answer again; None if there is none. Raises NotFound if the actor may no longer see its site, and

@@ -116,20 +116,20 @@ def body_validated() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise _validation_failed(found, "body") from None
+        pydantic_errors = error.errors(include_url=False, include_input=False)
+        raise _validation_failed(pydantic_errors, "body") from None
 
 
-def _validation_failed(found: Sequence[Any], *place: str) -> ValidationFailed:
-    """What Pydantic found, at that place."""
-    items, more = _first(found)
+def _validation_failed(pydantic_errors: Sequence[Any], *place: str) -> ValidationFailed:
+    """The refusal of Pydantic's errors; `place` is where the checked data are in the request."""
+    items, more = _first(pydantic_errors)
     return ValidationFailed(*(fault_of({**item, "loc": (*place, *item["loc"])}) for item in items), **more)
 
 
-def _first(found: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+def _first(pydantic_errors: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
     """The faults up to a limit, and the number of the rest, so that a refusal is not larger than what it refuses."""
-    more = len(found) - _MOST_FAULTS
-    return found[:_MOST_FAULTS], {"more_errors": more} if more > 0 else {}
+    more = len(pydantic_errors) - _MOST_FAULTS
+    return pydantic_errors[:_MOST_FAULTS], {"more_errors": more} if more > 0 else {}
 
 
 def fault_of(item: Any) -> Fault:

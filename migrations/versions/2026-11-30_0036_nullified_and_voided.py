@@ -30,7 +30,7 @@ _STAYS, _IS_OPEN = sa.text("voided_at IS NULL"), "state = 'open'"
 
 
 class TakenBack(Exception):
-    """An event was nullified, or a dosing session voided. An older version would report it, or count it, again."""
+    """There are voided dosing sessions, or events that were nullified. An older version would count or report them."""
 
 
 def upgrade() -> None:
