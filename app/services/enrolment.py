@@ -242,9 +242,10 @@ def _corrected_consent(
 ) -> audit.Event:
     """Correct the day and the scopes of a consent. It cannot be moved behind a withdrawal of it, as one of the two days
     must then be wrong. Raises WithdrawalBeforeConsent, EnrolmentContradictsProtocol."""
-    faults = consents.faults_of(person.protocol, consent.version, correction.scopes or [], "/consent")
-    if correction.scopes and faults:
-        raise EnrolmentContradictsProtocol(*faults)
+    if correction.scopes:
+        faults = consents.faults_of(person.protocol, consent.version, correction.scopes, "/consent")
+        if faults:
+            raise EnrolmentContradictsProtocol(*faults)
     before, old = audit.snapshot(consent), consent_history.history_of(session, person)
     for name, value in _corrected_columns(correction).items():
         setattr(consent, name, value)
