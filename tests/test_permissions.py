@@ -118,6 +118,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/dosing-sessions/{session_id}/vitals"): STAFF,
     ("PATCH", "/v1/dosing-sessions/{session_id}/vitals/{reading_id}"): STAFF,
     ("POST", "/v1/dosing-sessions/{session_id}/close"): STAFF,
+    ("POST", "/v1/dosing-sessions/{session_id}/voiding"): STAFF,
     ("GET", "/v1/safety-signals"): CLINICAL_READERS,
     ("GET", "/v1/safety-signals/{signal_id}"): CLINICAL_READERS,
     ("POST", "/v1/safety-signals/{signal_id}/review"): STAFF,

@@ -24,7 +24,7 @@ OF_NO_RECORD = frozenset(
         *("/v1/pid-reservations/{reservation_id}", "/v1/participants/{pid}/treatments/{treatment_id}"),
     }
 )
-"""Routes that read nothing of visits, outcomes or adverse events."""
+"""Routes that read nothing of visits, outcomes, dosing sessions or adverse events."""
 
 NOT_COMPARED: Mapping[str, str] = {
     "/v1/audit-entries": "tells of the voiding itself",
@@ -39,7 +39,6 @@ NOT_COMPARED: Mapping[str, str] = {
     "/v1/verifications/{verification_id}": "as the list has it",
 }
 _BY_ID = "by its id, under which it can still be read, or is refused"
-_SESSION = "the visit of a dosing session, which is not voided"
 SILENT: Mapping[str, str] = {
     **dict.fromkeys(("adverse_events.row_of", "outcomes.read_outcome", "visits.detail"), _BY_ID),
     **dict.fromkeys(("dosing_sessions.start", "dosing_day.dosing_day", "outcomes.outcome_facts"), _BY_ID),
@@ -53,18 +52,22 @@ SILENT: Mapping[str, str] = {
         _BY_ID,
     ),
     **dict.fromkeys(("voided_records.void_adverse_event", "voided_records.void_visit"), _BY_ID),
+    **dict.fromkeys(("dosing_day.hold_session", "dosing_reads.detail"), _BY_ID),
+    **dict.fromkeys(("dosing_day.doses_of", "dosing_day.readings_of"), "of one session, which was read by its id"),
     **dict.fromkeys(("ae_reviews.review", "locks._of_a_participant", "nullifications._holds"), _BY_ID),
-    **dict.fromkeys(("dosing_day.days_of", "dosing_sessions.list_dosing_sessions"), _SESSION),
-    "safety_signals.rules_holding": "the day of an open signal, which waits for its review all the same",
+    "safety_signals.rules_holding": "the source of an open signal, which waits for its review all the same",
     "visits._outcomes_of": "of a voided visit, those that went with it",
 }
-"""Who reads the three tables without asking which rows count, and why."""
+"""Who reads these tables without asking which rows count, and why."""
 
-_TABLES = re.compile(r"(?:FROM|JOIN|,)\s+(?:main\.|public\.)?(visit|outcome|adverse_event)\b(?![.(])(?:\s+AS\s+(\w+))?")
+_NAMES = "visit|outcome|adverse_event|dosing_session|dose|vital_reading"
+_TABLES = re.compile(rf"(?:FROM|JOIN|,)\s+(?:main\.|public\.)?({_NAMES})\b(?![.(])(?:\s+AS\s+(\w+))?")
+_COUNT_WITH = {"outcome": {"visit"}, "dosing_session": {"visit", "dose", "vital_reading"}}
+"""No outcome and no session outlives its visit, and no dose or reading its session."""
 
 
 class Reads:
-    """The statements on the three tables that do not say which of their rows count, by whoever made them."""
+    """The statements on these tables that do not say which of their rows count, by whoever made them."""
 
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
@@ -76,9 +79,8 @@ class Reads:
         self.looked += 1
         named = {alias or table: table for table, alias in _TABLES.findall(statement)}
         silent = {name for name in named if not re.search(rf"\b{name}\.voided_at IS (NOT )?NULL", statement)}
-        if "outcome" in {table for name, table in named.items() if name not in silent}:
-            silent -= {"visit"}  # no outcome outlives its visit
-        if silent:
+        told = {table for name, table in named.items() if name not in silent}
+        if silent := {name for name in silent if not any(named[name] in _COUNT_WITH.get(one, ()) for one in told)}:
             self.seen.setdefault(_whose(), statement)
 
 
@@ -136,7 +138,7 @@ def test_extracts_of_every_profile_have_the_same_rows_and_risks(both: Both, prof
 
 
 def test_something_was_voided_of_every_kind(both: Both) -> None:
-    for path, most in (("visits", 10), ("outcomes", 10), ("adverse-events", 5)):
+    for path, most in (("visits", 10), ("outcomes", 10), ("adverse-events", 5), ("dosing-sessions", 2)):
         asked = {"study": both.erred.world.study, "voided": "true"}
         assert len(both.erred.world.monitor.get(f"/v1/{path}", **asked).json()["items"]) >= most, path
 

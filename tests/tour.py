@@ -138,6 +138,7 @@ def _dosing(tour: Tour, pid: str) -> None:
     ):
         assert staff.post(where, body).status_code == 201
     tour.send("close_dosing_session", staff, f"{path}/close")
+    tour.void("void_dosing_session", staff, path)
 
 
 def _safety(tour: Tour) -> None:

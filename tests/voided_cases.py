@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from httpx2 import Response
 
+from tests.dosing_cases import a_session
 from tests.monitor_cases import an_event
 from tests.world import Caller, World, made, madrs, staff
 
@@ -45,6 +46,7 @@ RECORDS: Mapping[tuple[str, str], tuple[str, Callable[[World, str], Response]]] 
     ("POST", "/v1/adverse-events/{event_id}/voiding"): ("adverse-events", an_event),
     ("POST", "/v1/outcomes/{outcome_id}/voiding"): ("outcomes", _an_outcome),
     ("POST", "/v1/visits/{visit_id}/voiding"): ("visits", _a_visit),
+    ("POST", "/v1/dosing-sessions/{session_id}/voiding"): ("dosing-sessions", a_session),
 }
 VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(*record) for route, record in RECORDS.items()}
 

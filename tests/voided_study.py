@@ -18,7 +18,7 @@ from app.pid import display, normalise
 from app.services import adverse_events, visit_findings
 from app.services.rules_over_time import refresh_site
 from tests.cohorts import alike, fill
-from tests.dosing_cases import SESSIONS, dose, prepared, start
+from tests.dosing_cases import CALM, SESSIONS, at, dose, prepared, start
 from tests.monitor_cases import nullification
 from tests.test_verifications import with_plan
 from tests.voided_cases import voided
@@ -47,6 +47,11 @@ class Twin:
         measured = {"participant": first, "visit": self._visits(first)[0], "collected_on": "2025-02-10"}
         self._taken_out(OUTCOMES, {**measured, **madrs(3)})
         made = self._made(OUTCOMES, {**measured, **madrs(1)})
+        self._session_in_error(visit["id"], "2025-03-03", given_mg=None, given_at=None)
+        if self.errs:
+            error = self._made(VISITS, world.visit(first, "DOS2", "2025-03-31"))
+            self._session_in_error(error.rpartition("/")[2], "2025-03-31")
+            voided(world.staff_a, error)
         session = world.staff_a.post(SESSIONS, start(visit["id"])).json()["id"]
         assert world.staff_a.post(f"{SESSIONS}/{session}/doses", dose()).status_code == 201
         event = world.event(first, onset="2025-03-04", codings=CODED)
@@ -112,6 +117,19 @@ class Twin:
         if self.errs:
             of_site = self.world.monitor.get(f"/v1/participants/{body['participant']}").json()["site"]
             voided(staff(self.world, of_site), self._made(path, body, of_site))
+
+    def _session_in_error(self, visit: str, day: str, **changes: Any) -> None:
+        """With a dose of that day and vital signs."""
+        if not self.errs:
+            return
+        staff, why = self.world.staff_a, {"deviation_reason": "As the other participant's chart has it"}
+        session = self._made(SESSIONS, start(visit, day))
+        given = dose(**{"given_at": at("09:15", day), **changes, **why})
+        measured = {"timepoint": "M60", "taken_at": at("10:15", day), "values": CALM}
+        for below, body in (("doses", given), ("vitals", measured)):
+            answer = staff.post(f"{session}/{below}", body)
+            assert answer.status_code == 201, answer.text
+        voided(staff, session)
 
     def _taken_back(self, pid: str) -> None:
         """What sponsor and authority were told of, and a question about what they were not."""

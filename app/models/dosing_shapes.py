@@ -7,7 +7,19 @@ from pydantic import BeforeValidator, Strict, StringConstraints, model_validator
 from pydantic import Field as Bounded
 from pydantic_core import PydanticCustomError
 
-from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, PastInstant, Reason, Shape
+from app.models.base import (
+    Answer,
+    Code,
+    Cursor,
+    Filter,
+    InstantShown,
+    Limit,
+    LongReason,
+    PastInstant,
+    QueryBool,
+    Reason,
+    Shape,
+)
 from app.models.contradiction import contradiction
 from app.models.dosing_session import DoseKind, SessionState
 from app.models.finding import Finding
@@ -228,6 +240,10 @@ class DosingSessionRead(Answer):
     version: int
     created_at: InstantShown
     updated_at: InstantShown
+    voided_at: InstantShown | None
+    """Since when it counts as never recorded, with its doses and vital signs, as it was entered in error."""
+
+    voiding_reason: str | None
 
 
 class DosingSessionDetail(DosingSessionRead):
@@ -254,5 +270,8 @@ class DosingSessionFilter(Filter):
     participant: Pid | None = None
     visit_code: Code | None = None
     state: SessionState | None = None
+    voided: QueryBool = False
+    """True: only what was voided."""
+
     limit: Limit = 50
     cursor: Cursor = None

@@ -22,9 +22,10 @@ from app.models.dosing_shapes import (
     VitalsCreate,
 )
 from app.models.visit import Visit
+from app.models.voided import RecordVoiding, counts
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import doses, dosing_reads, dosing_sessions, vital_readings
+from app.services import doses, dosing_reads, dosing_sessions, vital_readings, voided_records
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -60,8 +61,9 @@ def list_dosing_sessions(
 ) -> DosingSessionList:
     """Dosing sessions at your sites, newest first."""
     at = col(DosingSession.site_id).in_(actor.sites_at(query.study, query.site))
+    asked = ~counts(DosingSession) if query.voided else counts(DosingSession)
     statement = narrowed(
-        visible(dosing_reads.rows(), actor).where(at),
+        visible(dosing_reads.rows(), actor).where(at, asked),
         (DosingSession.pid, query.participant),
         (DosingSession.state, query.state),
         (Visit.visit_code, query.visit_code),
@@ -174,4 +176,25 @@ def close_dosing_session(
     """Close a session. 409 names every item that the discharge checklist lacks."""
     return once.create(
         session, actor, body, lambda: _made(request, *dosing_sessions.close(session, actor, session_id, body))
+    )
+
+
+@router.post("/{session_id}/voiding", status_code=201, response_model=DosingSessionDetail)
+def void_dosing_session(
+    session_id: UUID,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let a session that was entered in error count no more, with its doses and vital signs and the reason. It can
+    still be read, and is not changed again."""
+    keyring = request.app.state.keyring
+    return once.create(
+        session,
+        actor,
+        body,
+        lambda: _made(request, *voided_records.void_dosing_session(session, actor, keyring, seen, session_id, body)),
     )

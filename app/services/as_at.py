@@ -23,7 +23,7 @@ from app.audit import JSON_TEXT
 from app.models.adverse_event import AdverseEvent
 from app.models.audit import AuditEntry
 from app.models.base import canonical_json, table_of
-from app.models.dosing_session import Dose
+from app.models.dosing_session import Dose, DosingSession
 from app.models.outcome import Outcome, OutcomeOrigin, OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
@@ -32,7 +32,14 @@ from app.services.as_at_tables import OldRows, TablesAsAt
 from app.services.changes import chain_heads
 
 Heads = Mapping[int, int]
-_KEYS: Mapping[type[SQLModel], str] = {Participant: "pid", Visit: "id", Outcome: "id", AdverseEvent: "id", Dose: "id"}
+_KEYS: Mapping[type[SQLModel], str] = {
+    Participant: "pid",
+    Visit: "id",
+    Outcome: "id",
+    AdverseEvent: "id",
+    DosingSession: "id",
+    Dose: "id",
+}
 _SCORE = "scores."
 _TABLES = "registry_as_at"
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])

@@ -38,6 +38,11 @@ def after_withdrawal(session: Session, person: Person) -> JudgedAgain:
     return JudgedAgain(*doses.judged_again(session, person))
 
 
+def after_dosing_session(session: Session, person: Person) -> JudgedAgain:
+    """Doses of different sessions must not be too near to each other."""
+    return JudgedAgain(*doses.judged_again(session, person))
+
+
 def after_status(session: Session, person: Person) -> JudgedAgain:
     """Visits, doses and adverse events may now lie after the day on which the participant left or died."""
     row = person.row

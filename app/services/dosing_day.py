@@ -143,27 +143,31 @@ def _day_of(session: Session, person: Person, visit: Visit) -> DosingDay:
 
 
 def days_of(session: Session, person: Person, but: UUID | None) -> list[tuple[DosingDay, DosingSession]]:
-    """All sessions of a participant except `but`, each with its day. Lock the participant for change before."""
+    """All sessions of a participant that count, except `but`, each with its day. Lock the participant for change
+    before."""
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     theirs = select(Visit, DosingSession).join(DosingSession, joined)
-    rows = session.exec(theirs.where(Visit.site_id == person.site_id, Visit.pid == person.pid)).all()
+    theirs = theirs.where(Visit.site_id == person.site_id, Visit.pid == person.pid, counts(DosingSession))
+    rows = session.exec(theirs).all()
     return [(_day_of(session, person, visit), row) for visit, row in rows if row.id != but]
 
 
 def hold_session(session: Session, actor: Actor, session_id: UUID) -> tuple[DosingDay, DosingSession]:
     """Load a session that is to be changed. The lock on the participant's row is the one lock for all changes of
-    their sessions. Raises NotFound."""
+    their sessions. Raises NotFound, RecordVoided, DataLocked."""
     asked = select(DosingSession.pid, DosingSession.visit_id).where(DosingSession.id == session_id)
     pid, visit_id = found(session.exec(visible(asked, actor)).first())
     day = dosing_day(session, actor, pid, visit_id, Hold.change)
-    return day, visible_row(session, actor, DosingSession, session_id)
+    row = visible_row(session, actor, DosingSession, session_id)
+    require_not_voided(row)
+    return day, row
 
 
 def require_visit_fits(session: Session, visit: Visit) -> None:
     """Check that the dosing session of a corrected visit still starts on a day of the visit. Raises
     VisitHasDosingSession."""
     statement = select(DosingSession.started_at).where(
-        DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id
+        DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id, counts(DosingSession)
     )
     started_at = session.exec(statement).first()
     if started_at is None:
@@ -301,8 +305,11 @@ def eligibility_confirmed(person: Person, on: date) -> bool:
 
 def other_doses(session: Session, day: DosingDay, row: DosingSession | None = None) -> list[date]:
     """Calendar days on which the participant was dosed in other sessions than this one."""
-    theirs = select(col(Dose.given_at), col(Dose.session_id)).where(
-        Dose.site_id == day.person.site_id, Dose.pid == day.person.row.pid
+    of_session = (col(DosingSession.site_id) == col(Dose.site_id)) & (col(DosingSession.id) == col(Dose.session_id))
+    theirs = (
+        select(col(Dose.given_at), col(Dose.session_id))
+        .join(DosingSession, of_session)
+        .where(Dose.site_id == day.person.site_id, Dose.pid == day.person.row.pid, counts(DosingSession))
     )
     given = session.exec(theirs).all()
     return [local_day(at, day.zone) for at, of in given if at is not None and (row is None or of != row.id)]
@@ -315,7 +322,7 @@ def days_without_session(session: Session, day: DosingDay, on: date) -> list[dat
     joined = (col(Visit.site_id) == col(DosingSession.site_id)) & (col(Visit.id) == col(DosingSession.visit_id))
     statement = (
         select(col(Visit.occurred_on))
-        .outerjoin(DosingSession, joined)
+        .outerjoin(DosingSession, joined & counts(DosingSession))
         .where(
             Visit.site_id == day.person.site_id,
             Visit.pid == day.person.row.pid,

@@ -33,7 +33,9 @@ _DAYS = (
     .join(Participant, (col(Participant.site_id) == col(Visit.site_id)) & (col(Participant.pid) == col(Visit.pid)))
     .outerjoin(
         DosingSession,
-        (col(DosingSession.site_id) == col(Visit.site_id)) & (col(DosingSession.visit_id) == col(Visit.id)),
+        (col(DosingSession.site_id) == col(Visit.site_id))
+        & (col(DosingSession.visit_id) == col(Visit.id))
+        & counts(DosingSession),
     )
     .where(col(Visit.status).in_(HELD), counts(Visit))
 )
@@ -59,7 +61,9 @@ def doubts_of_dosing(session: Session, site_id: int, today: date) -> Iterator[Do
 
 def _by_session(session: Session, site_id: int, model: type[Dose] | type[VitalReading]) -> _Parts:
     grouped: _Parts = defaultdict(list)
-    for row in session.execute(select(*columns(model)).where(col(model.site_id) == site_id)):
+    of_it = (col(DosingSession.site_id) == col(model.site_id)) & (col(DosingSession.id) == col(model.session_id))
+    theirs = select(*columns(model)).join(DosingSession, of_it)
+    for row in session.execute(theirs.where(col(model.site_id) == site_id, counts(DosingSession))):
         grouped[row.session_id].append(row)
     return grouped
 

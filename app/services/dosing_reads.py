@@ -88,6 +88,8 @@ _PLAIN = (
     "version",
     "created_at",
     "updated_at",
+    "voided_at",
+    "voiding_reason",
 )
 
 

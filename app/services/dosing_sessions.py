@@ -23,6 +23,7 @@ from app.models.dosing_shapes import (
 )
 from app.models.finding import Finding
 from app.models.visit import HELD, Visit, VisitStatus
+from app.models.voided import counts
 from app.protocol.dosing import Confirmed, StaffPresent
 from app.protocol.dosing_checks import SessionFacts, start_refusals
 from app.protocol.safety import VitalsSeen, evaluate
@@ -125,7 +126,7 @@ def _require_taken_before(day: DosingDay, body: DosingSessionCreate) -> list[Fin
 
 def _require_first(session: Session, row: DosingSession) -> None:
     others = select(DosingSession.visit_id, DosingSession.state).where(
-        DosingSession.site_id == row.site_id, DosingSession.pid == row.pid
+        DosingSession.site_id == row.site_id, DosingSession.pid == row.pid, counts(DosingSession)
     )
     states = dict(session.exec(others).all())
     if row.visit_id in states:

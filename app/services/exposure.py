@@ -75,7 +75,7 @@ def visits_without_dose() -> Select[Any]:
     """The visits whose dosing session says that the initial dose was not given."""
     of_session = (_DOSE.c.site_id == _SESSION.c.site_id) & (_DOSE.c.session_id == _SESSION.c.id)
     not_given = (_DOSE.c.kind == DoseKind.initial) & _DOSE.c.given_mg.is_(None)
-    return select(_SESSION.c.visit_id).join(_DOSE, of_session).where(not_given)
+    return select(_SESSION.c.visit_id).join(_DOSE, of_session).where(not_given, counts(_SESSION))
 
 
 def _of(pid: Any, pids: Collection[str] | None) -> ColumnElement[bool]:

@@ -60,7 +60,8 @@ def require_not_raters(
 def therapists(session: Session, person: Person | ParticipantFacts) -> frozenset[str]:
     """The staff of the participant's dosing and therapy sessions."""
     site_id, pid = person.site_id, person.pid
-    dosing = select(DosingSession.staff).where(DosingSession.site_id == site_id, DosingSession.pid == pid)
+    theirs = DosingSession.site_id == site_id, DosingSession.pid == pid, counts(DosingSession)
+    dosing = select(DosingSession.staff).where(*theirs)
     of_visit = (col(Visit.site_id) == col(TherapySession.site_id)) & (col(Visit.id) == col(TherapySession.visit_id))
     therapy = select(TherapySession.staff).join(Visit, of_visit)
     therapy = therapy.where(TherapySession.site_id == site_id, TherapySession.pid == pid, counts(Visit))

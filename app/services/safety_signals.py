@@ -79,9 +79,10 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
     return [event, *_follow(session, row, VitalsSeen(json.loads(row.measured)), event)]
 
 
-def source_voided(session: Session, row: Outcome) -> list[audit.Event]:
-    """The audit events of the open signals of a voided outcome. They stay open for the clinician, as after a correction
-    (`_changed`): the answer may be another participant's, which has to be clarified before anybody is dosed."""
+def source_voided(session: Session, row: Outcome | VitalReading) -> list[audit.Event]:
+    """The audit events of the open signals of a voided outcome, or of a reading of a voided session. They stay open for
+    the clinician, as after a correction (`_changed`): what was answered or measured may be another participant's, which
+    has to be clarified before anybody is dosed."""
     events = []
     for known in _known(session, row):
         if known.state == SignalState.open and known.trigger_corrected_at is None:
@@ -128,6 +129,7 @@ def _current(
     open_one = sa.and_(
         _same(VitalReading.site_id, VitalReading.session_id, DosingSession),
         col(DosingSession.state) == SessionState.open,
+        counts(DosingSession),
     )
     signs = select(VitalReading).join(DosingSession, open_one)
     signs = signs.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)

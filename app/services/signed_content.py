@@ -126,8 +126,9 @@ class _Stored:
         self._rows = {part.name: _by(self.rows(part.model), part.of) for part in _every(_RECORD)}
 
     def rows(self, model: type[SQLModel]) -> Iterable[Row[Any]]:
-        """The rows of a table, without voided ones. Scores have no pid and are found by their outcomes."""
-        table, outcomes = table_of(model), table_of(Outcome)
+        """The rows of a table, without voided ones. Scores have no pid and are found by their outcomes; doses and vital
+        signs count with their dosing session."""
+        table, outcomes, dosing = table_of(model), table_of(Outcome), table_of(DosingSession)
         theirs = select(table).where(table.c.site_id.in_(self._site_ids))
         if model is OutcomeScore:  # not a join, for which SQLite would read the scores of all participants
             own = select(outcomes.c.id).where(
@@ -136,6 +137,11 @@ class _Stored:
             theirs = theirs.where(table.c.outcome_id.in_(own))
         else:
             theirs = theirs.where(table.c.pid.in_(self._pids))
+        if model in (Dose, VitalReading):
+            own = select(dosing.c.id).where(
+                dosing.c.site_id.in_(self._site_ids), dosing.c.pid.in_(self._pids), counts(dosing)
+            )
+            theirs = theirs.where(table.c.session_id.in_(own))
         if "voided_at" in table.c:
             theirs = theirs.where(counts(table))
         return self._session.execute(theirs).all()

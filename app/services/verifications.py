@@ -131,7 +131,7 @@ def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Reason
 
 
 def recorded(kind: RecordKind) -> ColumnElement[bool]:
-    """Of the records of a kind: those that were not voided. Dosing sessions and participants never are."""
+    """Of the records of a kind: those that were not voided. Participants never are."""
     stored = table_of(SUBJECTS[kind].table)
     return counts(stored) if "voided_at" in stored.c else sa.true()
 

@@ -13,6 +13,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventRead
 from app.models.base import now, values
 from app.models.dosing_session import DosingSession
+from app.models.dosing_shapes import DosingSessionDetail
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.visit import Visit, VisitDetail
 from app.models.voided import RecordVoiding, counts
@@ -21,6 +22,7 @@ from app.services import (
     adverse_events,
     ae_reviews,
     dependent_findings,
+    dosing_day,
     outcome_corrections,
     outcome_reads,
     outcome_scores,
@@ -28,6 +30,7 @@ from app.services import (
     safety_signals,
     visits,
 )
+from app.services.dosing_reads import detail_of
 from app.services.nullifications import require_untold
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
@@ -35,8 +38,7 @@ from app.web.conditional import require_current
 
 
 class VisitDosed(Conflict):
-    """A dosing session of this visit is recorded, and what was given is not taken out: correct it, and tell the
-    monitor."""
+    """A dosing session of this visit counts: void it first, so that nobody takes out doses that they have not seen."""
 
 
 def void_adverse_event(
@@ -106,9 +108,30 @@ def void_visit(
     return visits.detail(session, actor, row.id), row.site_id
 
 
+def void_dosing_session(
+    session: Session, actor: Actor, keyring: Keyring, seen: str, session_id: UUID, body: RecordVoiding
+) -> tuple[DosingSessionDetail, int]:
+    """Void a dosing session, with its doses and vital signs; also gives the site's key. Their safety signals still have
+    to be reviewed.
+
+    Raises NotFound, RecordVoided, VersionStale, DataLocked.
+    """
+    day, row = dosing_day.hold_session(session, actor, session_id)
+    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    events = [_voided(session, actor, row, "dosing-session:voided", body.reason, now())]
+    for reading in dosing_day.readings_of(session, row):
+        events += safety_signals.source_voided(session, reading)
+    judged = dependent_findings.after_dosing_session(session, day.person)
+    gone = rule_queries.gone_with(session, row.site_id, row.pid, row.id)
+    rule_queries.settle_all(session, row.site_id, gone, *judged.turned)
+    audit.append(session, actor.account_id, row.site_id, [*events, *judged.events])
+    return detail_of(session, day, row), row.site_id
+
+
 def _require_not_dosed(session: Session, visit: Visit) -> None:
     """A dosing session is safety data of its own, with doses, vital signs and safety signals. Raises VisitDosed."""
-    dosed = select(DosingSession.id).where(DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id)
+    of_visit = DosingSession.site_id == visit.site_id, DosingSession.visit_id == visit.id
+    dosed = select(DosingSession.id).where(*of_visit, counts(DosingSession))
     if session.exec(dosed).first() is not None:
         raise VisitDosed
 
@@ -117,7 +140,12 @@ _CHANGED = ("voided_at", "voiding_reason")
 
 
 def _voided(
-    session: Session, actor: Actor, row: AdverseEvent | Outcome | Visit, action: str, reason: str, at: datetime
+    session: Session,
+    actor: Actor,
+    row: AdverseEvent | DosingSession | Outcome | Visit,
+    action: str,
+    reason: str,
+    at: datetime,
 ) -> audit.Event:
     """Void one record; gives its audit event."""
     before = audit.snapshot(row)

@@ -101,7 +101,7 @@ def amend(
 
 @app.command()
 def void(
-    address: Annotated[str, typer.Argument(help="Of a visit, an outcome or an adverse event")],
+    address: Annotated[str, typer.Argument(help="Of a visit, an outcome, a dosing session or an adverse event")],
     etag: Annotated[str, typer.Argument(help="Of the version that is voided")],
     reason: str,
 ) -> None:
