@@ -208,8 +208,9 @@ def _as_corrected(said: Sequence[Said]) -> dict[int, datetime]:
 def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
     """A suspected unexpected serious adverse reaction: 15 days from the sponsor's awareness of it, 7 if it is fatal or
     life-threatening, and where it turned out to be so later, 7 from the awareness of that (Regulation (EU) 536/2014,
-    article 42(2)(a) to (c); 21 CFR 312.32(c))."""
-    since, critical_since = _known(facts)
+    article 42(2)(a) to (c); 21 CFR 312.32(c)). Of an event that was nullified since, nothing is left to be told."""
+    taken_back = next((one.at for one in facts.reports if one.nullifies), None)
+    since, critical_since = _known(facts, taken_back)
     if since is None:
         return
     for clock in expedited:
@@ -218,17 +219,18 @@ def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneI
             continue
         started = critical_since if fatal and critical_since else since
         told = [one.informed_at for one in facts.reviews if one.informed_at is not None and one.at >= started]
-        yield RunningClock(clock.code, started, clock.due_at(started, zone), min(told, default=None))
+        met_at = min(told, default=None)
+        if taken_back is None or (met_at is not None and met_at <= taken_back):
+            yield RunningClock(clock.code, started, clock.due_at(started, zone), met_at)
 
 
-def _known(facts: EventFacts) -> tuple[datetime | None, datetime | None]:
+def _known(facts: EventFacts, until: datetime | None) -> tuple[datetime | None, datetime | None]:
     """Since when the sponsor has known of such a reaction without a break, and since when that it is fatal or
-    life-threatening. What a site corrected since counts once a report or a review has seen it. Of an event that was
-    nullified nothing is known any more, whatever is said of it after that."""
+    life-threatening. What a site corrected since counts once a report or a review has seen it. `until`: when the event
+    was nullified, after which nothing is said of it."""
     since = critical_since = None
-    if any(one.nullifies for one in facts.reports):
-        return None, None
-    seen: list[Report | Review] = [*facts.reports, *facts.reviews]
+    said_of_it: list[Report | Review] = [*facts.reports, *facts.reviews]
+    seen = [one for one in said_of_it if until is None or one.at < until]
     for one in sorted(seen, key=lambda one: one.at):
         said = facts.as_of(one.version)
         if not said.criteria or not _unexpected_reaction(facts, said, one.at):

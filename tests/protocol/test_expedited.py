@@ -112,6 +112,11 @@ TO_THE_AUTHORITY: list[tuple[str, EventFacts, dict[str, tuple[float, float | Non
         {},
     ),
     (
+        "nullified by the site after the authority was told",
+        facts(DEATH, reports=(reported(0), nullified(9)), reviews=(assessed(1, SUSAR), informed(8), informed(10))),
+        {"FATAL": (0, 8)},
+    ),
+    (
         "expected by the site, and assessed by nobody",
         facts(said(0, "death", suspected=True)._replace(expected=True), reports=(reported(0),)),
         {},
