@@ -152,6 +152,20 @@ def test_an_enrolment_whose_commit_failed_is_taken_up_by_the_next_attempt(world:
     assert labels_apart(world).keys() == reserved
 
 
+def test_a_label_whose_correction_failed_half_way_is_corrected_by_the_next_attempt(world: World) -> None:
+    """The vault's commit was first; the trail hears of it with the second."""
+    pid, body = world.enrolled(), world.enrolment()
+    change = {"reason": "mistyped", "site_local_id": body["site_local_id"]}
+    seen = world.staff_a.get(f"/v1/participants/{pid}").headers["ETag"]
+    with failing_commit(world.registry.served, done=False) as hits:
+        assert world.staff_a.patch(f"/v1/participants/{pid}", change, seen).status_code == 503
+    assert (hits.count, found(world, body)) == (1, 200)
+    assert world.staff_a.patch(f"/v1/participants/{pid}", change, seen).status_code == 200
+    told = world.monitor.get("/v1/audit-entries", participant=pid, action="vault:relabelled").json()["items"]
+    assert [one["reason"] for one in told] == ["mistyped"]
+    assert without_hyphens(pid) in labels_apart(world)
+
+
 def test_what_attempts_under_a_reserved_pid_left_gives_way(world: World) -> None:
     block = world.staff_a.post("/v1/pid-reservations", {"study": world.study, "site": "A", "count": 1}).json()
     mistyped, body = world.enrolment(pid=block["pids"][0]), world.enrolment(pid=block["pids"][0])

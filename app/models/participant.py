@@ -259,7 +259,7 @@ class EnrolmentFields(Shape):
 
 
 class ParticipantAmend(Shape):
-    """A correction: only the fields sent change; null clears, but for the consent."""
+    """A correction: only the fields sent change; null clears, but for the consent and the label."""
 
     reason: Reason
     age_at_consent: Annotated[int, Bounded(ge=18, le=120)] | None = None
@@ -271,6 +271,8 @@ class ParticipantAmend(Shape):
     screened_on: PastDate | None = None
     enrolled_on: PastDate | None = None
     consent: ConsentAmend | None = None
+    site_local_id: NewSiteLocalId | None = None
+    """The site's own label, where it was mistyped: the person is found by this one from now on."""
 
 
 class ParticipantCreate(EnrolmentFields):

@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, insert
 from sqlmodel import Session, col, select
 
 from app.database import unique_or, vault_session
-from app.errors import Conflict, Unavailable
+from app.errors import Conflict, Gone, Unavailable
 from app.models.base import as_compared, new_row, now, table_of
 from app.models.participant import Participant, VaultIdentity
 from app.security.keys import Keyring
@@ -39,6 +39,10 @@ class LabelAlreadyEnrolled(Conflict):
 
 class EnrolmentUnderWay(Unavailable):
     """Another enrolment under this label has begun and is not finished; try again within the hour."""
+
+
+class LabelErased(Gone):
+    """The site's label of this participant was erased for good."""
 
 
 class LabelKeyMissing(Unavailable):
@@ -72,8 +76,9 @@ def _reserved(session: Session, keyring: Keyring, site_id: int, label: str, draw
 
 
 def store_under(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:
-    """Keep the label of a participant who was just added under a reserved pid. It replaces what attempts that were
-    never committed left under the pid or for the label. Raises LabelAlreadyEnrolled, EnrolmentUnderWay."""
+    """Keep the label of a participant who is there: just added under a reserved pid, or known by a wrong one. It
+    replaces the wrong one, and what attempts that were never committed left under the pid or for the label. Raises
+    LabelAlreadyEnrolled, EnrolmentUnderWay."""
     earlier = find_pid(session, keyring, site_id, label)
     if earlier is not None and earlier != pid:
         if session.get(Participant, (site_id, earlier)) is not None:

@@ -173,16 +173,19 @@ def amend_participant(
     """Correct what was entered at enrolment.
 
     Raises NotFound, VersionStale, ValidationFailed, EnrolmentContradictsProtocol, StatusOutOfOrder, DataLocked,
-    WithdrawalBeforeConsent.
+    WithdrawalBeforeConsent, and of a label LabelErased, LabelAlreadyEnrolled, EnrolmentUnderWay.
     """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
     require_past(actor, person.site_id, body)
     changes.pop("consent", None)
+    changes.pop("site_local_id", None)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     consent = _consent_to_correct(session, row, body.consent) if body.consent else None
     if consent:
         differing.add("consent")
+    if body.site_local_id:
+        differing.add("site_local_id")  # also the same one: where the vault is apart, an earlier try may be half done
     require_current(keyring, seen, row.pid, row.version, differing)
     merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
     if not differing:
@@ -206,11 +209,22 @@ def amend_participant(
         corrected_consent = _corrected_consent(session, person, consent, body.consent, body.reason)
         judged = dependent_findings.after_consent(session, person)
         events, turns = [corrected_consent, *judged.events], judged.turned
+    if body.site_local_id:
+        events.append(_relabelled(session, keyring, row, body.site_local_id, body.reason))
     follow_findings(session, row)
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)
     audit.append(session, actor.account_id, row.site_id, events)
     return participant_read(values(row), person.place, person.protocol_version)
+
+
+def _relabelled(session: Session, keyring: Keyring, row: Participant, label: str, reason: str) -> audit.Event:
+    """Let the site find this participant by another label. Raises LabelErased, LabelAlreadyEnrolled,
+    EnrolmentUnderWay."""
+    if vault.find(session, row.site_id, row.pid) is None:
+        raise vault.LabelErased
+    vault.store_under(session, keyring, row.site_id, row.pid, label)
+    return audit.Event("vault:relabelled", "participant", row.pid, row.version, [], reason)
 
 
 def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> None:

@@ -47,10 +47,6 @@ class DisclosureSpent(Gone):
     """This approval was used, or its time is over; ask again."""
 
 
-class LabelErased(Gone):
-    """The site's label of this participant was erased for good."""
-
-
 def ask(session: Session, actor: Actor, body: DisclosureCreate) -> DisclosureRead:
     """Ask to read a label. Raises NotFound."""
     site_id = site_in_reach(session, actor, body.participant)
@@ -107,7 +103,7 @@ def open_label(session: Session, actor: Actor, keyring: Keyring, disclosure_id: 
     with _site_of(session, row) as (site_id, code), within(vault_session(session), [site_id]):
         identity = vault.find(session, site_id, row.pid)
         if identity is None:
-            raise LabelErased
+            raise vault.LabelErased
         label = LabelRead(site=code, site_local_id=vault.reveal_label(keyring, identity))
     before = audit.snapshot(row)
     row.status, row.read_at = DisclosureStatus.read, now()
