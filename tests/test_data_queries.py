@@ -11,6 +11,7 @@ from sqlmodel import text
 
 from app.models.base import now
 from tests.course_cases import TREATMENT, withdrawn
+from tests.dosing_cases import a_session, path_of, vitals
 from tests.monitor_cases import a_question, an_event, question_about
 from tests.route_cases import an_outcome
 from tests.world import Caller, World, madrs
@@ -114,13 +115,38 @@ def test_a_question_reaches_every_kind_of_record_and_a_visit_that_is_missing(wor
 
 def test_a_question_reaches_what_a_participants_own_lists_hold(world: World) -> None:
     pid = withdrawn(world, "A")
-    assert world.staff_a.post(f"/v1/participants/{pid}/treatments", TREATMENT).status_code == 201
+    treatment = world.staff_a.post(f"/v1/participants/{pid}/treatments", TREATMENT).json()
     asked = {"participant": pid, "subject_type": "participant", "text": "Please check"}
     for field in ("consents/0/given_on", "screenings/0", "treatments/0/atc", "withdrawals/0/effective_on"):
         there = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field}"})
-        assert (there.status_code, there.json()["field"]) == (201, f"/{field}"), there.text
+        kept = f"/{field}".replace("treatments/0", f"treatments/{treatment['id']}")
+        assert (there.status_code, there.json()["field"]) == (201, kept), there.text
         missing = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field.replace('0', '7')}"})
         assert (missing.status_code, missing.json()["code"]) == (422, "field_unknown")
+
+
+def test_a_question_about_a_reading_stays_with_it_when_an_earlier_one_is_told_later(world: World) -> None:
+    session = a_session(world)
+    path, body = path_of(session), session.json()
+    read = world.staff_a.post(f"{path}/vitals", vitals("M60", "10:15")).json()
+    place, reading = next((place, one) for place, one in enumerate(read["vitals"]) if one["timepoint"] == "M60")
+    asked = {"participant": body["participant"], "subject_type": "dosing_session", "subject": body["id"]}
+    kept = f"/vitals/{reading['id']}/values/SYSBP"
+    for field in (
+        f"/vitals/{place}/values/SYSBP",
+        kept,
+        kept.upper().replace("VITALS", "vitals").replace("VALUES", "values"),
+    ):
+        question = {**asked, "field": field, "text": "The source says 150"}
+        assert world.monitor.post("/v1/data-queries", question).json()["field"] == kept
+    earlier = world.staff_a.post(f"{path}/vitals", vitals(None, "09:45")).json()
+    assert earlier["vitals"][place]["id"] != reading["id"]
+    many = world.monitor.post(
+        "/v1/data-queries/bulk", [{**asked, "field": f"/vitals/{place + 1}", "text": "Which cuff?"}]
+    )
+    assert [one["field"] for one in many.json()["items"]] == [f"/vitals/{reading['id']}"]
+    other = {**asked, "field": f"/vitals/{uuid4()}/values", "text": "Which cuff?"}
+    assert world.monitor.post("/v1/data-queries", other).json()["code"] == "field_unknown"
 
 
 def test_a_question_reaches_what_only_a_records_own_route_tells_but_not_the_outcomes_of_a_visit(world: World) -> None:

@@ -32,7 +32,7 @@ from app.models.data_query_shapes import (
 from app.models.participant import Participant
 from app.services.history import names_of
 from app.services.query_steps import opened, step
-from app.services.query_subjects import site_of_subject
+from app.services.query_subjects import About, asked_about
 from app.writing import Writes, store
 
 
@@ -46,7 +46,7 @@ class DataQueriesRefused(Invalid):
 
 def raise_query(session: Session, actor: Actor, asked: DataQueryCreate) -> tuple[DataQueryDetail, int]:
     """Ask about a record; also gives the site's key. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
-    row = _stored(session, actor, asked, site_of_subject(session, actor, asked))
+    row = _stored(session, actor, asked, asked_about(session, actor, asked))
     _ask(session, [row])
     return _detail(session, actor, row), row.site_id
 
@@ -54,12 +54,12 @@ def raise_query(session: Session, actor: Actor, asked: DataQueryCreate) -> tuple
 def raise_queries(session: Session, actor: Actor, asked: Sequence[DataQueryCreate]) -> list[DataQueryRead]:
     """Ask about many records, all or nothing. Raises NotFound when one of them does not exist for the actor, and
     else DataQueriesRefused, with every fault under the place of its query."""
-    sites, refused = _checked(session, actor, asked)
+    about, refused = _checked(session, actor, asked)
     if refused:
         faults = [fault for index, error in refused.items() for fault in _at(index, error)]
         absent = any(isinstance(error, NotVisible) for error in refused.values())
         raise (NotFound if absent else DataQueriesRefused)(*faults)
-    rows = [_stored(session, actor, one, site_id) for one, site_id in zip(asked, sites, strict=True)]
+    rows = [_stored(session, actor, *one) for one in zip(asked, about, strict=True)]
     _ask(session, rows)
     return [_read(values(row), actor.places[row.site_id]) for row in rows]
 
@@ -74,15 +74,15 @@ def require_seen(session: Session, actor: Actor, asked: Sequence[DataQueryCreate
 
 def _checked(
     session: Session, actor: Actor, asked: Sequence[DataQueryCreate]
-) -> tuple[list[int], dict[int, RegistryError]]:
-    sites: list[int] = []
+) -> tuple[list[About], dict[int, RegistryError]]:
+    about: list[About] = []
     refused: dict[int, RegistryError] = {}
     for index, one in enumerate(asked):
         try:
-            sites.append(site_of_subject(session, actor, one))
+            about.append(asked_about(session, actor, one))
         except RegistryError as error:
             refused[index] = error
-    return sites, refused
+    return about, refused
 
 
 def _at(index: int, error: RegistryError) -> Iterable[Fault]:
@@ -91,14 +91,15 @@ def _at(index: int, error: RegistryError) -> Iterable[Fault]:
     return [Fault(f"/{index}{fault.pointer}", fault.code, fault.message) for fault in faults]
 
 
-def _stored(session: Session, actor: Actor, asked: DataQueryCreate, site_id: int) -> DataQuery:
+def _stored(session: Session, actor: Actor, asked: DataQueryCreate, about: About) -> DataQuery:
     row = DataQuery(
-        site_id=site_id,
+        site_id=about.site_id,
         pid=asked.participant,
         subject_id=asked.subject,
         origin=QueryOrigin.monitor,
         opened_by=actor.account_id,
-        **asked.model_dump(include={"subject_type", "visit_code", "occurrence", "field", "text"}),
+        field=about.field,
+        **asked.model_dump(include={"subject_type", "visit_code", "occurrence", "text"}),
     )
     row.open_since = row.updated_at = row.opened_at
     session.add(row)

@@ -1,7 +1,7 @@
 """What a data query is about: the record as the asking monitor sees it, and whether it has the field."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlmodel import Session, col, select
@@ -51,15 +51,23 @@ _RECORDS_OF_THEIR_OWN = frozenset({"outcomes"})
 """Of a visit, which stand there in an order that the next one changes."""
 
 
-def site_of_subject(session: Session, actor: Actor, asked: DataQueryCreate) -> int:
-    """The site of what is asked about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
+class About(NamedTuple):
+    """What a question is about, as it is kept."""
+
+    site_id: int
+    field: str | None
+    """With the id of a dose, reading or treatment for its place in the list, which changes when an earlier one is told
+    later."""
+
+
+def asked_about(session: Session, actor: Actor, asked: DataQueryCreate) -> About:
+    """The site and the field that a question is about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
     person = visible_person(session, actor, asked.participant)
     if asked.subject_type is SubjectType.missing_visit:
         _require_missing(session, person, asked)
-    elif not _has_field(_record(session, actor, person, asked), asked.field):
-        message = "The record has no such field; an outcome of a visit is asked about as a record of its own"
-        raise FieldUnknown(Fault("/field", "unknown_field", message))
-    return person.site_id
+        return About(person.site_id, None)
+    record = _record(session, actor, person, asked)
+    return About(person.site_id, asked.field and _kept(record, asked.field))
 
 
 def _require_missing(session: Session, person: Person, asked: DataQueryCreate) -> None:
@@ -107,15 +115,27 @@ def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subj
     return outcome_reads.read_all(session, actor, [one(outcome_reads.rows(), Outcome.id)])[0]
 
 
-def _has_field(document: Any, pointer: str | None) -> bool:
-    place, steps = document, pointer.split("/")[1:] if pointer else []
-    if steps and steps[0] in _BOOKKEEPING:
-        return False
-    for name in steps:
-        if isinstance(place, list) and name.isascii() and name.isdecimal() and int(name) < len(place):
-            place = place[int(name)]
-        elif isinstance(place, dict) and name in place:
-            place = place[name]
-        else:
-            return False
-    return True
+def _kept(document: Any, pointer: str) -> str:
+    """The pointer, with ids for places. Raises FieldUnknown."""
+    kept, place = "", document
+    for name in pointer.split("/")[1:]:
+        entry = _entry(place, name)
+        if entry is None or (place is document and name in _BOOKKEEPING):
+            message = "The record has no such field; an outcome of a visit is asked about as a record of its own"
+            raise FieldUnknown(Fault("/field", "unknown_field", message))
+        step, place = entry
+        kept += f"/{step}"
+    return kept
+
+
+def _entry(place: Any, name: str) -> tuple[str, Any] | None:
+    """A field or an entry of a list, by its place or its id, and how it is named for good."""
+    if isinstance(place, dict) and name in place:
+        return name, place[name]
+    if not isinstance(place, list):
+        return None
+    names = [str(one["id"]) if isinstance(one, dict) and "id" in one else str(at) for at, one in enumerate(place)]
+    by_place = int(name) if name.isascii() and name.isdecimal() else None
+    if by_place is not None and by_place < len(place):
+        return names[by_place], place[by_place]
+    return next(((one, place[at]) for at, one in enumerate(names) if one == name.lower()), None)
