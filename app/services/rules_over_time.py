@@ -1,5 +1,5 @@
 """Rules that are broken by time and not by a write: visits overdue, instruments or raters missing, events without
-follow-up.
+follow-up, or of the drug before there was a dose.
 
 `refresh` checks every site, for a command or a job. It also raises data queries for findings that have none yet, and
 finds what two visits recorded at the same moment could not see of each other. Running it twice, or in two workers at
@@ -17,7 +17,7 @@ from sqlalchemy import Row, select
 from sqlmodel import Session, col
 
 from app.database import Database, within
-from app.models.adverse_event import AdverseEvent
+from app.models.adverse_event import SUSPECTED, AdverseEvent
 from app.models.adverse_event_shapes import ENDED
 from app.models.base import from_json, now
 from app.models.data_query import DataQuery, QueryState, SubjectType
@@ -33,6 +33,7 @@ from app.protocol.schedule import window_of
 from app.services import adverse_events, visit_findings
 from app.services.consent_history import ConsentHistory, histories_of, reconsents
 from app.services.dosing_over_time import doubts_of_dosing
+from app.services.exposure import NEVER, Exposure, exposures
 from app.services.participants import amendments_of
 from app.services.rule_queries import Doubt, doubts_of, settle
 from app.services.schedules import done_at, planned_for
@@ -82,20 +83,21 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     day_columns = (Visit.status, Visit.occurred_on, Visit.ended_on)
     visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, *day_columns, Visit.findings)
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
+    cause_columns = (AdverseEvent.relatedness_drug, AdverseEvent.onset_latest)
     status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
     person_columns = (*status_columns, Participant.protocol_version_id, Participant.findings)
     answer_columns = (Outcome.instrument_version, Outcome.origin, Outcome.items, Outcome.collected_on)
     outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, *answer_columns)
     people = _rows(session, site_id, Participant.pid, *person_columns)
     held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
-    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, AdverseEvent.findings))
+    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, *cause_columns, AdverseEvent.findings))
     consents = histories_of(session, [site_id], [person.pid for person in people])
     outcomes = _rows(session, site_id, Outcome.pid, *outcome_columns)
     measured, given = _by_pid(outcomes), done_at(outcomes)
     yield from doubts_of_dosing(session, site_id, today)
     if not people:
         return
-    newest = newest_protocol(session, site_id)
+    newest, exposed = newest_protocol(session, site_id), exposures(session, [site_id])
     for person in people:
         protocol = protocol_of(session, person.protocol_version_id)
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
@@ -103,6 +105,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
         yield from _of_consent(person, protocol, newest, consents[person.pid], today)
         yield from _of_completion(protocol, person, held[person.pid])
         yield from _of_events(person, events[person.pid], closed)
+        yield from _of_causes(person.pid, events[person.pid], exposed.get(person.pid, NEVER))
         yield from _of_raters(session, person, measured[person.pid])
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
 
@@ -187,6 +190,17 @@ def _of_events(person: Row[Any], events: list[Row[Any]], closed: Mapping[str, da
         followed_up = max(filter(None, (row.updated_at, closed.get(stale.key))))
         if ongoing and person.status in IN_STUDY and followed_up < now() - STALE:
             yield stale
+
+
+def _of_causes(pid: str, events: list[Row[Any]], exposure: Exposure) -> Iterator[Doubt]:
+    """Events held to be reactions to the drug that began before the first dose: a reaction is one to a dose (ICH E2A,
+    II.A.2). What an app has not sent yet is told by the next pass, so no write asks this."""
+    message = "Held to be possibly related to the drug, and no dose is recorded by the time it began"
+    for row in events:
+        began = row.onset_latest is not None and not exposure.emergent(row.onset_latest)
+        if began and row.relatedness_drug in SUSPECTED:
+            about = SubjectType.adverse_event
+            yield Doubt("related_before_dose", message, pid, about, row.id, field="/relatedness_drug")
 
 
 def _of_raters(session: Session, person: Row[Any], measured: list[Row[Any]]) -> Iterator[Doubt]:
