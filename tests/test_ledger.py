@@ -34,6 +34,34 @@ def test_a_project_keeps_its_subject_ids_when_its_organisation_is_renamed(world:
     assert ids[0] < ids[1], "somebody was enrolled in between"
 
 
+def test_a_custodian_is_told_which_extracts_a_difference_would_reveal_people_with(world: World) -> None:
+    """Of two earlier ones the first has twelve people fewer, the second one."""
+    people(world, 13)
+    held = asked(world)
+    assert approved(world, held).status_code == 201
+    people(world, 12)
+    again = asked(world)
+    assert approved(world, again).status_code == 201
+    world.enrolled()
+    refused = approved(world, asked(world))
+    assert (refused.json()["code"], refused.json()["extracts"]) == ("differencing_risk", [again])
+    assert world.custodian.get(again).status_code == 200
+
+
+def test_a_custodian_sees_by_name_who_asked_and_decided_and_whether_files_were_downloaded(world: World) -> None:
+    path = an_extract(world, approved=True)
+    names = [one.get("/v1/me").json()["display_name"] for one in (world.analyst, world.custodian)]
+    read = world.custodian.get(path).json()
+    assert [read["requested_by_name"], read["decided_by_name"], read["downloaded_at"]] == [*names, None]
+    assert world.analyst.get(f"{path}/files/visits.csv").status_code == 200
+    first = world.custodian.get(path).json()["downloaded_at"]
+    assert first is not None
+    assert world.analyst.get(f"{path}/files/visits.csv").status_code == 200
+    assert world.custodian.post(f"{path}/revocation", {"reason": "shared with others"}).status_code == 201
+    listed = {one["id"]: one for one in world.custodian.get("/v1/extracts", status="revoked").json()["items"]}
+    assert listed[read["id"]]["downloaded_at"] == first
+
+
 @pytest.mark.parametrize("profile", ["aggregate", "deidentified"])
 def test_a_difference_that_was_accepted_is_told_in_the_manifest_and_the_trail(world: World, profile: str) -> None:
     people(world, 14)

@@ -224,13 +224,18 @@ class ExtractRead(Answer):
     """The organisation that receives it: the requester's, under its name at the time of the request."""
 
     requested_by: UUID
+    requested_by_name: str | None
     agreement: str | None
     status: ExtractStatus
     formats: list[ExtractFormat]
     cut: str | None
     decided_by: UUID | None
+    decided_by_name: str | None
     decision_reason: str | None
     expires_at: InstantShown | None
+    downloaded_at: InstantShown | None
+    """When one of its files was first downloaded; null: none was. It stays when the files are gone."""
+
     built_rows: int | None
     """Rows written so far, while the files are being built."""
 

@@ -3,7 +3,8 @@ writes the files in between."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -28,10 +29,11 @@ from app.models.extract import (
 )
 from app.models.study import Study
 from app.privacy.profile import PROFILES
-from app.services import as_at, data_cuts, parquet, release
+from app.services import as_at, data_cuts, parquet, receivers, release
 from app.services.bundling import SCHEMA
 from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_sql import unhurried
+from app.services.history import names_of
 from app.services.own_account import require_own_sign_in
 from app.services.registry_chain import remember
 from app.services.studies import sites_of, study_by_code
@@ -65,7 +67,7 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
     session.add(row)
     session.flush()
     remember(session, actor, audit.created("extract:requested", row, row.id))
-    return _read(values(row), study.code, [], None)
+    return _read(values(row), study.code, [], None, _told(session, [row]))
 
 
 def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate, days: int) -> ExtractRead:
@@ -98,7 +100,8 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     session.flush()
     action = f"extract:{'approved' if body.decision is ApprovalDecision.approve else 'refused'}"
     remember(session, actor, audit.changed(action, row, row.id, row.version, before, body.reason))
-    return _read(values(row), study.code, [], 0 if row.status == ExtractStatus.building else None)
+    built_rows = 0 if row.status == ExtractStatus.building else None
+    return _read(values(row), study.code, [], built_rows, _told(session, [row]))
 
 
 def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
@@ -153,11 +156,26 @@ def rows() -> Rows:
     return wanted.select_from(Extract).join(Study, col(Study.id) == col(Extract.study_id))
 
 
+class _Told(NamedTuple):
+    """What other tables hold of some extracts: the names of who asked and decided, and the first downloads."""
+
+    names: Mapping[str, str]
+    downloads: Mapping[UUID, datetime]
+
+
 def read_all(session: Session, page: Sequence[Any]) -> list[ExtractRead]:
-    return [_read(row._asdict(), row.study, files_of(session, row.id), row.built_rows) for row in page]
+    told = _told(session, page)
+    return [_read(row._asdict(), row.study, files_of(session, row.id), row.built_rows, told) for row in page]
 
 
-def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], built_rows: int | None) -> ExtractRead:
+def _told(session: Session, page: Sequence[Any]) -> _Told:
+    people = {str(one) for row in page for one in (row.requested_by, row.decided_by) if one is not None}
+    return _Told(names_of(session, people), receivers.downloads(session, [row.id for row in page]))
+
+
+def _read(
+    values: Mapping[str, Any], study: str, files: list[ExtractFileRead], built_rows: int | None, told: _Told
+) -> ExtractRead:
     fixed = json.loads(values["manifest"] or "{}")
     return ExtractRead(
         study=study,
@@ -167,6 +185,9 @@ def _read(values: Mapping[str, Any], study: str, files: list[ExtractFileRead], b
         files=files,
         formats=from_json(values["formats"]),
         built_rows=built_rows,
+        requested_by_name=told.names.get(str(values["requested_by"])),
+        decided_by_name=told.names.get(str(values["decided_by"])),
+        downloaded_at=told.downloads.get(values["id"]),
         **{name: values[name] for name in _SHOWN},
     )
 

@@ -1,15 +1,18 @@
-"""Who received a person's rows: read from the ledger, so that they can be told of a withdrawal or an error."""
+"""Who received a person's rows: read from the ledger, so that they can be told of a withdrawal or an error; and whether
+anything of an extract was received, read from the audit trail."""
 
 import json
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlmodel import col, select
+from sqlmodel import Session, col, func, select
 
 from app import audit
 from app.database import Database, within
 from app.errors import CannotGoOn
-from app.models.audit import AuditEntry
+from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.extract import Extract, ExtractProfile, ExtractStatus, ExtractSubject
 from app.models.participant import Participant
 from app.services.outbox import every_chain
@@ -39,10 +42,7 @@ def received(database: Database, symbols: str) -> list[Received]:
             raise NotEnrolled("Nobody is enrolled under this pid.")
         mine = select(ExtractSubject.extract_id).where(ExtractSubject.pid == symbols)
         held = session.exec(select(Extract).where(col(Extract.id).in_(mine)).order_by(col(Extract.created_at))).all()
-        told = select(AuditEntry.subject_id).where(
-            AuditEntry.action == "extract:downloaded", col(AuditEntry.subject_id).in_([str(one.id) for one in held])
-        )
-        downloaded = set(session.exec(told))
+        downloaded = downloads(session, [one.id for one in held])
         event = audit.Event("extract:receivers-read", "participant", symbols, person.version, [])
         audit.append(session, audit.SYSTEM, person.site_id, [event])
         return [
@@ -52,7 +52,20 @@ def received(database: Database, symbols: str) -> list[Received]:
                 one.organisation,
                 json.loads(one.manifest or "{}")["created_at"],
                 ExtractStatus(one.status),
-                str(one.id) in downloaded,
+                one.id in downloaded,
             )
             for one in held
         ]
+
+
+def downloads(session: Session, extracts: Collection[UUID]) -> Mapping[UUID, datetime]:
+    """When a file of each of these extracts was first downloaded; one of which none was is not among them."""
+    entry = AuditEntry
+    first = (
+        select(entry.subject_id, func.min(entry.at))
+        .where(entry.site_id == REGISTRY_CHAIN, entry.subject_type == "extract")
+        .where(col(entry.subject_id).in_([str(one) for one in extracts]), entry.action == "extract:downloaded")
+        .group_by(col(entry.subject_id))
+    )
+    with within(session, [REGISTRY_CHAIN]):
+        return {UUID(name): at for name, at in session.exec(first)}

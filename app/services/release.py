@@ -56,7 +56,8 @@ class CohortEmpty(Invalid):
 
 class DifferencingRisk(Conflict):
     """An earlier extract, for the same organisation or of public tables, has almost the same people: comparing the two
-    could reveal the few people who are in one only. Wait until more people differ, or accept it with a reason."""
+    could reveal the few people who are in one only. `extracts` names each such one. Wait until more people differ, or
+    accept it with a reason."""
 
 
 class KNotMet(Conflict):
@@ -223,9 +224,9 @@ def _ledger(session: Session, row: Extract, earlier: Sequence[Extract], new: Peo
     alike = [one for one in earlier if one.profile == row.profile]
     if row.profile != ExtractProfile.aggregate and any(held[one.id].keys() == new.keys() for one in alike):
         earlier = alike  # the recipient has the rows of these people already
-    close = any(_too_close(row, new, one, held[one.id]) for one in earlier)
+    close = [f"/v1/extracts/{one.id}" for one in earlier if _too_close(row, new, one, held[one.id])]
     if close and not accepted:
-        raise DifferencingRisk
+        raise DifferencingRisk(extracts=close)
     verdict = "accepted with a reason" if close else "ok"
     return {"earlier_extracts": len(earlier), "needed_difference": K, "verdict": verdict}
 
