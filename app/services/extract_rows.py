@@ -44,6 +44,9 @@ STRETCH = 250
 """People of one statement where a table is read in stretches: with twenty scores each, a quarter of a megabyte."""
 
 _SUBJECT = ExtractSubject
+_WHO = bytewise(_SUBJECT.subject).label("subject")
+_VISIT = (bytewise(Visit.visit_code).label("visit_code"), col(Visit.occurrence))
+"""What rows are sorted by is shown as it is sorted: otherwise PostgreSQL sorts rows that hold it twice."""
 
 
 class ExtractRows:
@@ -94,7 +97,7 @@ class ExtractRows:
         if self._open:
             enrolled_on = case((collected(ENDED, person.enrolled_on), col(person.enrolled_on)))
             wanted: tuple[Any, ...] = (
-                _SUBJECT.subject,
+                _WHO,
                 col(_SUBJECT.site_group).label("site"),
                 *SHOWN,
                 _ethnicity(),
@@ -105,12 +108,12 @@ class ExtractRows:
                 study_day(enrolled_on).label("enrolled_day"),
             )
         else:
-            wanted = (_SUBJECT.subject, *SHOWN, *self._codes(person, person.planned_arm, person.actual_arm))
+            wanted = (_WHO, *SHOWN, *self._codes(person, person.planned_arm, person.actual_arm))
         return (
             selected(*wanted)
             .join(person, of_subject(self._id, person))
             .join(ProtocolVersion, col(ProtocolVersion.id) == col(person.protocol_version_id))
-            .order_by(bytewise(_SUBJECT.subject))
+            .order_by(_WHO)
         )
 
     def _when(self) -> Any:
@@ -122,23 +125,23 @@ class ExtractRows:
         return statement if self._open else self._timing.joined(statement)
 
     def visits(self) -> Rows:
-        wanted = (_SUBJECT.subject, Visit.visit_code, Visit.occurrence, self._when(), Visit.status)
-        statement = self._timed(selected(*wanted).join(Visit, of_subject(self._id, Visit)))
-        return statement.order_by(bytewise(_SUBJECT.subject), bytewise(Visit.visit_code), col(Visit.occurrence))
+        wanted = selected(_WHO, *_VISIT, self._when(), Visit.status)
+        return self._timed(wanted.join(Visit, of_subject(self._id, Visit))).order_by(_WHO, *_VISIT)
 
     def outcomes(self) -> Rows:
         """A row for each score; an outer join, since an instrument without a score was administered all the same (and
         since SQLite then reads the scores by their key)."""
         score = OutcomeScore
+        instrument = bytewise(Outcome.instrument).label("instrument")
+        name = bytewise(score.name).label("score")
         statement = (
             selected(
-                _SUBJECT.subject,
-                Visit.visit_code,
-                Visit.occurrence,
+                _WHO,
+                *_VISIT,
                 self._when(),
-                Outcome.instrument,
+                instrument,
                 Outcome.instrument_version,
-                col(score.name).label("score"),
+                name,
                 score.value,
                 score.band,
                 Outcome.origin,
@@ -149,13 +152,7 @@ class ExtractRows:
         if not self._open:
             statement = statement.where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
         of_outcome = (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id))
-        return self._timed(statement.outerjoin(score, of_outcome)).order_by(
-            bytewise(_SUBJECT.subject),
-            bytewise(Visit.visit_code),
-            col(Visit.occurrence),
-            bytewise(Outcome.instrument),
-            bytewise(score.name),
-        )
+        return self._timed(statement.outerjoin(score, of_outcome)).order_by(_WHO, *_VISIT, instrument, name)
 
     def adverse_events(self) -> Rows:
         event = AdverseEvent
