@@ -4,10 +4,9 @@ extract, so the risk is reported."""
 
 import hashlib
 from collections.abc import Collection, Iterator
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Subquery, select
+from sqlalchemy import ColumnElement, Subquery, Text, cast, func, literal, select
 from sqlmodel import Session, col
 
 from app.access import Rows
@@ -18,7 +17,7 @@ from app.models.visit import Visit
 from app.privacy.profile import RELEASED_INSTRUMENTS
 from app.privacy.risk import alone
 from app.services.collected import OF_OUTCOME, OF_VISIT, while_collected
-from app.services.extract_sql import Timing, selected
+from app.services.extract_sql import Timing, selected, together
 from app.services.studies import protocol_of
 
 
@@ -28,7 +27,7 @@ def fingerprints(session: Session, study_id: int, people: Collection[str], ended
         "score_vectors": while_collected(_scores(study_id), ended, Outcome, *OF_OUTCOME),
         "visit_patterns": _visits(session, study_id, ended),
     }
-    return {name: alone(_digests(session, statement, people)) for name, statement in told.items()}
+    return {name: alone(_marks(session, statement, people)) for name, statement in told.items()}
 
 
 def _visits(session: Session, study_id: int, ended: Subquery) -> Rows:
@@ -37,10 +36,9 @@ def _visits(session: Session, study_id: int, ended: Subquery) -> Rows:
     versions = session.scalars(select(version.id).where(version.study_id == study_id).order_by(version.id)).all()
     protocols = {one: protocol_of(session, one) for one in versions}
     timing = Timing(session.get_bind().dialect, protocols, ended.c.since)
-    statement = selected(visit.pid, visit.visit_code, visit.occurrence, timing.column, visit.status)
+    statement = selected(visit.pid, visit.visit_code, visit.occurrence, timing.column.label("timing"), visit.status)
     of_study = statement.join(Site, col(Site.id) == col(visit.site_id)).where(col(Site.study_id) == study_id)
-    told = timing.joined(while_collected(of_study, ended, Visit, *OF_VISIT))
-    return told.order_by(visit.pid, visit.visit_code, col(visit.occurrence))
+    return timing.joined(while_collected(of_study, ended, Visit, *OF_VISIT))
 
 
 def _scores(study_id: int) -> Rows:
@@ -51,17 +49,21 @@ def _scores(study_id: int) -> Rows:
         .join(Site, col(Site.id) == col(outcome.site_id))
         .join(visit, (col(visit.site_id) == col(outcome.site_id)) & (col(visit.id) == col(outcome.visit_id)))
         .join(score, (col(score.site_id) == col(outcome.site_id)) & (col(score.outcome_id) == col(outcome.id)))
-        .where(col(Site.study_id) == study_id, col(outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
     )
-    return statement.order_by(outcome.pid, visit.visit_code, col(visit.occurrence), outcome.instrument, score.name)
+    return statement.where(col(Site.study_id) == study_id, col(outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
 
 
-def _digests(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:
-    """The rows of each person as one hash, so that the rows themselves need not be kept in memory."""
-    rows = session.execute(statement.execution_options(yield_per=1000))
-    for pid, theirs in groupby(rows, key=lambda row: row[0]):
-        digest = hashlib.sha256()
-        for row in theirs:
-            digest.update(repr(tuple(row[1:])).encode())
-        if pid in people:
-            yield digest.digest()
+def _marks(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:
+    """What is the same for two people if the rows of both are the same but for the pid, which comes first."""
+    pid, *cells = statement.selected_columns
+    text: ColumnElement[str] = literal("")
+    for cell in cells:
+        text = text.concat(func.coalesce(cast(cell, Text), "")).concat("|")
+    lines = statement.with_only_columns(pid, text.label("line"), maintain_column_froms=True)
+    if session.get_bind().dialect.name == "sqlite":
+        lines = lines.order_by(pid, text)
+    line = lines.subquery().c
+    marks = session.execute(select(line.pid, together(line.line)).group_by(line.pid))
+    for one, mark in marks.yield_per(1000):  # not of the statement: PostgreSQL reads for a cursor in one process
+        if one in people:
+            yield hashlib.sha256(str(mark).encode()).digest()

@@ -319,7 +319,7 @@ def _anchors(
     held = collected.while_collected(held, ended, Visit, *collected.OF_VISIT)
     versions = {one.pid: one.protocol_version_id for one in people}
     anchors = dict.fromkeys(versions)
-    for pid, *theirs in session.execute(held.execution_options(yield_per=BATCH)):
+    for pid, *theirs in session.execute(held).yield_per(BATCH):
         if pid in versions:
             known = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
             anchors[pid] = protocols[versions[pid]].day_one(known)
