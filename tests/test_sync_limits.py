@@ -51,3 +51,32 @@ def test_an_act_that_is_refused_lets_no_others_wait_beyond_the_limit(
     _, visit, outcome, *_ = six(world)
     told = sync(staff, act("/v1/visits", taken), visit, outcome)
     assert told[outcome["id"]]["problem"]["code"] == "too_many_acts_wait"
+
+
+def test_beyond_as_many_refused_acts_as_may_be_kept_a_new_one_stays_with_the_app(
+    world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept can still be sent again, settled and discarded."""
+    monkeypatch.setattr("app.services.sync_shelf.MOST_REFUSED", 1)
+    pid = world.enrolled()
+    taken, event = act("/v1/visits", world.visit(pid)), act("/v1/adverse-events", world.event(pid))
+    assert staff.post("/v1/visits", taken["body"]).status_code == 201
+    assert sync(staff, taken)[taken["id"]]["result"] == "conflict"
+    told = sync(staff, taken, event)
+    assert told[taken["id"]]["problem"]["code"] == "visit_already_recorded"
+    assert (told[event["id"]]["result"], told[event["id"]]["problem"]["code"]) == ("conflict", "too_many_acts_refused")
+    assert [one["id"] for one in staff.get("/v1/sync").json()["items"]] == [taken["id"]]
+    assert staff.get("/v1/adverse-events", participant=pid).json()["items"] == []
+    given_up = {"decision": "discard", "reason": "was recorded on paper too"}
+    assert staff.post(f"/v1/sync/{taken['id']}/resolution", given_up).status_code == 200
+    assert sync(staff, event)[event["id"]]["result"] == "created"
+
+
+def test_an_act_that_the_shelf_has_no_room_for_is_taken_as_a_single_request(
+    world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.sync_shelf.MOST_REFUSED", 0)
+    event = act("/v1/adverse-events", world.event(world.enrolled()))
+    assert sync(staff, event)[event["id"]]["problem"]["code"] == "too_many_acts_refused"
+    single = staff.post(event["path"], event["body"], key=event["id"])
+    assert single.status_code == 201

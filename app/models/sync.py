@@ -172,7 +172,8 @@ class SyncResult(Answer):
 
     result: Literal["created", "replayed", "conflict", "invalid", "blocked", "discarded"]
     """`blocked`: it waits, and is tried again in the next call. `conflict`, `invalid`: it is kept as refused until you
-    send it again or discard it; with code `operation_malformed` or `operation_id_reused` it is not kept."""
+    send it again or discard it; with code `operation_malformed`, `operation_id_reused` or `too_many_acts_refused` it is
+    not kept."""
 
     waits_for: list[UUID]
     """Operations that it refers to and that are not stored yet. It is carried out as soon as they are."""

@@ -36,15 +36,18 @@ User = Annotated[Actor, Depends(requires(Permission.sync_use))]
 async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
     """Store all operations, then carry out each as the request that it describes, those that others refer to first.
 
-    An operation that cannot be read, or whose id was used for another act, is not stored; the others are.
+    An operation that cannot be read, or whose id was used for another act, is not stored; the others are. Nothing new
+    is while the account has 10,000 refused ones.
     """
     courier = SyncCourier(request, actor)
     readable = {place: one for place, one in enumerate(body.operations) if isinstance(one, Operation)}
-    before, reused = await run_in_threadpool(courier.shelf.keep, readable)
-    asked = [
-        sync_results.not_kept(place, one) if isinstance(one, Unreadable) or place in reused else one.id
-        for place, one in enumerate(body.operations)
-    ]
+    before, not_kept = await run_in_threadpool(courier.shelf.keep, readable)
+    asked: list[UUID | SyncResult] = []
+    for place, one in enumerate(body.operations):
+        if isinstance(one, Unreadable):
+            asked.append(sync_results.not_kept(one, sync_results.unreadable(place, one)))
+        else:
+            asked.append(sync_results.not_kept(one, not_kept[place]) if place in not_kept else one.id)
     return await _told(courier, before, asked)
 
 

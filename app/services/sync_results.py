@@ -4,10 +4,10 @@ import json
 from typing import Literal
 from uuid import UUID
 
-from app.errors import Fault, RegistryError
+from app.errors import RegistryError
 from app.models.sync import Operation, SyncItem, SyncOperation, SyncResult, SyncState, Unreadable
 from app.services.sync import SyncCourier
-from app.services.sync_shelf import OperationIdReused, OperationMalformed, address, is_name
+from app.services.sync_shelf import OperationMalformed, address, is_name
 from app.web.problems import document, fault_of, result_of
 
 
@@ -35,14 +35,14 @@ def result(row: SyncOperation, before: SyncState | None, courier: SyncCourier) -
     )
 
 
-def not_kept(place: int, one: Operation | Unreadable) -> SyncResult:
-    """The result of an operation that cannot be read, or whose id was used for another act."""
+def unreadable(place: int, one: Unreadable) -> OperationMalformed:
+    """Why an operation that cannot be read is not kept."""
     at = ("body", "operations", place)
-    if isinstance(one, Unreadable):
-        faults = [fault_of({**fault, "loc": (*at, *fault["loc"])}) for fault in one.faults]
-        why: RegistryError = OperationMalformed(*faults)
-    else:
-        why = OperationIdReused(Fault(f"/operations/{place}/id", "reused", "Used for another act"))
+    return OperationMalformed(*(fault_of({**fault, "loc": (*at, *fault["loc"])}) for fault in one.faults))
+
+
+def not_kept(one: Operation | Unreadable, why: RegistryError) -> SyncResult:
+    """The result of an operation that only its app has."""
     problem = document(why, "/v1/sync")
     kind = result_of(why.status)
     return SyncResult(

@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from app import audit, pid
 from app.database import Database
-from app.errors import Conflict, Invalid
+from app.errors import Conflict, Fault, Invalid
 from app.models.base import canonical_json, now, table_of, values
 from app.models.sync import Operation, SyncOperation, SyncState
 from app.privacy import vault
@@ -28,6 +28,16 @@ _ENROLMENTS = "/v1/participants"
 UNSETTLED = frozenset({SyncState.waiting, SyncState.refused})
 PARTS = ("doses", "vitals")
 """Parts of a session. Recording one answers with the session's address."""
+
+
+MOST_REFUSED = 10_000
+"""Refused acts of an account that are kept: far more than its people can look at. Each call looks for answers to all of
+them. A call that begins below it may pass it by the 200 that it brings."""
+
+
+class TooManyActsRefused(Conflict):
+    """This account has too many refused acts, so this one was neither kept nor tried. Settle or discard some of them,
+    and send it again; or send it now as a single request, under the same key."""
 
 
 class OperationIdReused(Conflict):
@@ -104,31 +114,43 @@ class Shelf:
     def __init__(self, database: Database, keyring: Keyring, account_id: UUID) -> None:
         self.database, self._keyring, self._account_id = database, keyring, account_id
 
-    def keep(self, sent: Mapping[int, Operation]) -> tuple[dict[UUID, SyncState | None], set[int]]:
-        """Store new acts before anything is tried. Gives the state that each had before (None: it is new), and the
-        places of those whose id was used for another act."""
+    def keep(self, sent: Mapping[int, Operation]) -> tuple[dict[UUID, SyncState | None], dict[int, Conflict]]:
+        """Store new acts before anything is tried. Gives the state that each had before (None: it is new), and by its
+        place why one is not kept."""
         first: dict[UUID, Operation] = {}
         for one in sent.values():
             first.setdefault(one.id, one)
         acts = [self._row(one) for one in first.values()]  # each is younger than the one before it
         if not acts:
-            return {}, set()
+            return {}, {}
         acts.sort(key=lambda row: row["id"])  # so that two calls with the same acts do not wait for each other for ever
         with self.database.write() as session:
-            stored = upsert(session, _ACTS).values(acts).on_conflict_do_nothing()
-            new = set(session.execute(stored.returning(_ACTS.c.id)).scalars())
+            new = set()
+            if self._refused(session) < MOST_REFUSED:
+                stored = upsert(session, _ACTS).values(acts).on_conflict_do_nothing()
+                new = set(session.execute(stored.returning(_ACTS.c.id)).scalars())
             mine = sa.select(_ACTS.c.id, _ACTS.c.digest, _ACTS.c.state).where(
                 _ACTS.c.account_id == self._account_id, _ACTS.c.id.in_(first)
             )
             there = {row.id: row for row in session.execute(mine)}
-            reused = {place for place, one in sent.items() if there[one.id].digest != self._digest(one)}
+            not_kept: dict[int, Conflict] = {}
+            for place, one in sent.items():
+                if one.id not in there:
+                    not_kept[place] = TooManyActsRefused()
+                elif there[one.id].digest != self._digest(one):
+                    fault = Fault(f"/operations/{place}/id", "reused", "Used for another act")
+                    not_kept[place] = OperationIdReused(fault)
             before = {
                 one.id: None if one.id in new else SyncState(there[one.id].state)
                 for place, one in sent.items()
-                if place not in reused
+                if place not in not_kept
             }
             self._try_again(session, [one for one, state in before.items() if state in UNSETTLED])
-        return before, reused
+        return before, not_kept
+
+    def _refused(self, session: Session) -> int:
+        refused = (_ACTS.c.account_id == self._account_id, _ACTS.c.state == SyncState.refused)
+        return int(session.execute(sa.select(sa.func.count()).where(*refused)).scalar_one())
 
     def _row(self, one: Operation) -> dict[str, Any]:
         row = SyncOperation(account_id=self._account_id, id=one.id, digest=self._digest(one), sealed=self.sealed(one))
