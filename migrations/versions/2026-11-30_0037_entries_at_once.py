@@ -1,7 +1,7 @@
 """Insert the entries of one call of `audit_append` at once, on PostgreSQL: an INSERT each took half of the time.
 
 Revision: 0037
-Follows: 0035
+Follows: 0036
 """
 
 from alembic import op
