@@ -203,6 +203,18 @@ def test_who_asked_cannot_approve(world: World) -> None:
     assert world.analyst.post(f"{path}/approval", {"decision": "approve", "reason": "my own"}).status_code == 403
 
 
+def test_who_asked_cannot_approve_under_another_role_nor_past_the_server(world: World) -> None:
+    """Nobody is given both roles; but an analyst may become custodian while a request waits."""
+    both = world.caller((Role.analyst, None), (Role.custodian, None))
+    path = both.post("/v1/extracts", {"study": world.study, "purpose": "A question"}).headers["Location"]
+    for decision in ("approve", "refuse"):
+        refused = both.post(f"{path}/approval", {"decision": decision, "reason": "my own"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "second_person_needed")
+    mine = update(Extract).where(col(Extract.id) == UUID(path.rpartition("/")[2]))
+    with pytest.raises(IntegrityError, match="second_person"), world.registry.database.write() as session:
+        session.execute(mine.values(decided_by=Extract.requested_by))
+
+
 @pytest.mark.parametrize(("profile", "people"), [("pseudonymised", 14), ("deidentified", 14), ("aggregate", 15)])
 def test_a_dry_run_of_an_approval_says_how_many_people_it_comes_to(world: World, profile: str, people: int) -> None:
     """Of tables rounded, as in their manifest."""
