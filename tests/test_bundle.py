@@ -129,6 +129,18 @@ def test_the_codebook_that_comes_with_an_extract_is_the_published_one(world: Wor
     assert world.analyst.get(f"{path}/files/codebook.csv").text == table.text
 
 
+def test_the_codebook_lists_scores_and_bands_of_the_instruments_that_are_released(world: World) -> None:
+    """PCL-5 and the ITQ, whose scores say who may have PTSD, beside MADRS."""
+
+    def codes(profile: ExtractProfile, name: str) -> set[str]:
+        columns = world.analyst.get("/v1/codebook", profile=profile).json()["columns"]
+        return next(set(column["codes"]) for column in columns if column["name"] == name)
+
+    for name, shown, withheld in (("band", "moderate", "complex PTSD"), ("score", "total", "provisional_diagnosis")):
+        assert {shown, withheld} <= codes(ExtractProfile.pseudonymised, name)
+        assert {shown, withheld} & codes(ExtractProfile.deidentified, name) == {shown}
+
+
 def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, path: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(content(world, path, "bundle.zip"))) as archive:
         archive.extractall(tmp_path)

@@ -41,11 +41,7 @@ _STORED: Mapping[str, Sequence[str]] = {
     "extract_subject.race": sorted(RACES),
     "extract_subject.sex": tuple(Sex),
     "extract_subject.status": tuple(ParticipantStatus),
-    "outcome.instrument": sorted({one.code for one in instruments().values()}),
     "outcome.origin": tuple(OutcomeOrigin),
-    "outcome_score.band": sorted(
-        {band.label for one in instruments().values() for rule in one.scores for band in rule.bands}
-    ),
     "participant.ethnicity": sorted(ETHNICITIES | {OTHER}),
     "visit.status": tuple(VisitStatus),
 }
@@ -64,10 +60,20 @@ def _codes(profile: ExtractProfile, column: Column) -> list[str]:
         return list(_DECLARED.get(column.name, ()))
     if column.type == "boolean":
         return ["N", "Y"]
-    stored = [str(code) for code in _STORED.get(column.source, ())]
-    if column.source == "outcome.instrument" and profile == ExtractProfile.deidentified:
-        return sorted(RELEASED_INSTRUMENTS.intersection(stored))
+    stored = [str(code) for code in {**_STORED, **_of_instruments(profile)}.get(column.source, ())]
     return [*stored, OTHER] if stored and column.treatment is Treatment.common_code else stored
+
+
+def _of_instruments(profile: ExtractProfile) -> Mapping[str, Sequence[str]]:
+    """The codes of the instruments whose scores the profile has, in all their versions, by source."""
+    all_of_them = profile == ExtractProfile.pseudonymised
+    told = [one for one in instruments().values() if all_of_them or one.code in RELEASED_INSTRUMENTS]
+    scores = [rule for one in told for rule in one.scores]
+    return {
+        "outcome.instrument": sorted({one.code for one in told}),
+        "outcome_score.name": sorted({rule.name for rule in scores}),
+        "outcome_score.band": sorted({band.label for rule in scores for band in rule.bands}),
+    }
 
 
 def _unit(column: Column) -> str | None:
