@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.models.extract import ExtractProfile
-from app.privacy import profile
+from app.privacy import profile, suicidality
 from tests.builds import built_again
 from tests.test_deidentified import asked, files, people, report_events, table
 from tests.world import World
@@ -46,6 +46,31 @@ def test_what_a_study_watches_under_a_name_of_its_own_stays(world: World) -> Non
     assert Counter((row["pt"], row["special_interest"]) for row in got) == {("Drug abuse", ""): 13, ("OTHER", ""): 13}
 
 
+@pytest.mark.parametrize(
+    ("term", "withheld"),
+    [
+        ("Suicidal ideation", True),
+        ("Self-injurious ideation", True),
+        ("Suizidgedanken", True),
+        ("Selbstschädigendes Verhalten", True),
+        ("Selvmordstanker", True),
+        ("Självmordsförsök", True),
+        ("Suïcidepoging", True),
+        ("Idéation suicidaire", True),
+        ("Automutilation", True),
+        ("Autolesión intencionada", True),
+        ("Sebevražedné myšlenky", True),
+        ("Öngyilkossági gondolatok", True),
+        ("Суицидальные мысли", True),
+        ("Autoimmune hepatitis", False),
+        ("Onychomycosis", False),
+        ("Aggression", False),
+    ],
+)
+def test_suicidality_is_told_by_its_words_in_the_languages_of_meddra(term: str, withheld: bool) -> None:
+    assert suicidality.tells_of_it(term) is withheld
+
+
 @pytest.mark.parametrize(("having", "released"), [(18, True), (19, False), (20, False)])
 def test_a_term_that_nearly_all_of_a_class_have_is_shown_of_nobody(world: World, having: int, released: bool) -> None:
     """More than nine in ten: of the others' too, as those who lack it would be told by it."""
@@ -65,15 +90,17 @@ def test_a_special_interest_that_nearly_all_of_a_class_have_is_shown_of_nobody(w
     assert shown(world, "special_interest") == {"OTHER": 55, "seizure": 15}
 
 
-def test_rows_of_an_earlier_version_are_built_again_as_they_were(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    women, _ = women_and_men(world, 13, 26)
-    report_events(world, women, **term("Suicidal ideation"), special_interest="suicidality")
-    earlier = profile.VERSIONS[ExtractProfile.deidentified, "2"]
+@pytest.mark.parametrize(("version", "pt"), [("2", "Suicidal ideation"), ("3", "Suizidgedanken")])
+def test_rows_of_an_earlier_version_are_built_again_as_they_were(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: str, pt: str
+) -> None:
+    report_events(world, people(world, 26)[:13], **term(pt))
+    earlier = profile.VERSIONS[ExtractProfile.deidentified, version]
     with monkeypatch.context() as patch:
         patch.setitem(profile.PROFILES, ExtractProfile.deidentified, earlier)  # type: ignore[arg-type]
         path = asked(world)
         decision = {"decision": "approve", "reason": "agreed use"}
         assert world.custodian.post(f"{path}/approval", decision).status_code == 201
-        assert "suicidality" in world.analyst.get(f"{path}/files/adverse_events.csv").text
+        assert pt in world.analyst.get(f"{path}/files/adverse_events.csv").text
     assert built_again(world, path) == "the same rows"
-    assert "uicid" not in files(world)["adverse_events.csv"]
+    assert pt not in files(world)["adverse_events.csv"]

@@ -78,9 +78,6 @@ RELEASED_INTERESTS = frozenset(
 """The events of special interest that leave de-identified. Suicidality, psychosis, abuse, use of drugs and misconduct
 do not (as above); what is not named here stays, and with it the preferred term of the event."""
 
-WITHHELD_TERM = re.compile(r"suicid|self.?(injur|harm)", re.IGNORECASE)
-"""Preferred terms of suicidality, also where nobody marked the event (words that MedDRA's SMQ of it goes by)."""
-
 
 def of_nearly_all(people: int, of_class: int) -> bool:
     """Whether more than nine in ten of a class have something, which then tells it of each of them (group disclosure:
@@ -135,6 +132,11 @@ class Treatment(StrEnum):
     )
     spread_term = (
         f"term shared by at least {RARE_TERM_PERSONS} participants of the extract and in no class by more than nine in "
+        f"ten, else {OTHER}; none of suicidality (words of MedDRA's languages), nor of an event whose special interest "
+        "is not released"
+    )
+    spread_english_term = (
+        f"term shared by at least {RARE_TERM_PERSONS} participants of the extract and in no class by more than nine in "
         f"ten, else {OTHER}; none of suicidality, nor of an event whose special interest is not released"
     )
     spread_interest = (
@@ -167,6 +169,7 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.serious: frozenset({FieldClass.clinical}),
     Treatment.spread_interest: frozenset({FieldClass.clinical}),
     Treatment.spread_term: frozenset({FieldClass.clinical}),
+    Treatment.spread_english_term: frozenset({FieldClass.clinical}),
     Treatment.since_dose: frozenset({FieldClass.date}),
     Treatment.since_dosing_visit: frozenset({FieldClass.date}),
     Treatment.study_day: frozenset({FieldClass.date}),
@@ -373,7 +376,7 @@ _BY_VISIT = Treatment.timing_of_all, Treatment.since_dosing_visit
 _EARLIER = (
     _tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),
     _deidentified("2", Treatment.common_term, Treatment.common_code, *_BY_VISIT),
-    _deidentified("3", Treatment.spread_term, Treatment.spread_interest, *_BY_VISIT),
+    _deidentified("3", Treatment.spread_english_term, Treatment.spread_interest, *_BY_VISIT),
 )
 VERSIONS: Mapping[tuple[ExtractProfile, str], Profile] = {
     (one.name, one.version): one for one in (*_EARLIER, *PROFILES.values())

@@ -17,6 +17,7 @@ from app.models.study import ProtocolVersion
 from app.models.visit import Visit
 from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile, Treatment
 from app.privacy.quasi import ETHNICITIES, OTHER
+from app.privacy.suicidality import tells_in_english, tells_of_it
 from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
 from app.services.collected import collected
@@ -181,11 +182,12 @@ class ExtractRows:
 
     def _term(self, term: Any) -> Any:
         session, event = self._readers.sessions[0], AdverseEvent
-        if f"adverse_event.{term.key}" not in self._profile.treats(Treatment.spread_term):
+        if not self._profile.treats(Treatment.spread_term, Treatment.spread_english_term):
             (shown,) = common(session, self._id, event, term, listed=False)
             return shown
+        words = tells_of_it if self._profile.treats(Treatment.spread_term) else tells_in_english
         told = col(event.special_interest).is_(None) | _watched() if term is event.pt else true()
-        return spread(session, self._id, term, told, OTHER, listed=False)
+        return spread(session, self._id, term, told, OTHER, listed=False, of_suicidality=words)
 
     def _interest(self) -> Any:
         interest = AdverseEvent.special_interest

@@ -1,7 +1,7 @@
 """SQL expressions for the rows of extracts: study days, windows and rare codes, so that no date leaves the database."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -32,8 +32,9 @@ from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.visit import HELD, Visit
 from app.models.voided import counts
-from app.privacy.profile import WITHHELD_TERM, common_codes, of_nearly_all
+from app.privacy.profile import common_codes, of_nearly_all
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
+from app.privacy.suicidality import tells_of_it
 from app.protocol.definition import Protocol
 from app.services.as_at_tables import records
 from app.services.collected import OF_EVENT, OF_OUTCOME, OF_VISIT, collected
@@ -182,7 +183,14 @@ def common(session: Session, extract_id: UUID, table: Any, *codes: Any, listed: 
 
 
 def spread(
-    session: Session, extract_id: UUID, code: Any, released: ColumnElement[bool], withheld: str | None, *, listed: bool
+    session: Session,
+    extract_id: UUID,
+    code: Any,
+    released: ColumnElement[bool],
+    withheld: str | None,
+    *,
+    listed: bool,
+    of_suicidality: Callable[[str], bool] = tells_of_it,
 ) -> ColumnElement[Any]:
     """A code of adverse events if enough participants of the extract share it and in no class nearly all do; else OTHER
     for everybody, as in such a class those without the code would be disclosed. Events that are not `released` are not
@@ -195,7 +203,7 @@ def spread(
     people, apart = Counter[str](), set[str]()
     for one, *of_class, number in session.execute(having.group_by(code, *SHOWN)):
         people[one] += number
-        if of_nearly_all(number, sizes[tuple(of_class)]) or WITHHELD_TERM.search(one):
+        if of_nearly_all(number, sizes[tuple(of_class)]) or of_suicidality(one):
             apart.add(one)
     told = among(code, f"shared_{code.key}", common_codes(people, listed=listed, apart=apart))
     missing = (col(code).is_(None), None)
