@@ -47,12 +47,12 @@ def test_the_thread_of_a_worker_builds_what_it_is_woken_for(world: World, waitin
 def test_a_file_of_many_chunks_is_read_from_any_byte(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "SIZE", 100)
+    monkeypatch.setattr(chunks, "SIZE", 1000)
     assert built(world)
     path = f"{waiting}/files/codebook.json"
     whole = world.analyst.get(path).content
-    assert len(whole) > 1000
-    for start, end in ((0, 99), (99, 100), (100, 100), (250, 731), (len(whole) - 150, len(whole) - 1)):
+    assert len(whole) > 10_000
+    for start, end in ((0, 999), (999, 1000), (1000, 1000), (2500, 7310), (len(whole) - 1500, len(whole) - 1)):
         part = world.analyst.raw("GET", path, b"", Range=f"bytes={start}-{end}")
         assert (part.status_code, part.content) == (206, whole[start : end + 1])
 
@@ -60,11 +60,11 @@ def test_a_file_of_many_chunks_is_read_from_any_byte(
 def test_a_download_breaks_off_when_the_extract_is_taken_back(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "SIZE", 100)
+    monkeypatch.setattr(chunks, "SIZE", 1000)
     assert built(world)
     with world.registry.served.read() as session:
-        file = session.exec(select(ExtractFile).where(ExtractFile.extract_id == key(waiting))).first()
-    assert file is not None
+        mine = select(ExtractFile).where(ExtractFile.extract_id == key(waiting))
+        file = session.exec(mine.where(ExtractFile.name == "codebook.json")).one()
     keyring = world.registry.app.state.keyring
     place = chunks.place_of(keyring, key(waiting), file.build, file.name, file.sealed_key)
     parts = chunks.read(world.registry.served, place, 0, file.bytes)

@@ -340,7 +340,7 @@ def test_a_tablet_may_send_the_new_consent_before_the_withdrawal(world: World) -
 
 
 def test_a_tablet_may_send_two_new_consents_in_any_order(world: World) -> None:
-    for order in permutations(range(4)):
+    for order in list(permutations(range(4)))[world.on_sqlite :: 2]:  # the same code orders them on either engine
         pid = world.enrolled()
         told = [taken_on(pid, TAKEN), given_on(pid, ANEW), taken_on(pid, "2025-04-01"), given_on(pid, "2025-05-01")]
         visit = act("/v1/visits", world.visit(pid, "UNS", "2025-03-15"))
