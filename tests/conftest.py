@@ -3,11 +3,13 @@
 Each engine has one migrated database for the whole run; each test sets up a study of its own in it.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,9 +28,10 @@ from tests.direct import DirectClient
 from tests.migrated import kept, template
 from tests.postgres import let_in, new_database, postgres_server, settings_of
 from tests.route_cases import an_extract
-from tests.server import LiveServer, served
+from tests.server import ROOT, LiveServer, served
 from tests.world import Registry, World
 
+gc.set_threshold(50_000, 20, 100)  # as in a server (app/main.py): each of ten thousand tests stays to the end
 hypothesis.settings.register_profile("registry", deadline=None)  # no test depends on how busy the machine is
 hypothesis.settings.load_profile("registry")
 
@@ -178,6 +181,19 @@ def live_server(request: pytest.FixtureRequest, live_servers: Callable[[str], Li
 
 LONG = {"test_tracing.py", "test_trail_is_complete.py", "test_upgrades.py", "test_voided_everywhere.py"}
 """Files of half a minute that would begin last, by their names, and then be waited for by all other processes."""
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Each process of a whole run begins to import the tests at another file, and finds those of the others rewritten
+    (pytest does so with each assertion) when it comes to them. A file that cannot be imported is told of as ever."""
+    process = getattr(session.config, "workerinput", None)
+    if process is None or session.config.option.file_or_dir:
+        return
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in sorted(ROOT.glob("tests/**/test_*.py"))]
+    first = len(names) * int(process["workerid"].removeprefix("gw")) // process["workercount"]
+    for name in names[first:] + names[:first]:
+        with suppress(Exception):
+            import_module(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
