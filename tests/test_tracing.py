@@ -126,7 +126,8 @@ def test_a_log_line_names_its_trace_where_traces_are_made(
     assert [line.get("trace") for line in lines if line["event"] == "request"] == [None, TRACE]
 
 
-def test_a_collector_that_is_away_costs_no_request(world: World) -> None:
+def test_a_collector_that_is_away_costs_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1")  # seconds until it is given up at the end
     with served(world, traces_endpoint="http://127.0.0.1:9/v1/traces") as client:
         assert client.get("/healthz").status_code == 200
 
