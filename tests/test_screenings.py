@@ -1,5 +1,7 @@
 """Screening: failures are kept, further episodes follow them, and what turns out after the enrolment is told."""
 
+from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from tests.course_cases import open_screening, screen_failed
 from tests.courses import left
 from tests.dosing_cases import SESSIONS, prepared, start
 from tests.test_course import answers, criteria, enrol, judged
+from tests.test_sync import act, sync
 from tests.test_visits import open_queries
 from tests.test_withdrawals import refusal
 from tests.world import World
@@ -174,3 +177,39 @@ def test_a_screening_visit_out_of_its_window_is_no_more_once_the_next_screening_
     missed = {"status": "missed", "occurred_on": None, "deviation_reason": "never came", "reason": "the wrong person"}
     assert staff.patch(path, missed, staff.get(path).headers["ETag"]).status_code == 200
     assert open_queries(world, pid) == ["visit_outside_window"]
+
+
+def answered(world: World, pid: str, screening: int, **given: str) -> Any:
+    body = {"answers": given, "reason": "seen in the file", "screening": screening}
+    return world.staff_a.post(f"/v1/participants/{pid}/eligibility", body)
+
+
+def episodes(world: World, pid: str) -> list[Any]:
+    return [one["eligible"] for one in world.monitor.get(f"/v1/participants/{pid}/screenings").json()["items"]]
+
+
+def test_answers_change_no_other_screening_than_their_own(world: World) -> None:
+    """An app that was offline knows which screening it has answered, and not which one is the present one by now."""
+    pid = screen_failed(world)
+    early = answered(world, pid, 2, **all_met())
+    assert (refusal(early)[:2], early.json()["present"]) == ((409, "another_screening"), 1)
+    assert episodes(world, pid) == [False]
+    assert screened_again(world, pid, "2025-04-01").status_code == 201
+    assert answered(world, pid, 2, **all_met()).json()["eligible"] is True
+    late = answered(world, pid, 1, EXCL02="not_met")
+    assert (refusal(late)[:2], late.json()["present"]) == ((409, "another_screening"), 2)
+    assert (episodes(world, pid), judged(world, pid)) == ([False, True], ("screened", True, []))
+
+
+@pytest.mark.parametrize("order", [*permutations(range(3))], ids=str)
+def test_two_screenings_come_by_sync_in_any_order(world: World, order: Sequence[int]) -> None:
+    pid = open_screening(world)
+    path, why = f"/v1/participants/{pid}", "seen in the file"
+    acts = (
+        act(f"{path}/eligibility", {"answers": {"EXCL02": "not_met"}, "reason": why, "screening": 1}),
+        act(f"{path}/screenings", {"screened_on": "2025-04-01", "reason": "asked again", "answers": {}}),
+        act(f"{path}/eligibility", {"answers": all_met(), "reason": why, "screening": 2}),
+    )
+    told = sync(world.staff_a, *(acts[place] for place in order))
+    assert {one["result"] for one in told.values()} == {"created"}
+    assert (episodes(world, pid), judged(world, pid)) == ([False, True], ("screened", True, []))

@@ -10,7 +10,7 @@ from pydantic import Strict
 from sqlalchemy import Column, ForeignKeyConstraint, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, InstantShown, PastDate, Reason, Shape, now
+from app.models.base import Answer, Code, InstantShown, PastDate, Positive, Reason, Shape, now
 from app.protocol.eligibility import CriterionAnswer
 
 
@@ -44,6 +44,9 @@ class EligibilityAnswers(Shape):
 
     reason: Reason
     answers: Answers
+    screening: Positive | None = None
+    """The number of the screening that was answered. Absent: the present one, whichever that is when this arrives. With
+    it, an app that is late never changes another screening."""
 
 
 class ScreeningCreate(Shape):

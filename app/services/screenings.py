@@ -33,6 +33,10 @@ class ScreeningDecided(Conflict):
     """This person left while being screened; the answers stand."""
 
 
+class AnotherScreening(Conflict):
+    """The present screening is another one than was answered; `present` is its number."""
+
+
 class ScreeningOutOfOrder(Invalid):
     """A further screening cannot begin before the one that failed, nor before the day of its failure."""
 
@@ -81,11 +85,13 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     """Complete or correct the answers of the present screening; also gives the site's key. An unmet criterion makes the
     participant a screen failure, and correcting that answer ends it. After the enrolment the status stays as it is: an
     unmet criterion is then a finding, and no dosing session can start. Raises NotFound, CriterionUnknown,
-    ScreeningDecided."""
+    ScreeningDecided, AnotherScreening."""
     person = visible_person(session, actor, symbols, hold=Hold.change)
     if ParticipantStatus(person.row.status) not in _UNDECIDED and person.row.enrolled_on is None:
         raise ScreeningDecided
     row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
+    if body.screening not in (None, row.number):
+        raise AnotherScreening(present=row.number)
     require_unlocked(session, person.site_id, person.row.pid)
     participant_before, before = audit.snapshot(person.row), audit.snapshot(row)
     answers, assessed = _completed(session, protocol_of(session, row.protocol_version_id), row, body.answers)
