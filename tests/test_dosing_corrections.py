@@ -127,7 +127,7 @@ def asked(world: World, path: str) -> list[str]:
     """The open data queries on the doses of a session."""
     of_it = {"subject_type": "dosing_session", "subject": path.rpartition("/")[2], "state": "open"}
     items = world.monitor.get("/v1/data-queries", **of_it).json()["items"]
-    return [query["rule"] for query in items if query["field"] == "/doses"]
+    return [query["rule"] for query in items if query["field"].startswith("/doses/")]
 
 
 def test_a_signal_holds_a_dose_that_was_first_told_as_not_given(world: World) -> None:

@@ -102,10 +102,11 @@ def test_an_unlikely_vital_sign_raises_a_query_that_a_correction_closes(world: W
     session = a_session(world)
     entered = world.staff_a.post(path_of(session, "/vitals"), vitals("M60", "10:15", SYSBP=175, DIABP=100))
     [query] = queries(world, subject_type="dosing_session")
-    assert (query["subject"], query["field"]) == (session.json()["id"], "/vitals")
+    reading = next(one for one in entered.json()["vitals"] if one["timepoint"] == "M60")
+    about = session.json()["id"], f"/vitals/{reading['id']}/values/SYSBP"
+    assert (query["subject"], query["field"]) == about, "of many readings, which one and what of it"
     refresh_site(world, date(2025, 3, 4))
     assert queries(world, subject_type="dosing_session") == [query]
-    reading = next(one for one in entered.json()["vitals"] if one["timepoint"] == "M60")
     change = {"reason": "typed wrongly", "values": {**reading["values"], "SYSBP": 145}}
     path = path_of(session, f"/vitals/{reading['id']}")
     assert world.staff_a.patch(path, change, entered.headers["ETag"]).status_code == 200

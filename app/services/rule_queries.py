@@ -78,7 +78,7 @@ def doubts_of_session(pid: str, session_id: UUID, parts: Iterable[tuple[str, UUI
             pid,
             SubjectType.dosing_session,
             session_id,
-            field=place,
+            field=f"{place}/{part}{finding['field']}",
             detail=f"{part}{finding['field']}",
         )
         for place, part, findings in parts
