@@ -174,7 +174,7 @@ def _build(database: Database, keyring: Keyring, claim: Claim, stopping: Callabl
     with _beating(database, claim), Files(database, claim.extract_id, claim.build, progress.kept) as files:
         with _moment(database, extract) as readers, closing(_tables(readers, extract, profile)) as tables:
             for file, parts in tables:
-                progress.rows += files.write(file, parts, counted=True).rows or 0
+                progress.rows += files.write_table(file, profile.files[file], parts, extract.formats)
         files.complete(extract, profile, study.code, fixed)
     if fixed.get("row_content_sha256") not in (None, files.manifest["row_content_sha256"]):  # its files were lost
         raise NotAsApproved

@@ -1,7 +1,7 @@
 """The files of one build: tables, codebook, risk report, README, manifest, checksums and the zip of them all."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 from uuid import UUID
@@ -14,7 +14,7 @@ from app.models.base import canonical_json, from_json
 from app.models.extract import Extract, ExtractFileRead, ExtractFormat
 from app.privacy import bundle
 from app.privacy.codebook import codebook
-from app.privacy.profile import Profile
+from app.privacy.profile import Column, Profile
 from app.privacy.risk import readable
 from app.security.keys import Keyring
 from app.services import chunks, parquet
@@ -25,7 +25,7 @@ UNDER_AGREEMENT = "Pseudonymised personal data under the agreement named here. N
 
 
 class Files(Mapping[str, ExtractFileRead]):
-    """What has been written so far, by name. Its one thread stores the chunks."""
+    """What has been written so far, by name. One thread stores the chunks, another makes Parquet."""
 
     def __init__(self, database: Database, extract_id: UUID, build: UUID, kept: Callable[[Session], None]) -> None:
         self._database, self._extract_id, self._build, self._kept = database, extract_id, build, kept
@@ -33,12 +33,14 @@ class Files(Mapping[str, ExtractFileRead]):
         self._packed: dict[str, bundle.Packed] = {}
         self._places: dict[str, chunks.Place] = {}
         self._worker = ThreadPoolExecutor(1, "extract-chunks")
+        self._converter = ThreadPoolExecutor(1, "extract-parquet")
         self.manifest: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._converter.shutdown(cancel_futures=True)  # before the thread that it waits for
         self._worker.shutdown(cancel_futures=True)
 
     def __getitem__(self, name: str) -> ExtractFileRead:
@@ -60,6 +62,18 @@ class Files(Mapping[str, ExtractFileRead]):
             lines += part.count(b"\n")
             target.write(part)
         return self._described(name, target, lines if counted else None)
+
+    def write_table(self, name: str, columns: Sequence[Column], parts: Iterable[bytes], formats: str) -> int:
+        """A table as CSV, and as Parquet where `formats` (of the extract) has it; gives its number of rows."""
+        if ExtractFormat.parquet not in from_json(formats):
+            return self.write(name, parts, counted=True).rows or 0
+        other = name.removesuffix("csv") + "parquet"
+        target = self._writer(other, chunks.NOT_AT_ALL)
+        table = parquet.Table(target, columns, self._converter)
+        rows = self.write(name, _also(table, parts), counted=True).rows
+        table.finish()
+        self._described(other, target, rows)
+        return rows or 0
 
     def _writer(self, name: str, level: int) -> chunks.Writer:
         place = self._places[name] = chunks.new_place(self._extract_id, self._build, name)
@@ -101,10 +115,6 @@ class Files(Mapping[str, ExtractFileRead]):
             if ExtractFormat.ndjson in formats:
                 lines = bundle.dataset_json(name, columns, self.read(file), rows or 0, origin)
                 self.write(f"{name}.ndjson", lines, counted=True)
-            if ExtractFormat.parquet in formats:
-                target = self._writer(f"{name}.parquet", chunks.NOT_AT_ALL)
-                parquet.write(target, columns, self.read(file))
-                self._described(f"{name}.parquet", target, rows)
         about, book = {"profile": extract.profile, "profile_version": profile.version}, codebook(profile)
         self.write("codebook.json", [canonical_json({**about, "columns": book}).encode()])
         self.write("codebook.csv", [bundle.codebook_csv(book)])
@@ -137,6 +147,12 @@ class Files(Mapping[str, ExtractFileRead]):
 
     def described(self) -> list[ExtractFileRead]:
         return [self._written[name] for name in sorted(self._written)]
+
+
+def _also(table: parquet.Table, parts: Iterable[bytes]) -> Iterator[bytes]:
+    for part in parts:
+        table.write(part)
+        yield part
 
 
 def content_digest(digests: Mapping[str, str]) -> str:

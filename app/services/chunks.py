@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ from app.security.sealing import seal, unseal
 
 SIZE = 1 << 20
 AHEAD = 3
-"""Chunks that may wait to be stored while the next rows are read."""
+"""Chunks that may wait for a thread while the next rows are read."""
 
 FAST, NOT_AT_ALL = 1, 0
 """zlib levels. CSV of codes shrinks to a tenth at any level; Parquet and zip files are compressed already."""
@@ -96,6 +96,25 @@ class Written(NamedTuple):
     """Size of all deflated chunks, in bytes."""
 
 
+class Behind:
+    """Work that a thread does in the order in which it is given, up to AHEAD pieces behind. What a piece raises is
+    raised here with a later one, or at the end."""
+
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self._thread = thread
+        self._waiting: deque[Future[None]] = deque()
+
+    def do(self, act: Callable[..., None], *arguments: Any) -> None:
+        while len(self._waiting) >= AHEAD:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(act, *arguments))
+
+    def finish(self) -> None:
+        """Wait until all of it is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+
 class Writer(io.RawIOBase):
     """One file, written from start to end. Chunks are hashed, deflated, encrypted and stored in a thread, while the
     next ones are made. `kept` is called in the transaction of each chunk, and may raise to stop the build."""
@@ -104,10 +123,10 @@ class Writer(io.RawIOBase):
         self, database: Database, place: Place, level: int, worker: ThreadPoolExecutor, kept: Callable[[Session], None]
     ) -> None:
         super().__init__()
-        self._database, self._place, self._level, self._worker, self._kept = database, place, level, worker, kept
+        self._database, self._place, self._level, self._kept = database, place, level, kept
         self._buffer, self._start, self._digest = bytearray(), 0, hashlib.sha256()
         self._crc32 = self._packed = 0
-        self._waiting: deque[Future[None]] = deque()
+        self._behind = Behind(worker)
 
     def writable(self) -> bool:
         return True
@@ -126,14 +145,11 @@ class Writer(io.RawIOBase):
         """Store the rest."""
         self._hand_over(bytes(self._buffer), zlib.Z_FINISH)
         self._buffer.clear()
-        while self._waiting:
-            self._waiting.popleft().result()
+        self._behind.finish()
         return Written(self._start, self._digest.hexdigest(), self._crc32, self._packed)
 
     def _hand_over(self, content: bytes, flush: int) -> None:
-        while len(self._waiting) >= AHEAD:
-            self._waiting.popleft().result()
-        self._waiting.append(self._worker.submit(self._store, self._start, content, flush))
+        self._behind.do(self._store, self._start, content, flush)
         self._start += len(content)
 
     def _store(self, start: int, content: bytes, flush: int) -> None:

@@ -1,12 +1,12 @@
 """Tables as Parquet, where the server has pyarrow (the extra `parquet`)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
 from app.privacy.profile import Column
-from app.services.chunks import Reader
+from app.services.chunks import SIZE, Behind
 
 if TYPE_CHECKING:
     from io import RawIOBase
@@ -16,29 +16,55 @@ def available() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def write(target: "RawIOBase", columns: Sequence[Column], table: Iterable[bytes]) -> None:
-    """A table's CSV as Parquet, batch by batch, typed as the codebook says. No metadata beyond the schema."""
-    import pyarrow as pa
-    from pyarrow import csv, parquet
+class Table:
+    """A table as Parquet, typed as the codebook says, made in a thread while its CSV is read. No metadata beyond the
+    schema. A row group has the rows that end in one chunk of the CSV, so that it is the same in every build."""
 
-    types = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64(), "text": pa.string()}
-    schema = pa.schema([(column.name, types[column.type]) for column in columns])
-    options: dict[str, Any] = {
-        "read_options": csv.ReadOptions(block_size=1 << 20, use_threads=False),
-        "convert_options": csv.ConvertOptions(
-            column_types=schema,
+    def __init__(self, target: "RawIOBase", columns: Sequence[Column], thread: ThreadPoolExecutor) -> None:
+        import pyarrow as pa
+        from pyarrow import csv, parquet
+
+        types = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64(), "text": pa.string()}
+        self._schema = pa.schema([(column.name, types[column.type]) for column in columns])
+        self._typed = csv.ConvertOptions(
+            column_types=self._schema,
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             true_values=["Y"],
             false_values=["N"],
-        ),
-    }
-    stream: Any = Reader(iter(table))
-    source = pa.PythonFile(BufferedReader(stream, 1 << 20), mode="r")
-    with (
-        csv.open_csv(source, **options) as batches,
-        parquet.ParquetWriter(target, schema, compression="zstd", store_schema=False) as writer,
-    ):
-        for batch in batches:
-            writer.write_batch(batch)
+        )
+        self._writer = parquet.ParquetWriter(target, self._schema, compression="zstd", store_schema=False)
+        self._behind, self._buffer, self._header = Behind(thread), bytearray(), True
+        self._earlier = 0
+        """Bytes in the buffer that belong to earlier chunks."""
+
+    def write(self, content: bytes) -> None:
+        """Parts of the CSV, the first with its header."""
+        self._buffer += content
+        while len(self._buffer) >= (end := self._earlier + SIZE):
+            lines = self._buffer.rfind(b"\n", 0, end) + 1
+            self._hand_over(lines)
+            self._earlier = end - lines
+
+    def finish(self) -> None:
+        self._hand_over(len(self._buffer))
+        self._behind.finish()
+        self._writer.close()
+
+    def _hand_over(self, size: int) -> None:
+        if size:
+            self._behind.do(self._add, bytes(self._buffer[:size]), self._header)
+            del self._buffer[:size]
+            self._header = False
+
+    def _add(self, lines: bytes, header: bool) -> None:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        options: dict[str, Any] = {"use_threads": False, "block_size": len(lines)}
+        names = {} if header else {"column_names": self._schema.names}
+        read = csv.ReadOptions(**options, **names)
+        table = csv.read_csv(pa.BufferReader(lines), read, convert_options=self._typed)
+        if table.num_rows:
+            self._writer.write_table(table)
