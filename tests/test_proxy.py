@@ -209,10 +209,8 @@ def test_fifty_tablets_behind_one_address_sign_in_and_one_who_floods_does_not(in
 
 def test_what_fifty_tablets_kept_is_sent_at_once(in_vain: httpx.Client) -> None:
     with ThreadPoolExecutor(50) as threads:
-        told: Counter[Any] = Counter(threads.map(lambda _: in_vain.get("/v1/me").status_code, range(50 * 20)))
-    assert told == {503: 1000}
-    log = in_vain.get("/v1/participants/SECRET")
-    assert log.status_code == 503
+        told: Counter[Any] = Counter(threads.map(lambda _: in_vain.get("/v1/me").status_code, range(50 * 10)))
+    assert told == {503: 500}
 
 
 def test_nginx_logs_no_address_of_a_request(tmp_path: Path) -> None:
