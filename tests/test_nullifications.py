@@ -108,8 +108,11 @@ def test_an_authority_that_was_informed_hears_of_the_nullification_before_the_ev
     number = by_telephone.json()["number"]
     assert world.monitor.post(f"{event}/reviews/{number}/withdrawal", WHY).status_code == 201
     assert refused(tries(world, event)) == (409, "event_reported")
-    assert informed(world, event, clock.at).status_code == 201
+    told = informed(world, event, clock.at)
+    assert told.status_code == 201
     voided(world.staff_a, event)
+    too_late = world.monitor.post(f"{event}/reviews/{told.json()['number']}/withdrawal", WHY)
+    assert refused(too_late) == (409, "record_voided")
 
 
 def test_what_was_told_to_an_authority_by_telephone_alone_is_nullified_by_the_first_report(world: World) -> None:

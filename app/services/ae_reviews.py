@@ -81,11 +81,14 @@ def review(session: Session, actor: Actor, event_id: UUID, body: AeReviewCreate)
 def withdraw(
     session: Session, actor: Actor, event_id: UUID, number: int, body: ReasonGiven
 ) -> tuple[AeReviewRead, int]:
-    """Take back a review that was recorded in error; also gives the site's key. Raises NotFound, ReviewWithdrawn."""
+    """Take back a review that was recorded in error; also gives the site's key. Not the notice to an authority once the
+    event is voided, as it may have allowed that. Raises NotFound, ReviewWithdrawn, RecordVoided."""
     event = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     row, withdrawn = found(next((one for one in reviews_of(session, event) if one[0].number == number), None))
     if withdrawn is not None:
         raise ReviewWithdrawn
+    if row.kind == ReviewKind.authority_informed:
+        require_not_voided(event)
     withdrawal = AeReviewWithdrawal(
         site_id=row.site_id,
         adverse_event_id=row.adverse_event_id,

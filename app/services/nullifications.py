@@ -1,7 +1,8 @@
 """Events that were told outside and never were: the site nullifies them, and everybody who was told hears of that.
 
-The site tells the sponsor by a report. An authority hears it from the sponsor, whose monitor records that. A case is
-nullified as a whole, and comes back as a new one only (ICH E2B(R3), C.1.11.1).
+The site tells the sponsor by a report, as all that it learns after the first one (ICH E6(R3), 2.7.2(b); E6(R2),
+4.11.1). An authority hears it from the sponsor, whose monitor records that. A case is nullified as a whole, and comes
+back as a new one only (ICH E2B(R3), C.1.11.1).
 """
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
