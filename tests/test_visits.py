@@ -370,3 +370,22 @@ def test_a_reason_is_kept_as_it_is_written_in_any_language(world: World, reason:
     assert world.staff_a.patch(visit.headers["Location"], body, visit.headers["ETag"]).status_code == 200
     entries = world.monitor.get("/v1/audit-entries", action="visit:amended").json()["items"]
     assert {entry["reason"] for entry in entries} == {reason}
+
+
+def test_why_a_visit_was_missed_does_not_explain_its_day_once_it_was_held(world: World) -> None:
+    pid, ill = world.enrolled(), {"status": "missed", "deviation_reason": "Ill with a cold"}
+    assert world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-03-03")).status_code == 201
+    path = world.staff_a.post("/v1/visits", world.visit(pid, "INT1B", None, **ill)).headers["Location"]
+
+    def put_right(**change: Any) -> Any:
+        seen = world.staff_a.get(path).headers["ETag"]
+        answer = world.staff_a.patch(path, {"reason": "it was the other visit", **change}, seen)
+        return answer.json().get("code") or answer.json()["deviation_reason"]
+
+    held = {"status": "completed", "occurred_on": "2025-03-20"}
+    assert put_right(**held) == "visit_outside_window"
+    assert put_right(**held, deviation_reason="Snow") == "Snow"
+    assert put_right(occurred_on="2025-03-21") == "Snow"
+    assert put_right(status="missed", occurred_on=None) == "validation_failed", "and not the other way round"
+    assert put_right(**ill, occurred_on=None) == "Ill with a cold"
+    assert put_right(**{**held, "occurred_on": "2025-03-10"}) is None

@@ -224,6 +224,13 @@ def _require_explained(window: Window | None, dates: VisitDates) -> None:
         )
 
 
+def _reasons_apart(row: Visit, changes: dict[str, Any]) -> dict[str, Any]:
+    """Why a visit was missed does not explain its day once it turns out to have been held, nor the other way round: the
+    reason of before goes, unless the correction gives one."""
+    held = changes.get("status", row.status) in HELD
+    return changes if held == (row.status in HELD) else {"deviation_reason": None, **changes}
+
+
 def amend_visit(
     session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
 ) -> VisitDetail:
@@ -239,7 +246,7 @@ def amend_visit(
     require_past(actor, person.site_id, body)
     row = visible_row(session, actor, Visit, visit_id, lock=True)
     require_not_voided(row)
-    old_therapy, changes = therapy.of(session, row), sent_fields(body)
+    old_therapy, changes = therapy.of(session, row), _reasons_apart(row, sent_fields(body))
     before = {**audit.snapshot(row), **therapy.remembered(old_therapy)}
     current = {**values(row), "therapy": old_therapy}
     differing = {name for name, value in changes.items() if current[name] != value}
