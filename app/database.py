@@ -319,7 +319,7 @@ class Turn(IntEnum):
     approvals the study."""
 
     gate = 11
-    """A freeze or lock of data waits for running writes, which share this lock (SQL function `locks_at`)."""
+    """A freeze or lock of data waits for running writes, which share this lock (SQL function `locks_in_force`)."""
 
     approval = 12
     enrolments = 13

@@ -23,7 +23,7 @@ subscriptions are an admin's, who sees no site's rows."""
 
 _FUNCTIONS = """
 SELECT proname FROM pg_proc
-WHERE pronamespace = current_schema()::regnamespace AND proname IN ('audit_append', 'locks_at', 'locks_in_force')
+WHERE pronamespace = current_schema()::regnamespace AND proname IN ('audit_append', 'locks_in_force')
 """
 """What the server calls, with its own rights: only triggers run with their owner's."""
 

@@ -184,8 +184,7 @@ _FACT: Mapping[str, TypeEngine[Any]] = {
 
 @cache
 def _facts(dialect: str) -> Any:
-    locks = closing(dialect)
-    theirs = sa.or_(locks.c.pid.is_(None), locks.c.pid == _PEOPLE.c.pid)
+    locks, of_person = closing(dialect, _PEOPLE)
     parts = [
         _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes),
         _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(
@@ -207,7 +206,7 @@ def _facts(dialect: str) -> Any:
             visit_id=locks.c.visit_id,
             visit_code=locks.c.visit_code,
             at=locks.c.set_at,
-        ).select_from(_PEOPLE.join(locks, sa.and_(locks.c.site_id == _PEOPLE.c.site_id, theirs))),
+        ).select_from(_PEOPLE.join(locks, of_person)),
     ]
     return sa.union_all(*parts)
 

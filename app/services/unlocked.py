@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Row, bindparam, func, or_
+from sqlalchemy import ColumnElement, FromClause, Row, and_, func, or_
 from sqlmodel import Session
 
 from app.errors import Conflict, Locked
-from app.models.among import Several, among
 from app.models.base import table_of
 from app.models.data_lock import DataLock, LockKind, LockScope
 
@@ -73,26 +72,29 @@ def require_open(
         raise DataLocked(locks=[{"id": str(one.id), "kind": one.kind, "scope": one.scope} for one in _ordered(holding)])
 
 
-@cache
-def closing(dialect: str) -> sa.CTE:
-    """The freezes and locks in force at these `sites`: those of a whole site and those of one of these `pids`. On
-    PostgreSQL a function takes the gates and then reads: a plain SELECT that had to wait for a gate would still see the
-    data from before the wait."""
+def closing(dialect: str, people: FromClause) -> tuple[Any, ColumnElement[bool]]:
+    """The freezes and locks in force, and the condition that joins them to participants: those of the whole site and
+    those of the participant. On PostgreSQL a function takes the gate and then reads: a plain SELECT that had to wait
+    for the gate would still see the data from before the wait."""
     if dialect == "postgresql":
-        site = func.unnest(bindparam("sites", type_=Several(sa.Integer()))).table_valued("id").render_derived("site")
         named = (sa.column(column.name, column.type) for column in _LOCKS.c)
-        asked = func.locks_at(site.c.id, bindparam("pids", type_=Several(sa.Text())))
-        locks = asked.table_valued(*named, name="locks").lateral()
-        return sa.select(*locks.c).select_from(site.join(locks, sa.true())).cte("closing")
-    theirs = or_(_LOCKS.c.pid.is_(None), among(_LOCKS.c.pid, "pids"))
-    in_force = sa.select(*_LOCKS.c).where(among(_LOCKS.c.site_id, "sites"), _LOCKS.c.lifted_at.is_(None), theirs)
-    return in_force.cte("closing")
+        return func.locks_in_force(people.c.site_id, people.c.pid).table_valued(*named).lateral(), sa.true()
+    of_site = _LOCKS.c.site_id == people.c.site_id
+    theirs = or_(_LOCKS.c.pid.is_(None), _LOCKS.c.pid == people.c.pid)
+    return _LOCKS, and_(of_site, _LOCKS.c.lifted_at.is_(None), theirs)
 
 
 def _in_force(session: Session, site_id: int, pid: str | None) -> Sequence[Row[Any]]:
     """The freezes and locks of one participant, or without a pid of the whole site."""
-    asked = {"sites": [site_id], "pids": [] if pid is None else [pid]}
-    return session.execute(sa.select(closing(session.get_bind().dialect.name)), asked).all()
+    return session.execute(_of_one(session.get_bind().dialect.name), {"site_id": site_id, "pid": pid}).all()
+
+
+@cache
+def _of_one(dialect: str) -> sa.Select[Any]:
+    site_id, pid = sa.bindparam("site_id", type_=sa.Integer), sa.bindparam("pid", type_=sa.String)
+    asked = sa.select(site_id.label("site_id"), sa.cast(pid, sa.String).label("pid")).subquery()
+    locks, theirs = closing(dialect, asked)
+    return sa.select(*locks.c).select_from(asked.join(locks, theirs))
 
 
 def _covers(lock: Any, visit_id: UUID | None, visit_code: str | None) -> bool:
