@@ -134,3 +134,32 @@ def test_a_measurement_of_another_day_than_its_visit_is_asked_about(
     assert [state for state, _ in asked(world, pid, "collected_on_another_day")] == states
     amended(world, f"/v1/outcomes/{visit['outcomes'][0]['id']}", collected_on=days[0])
     assert {state for state, _ in asked(world, pid, "collected_on_another_day")} <= {"closed"}
+
+
+def test_an_event_of_before_the_first_dose_that_is_held_to_be_of_the_drug_is_asked_about(world: World) -> None:
+    """A reaction is one to a dose (ICH E2A, II.A.2); what began on an unknown day may have followed one."""
+    pid, rule = world.enrolled(), "related_before_dose"
+    for onset, related in (
+        ("2025-02-03", "definite"),
+        ("2025-02", "possible"),
+        (None, "probable"),
+        ("2025", "definite"),
+    ):
+        body = world.event(pid, onset=onset, relatedness_drug=related)
+        assert world.staff_a.post("/v1/adverse-events", body).status_code == 201
+    body = world.event(pid, onset="2025-02-03", relatedness_drug="unlikely", relatedness_therapy="definite")
+    assert world.staff_a.post("/v1/adverse-events", body).status_code == 201
+    refresh_site(world)
+    assert len(asked := queries(world, rule=rule)) == 3
+    assert {one["field"] for one in asked} == {"/relatedness_drug"}
+    dosing = world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-02-20"))
+    refresh_site(world)
+    assert sorted(one["state"] for one in queries(world, rule=rule)) == ["closed", "closed", "open"]
+    path = f"/v1/adverse-events/{next(one['subject'] for one in queries(world, rule=rule) if one['state'] == 'open')}"
+    amended(world, path, relatedness_drug="not_related")
+    refresh_site(world)
+    assert {one["state"] for one in queries(world, rule=rule)} == {"closed"}
+    amended(world, path, relatedness_drug="possible")
+    amended(world, dosing.headers["Location"], occurred_on="2025-02-03")
+    refresh_site(world)
+    assert {one["state"] for one in queries(world, rule=rule)} == {"closed"}
