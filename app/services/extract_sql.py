@@ -80,8 +80,8 @@ def _as_always(element: Any, compiler: Any, **options: Any) -> str:
 
 
 class together(GenericFunction[Any]):  # noqa: N801 - a SQL function
-    """All texts of a group as one value, equal for two groups of the same texts. No text may be twice in a group; on
-    SQLite they have to come in one order, from a subquery that sorts them."""
+    """All texts of a group as one value: a hash, the same for groups of the same texts, of which none may be twice in a
+    group; on SQLite the texts themselves, as lines in any order."""
 
     type = Text()
     inherit_cache = True

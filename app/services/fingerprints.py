@@ -59,11 +59,8 @@ def _marks(session: Session, statement: Rows, people: Collection[str]) -> Iterat
     text: ColumnElement[str] = literal("")
     for cell in cells:
         text = text.concat(func.coalesce(cast(cell, Text), "")).concat("|")
-    lines = statement.with_only_columns(pid, text.label("line"), maintain_column_froms=True)
-    if session.get_bind().dialect.name == "sqlite":
-        lines = lines.order_by(pid, text)
-    line = lines.subquery().c
+    line = statement.with_only_columns(pid, text.label("line"), maintain_column_froms=True).subquery().c
     marks = session.execute(select(line.pid, together(line.line)).group_by(line.pid))
     for one, mark in marks.yield_per(1000):  # not of the statement: PostgreSQL reads for a cursor in one process
         if one in people:
-            yield hashlib.sha256(str(mark).encode()).digest()
+            yield hashlib.sha256("\n".join(sorted(str(mark).split("\n"))).encode()).digest()
