@@ -8,7 +8,7 @@ criteria and every free text stay in both.
 
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -219,6 +219,10 @@ class Profile:
     files: Mapping[str, Sequence[Column]]
     """File -> columns, in order. The only way into an extract."""
 
+    in_locale: bool = False
+    """Whether adverse events are sorted by PostgreSQL's locale, as in earlier versions: another database, or an upgrade
+    of the system's C library, may sort them otherwise. Now by their bytes."""
+
     @property
     def under_agreement(self) -> bool:
         return self.name is ExtractProfile.pseudonymised
@@ -340,7 +344,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
     ),
     ExtractProfile.pseudonymised: Profile(
         ExtractProfile.pseudonymised,
-        "2",
+        "3",
         {
             "participants.csv": (
                 _SUBJECT,
@@ -375,8 +379,9 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
 _BY_VISIT = Treatment.timing_of_all, Treatment.since_dosing_visit
 _EARLIER = (
     _tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),
-    _deidentified("2", Treatment.common_term, Treatment.common_code, *_BY_VISIT),
-    _deidentified("3", Treatment.spread_english_term, Treatment.spread_interest, *_BY_VISIT),
+    replace(_deidentified("2", Treatment.common_term, Treatment.common_code, *_BY_VISIT), in_locale=True),
+    replace(_deidentified("3", Treatment.spread_english_term, Treatment.spread_interest, *_BY_VISIT), in_locale=True),
+    replace(PROFILES[ExtractProfile.pseudonymised], version="2", in_locale=True),
 )
 VERSIONS: Mapping[tuple[ExtractProfile, str], Profile] = {
     (one.name, one.version): one for one in (*_EARLIER, *PROFILES.values())

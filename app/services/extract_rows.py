@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import String, case, true
-from sqlmodel import col
+from sqlmodel import AutoString, col
 
 from app.access import Rows
 from app.models.adverse_event import AdverseEvent
@@ -171,7 +171,8 @@ class ExtractRows:
             event.expected,
             self._interest(),
         ).join(event, of_subject(self._id, event))
-        ordered = (bytewise(one) if isinstance(one.type, String) else one for one in statement.selected_columns)
+        texts: Any = String if self._profile.in_locale else (String, AutoString)
+        ordered = (bytewise(one) if isinstance(one.type, texts) else one for one in statement.selected_columns)
         return statement.order_by(*(one.nulls_first() for one in ordered))
 
     def _onset(self) -> Any:
