@@ -1,8 +1,8 @@
-"""Events that were told outside and never were: the site nullifies them, and everybody who was told hears of that.
+"""Nullification of adverse events that were reported in error: everybody who was told of one is told of the error.
 
-The site tells the sponsor by a report, as all that it learns after the first one (ICH E6(R3), 2.7.2(b); E6(R2),
-4.11.1). An authority hears it from the sponsor, whose monitor records that. A case is nullified as a whole, and comes
-back as a new one only (ICH E2B(R3), C.1.11.1).
+The site tells the sponsor by a further report, as it does with everything that it learns after the first one (ICH
+E6(R3), 2.7.2(b); E6(R2), 4.11.1). The sponsor tells the authority, and its monitor records that. A case is nullified as
+a whole; if it has to be reported again, it is a new case (ICH E2B(R3), C.1.11.1).
 """
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
@@ -17,17 +17,17 @@ _EVENT, _REPORT, _REVIEW = table_of(AdverseEvent), table_of(SaeReport), table_of
 
 
 class EventNullified(Conflict):
-    """A report has nullified this event: it is voided, and nothing else is said of it. What was right after all is
-    recorded and reported anew."""
+    """A report has nullified this event. It can only be voided now; what did happen is recorded and reported as a new
+    event."""
 
 
 class EventReported(Conflict):
-    """Somebody outside was told of this event and not yet that it never was: the sponsor hears it by a report of kind
-    nullification, an authority that was informed by the sponsor, whose monitor records it."""
+    """The sponsor or an authority was told of this event, and not yet that it was an error. Send a report of kind
+    nullification; if an authority was informed, the monitor records that it was told of the error."""
 
 
 class NothingToNullify(Conflict):
-    """No report of this event was sent and no authority was informed, so there is nothing to take back: void it."""
+    """No report of this event was sent and no authority was informed, so it can be voided without a nullification."""
 
 
 def _there(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -42,15 +42,15 @@ _NOTICE = and_(
     _REVIEW.c.kind == ReviewKind.authority_informed,
     STANDS,
 )
-_OF_IT = and_(_REVIEW.c.reviewed_at >= _REPORT.c.submitted_at, _REVIEW.c.informed_at >= _REPORT.c.aware_at)
-"""An authority was told of the nullification, and not of the event: after the site saw the error, which the sponsor
-may have heard by telephone, and recorded since the report came."""
+_OF_NULLIFICATION = and_(_REVIEW.c.reviewed_at >= _REPORT.c.submitted_at, _REVIEW.c.informed_at >= _REPORT.c.aware_at)
+"""The condition that an authority's notice is about the nullification and not about the event: the authority was told
+after the site saw the error (the sponsor may have heard of it by telephone), and this was recorded after the report."""
 
 REPORTED, NULLIFIED, INFORMED = _there(_SENT), _there(_NULLIFIES), _there(_NOTICE)
-"""Of an event: a report of it was sent; one that nullifies it; an authority was informed."""
+"""Conditions on an event: a report of it was sent; a report nullified it; an authority was informed of it."""
 
-AUTHORITY_WAITS: ColumnElement[bool] = and_(INFORMED, ~_there(_NULLIFIES, _NOTICE, _OF_IT))
-"""Of an event: an authority was informed of it, and not that it never was."""
+AUTHORITY_WAITS: ColumnElement[bool] = and_(INFORMED, ~_there(_NULLIFIES, _NOTICE, _OF_NULLIFICATION))
+"""The condition that an authority was informed of an event, and not yet that it was an error."""
 
 
 def require_not_nullified(session: Session, event: AdverseEvent) -> None:
@@ -65,13 +65,13 @@ def require_told(session: Session, event: AdverseEvent) -> None:
         raise NothingToNullify
 
 
-def require_untold(session: Session, event: AdverseEvent) -> None:
-    """Nobody outside goes on believing what the site takes out of its records: these and the reports tell the same
-    (ICH E6(R2), 4.9.1). Raises EventReported."""
+def require_errors_told(session: Session, event: AdverseEvent) -> None:
+    """Require that everybody who was told of the event was told of the error too: the site's records must agree with
+    its reports (ICH E6(R2), 4.9.1). Raises EventReported."""
     if _holds(session, event, or_(and_(REPORTED, ~NULLIFIED), AUTHORITY_WAITS)):
         raise EventReported
 
 
 def _holds(session: Session, event: AdverseEvent, condition: ColumnElement[bool]) -> bool:
-    of_it = _EVENT.c.site_id == event.site_id, _EVENT.c.id == event.id
-    return bool(session.execute(select(condition).select_from(_EVENT).where(*of_it)).scalar_one())
+    of_event = _EVENT.c.site_id == event.site_id, _EVENT.c.id == event.id
+    return bool(session.execute(select(condition).select_from(_EVENT).where(*of_event)).scalar_one())

@@ -31,7 +31,7 @@ from app.services import (
     visits,
 )
 from app.services.dosing_reads import detail_of
-from app.services.nullifications import require_untold
+from app.services.nullifications import require_errors_told
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
@@ -51,7 +51,7 @@ def void_adverse_event(
     row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(row)
     require_current(keyring, seen, row.id, row.version, _CHANGED)
-    require_untold(session, row)
+    require_errors_told(session, row)
     require_unlocked(session, row.site_id, row.pid)
     unanswered = ae_reviews.open_requests(session, row)
     event = _voided(session, actor, row, "adverse-event:voided", body.reason, now())
