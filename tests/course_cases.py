@@ -69,8 +69,8 @@ def open_screening(world: World, site: str = "A") -> str:
     return world.enrolled(site, enrolled_on=None, eligibility={"answers": {}})
 
 
-def screen_failed(world: World, site: str = "A") -> str:
-    return world.enrolled(site, enrolled_on=None, eligibility={"met": False, "unmet": ["EXCL02"]})
+def screen_failed(world: World, site: str = "A", **changes: Any) -> str:
+    return world.enrolled(site, enrolled_on=None, eligibility={"met": False, "unmet": ["EXCL02"]}, **changes)
 
 
 def _read(below: str) -> Any:

@@ -94,7 +94,12 @@ class VisitDefinition(Definition):
     def screens_again(self, occurrence: int) -> bool:
         """Whether this occurrence belongs to a further screening: each has its own screening visits, as a re-screening
         is a new screening episode under the same participant (domain.md, section 6)."""
-        return self.kind is VisitKind.screening and 0 < self.repeats < occurrence
+        return self.in_each_screening and occurrence > self.repeats
+
+    @property
+    def in_each_screening(self) -> bool:
+        """Whether each screening has such visits of its own, so many as `repeats`."""
+        return self.kind is VisitKind.screening and self.repeats > 0
 
     @cached_property
     def depends_on(self) -> frozenset[VisitCode]:
@@ -238,9 +243,18 @@ class Protocol(Versioned):
             raise UnknownVisit("The protocol has no such visit")
         return self._by_code[code]
 
+    def planned(self, code: str) -> VisitDefinition | None:
+        """The visit, or None if it has no such visit."""
+        return self._by_code.get(code)
+
     @cached_property
     def _by_code(self) -> Mapping[VisitCode, VisitDefinition]:
         return {visit.code: visit for visit in self.visits}
+
+    def by_screening(self, code: str | None) -> int:
+        """The number of such visits in each screening; 0 if screenings have none of their own."""
+        visit = self._by_code.get(code or "")
+        return visit.repeats if visit and visit.in_each_screening else 0
 
     def after(self, code: str) -> frozenset[VisitCode]:
         """The visits that cannot come before this one, by the declared order and by windows that lie entirely on one
@@ -270,10 +284,6 @@ class Protocol(Versioned):
     def depends_on(self, code: str) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
         return self._by_code[code].depends_on if code in self._by_code else frozenset()
-
-    def repeats(self, code: str) -> int:
-        """The number of planned occurrences."""
-        return self._by_code[code].repeats if code in self._by_code else 0
 
     def needs_scope(self, code: str) -> str | None:
         """The scope of consent that this visit needs."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from app.protocol.definition import Protocol, VisitDefinition, VisitKind
-from app.protocol.schedule import Window, of_failed_screening, window_of
+from app.protocol.schedule import Window, day_beside, of_failed_screening, window_of
 
 HELD = ("completed", "partially_done")
 """Statuses of visits that took place, and so have a date."""
@@ -134,7 +134,7 @@ class _Course:
         scopes: Collection[str] | None,
         withdrawn: Mapping[str, date],
     ) -> None:
-        self.visits = {visit.code: visit for visit in protocol.visits}
+        self.protocol, self.visits = protocol, {visit.code: visit for visit in protocol.visits}
         self.today, self.scopes, self.undosed_from = today, scopes, withdrawn.get("dosing")
         self.left_on = _earliest(left_on, withdrawn.get("collection"))
         self.records: dict[tuple[str, int], Recorded] = {}
@@ -154,11 +154,11 @@ class _Course:
 
     def planned(self, visit: VisitDefinition, occurrence: int) -> PlannedVisit:
         record = self.records.get((visit.code, occurrence))
-        window = window_of(visit, self.held, occurrence)
-        state = _RECORDED_STATES[record.status] if record else self._open_state(visit, occurrence, window)
         on = record.on if record else None
+        window = window_of(self.protocol, visit, self.held, occurrence, on)
+        state = _RECORDED_STATES[record.status] if record else self._open_state(visit, occurrence, window)
         deviation = window.deviation_days(on) if window and on else None
-        closes = self._closes(visit, window)
+        closes = self._closes(visit, occurrence, window, on)
         if state is VisitState.overdue and closes:
             deviation = (self.today - closes).days
         return PlannedVisit(
@@ -169,7 +169,7 @@ class _Course:
             state=state,
             on=on,
             window=window,
-            waits_for=visit.anchor if visit.has_window and (visit.anchor, 1) not in self.held else None,
+            waits_for=visit.anchor if visit.has_window and self._beside(visit, visit.anchor) is None else None,
             deviation_days=deviation,
             closes=closes,
             missing=_missing(visit, state, record.instruments if record else frozenset()),
@@ -177,7 +177,7 @@ class _Course:
 
     def _open_state(self, visit: VisitDefinition, occurrence: int, window: Window | None) -> VisitState:
         """The state of a visit that is not recorded."""
-        closes = self._closes(visit, window)
+        closes = self._closes(visit, occurrence, window)
         failed = of_failed_screening(visit, self.held, occurrence)
         if failed or self._dropped(visit, closes) or self._never(visit):
             return VisitState.not_applicable
@@ -189,9 +189,16 @@ class _Course:
             return VisitState.not_applicable if visit.optional else VisitState.overdue
         return VisitState.upcoming if window and self.today < window.start else VisitState.due
 
-    def _closes(self, visit: VisitDefinition, window: Window | None) -> date | None:
+    def _closes(
+        self, visit: VisitDefinition, occurrence: int, window: Window | None, on: date | None = None
+    ) -> date | None:
         """The last day on which it is as planned, where that is known."""
-        return _earliest(window.end if window else None, self.held.get((visit.before or "", 1)))
+        return _earliest(window.end if window else None, self._beside(visit, visit.before, occurrence, on))
+
+    def _beside(
+        self, visit: VisitDefinition, other: str | None, occurrence: int = 1, on: date | None = None
+    ) -> date | None:
+        return day_beside(self.protocol, visit, other, self.held, occurrence, on)
 
     def _dropped(self, visit: VisitDefinition, closes: date | None) -> bool:
         """Whether it need not take place: without consent, or because the participant left or withdrew before its
@@ -205,12 +212,13 @@ class _Course:
 
     def _never(self, visit: VisitDefinition) -> bool:
         """Whether its anchor will not take place, so that it will not either."""
-        if not visit.has_window or visit.anchor not in self.visits:
+        if not visit.has_window or visit.anchor not in self.visits or self._beside(visit, visit.anchor) is not None:
             return False
-        record, anchor = self.records.get((visit.anchor, 1)), self.visits[visit.anchor]
-        if record:
-            return record.status not in HELD
-        return self._never(anchor) or self._dropped(anchor, self._closes(anchor, window_of(anchor, self.held)))
+        anchor = self.visits[visit.anchor]
+        if (anchor.code, 1) in self.records:
+            return True
+        window = window_of(self.protocol, anchor, self.held)
+        return self._never(anchor) or self._dropped(anchor, self._closes(anchor, 1, window))
 
 
 def _earliest(*days: date | None) -> date | None:

@@ -53,19 +53,40 @@ Held = Mapping[tuple[str, int], date]
 """The days of visits that took place, by visit code and occurrence."""
 
 
-def window_of(visit: VisitDefinition, held: Held, occurrence: int = 1) -> Window | None:
-    """The window of an occurrence of a visit. None if the visit has no anchor but itself, if its anchor has not taken
-    place, or if it belongs to a failed screening. Days outside the calendar (years 1 to 9999) become its first or last
-    day."""
-    if visit.anchor is None or visit.anchor == visit.code or of_failed_screening(visit, held, occurrence):
+def window_of(
+    protocol: Protocol, visit: VisitDefinition, held: Held, occurrence: int = 1, on: date | None = None
+) -> Window | None:
+    """The window of an occurrence of a visit, which took place `on` this day or is planned. None if the visit has no
+    anchor but itself, if its anchor has not taken place, or if it belongs to a failed screening. Days outside the
+    calendar (years 1 to 9999) become its first or last day."""
+    if not visit.has_window or of_failed_screening(visit, held, occurrence):
         return None
-    anchor = held.get((visit.anchor, 1))
+    anchor = day_beside(protocol, visit, visit.anchor, held, occurrence, on)
     if anchor is None:
         return None
     within = (occurrence - 1) % visit.repeats if visit.screens_again(occurrence) else occurrence - 1
     later = within * (visit.repeat_every_days or 0)
     planned = anchor.toordinal() + visit.offset_days + later
     return Window(_day(planned), _day(planned - visit.window_before), _day(planned + visit.window_after))
+
+
+def day_beside(
+    protocol: Protocol, visit: VisitDefinition, other: str | None, held: Held, occurrence: int, on: date | None
+) -> date | None:
+    """The day of the `other` visit that counts for this occurrence, which took place `on` this day or is planned. Each
+    screening has its own screening visits (domain.md, section 6), so of these it is the first one of the same
+    screening: for a screening visit, of that which its occurrence tells; for any other, of the last one that had such a
+    visit by its day. Without it, the nearest one before counts, else the first. None: the other has not taken place."""
+    each = protocol.by_screening(other)
+    if not each:
+        return held.get((other or "", 1))
+    firsts = sorted((number, day) for (code, number), day in held.items() if code == other and (number - 1) % each == 0)
+    if visit.in_each_screening:
+        screening = (occurrence - 1) // visit.repeats
+        until = [day for number, day in firsts if (number - 1) // each <= screening]
+    else:
+        until = [day for _, day in firsts if on is None or day <= on]
+    return until[-1] if until else next((day for _, day in firsts), None)
 
 
 def of_failed_screening(visit: VisitDefinition, held: Held, occurrence: int) -> bool:

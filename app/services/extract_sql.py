@@ -234,13 +234,16 @@ def people_of_stretch(extract_id: UUID) -> Subquery:
 class Timing:
     """Whether each visit was early, in its window or late, by the protocol version under which it was recorded: as
     `schedule.window_of`, but over many visits. `by_screening`: a screening visit has no window once the next screening
-    has its own; earlier versions of the profile gave it one."""
+    has its own, and what counts from one counts from that of its screening (`schedule.day_beside`); in earlier versions
+    of the profile it had one, and all counted from the first."""
 
     def __init__(
         self, dialect: Dialect, protocols: Mapping[int, Protocol], ended: Any = ENDED, *, by_screening: bool = True
     ) -> None:
         self._ended, self._by_screening = ended, by_screening
-        self._plan = records(dialect, "plan", _PLAN, _windows(protocols))
+        windows = [*_windows(protocols)]
+        self._from_screening = by_screening and any(one["each"] for one in windows)
+        self._plan = records(dialect, "plan", _PLAN, windows)
         self._anchor, self._following, self._person = aliased(Visit), aliased(Visit), aliased(Participant)
 
     def joined(self, statement: Rows) -> Rows:
@@ -273,10 +276,27 @@ class Timing:
         return beside
 
     @property
+    def _anchor_on(self) -> Any:
+        """The day from which the window counts, as in `schedule.day_beside`."""
+        first = col(self._anchor.occurred_on)
+        if not self._from_screening:
+            return first
+        plan, other = self._plan.c, aliased(Visit)
+        number, day = col(other.occurrence), col(other.occurred_on)
+        firsts = self._beside(other, plan.anchor, number) & ((number - 1) % plan.each == 0) & day.is_not(None)
+        screening = (col(Visit.occurrence) - 1) // plan.repeats
+        until = case(
+            (plan.screening.is_not(None), (number - 1) // plan.each <= screening), else_=day <= col(Visit.occurred_on)
+        )
+        days = select(day).where(firsts).correlate_except(other).limit(1)
+        nearest = days.where(until).order_by(number.desc()).scalar_subquery()
+        return case((plan.each == 0, first), else_=func.coalesce(nearest, days.order_by(number).scalar_subquery()))
+
+    @property
     def column(self) -> ColumnElement[Any]:
         plan = self._plan.c
         failed: ColumnElement[bool] = literal(False)
-        days = days_between(col(Visit.occurred_on), col(self._anchor.occurred_on))
+        days = days_between(col(Visit.occurred_on), self._anchor_on)
         earlier: ColumnElement[Any] = col(Visit.occurrence) - 1
         if self._by_screening:
             failed = col(self._following.id).is_not(None)
@@ -295,13 +315,14 @@ _PLAN: tuple[Column[Any], ...] = (
     Column("code", Text),
     Column("anchor", Text),
     Column("screening", Text),
-    *(Column(name, Integer) for name in ("first", "last", "repeat", "repeats")),
+    *(Column(name, Integer) for name in ("first", "last", "repeat", "repeats", "each")),
 )
 
 
 def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
     """For each planned visit with a window, its first and last day, counted from its anchor visit. `screening` is its
-    code if each screening has such visits of its own, so many as `repeats`."""
+    code if each screening has such visits of its own, so many as `repeats`; `each` is how many of its anchor visits
+    each screening has, 0 if none of its own."""
     for version, protocol in protocols.items():
         for visit in protocol.visits:
             if visit.has_window:
@@ -312,8 +333,9 @@ def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
                     "first": visit.offset_days - visit.window_before,
                     "last": visit.offset_days + visit.window_after,
                     "repeat": visit.repeat_every_days or 0,
-                    "screening": visit.code if visit.screens_again(visit.repeats + 1) else None,
+                    "screening": visit.code if visit.in_each_screening else None,
                     "repeats": visit.repeats,
+                    "each": protocol.by_screening(visit.anchor),
                 }
 
 

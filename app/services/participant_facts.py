@@ -147,15 +147,17 @@ def participant_facts(
 
 
 def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> dict[str, list[Any]]:
-    """The codes and occurrences to read: the visits themselves, which may be stored already or repeated in the next
-    screening, and those from which their windows are counted."""
-    codes, occurrences = set(), {1}
+    """The codes and occurrences to read: the visits themselves, which may be stored already, and those from which their
+    windows are counted; of screening visits those of all screenings."""
+    codes, screenings, occurrences = set[str](), set[str](), {1}
     for visit in new:
         if visit.pid in people:
             protocol = people[visit.pid].protocol
-            codes |= {visit.visit_code, *protocol.depends_on(visit.visit_code)}
-            occurrences |= {visit.occurrence, visit.occurrence + protocol.repeats(visit.visit_code)}
-    return {"codes": sorted(codes), "occurrences": sorted(occurrences)}
+            theirs = {visit.visit_code, *protocol.depends_on(visit.visit_code)}
+            codes |= theirs
+            screenings |= {code for code in theirs if protocol.by_screening(code)}
+            occurrences.add(visit.occurrence)
+    return {"codes": sorted(codes), "screenings": sorted(screenings), "occurrences": sorted(occurrences)}
 
 
 @cache
@@ -195,7 +197,7 @@ def _facts(dialect: str) -> Any:
         ).where(
             counts(_VISITS),
             among(_VISITS.c.visit_code, "codes"),
-            among(_VISITS.c.occurrence, "occurrences"),
+            sa.or_(among(_VISITS.c.occurrence, "occurrences"), among(_VISITS.c.visit_code, "screenings")),
         ),
         _part(
             "closed",

@@ -33,6 +33,7 @@ from app.protocol.definition import Protocol
 from app.services import as_at, collected
 from app.services.fingerprints import fingerprints
 from app.services.quasi_identifiers import CLASS, of_person, raw_of, shown_at
+from app.services.screening_visits import counted
 from app.services.studies import protocol_of
 from app.writing import Writes, store
 
@@ -307,13 +308,15 @@ def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], di
 def _anchors(
     session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol], ended: Subquery
 ) -> dict[str, date | None]:
-    """Study day 1 of each person: the first of the protocol's anchor visits that took place."""
-    codes = sorted({code for protocol in protocols.values() for code in protocol.study_day_anchors})
+    """Study day 1 of each person: the first of the protocol's anchor visits that took place, of a screening visit that
+    of the last screening."""
+    used = [protocols[version] for version in sorted(protocols)]
+    codes = sorted({code for protocol in used for code in protocol.study_day_anchors})
     days = (func.max(sa.case((col(Visit.visit_code) == code, col(Visit.occurred_on)))) for code in codes)
     held = (
         sa.select(col(Visit.pid), *days)
         .join(Site, col(Site.id) == col(Visit.site_id))
-        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), col(Visit.occurrence) == 1)
+        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), counted(used, ended.c.since))
         .group_by(col(Visit.site_id), col(Visit.pid))  # in the order of the index
     )
     held = collected.while_collected(held, ended, Visit, *collected.OF_VISIT)

@@ -220,9 +220,9 @@ def _of_days(session: Session, person: Row[Any], held: list[Row[Any]], measured:
         visit, on = visits.get(row.visit_id), row.collected_on
         if visit is None or on is None or visit.occurred_on <= on <= (visit.ended_on or visit.occurred_on):
             continue
-        version = visit.protocol_version_id or person.protocol_version_id
-        definition = visit_findings.planned(session, version, visit.visit_code)
-        window = window_of(definition, days, visit.occurrence) if definition else None
+        protocol = protocol_of(session, visit.protocol_version_id or person.protocol_version_id)
+        planned = protocol.planned(visit.visit_code)
+        window = window_of(protocol, planned, days, visit.occurrence, visit.occurred_on) if planned else None
         if window is None or not window.start <= on <= window.end:
             message = "Collected neither on the days of the visit nor in its window"
             yield Doubt(

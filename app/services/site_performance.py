@@ -26,7 +26,7 @@ from app.models.sync import UnsettledActs
 from app.models.verification import RecordCoverage
 from app.models.visit import HELD, Visit
 from app.models.voided import counts
-from app.protocol.definition import VisitDefinition
+from app.protocol.definition import Protocol
 from app.protocol.schedule import window_of
 from app.protocol.site_rates import DAYS_A_MONTH, SiteRate, site_rates
 from app.services.query_ages import Numbers, query_counts, sites_by_code, standings
@@ -149,20 +149,15 @@ def _windows(
 ) -> dict[int, Counter[bool]]:
     """By site, how many visits took place inside (True) and outside (False) their window."""
     versions = {row.pid: row.protocol_version_id for rows in people.values() for row in rows}
-    definitions: dict[int, Mapping[str, VisitDefinition]] = {}
 
-    def planned(row: Row[Any]) -> VisitDefinition | None:
-        """The planned visit by the protocol version under which it was recorded, as in the answer of the visit
-        itself."""
-        version = row.protocol_version_id or versions[row.pid]
-        if version not in definitions:
-            definitions[version] = {visit.code: visit for visit in protocol_of(session, version).visits}
-        return definitions[version].get(row.visit_code)
+    def protocol(row: Row[Any]) -> Protocol:
+        """The one under which the visit was recorded, as in the answer of the visit itself."""
+        return protocol_of(session, row.protocol_version_id or versions[row.pid])
 
     counted: dict[int, Counter[bool]] = defaultdict(Counter)
     for (site_id, pid), visits in groupby(_held(session, actor, site_ids), key=lambda row: (row.site_id, row.pid)):
         if pid in versions:
-            counted[site_id].update(_in_window([(row, planned(row)) for row in visits]))
+            counted[site_id].update(_in_window([(row, protocol(row)) for row in visits]))
     return counted
 
 
@@ -174,10 +169,11 @@ def _held(session: Session, actor: Actor, site_ids: Sequence[int]) -> Iterable[R
     return session.execute(visible(held, actor).order_by(*wanted[:2]).execution_options(yield_per=1000))
 
 
-def _in_window(visits: Sequence[tuple[Row[Any], VisitDefinition | None]]) -> Iterator[bool]:
+def _in_window(visits: Sequence[tuple[Row[Any], Protocol]]) -> Iterator[bool]:
     """For each of a participant's visits with a window, whether it took place inside it."""
     held = {(row.visit_code, row.occurrence): row.occurred_on for row, _ in visits}
-    for row, definition in visits:
-        window = window_of(definition, held, row.occurrence) if definition else None
+    for row, protocol in visits:
+        planned = protocol.planned(row.visit_code)
+        window = window_of(protocol, planned, held, row.occurrence, row.occurred_on) if planned else None
         if window is not None:
             yield window.deviation_days(row.occurred_on) == 0

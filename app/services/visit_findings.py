@@ -19,8 +19,8 @@ from app.models.finding import Finding, findings_text
 from app.models.participant import Participant, left_study_on
 from app.models.visit import Visit
 from app.models.voided import counts
-from app.protocol.definition import VisitDefinition
-from app.protocol.schedule import Held, window_of
+from app.protocol.definition import Protocol, VisitDefinition
+from app.protocol.schedule import Held, day_beside, window_of
 from app.services.rule_queries import Doubt, Turned, settle_all, turned
 from app.services.studies import protocol_of
 
@@ -39,6 +39,7 @@ NOTHING = Judged([], Turned([], set()))
 
 
 def findings(
+    protocol: Protocol,
     visit: VisitDefinition,
     occurrence: int,
     on: date | None,
@@ -51,13 +52,14 @@ def findings(
     which are not missing though they are not stored yet."""
     if on is None:
         return []
-    window, remarks = window_of(visit, held, occurrence), []
+    window, remarks = window_of(protocol, visit, held, occurrence, on), []
+    anchor, later = (day_beside(protocol, visit, one, held, occurrence, on) for one in (visit.anchor, visit.before))
     if window and (days := window.deviation_days(on)):
         early = "before" if days < 0 else "after"
         remarks.append(_finding("visit_outside_window", f"{abs(days)} day(s) {early} the window"))
-    if visit.follows_anchor and (visit.anchor, 1) not in held and visit.anchor not in sent:
+    if visit.follows_anchor and anchor is None and visit.anchor not in sent:
         remarks.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
-    if visit.before and on > held.get((visit.before, 1), on):
+    if later is not None and on > later:
         remarks.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
     if left is not None and on > left:
         remarks.append(_finding("visit_after_leaving", "After the day on which the participant withdrew or died"))
@@ -144,14 +146,12 @@ def _differing(
     """Those of one participant's visits whose stored findings are out of date, with the present ones."""
     held = {(row["visit_code"], row["occurrence"]): row["occurred_on"] for row in rows if row["occurred_on"]}
     for row in rows:
-        visit = planned(session, row["protocol_version_id"], row["visit_code"])
+        if row["protocol_version_id"] is None:
+            continue
+        protocol, number, on = protocol_of(session, row["protocol_version_id"]), row["occurrence"], row["occurred_on"]
+        visit = protocol.planned(row["visit_code"])
         if visit is None or (code is not None and code not in {visit.code, *visit.depends_on}):
             continue
-        present = findings_text(findings(visit, row["occurrence"], row["occurred_on"], held, left))
+        present = findings_text(findings(protocol, visit, number, on, held, left))
         if present != row["findings"]:
             yield row, present
-
-
-def planned(session: Session, version_id: int | None, code: str) -> VisitDefinition | None:
-    visits = () if version_id is None else protocol_of(session, version_id).visits
-    return next((visit for visit in visits if visit.code == code), None)

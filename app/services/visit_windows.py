@@ -16,7 +16,7 @@ from app.models.visit import Visit, VisitInWindow
 from app.models.voided import counts
 from app.protocol.schedule import Held, Window, window_of
 from app.services import visits
-from app.services.visit_findings import planned
+from app.services.studies import protocol_of
 
 _PERSON, _VISIT = table_of(Participant), table_of(Visit)
 
@@ -55,5 +55,6 @@ def _courses(session: Session, rows: Sequence[Row[Any]]) -> Courses:
 
 
 def _window(session: Session, row: Row[Any], courses: Courses) -> Window | None:
-    visit = planned(session, row.protocol_version_id or courses.versions[row.pid], row.visit_code)
-    return window_of(visit, courses.held[row.pid], row.occurrence) if visit else None
+    protocol = protocol_of(session, row.protocol_version_id or courses.versions[row.pid])
+    visit, held = protocol.planned(row.visit_code), courses.held[row.pid]
+    return window_of(protocol, visit, held, row.occurrence, row.occurred_on) if visit else None

@@ -104,7 +104,7 @@ def record_visit(
     if (body.visit_code, body.occurrence) in person.visits:  # before the other refusals: it may be a retry
         raise _already_recorded(session, person, definition, body)
     require_in_study(person, person.consents, body.occurred_on, definition.needs_scope)
-    window = window_of(definition, person.held, body.occurrence)
+    window = window_of(person.protocol, definition, person.held, body.occurrence, body.occurred_on)
     _require_explained(window, body)
     row, writes = new_row(Visit, _columns(actor, person, definition, body)), Writes()
     writes.add(Visit, row)
@@ -130,9 +130,8 @@ def record_visit(
 
 def _columns(actor: Actor, person: ParticipantFacts, definition: VisitDefinition, body: VisitCreate) -> dict[str, Any]:
     left = left_study_on(person)
-    findings = visit_findings.findings(
-        definition, body.occurrence, body.occurred_on, person.held, left, person.new_visit_codes
-    )
+    held, sent = person.held, person.new_visit_codes
+    findings = visit_findings.findings(person.protocol, definition, body.occurrence, body.occurred_on, held, left, sent)
     return {
         "site_id": person.site_id,
         "pid": person.pid,
@@ -261,7 +260,7 @@ def amend_visit(
         consents = consent_history.history_of(session, person)
         require_in_study(person.row, consents, dates.occurred_on, definition.needs_scope)
     held = _held(session, person, definition)
-    window = window_of(definition, held, row.occurrence)
+    window = window_of(protocol, definition, held, row.occurrence, dates.occurred_on)
     if "therapy" in differing:
         therapy.store(session, person, row, definition, body.therapy)
     new_therapy = therapy.of(session, row)
@@ -271,7 +270,8 @@ def amend_visit(
         setattr(row, name, value)
     _require_explained(window, dates)
     left = left_study_on(person.row)
-    row.findings = findings_text(visit_findings.findings(definition, row.occurrence, dates.occurred_on, held, left))
+    findings = visit_findings.findings(protocol, definition, row.occurrence, dates.occurred_on, held, left)
+    row.findings = findings_text(findings)
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     dosing_day.require_visit_fits(session, row)
@@ -288,8 +288,10 @@ def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:
     """One visit with its window and outcomes. Raises NotFound."""
     row = visible_row(session, actor, Visit, visit_id)
     person = visible_person(session, actor, row.pid)
-    definition = planned_visit(recorded_by(session, person, row.protocol_version_id), row.visit_code)
-    window = window_of(definition, _held(session, person, definition), row.occurrence)
+    protocol = recorded_by(session, person, row.protocol_version_id)
+    definition = planned_visit(protocol, row.visit_code)
+    held = _held(session, person, definition)
+    window = window_of(protocol, definition, held, row.occurrence, row.occurred_on)
     measured = _outcomes_of(session, actor, row)
     return _detail(values(row), definition, person.place, window, measured, therapy.of(session, row))
 

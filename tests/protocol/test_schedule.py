@@ -14,7 +14,7 @@ days = st.integers(-36_500, 36_500)
 
 
 def window(code: str, **anchors: date) -> Window | None:
-    return window_of(GENERIC.visit(code), {(anchor, 1): on for anchor, on in anchors.items()})
+    return window_of(GENERIC, GENERIC.visit(code), {(anchor, 1): on for anchor, on in anchors.items()})
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_of_a_screening_visit_the_one_before_the_enrolment_counts() -> None:
         code="S", name="s", kind=VisitKind.screening, anchor="A", offset_days=-14, repeats=2, repeat_every_days=7
     )
     held = {("A", 1): date(2026, 6, 15), ("S", 1): date(2026, 1, 5), ("S", 3): date(2026, 6, 1)}
-    planned = {occurrence: window_of(visit, held, occurrence) for occurrence in (1, 2, 3, 4)}
+    planned = {occurrence: window_of(GENERIC, visit, held, occurrence) for occurrence in (1, 2, 3, 4)}
     days = {occurrence: found and found.planned for occurrence, found in planned.items()}
     assert days == {1: None, 2: date(2026, 6, 8), 3: date(2026, 6, 1), 4: date(2026, 6, 8)}
-    assert window_of(visit.model_copy(update={"kind": VisitKind.phone}), held, 1) is not None
+    assert window_of(GENERIC, visit.model_copy(update={"kind": VisitKind.phone}), held, 1) is not None
 
 
 @given(st.dates(), days, st.integers(0, 36_500), st.integers(0, 36_500), st.dates())
@@ -101,7 +101,7 @@ def test_every_window_holds_its_planned_day(on: date, offset: int, before: int, 
         window_before=before,
         window_after=after,
     )
-    found = window_of(visit, {("A", 1): on})
+    found = window_of(GENERIC, visit, {("A", 1): on})
     assert found is not None
     assert found.start <= found.planned <= found.end
     assert found.deviation_days(found.planned) == 0
