@@ -254,10 +254,10 @@ class Targets:
             method, record, template, change = route
             shown = record.json()
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
-            path = record.headers.get("Location")
+            path, last = record.headers.get("Location"), template.rpartition("}")[2]
             if "doses" in shown:
-                path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}"))
-            path = (path or template.partition("{")[0] + name) + template.rpartition("}")[2]
+                path = path_of(record, template.removeprefix(f"{SESSIONS}/{{session_id}}").removesuffix(last))
+            path = (path or template.partition("{")[0] + name) + last
             body = {"reason": "typed wrongly", **change}
             caller = self.world.admin if "login" in shown or "event_types" in shown else self.world.staff_a
             return Target(caller, method, path, body, {"If-Match": record.headers["ETag"]})

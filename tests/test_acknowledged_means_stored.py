@@ -27,6 +27,8 @@ Send = Callable[[], Response]
 Prepare = Callable[[World], Send]
 PASSWORD = "correct horse battery"
 AMENDED: dict[str, int] = {"audit_entry": 1}
+KNOWN_HERE: dict[str, int] = {"throttle": 1}
+"""The address from which somebody proved who they are, as one that the account uses."""
 
 
 def _post(caller: Caller, path: str, body: Any) -> Send:
@@ -249,7 +251,7 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         AMENDED,
     ),
     ("POST", "/v1/outcomes/{outcome_id}/rescoring"): (_rescored, {"outcome_score": 3, "audit_entry": 1}),
-    ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1}),
+    ("POST", "/v1/signatures"): (_signed, {"signature": 1, "audit_entry": 1, **KNOWN_HERE}),
     **CORRECTIONS,
     ("POST", "/v1/participants/lookup"): (_looked_up, {"audit_entry": 1}),
     ("POST", "/v1/label-disclosures/{disclosure_id}/reading"): (
@@ -257,15 +259,15 @@ OTHER: Mapping[Route, tuple[Prepare, dict[str, int]]] = {
         {"audit_entry": 1},
     ),
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): (_download, {"audit_entry": 1}),
-    ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1}),
-    ("POST", "/v1/auth/token"): (_token, {"audit_entry": 1}),
+    ("POST", "/v1/auth/sessions"): (_session, {"refresh_token": 1, "audit_entry": 1, **KNOWN_HERE}),
+    ("POST", "/v1/auth/token"): (_token, {"audit_entry": 1, **KNOWN_HERE}),
     ("POST", "/v1/auth/token "): (_refreshed, {"refresh_token": 1, "audit_entry": 1}),
     ("POST", "/v1/auth/revoke"): (_revoked, {"revocation": 1, "audit_entry": 1}),
     ("POST", "/v1/me/password"): (
         _own("password", {"current": OWN_PASSWORD, "new": "another pass phrase"}),
-        {"audit_entry": 1},
+        {"audit_entry": 1, **KNOWN_HERE},
     ),
-    ("POST", "/v1/me/totp"): (_own("totp", {"password": OWN_PASSWORD}), {"totp": 1, "audit_entry": 1}),
+    ("POST", "/v1/me/totp"): (_own("totp", {"password": OWN_PASSWORD}), {"totp": 1, "audit_entry": 1, **KNOWN_HERE}),
     ("POST", "/v1/me/totp/confirmation"): (_confirmed, {"audit_entry": 1}),
     ("POST", "/v1/studies"): (
         lambda world: _post(world.admin, "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}),

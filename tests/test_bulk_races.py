@@ -114,7 +114,7 @@ def test_no_visit_of_an_uploads_participants_is_recorded_between_its_look_and_it
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the upload would hold that visit later and in another order than the next upload: they wait for each other."""
-    visits, look = [world.visit(world.enrolled()) for _ in range(2)], visit_findings.hold
+    visits, look = [world.visit(world.enrolled()) for _ in range(2)], visit_findings.lock_visits
 
     def and_somebody_comes(*given: Any) -> None:
         look(*given)
@@ -122,7 +122,7 @@ def test_no_visit_of_an_uploads_participants_is_recorded_between_its_look_and_it
         if not world.on_sqlite:
             until_somebody_waits(world)
 
-    monkeypatch.setattr(visit_findings, "hold", and_somebody_comes)
+    monkeypatch.setattr(visit_findings, "lock_visits", and_somebody_comes)
     meanwhile: list[Future[Response]] = []
     with ThreadPoolExecutor(1) as thread:
         uploaded = sent(world.staff_a, "visits", [line(one) for one in visits], atomic=True)
