@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    tuple_,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
@@ -242,7 +243,7 @@ class Timing:
     ) -> None:
         self._ended, self._by_screening = ended, by_screening
         windows = [*_windows(protocols)]
-        self._from_screening = by_screening and any(one["each"] for one in windows)
+        self._screenings = sorted({one["anchor"] for one in windows if one["each"] and by_screening})
         self._plan = records(dialect, "plan", _PLAN, windows)
         self._anchor, self._following, self._person = aliased(Visit), aliased(Visit), aliased(Participant)
 
@@ -277,9 +278,10 @@ class Timing:
 
     @property
     def _anchor_on(self) -> Any:
-        """The day from which the window counts, as in `schedule.day_beside`."""
+        """The day from which the window counts, as in `schedule.day_beside`. Looked for only where somebody was
+        screened again, as few were."""
         first = col(self._anchor.occurred_on)
-        if not self._from_screening:
+        if not self._screenings:
             return first
         plan, other = self._plan.c, aliased(Visit)
         number, day = col(other.occurrence), col(other.occurred_on)
@@ -290,7 +292,11 @@ class Timing:
         )
         days = select(day).where(firsts).correlate_except(other).limit(1)
         nearest = days.where(until).order_by(number.desc()).scalar_subquery()
-        return case((plan.each == 0, first), else_=func.coalesce(nearest, days.order_by(number).scalar_subquery()))
+        chosen = func.coalesce(nearest, days.order_by(number).scalar_subquery())
+        further: Any = aliased(Visit)
+        of_further = col(further.visit_code).in_(self._screenings), col(further.occurrence) > 1
+        again = select(further.site_id, further.pid).where(*of_further)
+        return case((plan.each == 0, first), (tuple_(Visit.site_id, Visit.pid).in_(again), chosen), else_=first)
 
     @property
     def column(self) -> ColumnElement[Any]:
