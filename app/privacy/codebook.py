@@ -11,6 +11,7 @@ from app.models.visit import VisitStatus
 from app.privacy import tables
 from app.privacy.profile import (
     CLASSES_OF_DAYS,
+    HELD_TOGETHER,
     RELEASED_INSTRUMENTS,
     RELEASED_INTERESTS,
     TIMINGS,
@@ -48,7 +49,7 @@ _STORED: Mapping[str, Sequence[str]] = {
 """Source -> every code that it may hold. What is not here is a number, an identifier or a name of the study's own."""
 
 _DAYS = CLASSES_OF_DAYS | {Treatment.study_day}
-_COUNTED = frozenset({Treatment.counted, Treatment.held_together})
+_COUNTED = HELD_TOGETHER | {Treatment.counted}
 
 
 def _codes(profile: ExtractProfile, column: Column) -> list[str]:

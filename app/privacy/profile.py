@@ -119,9 +119,12 @@ class Treatment(StrEnum):
     counted = (
         "counts rounded to 5, of 1 to 12 hidden; means and SD of 13 people or more, the coarser the fewer they are"
     )
-    held_together = (
+    held_together_of_first = (
         "counts rounded to 5, of 1 to 12 hidden, and as many more as it takes that each of these stays open over five "
         "counts; means and SD of 13 people or more, the coarser the fewer they are"
+    )
+    held_together = (
+        f"{held_together_of_first}; scores of first occurrences, of screening visits of that of the last screening"
     )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
@@ -163,6 +166,7 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.coarsened: frozenset({FieldClass.quasi}),
     Treatment.counted: frozenset({FieldClass.clinical}),
     Treatment.held_together: frozenset({FieldClass.clinical}),
+    Treatment.held_together_of_first: frozenset({FieldClass.clinical}),
     Treatment.declared: frozenset({FieldClass.operational}),
     Treatment.common_code: frozenset({FieldClass.clinical}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
@@ -179,6 +183,7 @@ _FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.under_agreement: frozenset({FieldClass.clinical, FieldClass.quasi}),
 }
 TIMINGS = frozenset({Treatment.timing, Treatment.timing_of_all})
+HELD_TOGETHER = frozenset({Treatment.held_together, Treatment.held_together_of_first})
 CLASSES_OF_DAYS = frozenset({Treatment.since_dose, Treatment.since_dosing_visit})
 _MADE_HERE = frozenset({Treatment.subject}) | TIMINGS | CLASSES_OF_DAYS
 _FOR_AGREEMENTS = frozenset({Treatment.study_day, Treatment.under_agreement})
@@ -333,12 +338,9 @@ def _deidentified(
     )
 
 
+_HIDDEN_TOGETHER = "Hidden: of few people, or so that these do not follow; or rounded to nothing"
 PROFILES: Mapping[ExtractProfile, Profile] = {
-    ExtractProfile.aggregate: _tables(
-        "4",
-        Treatment.held_together,
-        "Hidden: of few people, or so that these do not follow; or rounded to nothing",
-    ),
+    ExtractProfile.aggregate: _tables("5", Treatment.held_together, _HIDDEN_TOGETHER),
     ExtractProfile.deidentified: _deidentified(
         "4", Treatment.spread_term, Treatment.spread_interest, Treatment.timing, Treatment.since_dose
     ),
@@ -379,6 +381,7 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
 _BY_VISIT = Treatment.timing_of_all, Treatment.since_dosing_visit
 _EARLIER = (
     _tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),
+    _tables("4", Treatment.held_together_of_first, _HIDDEN_TOGETHER),
     replace(_deidentified("2", Treatment.common_term, Treatment.common_code, *_BY_VISIT), in_locale=True),
     replace(_deidentified("3", Treatment.spread_english_term, Treatment.spread_interest, *_BY_VISIT), in_locale=True),
     replace(PROFILES[ExtractProfile.pseudonymised], version="2", in_locale=True),

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import distinct, func
+from sqlalchemy import ColumnElement, distinct, func
 from sqlmodel import Session, col
 
 from app.models.adverse_event import AdverseEvent
@@ -16,12 +16,14 @@ from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
 from app.privacy import bundle, tables
-from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile, Treatment
+from app.privacy.profile import HELD_TOGETHER, RELEASED_INSTRUMENTS, Column, Profile, Treatment
 from app.privacy.tables import NOT_GIVEN, Cell
 from app.protocol.instruments import instrument
+from app.services import screening_visits
 from app.services.extract_sql import ENDED, at_visit, common, of_subject, selected
 from app.services.quasi_identifiers import CLASS, of_person, shown_at
 from app.services.reading import Pieces
+from app.services.studies import protocol_of
 
 NONE = "none"
 
@@ -29,7 +31,8 @@ NONE = "none"
 class AggregateRows:
     def __init__(self, session: Session, extract_id: UUID, profile: Profile) -> None:
         self._session, self._id = session, extract_id
-        self._together = bool(profile.treats(Treatment.held_together))
+        self._together = bool(profile.treats(*HELD_TOGETHER))
+        self._by_screening = bool(profile.treats(Treatment.held_together))
 
     def csv(self, _file: str, columns: Sequence[Column]) -> Pieces:
         """All tables, one figure a row."""
@@ -92,12 +95,20 @@ class AggregateRows:
             .join(Visit, at_visit())
             .join(score, (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id)))
             .where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)), col(score.name) == "total")
-            .where(value.is_not(None), col(Visit.occurrence) == 1)
+            .where(value.is_not(None), self._counted())
         )
         group = (col(Visit.visit_code), col(Outcome.instrument))
         found = self._session.execute(statement.group_by(*group, value).order_by(*group))
         for (visit, code), rows in groupby(found, key=itemgetter(0, 1)):
             yield from tables.scores(visit, code, _reach(code), {number: people for _, _, number, people in rows})
+
+    def _counted(self) -> ColumnElement[bool]:
+        """Which visits' scores count. In earlier versions of the profile first occurrences, whatever the screening."""
+        if not self._by_screening:
+            return col(Visit.occurrence) == 1
+        theirs = selected(Participant.protocol_version_id).join(Participant, of_subject(self._id, Participant))
+        versions = sorted(self._session.execute(theirs.select_from(ExtractSubject).distinct()).scalars())
+        return screening_visits.counted((protocol_of(self._session, version) for version in versions), ENDED)
 
 
 def _reach(code: str) -> float:

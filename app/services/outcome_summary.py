@@ -28,6 +28,7 @@ from app.protocol.instruments import UnknownInstrument, instrument
 from app.services.outcome_scores import shown_number
 from app.services.outcomes import InstrumentUnknown
 from app.services.participants import Person, visible_person
+from app.services.screening_visits import counted
 from app.services.studies import protocol_of
 
 _OUTCOME, _SCORE, _VISIT, _PERSON = (table_of(model) for model in (Outcome, OutcomeScore, Visit, Participant))
@@ -56,7 +57,7 @@ def response_of(
     baselines = {
         (row.instrument, row.name): row.value
         for row in rows
-        if row.visit_code == baseline_of(person.protocol, row.instrument, row.name) and row.occurrence == 1
+        if row.counted and row.visit_code == baseline_of(person.protocol, row.instrument, row.name)
     }
     reads = [_response(row, person.protocol, baselines.get((row.instrument, row.name))) for row in rows]
     return reads, person.row.pid, person.protocol_version
@@ -95,8 +96,9 @@ def baseline_of(protocol: Protocol, code: str, score: str) -> str | None:
 
 def _rows(session: Session, person: Person) -> Sequence[Row[Any]]:
     """A participant's scores with their outcomes and visits, by the visits' days."""
-    wanted = [_OUTCOME.c[name] for name in ("id", "instrument", "instrument_version")]
+    wanted: list[Any] = [_OUTCOME.c[name] for name in ("id", "instrument", "instrument_version")]
     wanted += [_VISIT.c.visit_code, _VISIT.c.occurrence, _SCORE.c.name, _SCORE.c.value]
+    wanted.append(counted([person.protocol]).label("counted"))
     order = (_VISIT.c.occurred_on, _VISIT.c.visit_code, _VISIT.c.occurrence, _OUTCOME.c.instrument, _SCORE.c.name)
     theirs = (_OUTCOME.c.site_id == person.site_id) & (_OUTCOME.c.pid == person.row.pid) & counts(_OUTCOME)
     own = _SCORE.c.outcome_id.in_(select(_OUTCOME.c.id).where(theirs))  # or SQLite begins with everybody's scores
@@ -110,11 +112,12 @@ def _scores(*wanted: Any) -> Any:
 
 
 def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> OutcomeSummary:
-    """A score of a study by visit, over first occurrences. Raises NotFound, InstrumentUnknown, ScoreUnknown."""
+    """A score of a study by visit, over those that are `counted`. Raises NotFound, InstrumentUnknown, ScoreUnknown."""
     sites = actor.sites_at(query.study, query.site)
     _require_score(query)
     people = _protocols(session, sites, query.arm)
-    conditions = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, _VISIT.c.occurrence == 1)
+    versions = {protocol.version: protocol for protocol in people.values()}
+    conditions = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, counted(versions.values()))
     scores = _scores(_OUTCOME.c.pid, _VISIT.c.visit_code, _SCORE.c.value).where(
         _OUTCOME.c.site_id.in_(sites), *conditions
     )
