@@ -17,7 +17,8 @@ from sqlmodel import Session, col, select
 from app.models.account import Role
 from app.models.base import now, values
 from app.models.extract import Extract, ExtractProfile, ExtractSubject
-from app.privacy.profile import PROFILES, Column, NotReleasable, Treatment, cell
+from app.privacy.profile import PROFILES, Column, NotReleasable, cell
+from app.privacy.treatment import Treatment
 from app.services import extract_ends, extract_rows
 from tests.route_cases import an_extract
 from tests.world import World, madrs

@@ -9,17 +9,9 @@ from app.models.outcome import OutcomeOrigin
 from app.models.participant import ParticipantStatus, Sex
 from app.models.visit import VisitStatus
 from app.privacy import tables
-from app.privacy.profile import (
-    CLASSES_OF_DAYS,
-    HELD_TOGETHER,
-    RELEASED_INSTRUMENTS,
-    RELEASED_INTERESTS,
-    TIMINGS,
-    Column,
-    Profile,
-    Treatment,
-)
+from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile
 from app.privacy.quasi import ETHNICITIES, OTHER, RACES, SINCE_DOSE
+from app.privacy.treatment import CLASSES_OF_DAYS, HELD_TOGETHER, TIMINGS, Treatment
 from app.protocol.instruments import instruments
 
 _CLASSES: Mapping[Treatment, Sequence[str]] = {

@@ -16,8 +16,9 @@ from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
 from app.privacy import bundle, tables
-from app.privacy.profile import HELD_TOGETHER, RELEASED_INSTRUMENTS, Column, Profile, Treatment
+from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile
 from app.privacy.tables import NOT_GIVEN, Cell
+from app.privacy.treatment import HELD_TOGETHER, Treatment
 from app.protocol.instruments import instrument
 from app.services import screening_visits
 from app.services.extract_sql import ENDED, at_visit, common, of_subject, selected

@@ -15,9 +15,10 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
-from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile, Treatment
+from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile
 from app.privacy.quasi import ETHNICITIES, OTHER
 from app.privacy.suicidality import tells_in_english, tells_of_it
+from app.privacy.treatment import Treatment
 from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
 from app.services.collected import collected
