@@ -239,9 +239,10 @@ class Protocol(Versioned):
 
     def visit(self, code: str) -> VisitDefinition:
         """Raises UnknownVisit."""
-        if code not in self._by_code:
+        visit = self.planned(code)
+        if visit is None:
             raise UnknownVisit("The protocol has no such visit")
-        return self._by_code[code]
+        return visit
 
     def planned(self, code: str) -> VisitDefinition | None:
         """The visit, or None if it has no such visit."""
@@ -253,7 +254,7 @@ class Protocol(Versioned):
 
     def by_screening(self, code: str | None) -> int:
         """The number of such visits in each screening; 0 if screenings have none of their own."""
-        visit = self._by_code.get(code or "")
+        visit = self.planned(code or "")
         return visit.repeats if visit and visit.in_each_screening else 0
 
     def after(self, code: str) -> frozenset[VisitCode]:
@@ -283,15 +284,18 @@ class Protocol(Versioned):
 
     def depends_on(self, code: str) -> frozenset[VisitCode]:
         """The visits whose days say whether this one's is as planned."""
-        return self._by_code[code].depends_on if code in self._by_code else frozenset()
+        visit = self.planned(code)
+        return visit.depends_on if visit else frozenset()
 
     def needs_scope(self, code: str) -> str | None:
         """The scope of consent that this visit needs."""
-        return self._by_code[code].needs_scope if code in self._by_code else None
+        visit = self.planned(code)
+        return visit.needs_scope if visit else None
 
     def has_dependents(self, code: str, occurrence: int) -> bool:
         """Whether it depends on the day of this visit if the days of others are as planned."""
-        again = code in self._by_code and self._by_code[code].screens_again(occurrence)
+        visit = self.planned(code)
+        again = visit is not None and visit.screens_again(occurrence)
         return again or (occurrence == 1 and code in self._anchors)
 
     @cached_property

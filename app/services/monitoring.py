@@ -25,12 +25,12 @@ from app.models.monitoring import (
     WaitsFor,
 )
 from app.models.participant import Participant
-from app.models.safety_report import STANDS, AeReview, ReportKind, ReviewKind, SaeReport
+from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
 from app.models.safety_signal import SafetySignal, SignalState
 from app.models.study import ProtocolVersion, Site
 from app.models.voided import counts
 from app.protocol.expedited import ClockState, RunningClock
-from app.services.nullifications import AUTHORITY_WAITS, INFORMED, REPORTED
+from app.services.nullifications import AUTHORITY_WAITS, INFORMED, NULLIFIES, REPORTED
 from app.services.sae_clocks import open_clocks, with_open_clocks
 from app.services.studies import protocol_of
 from app.services.unsettled_acts import unsettled_acts
@@ -108,14 +108,9 @@ def _downgraded(session: Session, actor: Actor, sites: Sequence[int]) -> Sequenc
 def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
     """Nullified events that are not voided yet, and who has to act: first the monitor tells the authority, if it was
     told of the event; then the site voids it."""
-    nullifying = (
-        (_REPORT.c.site_id == _EVENT.c.site_id)
-        & (_REPORT.c.adverse_event_id == _EVENT.c.id)
-        & (_REPORT.c.kind == ReportKind.nullification)
-    )
     waits_for = case((AUTHORITY_WAITS, WaitsFor.authority), else_=WaitsFor.site).label("waits_for")
     told = (_REPORT.c.submitted_at.label("nullified_at"), _REPORT.c.nullification_reason, waits_for)
-    theirs = visible(select(*columns(AdverseEvent)).join(_REPORT, nullifying), actor).add_columns(*told)
+    theirs = visible(select(*columns(AdverseEvent)).join(_REPORT, NULLIFIES), actor).add_columns(*told)
     statement = theirs.where(_EVENT.c.site_id.in_(sites), counts(_EVENT))
     return session.execute(statement.order_by(_REPORT.c.submitted_at, _EVENT.c.id)).all()
 

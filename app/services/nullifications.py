@@ -35,7 +35,8 @@ def _there(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 _SENT = and_(_REPORT.c.site_id == _EVENT.c.site_id, _REPORT.c.adverse_event_id == _EVENT.c.id)
-_NULLIFIES = and_(_SENT, _REPORT.c.kind == ReportKind.nullification)
+NULLIFIES = and_(_SENT, _REPORT.c.kind == ReportKind.nullification)
+"""The condition that a report nullified an event."""
 _NOTICE = and_(
     _REVIEW.c.site_id == _EVENT.c.site_id,
     _REVIEW.c.adverse_event_id == _EVENT.c.id,
@@ -46,10 +47,10 @@ _OF_NULLIFICATION = and_(_REVIEW.c.reviewed_at >= _REPORT.c.submitted_at, _REVIE
 """The condition that an authority's notice is about the nullification and not about the event: the authority was told
 after the site saw the error (the sponsor may have heard of it by telephone), and this was recorded after the report."""
 
-REPORTED, NULLIFIED, INFORMED = _there(_SENT), _there(_NULLIFIES), _there(_NOTICE)
+REPORTED, NULLIFIED, INFORMED = _there(_SENT), _there(NULLIFIES), _there(_NOTICE)
 """Conditions on an event: a report of it was sent; a report nullified it; an authority was informed of it."""
 
-AUTHORITY_WAITS: ColumnElement[bool] = and_(INFORMED, ~_there(_NULLIFIES, _NOTICE, _OF_NULLIFICATION))
+AUTHORITY_WAITS: ColumnElement[bool] = and_(INFORMED, ~_there(NULLIFIES, _NOTICE, _OF_NULLIFICATION))
 """The condition that an authority was informed of an event, and not yet that it was an error."""
 
 
