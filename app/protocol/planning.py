@@ -88,7 +88,8 @@ def plan(
     """
     course = _Course(protocol, recorded, today, left_on, scopes, withdrawn)
     planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
-    return planned + [_unplanned(course.records[key]) for key in sorted(course.records) if key[0] not in course.visits]
+    others = (key for key in sorted(course.records) if protocol.planned(key[0]) is None)
+    return planned + [_unplanned(course.records[key]) for key in others]
 
 
 def open_visits(
@@ -134,7 +135,7 @@ class _Course:
         scopes: Collection[str] | None,
         withdrawn: Mapping[str, date],
     ) -> None:
-        self.protocol, self.visits = protocol, {visit.code: visit for visit in protocol.visits}
+        self.protocol = protocol
         self.today, self.scopes, self.undosed_from = today, scopes, withdrawn.get("dosing")
         self.left_on = _earliest(left_on, withdrawn.get("collection"))
         self.records: dict[tuple[str, int], Recorded] = {}
@@ -143,7 +144,7 @@ class _Course:
                 raise RecordedTwice(one.visit)
             self.records[one.visit, one.occurrence] = one
         self.held = {key: one.on for key, one in self.records.items() if one.status in HELD and one.on}
-        early_ends = {code for code, visit in self.visits.items() if visit.kind is VisitKind.early_termination}
+        early_ends = {visit.code for visit in protocol.visits if visit.kind is VisitKind.early_termination}
         self.ended_on = min(
             (day for (code, number), day in self.held.items() if number == 1 and code in early_ends), default=None
         )
@@ -212,9 +213,9 @@ class _Course:
 
     def _never(self, visit: VisitDefinition) -> bool:
         """Whether its anchor will not take place, so that it will not either."""
-        if not visit.has_window or visit.anchor not in self.visits or self._beside(visit, visit.anchor) is not None:
+        anchor = self.protocol.planned(visit.anchor or "") if visit.has_window else None
+        if anchor is None or self._beside(visit, anchor.code) is not None:
             return False
-        anchor = self.visits[visit.anchor]
         if (anchor.code, 1) in self.records:
             return True
         window = window_of(self.protocol, anchor, self.held)
