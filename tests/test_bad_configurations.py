@@ -46,7 +46,7 @@ def _open_to_others(path: Path) -> None:
 
 
 WRONG_KEYS: Mapping[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda path: None, "cannot be read"),
+    "missing": (lambda path: None, "is not there"),
     "a folder": (lambda path: path.mkdir(), "cannot be read"),
     "empty": (lambda path: (path.touch(), path.chmod(0o600)), "damaged"),
     "not JSON": (lambda path: (path.write_text(SECRET), path.chmod(0o600)), "damaged"),
@@ -90,7 +90,7 @@ def test_where_no_key_file_can_be_made_nothing_is_set_up(
     monkeypatch.setattr(os, "stat", refused)
     database = f"sqlite:///{tmp_path / 'registry.db'}"
     done = typed({"REGISTRY_KEY_FILE": str(place), "REGISTRY_DATABASE_URL": database}, "init")
-    assert (done.returncode, "See that its folder is there" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "Its folder must exist" in done.stderr) == (2, True), done.stderr
     assert done.stderr.count("\n") == 1
 
 

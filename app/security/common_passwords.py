@@ -1,4 +1,4 @@
-"""Passwords of 12 characters and more that everybody tries first, folded to lower case."""
+"""The commonest passwords of 12 characters and more, folded to lower case; attackers try them first."""
 
 _WORDS = "password passw0rd p@ssword p@ssw0rd qwerty letmein welcome administrator changeme iloveyou monkey dragon"
 _MORE_WORDS = "football baseball sunshine princess superman starwars master secret clinical registry hospital research"

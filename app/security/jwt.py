@@ -1,8 +1,8 @@
 """JSON Web Tokens, read strictly. The one module that uses python-jose.
 
 python-jose 3.5 accepts tokens without exp or aud, ignores typ and crit, tries every key whatever the kid, and raises
-more than its own errors (a nested header is a RecursionError). So the shape of a token is checked before the library
-sees it, the key comes from our own table, and the library only checks the signature.
+errors other than its own (a deeply nested header is a RecursionError). So the shape of a token is checked before the
+library sees it, the key comes from our own table, and the library only checks the signature.
 """
 
 import base64
@@ -18,12 +18,12 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class TokenRefused(Exception):
-    """The token is not valid here. Says nothing more, on purpose."""
+    """The token is not valid here. The reason is kept from the caller on purpose."""
 
 
 @dataclass(frozen=True)
 class Unverified:
-    """A token of acceptable shape, of which nothing is believed yet."""
+    """A token whose form is acceptable. Its signature is not checked yet, so nothing in it may be trusted."""
 
     text: str
     header: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Unverified:
 def read(token: str, most_characters: int, most_header_characters: int) -> Unverified:
     """The parts of a compact JWS: three segments of canonical base64url, a header without duplicated names.
 
-    Raises TokenRefused, and whatever else strange bytes can raise: callers turn any exception into a refusal.
+    Raises TokenRefused, and any other exception that malformed bytes can cause: callers turn each into a refusal.
     """
     if len(token) > most_characters:
         raise TokenRefused
@@ -60,7 +60,7 @@ def signed(claims: Mapping[str, Any], key: Any, header: Mapping[str, str], algor
 
 
 def constructed(key: Any, algorithm: str) -> Any:
-    """A key ready for use, from its PEM or its JWK. Building is the slow part, so keep what this gives."""
+    """A key ready for use, from its PEM or its JWK. This is slow, so keep the result."""
     return jwk.construct(key, algorithm)
 
 

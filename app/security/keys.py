@@ -168,7 +168,7 @@ class Keyring:
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         if purpose not in self._keyed:
             self._keyed[purpose] = hmac.new(self.derived(purpose), digestmod="sha256")
-        keyed = self._keyed[purpose].copy()  # half of the time that a key takes to be set
+        keyed = self._keyed[purpose].copy()  # a copy costs half of what setting the key again would
         keyed.update(message)
         return keyed.hexdigest()
 
@@ -209,7 +209,7 @@ def write_key_file(path: Path, file: KeyFile) -> None:
             handle.write(file.model_dump_json(indent=2))
     except OSError as error:
         raise KeysUnusable(
-            f"Key file {path} cannot be made ({error.strerror}). See that its folder is there, and is this user's."
+            f"Key file {path} cannot be made ({error.strerror}). Its folder must exist and be this user's."
         ) from None
 
 
@@ -226,25 +226,25 @@ def read_key_file(settings: Settings) -> KeyFile:
         content = path.read_bytes()
     except FileNotFoundError:
         raise KeysUnusable(
-            f"Key file {path} cannot be read: it is not there. See to REGISTRY_KEY_FILE and its disk. That of a "
-            "registry in use comes back from its copy; that of a new one is made by: registry init"
+            f"Key file {path} is not there. Check REGISTRY_KEY_FILE and the disk. If the registry was in use before, "
+            "restore the file from its copy. If it is new, run: registry init"
         ) from None
     except PermissionError:
         raise KeysUnusable(
-            f"Key file {path} cannot be read by this user. Run this as its owner, who serves; what needs the tables' "
-            "owner too is run as root (docs/deployment.md, Keys)."
+            f"Key file {path} cannot be read by this user. Run this as the user who serves, who owns the file; "
+            "commands that also need the role of the tables' owner are run as root (docs/deployment.md, Keys)."
         ) from None
     except OSError as error:
         raise KeysUnusable(
-            f"Key file {path} cannot be read ({error.strerror}). See to its path and its disk, or bring it back "
-            "from its copy."
+            f"Key file {path} cannot be read ({error.strerror}). Check its path and its disk, or restore it from its "
+            "copy."
         ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeysUnusable(f"Key file {path} is open to other users. Run: chmod 600 {path}")
     try:
         file = KeyFile.model_validate(json.loads(content))
     except (ValueError, ValidationError):
-        raise KeysUnusable(f"Key file {path} is damaged or holds weak keys. Restore it from its backup.") from None
+        raise KeysUnusable(f"Key file {path} is damaged or holds weak keys. Restore it from its copy.") from None
     if file.demo and settings.environment != "demo":
         raise KeysUnusable(f"Key file {path} belongs to a demo. Make a real one with `registry init`.")
     return file

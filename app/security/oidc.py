@@ -24,13 +24,13 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 KEYS_SECONDS, RETRY_SECONDS, KEPT_SECONDS = 600, 30, 24 * 3600
-"""Keys are asked for anew after ten minutes, at most twice a minute, and kept for a day when the provider is down."""
+"""Keys are fetched again after ten minutes, at most twice a minute, and used for a day while the provider is down."""
 
 MAX_TOKEN_CHARACTERS, MAX_HEADER_CHARACTERS, MAX_ANSWER_BYTES = 8192, 512, 512 * 1024
 MAX_LIFETIME_SECONDS, CLOCK_SKEW_SECONDS = 24 * 3600, 30
 _HEADER = {"alg", "kid", "typ", "x5t"}
 _TYPES = {"jwt", "at+jwt", "application/at+jwt"}
-_OF_ID_TOKENS = {"nonce", "at_hash", "c_hash", "s_hash"}
+_ID_TOKEN_CLAIMS = {"nonce", "at_hash", "c_hash", "s_hash"}
 _CACHE_SIZE = 4096
 
 
@@ -39,7 +39,7 @@ class ProviderUnavailable(Unavailable):
 
 
 class _Untrusted(Exception):
-    """What the provider's address answered is not what a provider answers."""
+    """The provider's address gave an answer that cannot be its metadata or its keys."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,19 @@ class OutsideClaims:
 
 
 class Provider:
-    """One configured provider. Its keys and the tokens they verified are kept in this worker."""
+    """The configured provider. Each worker keeps its keys, and the tokens that they verified."""
 
     def __init__(self, settings: Settings) -> None:
         self.issuer, self._audience = settings.oidc_issuer or "", settings.oidc_audience
-        self._jwks_url, self._loopback = settings.oidc_jwks_url, settings.environment == "demo"
+        self._jwks_url, self._loopback_allowed = settings.oidc_jwks_url, settings.environment == "demo"
         self._keys: Mapping[str, tuple[str, Any]] = {}
         self._verified: dict[bytes, OutsideClaims] = {}
-        self._fetched = self._tried = float("-inf")
+        self._fetched_at = self._tried_at = float("-inf")
         self._lock = threading.Lock()
 
     def verify(self, token: str) -> OutsideClaims:
-        """Who the token speaks for. Raises TokenRefused, and ProviderUnavailable while no keys could ever be had."""
+        """Whom the token was issued to. Raises TokenRefused; raises ProviderUnavailable where there are no keys, or
+        none younger than KEPT_SECONDS."""
         try:
             fingerprint = hashlib.sha256(token.encode()).digest()
             claims = self._verified.get(fingerprint) or self._verify(token, fingerprint)
@@ -95,7 +96,7 @@ class Provider:
         if str(header.get("typ", "JWT")).lower() not in _TYPES or header["alg"] not in ("RS256", "ES256"):
             raise TokenRefused
         if strict_object(token.payload).get("iss") != self.issuer:
-            raise TokenRefused  # before its key is looked for: only a token that claims this issuer may cost a request
+            raise TokenRefused  # before its key is looked up, which may cost the provider a request
         known = self._current(header["kid"]).get(header["kid"])
         if known is None or known[0] != header["alg"]:
             raise TokenRefused
@@ -104,7 +105,7 @@ class Provider:
     def _claims(self, payload: Mapping[str, Any], fingerprint: bytes) -> OutsideClaims:
         audiences = payload["aud"] if isinstance(payload["aud"], list) else [payload["aud"]]
         issued, expires, subject = payload["iat"], payload["exp"], payload["sub"]
-        if payload["iss"] != self.issuer or self._audience not in audiences or _OF_ID_TOKENS & payload.keys():
+        if payload["iss"] != self.issuer or self._audience not in audiences or _ID_TOKEN_CLAIMS & payload.keys():
             raise TokenRefused
         if payload.get("typ", "Bearer") != "Bearer":  # Keycloak's own name for an access token
             raise TokenRefused
@@ -117,60 +118,61 @@ class Provider:
         return OutsideClaims(self.issuer, subject, uuid5(NAMESPACE_URL, fingerprint.hex()), issued, expires)
 
     def _current(self, kid: str) -> Mapping[str, tuple[str, Any]]:
-        """The provider's keys. Whoever finds them old or `kid` unknown asks again; others go on with what is known."""
-        old = time.monotonic() - self._fetched > KEYS_SECONDS
-        may_ask = time.monotonic() - self._tried > RETRY_SECONDS
+        """The provider's keys by `kid`. If they are old or do not have this `kid`, one thread fetches them; the others
+        meanwhile use those that are known."""
+        old = time.monotonic() - self._fetched_at > KEYS_SECONDS
+        may_ask = time.monotonic() - self._tried_at > RETRY_SECONDS
         if (old or kid not in self._keys) and may_ask and self._lock.acquire(blocking=not self._keys):
             try:
-                if time.monotonic() - self._tried > RETRY_SECONDS:
-                    self._ask()
+                if time.monotonic() - self._tried_at > RETRY_SECONDS:
+                    self._fetch_keys()
             finally:
                 self._lock.release()
-        if time.monotonic() - self._fetched > KEPT_SECONDS:
+        if time.monotonic() - self._fetched_at > KEPT_SECONDS:
             raise ProviderUnavailable(headers={"Retry-After": str(RETRY_SECONDS)})
         return self._keys
 
-    def _ask(self) -> None:
-        self._tried = time.monotonic()
+    def _fetch_keys(self) -> None:
+        self._tried_at = time.monotonic()
         try:
             with httpx.Client(timeout=3, follow_redirects=False, trust_env=False) as client:
-                keys = _usable(self._answer(client, self._keys_address(client)))
+                keys = _usable(self._get_object(client, self._keys_address(client)))
         except (httpx.HTTPError, _Untrusted, ValueError, RecursionError) as failed:
             log.warning("provider_keys_not_had", kind=type(failed).__name__)
             return
-        self._keys, self._fetched = keys, time.monotonic()
-        self._verified = {}  # a key that the provider took back takes its tokens along
+        self._keys, self._fetched_at = keys, time.monotonic()
+        self._verified = {}  # a token of a key that the provider has withdrawn must not be accepted any longer
 
     def _keys_address(self, client: httpx.Client) -> str:
         if self._jwks_url is not None:
             return self._jwks_url
-        told = self._answer(client, f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
-        address = told.get("jwks_uri")
-        if told.get("issuer") != self.issuer or not isinstance(address, str) or not self._safe(address):
+        metadata = self._get_object(client, f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+        address = metadata.get("jwks_uri")
+        if metadata.get("issuer") != self.issuer or not isinstance(address, str) or not self._safe(address):
             raise _Untrusted
         return address
 
     def _safe(self, address: str) -> bool:
         parts = urlsplit(address)
-        return parts.scheme == "https" or (self._loopback and parts.hostname in ("127.0.0.1", "localhost"))
+        return parts.scheme == "https" or (self._loopback_allowed and parts.hostname in ("127.0.0.1", "localhost"))
 
-    def _answer(self, client: httpx.Client, address: str) -> dict[str, Any]:
-        with client.stream("GET", address, headers={"Accept": "application/json"}) as answer:
-            if answer.status_code != 200:
+    def _get_object(self, client: httpx.Client, address: str) -> dict[str, Any]:
+        with client.stream("GET", address, headers={"Accept": "application/json"}) as response:
+            if response.status_code != 200:
                 raise _Untrusted
             raw = bytearray()
-            for chunk in answer.iter_bytes(65_536):
+            for chunk in response.iter_bytes(65_536):
                 raw += chunk
                 if len(raw) > MAX_ANSWER_BYTES:
                     raise _Untrusted
-        told = json.loads(raw)
-        if not isinstance(told, dict):
+        answer = json.loads(raw)
+        if not isinstance(answer, dict):
             raise _Untrusted
-        return told
+        return answer
 
 
 def _usable(key_set: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """kid -> (algorithm, key) of the signing keys that we can use. A kid that is there twice says nothing."""
+    """kid -> (algorithm, key) of the signing keys that we can use. A kid that two keys have is ignored."""
     listed = key_set.get("keys")
     if not isinstance(listed, list) or len(listed) > 100:
         raise _Untrusted
@@ -183,7 +185,7 @@ def _usable(key_set: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 def _algorithm(entry: Mapping[str, Any]) -> str | None:
-    """The one algorithm of a key: P-256 signs ES256, RSA of 2048 bits or more RS256; others are left aside."""
+    """The one algorithm of a key: ES256 for P-256, RS256 for RSA of 2048 bits or more. None: it cannot be used."""
     if not isinstance(entry.get("kid"), str) or entry.get("use", "sig") != "sig":
         return None
     algorithm = None

@@ -20,7 +20,8 @@ REFRESH_TOKEN_PREFIX = "rrr_"
 _FEWEST_CHARACTERS = 5
 _PATIENCE_SECONDS = 1.0
 MOST_AT_ONCE, MOST_OF_ONE = 12, 4
-"""Who is at work or waits for it, of all and under one login: each ties up one of a worker's forty threads."""
+"""The most requests that hash or wait for their turn, in all and for one login: each occupies one of a worker's forty
+threads."""
 
 
 class PasswordTooEasy(Invalid):
@@ -44,35 +45,35 @@ def require_strong(password: str, username: str, pointer: str) -> None:
 
 
 class Passwords:
-    """Hashes and checks. At most two at once: hashing is slow on purpose and must not starve the site apps. Nor may
-    whoever does it all the time, under one login, starve the others."""
+    """Hashes and checks passwords, at most two at once: hashing is slow on purpose and must not starve the site apps.
+    One login has at most MOST_OF_ONE of the MOST_AT_ONCE places, so that it cannot starve the others."""
 
     def __init__(self, settings: Settings) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=settings.argon2_memory_kib, parallelism=1)
         self._gate, self._lock = threading.Semaphore(2), threading.Lock()
         self._asking: Counter[str] = Counter()
-        self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
+        self._hash_of_nobody = self._hasher.hash(secrets.token_urlsafe(16))
 
     def hash(self, password: str, login: str = "") -> str:
-        """For whoever has this login; none where somebody else asks for it."""
+        """The hash to store. `login`: whose password it is, if that person asks; empty if somebody else sets it."""
         with self._turn(login):
             return self._hasher.hash(password)
 
     def check(self, stored: str | None, password: str, login: str) -> bool:
-        """Whether it fits. An unknown user (`stored` None) takes the same time as a known one."""
+        """Whether the password is that of the hash. An unknown user (`stored` None) takes as long as a known one."""
         with self._turn(login):
             try:
-                return self._hasher.verify(stored or self._nobody, password) and stored is not None
+                return self._hasher.verify(stored or self._hash_of_nobody, password) and stored is not None
             except (Argon2Error, InvalidHashError):
                 return False
 
     def outdated(self, stored: str) -> bool:
-        """Whether it was hashed with other parameters than today's."""
+        """Whether a hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(stored)
 
     @contextmanager
     def _turn(self, login: str = "") -> Iterator[None]:
-        """One of the two places, or SignInBusy: waiting longer would only tie up the threads of everybody else."""
+        """Hold one of the two turns to hash. Raises SignInBusy rather than wait long, which would occupy a thread."""
         with self._in_line(login):
             if not self._gate.acquire(timeout=_PATIENCE_SECONDS):
                 raise SignInBusy
@@ -92,7 +93,7 @@ class Passwords:
         finally:
             with self._lock:
                 self._asking[login] -= 1
-                self._asking += Counter()  # who asks no more is forgotten
+                self._asking += Counter()  # drops the logins whose count is 0
 
 
 def new_client_secret() -> str:

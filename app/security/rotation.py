@@ -28,9 +28,8 @@ K = TypeVar("K", bound=Key)
 SPREAD_SECONDS = 5 * RELOAD_SECONDS
 """How old a next key must be before it is used, so that the slowest worker knows it."""
 
-
 WRAPPING_ENDS = timedelta(hours=1)
-"""How long after its retirement a worker may still commit what it wrapped with a key: the longest request, and more."""
+"""How long after a key was retired a request that wrapped with it may still commit: longer than any request takes."""
 
 
 class RotationRefused(CannotGoOn):
@@ -51,19 +50,19 @@ def next_of(keys: Sequence[K]) -> K | None:
 
 def _step(keys: list[K], new: Callable[[datetime], K], at: datetime) -> list[K]:
     active, others = keys[0], keys[1:]
-    following = next_of(keys)
-    if following is None or following.made_at is None:
+    next_key = next_of(keys)
+    if next_key is None or next_key.made_at is None:
         return [*keys, new(at)]
-    wait = (following.made_at + timedelta(seconds=SPREAD_SECONDS) - at).total_seconds()
+    wait = (next_key.made_at + timedelta(seconds=SPREAD_SECONDS) - at).total_seconds()
     if wait > 0:
         raise RotationRefused(f"Not every worker knows the next key yet. Run this again in {int(wait) + 1} seconds.")
     retired = active.model_copy(update={"retired_at": at})
-    return [following, retired, *(key for key in others if key is not following)]
+    return [next_key, retired, *(key for key in others if key is not next_key)]
 
 
 def without_kek(file: KeyFile, kid: str, at: datetime) -> KeyFile:
-    """Without a wrapping key that no label needs any more: ask that afterwards, when nobody wraps with it. Raises
-    RotationRefused."""
+    """The file without a wrapping key that no label needs any more, which the caller has to check. Until WRAPPING_ENDS
+    after its retirement that cannot be known, and the key is kept. Raises RotationRefused."""
     key = next((key for key in file.kek if key.kid == kid), None)
     if key is None:
         raise RotationRefused("There is no wrapping key with this id. `registry keys show` lists them.")
@@ -78,8 +77,8 @@ def without_kek(file: KeyFile, kid: str, at: datetime) -> KeyFile:
 
 
 def retired(file: KeyFile, kid: str, at: datetime, token_seconds: int, now: bool = False) -> KeyFile:
-    """Without a signing key that is no longer needed; its public half stays, for the checkpoints that it signed. `now`
-    is for a key that leaked: its tokens are refused though still valid, and it vouches for nothing any more.
+    """The file without a signing key that is no longer needed; its public half stays, for the checkpoints that it
+    signed. `now` is for a key that leaked: its valid tokens are refused too, and its public half does not stay.
 
     Raises RotationRefused for an unknown key, the active one, and one that still verifies valid tokens.
     """
@@ -99,9 +98,9 @@ def retired(file: KeyFile, kid: str, at: datetime, token_seconds: int, now: bool
 
 
 def replace_key_file(settings: Settings, change: Callable[[KeyFile], KeyFile]) -> KeyFile:
-    """Change the key file as a whole: readers find the old one or the new one. Gives the new one.
+    """Replace the key file by `change` of it, at once: readers find the old file or the new one. Gives the new one.
 
-    The new file is written beside the old one under a fixed name, which also keeps two changes apart. Raises
+    The new file is written beside the old one under a fixed name, so that of two changes at once one fails. Raises
     KeysUnusable when it cannot be written, and whatever `change` raises.
     """
     path = settings.key_file

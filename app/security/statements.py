@@ -1,6 +1,6 @@
 """Signed statements that leave the registry: compact JWS (RFC 7515), ES256, checked with the JWKS alone.
 
-Not access tokens: another `typ`, and nothing here takes a token's.
+They are not access tokens: their `typ` is another, and neither is accepted as the other.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from app.security import jwt
 from app.security.keys import KeyFile, Keyring
 
 ALGORITHM = "ES256"
-_MOST_CHARACTERS, _MOST_OF_HEADER = 64 * 1024 * 1024, 512
+_MOST_CHARACTERS, _MOST_HEADER_CHARACTERS = 64 * 1024 * 1024, 512
 """A checkpoint has a line for every site."""
 
 
@@ -29,7 +29,7 @@ def sign(keyring: Keyring, kind: str, body: Mapping[str, Any]) -> str:
 
 
 def public_keys(file: KeyFile) -> dict[str, Any]:
-    """The keys that this deployment signs with and signed with, by their ids."""
+    """The public keys with which this deployment signs or has signed, by their ids."""
     pems = {key.kid: key.public_pem for key in file.past} | {key.kid: key.private_pem for key in file.signing}
     return {kid: jwt.constructed(pem, ALGORITHM).public_key() for kid, pem in pems.items()}
 
@@ -37,12 +37,12 @@ def public_keys(file: KeyFile) -> dict[str, Any]:
 def opened(keys: Mapping[str, Any], kind: str, statement: str) -> dict[str, Any]:
     """The body of a statement that one of `keys` signed. Raises StatementRefused, SignerUnknown."""
     try:
-        token = jwt.read(statement.strip(), _MOST_CHARACTERS, _MOST_OF_HEADER)
+        token = jwt.read(statement.strip(), _MOST_CHARACTERS, _MOST_HEADER_CHARACTERS)
         if (token.header["alg"], token.header["typ"]) != (ALGORITHM, kind):
             raise StatementRefused
         key = keys.get(token.header["kid"])
         body = None if key is None else jwt.verified(token, key, ALGORITHM)
-    except Exception:  # whatever strange bytes can raise: see jwt.read
+    except Exception:  # malformed bytes can cause any: see jwt.read
         raise StatementRefused from None
     if body is None:
         raise SignerUnknown

@@ -43,8 +43,8 @@ class Claims:
     """The session that a person's token belongs to (`sid`); site apps have none."""
 
 
-class _Built:
-    """Signing keys ready for use, and the tokens that they verified: a key that goes takes its tokens along."""
+class _ReadyKeys:
+    """Signing keys ready for use, and the tokens that they verified, which are forgotten with them."""
 
     def __init__(self, listed: list[SigningKey]) -> None:
         self.listed = listed
@@ -55,21 +55,21 @@ class _Built:
 
 
 class TokenAuthority:
-    """Issues and verifies access tokens. One per process; keys are built once, as building is the slow part."""
+    """Issues and verifies access tokens. One per process, since making keys ready for use is slow."""
 
     def __init__(self, keyring: Keyring, settings: Settings) -> None:
         self._issuer = settings.issuer
         self._audience = settings.audience
         self.lifetime_seconds = settings.access_token_seconds
         self._keyring = keyring
-        self._built = _Built(keyring.signing)
+        self._ready = _ReadyKeys(keyring.signing)
 
-    def _signing(self) -> "_Built":
+    def _signing(self) -> "_ReadyKeys":
         """The keys as the keyring has them now. Replaced as a whole, so that no thread sees half of a rotation."""
         listed = self._keyring.signing
-        if listed is not self._built.listed:
-            self._built = _Built(listed)
-        return self._built
+        if listed is not self._ready.listed:
+            self._ready = _ReadyKeys(listed)
+        return self._ready
 
     def issue(
         self, subject: UUID, client: str, roles: Iterable[str], grants_version: int, session: UUID | None = None
@@ -92,7 +92,7 @@ class TokenAuthority:
         return signed(claims, keys.private[keys.active], {"kid": keys.active, "typ": TYPE}, ALGORITHM)
 
     def verify(self, token: str) -> Claims:
-        """The claims of a valid token. Raises TokenRefused for anything else, whatever goes wrong inside."""
+        """The claims of a valid token. Raises TokenRefused for every other text, and no other exception."""
         keys = self._signing()
         try:
             fingerprint = hashlib.sha256(token.encode()).digest()
@@ -108,7 +108,7 @@ class TokenAuthority:
         keys.verified[fingerprint] = claims
         return claims
 
-    def _verify(self, token: str, keys: "_Built") -> Claims:
+    def _verify(self, token: str, keys: "_ReadyKeys") -> Claims:
         parts = read(token, MAX_TOKEN_CHARACTERS, MAX_HEADER_CHARACTERS)
         header = parts.header
         if set(header) != {"alg", "kid", "typ"} or header["alg"] != ALGORITHM or header["typ"] != TYPE:
@@ -130,12 +130,12 @@ class TokenAuthority:
         return Claims(_uuid(payload["sub"]), _uuid(payload["jti"]), payload["gv"], *times, session)
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
-        """The public keys (RFC 7517): verifiers outside need no secret of ours."""
+        """The public keys (RFC 7517), with which others can verify our tokens."""
         return {"keys": [{**key.to_dict(), "kid": kid, "use": "sig"} for kid, key in self._signing().public.items()]}
 
 
 def _uuid(text: Any) -> UUID:
-    """Written as we write it: UUID() alone takes braces, urn: and no hyphens."""
+    """Raises TokenRefused for a form other than ours: UUID() also accepts braces, `urn:` and a lack of hyphens."""
     value = UUID(text)
     if str(value) != text:
         raise TokenRefused

@@ -1,4 +1,4 @@
-"""One-time codes by the clock (RFC 6238: HMAC-SHA1, six digits, 30 seconds), which every authenticator app speaks."""
+"""Time-based one-time codes (RFC 6238: HMAC-SHA1, six digits, 30 seconds), which every authenticator app supports."""
 
 import base64
 import hmac
@@ -9,11 +9,11 @@ STEP_SECONDS = 30
 DIGITS = 6
 SECRET_BYTES = 20
 _DRIFT = (0, -1, 1)
-"""The present step, and one either way for clocks that differ and people who type slowly (RFC 6238, 5.2)."""
+"""The present step, and one before and after it, for clocks that differ and people who type slowly (RFC 6238, 5.2)."""
 
 
 def new_secret() -> bytes:
-    """As long as the hash, as RFC 4226, section 4 recommends."""
+    """A random secret as long as the hash, as RFC 4226, section 4 recommends."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
@@ -45,6 +45,12 @@ def shown(secret: bytes) -> str:
 
 
 def otpauth_uri(secret: bytes, issuer: str, account: str) -> str:
-    """The address behind the QR code that authenticators read."""
-    facts = {"secret": shown(secret), "issuer": issuer, "algorithm": "SHA1", "digits": DIGITS, "period": STEP_SECONDS}
-    return f"otpauth://totp/{quote(f'{issuer}:{account}', safe=':')}?{urlencode(facts, quote_via=quote)}"
+    """The `otpauth` address that a QR code shows to authenticator apps."""
+    parameters = {
+        "secret": shown(secret),
+        "issuer": issuer,
+        "algorithm": "SHA1",
+        "digits": DIGITS,
+        "period": STEP_SECONDS,
+    }
+    return f"otpauth://totp/{quote(f'{issuer}:{account}', safe=':')}?{urlencode(parameters, quote_via=quote)}"
