@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.commands import ask_password, reason_of
 from app.commands import audit as audit_commands
-from app.commands import reason_of
 from app.commands.accounts import client_app, grant_app, user_app
 from app.commands.backup import app as backup_app
 from app.commands.deliver import deliver
@@ -88,13 +88,13 @@ def serve(
         database.require_room(workers)
         vault_care.require_own_keys(database, keyring)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
-    with _shared_figures() if settings.metrics_token is not None and workers > 1 else nullcontext():
+    with _shared_metrics() if settings.metrics_token is not None and workers > 1 else nullcontext():
         _serve(host, port, workers)
 
 
 @contextmanager
-def _shared_figures() -> Iterator[None]:
-    """A folder where workers add up their figures, named before any of them imports the library."""
+def _shared_metrics() -> Iterator[None]:
+    """A folder in which the workers add up their metrics. Named before any of them imports the Prometheus client."""
     with tempfile.TemporaryDirectory(prefix="registry-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         yield
@@ -128,14 +128,14 @@ def _serve(host: str, port: int, workers: int) -> None:
 
 
 def _stop_on_hang_up() -> None:
-    """As on SIGTERM, and not at once: requests in flight end. A hang-up that nohup ignores stays ignored."""
+    """Treat SIGHUP as SIGTERM: requests in flight are finished. Under nohup it stays ignored."""
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _supervise(config: uvicorn.Config) -> None:
-    """Workers until a signal asks for the stop. A worker that refuses to start stops all: that is no good end, by which
-    whoever restarts the server (systemd) would leave it down."""
+    """Run workers until a signal stops them. If one refuses to start, all are stopped, with an exit code that makes
+    systemd start the server again."""
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
@@ -150,7 +150,7 @@ def init(
     admin: Annotated[str, typer.Option(help="Username of the first admin.")] = "admin",
     organisation: str = "Registry office",
 ) -> None:
-    """Make the key file and the tables if they are missing, and the first admin."""
+    """Make the key file, the tables and the first admin, each if it is missing."""
     from app import schema
     from app.database import Database
     from app.services import vault_care
@@ -159,7 +159,7 @@ def init(
     settings = Settings()
     with Database(settings) as database:
         vault_care.require_not_lost(database)
-        if not os.path.exists(settings.key_file):  # nor where it cannot be seen
+        if not os.path.exists(settings.key_file):  # or its folder is closed to this user: then it cannot be made
             _make_keys(database, settings)
         schema.upgrade(database)
         made = _first_admin(database, settings, admin, organisation)
@@ -167,7 +167,8 @@ def init(
 
 
 def _make_keys(database: Database, settings: Settings) -> None:
-    """Only where nobody was there before: with other keys nobody is found by label, and is enrolled a second time."""
+    """Make the key file, unless the database has accounts: with new keys no participant would be found by the label,
+    and people would be enrolled twice. Raises KeysUnusable."""
     from sqlmodel import select
 
     from app import schema
@@ -177,11 +178,11 @@ def _make_keys(database: Database, settings: Settings) -> None:
     with database.read() as session:
         if schema.current(database) is not None and session.exec(select(Account.id).limit(1)).first() is not None:
             raise KeysUnusable(
-                f"Key file {settings.key_file} is not there, and this database was used with one. Bring it back from "
-                "its copy: with other keys no label could be read or found."
+                f"Key file {settings.key_file} is not there, and this database was used with one. Restore it from its "
+                "copy: with other keys no label could be read or found."
             )
     write_key_file(settings.key_file, new_key_file(demo=settings.environment == "demo"))
-    typer.echo(f"Made {settings.key_file}. Keep a copy apart from the database: without it labels are lost.")
+    typer.echo(f"Made {settings.key_file}. Keep a copy apart from the database: without it the labels are lost.")
 
 
 def _first_admin(database: Database, settings: Settings, username: str, organisation: str) -> bool:
@@ -190,14 +191,11 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
     from app.models.account import Account, GrantCreate, Role, UserCreate
     from app.security.passwords import Passwords
     from app.services import accounts, grants
-    from app.settings import secret
 
     with database.write() as session:
         if session.exec(select(Account.id).where(Account.login == username)).first() is not None:
             return False
-        password = secret("REGISTRY_ADMIN_PASSWORD") or typer.prompt(
-            f"Password for {username} (12 characters or more)", hide_input=True, confirmation_prompt=True
-        )
+        password = ask_password(username, "REGISTRY_ADMIN_PASSWORD")
         body = UserCreate(username=username, display_name=username, organisation=organisation, password=password)
         account = accounts.create_user(session, None, Passwords(settings), body)
         grants.grant(session, None, account, GrantCreate(role=Role.admin))
@@ -210,7 +208,7 @@ def demo(
     data: Annotated[Path, typer.Option(help="Folder of the demo's database, keys and demo.json.")] = Path("demo-data"),
     leave: Annotated[bool, typer.Option("--exit", help="Stop when everything is loaded.")] = False,
 ) -> None:
-    """Run the main job on SQLite with synthetic data: three site apps post, then the server stays up."""
+    """Fill a registry on SQLite with synthetic data, which three site apps post, and serve it."""
     from app.demo.run import run
 
     raise typer.Exit(run(data, port, leave))
@@ -222,8 +220,8 @@ def test(context: typer.Context) -> None:
     from app.schema import ROOT
 
     processes = min(4, 2 + (os.cpu_count() or 1))  # two more than processors, as many tests wait for servers
-    # In their own order: by default files of few tests come last, and those are the long ones.
-    # A process that died is not replaced, as it would be given the same test again, and again.
+    # In the order of their names: by default files of few tests come last, and those are the slow ones.
+    # A process that died is not replaced: the new one would get the same test, and die of it too.
     order = ["--dist=loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"]
     side_by_side = [f"--numprocesses={processes}", *order]
     command = [sys.executable, "-m", "pytest", *side_by_side, *context.args]
@@ -232,7 +230,7 @@ def test(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Entry point. Known failures of a deployment end in one plain sentence, not in a traceback."""
+    """Entry point. Known failures of a deployment end with one sentence and exit code 2, without a traceback."""
     from pydantic import ValidationError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
@@ -258,8 +256,8 @@ def main() -> None:
         )
         sys.exit(2)
     except RegistryError as refused:
-        told = [refused.detail(), *(f"{fault.pointer.rpartition('/')[2]}: {fault.message}" for fault in refused.faults)]
-        typer.echo("\n".join(told), err=True)
+        faults = [f"{fault.pointer.rpartition('/')[2]}: {fault.message}" for fault in refused.faults]
+        typer.echo("\n".join([refused.detail(), *faults]), err=True)
         sys.exit(2)
     except ValidationError as refused:
         for fault in refused.errors(include_input=False):

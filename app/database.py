@@ -190,7 +190,7 @@ class Database:
         if self.vault is not None and self._is(self.vault):
             raise NotApart(
                 "REGISTRY_VAULT_URL leads to the database of REGISTRY_DATABASE_URL. Make an empty database for it and "
-                "run registry migrate, or unset it: the labels then stay with the rest."
+                "run registry migrate, or unset it: the labels then stay in the main database."
             )
 
     def _is(self, other: "Database") -> bool:

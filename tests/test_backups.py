@@ -234,7 +234,7 @@ def test_a_main_database_restored_beside_its_vault_tells_of_every_erasure_again(
             backups.make(world.registry.database, tmp_path / "one", now())
             world.staff_a.post(f"/v1/participants/{pid}/withdrawals", {**WITHDRAWAL, "scope": "identity"})
         restored = cli(here, "backup", "restore", str(tmp_path / "one"))
-        assert restored.stdout.endswith("0 labels erased again.\n1 erasures told to the audit trail again.\n")
+        assert restored.stdout.endswith("0 labels erased again.\n1 erasures written to the audit trail again.\n")
         assert cli(here, "vault", "replay").stdout == "0 labels erased again.\n"
         with Database(here) as database:
             assert vault_care.check(database, sweep=False) == Check(labels=1, reservations=0, nameless=0, left=0)

@@ -157,7 +157,7 @@ def test_another_key_file_is_refused_and_none_is_made_for_a_database_in_use(worl
     together.key_file.unlink()
     made = cli(together, "init")
     assert (made.returncode, together.key_file.exists()) == (2, False)
-    assert "Bring it back" in made.stderr
+    assert "Restore it from its copy" in made.stderr
     write_key_file(together.key_file, new_key_file(demo=True))
     refused = cli(together, "serve")
     assert (refused.returncode, "not the key file of this registry" in refused.stderr) == (2, True)
@@ -198,7 +198,7 @@ def test_a_vault_is_made_for_people_whose_labels_are_still_with_the_rest(
         assert database.vault is not None
         schema.downgrade(database.vault, "base")
     assert cli(apart, "migrate").returncode == 0
-    assert "WRONG  people: 1 labels are still with the rest" in cli(apart, "doctor").stdout
+    assert "WRONG  people: 1 labels are still in the main database" in cli(apart, "doctor").stdout
     assert cli(apart, "vault", "move").stdout.startswith("1 labels moved")
 
 
@@ -212,7 +212,7 @@ def test_a_label_that_an_older_backup_brings_back_beside_the_vault_is_erased_aga
     erased(world, backup["pid"])
     restored(main, backup)
     found = cli(apart, "vault", "check")
-    assert (found.returncode, "2 labels are still with the rest" in found.stdout) == (1, True)
+    assert (found.returncode, "2 labels are still in the main database" in found.stdout) == (1, True)
     assert cli(apart, "vault", "move").stdout == "1 labels moved, 1 erased again.\n"
     restored(main, backup)
     assert cli(apart, "vault", "replay").stdout == "1 labels erased again.\n"

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from app.database import Database
     from app.settings import Settings
 
-WHY = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit trail.")]
+WHY = Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
 def opened() -> "Iterator[tuple[Database, Settings]]":
-    """The database, whose tables are at the revision of this version."""
+    """The database and the settings. Raises SchemaOutdated unless the tables are at the revision of this version."""
     from app import schema
     from app.database import Database
     from app.settings import Settings
@@ -55,7 +55,7 @@ def reason_of(error: "SQLAlchemyError") -> str:
     if state == DISK_FULL:
         return "The database's disk is full. Make room, then run this again."
     if state == LOCKED:
-        return "Another program is writing to the database and does not let go of it. Run this again later."
+        return "Another program is writing to the database and keeps it locked. Run this again later."
     code = reason(error)
     why = code.replace("_", " ") if code else type(getattr(error, "orig", None) or error).__name__
     whose = "The database of REGISTRY_DATABASE_URL (or of the owner's)"
@@ -63,12 +63,12 @@ def reason_of(error: "SQLAlchemyError") -> str:
     return f"{whose} does not answer as it should ({why}). Look at its address ({parts}) and at its log."
 
 
-def ask_password(login: str) -> str:
-    """A new password from REGISTRY_NEW_PASSWORD, or typed twice; not an argument, which others could read in the
+def ask_password(login: str, variable: str = "REGISTRY_NEW_PASSWORD") -> str:
+    """A new password from an environment variable, or typed twice; not an argument, which others could read in the
     process list."""
     from app.settings import secret
 
-    given: str = secret("REGISTRY_NEW_PASSWORD") or typer.prompt(
+    given: str = secret(variable) or typer.prompt(
         f"Password for {login} (12 characters or more)", hide_input=True, confirmation_prompt=True
     )
     return given

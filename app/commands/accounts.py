@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 user_app = typer.Typer(help="People's accounts.", no_args_is_help=True)
 client_app = typer.Typer(help="Site apps and their secrets.", no_args_is_help=True)
-grant_app = typer.Typer(help="Who may do what, where.", no_args_is_help=True)
+grant_app = typer.Typer(help="Roles of people and site apps.", no_args_is_help=True)
 LINE = "{login}  {display_name}  disabled: {disabled}  id: {id}"
 SECRET = "secret {id}  made {created_at}  until {expires_at}  used {last_used_at}  revoked: {revoked}"
 GRANT = "{role}  study: {study}  site: {site}  since {granted_at}  id: {id}"
@@ -27,7 +27,7 @@ def create_user(
     name: Annotated[str, typer.Option(help="Display name.")],
     organisation: Annotated[str, typer.Option()],
 ) -> None:
-    """Make an account for a person. Without a grant it may do nothing."""
+    """Make an account for a person. It may do nothing until it is given a role."""
     from app.models.account import UserCreate
     from app.security.passwords import Passwords
     from app.services import accounts
@@ -44,7 +44,7 @@ def create_user(
 def set_password(
     username: str,
     reason: WHY,
-    second_factor_off: Annotated[bool, typer.Option(help="Also take off a lost second factor.")] = False,
+    second_factor_off: Annotated[bool, typer.Option(help="Also remove a second factor that was lost.")] = False,
 ) -> None:
     """Set a person's password and end their sessions."""
     from app.models.account import AccountKind, PasswordSet
@@ -77,7 +77,7 @@ def revoke_sessions(username: str, reason: WHY) -> None:
 
 @client_app.command("create")
 def create_client(name: str, organisation: Annotated[str, typer.Option()]) -> None:
-    """Make an account for a site app; print its id and its secret, once."""
+    """Make an account for a site app; print its id and, this once, its secret."""
     from app.models.account import ClientCreate
     from app.security.keys import load_keyring
     from app.services import accounts
@@ -96,7 +96,7 @@ def rotate_secret(
     overlap_hours: Annotated[int, typer.Option(help="Hours that the older secret stays valid.")] = 24,
     expires_in_days: Annotated[int | None, typer.Option(help="Days that the new secret is valid.")] = None,
 ) -> None:
-    """Make a new secret and print it, once."""
+    """Make a new secret for a site app, and print it this once."""
     from app.models.account import AccountKind, SecretCreate
     from app.security.keys import load_keyring
     from app.services import accounts, client_secrets
@@ -112,7 +112,7 @@ def rotate_secret(
 
 @client_app.command("secret-revoke")
 def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
-    """Revoke a secret now. All tokens of the site app end with it."""
+    """Revoke a secret at once. All tokens of the site app become invalid too."""
     from app.models.account import AccountKind, ReasonGiven
     from app.services import accounts, client_secrets
     from app.web.merging import checked
@@ -125,8 +125,8 @@ def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
     typer.echo(f"The secret of {client_id} is revoked.")
 
 
-def _shared(app: typer.Typer, kind: str) -> None:
-    """What people and site apps have in common."""
+def _add_shared_commands(app: typer.Typer, kind: str) -> None:
+    """Add the commands that people's accounts and site apps have in common."""
 
     @app.command("list")
     def list_accounts(as_json: JSON = False) -> None:
@@ -156,18 +156,18 @@ def _shared(app: typer.Typer, kind: str) -> None:
 
     @app.command("disable")
     def disable(login: str, reason: WHY) -> None:
-        """End all sessions of an account, and let nobody sign in with it."""
-        _switch(kind, login, reason, True)
+        """End all sessions of an account, and refuse every sign-in until it is enabled."""
+        _set_disabled(kind, login, reason, True)
         typer.echo(f"{login} is disabled.")
 
     @app.command("enable")
     def enable(login: str, reason: WHY) -> None:
-        """Let somebody sign in again, with the grants that are left."""
-        _switch(kind, login, reason, False)
+        """Allow a disabled account to sign in again, with the roles that it still has."""
+        _set_disabled(kind, login, reason, False)
         typer.echo(f"{login} is enabled.")
 
 
-def _switch(kind: str, login: str, reason: str, disabled: bool) -> None:
+def _set_disabled(kind: str, login: str, reason: str, disabled: bool) -> None:
     from app.models.account import AccountAmend, AccountKind
     from app.services import accounts
     from app.web.merging import checked
@@ -177,8 +177,8 @@ def _switch(kind: str, login: str, reason: str, disabled: bool) -> None:
         accounts.amend(session, None, accounts.account_by_login(session, AccountKind(kind), login), body)
 
 
-_shared(user_app, "user")
-_shared(client_app, "client")
+_add_shared_commands(user_app, "user")
+_add_shared_commands(client_app, "client")
 
 
 @grant_app.command("give")
@@ -187,7 +187,9 @@ def give(
     role: str,
     reason: WHY,
     study: Annotated[str | None, typer.Option(help="Every role but admin needs one.")] = None,
-    site: Annotated[list[str] | None, typer.Option(help="Repeat for more sites; without it the whole study.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Code of a site; repeat for more. Default: the whole study.")
+    ] = None,
 ) -> None:
     """Give a role to a person or a site app."""
     from app.models.account import GrantCreate
@@ -196,17 +198,17 @@ def give(
 
     body = checked(GrantCreate, {"role": role, "study": study, "sites": site or None, "reason": reason})
     with writing() as (session, _):
-        grants.grant(session, None, _anybody(session, login), body)
+        grants.grant(session, None, _account(session, login), body)
     typer.echo(f"{login} is {role} now.")
 
 
 @grant_app.command("list")
 def list_grants(login: str, as_json: JSON = False) -> None:
-    """The grants in force of an account."""
+    """List the roles that an account has now."""
     from app.services import grants
 
     with reading() as session:
-        account = _anybody(session, login)
+        account = _account(session, login)
         show([*grants.grants_of(session, [account.id])[account.id]], as_json, GRANT)
 
 
@@ -220,7 +222,7 @@ def revoke_grant(login: str, grant_id: str, reason: WHY) -> None:
     body = checked(ReasonGiven, {"reason": reason})
     wanted = _id(grant_id, "a grant's id, as `registry grant list` shows it")
     with writing() as (session, _):
-        grants.revoke(session, None, _anybody(session, login), wanted, body.reason)
+        grants.revoke(session, None, _account(session, login), wanted, body.reason)
     typer.echo(f"The grant of {login} is revoked.")
 
 
@@ -233,8 +235,8 @@ def _id(text: str, wanted: str) -> "UUID":
         raise typer.BadParameter(wanted) from None
 
 
-def _anybody(session: "Session", login: str) -> "Account":
-    """A person or a site app: logins are unique among both. Raises NotFound."""
+def _account(session: "Session", login: str) -> "Account":
+    """The account of a person or a site app, among whom logins are unique. Raises NotFound."""
     from sqlmodel import select
 
     from app.access import found

@@ -1,4 +1,4 @@
-"""`registry audit`: verify the trail, export it, and sign where its chains stand."""
+"""`registry audit`: verify the trail, export it, and sign the last entries of its chains (a checkpoint)."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ REGISTRY = "the registry"
 def verify(
     file: Annotated[Path | None, typer.Option(help="Check this export instead of the database.", exists=True)] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint to compare with.", exists=True)] = None,
-    jwks: Annotated[Path | None, typer.Option(help="JWKS file, instead of the key file.", exists=True)] = None,
-    chain: Annotated[int | None, typer.Option(help="With --file: this chain alone (its number, `site_id`).")] = None,
+    jwks: Annotated[
+        Path | None,
+        typer.Option(help="Public keys (JWKS) that verify the checkpoint; default: the key file.", exists=True),
+    ] = None,
+    chain: Annotated[int | None, typer.Option(help="With --file: only this chain (its number, `site_id`).")] = None,
 ) -> None:
     """Check every chain from its first entry, and name the first bad entry of each. Exit 1 if there is one."""
     from app import audit
 
     if chain is not None and file is None:
         raise typer.BadParameter("only with --file", param_hint="--chain")
-    noted = _noted(checkpoint, jwks) if checkpoint else {}
+    checkpoint_heads = _heads_of(checkpoint, jwks) if checkpoint else {}
     if file is not None:
-        raise typer.Exit(_report(_exported(file, noted, chain), {}))
+        raise typer.Exit(_report(_verify_export(file, checkpoint_heads, chain), {}))
     with _every_chain() as session:
-        raise typer.Exit(_report(audit.verify(session, noted), _names(session)))
+        raise typer.Exit(_report(audit.verify(session, checkpoint_heads), _names(session)))
 
 
 def _report(verdicts: Iterator[Verdict], names: Mapping[int, str]) -> int:
@@ -50,27 +53,31 @@ def _report(verdicts: Iterator[Verdict], names: Mapping[int, str]) -> int:
     return broken
 
 
-def _exported(file: Path, noted: Mapping[int, Head], only: int | None) -> Iterator[Verdict]:
-    """Verdicts on an export, or on one chain of it. What the checkpoint knows and the file lacks was cut out."""
+def _verify_export(file: Path, checkpoint_heads: Mapping[int, Head], only: int | None) -> Iterator[Verdict]:
+    """Verdicts on an export, or on one chain of it. A chain of the checkpoint that the file lacks was removed."""
     from app.audit import Verdict, walk
 
-    met: set[int] = set()
+    seen: set[int] = set()
     with file.open(encoding="utf-8") as lines:
         for site_id, chain in groupby(_entries(lines), key=lambda entry: int(entry["site_id"])):
             if only not in (None, site_id):
                 continue
-            verdict = walk(site_id, chain, noted.get(site_id))
-            yield verdict if site_id not in met else Verdict(site_id, verdict.entries, "the chain is torn apart")
-            met.add(site_id)
-    missing = {site_id for site_id in noted if only in (None, site_id)} - met
-    yield from (walk(site_id, [], noted[site_id]) for site_id in sorted(missing))
-    if not met | missing:
+            verdict = walk(site_id, chain, checkpoint_heads.get(site_id))
+            yield (
+                verdict
+                if site_id not in seen
+                else Verdict(site_id, verdict.entries, "its entries do not follow each other in the file")
+            )
+            seen.add(site_id)
+    missing = {site_id for site_id in checkpoint_heads if only in (None, site_id)} - seen
+    yield from (walk(site_id, [], checkpoint_heads[site_id]) for site_id in sorted(missing))
+    if not seen | missing:
         typer.echo("the file holds no entry" if only is None else f"the file holds no entry of chain {only}", err=True)
         raise typer.Exit(2)
 
 
 def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The entries of an export. A line that is none ends the command: nothing after it can be trusted to follow."""
+    """The entries of an export. A line that is not one ends the command, as the rest cannot be verified."""
     from app.audit import COLUMNS
 
     for number, line in enumerate(lines, 1):
@@ -79,16 +86,16 @@ def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict) or entry.keys() != COLUMNS:
-            typer.echo(f"line {number} of the file is no entry of an audit trail", err=True)
+            typer.echo(f"line {number} of the file is not an entry of an audit trail", err=True)
             raise typer.Exit(2)
         yield entry
 
 
 @app.command()
 def export(
-    chain: Annotated[str | None, typer.Option(help="STUDY/SITE, or 0 for the registry's own; all without it.")] = None,
+    chain: Annotated[str | None, typer.Option(help="STUDY/SITE, or 0 for the registry's own. Default: all.")] = None,
 ) -> None:
-    """Write the entries as JSON lines, one entry a line, for `verify --file` or a verifier of your own."""
+    """Print the entries as JSON, one a line, for `verify --file` or a verifier of your own."""
     from app import audit
     from app.models.base import canonical_json
 
@@ -104,7 +111,7 @@ def export(
 
 @app.command()
 def checkpoint() -> None:
-    """Write where every chain stands, signed with the deployment's key. Keep it out of the administrators' reach."""
+    """Print the number and hash of every chain's last entry, signed. Keep it where no administrator can change it."""
     from app import audit
     from app.models.base import now, utc_text
     from app.security import statements
@@ -120,7 +127,7 @@ def checkpoint() -> None:
     typer.echo(statements.sign(keyring, KIND, body))
 
 
-def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
+def _heads_of(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
     """The heads of a checkpoint whose signature holds."""
     from app.audit import Head
     from app.security import statements
@@ -135,17 +142,21 @@ def _noted(checkpoint: Path, jwks: Path | None) -> dict[int, Head]:
     try:
         body = statements.opened(keys, KIND, checkpoint.read_text())
     except statements.StatementRefused:
-        typer.echo("the checkpoint was changed, or is none", err=True)
+        typer.echo("the file is not a checkpoint, or was changed", err=True)
         raise typer.Exit(1) from None
     except statements.SignerUnknown:
-        typer.echo("the checkpoint names a key that is not known here: of another deployment, or leaked", err=True)
+        typer.echo(
+            "the checkpoint was signed with a key that is not known here: another deployment's, or one that leaked",
+            err=True,
+        )
         raise typer.Exit(1) from None
     return {head["chain"]: Head(head["seq"], head["hash"]) for head in body["heads"]}
 
 
 @contextmanager
 def _every_chain() -> Iterator[Session]:
-    """To read every chain at one moment, also as the server's role, to which only the chains of named sites exist."""
+    """A session that reads every chain at one moment. For the server's role the sites have to be named, as it sees the
+    chains of named sites only."""
     from app.database import Database, one_moment, within
     from app.services.outbox import every_chain
     from app.settings import Settings

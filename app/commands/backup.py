@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.vault import both, replay
+from app.commands.vault import opened_with_vault, replay
 
 if TYPE_CHECKING:
     from app.database import Database
@@ -23,14 +23,14 @@ def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
     from app.models.base import now
     from app.services import backups
 
-    with _chosen(vault) as database:
+    with _database(vault) as database:
         _report("Backed up", backups.make(database, folder, now()))
 
 
 @app.command()
 def daily(
     folder: Annotated[Path, typer.Argument(help="The folder of all backups.")],
-    keep: Annotated[int, typer.Option(min=1, help="How many days' backups stay.")] = 14,
+    keep: Annotated[int, typer.Option(min=1, help="Number of days whose backups are kept.")] = 14,
 ) -> None:
     """Make the day's backup in a folder of backups, also of a vault with its own database, and delete the oldest."""
     from app.database import Database
@@ -56,7 +56,7 @@ def verify(
         str | None, typer.Option(help="PostgreSQL: an empty database of the same server, left empty again.")
     ] = None,
 ) -> None:
-    """Restore a backup elsewhere and check it: rows, revision and every audit chain."""
+    """Restore a backup into another database, and check rows, revision and every audit chain."""
     from app.services import backups
 
     manifest = backups.read(folder)
@@ -64,19 +64,19 @@ def verify(
         _report("The file is whole; name an empty database with --scratch to see that it can be restored", manifest)
         return
     with tempfile.TemporaryDirectory(prefix="registry-backup-") as place:
-        database = _elsewhere(Path(place) / "scratch.db" if manifest.engine == "sqlite" else None, scratch)
+        database = _scratch_database(Path(place) / "scratch.db" if manifest.engine == "sqlite" else None, scratch)
         with database:
             _report("Restored elsewhere, and whole", backups.try_restore(database, folder))
 
 
 @app.command()
 def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
-    """Fill the empty database from a backup, check it, and erase again what was erased since."""
+    """Restore a backup into the empty database, check it, and erase again the labels that were erased since."""
     from app.schema import SchemaOutdated
     from app.services import backups, vault_care
 
     _require_erasures_readable()
-    with _chosen(vault) as database:
+    with _database(vault) as database:
         _report("Restored", backups.restore(database, folder))
     try:
         replay()
@@ -88,12 +88,12 @@ def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
         return
     except Exception:
         typer.echo(
-            "Labels that were erased since are not all erased again. Do not serve it. Once what follows is put right, "
-            "run: registry vault replay",
+            "Labels that were erased since are not all erased again. Do not start the server. Correct the error that "
+            "follows, then run: registry vault replay",
             err=True,
         )
         raise
-    with both() as (whole, _):
+    with opened_with_vault() as (whole, _):
         vault_care.require_whole(whole)
 
 
@@ -116,7 +116,7 @@ def _require_erasures_readable() -> None:
         ) from None
 
 
-def _chosen(vault: bool) -> "Database":
+def _database(vault: bool) -> "Database":
     from app.database import Database
     from app.settings import Settings
 
@@ -126,7 +126,7 @@ def _chosen(vault: bool) -> "Database":
     return Database(settings, of_vault=vault)
 
 
-def _elsewhere(file: Path | None, name: str | None) -> "Database":
+def _scratch_database(file: Path | None, name: str | None) -> "Database":
     """An empty database: a new SQLite file, or another database of the same PostgreSQL server."""
     from sqlalchemy import make_url
 

@@ -17,7 +17,7 @@ OVERDUE_SECONDS = 60
 
 def deliver(
     once: Annotated[bool, typer.Option("--once", help="Send what is due, and stop.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks for messages.")] = 2.0,
+    every: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two searches for messages.")] = 2.0,
 ) -> None:
     """Send notifications until stopped. On PostgreSQL any number of these may run, on SQLite one."""
     from app import schema
@@ -48,8 +48,8 @@ def deliver(
 
 
 def run(courier: "Courier", stopped: threading.Event, every: float) -> None:
-    """Send what is due and wait, until stopped; a batch that was begun is finished. While the database is unavailable
-    it tries again."""
+    """Send what is due and wait, again and again, until stopped. A batch that was begun is finished; an unavailable
+    database is tried again."""
     search_at = 0.0
     while not stopped.is_set():
         if time.monotonic() >= search_at and _surviving(courier.look_for_overdue) is not None:

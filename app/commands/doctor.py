@@ -20,8 +20,8 @@ SKEW_SECONDS = 2.0
 """The largest difference between two clocks with which timestamps of different machines can still be ordered."""
 
 
-_NEW = "of a new registry, registry init makes it"
-_LOST = "one that is lost is restored from its last backup (registry backup restore --vault)"
+_NEW = "if the registry is new, run registry init"
+_LOST = "if it is lost, restore its last backup (registry backup restore --vault)"
 
 
 class Finding(NamedTuple):
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 CHAINS = Annotated[
-    bool, typer.Option("--chains", help="Follow every audit chain from its first entry, which may take long.")
+    bool, typer.Option("--chains", help="Verify every audit chain from its first entry, which may take long.")
 ]
 
 
@@ -59,13 +59,13 @@ def _findings(chains: bool) -> "Iterator[Finding]":
 
     settings = Settings()
     yield Finding("settings", True, f"environment {settings.environment}")
-    keys = _tried("keys", lambda: load_keyring(settings), "the key file is whole, and its owner's alone")
+    keys = _tried("keys", lambda: load_keyring(settings), "the key file is complete, and only its owner can read it")
     yield keys
     yield _tried("erasure journal", lambda: require_usable(settings.erasures), "erasures can be noted")
     with Database(settings, for_server=True) as database:
         for check, one, then in (("database", database, _NEW), ("vault", database.vault, _LOST)):
             if one is not None and one.is_sqlite and not Path(str(one.url.database)).exists():
-                yield Finding(check, False, f"its file is not there. See to its path and its disk; {then}")
+                yield Finding(check, False, f"its file is not there. Check its path and its disk; {then}")
                 return
         for check, place in _places(database, settings):
             yield _disk(check, place)  # first, as without free space the other checks fail
@@ -85,17 +85,21 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
     from app import schema
     from app.database_role import require_second_wall, require_vault_wall
 
-    yield _tried("vault", lambda: schema.require_vault_head(database), "its tables too, where it is apart")
+    yield _tried(
+        "vault",
+        lambda: schema.require_vault_head(database),
+        "its tables are at that revision too, or there is no separate vault",
+    )
     yield _writable(database)
-    yield _tried("vault apart", database.require_apart, "the labels' database is no other one under another name")
-    yield _tried("sessions", database.require_own_sessions, "no pooler that the settings do not name")
+    yield _tried("vault apart", database.require_apart, "its address does not lead to the main database")
+    yield _tried("sessions", database.require_own_sessions, "no pooler, or one that the settings name")
     yield _tried("durable", database.require_durable, "a commit outlives a power cut")
     yield _tried(
         "second wall",
         lambda: require_second_wall(database, settings),
-        "the server's role may do its work, and is held to its sites",
+        "the server's role has the rights that it needs, and no others",
     )
-    yield _tried("vault's wall", lambda: require_vault_wall(database, settings), "the same holds where the labels are")
+    yield _tried("vault's wall", lambda: require_vault_wall(database, settings), "the same in the vault's database")
     yield _tried("connections", lambda: database.require_room(1), "there is room for a worker")
     if database.is_sqlite:
         return
@@ -114,10 +118,10 @@ def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Itera
 
     well = {
         "chains": "every entry is as it was written" if chains else "their heads are their last entries",
-        "backup": "younger than a day" if settings.backup_folder else "REGISTRY_BACKUP_FOLDER is unset: nobody looks",
+        "backup": "younger than a day" if settings.backup_folder else "not checked: REGISTRY_BACKUP_FOLDER is not set",
     }
     for check, fault in overdue(database, settings, chains):
-        yield Finding(check, fault is None, fault or well.get(check, "nothing waits that should not"))
+        yield Finding(check, fault is None, fault or well.get(check, "nothing is overdue"))
 
 
 def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]":
@@ -128,13 +132,15 @@ def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]
 
     keyring = load_keyring(settings)
     journal = ErasureJournal(settings.erasures, keyring)
-    yield _tried("labels", lambda: vault_care.require_keys(database, keyring), "the key file has the key of each")
-    yield _tried("people", lambda: vault_care.require_whole(database), "each is found by the label, or was erased")
-    yield _tried("erasures", lambda: erasure.require_noted(database, journal), "the journal holds those of the trail")
+    yield _tried("labels", lambda: vault_care.require_keys(database, keyring), "the key file opens each of them")
+    yield _tried("people", lambda: vault_care.require_whole(database), "each participant has a label, or it was erased")
+    yield _tried(
+        "erasures", lambda: erasure.require_noted(database, journal), "the journal has every erasure of the audit trail"
+    )
 
 
 def _while_it_answers(findings: "Iterator[Finding]") -> "Iterator[Finding]":
-    """The findings, and if the database fails meanwhile, that instead of those that are missing."""
+    """The findings; if the database fails, the last one says so, and the rest are missing."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -144,7 +150,7 @@ def _while_it_answers(findings: "Iterator[Finding]") -> "Iterator[Finding]":
 
 
 def _tried(check: str, look: Callable[[], object], well: str) -> Finding:
-    """A check that raises what would stop the server from starting; its message is the server's."""
+    """The result of a check that raises when it fails, as at the server's start, with the same message."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.errors import CannotGoOn
@@ -188,7 +194,7 @@ def _disk(check: str, place: str | Path) -> Finding:
     from app.services.readiness import ROOM
 
     free = shutil.disk_usage(place).free
-    message = f"{free // 2**20} MiB free" + ("" if free >= ROOM else f"; make room, {ROOM // 2**20} MiB are the least")
+    message = f"{free // 2**20} MiB free" + ("" if free >= ROOM else f"; {ROOM // 2**20} MiB are needed: make room")
     return Finding(check, free >= ROOM, message)
 
 
@@ -209,8 +215,8 @@ def _letters(database: "Database") -> Finding:
     with database.engine.connect() as connection:
         well = connection.exec_driver_sql("SELECT lower('Ø') = 'ø'").scalar_one()
     message = (
-        "capitals of all alphabets are known"
+        "searches ignore case in every alphabet"
         if well
-        else "a term is not found by other capitals than ASCII's; make the database with a UTF-8 locale, not C"
+        else "searches ignore case for ASCII letters only; make the database with a UTF-8 locale, not C"
     )
     return Finding("letters", well, message)

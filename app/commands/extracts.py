@@ -1,4 +1,4 @@
-"""`registry extracts`: the files that were released."""
+"""`registry extracts`: build, verify and expire extracts; find those that a participant is in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def expire() -> None:
 
 @app.command()
 def build() -> None:
-    """Build the extracts that wait, as every server does by itself, and try once more those that were given up."""
+    """Build the extracts that wait, as every server does by itself, and try failed ones once more."""
     from collections import Counter
 
     from sqlmodel import col, select
@@ -41,7 +41,7 @@ def build() -> None:
             became = Counter(session.exec(select(Extract.status).where(col(Extract.id).in_(waiting))))
     typer.echo(f"{became[ExtractStatus.ready]} extracts built.")
     if expired := became[ExtractStatus.expired]:
-        typer.echo(f"{expired} expired: their days are over, or the rows would not be those that were approved.")
+        typer.echo(f"{expired} expired: the time for downloads is over, or the rows would differ from those approved.")
     if failed := became[ExtractStatus.failed]:
         typer.echo(f"{failed} could not be built: the log says why.")
         raise typer.Exit(1)
@@ -49,7 +49,8 @@ def build() -> None:
 
 @app.command()
 def verify() -> None:
-    """Build the rows of every extract again, from today's data and trail, and compare them with its manifest."""
+    """Build the rows of every extract again from the data and the trail, and compare them with its manifest. Exit 1 if
+    any differ."""
     from sqlmodel import col, select
 
     from app.models.extract import Extract
@@ -69,14 +70,14 @@ def verify() -> None:
 
 @app.command(name="of")
 def of_person(pid: Annotated[str, typer.Argument(help="The participant's pid.")]) -> None:
-    """Say who received the rows of a participant. The look is in the audit trail."""
+    """List the extracts that a participant is in, and who received them. The audit trail remembers that you looked."""
     from app.pid import normalise
     from app.services.receivers import received
 
     try:
         symbols = normalise(pid)
     except ValueError:
-        raise typer.BadParameter("This is no pid; it was mistyped.") from None
+        raise typer.BadParameter("This is not a pid; it was mistyped.") from None
     with opened() as (database, _):
         extracts = received(database, symbols)
     for one in extracts:

@@ -1,4 +1,4 @@
-"""`registry keys`: what the key file holds, and its rotation."""
+"""`registry keys`: show and rotate the keys of the key file."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +16,7 @@ keys_app = typer.Typer(help="The key file.", no_args_is_help=True)
 
 @keys_app.command("show")
 def show_keys() -> None:
-    """The ids and states of the keys; never a key."""
+    """Show the ids and states of the keys, never a key itself."""
     from app.security.keys import read_key_file
     from app.settings import Settings
 
@@ -28,7 +28,7 @@ def rotate(
     reason: WHY,
     kind: Annotated[Literal["signing", "kek"], typer.Option(help="Signing or wrapping (kek) keys.")] = "signing",
 ) -> None:
-    """Take the next step: make a next key or, 10 seconds later, make it the active one."""
+    """Take the next step of a rotation: add the next key or, 10 seconds later, make it active."""
     from app.models.base import now
     from app.security.rotation import rotated
 
@@ -71,11 +71,11 @@ def _require_unused(kek_id: str) -> None:
 
     with Database(Settings()) as database:
         if vault_care.needs(database, kek_id):
-            raise RotationRefused("Labels need this key still. Run: registry vault rewrap")
+            raise RotationRefused("Labels still need this key. Run: registry vault rewrap")
 
 
 def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") -> None:
-    """Change the file and remember it. A file that cannot be replaced leaves no entry."""
+    """Change the key file, with an entry in the audit trail. If the file cannot be replaced, there is no entry."""
     from app import audit
     from app.models.account import ReasonGiven
     from app.security.keys import read_key_file
@@ -90,7 +90,9 @@ def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") ->
 
         def replacement(file: "KeyFile") -> "KeyFile":
             if file != before:
-                raise RotationRefused("The key file was changed meanwhile. Look at it, then run this again.")
+                raise RotationRefused(
+                    "Somebody else changed the key file meanwhile. Check it (registry keys show), then run this again."
+                )
             return after
 
         remember(session, None, audit.Event(action, "key_file", "signing and kek", 1, _kids(before, after), why))

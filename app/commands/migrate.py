@@ -1,4 +1,4 @@
-"""`registry migrate`: bring the tables to this version, or print the SQL and the locks that it would take."""
+"""`registry migrate`: bring the tables to this version, or print the SQL and locks that this would take."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -99,10 +99,10 @@ def _show(whose: str, planned: list[Step], on_sqlite: bool) -> None:
                 typer.echo(f"-- {table}: {lock}; {WAITS[lock]}")
         typer.echo("".join(f"{statement};\n" for statement in step.statements))
     if on_sqlite:
-        typer.echo("-- SQLite has one writer: the server is to be stopped meanwhile.")
+        typer.echo("-- SQLite has one writer: stop the server before you migrate.")
     else:
         typer.echo(
-            "-- All steps are one transaction, and locks are held to its end. A lock that does not come within 3 s is "
-            "given up and asked for again,\n-- ten times, so that nobody queues behind it for long. Afterwards the "
+            "-- All steps are one transaction, and locks are held to its end. A lock that is not free within 3 s is "
+            "given up and tried again,\n-- ten times, so that nobody queues behind it for long. Afterwards the "
             "server's role gets its rights."
         )

@@ -1,4 +1,4 @@
-"""`registry protocol`: look at a protocol file before it is posted."""
+"""`registry protocol`: check a protocol file before it is posted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = typer.Typer(help="Protocol files.", no_args_is_help=True)
 
 @app.callback()
 def protocol() -> None:
-    """A noun of its own, also while there is one verb."""
+    """Keeps the name `check`: typer drops the name of an only command."""
 
 
 @app.command()
@@ -31,6 +31,6 @@ def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help
             typer.echo(f"{file}: {fault.path or '/'}: {fault.message} ({fault.code})", err=True)
         raise typer.Exit(1) from None
     typer.echo(
-        f"{definition.key} is sound: {len(definition.visits)} visits, "
+        f"{definition.key} is valid: {len(definition.visits)} visits, "
         f"{len(definition.eligibility)} eligibility criteria, {len(definition.safety_rules)} safety rules."
     )

@@ -1,4 +1,4 @@
-"""`registry queries`: data queries that rules raise."""
+"""`registry queries`: the data queries that rules raise."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ app = typer.Typer(help="Data queries.", no_args_is_help=True)
 
 @app.callback()
 def queries() -> None:
-    """A noun of its own, also while there is one verb."""
+    """Keeps the name `refresh`: typer drops the name of an only command."""
 
 
 @app.command()
 def refresh() -> None:
-    """Raise and close the data queries that come with time: overdue visits, missing instruments, stale adverse events.
-    Run it daily."""
+    """Raise and close the data queries that depend on the date: overdue visits, missing instruments, adverse events
+    that nobody has updated. Run it daily."""
     from app.services import rules_over_time
 
     with opened() as (database, _):

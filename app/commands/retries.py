@@ -1,4 +1,4 @@
-"""`registry retries`: the first answers that are kept for retries."""
+"""`registry retries`: the stored answers that a retry under the same Idempotency-Key gets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ app = typer.Typer(help="Answers kept for retries.", no_args_is_help=True)
 
 @app.callback()
 def retries() -> None:
-    """A noun of its own, also while there is one verb."""
+    """Keeps the name `forget`: typer drops the name of an only command."""
 
 
 @app.command()
@@ -21,4 +21,4 @@ def forget() -> None:
 
     with opened() as (database, settings):
         forgotten = retries.forget(database, settings.retry_days)
-    typer.echo(f"{forgotten} answers forgotten.")
+    typer.echo(f"{forgotten} answers deleted.")

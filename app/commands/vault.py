@@ -1,4 +1,4 @@
-"""`registry vault`: care of the sites' labels of participants. No command shows a label."""
+"""`registry vault`: checks and moves the sites' labels of participants. No command shows a label."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ app = typer.Typer(help="The sites' labels of participants.", no_args_is_help=Tru
 
 
 @contextmanager
-def both() -> "Iterator[tuple[Database, Settings]]":
-    """With the database of the labels, where that is one apart."""
+def opened_with_vault() -> "Iterator[tuple[Database, Settings]]":
+    """The database and the settings, as `opened`, once the separate vault, if there is one, was checked too."""
     from app import schema
 
     with opened() as (database, settings):
@@ -33,10 +33,10 @@ def rewrap() -> None:
     from app.security.rotation import next_of
     from app.services import vault_care
 
-    with both() as (database, settings):
+    with opened_with_vault() as (database, settings):
         keyring = load_keyring(settings)
         wrapped = vault_care.rewrap(database, keyring)
-        typer.echo(f"{wrapped} labels wrapped anew.")
+        typer.echo(f"{wrapped} labels now use the active key.")
         if next_of(read_key_file(settings).kek):
             typer.echo("The next key is not active yet: registry keys rotate --kind kek once more, then this again.")
         vault_care.require_keys(database, keyring)
@@ -44,20 +44,20 @@ def rewrap() -> None:
 
 @app.command()
 def check(
-    sweep: Annotated[bool, typer.Option("--sweep", help="Delete reservations that nobody took up.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Delete the reservations over an hour old.")] = False,
 ) -> None:
     """Check that every participant has a label, and every label a participant."""
     from app.security.keys import load_keyring
     from app.services import vault_care
 
-    with both() as (database, settings):
+    with opened_with_vault() as (database, settings):
         checked = vault_care.check(database, sweep=sweep)
         typer.echo(
             f"{checked.labels} labels, {checked.reservations} of them reservations over an hour old"
             f"{', now deleted' if sweep else ''}; {checked.nameless} participants without a label that was not erased."
         )
         if checked.left:
-            typer.echo(f"{checked.left} labels are still with the rest. Run: registry vault move")
+            typer.echo(f"{checked.left} labels are still in the main database. Run: registry vault move")
         vault_care.require_keys(database, load_keyring(settings))
     raise typer.Exit(1 if checked.nameless or checked.left else 0)
 
@@ -69,7 +69,7 @@ def move() -> None:
     from app.security.keys import load_keyring
     from app.services import erasure, vault_care
 
-    with both() as (database, settings):
+    with opened_with_vault() as (database, settings):
         replayed = erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
         moved = vault_care.move(database)
     typer.echo(f"{moved} labels moved, {replayed.erased} erased again.")
@@ -78,7 +78,10 @@ def move() -> None:
 @app.command()
 def replay(
     journal_from_trail: Annotated[
-        bool, typer.Option("--journal-from-trail", help="The journal is lost for good: write it anew from the trail.")
+        bool,
+        typer.Option(
+            "--journal-from-trail", help="The journal is lost for good: write a new one from the audit trail."
+        ),
     ] = False,
 ) -> None:
     """After a restore: erase the labels again that REGISTRY_ERASURE_JOURNAL names."""
@@ -86,7 +89,7 @@ def replay(
     from app.security.keys import load_keyring
     from app.services import erasure
 
-    with both() as (database, settings):
+    with opened_with_vault() as (database, settings):
         journal = ErasureJournal(settings.erasures, load_keyring(settings))
         if journal_from_trail:
             typer.echo(
@@ -97,9 +100,9 @@ def replay(
         replayed, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
         typer.echo(f"{replayed.erased} labels erased again.")
         if replayed.told:
-            typer.echo(f"{replayed.told} erasures told to the audit trail again.")
+            typer.echo(f"{replayed.told} erasures written to the audit trail again.")
         if not journal.path.exists():
             typer.echo(f"There is no erasure journal ({journal.path}).")
         if unreadable:
-            typer.echo(f"{unreadable} lines of {journal.path} cannot be read, and are passed over.")
+            typer.echo(f"{unreadable} lines of {journal.path} cannot be read, and are skipped.")
         erasure.require_noted(database, journal)

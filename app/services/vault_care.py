@@ -180,7 +180,7 @@ def require_whole(database: Database) -> None:
     """Raises LabelsMissing if participants lack their label, or labels are outside the vault."""
     found = check(database, sweep=False)
     if found.left:
-        raise LabelsMissing(f"{found.left} labels are still with the rest. Run: registry vault move")
+        raise LabelsMissing(f"{found.left} labels are still in the main database. Run: registry vault move")
     if found.nameless:
         raise LabelsMissing(
             f"{found.nameless} participants are without their label, which nobody erased: nobody finds them by it, and "
@@ -194,7 +194,7 @@ def move(database: Database) -> int:
     run again: a label is deleted here once it is stored there. Raises NotApart where the vault has no database of its
     own."""
     if database.vault is None:
-        raise NotApart("REGISTRY_VAULT_URL is not set: the labels stay with the rest.")
+        raise NotApart("REGISTRY_VAULT_URL is not set: the labels stay in the main database.")
     database.require_apart()
     moved = 0
     while True:
