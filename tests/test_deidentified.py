@@ -344,7 +344,7 @@ def test_all_files_are_of_one_moment_whatever_is_written_meanwhile(
 def test_of_two_approvals_at_once_the_second_sees_the_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     people(world, K)
     first, second = asked(world), asked(world)
-    chosen, answers = release.choose, []
+    chosen, answers = release.choose_people, []
 
     def interrupted(session: Any, row: Any, *rest: Any) -> release.Cohort:
         cohort = chosen(session, row, *rest)
@@ -358,7 +358,7 @@ def test_of_two_approvals_at_once_the_second_sees_the_first(world: World, monkey
         answers.append(approved(world, second))
 
     thread = Thread(target=enrol_and_approve)
-    monkeypatch.setattr(release, "choose", interrupted)
+    monkeypatch.setattr(release, "choose_people", interrupted)
     assert approved(world, first).status_code == 201
     thread.join()
     at_once = (409, "differencing_risk") if world.on_sqlite else (503, "approval_under_way")

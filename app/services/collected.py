@@ -32,18 +32,18 @@ def collected(since: Any, *days: Any) -> ColumnElement[bool]:
     return sa.or_(since.is_(None), sa.and_(*(day < since for day in days)))
 
 
-def too_late(names: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a consent is among `names` (from `as_at.consents_since`): recorded after the moment that is read."""
+def among_consents(names: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a consent is one of `names`, in the form of `as_at.consents_since`."""
     name = sa.type_coerce(_GIVEN.pid, sa.Text) + "/" + _GIVEN.version + "/" + sa.cast(_GIVEN.number, sa.Text)
-    return among(name, "too_late", names)
+    return among(name, "later_consents", names)
 
 
-def ended(recorded_since: Sequence[str]) -> Subquery:
-    """The participants who withdrew the collection, and the day (`since`), by all withdrawals recorded until now,
-    unless a later consent restored it (as in `ConsentHistory.withdrawn`). Consents in `recorded_since`, recorded after
-    the moment that is read, restore nothing."""
+def ended(later_consents: Sequence[str]) -> Subquery:
+    """The participants who withdrew consent to the collection, and the day (`since`), by all withdrawals recorded until
+    now, unless a later consent restored it (as in `ConsentHistory.withdrawn`). `later_consents`, recorded after the
+    moment that is read, restore nothing."""
     same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
-    anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~too_late(recorded_since))
+    anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~among_consents(later_consents))
     taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))
     these = (_TAKEN.scope == WithdrawalScope.collection, counts(Withdrawal), ~anew.exists())
     return taken.where(*these).group_by(_TAKEN.site_id, _TAKEN.pid).subquery("ended")

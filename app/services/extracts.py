@@ -1,5 +1,5 @@
-"""Extracts: asked for by an analyst, approved by somebody else, downloaded on the record. app/services/building.py
-writes the files in between."""
+"""Extracts: requested by an analyst, approved by a custodian, downloaded by the analyst; each step is in the audit
+trail. app/services/building.py writes the files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class ParquetUnavailable(Invalid):
 
 
 def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> ExtractRead:
-    """Ask for an extract of a study. Nothing is chosen before a custodian approves.
+    """Ask for an extract of a study. Its people are chosen when a custodian approves it.
 
     Raises NotFound, CutUnknown, ParquetUnavailable.
     """
@@ -67,18 +67,18 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
     session.add(row)
     session.flush()
     remember(session, actor, audit.created("extract:requested", row, row.id))
-    return _read(values(row), study.code, [], None, _told(session, [row]))
+    return _read(values(row), study.code, [], None, _related(session, [row]))
 
 
 def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate, days: int) -> ExtractRead:
-    """Refuse an extract; or approve it, which fixes who is in it and of which moment, and lets a worker build the files
-    to be downloaded within `days`.
+    """Refuse an extract; or approve it, which fixes its people and the moment that it shows, and lets a worker build
+    the files. They can be downloaded for `days`.
 
     Raises PasswordNotOwn, NotFound, ExtractDecided, SecondPersonNeeded, ApprovalUnderWay, CohortEmpty, CohortTooSmall,
     DifferencingRisk, KNotMet.
     """
     require_own_sign_in(session, actor)
-    # not FOR UPDATE: the rows of who is in it refer to it from the connection that reads one moment
+    # Not FOR UPDATE: rows that refer to it are inserted meanwhile over another connection.
     statement = visible(select(Extract).where(Extract.id == extract_id), actor).with_for_update(key_share=True)
     row = found(session.exec(statement).first())
     if row.status != ExtractStatus.requested:
@@ -92,7 +92,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     if body.decision is ApprovalDecision.approve:
         row.status = ExtractStatus.building
         expiry(row, days)
-        release.alone(session, row.study_id)
+        release.hold_approvals(session, row.study_id)
         _choose(session, row, body.accept_difference)
         session.add(ExtractBuild(extract_id=row.id))
     else:
@@ -101,21 +101,21 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     action = f"extract:{'approved' if body.decision is ApprovalDecision.approve else 'refused'}"
     remember(session, actor, audit.changed(action, row, row.id, row.version, before, body.reason))
     built_rows = 0 if row.status == ExtractStatus.building else None
-    return _read(values(row), study.code, [], built_rows, _told(session, [row]))
+    return _read(values(row), study.code, [], built_rows, _related(session, [row]))
 
 
 def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
-    """Store who is in it and the moment that it is of. An extract is of a whole study, whatever sites its custodian may
-    see."""
+    """Choose and store the people of an extract and its moment. It covers the whole study, whatever sites the custodian
+    may see."""
     sites = sites_of(session, row.study_id)
     with one_moment(session) as reading, within(reading, sites):
         if reading is not session:
             unhurried(reading)
         heads = as_at.read(row.heads) if row.heads else as_at.heads_of(reading, sites)
         with as_at.as_at(reading, heads, sites):
-            cohort = release.choose(reading, row, accept_difference)
+            cohort = release.choose_people(reading, row, accept_difference)
     with within(session, sites):
-        release.keep(session, row, cohort)
+        release.store_people(session, row, cohort)
     row.heads = as_at.written(heads)
     form = {"schema": SCHEMA, "profile_version": PROFILES[row.profile].version}
     approved = {name: getattr(cohort, name) for name in ("subjects", "levels", "ledger", "risk")}
@@ -135,7 +135,7 @@ def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
 
 
 def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
-    """One file of an own extract; the download is remembered before the first byte leaves.
+    """One file of the actor's own extract. The download is in the audit trail before the first byte is sent.
 
     Raises NotFound, ExtractExpired, ExtractRevoked.
     """
@@ -150,44 +150,44 @@ def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> Ext
 
 
 def rows() -> Rows:
-    """Extracts with the code of their study, and how far they are built; narrow it with `visible`."""
+    """Extracts with the code of their study and the number of rows built so far; narrow it with `visible`."""
     built = sa.select(col(ExtractBuild.rows)).where(col(ExtractBuild.extract_id) == col(Extract.id)).scalar_subquery()
     wanted = sa.select(*columns(Extract), col(Study.code).label("study"), built.label("built_rows"))
     return wanted.select_from(Extract).join(Study, col(Study.id) == col(Extract.study_id))
 
 
-class _Told(NamedTuple):
-    """What other tables hold of some extracts: the names of who asked and decided, and the first downloads."""
+class _Related(NamedTuple):
+    """What other tables hold about some extracts: names of people, and the time of each extract's first download."""
 
     names: Mapping[str, str]
     downloads: Mapping[UUID, datetime]
 
 
 def read_all(session: Session, page: Sequence[Any]) -> list[ExtractRead]:
-    told = _told(session, page)
-    return [_read(row._asdict(), row.study, files_of(session, row.id), row.built_rows, told) for row in page]
+    related = _related(session, page)
+    return [_read(row._asdict(), row.study, files_of(session, row.id), row.built_rows, related) for row in page]
 
 
-def _told(session: Session, page: Sequence[Any]) -> _Told:
+def _related(session: Session, page: Sequence[Any]) -> _Related:
     people = {str(one) for row in page for one in (row.requested_by, row.decided_by) if one is not None}
-    return _Told(names_of(session, people), receivers.downloads(session, [row.id for row in page]))
+    return _Related(names_of(session, people), receivers.downloads(session, [row.id for row in page]))
 
 
 def _read(
-    values: Mapping[str, Any], study: str, files: list[ExtractFileRead], built_rows: int | None, told: _Told
+    values: Mapping[str, Any], study: str, files: list[ExtractFileRead], built_rows: int | None, related: _Related
 ) -> ExtractRead:
     fixed = json.loads(values["manifest"] or "{}")
     return ExtractRead(
         study=study,
         subjects=fixed.get("subjects"),
         risk=fixed.get("risk"),
-        manifest=fixed if "row_content_sha256" in fixed else None,  # else it is what the approval fixed of it
+        manifest=fixed if "row_content_sha256" in fixed else None,  # before, it holds only what the approval fixed
         files=files,
         formats=from_json(values["formats"]),
         built_rows=built_rows,
-        requested_by_name=told.names.get(str(values["requested_by"])),
-        decided_by_name=told.names.get(str(values["decided_by"])),
-        downloaded_at=told.downloads.get(values["id"]),
+        requested_by_name=related.names.get(str(values["requested_by"])),
+        decided_by_name=related.names.get(str(values["decided_by"])),
+        downloaded_at=related.downloads.get(values["id"]),
         **{name: values[name] for name in _SHOWN},
     )
 

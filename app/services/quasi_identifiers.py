@@ -1,5 +1,5 @@
-"""The quasi-identifiers of an extract's people, as the extract shows them: stored when it is approved, and compared
-with what was stored when it is verified."""
+"""The quasi-identifiers of an extract's people, as the extract shows them. They are stored when it is approved; when it
+is verified, they are worked out again and compared."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,26 +26,27 @@ _PERSON, _SUBJECT = table_of(Participant).c, table_of(ExtractSubject).c
 
 
 def of_person(since: Any) -> tuple[Any, ...]:
-    """The columns of a person's exact values, in the order of the quasi-identifiers. `since` is the day from which the
-    collection of data was withdrawn: a status of a later day reads withdrawn."""
-    then = case((collected(since, _PERSON.status_on), _PERSON.status), else_=ParticipantStatus.withdrawn)
-    return _PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), then.label("status")
+    """The columns of a person's exact values, in the order of the quasi-identifiers. `since` is the day on which
+    consent to the collection was withdrawn: a status of that day or later is shown as withdrawn."""
+    status = case((collected(since, _PERSON.status_on), _PERSON.status), else_=ParticipantStatus.withdrawn)
+    return _PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), status.label("status")
 
 
 def shown_at(levels: Mapping[str, int] | None) -> Callable[[Row[Any]], Class]:
     """The function that gives a person as shown: generalised to these levels, or exact (with ages from OLDEST in one
     group) if there are none."""
     if levels is None:
-        return _exact
+        return _shown_exactly
     node = [levels[one.name] for one in QUASI_IDENTIFIERS]
-    return lambda person: lattice.shown(raw_of(person), node, QUASI_IDENTIFIERS)
+    return lambda person: lattice.shown(exact_traits(person), node, QUASI_IDENTIFIERS)
 
 
-def raw_of(person: Row[Any]) -> tuple[Any, ...]:
+def exact_traits(person: Row[Any]) -> tuple[Any, ...]:
+    """The exact values of a row with the columns of `of_person`."""
     return person.age_at_consent, person.sex, person.race, person.country, person.status
 
 
-def _exact(person: Row[Any]) -> Class:
+def _shown_exactly(person: Row[Any]) -> Class:
     age = person.age_at_consent
     group = None if age is None else f"GE{OLDEST}" if age >= OLDEST else str(age)
     return group, person.sex, coded(person.race, RACES), person.country, person.status

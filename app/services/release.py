@@ -1,5 +1,5 @@
-"""Choosing the people of an extract and their subject ids: consent to sharing, k-anonymity, and the check against the
-extracts that the recipient already has (the ledger)."""
+"""Who is in an extract, and under which subject ids: consent to sharing, k-anonymity, and the ledger, which is the
+comparison with the people of earlier extracts."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ from app.privacy.subjects import site_groups, subject_ids
 from app.protocol.definition import Protocol
 from app.services import as_at, collected
 from app.services.fingerprints import fingerprints
-from app.services.quasi_identifiers import CLASS, of_person, raw_of, shown_at
+from app.services.quasi_identifiers import CLASS, exact_traits, of_person, shown_at
 from app.services.screening_visits import counted
 from app.services.studies import protocol_of
 from app.writing import Writes, store
@@ -71,88 +71,88 @@ class ApprovalUnderWay(Unavailable):
 
 
 class Cohort(NamedTuple):
-    """The people chosen for an extract. `ledger`, `risk` and `levels` are for profiles released without an
-    agreement."""
+    """The people chosen for an extract. A pseudonymised one has no `ledger`; only a deidentified one has `risk` and
+    `levels`."""
 
     subjects: int | None
-    protocols: Mapping[int, Protocol]
+    """How many people are in it; of tables the rounded number, None if that is hidden."""
+
     ledger: Mapping[str, Any] | None
     risk: Mapping[str, Any] | None
     levels: Mapping[str, int] | None
     rows: Iterator[dict[str, Any]]
-    """The rows to store, each made when it is read."""
+    """The rows of ExtractSubject to store, each made when it is read."""
 
 
-def alone(session: Session, study_id: int) -> None:
-    """Allow one approval of a study at a time: of two at once, neither would see the other in the ledger. The
-    approval's connection is idle while another one reads, which takes long for a large study, so its idle timeout is
-    turned off; a second approval is refused, so that it does not wait with a connection of its own. Raises
-    ApprovalUnderWay."""
+def hold_approvals(session: Session, study_id: int) -> None:
+    """Allow one approval of a study at a time: of two at once, neither would see the other in the ledger. A second one
+    is refused, as it would occupy a connection while it waited. The approval's own connection is idle while another one
+    reads, which takes long for a large study, so its idle timeout is turned off. Raises ApprovalUnderWay."""
     if session.get_bind().dialect.name == "postgresql":
         session.connection().exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         if not session.execute(sa.select(func.pg_try_advisory_xact_lock(Turn.approval.value, study_id))).scalar_one():
             raise ApprovalUnderWay
 
 
-def choose(session: Session, row: Extract, accept_difference: bool) -> Cohort:
-    """Choose the people of the extract, with their subject ids and the traits that the profile shows.
+def choose_people(session: Session, row: Extract, accept_difference: bool) -> Cohort:
+    """The people of an extract, with their subject ids and the traits that its profile shows. `accept_difference`: a
+    custodian accepts the risk of a small difference from an earlier extract.
 
     Raises CohortEmpty, CohortTooSmall, DifferencingRisk.
     """
-    too_late = as_at.consents_since(session, as_at.read(row.heads or "{}"))
-    ended = collected.ended(too_late)
-    people = _sharing(session, row.study_id, too_late, ended)
+    later_consents = as_at.consents_since(session, as_at.read(row.heads or "{}"))
+    ended = collected.ended(later_consents)
+    people = _sharing(session, row.study_id, later_consents, ended)
     if not people:
         raise CohortEmpty
     protocols = {
         version: protocol_of(session, version) for version in {person.protocol_version_id for person in people}
     }
     if PROFILES[row.profile].under_agreement:
-        rows = _rows(session, row, people, protocols, ended, None)
-        return Cohort(len(people), protocols, None, None, None, rows)
+        return Cohort(len(people), None, None, None, _subject_rows(session, row, people, protocols, ended, None))
     if len(people) < K:
         raise CohortTooSmall
-    compared, raw = _compared(session, row), [raw_of(person) for person in people]
-    serious = _serious(session, row.study_id, people, ended)
-    chosen = generalise(raw, QUASI_IDENTIFIERS, _pinned(compared), serious)
-    kept = [index for index, stays in enumerate(chosen.kept) if stays]
-    there = [people[index] for index in kept]
-    ledger = _ledger(session, row, compared, {person.pid: person.since for person in there}, accept_difference)
+    earlier, exact = _comparable(session, row), [exact_traits(person) for person in people]
+    serious = _had_serious_event(session, row.study_id, people, ended)
+    generalised = generalise(exact, QUASI_IDENTIFIERS, _coarsest_released(earlier), serious)
+    kept = [index for index, stays in enumerate(generalised.kept) if stays]
+    released = [people[index] for index in kept]
+    ledger = _ledger(session, row, earlier, {person.pid: person.since for person in released}, accept_difference)
     if row.profile == ExtractProfile.aggregate:
-        rows = _rows(session, row, there, protocols, ended, None)
-        return Cohort(rounded(len(there)), protocols, ledger, None, None, rows)
-    some = len({serious[index] for index in kept}) > 1
-    rows = _rows(session, row, there, protocols, ended, chosen.levels, some)
-    marks = fingerprints(session, row.study_id, {person.pid for person in there}, ended)
-    report = risk_report(raw, QUASI_IDENTIFIERS, chosen, some, ledger, marks)
-    return Cohort(len(kept), protocols, ledger, report, chosen.levels, rows)
+        rows = _subject_rows(session, row, released, protocols, ended, None)
+        return Cohort(rounded(len(released)), ledger, None, None, rows)
+    serious_shown = len({serious[index] for index in kept}) > 1
+    rows = _subject_rows(session, row, released, protocols, ended, generalised.levels, serious_shown)
+    unique = fingerprints(session, row.study_id, {person.pid for person in released}, ended)
+    report = risk_report(exact, QUASI_IDENTIFIERS, generalised, serious_shown, ledger, unique)
+    return Cohort(len(released), ledger, report, generalised.levels, rows)
 
 
-def _sharing(session: Session, study_id: int, too_late: Sequence[str], ended: Subquery) -> Sequence[Row[Any]]:
+def _sharing(session: Session, study_id: int, later_consents: Sequence[str], ended: Subquery) -> Sequence[Row[Any]]:
     """Everybody whose newest consent (as in `ConsentHistory.scopes`) includes data sharing, and who has not withdrawn
     it since; ordered by pid, which discloses nothing. A withdrawal counts as soon as it is recorded: its day is at most
-    today at the site, which may be tomorrow here. Consents recorded after the data cut (`too_late`) can exclude
+    today at the site, which may be tomorrow here. `later_consents` were recorded after the data cut: they can exclude
     somebody, but not include them."""
-    other, taken = aliased(Consent), Withdrawal
+    newer = aliased(Consent)
     undated = col(Consent.given_on).is_(None)
-    refused = select(other.pid).where(
-        other.site_id == Consent.site_id,
-        other.pid == Consent.pid,
-        col(other.data_sharing).is_(False),
-        sa.or_(undated, col(other.given_on) >= col(Consent.given_on)),
+    refused = select(newer.pid).where(
+        newer.site_id == Consent.site_id,
+        newer.pid == Consent.pid,
+        col(newer.data_sharing).is_(False),
+        sa.or_(undated, col(newer.given_on) >= col(Consent.given_on)),
     )
-    withdrawn = select(taken.pid).where(
-        taken.site_id == Consent.site_id,
-        taken.pid == Consent.pid,
-        taken.scope == WithdrawalScope.sharing,
+    withdrawn = select(Withdrawal.pid).where(
+        Withdrawal.site_id == Consent.site_id,
+        Withdrawal.pid == Consent.pid,
+        Withdrawal.scope == WithdrawalScope.sharing,
         counts(Withdrawal),
-        sa.or_(undated, col(taken.effective_on) >= col(Consent.given_on)),
+        sa.or_(undated, col(Withdrawal.effective_on) >= col(Consent.given_on)),
     )
     consented = select(Consent.pid).where(
         Consent.site_id == Participant.site_id,
         Consent.pid == Participant.pid,
         col(Consent.data_sharing).is_(True),
-        ~collected.too_late(too_late),
+        ~collected.among_consents(later_consents),
         ~refused.exists(),
         ~withdrawn.exists(),
     )
@@ -175,22 +175,22 @@ def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list
     return [one for one in found if one.status not in ended or "row_content_sha256" in (one.manifest or "")]
 
 
-def _held_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
-    """Released extracts of the same profile that the requester's organisation received. They count after their files
-    were deleted here, as the recipient may have a copy. Names of organisations are compared in a normal form
-    (`as_compared`); all names under which the requesting account asked count as its own, as accounts are renamed and
-    people change jobs."""
+def _received_by_same_organisation(session: Session, row: Extract) -> list[Extract]:
+    """Released extracts of the same profile that the requester's organisation received, also those whose files were
+    deleted here, as the recipient may have a copy. Names of organisations are compared in a normal form
+    (`as_compared`). All names under which the requesting account ever asked count as the organisation's, as accounts
+    are renamed and people change jobs."""
     released = _released(session, row, row.profile)
     asked = [row, *(one for one in released if one.requested_by == row.requested_by)]
     names = {as_compared(one.organisation) for one in asked}
     return [one for one in released if as_compared(one.organisation) in names]
 
 
-def _compared(session: Session, row: Extract) -> list[Extract]:
+def _comparable(session: Session, row: Extract) -> list[Extract]:
     """The released extracts that a recipient could compare with this one; aggregates are open to everybody."""
     if row.profile == ExtractProfile.aggregate:
         return _released(session, row, ExtractProfile.aggregate, ExtractProfile.deidentified)
-    return [*_held_by_same_organisation(session, row), *_released(session, row, ExtractProfile.aggregate)]
+    return [*_received_by_same_organisation(session, row), *_released(session, row, ExtractProfile.aggregate)]
 
 
 People = Mapping[str, date | None]
@@ -208,34 +208,35 @@ def _close(one: Set[str], other: Set[str]) -> bool:
     return any(0 < len(difference) < K for difference in (one - other, other - one))
 
 
-def _pinned(earlier: Sequence[Extract]) -> dict[str, int]:
+def _coarsest_released(earlier: Sequence[Extract]) -> dict[str, int]:
     """The coarsest level at which each quasi-identifier was released before. Aggregates have no levels."""
-    pinned: dict[str, int] = {}
+    levels: dict[str, int] = {}
     for extract in earlier:
         for name, level in (json.loads(extract.manifest or "{}").get("levels") or {}).items():
-            pinned[name] = max(level, pinned.get(name, 0))
-    return pinned
+            levels[name] = max(level, levels.get(name, 0))
+    return levels
 
 
 def _ledger(session: Session, row: Extract, earlier: Sequence[Extract], new: People, accepted: bool) -> dict[str, Any]:
-    """Check against every comparable extract that it has the same people, or that the difference in each direction is
-    none or K or more; and that two aggregates which differ in people, or in the day on which somebody's collection
-    ended, are at least APART. Raises DifferencingRisk, unless the risk was `accepted`."""
-    held = {one.id: _people_of(session, one) for one in earlier}
-    alike = [one for one in earlier if one.profile == row.profile]
-    if row.profile != ExtractProfile.aggregate and any(held[one.id].keys() == new.keys() for one in alike):
-        earlier = alike  # the recipient has the rows of these people already
-    close = [f"/v1/extracts/{one.id}" for one in earlier if _too_close(row, new, one, held[one.id])]
+    """Compare the people of the extract (`new`) with those of each earlier one; gives what the manifest says of it.
+    Raises DifferencingRisk if it is `_too_close` to any, unless a custodian `accepted` that."""
+    old = {one.id: _people_of(session, one) for one in earlier}
+    same_profile = [one for one in earlier if one.profile == row.profile]
+    if row.profile != ExtractProfile.aggregate and any(old[one.id].keys() == new.keys() for one in same_profile):
+        earlier = same_profile  # tables add nothing: the recipient has the rows of these people already
+    close = [f"/v1/extracts/{one.id}" for one in earlier if _too_close(row, new, one, old[one.id])]
     if close and not accepted:
         raise DifferencingRisk(extracts=close)
     verdict = "accepted with a reason" if close else "ok"
     return {"earlier_extracts": len(earlier), "needed_difference": K, "verdict": verdict}
 
 
-def _too_close(row: Extract, new: People, other: Extract, held: People) -> bool:
-    tables = row.profile == other.profile == ExtractProfile.aggregate
-    soon = tables and _approved_at(other) > utc_text(now() - APART)
-    return _close(new.keys(), held.keys()) or (soon and new != held)
+def _too_close(row: Extract, new: People, earlier: Extract, old: People) -> bool:
+    """Whether the two differ by some people, but fewer than K; or are both tables, less than APART in time, and differ
+    in any person or in the day on which the collection of somebody's data ended."""
+    both_tables = row.profile == earlier.profile == ExtractProfile.aggregate
+    soon = both_tables and _approved_at(earlier) > utc_text(now() - APART)
+    return _close(new.keys(), old.keys()) or (soon and new != old)
 
 
 def _approved_at(extract: Extract) -> str:
@@ -245,7 +246,7 @@ def _approved_at(extract: Extract) -> str:
     return at
 
 
-def _serious(session: Session, study_id: int, people: Sequence[Row[Any]], ended: Subquery) -> list[bool]:
+def _had_serious_event(session: Session, study_id: int, people: Sequence[Row[Any]], ended: Subquery) -> list[bool]:
     """For each of `people`, whether they had a serious adverse event."""
     event = table_of(AdverseEvent).c
     statement = sa.select(event.pid).join(Site, col(Site.id) == event.site_id).where(col(Site.study_id) == study_id)
@@ -254,7 +255,7 @@ def _serious(session: Session, study_id: int, people: Sequence[Row[Any]], ended:
     return [person.pid in serious for person in people]
 
 
-def _rows(
+def _subject_rows(
     session: Session,
     row: Extract,
     people: Sequence[Row[Any]],
@@ -263,10 +264,11 @@ def _rows(
     levels: Mapping[str, int] | None,
     serious_shown: bool = True,
 ) -> Iterator[dict[str, Any]]:
+    """The rows of ExtractSubject. `levels`: how coarse each quasi-identifier is; None: exact."""
     anchors = _anchors(session, row.study_id, people, protocols, ended)
-    names, places = _held_by_project(session, row)
-    subjects = subject_ids((person.pid for person in people), names)
-    groups = site_groups(Counter(person.site_id for person in people), places, K)
+    known_subjects, known_sites = _ids_of_project(session, row)
+    subjects = subject_ids((person.pid for person in people), known_subjects)
+    groups = site_groups(Counter(person.site_id for person in people), known_sites, K)
     return (
         {
             "extract_id": row.id,
@@ -283,8 +285,8 @@ def _rows(
     )
 
 
-def keep(session: Session, row: Extract, cohort: Cohort) -> None:
-    """Store the people of an extract. Raises KNotMet."""
+def store_people(session: Session, row: Extract, cohort: Cohort) -> None:
+    """Store the people of an extract, and count their classes once more. Raises KNotMet."""
     session.flush()
     while batch := list(islice(cohort.rows, BATCH)):
         subjects = Writes()
@@ -294,22 +296,22 @@ def keep(session: Session, row: Extract, cohort: Cohort) -> None:
         _require_k(session, row)
 
 
-def _held_by_project(session: Session, row: Extract) -> tuple[dict[str, str], dict[int, str]]:
+def _ids_of_project(session: Session, row: Extract) -> tuple[dict[str, str], dict[int, str]]:
     """The subject ids and site codes that the organisation already has under the same agreement, to be used again: data
     of one project can be linked over time, data of different projects cannot."""
     if row.agreement is None:
         return {}, {}
-    earlier = [one.id for one in _held_by_same_organisation(session, row) if one.agreement == row.agreement]
-    names = sa.select(*(_SUBJECTS.c[name] for name in ("pid", "subject", "site_id", "site_group"))).distinct()
-    held = session.execute(names.where(_SUBJECTS.c.extract_id.in_(earlier))).all()
-    return {one.pid: one.subject for one in held}, {one.site_id: one.site_group for one in held if one.site_group}
+    earlier = [one.id for one in _received_by_same_organisation(session, row) if one.agreement == row.agreement]
+    ids = sa.select(*(_SUBJECTS.c[name] for name in ("pid", "subject", "site_id", "site_group"))).distinct()
+    known = session.execute(ids.where(_SUBJECTS.c.extract_id.in_(earlier))).all()
+    return {one.pid: one.subject for one in known}, {one.site_id: one.site_group for one in known if one.site_group}
 
 
 def _anchors(
     session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol], ended: Subquery
 ) -> dict[str, date | None]:
-    """Study day 1 of each person: the first of the protocol's anchor visits that took place, of a screening visit that
-    of the last screening."""
+    """Study day 1 of each person: the first of the protocol's anchor visits that took place; of a screening visit, the
+    one of the last screening."""
     used = [protocols[version] for version in sorted(protocols)]
     codes = sorted({code for protocol in used for code in protocol.study_day_anchors})
     days = (func.max(sa.case((col(Visit.visit_code) == code, col(Visit.occurred_on)))) for code in codes)
@@ -330,7 +332,7 @@ def _anchors(
 
 
 def _require_k(session: Session, row: Extract) -> None:
-    """Check the classes once more, as the database counts the stored rows. Raises KNotMet."""
+    """Let the database count the classes of the stored rows once more. Raises KNotMet."""
     sizes = sa.select(func.count().label("size")).where(_SUBJECTS.c.extract_id == row.id)
     grouped = sizes.group_by(*(_SUBJECTS.c[name] for name in CLASS)).subquery()
     smallest = session.execute(sa.select(func.min(grouped.c.size))).scalar()
