@@ -1,4 +1,4 @@
-"""Data queries: a monitor's (or a rule's) question about a datum, and what was said about it since."""
+"""Data queries: questions of a monitor or a rule about recorded data, and the messages about each."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -39,7 +39,7 @@ class QueryState(StrEnum):
 
 
 class QueryAction(StrEnum):
-    """What somebody does to a data query; who may is said by the route."""
+    """What a person can do with a data query; the route says who may."""
 
     answer = "answer"
     cancel = "cancel"
@@ -62,19 +62,21 @@ QUERY_TRANSITIONS: Mapping[QueryState, Mapping[QueryAction, QueryState]] = {
     _S.closed: {_A.reopen: _S.open},
     _S.cancelled: {},
 }
-"""For people. A rule that no longer holds closes its query also unanswered: the correction was the answer."""
+"""What people may do in each state. A data query of a rule is also closed, answered or not, once the rule finds nothing
+any more: then the correction was the answer."""
 
-SAID: Mapping[QueryAction, MessageKind] = {
+MESSAGE_OF: Mapping[QueryAction, MessageKind] = {
     _A.answer: MessageKind.answered,
     _A.cancel: MessageKind.cancelled,
     _A.close: MessageKind.closed,
     _A.reopen: MessageKind.reopened,
 }
 PENDING = frozenset({QueryState.open, QueryState.answered})
+"""States in which somebody still has to act."""
 
 
 class DataQuery(SQLModel, table=True):
-    """One question. A rule has one for each thing it found, however often it finds it again."""
+    """One question. A rule has one data query for each fault that it finds, however often it finds it again."""
 
     __tablename__ = "data_query"
     __table_args__ = (
@@ -114,16 +116,17 @@ class DataQuery(SQLModel, table=True):
     origin: QueryOrigin = Field(sa_type=String(16))
     rule: str | None = Field(default=None, max_length=64)
     rule_key: str | None = Field(default=None, max_length=255)
-    """Rule and record in one text: the database keeps one query for each, whoever finds it first."""
+    """Rule and record in one text. It is unique at a site, so that a fault has one data query, whoever finds it
+    first."""
 
     rule_holds: bool | None = None
-    """Whether the rule finds it still: what was closed opens again only after this was false."""
+    """Whether the rule still finds the fault. A closed data query is opened again only if this was false meanwhile."""
 
     state: QueryState = Field(default=QueryState.open, sa_type=String(16))
     opened_by: UUID | None = Field(default=None, foreign_key="account.id")
     opened_at: datetime = Field(default_factory=now)
     open_since: datetime = Field(default_factory=now)
-    """When it last became unsettled: opened, or opened again after it was closed. Its age counts from here."""
+    """When it was opened, or last opened again after it was closed. Its age counts from here."""
 
     answered_at: datetime | None = None
     closed_at: datetime | None = None
@@ -134,7 +137,7 @@ class DataQuery(SQLModel, table=True):
 
 
 class DataQueryMessage(SQLModel, table=True):
-    """One thing that was said on a data query. The database lets nobody change or remove it."""
+    """One message about a data query. The database refuses to change or delete it."""
 
     __tablename__ = "data_query_message"
     __table_args__ = (
@@ -145,7 +148,7 @@ class DataQueryMessage(SQLModel, table=True):
     site_id: int = Field(primary_key=True)
     query_id: UUID = Field(primary_key=True)
     number: int = Field(primary_key=True)
-    """The query's version that it made: 1 is the question."""
+    """The version of the data query that the message made; 1 is the question."""
 
     kind: MessageKind = Field(sa_type=String(16))
     author: UUID | None = Field(default=None, foreign_key="account.id")

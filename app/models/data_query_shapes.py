@@ -1,4 +1,4 @@
-"""Data queries: what goes in and out."""
+"""The bodies, answers and filters of the routes of data queries."""
 
 from typing import Annotated, Literal
 from uuid import UUID

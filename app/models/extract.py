@@ -1,4 +1,4 @@
-"""Extracts: a de-identified product for one recipient, requested by an analyst, approved by a custodian."""
+"""Extracts: data of a study for one recipient, requested by an analyst and approved by a custodian."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -39,7 +39,7 @@ class ExtractStatus(StrEnum):
 
 
 RELEASED = frozenset(ExtractStatus) - {ExtractStatus.requested, ExtractStatus.refused}
-"""Of these, files may have gone out or are about to."""
+"""Statuses in which files may have been downloaded, or may be yet."""
 
 
 class ExtractFormat(StrEnum):
@@ -73,20 +73,20 @@ class Extract(SQLModel, table=True):
     """Canonical JSON list of ExtractFormat; csv is always among them."""
 
     organisation: str = Field(max_length=200)
-    """The requester's, as it was called then: the ledger goes by it."""
+    """The requester's organisation under its name at that time, by which the ledger compares extracts."""
 
     cut: str | None = Field(default=None, max_length=64)
     """The named data cut that was asked for; else the extract is of the moment of its approval."""
 
     heads: str | None = Field(default=None, sa_column=Column(Text))
-    """Of which moment it is: see DataCut."""
+    """The moment that it shows, in the form of DataCut; None until it is approved or if it never was."""
 
     requested_by: UUID = Field(foreign_key="account.id")
     decided_by: UUID | None = Field(default=None, foreign_key="account.id")
     decision_reason: str | None = Field(default=None, sa_column=Column(Text))
     manifest: str | None = Field(default=None, sa_column=Column(Text))
     expires_at: datetime | None = None
-    """From then on the files are not given out any more."""
+    """From then on the files cannot be downloaded."""
 
     version: int = 1
     created_at: datetime = Field(default_factory=now)
@@ -94,7 +94,8 @@ class Extract(SQLModel, table=True):
 
 
 class ExtractSubject(SQLModel, table=True):
-    """Who is in an extract, under which subject id: made before the files, so that SQL can join on it."""
+    """A person in an extract, with the subject id and the traits that it shows. Stored before the files are built, so
+    that SQL can join on it."""
 
     __tablename__ = "extract_subject"
     __table_args__ = (Index("ix_extract_subject_order", "extract_id", "subject", unique=True),)
@@ -107,7 +108,7 @@ class ExtractSubject(SQLModel, table=True):
     """Study day 1 of this participant."""
 
     collection_ended_on: date | None = None
-    """Nothing of this participant that is dated from this day on is in it."""
+    """The extract has no record of this participant that is dated on this day or later."""
 
     site_group: str | None = Field(default=None, max_length=16)
     age_group: str | None = Field(default=None, max_length=16)
@@ -115,15 +116,15 @@ class ExtractSubject(SQLModel, table=True):
     race: str | None = Field(default=None, max_length=64)
     country: str | None = Field(default=None, max_length=16)
     status: str | None = Field(default=None, max_length=32)
-    """This and those above: as the profile shows them."""
+    """This and the five columns before it are as the profile shows them."""
 
     serious_shown: bool = True
-    """False where all or none of the extract had a serious event."""
+    """False if all people of the extract had a serious event, or none."""
 
 
 class ExtractBuild(SQLModel, table=True):
-    """The work that an approved extract waits for. Whoever holds the lease writes; the files of a build that lost it
-    are never shown."""
+    """The work that an approved extract waits for. The worker that has the lease writes the files; those of a build
+    that lost it are never listed."""
 
     __tablename__ = "extract_build"
 
@@ -132,11 +133,11 @@ class ExtractBuild(SQLModel, table=True):
     leased_until: datetime | None = None
     attempts: int = 0
     rows: int = Field(default=0, sa_type=BigInteger)
-    """Written so far."""
+    """Rows written so far."""
 
 
 class ExtractChunk(SQLModel, table=True):
-    """A part of a file, encrypted. In the database, so that any worker can serve it."""
+    """A part of a file, deflated and encrypted. It is in the database, so that any worker can serve it."""
 
     __tablename__ = "extract_chunk"
 
@@ -144,7 +145,7 @@ class ExtractChunk(SQLModel, table=True):
     build: UUID = Field(primary_key=True)
     name: str = Field(primary_key=True, max_length=64)
     start: int = Field(primary_key=True, sa_type=BigInteger)
-    """Of its first byte in the file."""
+    """The position of its first byte in the file."""
 
     content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
@@ -162,7 +163,7 @@ class ExtractFile(SQLModel, table=True):
     bytes: int = Field(sa_type=BigInteger)
     build: UUID
     sealed_key: str = Field(sa_column=Column(Text, nullable=False))
-    """What its chunks are encrypted under, sealed by the key file: with this row, the file is gone for good."""
+    """The key of its chunks, encrypted by the key file: once this row is deleted, nobody can read the file."""
 
 
 class ExtractCreate(Shape):

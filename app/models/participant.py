@@ -1,4 +1,5 @@
-"""Participants: pseudonymous people, the consent they gave, and the status model of the study."""
+"""Participants: the pseudonymous record of a person, the site's label in the vault, and the status model of the
+study."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -74,33 +75,34 @@ STATUS_TRANSITIONS: Mapping[ParticipantStatus, frozenset[ParticipantStatus]] = {
 """CDISC DS (disposition) terms as states; dosing starts `active`. A completed person may still be reported dead."""
 
 FOLLOWS_ENROLMENT = ENDS | {_S.active}
-"""Begin no earlier than the enrolment, of who was enrolled."""
+"""Statuses that cannot begin before the enrolment, if the participant was enrolled."""
 
 IN_STUDY = frozenset({_S.screened, _S.enrolled, _S.active})
 _OUT = frozenset(ParticipantStatus) - IN_STUDY
 
 
 def left_on(person: Any) -> date | None:
-    """The day from which nothing more is expected of a participant: who completed the study or left it. None: in it."""
+    """The day on which a participant completed or left the study, after which no visit is expected. None: still in
+    it."""
     return began(_OUT, person)
 
 
 def left_study_on(person: Any) -> date | None:
-    """The day on which a participant took the consent back, or died: no data are taken of later ones. A participant
-    whose treatment was ended by others is still followed up."""
+    """The day on which a participant withdrew or died; data of later days are refused. None: neither. A participant
+    whose treatment was terminated by others is still followed up."""
     return began({_S.withdrawn, _S.died}, person)
 
 
 def died_on(person: Any) -> date | None:
-    """The day of the death, if the participant's status tells one."""
+    """The day of death by the participant's status. None: not dead."""
     return began({_S.died}, person)
 
 
 def began(statuses: Collection[str], person: Any) -> date | None:
-    """The first day on which the participant had one of these statuses, the present one or an end before it: a death
-    that is told later does not take back a withdrawal. None: it was none of them. `person` is what has `status`,
-    `status_on` and `earlier_ends`: a row, or part of one."""
-    earlier = [one["status_on"] for one in _told(person.earlier_ends) if one["status"] in statuses]
+    """The first day on which a participant had one of these statuses; date.min: the day is unknown; None: never. The
+    present status counts and so do the ends before it, since a death that is reported later does not undo a withdrawal.
+    `person` is a row, or part of one, with `status`, `status_on` and `earlier_ends`."""
+    earlier = [one["status_on"] for one in _parsed(person.earlier_ends) if one["status"] in statuses]
     days = [date.fromisoformat(day) if day else date.min for day in earlier]
     if person.status in statuses:
         days.append(person.status_on or date.min)
@@ -108,9 +110,9 @@ def began(statuses: Collection[str], person: Any) -> date | None:
 
 
 def ends_before(person: "Participant", status: ParticipantStatus, *, correction: bool) -> str | None:
-    """The `earlier_ends` of a participant who goes to this status: those that it can have followed. A correction stands
-    instead of the present status, so that is none of them."""
-    ends = _told(person.earlier_ends)
+    """The `earlier_ends` of a participant whose status becomes `status`: the ends that it can have followed. The
+    present status is one of them, unless this is a `correction`, which replaces it."""
+    ends = _parsed(person.earlier_ends)
     if not correction and person.status not in IN_STUDY:
         ends.append({"status": person.status, "status_on": person.status_on and str(person.status_on)})
     while ends and (status in IN_STUDY or status not in STATUS_TRANSITIONS[ParticipantStatus(ends[-1]["status"])]):
@@ -118,7 +120,7 @@ def ends_before(person: "Participant", status: ParticipantStatus, *, correction:
     return canonical_json(ends) if ends else None
 
 
-def _told(earlier_ends: str | None) -> list[dict[str, Any]]:
+def _parsed(earlier_ends: str | None) -> list[dict[str, Any]]:
     ends: list[dict[str, Any]] = from_json(earlier_ends or "[]")
     return ends
 
@@ -136,7 +138,7 @@ class Participant(SQLModel, table=True):
 
     site_id: int = Field(foreign_key="site.id", primary_key=True)
     pid: str = Field(primary_key=True, max_length=12)
-    """Twelve symbols without hyphens; random, so it tells nothing."""
+    """Twelve symbols without hyphens, drawn at random, so that it reveals nothing."""
 
     protocol_version_id: int = Field(foreign_key="protocol_version.id")
     status: ParticipantStatus = Field(sa_type=String(20))
@@ -188,11 +190,11 @@ SiteLocalId = Annotated[
 ]
 """The site's own label: letters, digits, . _ / -; refused when it looks like a direct identifier."""
 
-_FIRST_BIRTH = date(1900, 1, 1)
+_EARLIEST_BIRTH = date(1900, 1, 1)
 
 
 def _orders(label: str) -> Iterator[tuple[str, ...]]:
-    """Year, month and day of a label, in each order in which people write them."""
+    """Year, month and day, if the label is a date, for each order in which people write them."""
     parts = re.split(r"[._/\-]", label)
     if len(parts) == 3:
         first, second, third = parts
@@ -211,13 +213,14 @@ def _no_birth_date(label: str) -> str:
             day = date(*map(int, order))
         except (ValueError, OverflowError):
             continue
-        if _FIRST_BIRTH <= day <= latest_day(now()):
+        if _EARLIEST_BIRTH <= day <= latest_day(now()):
             raise PydanticCustomError("looks_identifying", "A date may be that of somebody's birth")
     return label
 
 
 NewSiteLocalId = Annotated[SiteLocalId, AfterValidator(_no_birth_date)]
-"""That of a new participant. Who was enrolled under a date before this rule is still found by it."""
+"""The label of a new participant, which must not be a date of birth either. A participant whose label was accepted
+before this rule is still found by it."""
 
 
 class EligibilityAtEnrolment(Shape):
@@ -233,9 +236,7 @@ class EligibilityAtEnrolment(Shape):
         if (self.met is None) == (self.answers is None) or (self.answers is not None and self.unmet):
             raise PydanticCustomError("eligibility_form", "Give either answers, or met with the criteria unmet")
         if self.met and self.unmet:
-            raise contradiction(
-                "eligibility_contradiction", "EligibilityAtEnrolment cannot be met with criteria unmet", "unmet"
-            )
+            raise contradiction("eligibility_contradiction", "Eligibility cannot be met with criteria unmet", "unmet")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Studies, their protocol versions and their sites: small reference data, the same for every worker."""
+"""Studies, their protocol versions and their sites."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from app.models.base import Answer, Code, InstantShown, Shape, ShortText, now
 
 
 class Study(SQLModel, table=True):
-    """One investigation. One deployment holds several."""
+    """One clinical study. A deployment can hold several."""
 
     id: int | None = Field(default=None, primary_key=True)
     code: str = Field(max_length=64, unique=True)
@@ -22,7 +22,7 @@ class Study(SQLModel, table=True):
 
 
 class ProtocolVersion(SQLModel, table=True):
-    """A study's plan as data. Immutable: participants are pinned to one."""
+    """A version of a study's protocol, as data. It never changes; each participant follows one version."""
 
     __tablename__ = "protocol_version"
     __table_args__ = (UniqueConstraint("study_id", "version"),)

@@ -13,8 +13,8 @@ from app.access import Actor, Place, Rows, visible, visible_row
 from app.errors import Conflict, Fault, Invalid, NotFound, NotVisible, RegistryError
 from app.models.base import columns, fields_of, values
 from app.models.data_query import (
+    MESSAGE_OF,
     QUERY_TRANSITIONS,
-    SAID,
     DataQuery,
     DataQueryMessage,
     QueryAction,
@@ -133,7 +133,7 @@ def _moved(
         pointer = "" if action is QueryAction.answer else "/decision"
         message = f"A data query that is {state} has no transition: {action}"
         raise QueryTransitionImpossible(Fault(pointer, "impossible", message), state=state, action=action)
-    event = step(session, row, audit.snapshot(row), to, (SAID[action], text), actor.account_id)
+    event = step(session, row, audit.snapshot(row), to, (MESSAGE_OF[action], text), actor.account_id)
     audit.append(session, actor.account_id, row.site_id, [event])
     return _detail(session, actor, row), row.site_id
 
