@@ -126,8 +126,8 @@ def test_no_hidden_cell_of_few_people_can_be_worked_out(table: Declared) -> None
     for seed in range(25):
         people = pairs_of(table, trial(seed))
         counted = tables.counted(table, people)
-        looked_at += require_open(table, people, list(counted.held_together()))
-        hidden += sum(cell.suppressed for cell in counted.as_counted())
+        looked_at += require_open(table, people, list(counted.secondary_suppression()))
+        hidden += sum(cell.suppressed for cell in counted.primary_suppression())
     assert looked_at > 25
     assert hidden > 25
 
@@ -158,15 +158,15 @@ def test_a_cell_that_the_margins_would_tell_is_not_told(people: People) -> None:
     table = tables.COUNTS[0]
     told = pairs_of(table, people)
     with pytest.raises(AssertionError):
-        require_open(table, told, list(tables.counted(table, told).as_counted()))
-    require_open(table, told, list(tables.counted(table, told).held_together()))
+        require_open(table, told, list(tables.counted(table, told).primary_suppression()))
+    require_open(table, told, list(tables.counted(table, told).secondary_suppression()))
 
 
 def test_where_hiding_does_not_do_the_margins_stay_without_the_cells() -> None:
     """Of an arm of two people one completed and one died, whatever else is hidden."""
     told = arms(HIGH={"completed": 1, "died": 1}, LOW={"completed": 40, "died": 8})
     counted = tables.counted(tables.COUNTS[0], pairs_of(tables.COUNTS[0], told))
-    cells = {(cell.row, cell.column): cell.value for cell in counted.held_together()}
+    cells = {(cell.row, cell.column): cell.value for cell in counted.secondary_suppression()}
     assert cells == {
         ("completed", ALL): 40,
         ("died", ALL): None,
@@ -179,14 +179,14 @@ def test_where_hiding_does_not_do_the_margins_stay_without_the_cells() -> None:
 def test_what_tells_nothing_is_not_hidden() -> None:
     people = [("a", "x")] * 30 + [("b", "x")] * 8 + [("a", "y")] * 9 + [("b", "y")] * 40
     counted = tables.counted(Declared("t", "row", "column"), people)
-    assert list(counted.held_together()) == list(counted.as_counted())
+    assert list(counted.secondary_suppression()) == list(counted.primary_suppression())
 
 
 def test_the_same_people_give_the_same_tables_in_any_order() -> None:
     for table in tables.COUNTS:
         people = pairs_of(table, trial(5))
-        assert [*tables.counted(table, people).held_together()] == [
-            *tables.counted(table, reversed(people)).held_together()
+        assert [*tables.counted(table, people).secondary_suppression()] == [
+            *tables.counted(table, reversed(people)).secondary_suppression()
         ]
 
 

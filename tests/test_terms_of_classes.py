@@ -68,7 +68,7 @@ def test_what_a_study_watches_under_a_name_of_its_own_stays(world: World) -> Non
     ],
 )
 def test_suicidality_is_told_by_its_words_in_the_languages_of_meddra(term: str, withheld: bool) -> None:
-    assert suicidality.tells_of_it(term) is withheld
+    assert suicidality.is_suicidality(term) is withheld
 
 
 @pytest.mark.parametrize(("having", "released"), [(18, True), (19, False), (20, False)])

@@ -1,7 +1,7 @@
-"""The files of an extract as bytes: the same rows give the same bytes, so that an extract can be cited and checked.
+"""The files of an extract as bytes. The same rows give the same bytes, so that an extract can be cited and checked.
 
-Text in a cell is always a code (see `cell`), so no file can carry a spreadsheet formula. Each table comes as CSV and as
-CDISC Dataset-JSON 1.1 in its NDJSON form: the first line tells the columns, each further line is one row.
+Text in a cell is always safe (see `cell`), so that no file can have a spreadsheet formula. Each table is there as CSV
+and as CDISC Dataset-JSON 1.1 in its NDJSON form: the first line describes the columns, each further line is a row.
 """
 
 import csv
@@ -26,11 +26,11 @@ MEDIA_TYPES: Mapping[str, str] = {
 }
 _TYPES = {"boolean": "boolean", "integer": "integer", "number": "double", "text": "string"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest moment a zip knows; the true one would change the bytes."""
+"""The earliest time that a zip can have; the true one would change the bytes."""
 
 
 class Origin(NamedTuple):
-    """What every Dataset-JSON file says of where it comes from."""
+    """What the head of every Dataset-JSON file says about its origin."""
 
     study: str
     extract: str
@@ -47,7 +47,7 @@ def header(columns: Sequence[Column]) -> bytes:
 
 
 def csv_parts(rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """A table that was made here as CSV, without its header."""
+    """Rows as CSV, without the header."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     waiting = iter(rows)
@@ -59,8 +59,8 @@ def csv_parts(rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
 
 
 class UnsafeText(Exception):
-    """A table of codes holds what a spreadsheet could take for a formula: somebody changed the database by hand. The
-    file is not released."""
+    """A column of codes has text that a spreadsheet could read as a formula: somebody changed the database by hand. The
+    extract is not released."""
 
 
 _HARMLESS = bytes(byte for byte in range(128) if SAFE_TEXT.fullmatch(f"x{chr(byte)}")) + b'\n"'
@@ -69,10 +69,10 @@ _BEGINNINGS = tuple((start, sign) for start in (b",", b"\n", b'"') for sign in (
 
 
 def require_no_formula(part: bytes) -> None:
-    """Look at every byte of whole lines of CSV that hold numbers and codes: no other character is in them, and what
-    begins with a sign is a number. Raises UnsafeText."""
+    """Check every byte of whole lines of CSV that have numbers and codes only: there is no other character, and a cell
+    that begins with a sign is a number. Raises UnsafeText."""
     foreign = part.translate(None, _HARMLESS) or part.startswith((b"+", b"-"))
-    # Each byte by itself first, as most are not in it at all, which is found ten times as quickly.
+    # Single bytes are looked for first: most are not there at all, which is found ten times as fast.
     begins = any(start in part and sign in part and start + sign in part for start, sign in _BEGINNINGS)
     if foreign or begins or _SIGNED.search(part):
         raise UnsafeText
@@ -81,8 +81,8 @@ def require_no_formula(part: bytes) -> None:
 def dataset_json(
     name: str, columns: Sequence[Column], table: Iterable[bytes], rows: int, origin: Origin
 ) -> Iterator[bytes]:
-    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row. The
-    first column is an id; what follows it is the same in many rows, and is written once."""
+    """A table's CSV as CDISC Dataset-JSON 1.1 in its NDJSON form: the metadata, then a line for each row. The first
+    column is an id; the rest of a line is the same in many rows, so its JSON is made once."""
     yield canonical_json(_head(name, columns, rows, origin)).encode() + b"\n"
     others, lines = _AsJson(columns[1:]), _text_lines(table)
     next(lines)
@@ -92,8 +92,7 @@ def dataset_json(
 
 
 class _AsJson(dict[str, str]):
-    """The JSON of what follows an id in a line of CSV, up to its closing bracket; of each such line so far, up to a
-    bound."""
+    """A cache: the rest of a CSV line after its id -> its JSON, with the closing bracket."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
@@ -163,7 +162,7 @@ def codebook_csv(book: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def readme(manifest: Mapping[str, Any]) -> bytes:
-    """What the recipient reads first."""
+    """README.txt, which the recipient reads first."""
     cut = manifest["cut"]
     lines = [
         f"Extract {manifest['extract']} of the study {manifest['study']}",
@@ -190,12 +189,12 @@ def readme(manifest: Mapping[str, Any]) -> bytes:
 
 
 def sums(digests: Mapping[str, str]) -> bytes:
-    """As `sha256sum --check` reads it."""
+    """The checksums in the format of `sha256sum --check`."""
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
 class Packed(NamedTuple):
-    """A file that is deflated already: its length before and now, the CRC-32 of its content, and its parts."""
+    """A file that is deflated already: its size before and after, the CRC-32 of its content, and its deflated parts."""
 
     length: int
     packed: int
@@ -204,8 +203,8 @@ class Packed(NamedTuple):
 
 
 def zipped(target: Any, files: Mapping[str, Packed]) -> None:
-    """All of them in one file, in the order of their names, written to a stream that need not be seekable. Their bytes
-    go in as they are: zipfile writes the headers and the directory, and compresses nothing."""
+    """Write all files into one zip, in the order of their names, to a stream that need not be seekable. They are
+    compressed already: zipfile writes only the headers and the directory."""
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(files):
             info, file = zipfile.ZipInfo(name, _EPOCH), files[name]

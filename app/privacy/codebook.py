@@ -1,4 +1,4 @@
-"""What is said of every column of an extract: meaning, type, unit, codes, where it comes from, what was done to it."""
+"""The codebook: for every column of an extract its meaning, type, unit, codes, source and treatment."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from app.models.visit import VisitStatus
 from app.privacy import tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile
 from app.privacy.quasi import ETHNICITIES, OTHER, RACES, SINCE_DOSE
-from app.privacy.treatment import CLASSES_OF_DAYS, HELD_TOGETHER, TIMINGS, Treatment
+from app.privacy.treatment import CLASSES_OF_DAYS, SECONDARY_SUPPRESSION, TIMINGS, Treatment
 from app.protocol.instruments import instruments
 
 _CLASSES: Mapping[Treatment, Sequence[str]] = {
@@ -23,7 +23,7 @@ _DECLARED: Mapping[str, Sequence[str]] = {
     "table": sorted([*(one.name for one in tables.COUNTS), tables.EVENTS, tables.SCORES]),
     "statistic": ("people", "mean", "sd"),
 }
-"""Column -> what tables.csv says in it. Its rows and columns are named after what was found."""
+"""Column of tables.csv -> its codes. Those of `row` and `column` depend on the data."""
 
 _STORED: Mapping[str, Sequence[str]] = {
     "adverse_event.action_taken": tuple(ActionTaken),
@@ -38,15 +38,15 @@ _STORED: Mapping[str, Sequence[str]] = {
     "participant.ethnicity": sorted(ETHNICITIES | {OTHER}),
     "visit.status": tuple(VisitStatus),
 }
-"""Source -> every code that it may hold. What is not here is a number, an identifier or a name of the study's own."""
+"""Source -> every code that it may have. A column that is not here has numbers, ids or names of the study."""
 
 _DAYS = CLASSES_OF_DAYS | {Treatment.study_day}
-_COUNTED = HELD_TOGETHER | {Treatment.counted}
+_COUNTED = SECONDARY_SUPPRESSION | {Treatment.primary_suppression}
 
 
 def _codes(profile: ExtractProfile, column: Column) -> list[str]:
     if column.treatment is Treatment.coarsened:
-        return []  # the levels of the one extract decide; its manifest names them
+        return []  # they depend on the levels, which the extract's manifest names
     if column.treatment in _CLASSES:
         return list(_CLASSES[column.treatment])
     if column.treatment is Treatment.declared:
@@ -60,10 +60,10 @@ def _codes(profile: ExtractProfile, column: Column) -> list[str]:
 def _of_instruments(profile: ExtractProfile) -> Mapping[str, Sequence[str]]:
     """The codes of the instruments whose scores the profile has, in all their versions, by source."""
     all_of_them = profile == ExtractProfile.pseudonymised
-    told = [one for one in instruments().values() if all_of_them or one.code in RELEASED_INSTRUMENTS]
-    scores = [rule for one in told for rule in one.scores]
+    released = [one for one in instruments().values() if all_of_them or one.code in RELEASED_INSTRUMENTS]
+    scores = [rule for one in released for rule in one.scores]
     return {
-        "outcome.instrument": sorted({one.code for one in told}),
+        "outcome.instrument": sorted({one.code for one in released}),
         "outcome_score.name": sorted({rule.name for rule in scores}),
         "outcome_score.band": sorted({band.label for rule in scores for band in rule.bands}),
     }
@@ -80,7 +80,7 @@ def _unit(column: Column) -> str | None:
 
 
 def codebook(profile: Profile) -> list[dict[str, Any]]:
-    """Every column of every file of a profile. `codes` is empty where any number or name of the study may stand."""
+    """Every column of every file of a profile. `codes` is empty for numbers, ids and names of the study."""
     return [
         {
             "file": file,

@@ -1,6 +1,6 @@
-"""The erasure journal: whose label was destroyed, in a file that no restore of a database turns back.
+"""The erasure journal: a file that notes whose label was erased. No restore of a database takes a line back.
 
-A line holds an instant and a keyed digest of the pid, so that the file tells nothing to whoever lacks the keys.
+A line has an instant and a keyed digest of the pid, so without the keys the file reveals nobody.
 """
 
 import errno
@@ -41,8 +41,8 @@ class ErasureJournal(NamedTuple):
     keyring: Keyring
 
     def note(self, pid: str, at: datetime) -> None:
-        """Note an erasure durably, before it is committed: one that is noted and then fails was asked for, and is asked
-        for again. Raises ErasureJournalUnavailable."""
+        """Note an erasure durably, before it is committed. If the commit then fails, the line stays: the erasure was
+        asked for, and will be again. Raises ErasureJournalUnavailable."""
         line = json.dumps({"at": utc_text(at), "person": self.person(pid)}) + "\n"
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -60,7 +60,7 @@ class ErasureJournal(NamedTuple):
 
 
 def _append(descriptor: int, line: bytes) -> None:
-    """The whole line or nothing, as on a full disk; and never behind a line that a crash cut off."""
+    """Write the whole line or, as on a full disk, nothing; after a line that a crash cut off, on a line of its own."""
     size = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         line = b"\n" + line
@@ -70,7 +70,7 @@ def _append(descriptor: int, line: bytes) -> None:
 
 
 def noted(path: Path) -> Noted:
-    """What the journal holds; nothing before the first erasure. Raises ErasureJournalUnusable."""
+    """What the journal holds; it is empty before the first erasure. Raises ErasureJournalUnusable."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -95,6 +95,6 @@ def require_usable(path: Path) -> None:
     unreadable = noted(path).unreadable
     if unreadable:
         raise ErasureJournalUnusable(
-            f"{unreadable} lines of {path} cannot be read: look for them in its copies. One that a crash cut off was "
-            "never acknowledged, and may be deleted"
+            f"{unreadable} lines of {path} cannot be read: look for them in its copies. A line that a crash cut off "
+            "belongs to an erasure that was never acknowledged, and may be deleted"
         )

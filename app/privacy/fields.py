@@ -1,7 +1,7 @@
-"""Every column of every table, classified. Deny by default: what is not here, or not released, leaves nowhere.
+"""The class of every column of every table, which decides how the column may be treated in an extract.
 
 Classes follow the PHUSE de-identification standard for SDTM 3.2: direct and quasi identifiers, dates, free text,
-and clinical or sensitive content; `operational` and `system` are the registry's own.
+and clinical or sensitive content. `operational` and `system` are the registry's own.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ class FieldClass(StrEnum):
 
 
 def _table(**classes: str) -> Mapping[str, FieldClass]:
+    """Column -> class, from each class's column names, separated by spaces."""
     return {name: FieldClass(kind) for kind, names in classes.items() for name in names.split()}
 
 

@@ -1,4 +1,5 @@
-"""Secondary suppression: which further cells of a table are hidden, so that no cell of few people can be computed.
+"""Secondary suppression: which cells of a table are hidden besides those of few people, so that none of the latter can
+be computed from the figures that are shown.
 
 A reader knows each published figure to within its rounding, that the cells of a row or column add up to their margin,
 and the figures in `exact`. We assume that the reader also knows which hidden cells are of few people. A table of two
@@ -51,9 +52,9 @@ def published(
     by_column = {(ALL, column): (f"column {column}", "to") for column in columns}
     if cross and (found := _hidden({**cross, **by_row, **by_column}, counts, exact)) is not None:
         return found
-    alone = (dict.fromkeys(margin, ("from", "to")) for margin in (by_row, by_column) if margin)
-    told = [found for margin in alone if (found := _hidden(margin, counts, exact)) is not None]
-    return {pair: hidden for one in told or [_total(counts)] for pair, hidden in one.items()}
+    margins = (dict.fromkeys(margin, ("from", "to")) for margin in (by_row, by_column) if margin)
+    shown = [found for margin in margins if (found := _hidden(margin, counts, exact)) is not None]
+    return {pair: hidden for one in shown or [_total(counts)] for pair, hidden in one.items()}
 
 
 def _total(counts: Mapping[Pair, int]) -> dict[Pair, bool]:
@@ -61,14 +62,14 @@ def _total(counts: Mapping[Pair, int]) -> dict[Pair, bool]:
 
 
 def _hidden(arcs: _Arcs, counts: Mapping[Pair, int], exact: Sequence[Set[Pair]]) -> dict[Pair, bool] | None:
-    """The same figures, each with whether it is hidden. While a hidden figure of few people can be narrowed down too
-    far, the smallest figure in its row or column is hidden too. In the end, those that need not be hidden after all are
-    shown again. None: hiding does not suffice."""
+    """For each figure, whether it is hidden. As long as a hidden figure of few people can be narrowed down too far, the
+    smallest figure that is shown is hidden too, first of the same row and column. In the end, those that need not be
+    hidden after all are shown again. None: hiding does not suffice."""
     arcs = {**arcs, (ALL, ALL): ("to", "from")}
     few = [pair for pair in arcs if rounded(counts[pair]) is None]
     known = set(arcs).intersection(*exact)
     free = sorted(arcs.keys() - {*few, *known}, key=lambda pair: (counts[pair], pair))
-    more: list[Pair] = []
+    more: list[Pair] = []  # hidden besides those of few people
     while narrow := _narrow(arcs, counts, exact, few, more):
         shown = sorted((pair for pair in free if pair not in more), key=lambda pair: not _beside(pair, narrow))
         if not shown:

@@ -1,9 +1,9 @@
-"""The profiles: which columns leave, under which treatment. Pure data and checks.
+"""The profiles: which columns an extract has, and how each is treated. Pure data and checks.
 
-`deidentified` holds coded clinical content at nominal visits, quasi-identifiers coarsened until nobody stands in a
-class under k, and no day of any kind. `pseudonymised` is for a named project under an agreement: study days, exact ages
-and every scored instrument, under ids of the project. Calendar dates, item values, single seriousness
-criteria and every free text stay in both.
+`deidentified` has coded clinical content at nominal visits, quasi-identifiers coarsened until each class has k people
+or more, and no day of any kind. `pseudonymised` is for a named project under an agreement: study days, exact ages and
+every scored instrument, under ids of the project. Neither releases calendar dates, item values, single seriousness
+criteria or free text.
 """
 
 import re
@@ -17,14 +17,15 @@ from app.privacy.quasi import OTHER
 from app.privacy.treatment import FITTING, FOR_AGREEMENTS, MADE_HERE, RARE_TERM_PERSONS, Treatment
 
 
-def common_codes(people: Mapping[str, int], *, listed: bool, apart: Set[str] = frozenset()) -> list[str]:
-    """Those that are shown, of codes and how many people have each; none `apart`. Where analysts read the list of all
-    codes, one that is not shown alone would be told by it: the next rarest goes with it."""
+def common_codes(people: Mapping[str, int], *, listed: bool, withheld: Set[str] = frozenset()) -> list[str]:
+    """The codes to show, given how many people have each: those of RARE_TERM_PERSONS people or more that are not
+    `withheld`. `listed`: analysts can read the list of all codes, so that a single hidden one would be known; then the
+    rarest of the others is hidden too."""
     common = sorted(
-        (number, code) for code, number in people.items() if number >= RARE_TERM_PERSONS and code not in apart
+        (number, code) for code, number in people.items() if number >= RARE_TERM_PERSONS and code not in withheld
     )
-    alone = listed and len(people) - len(common) == 1
-    return sorted(code for _, code in common[alone:])
+    one_hidden = listed and len(people) - len(common) == 1
+    return sorted(code for _, code in common[one_hidden:])
 
 
 RELEASED_INSTRUMENTS = frozenset(
@@ -52,9 +53,9 @@ RELEASED_INSTRUMENTS = frozenset(
         "DAD",
     }
 )
-"""Whose scores leave de-identified. Trauma, dissociation and suicidality (ACE, CTQ_SF, PCL5, ITQ, DES_II, CSSRS) do
-not: an answer there can be known of one person (GDPR article 9; design of de-identification). What is not named here
-stays."""
+"""Instruments whose scores a deidentified extract has. Those of trauma, dissociation and suicidality (ACE, CTQ_SF,
+PCL5, ITQ, DES_II, CSSRS) are not among them, as an answer may be known of one person (GDPR article 9; design of
+de-identification). An instrument that is not named here is not released."""
 
 RELEASED_INTERESTS = frozenset(
     {
@@ -71,28 +72,29 @@ RELEASED_INTERESTS = frozenset(
         "bruxism",
     }
 )
-"""The events of special interest that leave de-identified. Suicidality, psychosis, abuse, use of drugs and misconduct
-do not (as above); what is not named here stays, and with it the preferred term of the event."""
+"""The events of special interest that a deidentified extract names. Suicidality, psychosis, abuse, use of drugs and
+misconduct are not among them, for the same reason. Of an event whose special interest is not named here, the preferred
+term is not released either."""
 
 
 def of_nearly_all(people: int, of_class: int) -> bool:
-    """Whether more than nine in ten of a class have something, which then tells it of each of them (group disclosure:
-    Brandt and others, Guidelines for the checking of output based on microdata research, ESSnet SDC 2010)."""
+    """Whether more than nine in ten people of a class have something, which discloses it of each of them (group
+    disclosure: Brandt and others, Guidelines for the checking of output based on microdata research, ESSnet SDC
+    2010)."""
     return 10 * people > 9 * of_class
 
 
 _FIRST = "A-Za-z0-9À-ÖØ-öø-ɏΈ-ϿЀ-ԯḀ-ỿ"  # noqa: RUF001 - Latin, Greek and Cyrillic letters
 _SAFE = f"{_FIRST} _./<>+:,()&%'-"
 SAFE_TEXT = re.compile(f"[{_FIRST}][{_SAFE}]*")
-"""Text that may stand in a CSV cell: it can never begin a spreadsheet formula, also where another separator is taken,
-and where signs of full width count as signs (OWASP, CSV injection)."""
+"""Text that a CSV cell may have: no program can read it as a formula, not even one that uses another separator or
+treats full-width signs as signs (OWASP, CSV injection)."""
 
 SAFE_PATTERN = rf"\A{SAFE_TEXT.pattern}\Z"
-"""The same for PostgreSQL, of the whole text."""
+"""The same for PostgreSQL, matching the whole text."""
 
 SAFE_GLOB, UNSAFE_GLOB = f"[{_FIRST}]*", f"*[^{_SAFE}]*"
-"""The same for SQLite, of text without NUL: like the first and not like the second."""
-
+"""The same for SQLite, for text without NUL: it matches the first pattern and not the second."""
 
 OWN_CODES = frozenset(
     {
@@ -106,12 +108,12 @@ OWN_CODES = frozenset(
         "outcome_score.band",
     }
 )
-"""Columns that hold nothing but codes of protocols, of instruments and of the registry itself, which are held to such
-text where they are defined: nobody types them. Those of the large tables are not looked at row by row."""
+"""Columns that hold only codes of protocols, of instruments and of the registry itself. Nobody types them, and their
+definitions are checked to be safe text, so the rows are not checked one by one."""
 
 
 class NotReleasable(Exception):
-    """A column was declared for release whose class does not allow its treatment. A defect, found by a test."""
+    """A profile declares a column whose class does not allow its treatment. A defect, found by a test."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Column:
 
     @property
     def typed(self) -> bool:
-        """Whether somebody may have typed what stands here."""
+        """Whether somebody may have typed its values."""
         return self.type == "text" and self.source not in OWN_CODES and self.treatment not in MADE_HERE
 
     def __post_init__(self) -> None:
@@ -142,18 +144,18 @@ class Profile:
     name: ExtractProfile
     version: str
     files: Mapping[str, Sequence[Column]]
-    """File -> columns, in order. The only way into an extract."""
+    """File -> its columns, in order. Nothing else gets into an extract."""
 
     in_locale: bool = False
-    """Whether adverse events are sorted by PostgreSQL's locale, as in earlier versions: another database, or an upgrade
-    of the system's C library, may sort them otherwise. Now by their bytes."""
+    """Whether adverse events are sorted by PostgreSQL's locale, as in earlier versions, and not by their bytes. Another
+    database, or an upgrade of the system's C library, may sort them differently."""
 
     @property
     def under_agreement(self) -> bool:
         return self.name is ExtractProfile.pseudonymised
 
     def treats(self, *treatments: Treatment) -> frozenset[str]:
-        """The sources of its columns that are under one of these."""
+        """The sources of its columns that have one of these treatments."""
         return frozenset(one.source for many in self.files.values() for one in many if one.treatment in treatments)
 
     def __post_init__(self) -> None:
@@ -258,9 +260,9 @@ def _deidentified(
     )
 
 
-_HIDDEN_TOGETHER = "Hidden: of few people, or so that these do not follow; or rounded to nothing"
+_SUPPRESSED = "Hidden: of few people, or so that these do not follow; or rounded to nothing"
 PROFILES: Mapping[ExtractProfile, Profile] = {
-    ExtractProfile.aggregate: _tables("5", Treatment.held_together, _HIDDEN_TOGETHER),
+    ExtractProfile.aggregate: _tables("5", Treatment.secondary_suppression, _SUPPRESSED),
     ExtractProfile.deidentified: _deidentified(
         "4", Treatment.spread_term, Treatment.spread_interest, Treatment.timing, Treatment.since_dose
     ),
@@ -296,12 +298,12 @@ PROFILES: Mapping[ExtractProfile, Profile] = {
         },
     ),
 }
-"""By which extracts are approved."""
+"""The current versions, with which extracts are approved."""
 
 _BY_VISIT = Treatment.timing_of_all, Treatment.since_dosing_visit
 _EARLIER = (
-    _tables("3", Treatment.counted, "Hidden: of few people, or rounded to nothing"),
-    _tables("4", Treatment.held_together_of_first, _HIDDEN_TOGETHER),
+    _tables("3", Treatment.primary_suppression, "Hidden: of few people, or rounded to nothing"),
+    _tables("4", Treatment.secondary_suppression_of_first, _SUPPRESSED),
     replace(_deidentified("2", Treatment.common_term, Treatment.common_code, *_BY_VISIT), in_locale=True),
     replace(_deidentified("3", Treatment.spread_english_term, Treatment.spread_interest, *_BY_VISIT), in_locale=True),
     replace(PROFILES[ExtractProfile.pseudonymised], version="2", in_locale=True),
@@ -309,7 +311,8 @@ _EARLIER = (
 VERSIONS: Mapping[tuple[ExtractProfile, str], Profile] = {
     (one.name, one.version): one for one in (*_EARLIER, *PROFILES.values())
 }
-"""By which extracts are built, each by that of its approval: what was cited comes out again."""
+"""All versions. An extract is built with the version of its approval, so that the rows that were cited come out
+again."""
 
 
 def cell(value: Any) -> str:

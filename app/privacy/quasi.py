@@ -1,10 +1,10 @@
 """The quasi-identifiers of the `deidentified` profile and how they are coarsened.
 
-Ages come in bands that are open above, so that nobody's rare old age stands alone (45 CFR 164.514(b)(2)(i)(C) asks for
-this from 90 on; bands of so few people as in a trial have to begin earlier). Labels never begin like a formula.
+The highest age band is open, so that a rare old age does not stand out (45 CFR 164.514(b)(2)(i)(C) asks for this from
+90 on; among as few people as in a trial it has to begin earlier). No label can be read as a spreadsheet formula.
 """
 
-from app.privacy.lattice import Level, Quasi, Value
+from app.privacy.lattice import Level, QuasiIdentifier, Value
 
 
 def _bands(width: int, top: int) -> Level:
@@ -53,7 +53,7 @@ RACES = frozenset(
         "WHITE",
     }
 )
-"""CDISC controlled terminology, codelist C74457. What is not in it was typed, and reads OTHER."""
+"""CDISC controlled terminology, codelist C74457. Any other text was typed, and is shown as OTHER."""
 
 ETHNICITIES = frozenset({"HISPANIC OR LATINO", "NOT HISPANIC OR LATINO", "NOT REPORTED", "UNKNOWN"})
 """CDISC controlled terminology, codelist C66790."""
@@ -67,9 +67,9 @@ AS_STORED = Level("as stored", lambda value: None if value is None else str(valu
 NOTHING = Level("not released", lambda _: None)
 
 QUASI_IDENTIFIERS = (
-    Quasi("age_group", "Age at consent", (_bands(5, 75), _bands(10, 70), _cuts(35, 55), _cuts(45), NOTHING)),
-    Quasi("sex", "Sex at birth", (AS_STORED, NOTHING)),
-    Quasi(
+    QuasiIdentifier("age_group", "Age at consent", (_bands(5, 75), _bands(10, 70), _cuts(35, 55), _cuts(45), NOTHING)),
+    QuasiIdentifier("sex", "Sex at birth", (AS_STORED, NOTHING)),
+    QuasiIdentifier(
         "race",
         "Race",
         (
@@ -78,12 +78,12 @@ QUASI_IDENTIFIERS = (
             NOTHING,
         ),
     ),
-    Quasi("country", "Country of the site", (AS_STORED, NOTHING), weight=0.5),
-    Quasi(
+    QuasiIdentifier("country", "Country of the site", (AS_STORED, NOTHING), weight=0.5),
+    QuasiIdentifier(
         "status",
         "Status in the study",
         (AS_STORED, _grouped("completed, and all others", "completed", "not_completed"), NOTHING),
         weight=0.5,
     ),
 )
-"""In the order in which the extract's own table holds them."""
+"""In the order of the columns of ExtractSubject."""

@@ -1,19 +1,19 @@
-"""The risk report of an extract: what was hidden, how, and what remains. It is released with the extract, so it shows
-no small number itself: counts of 1 to 10 read `1-10`, and of people who were left out `0-10`.
+"""The risk report of an extract: what was hidden, how, and which risk remains. It is released with the extract, so it
+shows no small number itself: counts of 1 to 10 are shown as `1-10`, and a number of people left out of 0 to 10 as
+`0-10`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.privacy.lattice import MAX_SUPPRESSED, Generalised, K, Quasi, Value
+from app.privacy.lattice import MAX_SUPPRESSED, Generalised, K, QuasiIdentifier, Value
 
 SMALL = 10
 """The largest count that is not shown: cells of 1 to 10 are suppressed in CMS's and OpenSAFELY's output rules."""
 
 THRESHOLD = 0.09
-"""The risk under which EMA Policy 0070 and Health Canada's PRCI take a release for low risk."""
-
+"""The risk below which EMA Policy 0070 and Health Canada's PRCI regard a release as low risk."""
 
 NOT_GIVEN = "not given by anybody"
 
@@ -23,8 +23,8 @@ def banded(count: int) -> int | str:
 
 
 def class_risk(classes: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
-    """Of the classes of people who look alike: the smallest, the risk of the most and of the average person to be found
-    by somebody who knows that they are in it (prosecutor risk), and how large the classes are."""
+    """Sizes and risks of classes of people who look alike. The risk is that of being found by somebody who knows that
+    the person is in the extract (prosecutor risk): the highest of any person, and the average."""
     sizes = Counter(classes)
     people = sum(sizes.values())
     smallest = min(sizes.values())
@@ -40,8 +40,9 @@ def class_risk(classes: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     }
 
 
-def alone(traits: Iterable[Any]) -> dict[str, Any]:
-    """How many people have anything of a kind, and the share of them who have what nobody else has."""
+def uniqueness(traits: Iterable[Any]) -> dict[str, Any]:
+    """How many people have any trait, and the share of them whose trait nobody else has. `traits`: one of each
+    person."""
     sizes = Counter(traits)
     people, single = sizes.total(), sum(size == 1 for size in sizes.values())
     few = 0 < single <= SMALL or 0 < people <= SMALL
@@ -50,7 +51,7 @@ def alone(traits: Iterable[Any]) -> dict[str, Any]:
 
 def risk_report(
     people: Sequence[tuple[Value, ...]],
-    quasis: Sequence[Quasi],
+    quasis: Sequence[QuasiIdentifier],
     chosen: Generalised,
     serious_shown: bool,
     ledger: Mapping[str, Any],
@@ -59,21 +60,21 @@ def risk_report(
     """The report as data; `people` are the exact values of everybody who was considered."""
     released = [one for one, kept in zip(chosen.classes, chosen.kept, strict=True) if kept]
     left_out = len(people) - len(released)
-    told = left_out > SMALL  # at most five in a hundred are left out: of 26 people `1-10` would be one
+    left_out_shown = left_out > SMALL  # at most five in a hundred are left out: of 26 people `1-10` would mean one
     return {
         "schema": "research-registry/risk-report/4",
         "decision": "pass",
         "threshold": {"k": K, "max_risk": THRESHOLD, "max_suppressed": MAX_SUPPRESSED},
         "population": {
-            "considered": len(people) if told else "",  # with those released it would give the number left out
+            "considered": len(people) if left_out_shown else "",  # minus those released, it is the number left out
             "released": len(released),
-            "suppressed": left_out if told else f"0-{SMALL}",
+            "suppressed": left_out if left_out_shown else f"0-{SMALL}",
         },
         "quasi_identifiers": [
             {"name": one.name, "label": one.label, "released": _released(one, number, people, chosen)}
             for number, one in enumerate(quasis)
         ],
-        "exact": _before(people, told=told),
+        "exact": _exact_classes(people, left_out_shown=left_out_shown),
         "released": class_risk(released),
         "sensitive": [{"name": "serious", "released": serious_shown}],
         "ledger": ledger,
@@ -100,17 +101,19 @@ def risk_report(
     }
 
 
-def _released(one: Quasi, place: int, people: Sequence[tuple[Value, ...]], chosen: Generalised) -> str:
+def _released(one: QuasiIdentifier, place: int, people: Sequence[tuple[Value, ...]], chosen: Generalised) -> str:
     level = one.levels[chosen.levels[one.name]]
     theirs = (raw[place] for raw, kept in zip(people, chosen.kept, strict=True) if kept)
     return level.name if level is one.levels[-1] or any(value is not None for value in theirs) else NOT_GIVEN
 
 
-def _before(people: Sequence[tuple[Value, ...]], *, told: bool) -> dict[str, Any]:
-    """The exact classes. Where the number of those left out is not `told`, neither is that of the classes, and the mean
-    risk has one decimal: it fits any number of K people or more, so that none can be worked out."""
+def _exact_classes(people: Sequence[tuple[Value, ...]], *, left_out_shown: bool) -> dict[str, Any]:
+    """The classes by exact values. If the number of people left out is not shown, the number of classes is not either,
+    and the mean risk has one decimal, so that the number left out cannot be worked out from them."""
     risk, mean = class_risk(people), len(set(people)) / len(people)
-    return {**risk, "avg_risk": round(mean, 2)} if told else {**risk, "classes": "", "avg_risk": round(mean, 1)}
+    if left_out_shown:
+        return {**risk, "avg_risk": round(mean, 2)}
+    return {**risk, "classes": "", "avg_risk": round(mean, 1)}
 
 
 def _share(unique: float | str) -> str:
@@ -118,7 +121,7 @@ def _share(unique: float | str) -> str:
 
 
 def readable(report: Mapping[str, Any]) -> str:
-    """The same as a page for the person who decides."""
+    """The report as a Markdown page, for the custodian who decides."""
     before, after, people = report["exact"], report["released"], report["population"]
     marks, ledger = report["fingerprints"], report["ledger"]
     lines = [
@@ -130,7 +133,7 @@ def readable(report: Mapping[str, Any]) -> str:
         f"mean risk is {after['avg_risk']} (before: {before['avg_risk']}).",
         *(f"`{one['name']}` is {'shown' if one['released'] else 'not shown'}." for one in report["sensitive"]),
         "",
-        f"Earlier extracts that it was held against: {ledger['earlier_extracts']}. It has to differ from each by "
+        f"Earlier extracts that it was compared with: {ledger['earlier_extracts']}. It has to differ from each by "
         f"nobody, or by {ledger['needed_difference']} people or more: {ledger['verdict']}.",
         "",
         "| quasi-identifier | released |",

@@ -1,8 +1,9 @@
-"""Preferred terms of suicidality and self-harm, which no deidentified extract shows, marked by the site or not.
+"""Preferred terms of suicidality and self-harm. No deidentified extract shows them, whether or not the site marked the
+event as one of special interest.
 
-The words are those by which MedDRA's SMQ "Suicide/self-injury" goes, in the languages in which MedDRA comes and which a
-cell of an extract can hold (Czech, Dutch, English, French, German, Hungarian, Italian, Portuguese, Russian, Spanish),
-and in Danish, Norwegian and Swedish. Written without accents, as they are looked for.
+The words are those of MedDRA's SMQ "Suicide/self-injury", in those languages of MedDRA whose letters a cell of an
+extract can have (Czech, Dutch, English, French, German, Hungarian, Italian, Portuguese, Russian, Spanish), and in
+Danish, Norwegian and Swedish. They are written without accents, which are removed from a term before it is compared.
 """
 
 import re
@@ -27,12 +28,12 @@ _WORDS = re.compile(
 )
 
 
-def tells_of_it(term: str) -> bool:
-    """Whether a term is one of these."""
+def is_suicidality(term: str) -> bool:
+    """Whether a preferred term is one of suicidality or self-harm."""
     folded = unicodedata.normalize("NFKD", term.casefold())
     return _WORDS.search("".join(sign for sign in folded if not unicodedata.combining(sign))) is not None
 
 
-def tells_in_english(term: str) -> bool:
-    """By which the profile's versions up to 3 went."""
+def is_suicidality_in_english(term: str) -> bool:
+    """The same by English words only, as in the profile's versions up to 3."""
     return _ENGLISH.search(term) is not None

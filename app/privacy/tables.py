@@ -1,4 +1,4 @@
-"""The `aggregate` profile: a fixed set of tables, declared here. Nobody can ask for a table of their own.
+"""The tables of the `aggregate` profile. The set is fixed: nobody can ask for a table of their own.
 
 Cells of 1 to 12 people are hidden. All other counts are rounded to the nearest five, each margin by itself, and further
 cells are hidden until no hidden cell can be computed from the others (app/privacy/hiding.py). Means and standard
@@ -83,13 +83,13 @@ class Counted(NamedTuple):
     in_rows: Sequence[Set[Pair]]
     """The sets of figures that an extract of rows of the same people may disclose exactly; it discloses one of them."""
 
-    def as_counted(self) -> Iterator[Cell]:
-        """The cells as they would be hidden if each were published by itself."""
+    def primary_suppression(self) -> Iterator[Cell]:
+        """The cells, with only those of few people hidden, as in earlier versions of the profile."""
         return self._cells({pair: rounded(number) is None for pair, number in self.counts.items()})
 
-    def held_together(self) -> Iterator[Cell]:
-        """The cells to publish: enough of them are hidden that no cell of few people can be computed from the others
-        and from the rows of the same people."""
+    def secondary_suppression(self) -> Iterator[Cell]:
+        """The cells, with enough of them hidden that none of few people can be computed from the others and from
+        `deidentified` rows of the same people."""
         return self._cells(published(self.counts, self.rows, self.columns, self.in_rows))
 
     def _cells(self, hidden: Mapping[Pair, bool]) -> Iterator[Cell]:
@@ -101,19 +101,19 @@ class Counted(NamedTuple):
 
 def counted(table: Declared, people: Iterable[Pair]) -> Counted:
     """Count a declared table. `people` has one (row, column) for each person."""
-    there = Counter(people)
+    numbers = Counter(people)
     if table.sensitive:
-        there = Counter({pair: number for pair, number in there.items() if pair[1] != NOT_GIVEN}) or there
-    rows, columns = (sorted({pair[side] for pair in there}) for side in (0, 1))
-    cells = {pair: there[pair] for pair in product(rows, columns)}
-    for (row, column), number in there.items():
+        numbers = Counter({pair: number for pair, number in numbers.items() if pair[1] != NOT_GIVEN}) or numbers
+    rows, columns = (sorted({pair[side] for pair in numbers}) for side in (0, 1))
+    cells = {pair: numbers[pair] for pair in product(rows, columns)}
+    for (row, column), number in numbers.items():
         for pair in {(row, ALL), (ALL, column), (ALL, ALL)}:
             cells[pair] = cells.get(pair, 0) + number
     cells.setdefault((ALL, ALL), 0)
-    tell = {column for column in (*columns, ALL) if table.sensitive and _tells(cells, rows, column)}
-    if not table.column or tell - {ALL}:
-        columns = []  # a hidden column would follow from the margins
-    if ALL in tell:
+    disclosing = {column for column in (*columns, ALL) if table.sensitive and _discloses(cells, rows, column)}
+    if not table.column or disclosing - {ALL}:
+        columns = []  # if only one were hidden, it would follow from the margins
+    if ALL in disclosing:
         rows = []
     shown = {pair: cells[pair] for pair in product((*rows, ALL), (*columns, ALL))}
     return Counted(table.name, rows, columns, shown, list(_in_rows(table, rows, columns, shown)))
@@ -140,7 +140,7 @@ def _in_rows(
 _HARMLESS = frozenset({"no", "none"})
 
 
-def _tells(cells: Mapping[Pair, int], rows: Iterable[str], column: str) -> bool:
+def _discloses(cells: Mapping[Pair, int], rows: Iterable[str], column: str) -> bool:
     """Whether a column discloses something about each of its people: all are in one row, or none is in a harmless
     one."""
     people = {row: cells.get((row, column), 0) for row in rows}
@@ -148,14 +148,15 @@ def _tells(cells: Mapping[Pair, int], rows: Iterable[str], column: str) -> bool:
 
 
 def with_events(people_of: Iterable[tuple[str, int]], of: int | None = None) -> Iterator[Cell]:
-    """The number of people with an event of each organ class, among `of` people in all. A class of few people is not
-    even named, nor is one whose name is unsafe in a CSV cell, as two such classes would become one row. A figure is
-    hidden if it would leave too few possible counts of people without an event, or if everybody had one."""
+    """The number of people with an event of each organ class. A class of few people is not named, nor is one whose name
+    is unsafe in a CSV cell, as two such classes would become one row. `of` is the number of all people: a figure is
+    hidden if it would leave too few possible counts of people without an event. None: it never is, as in earlier
+    versions of the profile."""
     for name, people in sorted(people_of):
         if people > FEW and SAFE_TEXT.fullmatch(name):
             figure = _counted(EVENTS, name, ALL, people)
-            tells = of is not None and of - _fewest(people) < OPEN
-            yield figure._replace(value=None, suppressed=True) if tells else figure
+            too_few_without = of is not None and of - _fewest(people) < OPEN
+            yield figure._replace(value=None, suppressed=True) if too_few_without else figure
 
 
 def _counted(table: str, row: str, column: str, number: int) -> Cell:

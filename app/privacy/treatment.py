@@ -1,4 +1,4 @@
-"""How the columns of an extract may be treated, and to which classes of fields each treatment is fitting."""
+"""How the columns of an extract may be treated, and which classes of fields allow each treatment."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,22 +8,26 @@ from app.privacy.lattice import K
 from app.privacy.quasi import OTHER, SINCE_DOSE
 
 RARE_TERM_PERSONS = K
-"""A code released under `common_term` or `common_code` is shared by at least this many participants of the extract."""
+"""At least this many participants of the extract share a term or code that is shown under the treatments `common_...`
+and `spread_...`."""
 
 
 class Treatment(StrEnum):
-    """What is done to the values of a column, in words for the codebook."""
+    """What is done to the values of a column. The values are the texts of the codebook. Names with `_of_first`,
+    `_english`, `_of_all` and `since_dosing_visit`, and `primary_suppression`, are of earlier versions of the
+    profiles."""
 
     as_stored = "as stored"
-    counted = (
+    primary_suppression = (
         "counts rounded to 5, of 1 to 12 hidden; means and SD of 13 people or more, the coarser the fewer they are"
     )
-    held_together_of_first = (
+    secondary_suppression_of_first = (
         "counts rounded to 5, of 1 to 12 hidden, and as many more as it takes that each of these stays open over five "
         "counts; means and SD of 13 people or more, the coarser the fewer they are"
     )
-    held_together = (
-        f"{held_together_of_first}; scores of first occurrences, of screening visits of that of the last screening"
+    secondary_suppression = (
+        f"{secondary_suppression_of_first}; "
+        "scores of first occurrences, of screening visits of that of the last screening"
     )
     declared = "name of a table, or of its rows and columns, that the profile declares"
     coarsened = f"coarsened for everybody until each class has {K} people or more; the manifest says how far"
@@ -63,9 +67,9 @@ class Treatment(StrEnum):
 FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.as_stored: frozenset({FieldClass.clinical}),
     Treatment.coarsened: frozenset({FieldClass.quasi}),
-    Treatment.counted: frozenset({FieldClass.clinical}),
-    Treatment.held_together: frozenset({FieldClass.clinical}),
-    Treatment.held_together_of_first: frozenset({FieldClass.clinical}),
+    Treatment.primary_suppression: frozenset({FieldClass.clinical}),
+    Treatment.secondary_suppression: frozenset({FieldClass.clinical}),
+    Treatment.secondary_suppression_of_first: frozenset({FieldClass.clinical}),
     Treatment.declared: frozenset({FieldClass.operational}),
     Treatment.common_code: frozenset({FieldClass.clinical}),
     Treatment.common_term: frozenset({FieldClass.clinical}),
@@ -82,7 +86,7 @@ FITTING: Mapping[Treatment, frozenset[FieldClass]] = {
     Treatment.under_agreement: frozenset({FieldClass.clinical, FieldClass.quasi}),
 }
 TIMINGS = frozenset({Treatment.timing, Treatment.timing_of_all})
-HELD_TOGETHER = frozenset({Treatment.held_together, Treatment.held_together_of_first})
+SECONDARY_SUPPRESSION = frozenset({Treatment.secondary_suppression, Treatment.secondary_suppression_of_first})
 CLASSES_OF_DAYS = frozenset({Treatment.since_dose, Treatment.since_dosing_visit})
 MADE_HERE = frozenset({Treatment.subject}) | TIMINGS | CLASSES_OF_DAYS
 FOR_AGREEMENTS = frozenset({Treatment.study_day, Treatment.under_agreement})

@@ -24,8 +24,7 @@ from app.security.keys import Keyring
 from app.security.sealing import seal, unseal
 
 RESERVED_FOR = timedelta(hours=1)
-"""How long a label may wait for the participant that it is of."""
-
+"""How long a label may be stored before its participant is."""
 
 _LABELS = table_of(VaultIdentity)
 _BY_LABEL = select(_LABELS.c.pid).where(
@@ -58,12 +57,12 @@ def reserve(session: Session, keyring: Keyring, site_id: int, label: str, draw: 
     except LabelAlreadyEnrolled:
         if vault_session(session) is session:
             raise
-        return _reserved(session, keyring, site_id, label, draw)  # of one at the same moment, who may still fail
+        return _reserved(session, keyring, site_id, label, draw)  # another enrolment at the same moment may yet fail
 
 
 def _reserved(session: Session, keyring: Keyring, site_id: int, label: str, draw: Callable[[], str]) -> str:
-    """A label whose enrolment broke off is stored anew: it is then of this hour, so nobody sweeps it away as an old
-    one."""
+    """As `reserve`. The label of an enrolment that broke off is stored again, with the present time, so that
+    `registry vault check --sweep` does not delete it."""
     pid = find_pid(session, keyring, site_id, label)
     if pid is None:
         pid = draw()
@@ -76,9 +75,9 @@ def _reserved(session: Session, keyring: Keyring, site_id: int, label: str, draw
 
 
 def store_under(session: Session, keyring: Keyring, site_id: int, pid: str, label: str) -> None:
-    """Keep the label of a participant who is there: just added under a reserved pid, or known by a wrong one. It
-    replaces the wrong one, and what attempts that were never committed left under the pid or for the label. Raises
-    LabelAlreadyEnrolled, EnrolmentUnderWay."""
+    """Store the label of a participant whose row exists: just added under a reserved pid, or whose label is corrected.
+    The wrong label is deleted, and so are labels that attempts which were never committed left under this pid, or this
+    label under another pid. Raises LabelAlreadyEnrolled, EnrolmentUnderWay."""
     earlier = find_pid(session, keyring, site_id, label)
     if earlier is not None and earlier != pid:
         if session.get(Participant, (site_id, earlier)) is not None:
@@ -115,13 +114,13 @@ def find_pid(session: Session, keyring: Keyring, site_id: int, label: str) -> st
 
 
 def find(session: Session, site_id: int, pid: str) -> VaultIdentity | None:
-    """What the vault has of a participant; None after an erasure."""
+    """The label of a participant, encrypted; None after an erasure."""
     return vault_session(session).get(VaultIdentity, (site_id, pid))
 
 
 def erase(session: Session, site_id: int, pid: str, *, before: datetime | None = None) -> None:
-    """Destroy a participant's label for good: the wrapped key and the ciphertext go together. With `before`, only one
-    that was stored earlier."""
+    """Delete a participant's label for good, with the wrapped key and the ciphertext. `before`: only if it was stored
+    before then."""
     theirs = [col(VaultIdentity.site_id) == site_id, col(VaultIdentity.pid) == pid]
     older = [] if before is None else [col(VaultIdentity.created_at) < before]
     vault_session(session).execute(delete(VaultIdentity).where(*theirs, *older))

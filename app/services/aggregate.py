@@ -1,4 +1,4 @@
-"""The rows of an aggregate extract: the declared tables, counted over the extract's own subject table."""
+"""The rows of an aggregate extract: the declared tables, counted over the people of the extract (ExtractSubject)."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -18,7 +18,7 @@ from app.models.visit import Visit
 from app.privacy import bundle, tables
 from app.privacy.profile import RELEASED_INSTRUMENTS, Column, Profile
 from app.privacy.tables import NOT_GIVEN, Cell
-from app.privacy.treatment import HELD_TOGETHER, Treatment
+from app.privacy.treatment import SECONDARY_SUPPRESSION, Treatment
 from app.protocol.instruments import instrument
 from app.services import screening_visits
 from app.services.extract_sql import ENDED, at_visit, common, of_subject, selected
@@ -30,10 +30,12 @@ NONE = "none"
 
 
 class AggregateRows:
+    """The tables of one extract, under the version of the profile with which it was approved."""
+
     def __init__(self, session: Session, extract_id: UUID, profile: Profile) -> None:
         self._session, self._id = session, extract_id
-        self._together = bool(profile.treats(*HELD_TOGETHER))
-        self._by_screening = bool(profile.treats(Treatment.held_together))
+        self._secondary = bool(profile.treats(*SECONDARY_SUPPRESSION))
+        self._by_screening = bool(profile.treats(Treatment.secondary_suppression))
 
     def csv(self, _file: str, columns: Sequence[Column]) -> Pieces:
         """All tables, one figure a row."""
@@ -45,8 +47,8 @@ class AggregateRows:
         for table in tables.COUNTS:
             column = table.column or table.row
             counted = tables.counted(table, [(one[table.row], one[column]) for one in people])
-            yield from counted.held_together() if self._together else counted.as_counted()
-        yield from self._events(len(people) if self._together else None)
+            yield from counted.secondary_suppression() if self._secondary else counted.primary_suppression()
+        yield from self._events(len(people) if self._secondary else None)
         yield from self._scores()
 
     def _people(self) -> list[dict[str, str]]:
@@ -55,7 +57,7 @@ class AggregateRows:
         serious = {name for name, _ in self._severities(col(AdverseEvent.serious))}
         worst = tables.worst((name, severity) for name, severity in self._severities() if severity)
         arms: tuple[Any, ...] = (Participant.planned_arm, Participant.actual_arm)
-        if self._together:  # as rows of the same people have them
+        if self._secondary:  # the same arms that `deidentified` rows of these people show
             arms = (*common(self._session, self._id, Participant, *arms, listed=True),)
         wanted = (
             selected(ExtractSubject.subject, arms[0], *of_person(ENDED))
@@ -73,21 +75,23 @@ class AggregateRows:
             for row, traits in ((row, shown(row)) for row in self._session.execute(wanted))
         ]
 
-    def _severities(self, *rules: Any) -> Iterator[tuple[str, str]]:
-        """Those that people had, each once: most people have few, however many events."""
-        told = selected(ExtractSubject.subject, AdverseEvent.severity)
-        told = told.join(AdverseEvent, of_subject(self._id, AdverseEvent)).where(*rules)
-        for row in self._session.execute(told.distinct().execution_options(yield_per=1000)):
+    def _severities(self, *conditions: Any) -> Iterator[tuple[str, str]]:
+        """Each person's severities of events under these conditions, each severity once."""
+        wanted = selected(ExtractSubject.subject, AdverseEvent.severity)
+        wanted = wanted.join(AdverseEvent, of_subject(self._id, AdverseEvent)).where(*conditions)
+        for row in self._session.execute(wanted.distinct().execution_options(yield_per=1000)):
             yield row.subject, row.severity
 
     def _events(self, of: int | None) -> Iterator[Cell]:
+        """People with events by organ class, among `of` people."""
         soc, subject = col(AdverseEvent.soc), col(ExtractSubject.subject)
         statement = selected(soc, func.count(distinct(subject))).join(AdverseEvent, of_subject(self._id, AdverseEvent))
         found = self._session.execute(statement.where(soc.is_not(None)).group_by(soc)).all()
         return tables.with_events(((name, people) for name, people in found), of)
 
     def _scores(self) -> Iterator[Cell]:
-        """Grouped by value, so that Python adds them up: a sum of floats in SQL depends on the order of the rows."""
+        """Scores by visit and instrument. The database counts equal values, and Python adds them up: a sum of floats in
+        SQL depends on the order of the rows."""
         score, value = OutcomeScore, col(OutcomeScore.value)
         statement = (
             selected(Visit.visit_code, Outcome.instrument, value, func.count())
@@ -104,14 +108,16 @@ class AggregateRows:
             yield from tables.scores(visit, code, _reach(code), {number: people for _, _, number, people in rows})
 
     def _counted(self) -> ColumnElement[bool]:
-        """Which visits' scores count. In earlier versions of the profile first occurrences, whatever the screening."""
+        """Whether the scores of a visit count: of the first occurrence; of a screening visit, of the one in the last
+        screening, which earlier versions of the profile did not look at."""
         if not self._by_screening:
             return col(Visit.occurrence) == 1
-        theirs = selected(Participant.protocol_version_id).join(Participant, of_subject(self._id, Participant))
-        versions = sorted(self._session.execute(theirs.select_from(ExtractSubject).distinct()).scalars())
+        used = selected(Participant.protocol_version_id).join(Participant, of_subject(self._id, Participant))
+        versions = sorted(self._session.execute(used.select_from(ExtractSubject).distinct()).scalars())
         return screening_visits.counted((protocol_of(self._session, version) for version in versions), ENDED)
 
 
 def _reach(code: str) -> float:
+    """The highest possible total of an instrument minus its lowest, in points."""
     lowest, highest = instrument(code).bounds("total")
     return float(highest - lowest)

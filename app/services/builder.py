@@ -1,4 +1,4 @@
-"""The thread of each worker that builds extracts, and the command's loop. Any worker may build any extract."""
+"""The thread of each worker that builds extracts. Any worker may build any extract."""
 
 import threading
 from contextlib import suppress
@@ -13,13 +13,15 @@ from app.services.building import READERS, build_next
 from app.settings import Settings
 
 LOOK_EVERY = 5.0
-"""Seconds between looks for what others left behind. What this worker approved it begins at once."""
+"""Seconds between two searches for extracts that other workers left. One that this worker approved is begun at once."""
 
 
 class Builder:
+    """Builds extracts in a thread, with a pool of connections of its own."""
+
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         self._settings, self._keyring = settings, keyring
-        self._something, self._stop = threading.Event(), threading.Event()
+        self._woken, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -27,13 +29,13 @@ class Builder:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something waits to be built."""
-        self._something.set()
+        """Tell the thread that an extract waits to be built."""
+        self._woken.set()
 
     def stop(self) -> None:
-        """End after the chunk that is being written; another worker begins anew."""
+        """Stop after the chunk that is being written. Another worker begins the build again."""
         self._stop.set()
-        self._something.set()
+        self._woken.set()
         if self._thread is not None:
             self._thread.join(timeout=20)
 
@@ -42,8 +44,8 @@ class Builder:
         own = self._settings.model_copy(update={"pool_size": READERS + 1 if on_sqlite else BUILDERS})
         with Database(own, for_server=True) as database:
             while not self._stop.is_set():
-                with suppress(SQLAlchemyError, RegistryError):  # the database is away: look again
+                with suppress(SQLAlchemyError, RegistryError):  # the database is unavailable: search again
                     while build_next(database, self._keyring, self._stop.is_set) and not self._stop.is_set():
                         pass
-                self._something.wait(LOOK_EVERY)
-                self._something.clear()
+                self._woken.wait(LOOK_EVERY)
+                self._woken.clear()

@@ -1,4 +1,4 @@
-"""The files of one build: tables, codebook, risk report, README, manifest, checksums and the zip of them all."""
+"""The files of one build: tables, codebook, risk report, README, manifest, checksums and a zip of them all."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ UNDER_AGREEMENT = "Pseudonymised personal data under the agreement named here. N
 
 
 class Files(Mapping[str, ExtractFileRead]):
-    """What has been written so far, by name. One thread stores the chunks, another makes Parquet."""
+    """The files written so far, by name. One thread stores the chunks, another makes Parquet."""
 
     def __init__(self, database: Database, extract_id: UUID, build: UUID, kept: Callable[[Session], None]) -> None:
         self._database, self._extract_id, self._build, self._kept = database, extract_id, build, kept
@@ -56,7 +56,7 @@ class Files(Mapping[str, ExtractFileRead]):
         return chunks.read(self._database, self._places[name], 0, self[name].bytes)
 
     def write(self, name: str, parts: Iterable[bytes], *, counted: bool = False) -> ExtractFileRead:
-        """A whole file. A table's lines are counted, without the first, which is its header in each form."""
+        """Write a whole file. `counted`: it is a table, whose rows are counted; its first line is a header."""
         target, lines = self._writer(name, chunks.FAST), -1
         for part in parts:
             lines += part.count(b"\n")
@@ -64,7 +64,7 @@ class Files(Mapping[str, ExtractFileRead]):
         return self._described(name, target, lines if counted else None)
 
     def write_table(self, name: str, columns: Sequence[Column], parts: Iterable[bytes], formats: str) -> int:
-        """A table as CSV, and as Parquet where `formats` (of the extract) has it; gives its number of rows."""
+        """Write a table as CSV, and as Parquet if the extract's `formats` (JSON) have it; gives its number of rows."""
         if ExtractFormat.parquet not in from_json(formats):
             return self.write(name, parts, counted=True).rows or 0
         other = name.removesuffix("csv") + "parquet"
@@ -95,7 +95,7 @@ class Files(Mapping[str, ExtractFileRead]):
             raise chunks.ChunkGone
 
     def rows(self, keyring: Keyring) -> list[dict[str, Any]]:
-        """What the database holds of each file beside its chunks."""
+        """The rows of ExtractFile: what the database has of each file besides its chunks."""
         return [
             {
                 **self._written[name].model_dump(),
@@ -107,7 +107,7 @@ class Files(Mapping[str, ExtractFileRead]):
         ]
 
     def complete(self, extract: Extract, profile: Profile, study: str, approved: Mapping[str, Any]) -> None:
-        """Write all that goes with the tables. `approved` is what the approval fixed of the manifest."""
+        """Write everything besides the tables. `approved` is the part of the manifest that the approval fixed."""
         origin = bundle.Origin(study, str(extract.id), approved["created_at"], __version__)
         formats = set(from_json(extract.formats))
         for file, columns in profile.files.items():
@@ -131,7 +131,7 @@ class Files(Mapping[str, ExtractFileRead]):
             "agreement": extract.agreement,
             "cut": extract.cut,
             **{name: approved[name] for name in ("created_at", "subjects", "levels", "risk")},
-            "ledger": approved.get("ledger"),  # what was approved by an earlier version lacks it
+            "ledger": approved.get("ledger"),  # missing if an earlier version approved it
             "dates": "study days" if profile.under_agreement else "none; visits by name",
             "statement": UNDER_AGREEMENT if profile.under_agreement else STATEMENT,
             "software": f"research-registry {__version__}",
@@ -150,12 +150,12 @@ class Files(Mapping[str, ExtractFileRead]):
 
 
 def _also(table: parquet.Table, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts of a CSV file, each also written to `table`."""
     for part in parts:
         table.write(part)
         yield part
 
 
 def content_digest(digests: Mapping[str, str]) -> str:
-    """Over the rows of all tables: the SHA-256 of the canonical JSON of each CSV file's own. What an extract is cited
-    by."""
+    """The hash by which an extract is cited: the SHA-256 of the canonical JSON of {CSV file: its SHA-256}."""
     return hashlib.sha256(canonical_json(digests).encode()).hexdigest()

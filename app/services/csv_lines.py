@@ -1,4 +1,4 @@
-"""Whole lists as CSV, in blocks. Each block is read in a short session of its own, so that a slow reader holds no
+"""Whole lists as CSV, in blocks. Each block is read in a short session of its own, so that a slow client occupies no
 connection."""
 
 import csv
@@ -18,7 +18,7 @@ BLOCK = 1000
 def blocks(
     database: Database, site_ids: Collection[int], statement: Rows, keys: Sequence[Any], ascending: bool = True
 ) -> Iterator[Sequence[Row[Any]]]:
-    """The rows of a statement in the order of `keys`. `site_ids`: where the database lets the reader see any."""
+    """The rows of a statement in the order of `keys`, in blocks. `site_ids`: the sites that the reader may see."""
     block, after = statement.order_by(*in_order(keys, ascending)).limit(BLOCK), None
     while True:
         asked_now = block if after is None else block.where(behind(keys, after, ascending))

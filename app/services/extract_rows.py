@@ -17,7 +17,7 @@ from app.models.study import ProtocolVersion
 from app.models.visit import Visit
 from app.privacy.profile import RELEASED_INSTRUMENTS, RELEASED_INTERESTS, Column, Profile
 from app.privacy.quasi import ETHNICITIES, OTHER
-from app.privacy.suicidality import tells_in_english, tells_of_it
+from app.privacy.suicidality import is_suicidality, is_suicidality_in_english
 from app.privacy.treatment import Treatment
 from app.protocol.definition import Protocol
 from app.services import as_at, extract_csv
@@ -187,7 +187,7 @@ class ExtractRows:
         if not self._profile.treats(Treatment.spread_term, Treatment.spread_english_term):
             (shown,) = common(session, self._id, event, term, listed=False)
             return shown
-        words = tells_of_it if self._profile.treats(Treatment.spread_term) else tells_in_english
+        words = is_suicidality if self._profile.treats(Treatment.spread_term) else is_suicidality_in_english
         told = col(event.special_interest).is_(None) | _watched() if term is event.pt else true()
         return spread(session, self._id, term, told, OTHER, listed=False, of_suicidality=words)
 

@@ -35,7 +35,7 @@ from app.models.visit import HELD, Visit
 from app.models.voided import counts
 from app.privacy.profile import common_codes, of_nearly_all
 from app.privacy.quasi import DAYS_SINCE_DOSE, OTHER, SINCE_DOSE
-from app.privacy.suicidality import tells_of_it
+from app.privacy.suicidality import is_suicidality
 from app.protocol.definition import Protocol
 from app.services.as_at_tables import records
 from app.services.collected import OF_EVENT, OF_OUTCOME, OF_VISIT, collected
@@ -191,7 +191,7 @@ def spread(
     withheld: str | None,
     *,
     listed: bool,
-    of_suicidality: Callable[[str], bool] = tells_of_it,
+    of_suicidality: Callable[[str], bool] = is_suicidality,
 ) -> ColumnElement[Any]:
     """A code of adverse events if enough participants of the extract share it and in no class nearly all do; else OTHER
     for everybody, as in such a class those without the code would be disclosed. Events that are not `released` are not
@@ -206,7 +206,7 @@ def spread(
         people[one] += number
         if of_nearly_all(number, sizes[tuple(of_class)]) or of_suicidality(one):
             apart.add(one)
-    told = among(code, f"shared_{code.key}", common_codes(people, listed=listed, apart=apart))
+    told = among(code, f"shared_{code.key}", common_codes(people, listed=listed, withheld=apart))
     missing = (col(code).is_(None), None)
     return case(missing, (~released, withheld), (told, code), else_=OTHER).label(code.key)
 

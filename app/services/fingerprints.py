@@ -1,6 +1,6 @@
-"""How unique people are by released data other than the traits of their class. By such data two extracts can be linked,
-and somebody who knows them of a person can find that person. They cannot be hidden without losing the purpose of the
-extract, so the risk is reported."""
+"""How many people are unique by their scores or visits. By these two extracts can be linked, and somebody who knows
+them of a person can find that person. Hiding them would defeat the purpose of the extract, so the risk is reported
+instead."""
 
 import hashlib
 from collections.abc import Collection, Iterator
@@ -15,7 +15,7 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.models.study import ProtocolVersion, Site
 from app.models.visit import Visit
 from app.privacy.profile import RELEASED_INSTRUMENTS
-from app.privacy.risk import alone
+from app.privacy.risk import uniqueness
 from app.services.collected import OF_OUTCOME, OF_VISIT, while_collected
 from app.services.extract_sql import Timing, selected, together
 from app.services.studies import protocol_of
@@ -23,11 +23,11 @@ from app.services.studies import protocol_of
 
 def fingerprints(session: Session, study_id: int, people: Collection[str], ended: Subquery) -> dict[str, Any]:
     """How many of these participants have a course of scores, or a pattern of visits, that nobody else has."""
-    told = {
+    statements = {
         "score_vectors": while_collected(_scores(study_id), ended, Outcome, *OF_OUTCOME),
         "visit_patterns": _visits(session, study_id, ended),
     }
-    return {name: alone(_marks(session, statement, people)) for name, statement in told.items()}
+    return {name: uniqueness(_fingerprints(session, one, people)) for name, one in statements.items()}
 
 
 def _visits(session: Session, study_id: int, ended: Subquery) -> Rows:
@@ -53,14 +53,16 @@ def _scores(study_id: int) -> Rows:
     return statement.where(col(Site.study_id) == study_id, col(outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
 
 
-def _marks(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:
-    """What is the same for two people if the rows of both are the same but for the pid, which comes first."""
+def _fingerprints(session: Session, statement: Rows, people: Collection[str]) -> Iterator[bytes]:
+    """A digest of each person's rows without the pid, their first column: equal for two people with equal rows."""
     pid, *cells = statement.selected_columns
     text: ColumnElement[str] = literal("")
     for cell in cells:
         text = text.concat(func.coalesce(cast(cell, Text), "")).concat("|")
     line = statement.with_only_columns(pid, text.label("line"), maintain_column_froms=True).subquery().c
-    marks = session.execute(select(line.pid, together(line.line)).group_by(line.pid))
-    for one, mark in marks.yield_per(1000):  # not of the statement: PostgreSQL reads for a cursor in one process
+    found = session.execute(select(line.pid, together(line.line)).group_by(line.pid))
+    for one, lines in found.yield_per(
+        1000
+    ):  # not an option of the statement: that would be a cursor, read by one process
         if one in people:
-            yield hashlib.sha256("\n".join(sorted(str(mark).split("\n"))).encode()).digest()
+            yield hashlib.sha256("\n".join(sorted(str(lines).split("\n"))).encode()).digest()

@@ -1,4 +1,4 @@
-"""Tables as Parquet, where the server has pyarrow (the extra `parquet`)."""
+"""Tables as Parquet, if pyarrow is installed (the extra `parquet`)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,8 @@ def available() -> bool:
 
 
 class Table:
-    """A table as Parquet, typed as the codebook says, made in a thread while its CSV is read. No metadata beyond the
-    schema. A row group has the rows that end in one chunk of the CSV, so that it is the same in every build."""
+    """A table as Parquet, with the types of the codebook and no metadata but the schema, made in a thread while its CSV
+    is written. A row group has the rows that end in one chunk of the CSV, so that every build makes the same file."""
 
     def __init__(self, target: "RawIOBase", columns: Sequence[Column], thread: ThreadPoolExecutor) -> None:
         import pyarrow as pa
@@ -40,7 +40,7 @@ class Table:
         """Bytes in the buffer that belong to earlier chunks."""
 
     def write(self, content: bytes) -> None:
-        """Parts of the CSV, the first with its header."""
+        """Add a part of the CSV; the first begins with the header."""
         self._buffer += content
         while len(self._buffer) >= (end := self._earlier + SIZE):
             lines = self._buffer.rfind(b"\n", 0, end) + 1
@@ -48,6 +48,7 @@ class Table:
             self._earlier = end - lines
 
     def finish(self) -> None:
+        """Write the rest, and the end of the file."""
         self._hand_over(len(self._buffer))
         self._behind.finish()
         self._writer.close()

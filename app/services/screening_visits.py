@@ -1,4 +1,4 @@
-"""Which occurrence of a visit counts, where one of each is wanted: of screening visits each screening has its own."""
+"""Which occurrence of a visit counts where one of each is wanted. Each screening has screening visits of its own."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,9 +14,9 @@ from app.services.collected import collected
 
 
 def counted(protocols: Iterable[Protocol], ended: Any = None) -> ColumnElement[bool]:
-    """Whether a visit is the first occurrence; of a screening visit the first one of the last screening that had it, as
-    that screening led to the enrolment (domain.md, section 1a). `protocols`: the versions of the study, of which the
-    last one says how many such visits a screening has; `ended`: the day on which the collection ended, see
+    """Whether a visit is the first occurrence; of a screening visit, the first one of the last screening that had it,
+    as that screening led to the enrolment (domain.md, section 1a). `protocols`: the versions of the study's protocol;
+    the last one says how many such visits a screening has. `ended`: the day on which the collection ended, see
     `collected`."""
     each = {visit.code: visit.repeats for one in protocols for visit in one.visits if visit.in_each_screening}
     once = (col(Visit.occurrence) == 1) & col(Visit.visit_code).not_in(sorted(each))
@@ -42,6 +42,6 @@ def _of_last_screening(each: Iterable[tuple[str, int]], ended: Any) -> Iterator[
 
 
 def _begins(visit: Any, many: int) -> ColumnElement[bool]:
-    """Whether it is the first of `many` of a screening."""
+    """Whether a visit is the first of the `many` of its screening."""
     begins: ColumnElement[bool] = (col(visit.occurrence) - 1) % many == 0
     return begins
