@@ -1,9 +1,9 @@
-"""`python -m bench.faults --engine postgresql --fault all`: take the database away under load, and count what was lost.
+"""`python -m bench.faults --engine postgresql --fault all`: make the database fail under load, and count what was lost.
 
-Site apps post people, visits with outcomes, adverse events and bulk uploads to `registry serve`, and send again under
-the same key what was not answered. Each fault must be told as 503 or 507 with `Retry-After`; nobody restarts the
-registry; afterwards every acknowledged record must be there once and whole, nothing else may be, and every audit chain
-must hold.
+Site apps post people, visits with outcomes, adverse events and bulk uploads to `registry serve`, and repeat under the
+same key what was not answered. Meanwhile requests may be answered 503 or 507 with `Retry-After`, and nobody restarts
+the registry. Afterwards every acknowledged record must be there once and complete, nothing else may be there, and every
+audit chain must verify.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What may happen to PostgreSQL under a running registry."""
+"""Faults of PostgreSQL while a registry uses it."""
 
 import os
 import shutil

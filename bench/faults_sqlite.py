@@ -1,4 +1,4 @@
-"""What may happen to an SQLite file under a running registry."""
+"""Faults of an SQLite file while a registry uses it."""
 
 import sqlite3
 import time

@@ -1,7 +1,7 @@
-"""What the registry is held against: bare endpoints as floors, and the same work in idiomatic SQLModel.
+"""What the registry is compared with: bare endpoints as floors, and the same work in idiomatic SQLModel.
 
-Served like the registry, over the same database. The idiomatic forms do what most code does: a session with its
-defaults, model objects for every row, `response_model`.
+They are served like the registry, over the same database. The idiomatic endpoints are written as most code is: a
+session with its defaults, model objects for every row, `response_model`.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """`python -m bench.foreign_ids`: does the time of a 404 tell another site's record from one that does not exist?
 
-For each route with an id, both are asked in random order over one connection to a served registry. Reported are the
-medians, their ratio, and how often a foreign id's answer takes longer than an absent one's (0.50: no telling).
+For each route with an id, both are requested in random order over one connection to a served registry. It prints the
+medians, their ratio, and how often the answer to a foreign id takes longer than that to an absent one (0.50: they
+cannot be told apart).
 """
 
 import argparse

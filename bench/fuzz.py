@@ -1,8 +1,8 @@
-"""`python -m bench.fuzz --examples 200`: ask every operation of the published description what it says it answers.
+"""`python -m bench.fuzz --examples 200`: compare every operation's answers with the published description.
 
-Schemathesis makes requests from openapi.json, fitting and unfitting, as each role. No answer may be a server error, and
+Schemathesis makes valid and invalid requests from openapi.json, as each role. No answer may be a server error, and
 none may have a status, a type, a header or a body that the description does not name. Afterwards every audit chain must
-hold.
+verify.
 """
 
 import argparse

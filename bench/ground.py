@@ -1,4 +1,4 @@
-"""What the groups of cases stand on: the main registry, seeded and served, and what they ask for beside it."""
+"""What the groups of cases share: the main registry, seeded and served, and the databases that they ask for besides."""
 
 import argparse
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Groups of cases: the hot paths over their floors, the same as most code has them, writers and workers."""
+"""Groups of cases: the hot paths beside their floors and beside idiomatic code, with several writers and workers."""
 
 from bench import cases
 from bench.cases import ACTOR, BARE, PAGE, TOKEN, VALIDATED, VISIT, page_of

@@ -1,4 +1,4 @@
-"""A registry called in the process, without a server, for what asks it many thousand times."""
+"""A registry called in the same process, without a server, for benches that make many thousand requests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

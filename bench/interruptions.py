@@ -1,7 +1,8 @@
-"""`python -m bench.interruptions --times 300`: clients break off at every stage of a request, while others work.
+"""`python -m bench.interruptions --times 300`: clients disconnect at every stage of a request, while others work.
 
-At each stage so many clients leave, half of them by FIN and half by RST, while two site apps go on enrolling people.
-Afterwards the server must live, have its whole pool and no open transaction, and hold whole records and no others.
+At each stage `--times` clients disconnect, half of them by FIN and half by RST, while two site apps go on enrolling
+people. Afterwards the server must be alive, have its whole pool and no open transaction, and have complete records
+only.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """`python -m bench.kills --kills 500`: kill the server at random moments under load, and count what was lost.
 
-Site apps post people, visits with outcomes, adverse events and bulk uploads at the same time, and send again under the
-same key what was not answered. Afterwards every acknowledged record must be there once and whole, nothing else may be,
-and every audit chain must hold.
+Site apps post people, visits with outcomes, adverse events and bulk uploads at the same time, and repeat under the same
+key what was not answered. Afterwards every acknowledged record must be there once and complete, nothing else may be
+there, and every audit chain must verify.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The load: some keep-alive connections that ask again as soon as they were answered, or at a fixed rate.
+"""The load: keep-alive connections that send the next request as soon as they are answered, or at a fixed rate.
 
-Standard library only and below asyncio's streams, so that the client costs less than the server. Any answer other than
-2xx fails the run.
+It uses the standard library only, below asyncio's streams, so that the client costs less than the server. Any answer
+other than 2xx fails the run.
 """
 
 import asyncio

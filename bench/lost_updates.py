@@ -1,8 +1,9 @@
-"""`python -m bench.lost_updates --rounds 1000`: writers change one record as they saw it, and none undoes another.
+"""`python -m bench.lost_updates --rounds 1000`: several writers increment a number in one record, and no change is
+lost.
 
-Each writer reads a count from the record, adds one and writes it back under the ETag that it saw. Whoever was slower is
-told so (412), with the present ETag, and looks again. Afterwards the count, the version and the record's history must
-tell of every change that was acknowledged, once and in order.
+Each writer reads the number, adds one and writes it back under the ETag that it read. The slower one is answered 412,
+with the present ETag, and reads again. Afterwards the number, the version and the history must show every acknowledged
+change, once and in order.
 """
 
 import argparse

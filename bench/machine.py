@@ -1,4 +1,4 @@
-"""What the machine says of itself: processors, disk, and who else is at work."""
+"""The machine of a measurement: processors, disk, and the load of other processes."""
 
 import os
 import platform

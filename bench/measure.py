@@ -1,4 +1,4 @@
-"""Measuring: cases taken in turns, so that what disturbs one disturbs all, and what may be concluded from it."""
+"""Measuring: cases run in turns, so that a disturbance affects all of them, and the statistics of the results."""
 
 import statistics
 import time

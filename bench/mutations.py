@@ -1,8 +1,8 @@
-"""`python -m bench.mutations --engine sqlite --requests 20000`: damage what clients send, byte by byte.
+"""`python -m bench.mutations --engine sqlite --requests 20000`: damage valid requests byte by byte.
 
-Cursors, idempotency keys, If-Match, ids, query strings, JSON bodies and NDJSON uploads, each taken from a valid request
-and damaged at random. No answer may be a server error, each refusal must be a problem document, and afterwards every
-audit chain must hold.
+Cursors, idempotency keys, If-Match headers, ids, query strings, JSON bodies and NDJSON uploads of valid requests are
+damaged at random. No answer may be a server error, each refusal must be a problem document, and afterwards every audit
+chain must verify.
 """
 
 import argparse

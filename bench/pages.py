@@ -1,7 +1,7 @@
-"""`python -m bench.pages --engine postgresql --rows 1000000`: what is read of a whole study in a registry of this size.
+"""`python -m bench.pages --engine postgresql --rows 1000000`: reads over a whole study, in a registry of this size.
 
-Nobody asks for these a hundred times a second, so they have no floor. Each is asked twice of a server of its own.
-Printed are the seconds of the second time, and the memory that the first one took, which must not grow with the rows.
+They are rare, so they have no floor. Each is requested twice, from a server of its own. It prints the seconds of the
+second request, and the memory that the first one took, which must not grow with the rows.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""A PostgreSQL of one's own, to be stopped, starved, cut off and promoted: the installed one, or that of the wheel."""
+"""A PostgreSQL cluster that a bench can stop, starve, cut off and promote: the installed version, or that of the
+wheel."""
 
 import getpass
 import os

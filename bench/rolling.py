@@ -1,8 +1,8 @@
-"""`python -m bench.rolling --restarts 6`: restart the registry under load, and see that nobody notices.
+"""`python -m bench.rolling --restarts 6`: restart the registry under load, and count failed requests.
 
 `instances`: two registries behind nginx (deploy/nginx), restarted in turn by SIGTERM. `workers`: one
 registry with two workers and no proxy, which replaces them one after the other on SIGHUP. Site apps post all the time,
-and any request that they have to send again counts as failed. Afterwards every record must be there once and whole.
+and any request that they have to send again counts as failed. Afterwards every record must be there once and complete.
 """
 
 import argparse

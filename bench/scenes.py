@@ -1,4 +1,4 @@
-"""Where a fault is injected, and small disks that can be full."""
+"""A served registry into which faults are injected, and small disks that can be filled."""
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
