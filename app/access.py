@@ -177,8 +177,8 @@ class KnownActors:
 
 def _challenge(error: str | None = None, scope: str | None = None) -> dict[str, str]:
     """The header WWW-Authenticate. RFC 6750, section 3: without an error code where the request had no credentials."""
-    told = (("error", error), ("scope", scope))
-    parts = ['Bearer realm="registry"', *(f'{name}="{value}"' for name, value in told if value)]
+    parameters = (("error", error), ("scope", scope))
+    parts = ['Bearer realm="registry"', *(f'{name}="{value}"' for name, value in parameters if value)]
     return {"WWW-Authenticate": ", ".join(parts)}
 
 

@@ -110,7 +110,7 @@ def planned(database: Database) -> list[str]:
         config.attributes["connection"] = connection
         if revision is not None:
             command.upgrade(config, revision)
-        event.listen(connection, "before_cursor_execute", lambda *told: statements.write(told[2]))
+        event.listen(connection, "before_cursor_execute", lambda *event: statements.write(event[2]))
         command.upgrade(config, "head")
     engine.dispose()
     return statements.kept

@@ -100,7 +100,7 @@ def test_a_journal_that_is_not_whole_is_told_before_and_after_a_restore(world: W
     done = cli(together, "vault", "replay")
     assert (done.returncode, "There is no erasure journal" in done.stdout) == (2, True)
     assert labels(database) == {}, "the trail tells of the erasure too"
-    assert "tells of 1 erasures" in done.stderr
+    assert "has 1 erasures" in done.stderr
     assert "WRONG  erasures" in cli(together, "doctor").stdout
     together.erasures.write_text("no journal\n")
     assert "1 lines" in cli(together, "vault", "replay").stdout

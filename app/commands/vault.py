@@ -99,8 +99,8 @@ def replay(
             )
         replayed, unreadable = erasure.replay(database, journal), noted(journal.path).unreadable
         typer.echo(f"{replayed.erased} labels erased again.")
-        if replayed.told:
-            typer.echo(f"{replayed.told} erasures written to the audit trail again.")
+        if replayed.remembered:
+            typer.echo(f"{replayed.remembered} erasures written to the audit trail again.")
         if not journal.path.exists():
             typer.echo(f"There is no erasure journal ({journal.path}).")
         if unreadable:

@@ -69,8 +69,8 @@ _HANGUL_FILLERS = frozenset("\u115f\u1160")
 """Letters by their category that show nothing."""
 
 STORED = "stored"
-"""The context in which a record is validated that is already there: only what is sent is held against the clock, as
-what is stored may lie ahead of one that was put right. Its texts stand as they were accepted."""
+"""The context in which a stored record is validated. Only what is sent is compared with the clock, as stored times may
+be ahead of a clock that was corrected since. Stored texts stay as they were accepted."""
 
 
 def _clean(text: str) -> str:
@@ -231,7 +231,7 @@ InstantShown = Annotated[datetime, PlainSerializer(utc_text, when_used="json")]
 """A stored instant in an answer. Not checked again: what was accepted can always be read."""
 
 HAPPENED = object()
-"""Marks the days that are held against the calendar of the site, once that is known (app/services/site_days.py)."""
+"""Marks the days that are compared with the site's calendar, once the site is known (app/services/site_days.py)."""
 
 PastDate = Annotated[IsoDate, AfterValidator(_not_future), HAPPENED]
 """A day on which something happened: today at the latest."""

@@ -49,8 +49,8 @@ def _on_sqlite(element: json_row, compiler: Any, **options: Any) -> str:
 
 
 def _object(make: str, fields: Mapping[str, Any], compiler: Any, options: Mapping[str, Any]) -> str:
-    told = (f"'{name}', {_value(make, field, compiler, options)}" for name, field in fields.items())
-    return f"{make}({', '.join(told)})"
+    members = (f"'{name}', {_value(make, field, compiler, options)}" for name, field in fields.items())
+    return f"{make}({', '.join(members)})"
 
 
 def _value(make: str, field: Any, compiler: Any, options: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ class EventType(StrEnum):
 
 
 class SubjectType(StrEnum):
-    """What an event is about: the path where whoever may see it finds it."""
+    """What an event is about, by the path at which readers find it."""
 
     adverse_event = "adverse-events"
     data_query = "data-queries"
@@ -58,7 +58,8 @@ class DeliveryState(StrEnum):
 
 
 class Subscription(SQLModel, table=True):
-    """Somebody outside who is told. Disabled, its deliveries wait. Never deleted: deliveries refer to it."""
+    """A receiver outside the registry. While it is disabled, its deliveries wait. It is never deleted, as deliveries
+    refer to it."""
 
     __table_args__ = (one_of("kind", SubscriptionKind), Index("ix_subscription_study_id", "study_id"))
 
@@ -100,7 +101,7 @@ class Notification(SQLModel, table=True):
     subject_type: SubjectType = Field(sa_type=String(32))
     subject_id: UUID
     due_at: datetime | None = None
-    """The due time that passed: of an overdue event, which is told once for each."""
+    """The due time that has passed, of an overdue event: each due time is notified once."""
 
     occurred_at: datetime = Field(default_factory=now)
 

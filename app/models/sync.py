@@ -66,13 +66,13 @@ _ETAG = r'^"[\x21\x23-\x7e]{1,64}"$'
 _SEEN = r'^(@[0-9A-Fa-f-]{36}|"[\x21\x23-\x7e]{1,64}")$'
 
 
-def _formed(form: str, code: str, told: str) -> AfterValidator:
-    """A text has this form, which is told in words: nobody at a site can make anything of a regular expression."""
+def _formed(form: str, code: str, message: str) -> AfterValidator:
+    """A text must match this regular expression. The message says so in words, which people at a site understand."""
     pattern = re.compile(form, re.ASCII)
 
     def formed(text: str) -> str:
         if not pattern.fullmatch(text):
-            raise PydanticCustomError(code, told)
+            raise PydanticCustomError(code, message)
         return text
 
     return AfterValidator(formed)
@@ -152,8 +152,8 @@ def _by_itself(sent: Any) -> Operation | Unreadable:
         return Operation.model_validate(sent)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        told = isinstance(sent, dict) and not any("id" in fault["loc"][:1] for fault in faults)
-        return Unreadable(_ID.validate_python(sent["id"]) if told else None, faults)
+        has_id = isinstance(sent, dict) and not any("id" in fault["loc"][:1] for fault in faults)
+        return Unreadable(_ID.validate_python(sent["id"]) if has_id else None, faults)
 
 
 _ID = TypeAdapter(UUID)

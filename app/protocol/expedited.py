@@ -1,8 +1,8 @@
 """The clocks of one serious adverse event: what is due to whom, by when, and when it was met.
 
-They follow from what was recorded and when, so that no correction makes a clock unsaid. A site's runs from when it
-became aware of what a version added, as it says until a report tells it, and is met by the first report that does; the
-sponsor's runs from what its monitors could know, by a report or a review.
+They follow from what was recorded and when, so that no correction removes a clock that has begun. A site's clock runs
+from when it became aware of what a version of the event added, and is met by the first report of it; until then the
+site may correct when that was. The sponsor's clock runs from when its monitors could know, by a report or a review.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from app.protocol.clocks import Clock, SusarKind
 
 FIRST_REPORT, FOLLOW_UP, INFORMATION = "SAE-REPORT", "FOLLOW-UP", "INFORMATION"
-"""Codes of the clocks that every study has: the first report, the one that tells of a further criterion, and the answer
+"""Codes of the clocks that every study has: the first report, the one about a further criterion, and the answer
 to a request for information."""
 
 _FATAL_OR_LIFE_THREATENING = frozenset({"death", "life_threatening"})
@@ -141,8 +141,9 @@ def _of_the_site(facts: EventFacts) -> Iterator[RunningClock]:
 
 
 def _first_report(facts: EventFacts) -> RunningClock | None:
-    """What the first report tells is due together, by the earliest (Regulation (EU) 536/2014, article 41(2)). Later
-    corrections only bring it forward. None: the event is not serious, and was not when it was reported."""
+    """The first report has one clock for all that it contains, due by the earliest (Regulation (EU) 536/2014, article
+    41(2)). Later corrections only bring it forward. None: the event is not serious, and was not when it was
+    reported."""
     first = facts.first
     if first is None and not facts.said[-1].criteria:
         return None
@@ -183,7 +184,7 @@ def _aware(facts: EventFacts, met: Report | None) -> dict[int, datetime]:
 
 
 def _as_corrected(said: Sequence[Said]) -> dict[int, datetime]:
-    """The same, as the last of these versions tells it: for each version that added criteria, when it was stored, or
+    """The same, by the last of these versions: for each version that added criteria, when it was stored, or
     the `aware_at` that is about it.
 
     A changed `aware_at` is about the version that has it, if that adds criteria to a serious event. If it adds none, it
@@ -208,7 +209,7 @@ def _as_corrected(said: Sequence[Said]) -> dict[int, datetime]:
 def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneInfo) -> Iterator[RunningClock]:
     """A suspected unexpected serious adverse reaction: 15 days from the sponsor's awareness of it, 7 if it is fatal or
     life-threatening, and where it turned out to be so later, 7 from the awareness of that (Regulation (EU) 536/2014,
-    article 42(2)(a) to (c); 21 CFR 312.32(c)). Of an event that was nullified since, nothing is left to be told."""
+    article 42(2)(a) to (c); 21 CFR 312.32(c)). For an event that was nullified since, nothing is due any more."""
     taken_back = next((one.at for one in facts.reports if one.nullifies), None)
     since, critical_since = _known(facts, taken_back)
     if since is None:
@@ -218,8 +219,8 @@ def _to_the_authority(facts: EventFacts, expedited: Iterable[Clock], zone: ZoneI
         if clock.event is None or (fatal and critical_since is None) or (not fatal and critical_since == since):
             continue
         started = critical_since if fatal and critical_since else since
-        told = [one.informed_at for one in facts.reviews if one.informed_at is not None and one.at >= started]
-        met_at = min(told, default=None)
+        informed = [one.informed_at for one in facts.reviews if one.informed_at is not None and one.at >= started]
+        met_at = min(informed, default=None)
         if taken_back is None or (met_at is not None and met_at <= taken_back):
             yield RunningClock(clock.code, started, clock.due_at(started, zone), met_at)
 

@@ -26,16 +26,18 @@ def safety_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
 
 
 def _history_faults(protocol: Protocol) -> Iterator[ProtocolFault]:
-    """A historical outcome has scores alone: one that tells of an item by itself must raise the item's signal too."""
+    """A historical outcome has scores only: a score that reveals a single item must raise the signal of that item
+    too."""
     for place, code in enumerate(protocol.historical_totals):
         for rule in protocol.safety_rules:
             for score in sorted(_unread_scores(rule, code)):
-                message = f"{rule.code} reads items of {code}, and a historical {score} tells of them without a signal"
+                message = f"{rule.code} reads items of {code}, and a historical {score} reveals them without a signal"
                 yield ProtocolFault(f"/historical_totals/{place}", "signal_unseen", message)
 
 
 def _unread_scores(rule: SafetyRule, code: str) -> set[str]:
-    """Scores of an instrument that tell what a rule looks for in items, and that it does not read. A sum tells none."""
+    """Scores of an instrument that reveal items which a rule reads, and that the rule does not read. A sum reveals
+    none."""
     scale = shipped(code)
     if scale is None:
         return set()

@@ -75,8 +75,9 @@ def day_beside(
 ) -> date | None:
     """The day of the `other` visit that counts for this occurrence, which took place `on` this day or is planned. Each
     screening has its own screening visits (domain.md, section 6), so of these it is the first one of the same
-    screening: for a screening visit, of that which its occurrence tells; for any other, of the last one that had such a
-    visit by its day. Without it, the nearest one before counts, else the first. None: the other has not taken place."""
+    screening: for a screening visit, of the one to which its occurrence belongs; for any other, of the last one that
+    had such a visit by its day. Without it, the nearest one before counts, else the first. None: the other has not
+    taken place."""
     each = protocol.by_screening(other)
     if not each:
         return held.get((other or "", 1))

@@ -1,4 +1,4 @@
-"""Targeted source data verification: which fields are held against the source, and of which participants.
+"""Targeted source data verification: which fields are compared with the source, and of which participants.
 
 ICH E6(R3), section 3.11.4, asks for monitoring in proportion to risk instead of checking everything everywhere.
 """

@@ -152,13 +152,15 @@ def _endpoint(permission: Permission) -> Callable[..., Awaitable[Response]]:
 
 
 for _permission, _noun in NOUNS.items():
-    _told = {code: {"description": told, "content": {NDJSON: {"schema": _RESULT}}} for code, told in _ANSWERS.items()}
+    _answers = {
+        code: {"description": text, "content": {NDJSON: {"schema": _RESULT}}} for code, text in _ANSWERS.items()
+    }
     router.add_api_route(
         f"{_noun.path.removeprefix('/v1')}/bulk",
         _endpoint(_permission),
         methods=["POST"],
         name=f"upload_{_noun.path.removeprefix('/v1/').replace('-', '_')}",
-        responses=_told,  # type: ignore[arg-type]
+        responses=_answers,  # type: ignore[arg-type]
         openapi_extra=_body(_noun),
         response_class=Response,
     )

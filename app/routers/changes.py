@@ -15,7 +15,7 @@ from app.access import Actor, requires
 from app.errors import RegistryError
 from app.models.change import ChangeFilter, ChangeList
 from app.permissions import Permission
-from app.services.changes import ChangesTold, Places, after
+from app.services.changes import NewChanges, Places, after
 from app.services.waiting import Waiting
 from app.web.route import Router
 
@@ -50,37 +50,39 @@ async def list_changes(
 ) -> Any:
     """Every committed change at your sites, once and in order. With `Accept: text/event-stream` the stream stays open;
     each event's id is a place to go on from."""
-    actor.sites_at(query.study, query.site)  # said before a stream opens: nothing can be refused in it
+    actor.sites_at(query.study, query.site)  # refuses now, as an open stream can refuse nothing
     places = Places(request.app.state.keyring, actor, query)
     counted = request.app.state.waiting.one_more(actor.account_id)
     if EVENTS in request.headers.get("accept", ""):
-        place = places.read(last_event or query.after)  # whoever comes again asks for the same address
+        place = places.read(
+            last_event or query.after
+        )  # a browser that reconnects repeats the address, so its header counts first
         return Stream(counted, _events(request, query, places, place))
     with counted:
-        told = await _awaited(request, query, places.read(query.after))
-    items = [change for _, change in told.changes]
-    answer = ChangeList(items=items, next=places.written(told.place), more=told.more)
+        found = await _awaited(request, query, places.read(query.after))
+    items = [change for _, change in found.changes]
+    answer = ChangeList(items=items, next=places.written(found.place), more=found.more)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int]) -> ChangesTold:
+async def _awaited(request: Request, query: ChangeFilter, place: dict[int, int]) -> NewChanges:
     waiting: Waiting = request.app.state.waiting
     until = time.monotonic() + query.wait
     while True:
-        told, sites = await _look(request, query, place)
+        found, sites = await _look(request, query, place)
         left = until - time.monotonic()
-        if told.changes or told.more or left <= 0 or waiting.over or await request.is_disconnected():
-            return told
-        place = told.place
+        if found.changes or found.more or left <= 0 or waiting.over or await request.is_disconnected():
+            return found
+        place = found.place
         await waiting.moved(sites, place, min(left, ANEW_SECONDS))
 
 
-async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> tuple[ChangesTold, list[int]]:
-    """What is behind the place, and the sites it was asked of. Each look asks anew who this is: a token that ran out or
-    a grant that ended ends the waiting, too. Nobody who waits holds a connection."""
+async def _look(request: Request, query: ChangeFilter, place: dict[int, int]) -> tuple[NewChanges, list[int]]:
+    """The changes after this place, and the sites that were searched. Each look loads the actor again, so that an
+    expired token or a revoked grant ends the waiting too. No connection is held between two looks."""
     actor = await known(request)
 
-    def look() -> ChangesTold:
+    def look() -> NewChanges:
         with request.app.state.database.read(request) as session:
             return after(session, actor, query, place)
 
@@ -93,18 +95,18 @@ async def _events(request: Request, query: ChangeFilter, places: Places, place: 
     yield b"retry: 3000\n\n"
     while not waiting.over:
         try:
-            told, sites = await _look(request, query, place)
-        except (RegistryError, SQLAlchemyError):  # it can only be heard when the client comes again
+            found, sites = await _look(request, query, place)
+        except (RegistryError, SQLAlchemyError):  # the client learns the reason when it connects again
             return
         behind = dict(place)
-        for site_id, change in told.changes:
+        for site_id, change in found.changes:
             behind[site_id] = change.seq
             yield f"id: {places.written(behind)}\nevent: change\ndata: {change.model_dump_json()}\n\n".encode()
-        place = told.place
-        if told.changes:
+        place = found.place
+        if found.changes:
             beat = time.monotonic()
         elif time.monotonic() - beat >= BEAT_SECONDS:
             beat = time.monotonic()
             yield b": still here\n\n"
-        if not told.more:
+        if not found.more:
             await waiting.moved(sites, place, ANEW_SECONDS)

@@ -47,8 +47,8 @@ def read_metrics(request: Request) -> Response:
     sent = request.headers.get("authorization", "").encode()
     if secret is None or not hmac.compare_digest(sent, f"Bearer {secret.get_secret_value()}".encode()):
         raise NotFound
-    told = metrics.exposition(State(state.database, state.settings.backup_folder))
-    return Response(told, media_type=CONTENT_TYPE_LATEST)
+    text = metrics.exposition(State(state.database, state.settings.backup_folder))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/problems/{code}")

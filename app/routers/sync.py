@@ -48,20 +48,20 @@ async def deliver(body: SyncCreate, actor: User, request: Request) -> Response:
             asked.append(sync_results.not_kept(one, sync_results.unreadable(place, one)))
         else:
             asked.append(sync_results.not_kept(one, not_kept[place]) if place in not_kept else one.id)
-    return await _told(courier, before, asked)
+    return await _results(courier, before, asked)
 
 
-async def _told(
+async def _results(
     courier: SyncCourier, before: Mapping[UUID, SyncState | None], asked: Sequence[UUID | SyncResult]
 ) -> Response:
-    """What became of each that was asked for, in that order; then of what else was tried."""
+    """The results of the operations that were asked for, in that order, then those of others that were tried."""
     settled = await run_in_threadpool(courier.settle)
     await courier.deliver(before)
     await courier.bound(before)
-    told = [*asked, *(one for one in dict.fromkeys([*settled, *courier.tried]) if one not in before)]
-    rows = await run_in_threadpool(courier.shelf.rows, {one for one in told if isinstance(one, UUID)})
+    shown = [*asked, *(one for one in dict.fromkeys([*settled, *courier.tried]) if one not in before)]
+    rows = await run_in_threadpool(courier.shelf.rows, {one for one in shown if isinstance(one, UUID)})
     results = [
-        sync_results.result(rows[one], before.get(one), courier) if isinstance(one, UUID) else one for one in told
+        sync_results.result(rows[one], before.get(one), courier) if isinstance(one, UUID) else one for one in shown
     ]
     return Response(SyncRead(results=results).model_dump_json(), media_type="application/json")
 
@@ -92,4 +92,4 @@ async def resolve_operation(operation_id: UUID, body: SyncResolution, actor: Use
             sync.resolve(session, courier.shelf, actor, operation_id, body)
 
     await run_in_threadpool(decided)
-    return await _told(courier, {operation_id: SyncState.refused}, [operation_id])
+    return await _results(courier, {operation_id: SyncState.refused}, [operation_id])

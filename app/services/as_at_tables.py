@@ -93,17 +93,17 @@ class TablesAsAt:
         )
 
     def _unpacked(self, table: Table, rows: Iterable[tuple[Mapping[str, Any], bool]]) -> CTE:
-        told = [{**row, "was_there": there} for row, there in rows]
-        self.touched += len(told)
-        return records(self._dialect, f"was_{table.name}", [*_shown(table), Column("was_there", Boolean)], told)
+        earlier = [{**row, "was_there": there} for row, there in rows]
+        self.touched += len(earlier)
+        return records(self._dialect, f"was_{table.name}", [*_shown(table), Column("was_there", Boolean)], earlier)
 
 
 def records(dialect: Dialect, name: str, columns: Iterable[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> CTE:
     """Rows sent to the database as one JSON parameter, however many they are. Columns that a row lacks are NULL."""
     carried = [Column(one.name, one.type) for one in columns]
     text = json.dumps([{one.name: _stored(dialect, one, row.get(one.name)) for one in carried} for row in rows])
-    told = select(*_columns(dialect, text, carried)).cte(name).prefix_with("MATERIALIZED", dialect="sqlite")
-    return told.prefix_with("NOT MATERIALIZED", dialect="postgresql")  # or PostgreSQL could not read it in parallel
+    table = select(*_columns(dialect, text, carried)).cte(name).prefix_with("MATERIALIZED", dialect="sqlite")
+    return table.prefix_with("NOT MATERIALIZED", dialect="postgresql")  # or PostgreSQL could not read it in parallel
 
 
 def _columns(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> list[Any]:
@@ -115,8 +115,8 @@ def _columns(dialect: Dialect, text: str, carried: Sequence[Column[Any]]) -> lis
         )
         return list(sent.c)
     rows = func.json_each(literal(text)).table_valued("value")
-    told = ((one, func.json_extract(rows.c.value, f"$.{one.name}")) for one in carried)
-    return [type_coerce(value, one.type).label(one.name) for one, value in told]
+    values = ((one, func.json_extract(rows.c.value, f"$.{one.name}")) for one in carried)
+    return [type_coerce(value, one.type).label(one.name) for one, value in values]
 
 
 def _stored(dialect: Dialect, one: Column[Any], value: Any) -> Any:

@@ -56,7 +56,7 @@ class Places:
         return seal(self._key, zlib.compress(json.dumps(place, separators=(",", ":")).encode()), self._context)
 
 
-class ChangesTold(NamedTuple):
+class NewChanges(NamedTuple):
     """Each change with the key of its site; the place after all entries read; whether there are more."""
 
     changes: list[tuple[int, ChangeRead]]
@@ -64,19 +64,19 @@ class ChangesTold(NamedTuple):
     more: bool
 
 
-def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> ChangesTold:
+def after(session: Session, actor: Actor, query: ChangeFilter, place: Mapping[int, int]) -> NewChanges:
     """The changes committed after a place. Sites no longer in reach are left out; those newly in reach start at their
     first entry."""
     wanted = _next(chain_heads(session, actor.sites_at(query.study, query.site)), place, query.limit + 1)
-    here, told = dict(place), []
+    here, changes = dict(place), []
     if not wanted:
-        return ChangesTold([], here, False)
+        return NewChanges([], here, False)
     rows = session.execute(_entries(wanted)).all()
     for row in rows[: query.limit]:
         here[row.site_id] = row.seq
         if row.changes != "[]":  # an entry about reading, not about a change
-            told.append((row.site_id, _read(row, actor)))
-    return ChangesTold(told, here, len(rows) > query.limit)
+            changes.append((row.site_id, _read(row, actor)))
+    return NewChanges(changes, here, len(rows) > query.limit)
 
 
 def chain_heads(session: Session, sites: Collection[int]) -> dict[int, int]:

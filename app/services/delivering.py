@@ -24,7 +24,7 @@ from app.models.notification import Delivery, DeliveryState, Notification, Subsc
 from app.security.keys import Keyring
 from app.security.sealing import SealBroken, unseal
 from app.services.mail import mail
-from app.services.outbox import every_site, tell_overdue, untold
+from app.services.outbox import every_site, not_notified, tell_overdue
 from app.services.webhooks import Undelivered, post
 from app.settings import Settings
 
@@ -71,7 +71,7 @@ class Courier:
     def look_for_overdue(self) -> int:
         """Notify of serious adverse events whose reporting deadline has passed; gives their number."""
         with self._database.read() as session:
-            late = untold(session, self._clock())
+            late = not_notified(session, self._clock())
         if late:
             with self._database.write() as session:
                 tell_overdue(session, late)

@@ -19,7 +19,7 @@ from app.privacy.vault import LabelAlreadyEnrolled
 from app.services.outbox import every_site
 from app.services.registry_chain import remember
 from app.services.sync_shelf import forget_erased, kept_enrolments
-from app.services.vault_care import told_erased, whole_vault
+from app.services.vault_care import erased_in_trail, whole_vault
 
 _PERSON = (table_of(Participant).c.site_id, table_of(Participant).c.pid, table_of(Participant).c.version)
 _LABEL = (table_of(VaultIdentity).c.site_id, table_of(VaultIdentity).c.pid)
@@ -29,7 +29,7 @@ WHY = "Done again after a restore"
 
 
 class JournalIncomplete(CannotGoOn):
-    """The audit trail tells of erasures that the journal does not hold; the message says what to do."""
+    """The audit trail has erasures that the journal lacks; the message says what to do."""
 
 
 class Replayed(NamedTuple):
@@ -38,8 +38,8 @@ class Replayed(NamedTuple):
     erased: int
     """Labels that the restore had brought back."""
 
-    told: int
-    """Erasures that were missing in the audit trail only, for example because the vault was not restored with it."""
+    remembered: int
+    """Erasures that only the audit trail lacked, for example because the vault was not restored with it."""
 
 
 def replay(database: Database, journal: ErasureJournal) -> Replayed:
@@ -49,20 +49,20 @@ def replay(database: Database, journal: ErasureJournal) -> Replayed:
     are discarded. Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.write() as session, whole_vault(session) as own:
-        told = told_erased(session)
+        in_trail = erased_in_trail(session)
         kept = {tuple(row) for store in (own, session) for row in store.execute(sa.select(*_LABEL))}
         people = {(site_id, pid): version for site_id, pid, version in session.execute(sa.select(*_PERSON))}
-        back = {one for one in kept if one[1] in told or journal.person(one[1]) in erased}
-        untold = {one for one in people.keys() - kept if one[1] not in told and journal.person(one[1]) in erased}
+        back = {one for one in kept if one[1] in in_trail or journal.person(one[1]) in erased}
+        lacking = {one for one in people.keys() - kept if one[1] not in in_trail and journal.person(one[1]) in erased}
         before = _indexes(own, session)
         for store in (own, session):
             store.execute(sa.delete(VaultIdentity).where(sa.tuple_(*_LABEL).in_(sorted(back))))
         discarded = forget_erased(session, _kept_of_erased(session, journal, before, _indexes(own, session)), WHY)
         remember(session, None, *discarded)
-        for site_id, pid in sorted((back | untold) & people.keys()):  # others were never enrolled
+        for site_id, pid in sorted((back | lacking) & people.keys()):  # others were never enrolled
             event = audit.Event("vault:erased", "participant", pid, people[site_id, pid], [], WHY)
             audit.append(session, audit.SYSTEM, site_id, [event])
-    return Replayed(len(back), len(untold))
+    return Replayed(len(back), len(lacking))
 
 
 def _indexes(*stores: Session) -> set[tuple[int, str]]:
@@ -86,9 +86,9 @@ def note_from_trail(database: Database, journal: ErasureJournal) -> int:
     """After the loss of the journal: add the erasures in the audit trail that it lacks; gives their number. Erasures
     that a restored database does not have remain unknown. Raises ErasureJournalUnusable, ErasureJournalUnavailable."""
     erased = noted(journal.path).persons
-    told = sa.select(_ENTRY.c.subject_id, sa.func.min(_ENTRY.c.at)).where(_ENTRY.c.action == "vault:erased")
+    erasures = sa.select(_ENTRY.c.subject_id, sa.func.min(_ENTRY.c.at)).where(_ENTRY.c.action == "vault:erased")
     with database.read() as session, within(session, every_site(session)):
-        rows = session.execute(told.group_by(_ENTRY.c.subject_id)).all()
+        rows = session.execute(erasures.group_by(_ENTRY.c.subject_id)).all()
     missing = [(at, pid) for pid, at in rows if journal.person(pid) not in erased]
     for at, pid in sorted(missing):
         journal.note(pid, at)
@@ -100,10 +100,10 @@ def require_noted(database: Database, journal: ErasureJournal) -> None:
     after a backup, too. Raises ErasureJournalUnusable."""
     erased = noted(journal.path).persons
     with database.read() as session, within(session, every_site(session)):
-        missing = sum(journal.person(pid) not in erased for pid in told_erased(session))
+        missing = sum(journal.person(pid) not in erased for pid in erased_in_trail(session))
     if missing:
         raise JournalIncomplete(
-            f"The audit trail tells of {missing} erasures that {journal.path} does not hold: it is not the whole "
-            "erasure journal of this registry. Bring that back, then run: registry vault replay (where it is lost for "
-            "good, with --journal-from-trail: docs/vault.md)"
+            f"The audit trail has {missing} erasures that {journal.path} lacks: it is not the complete erasure journal "
+            "of this registry. Restore that, then run: registry vault replay (if it is lost for good, with "
+            "--journal-from-trail: docs/vault.md)"
         )

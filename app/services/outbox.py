@@ -132,17 +132,17 @@ def every_chain(session: Session) -> list[int]:
     return [REGISTRY_CHAIN, *every_site(session)]
 
 
-def untold(session: Session, at: datetime) -> list[OverdueClock]:
+def not_notified(session: Session, at: datetime) -> list[OverdueClock]:
     """Reporting deadlines that have passed without a notification so far, the oldest first; at most _MANY."""
     sites = every_site(session)
     with within(session, sites):
         late = overdue(session, sites, at)
         note = table_of(Notification).c
-        told = select(note.subject_id, note.due_at).where(
+        notified = select(note.subject_id, note.due_at).where(
             note.type == EventType.adverse_event_overdue,
             among(note.subject_id, "events", [one.event_id for one in late]),
         )
-        known = {(row.subject_id, row.due_at) for row in session.execute(told)}
+        known = {(row.subject_id, row.due_at) for row in session.execute(notified)}
     return sorted((one for one in late if one[1:] not in known), key=lambda one: one.due_at)[:_MANY]
 
 

@@ -199,7 +199,7 @@ def _uncorrected(event: Any, safety: Safety) -> Said:
     its due time, as the participant may have another protocol version by now."""
     aware_at = event.aware_at or event.created_at
     within = event.due_at - aware_at if event.due_at else safety.sae_report_within
-    return _version(1, event.created_at, {name: getattr(event, name) for name in _TOLD}, within)
+    return _version(1, event.created_at, {name: getattr(event, name) for name in _FIELDS}, within)
 
 
 def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, str], int]) -> dict[UUID, list[Said]]:
@@ -212,8 +212,8 @@ def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, 
         entry.subject_type.in_((_EVENT.name, person)),
         among(entry.subject_id, "ids", [*about, *{event.pid for event in events}]),
     )
-    followed, told = dict(versions), defaultdict(list)
-    says: dict[str, dict[str, Any]] = {name: dict.fromkeys(_TOLD) for name in about}  # nothing until an entry tells it
+    followed, said = dict(versions), defaultdict(list)
+    says: dict[str, dict[str, Any]] = {name: dict.fromkeys(_FIELDS) for name in about}  # None until an entry has it
     for row in session.execute(theirs.order_by(entry.site_id, entry.seq)).all():
         new = {one["field"]: one["new"] for one in json.loads(row.changes)}
         event = about.get(row.subject_id)
@@ -221,11 +221,11 @@ def _said(session: Session, events: Sequence[Any], versions: Mapping[tuple[int, 
             if "protocol_version_id" in new:
                 followed[row.site_id, row.subject_id] = new["protocol_version_id"]
             continue
-        says[row.subject_id] |= {name: value for name, value in new.items() if name in _TOLD}
+        says[row.subject_id] |= {name: value for name, value in new.items() if name in _FIELDS}
         safety = protocol_of(session, followed[row.site_id, event.pid]).safety
         at = event.created_at if row.subject_version == 1 else row.at
-        told[event.id].append(_version(row.subject_version, at, says[row.subject_id], safety.sae_report_within))
-    return told
+        said[event.id].append(_version(row.subject_version, at, says[row.subject_id], safety.sae_report_within))
+    return said
 
 
 def _version(version: int, at: datetime, says: Mapping[str, Any], within: timedelta) -> Said:
@@ -244,4 +244,4 @@ def _instant(value: datetime | str | None) -> datetime | None:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-_TOLD = (*CRITERIA, "aware_at", "relatedness_drug", "expected")
+_FIELDS = (*CRITERIA, "aware_at", "relatedness_drug", "expected")

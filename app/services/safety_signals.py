@@ -100,8 +100,8 @@ def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
     events: list[audit.Event] = []
     for row, seen, later in _current(session, person):
         known = _known(session, row)
-        told = [one for one in known if one.state == SignalState.open or one.source_version == row.version]
-        events += _raised_or_changed(session, row, seen, told, frozenset(), later)
+        counting = [one for one in known if one.state == SignalState.open or one.source_version == row.version]
+        events += _raised_or_changed(session, row, seen, counting, frozenset(), later)
     return events
 
 
@@ -113,9 +113,9 @@ def _current(
     on = sa.func.coalesce(col(Outcome.collected_on), col(Visit.occurred_on))
     measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
     measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid, counts(Outcome))
-    told = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
-    scores, taken, over = _scores(session, told), defaultdict[str, set[str]](set), set[str]()
-    for row in reversed(told):
+    outcomes = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
+    scores, taken, over = _scores(session, outcomes), defaultdict[str, set[str]](set), set[str]()
+    for row in reversed(outcomes):
         if row.instrument in over:
             continue
         seen, form = _seen(row, scores[row.id]), instrument(row.instrument, row.instrument_version)

@@ -1,4 +1,4 @@
-"""Who is told of what: made and changed by admins; messages that nobody took are replayed."""
+"""Subscriptions, which admins make and change, and the replay of messages that were not delivered."""
 
 from collections.abc import Mapping
 from typing import Any

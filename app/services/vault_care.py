@@ -146,7 +146,7 @@ def _writing(database: Database) -> Iterator[tuple[Session, Session]]:
         yield session, own
 
 
-def told_erased(session: Session) -> set[str]:
+def erased_in_trail(session: Session) -> set[str]:
     """The pids of those whose erasure is in the audit trail."""
     return set(session.exec(select(AuditEntry.subject_id).where(AuditEntry.action == "vault:erased")))
 
@@ -157,7 +157,7 @@ def _people(session: Session) -> set[tuple[int, str]]:
 
 def _nameless(session: Session, people: Set[tuple[int, str]], kept: Set[tuple[Any, ...]]) -> int:
     """The number of participants whose label is missing without having been erased."""
-    erased = told_erased(session)
+    erased = erased_in_trail(session)
     return sum(pid not in erased for _, pid in people - kept)
 
 

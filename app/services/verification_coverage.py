@@ -44,7 +44,7 @@ def coverage(session: Session, actor: Actor, study: str) -> CoverageRead:
 
 
 def people_of(session: Session, site_ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Everybody at these sites, with the protocol version that they go by."""
+    """All participants of these sites, with their protocol version."""
     people = table_of(Participant)
     wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
     return session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()

@@ -89,7 +89,7 @@ def _held(session: Session, actor: Actor, kind: Subject, keys: Collection[UUID |
 def record(
     actor: Actor, about: Mapping[Named, Row[Any]], body: VerificationCreate
 ) -> tuple[VerificationRead, Writes, int]:
-    """What saying that a record was held against its source comes to; also gives the site's key. `about` are the
+    """The verification of a record against its source: the answer, what to store, and the site's key. `about` are the
     `subjects` that it may be. Raises NotFound, RecordVoided, RecordMoved."""
     subject = found(about.get((body.subject_type, body.subject)))
     if hasattr(subject, "voided_at"):

@@ -22,7 +22,7 @@ _PERSON, _VISIT = table_of(Participant), table_of(Visit)
 
 
 class Courses(NamedTuple):
-    """By pid: the protocol version that a participant goes by, and the days of the visits that took place."""
+    """By pid: the participant's protocol version, and the days of the visits that took place."""
 
     versions: Mapping[str, int]
     held: Mapping[str, Held]
@@ -37,9 +37,9 @@ def beside_windows(session: Session, actor: Actor, rows: Sequence[Row[Any]]) -> 
 def _courses(session: Session, rows: Sequence[Row[Any]]) -> Courses:
     of_person = and_(_VISIT.c.site_id == _PERSON.c.site_id, _VISIT.c.pid == _PERSON.c.pid)
     took_place = and_(of_person, among(_VISIT.c.pid, "pids"), _VISIT.c.occurred_on.is_not(None), counts(_VISIT))
-    told = (_VISIT.c[name] for name in ("visit_code", "occurrence", "occurred_on"))
+    of_visit = (_VISIT.c[name] for name in ("visit_code", "occurrence", "occurred_on"))
     wanted = (
-        select(_PERSON.c.pid, _PERSON.c.protocol_version_id, *told)
+        select(_PERSON.c.pid, _PERSON.c.protocol_version_id, *of_visit)
         .join_from(_PERSON, _VISIT, took_place, isouter=True)
         .where(_PERSON.c.site_id.in_(sorted({row.site_id for row in rows})), among(_PERSON.c.pid, "pids"))
     )

@@ -137,7 +137,7 @@ def _completed(document: dict[str, Any], permissions: dict[tuple[str, str], str]
     }
     examples = dict(_examples())
     components["headers"] = {
-        name: {"description": told, "schema": {"type": "string"}} for name, told in _HEADERS.items()
+        name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()
     }
     tagged = _tagged(document["paths"])
     for path, operations in document["paths"].items():

@@ -17,8 +17,8 @@ def sent_fields(body: BaseModel) -> dict[str, Any]:
 
 
 def corrected(shape: type[Model], values: Mapping[str, Any]) -> Model:
-    """A stored record with what was sent in it, which its body has held against the clock. Raises ValidationFailed with
-    the rule that the correction would break."""
+    """A stored record with the corrections in it, whose days the body has compared with the clock. Raises
+    ValidationFailed with the rule that the correction would break."""
     return checked(shape, values, STORED)
 
 

@@ -83,7 +83,7 @@ def result_of(status: int) -> Literal["conflict", "blocked", "invalid"]:
 
 
 def problem(error: RegistryError, instance: str) -> JSONResponse:
-    """The answer that carries it. Whoever may come again is told when."""
+    """The response with this problem, and with `Retry-After` if the request may be repeated."""
     headers = {"Retry-After": "1", **error.headers} if error.status in {429, 503} else error.headers
     return JSONResponse(document(error, instance), error.status, headers=headers, media_type="application/problem+json")
 
@@ -186,8 +186,8 @@ def _methods_of(request: Request) -> list[str]:
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
     """Only the exception's class, its SQLSTATE and a word of why are logged: PostgreSQL's texts carry values."""
     assert isinstance(error, SQLAlchemyError)
-    told = {"kind": type(error).__name__, "sqlstate": sqlstate(error), "reason": reason(error)}
-    log.error("database_error", **told, request_id=current_request_id())
+    facts = {"kind": type(error).__name__, "sqlstate": sqlstate(error), "reason": reason(error)}
+    log.error("database_error", **facts, request_id=current_request_id())
     return _answer(request, refusal_of(error))
 
 
