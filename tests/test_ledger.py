@@ -88,5 +88,5 @@ def test_the_page_for_who_decides_tells_what_the_risk_report_does(world: World) 
         before, after, ledger = report["exact"], report["released"], report["ledger"]
         assert f"The mean risk is {after['avg_risk']} (before: {before['avg_risk']})." in page
         assert "`serious` is not shown." in page
-        assert f"it was held against: {held}" in page
+        assert f"it was compared with: {held}" in page
         assert f"by {ledger['needed_difference']} people or more: {ledger['verdict']}." in page
