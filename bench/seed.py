@@ -1,4 +1,5 @@
-"""A registry to measure on: tables, accounts, and rows in bulk. Seeded rows skip the API; measured ones never do.
+"""Fill a registry for measurements: tables, accounts, and rows in bulk. These rows do not go through the API; the rows
+of the measurements always do.
 
 Run: python -m bench.seed --database-url URL    100 sites, 50,000 people, a million outcomes, a million adverse events
 """
@@ -31,19 +32,19 @@ __all__ = ["INSTRUMENTS", "VISITS", "Seeded", "Volume", "seed"]
 
 @dataclass(frozen=True)
 class Seeded:
-    """What the load needs to know of the seeded registry."""
+    """The data of the seeded registry that the load needs."""
 
     study: str
     site: str
     pids: list[str]
     tokens: dict[Role, str]
     staff: list[str]
-    """Tokens of site staff, one for each site, in the order in which the people are spread over these."""
+    """Tokens of site staff, one for each site, in the order in which the people are distributed over the sites."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """How much there is of each person, and at how many sites they are. Each visit has three outcomes."""
+    """The number of rows for each person, and the number of sites. Each visit has three outcomes."""
 
     people: int
     visits: int = 1
@@ -54,7 +55,8 @@ class Volume:
 
     @staticmethod
     def of(rows: int, sites: int = 4) -> "Volume":
-        """So many outcomes, adverse events and audit entries, 21 of each a person."""
+        """The volume with this number of outcomes, of adverse events and of audit entries; each person has 21 of
+        each."""
         each = len(VISITS) * len(INSTRUMENTS)
         return Volume(max(1, rows // each), len(VISITS), each, sites, remembered=True)
 

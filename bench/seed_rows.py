@@ -1,7 +1,7 @@
-"""The seeded rows. People come from here (COPY on PostgreSQL, tuples on SQLite), and the database itself makes of each
-person the visits, outcomes and events: nothing else is as quick. Indexes stay on.
+"""The seeded rows. People are sent (COPY on PostgreSQL, tuples on SQLite), and the database makes visits, outcomes and
+events of them by SQL, which is the fastest way. Indexes are kept.
 
-Rows lie in the order of time, as those of a living registry do: everybody's first visit before anybody's second.
+Rows are stored in the order of time, as in a registry in use: everybody's first visit before anybody's second.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from app.models.participant import Participant
 INSTRUMENTS = ("MADRS", "ISI", "GAD7")
 VISITS = ("BL", "PREP1", "DOS1", "INT1A", "DOS2", "INT2A", "FU1")
 STEP = 600
-"""Seconds between one record of everybody and the next."""
+"""Seconds between a record of each person and the next record of each."""
 
 _DAY = date(2025, 1, 2)
 _SPEECH: Mapping[str, Mapping[str, str]] = {

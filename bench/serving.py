@@ -1,4 +1,4 @@
-"""What is measured stands here: databases, and registries served from them in processes of their own."""
+"""Databases, and registries served from them, each in a process of its own."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from tests.server import free_port
 
 @dataclass(frozen=True)
 class Server:
-    """A process that answers, with its workers."""
+    """A server process with its workers."""
 
     base_url: str
     pid: int
@@ -35,7 +35,7 @@ class Server:
 
 @contextmanager
 def database_of(server_url: str | None, folder: Path) -> Iterator[str]:
-    """An empty database of a PostgreSQL server, as its owner; without a server one of SQLite."""
+    """An empty database, as its owner: on a PostgreSQL server, or without one on SQLite."""
     if server_url is None:
         yield f"sqlite:///{folder / f'{uuid4().hex}.db'}"
         return
@@ -53,7 +53,7 @@ def database_of(server_url: str | None, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def server_of(engine: str, given: str | None, folder: Path) -> Iterator[str | None]:
-    """The PostgreSQL server that was given or that its wheel brings; none for SQLite."""
+    """The PostgreSQL server that was given, or that of the wheel; None for SQLite."""
     if engine == "sqlite" or given:
         yield given
         return
@@ -67,7 +67,7 @@ def server_of(engine: str, given: str | None, folder: Path) -> Iterator[str | No
 
 
 def settings_for(url: str, folder: Path, **more: Any) -> Settings:
-    """As in production: on PostgreSQL the server is a role that owns nothing and that row-level security holds."""
+    """Served as in production: on PostgreSQL under a role that owns nothing and is subject to row-level security."""
     roles = {"database_url": as_server(url), "owner_database_url": url} if url.startswith("postgresql") else {}
     return Settings(
         **{
@@ -85,7 +85,8 @@ def settings_for(url: str, folder: Path, **more: Any) -> Settings:
 
 @contextmanager
 def served(settings: Settings, workers: int = 1) -> Iterator[Server]:
-    """The registry and its floors in one process, so that both meet the same noise; parsed as `registry serve` does."""
+    """The registry and its floors in one process, so that noise affects both; with the HTTP parser of `registry
+    serve`."""
     given = settings.model_dump(exclude_none=True)
     environment = {f"REGISTRY_{name.upper()}": str(value) for name, value in given.items()}
     options = ("--http", HTTP, "--loop", LOOP, "--workers", str(workers))

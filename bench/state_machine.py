@@ -1,9 +1,9 @@
 """`python -m bench.state_machine --engine sqlite --examples 300`: long random courses of a registry against a model.
 
-Hypothesis lets the staff of two sites, two monitors, an analyst and a custodian enrol, record, correct, ask, answer,
-freeze, withdraw, retry and read, in any order, rightly and wrongly. After each step the answer must be the one that
-`bench.state_model` expects; after each course everybody must find exactly what is theirs, and the chains exactly what
-happened.
+Hypothesis lets the staff of two sites, two monitors, an analyst and a custodian enrol, record, correct, raise and
+answer data queries, freeze, withdraw, retry and read, in any order, with valid and invalid requests. After each step
+the answer must be the one that `bench.state_model` expects; after each course everybody must find exactly the records
+that they may see, and the chains must have exactly the changes that happened.
 """
 
 import argparse
@@ -112,7 +112,7 @@ class Course(RuleBasedStateMachine):
         return {"visit_already_recorded"} if self.model.visit_there(person.pid, "UNS", occurrence) else set()
 
     def hindrances(self, who: str, person: Record, on: str | None) -> set[str]:
-        """Why this record of the person cannot be written; any of these may be told."""
+        """The codes with which a record of this person may be refused."""
         if person.site != HOME[who]:
             return {"not_found"}
         frozen = {"data_locked"} if self.model.closed(person.site, person.pid) else set()
@@ -185,7 +185,7 @@ class Course(RuleBasedStateMachine):
     @precondition(lambda self: self.model.of("participants"))
     @rule(who=st.sampled_from(STAFF), number=ANY, version=st.sampled_from(["1", "7"]))
     def consent(self, who: str, number: int, version: str) -> None:
-        """Version 1 was given at enrolment, and is again once something was taken back; there is no version 7."""
+        """Version 1 was given at enrolment, and can be given again after a withdrawal; there is no version 7."""
         person = self.pick(number, "participants")
         body = {"version": version, "given_on": AFTER, "scopes": ["main"], "reason": "signed again"}
         expected = self.hindrances(who, person, None)
@@ -319,7 +319,8 @@ class Course(RuleBasedStateMachine):
         assert set(listed) == self.model.seen_by(who, noun)
 
     def teardown(self) -> None:
-        """Everybody finds exactly what is theirs, and the chains hold exactly what happened."""
+        """Everybody finds exactly the records that they may see, and the chains have exactly the changes that
+        happened."""
         for record in self.model.records:
             self.found(record, self.caller(_owner(record)).get(record.path))
         with self.registry.database.read() as session:

@@ -1,4 +1,4 @@
-"""What a registry should hold and say, as simply as it can be told: the model of `bench.state_machine`."""
+"""A simple model of what a registry stores and answers, for `bench.state_machine`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ SEES: Mapping[str, frozenset[str]] = {
     "monitor_a": frozenset("A"),
     "monitor": frozenset("AB"),
 }
-"""Of which sites somebody reads the clinical records. Analyst, custodian and admin read none."""
+"""Reader -> the sites whose clinical records they see. Analyst, custodian and admin see none."""
 
 STEPS: Mapping[tuple[str, str], str] = {
     ("open", "answer"): "answered",
@@ -22,12 +22,12 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("answered", "cancel"): "cancelled",
     ("closed", "reopen"): "open",
 }
-"""How a data query goes on. Everything else is refused."""
+"""The steps of a data query. All others are refused."""
 
 
 @dataclass
 class Record:
-    """One thing that was acknowledged."""
+    """One record that was acknowledged."""
 
     noun: str
     id: str
@@ -36,7 +36,7 @@ class Record:
     path: str
     etag: str | None
     fields: dict[str, Any]
-    """What a reader must find in it."""
+    """The values that a reader must find in it."""
 
     entries: int = 1
     """How many entries of its site's chain are about it."""

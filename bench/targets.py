@@ -1,8 +1,8 @@
 """`python -m bench.targets`: every target of docs/performance.md in one interleaved run on one engine; a table, and a
-JSON file. It fails on any answer that is not 2xx, on a row lost or doubled, and on a broken chain; on a busy machine it
-prints what it measured and no verdict.
+JSON file. It fails on any answer that is not 2xx, on a row lost or doubled, and on a broken chain. On a busy machine it
+prints the measurements without a verdict.
 
-Ends with 0 when all targets are met, 1 when one is not, 3 without a verdict.
+Exit code 0: all targets are met; 1: one is not; 3: no verdict.
 """
 
 import argparse

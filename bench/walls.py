@@ -1,4 +1,4 @@
-"""A group of cases: the monitor's page and a count as the server's role, and as one that row-level security lets by.
+"""A group of cases: the monitor's page and a count, under the server's role and under one without row-level security.
 
 The statement is the registry's own, the transaction around it the same, over one connection to the driver.
 """

@@ -1,5 +1,5 @@
-"""The bare yardstick: FastAPI and psycopg, and nothing else. What a careful engineer would write in an afternoon who
-needs no protocol, no idempotency, no chain: a token looked up, the site checked, a row and an audit row, one commit.
+"""The bare yardstick: FastAPI and psycopg, and nothing else. It is what a careful engineer would write in an afternoon
+without protocol, idempotency and audit chain: look up the token, check the site, store a row and an audit row, commit.
 
 Served by uvicorn in a process of its own: `uvicorn bench.yardstick:create_yardstick --factory`. Its tables are its own
 (schema `yardstick`), filled from the seeded visits. PostgreSQL only.

@@ -1,4 +1,4 @@
-"""A caller of the API: the registry's own client, with answers as plain objects."""
+"""A caller of the demo's API, by the registry's own client. Answers are plain dictionaries."""
 
 from typing import Any, Self
 
@@ -18,12 +18,12 @@ class Caller:
 
     @classmethod
     def signed_in(cls, base_url: str, account: DemoAccount) -> Self:
-        """Also leaves the fresh token in the account."""
+        """Sign in, and put the new token into the account."""
         account.token = token_of(base_url, account)
         return cls(base_url, account.token)
 
     def post(self, path: str, body: Answer) -> Answer:
-        """One act under one Idempotency-Key, however often it is sent."""
+        """Post under one Idempotency-Key, again if there is no answer; gives the body of the answer."""
         return dict(self._registry.post(path, body).body or {})
 
     def get(self, path: str, **query: Any) -> Answer:
@@ -49,5 +49,5 @@ def token_of(base_url: str, account: DemoAccount) -> str:
 
 
 def _registry(base_url: str, who: Credentials) -> Registry:
-    # Straight to 127.0.0.1, whatever proxy the environment names.
+    # To 127.0.0.1 without the proxy that the environment may name.
     return Registry(base_url, who, patience=PATIENCE_SECONDS, trust_env=False)

@@ -1,4 +1,4 @@
-"""Who takes part in the demo and what happens to them, as the requests that their site sends. Pure, always the same.
+"""The demo's participants and what happens to them, as bodies of requests. Without randomness: always the same.
 
 Twelve participants run through the whole protocol; one more withdraws before baseline, and one is not eligible.
 Nobody here is real.
@@ -36,7 +36,7 @@ CALENDAR = (
     ("PRIM", "DOS2", 56),
     ("FU7M", "BL", 213),
 )
-"""Visit, anchor, days after the anchor; moved on to Monday from a weekend, which every window allows."""
+"""Visit, anchor, days after the anchor. A visit on a weekend is moved to Monday, which every window allows."""
 
 MISSED = {(5, "INT2C"): "Ill with a cold; the session was held by telephone and not rated"}
 LATE = {(9, "FU7M"): (45, "Abroad for work; seen at the first date possible")}
@@ -138,7 +138,7 @@ def _visit(number: int, subject: str, code: str, day: date) -> Step:
 
 
 def _outcomes(subject: str, code: str) -> Iterator[Body]:
-    """Whatever the protocol asks at a visit. Somebody who treats nobody rates depression."""
+    """The outcomes that the protocol asks for at a visit. MADRS is rated by somebody who is no therapist."""
     for instrument in shipped_protocols()["mdma-mdd-generic/1"].visit(code).instruments:
         rater = {"rater": RATER} if instrument == "MADRS" else {}
         yield {"instrument": instrument, "items": answers(subject, code, instrument), **rater}

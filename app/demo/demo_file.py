@@ -1,4 +1,4 @@
-"""demo.json: where the demo is served and who may sign in. For scripts, and for a demo that is started again."""
+"""demo.json: the demo's address and accounts, for scripts and for starting the demo again."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ class DemoAccount(BaseModel):
     role: Literal["site_staff", "investigator", "monitor", "analyst", "custodian", "admin"]
     kind: Literal["user", "client"] = "user"
     sites: list[str] = []
-    """Codes of the sites whose rows exist for this account; empty for roles that see no site's rows."""
+    """Codes of the sites whose records the account sees; empty for roles that see none."""
 
     organisation: str
     username: str | None = None
@@ -49,5 +49,5 @@ class Demo(BaseModel):
         fresh.replace(path)
 
     def first(self, role: str, site: str | None = None) -> DemoAccount:
-        """The first account of a role, at one site if that is asked."""
+        """The first account of a role, at `site` if that is given."""
         return next(one for one in self.accounts if one.role == role and (site is None or site in one.sites))

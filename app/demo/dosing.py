@@ -1,4 +1,4 @@
-"""The dosing days of the demo: what a site sends on one, from the start of the session to its close."""
+"""The demo's dosing days: the requests of a site, from the start of a session to its close."""
 
 from datetime import date, timedelta
 from typing import Any, NamedTuple
@@ -15,18 +15,18 @@ GIVEN_AT, SUPPLEMENT_AFTER, ENDED_AFTER = 9 * 60 + 30, 110, 420
 
 CALM = {"SYSBP": 118, "DIABP": 76, "PULSE": 70, "TEMP": 36.7}
 RISE = {"SYSBP": 26, "DIABP": 14, "PULSE": 24, "TEMP": 0.5}
-"""How far a value may rise in the hours after the dose; all of it stays inside the protocol's warning limits."""
+"""The largest rise of each value after the dose, which stays within the protocol's warning limits."""
 
 
 class DosingDay(NamedTuple):
-    """The requests of one session, in their order: the session's own, then what goes below it."""
+    """The requests of one session in order: its start, then (path below the session, body) of each further one."""
 
     start: Body
     below: list[tuple[str, Body]]
 
 
 def dosing_day(number: int, code: str, day: date) -> DosingDay:
-    """What participant `number` had on a dosing visit; the caller adds the visit's id to the start."""
+    """The dosing day of participant `number`; the caller adds the visit's id to the start."""
     protocol = shipped_protocols()["mdma-mdd-generic/1"]
     assert protocol.vitals is not None
     milligrams = FIRST_MG if code == "DOS1" else SECOND_MG

@@ -1,6 +1,6 @@
-"""The synthetic adverse events of the demo. Their terms are plain words of our own, no dictionary's.
+"""The demo's synthetic adverse events. Their terms are our own words and not from a dictionary.
 
-One is serious: a night in hospital to watch a fast heartbeat. A severe migraine at home is not.
+One is serious: a night in hospital because of a fast heartbeat. A severe migraine at home is not.
 """
 
 import csv
@@ -10,12 +10,12 @@ from importlib.resources import files
 from typing import Any
 
 EVENTS = files("app.demo") / "data" / "synthetic_adverse_events.csv"
-"""Each row: who had the event, by number, and its days counted from an anchor visit. An event that does not end has
-no `lasting_days`; of its onset only the month is known."""
+"""Each row is an event: the numbers of the participants who had it, and its days counted from an anchor visit. An event
+that does not end has no `lasting_days`, and only the month of its onset is known."""
 
 
 def events_of(number: int, held_on: Mapping[str, date]) -> Iterator[tuple[date, dict[str, Any]]]:
-    """What participant `number` had: the day of each event and the body to post."""
+    """The events of participant `number`: the day of each, and the body to post."""
     for row in csv.DictReader(EVENTS.read_text().splitlines()):
         if str(number) in row["participants"].split():
             onset = held_on[row["anchor"]] + timedelta(days=int(row["after_days"]))

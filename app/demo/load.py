@@ -1,4 +1,4 @@
-"""Loading the demo: the admin sets up, three site apps post, an analyst gets an extract. All of it over HTTP."""
+"""Loading the demo over HTTP: the admin makes study and accounts, three site apps post, an analyst gets an extract."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ from app.demo.site_app import post_all
 
 
 def load(base_url: str, password: str) -> Demo:
-    """Everything that makes the demo of a fresh registry. Raises RegistryFailure."""
+    """Load the demo into a new registry. Raises RegistryFailure."""
     admin = DemoAccount(role="admin", organisation="Registry office", username=ADMIN, password=password)
     with Caller.signed_in(base_url, admin) as caller:
         say(f"Admin: study {STUDY} with protocol mdma-mdd-generic/1 and the sites {', '.join(SITES)} ...")
@@ -24,7 +24,7 @@ def load(base_url: str, password: str) -> Demo:
         say("Admin: accounts of site staff, site apps, monitors, analysts and custodians ...")
         accounts = [*make_accounts(caller, base_url), admin]
     say("Three site apps post what happened to fourteen synthetic participants ...")
-    say(f"Stored: {_counted(post_all(base_url, site_apps(accounts), courses(), _teller()))}.")
+    say(f"Stored: {_counted(post_all(base_url, site_apps(accounts), courses(), _printer()))}.")
     demo = Demo(base_url=base_url, study=STUDY, sites=[*SITES], extract="", accounts=accounts)
     sign_everybody_in(demo)
     say("The investigator of the first site signs a participant's record ...")
@@ -41,21 +41,22 @@ def site_apps(accounts: Sequence[DemoAccount]) -> list[tuple[DemoAccount, DemoAc
 
 
 def sign_everybody_in(demo: Demo) -> None:
-    """Put a fresh token into every account. Raises RegistryFailure."""
+    """Put a new token into every account. Raises RegistryFailure."""
     say(f"Signing in {len(demo.accounts)} accounts ...")
     for account in demo.accounts:
         account.token = token_of(demo.base_url, account)
 
 
 def first_pid(demo: Demo) -> str:
-    """The pid of the first site's first participant, found as the site finds it."""
+    """The pid of the first site's first participant, looked up by the site's label."""
     with Caller(demo.base_url, demo.first("site_staff").token) as staff:
         label = {"study": demo.study, "site": demo.sites[0], "site_local_id": f"{demo.sites[0]}-001"}
         return str(staff.post("/v1/participants/lookup", label)["pid"])
 
 
 def serious_event(demo: Demo) -> dict[str, str]:
-    """The id and site of the first serious adverse event, found as its monitor finds it; of the first if none is."""
+    """The id and site of the first serious adverse event in the monitor's list; of the first event if none is
+    serious."""
     with Caller(demo.base_url, demo.first("monitor").token) as monitor:
         newest_first = monitor.get("/v1/adverse-events", limit=500)["items"]
         event = max(reversed(newest_first), key=itemgetter("serious"))
@@ -66,15 +67,15 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _teller() -> Callable[[str], None]:
-    """Prints whole lines, whichever thread speaks."""
+def _printer() -> Callable[[str], None]:
+    """A function that prints whole lines, also if several threads use it."""
     lock = Lock()
 
-    def tell(line: str) -> None:
+    def print_line(line: str) -> None:
         with lock:
             say(line)
 
-    return tell
+    return print_line
 
 
 def _counted(stored: Counter[str]) -> str:
@@ -83,7 +84,7 @@ def _counted(stored: Counter[str]) -> str:
 
 
 def _sign(demo: Demo) -> None:
-    """The first participant's whole record, as the investigator sees it now."""
+    """Let the investigator sign the first participant's record as it is now."""
     investigator, pid = demo.first("investigator"), first_pid(demo)
     with Caller(demo.base_url, investigator.token) as caller:
         content = caller.get("/v1/signatures/content", participant=pid)
@@ -92,8 +93,8 @@ def _sign(demo: Demo) -> None:
 
 
 def lasting_extract(demo: Demo) -> str:
-    """The id of an extract that can be downloaded as long as the demo's tokens hold: a new one when the files of the
-    last are gone before."""
+    """The id of an extract that can be downloaded as long as the demo's tokens are valid: the last one, or a new one if
+    its files expire earlier."""
     with Caller(demo.base_url, demo.first("analyst").token) as analyst:
         known = analyst.get(f"/v1/extracts/{demo.extract}")
     until = datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS)
@@ -104,7 +105,7 @@ def lasting_extract(demo: Demo) -> str:
 
 
 def new_extract(demo: Demo) -> str:
-    """The id of an extract, ready to be downloaded."""
+    """Ask for an extract and approve it; gives its id once it can be downloaded."""
     with Caller(demo.base_url, demo.first("analyst").token) as analyst:
         wish = {"study": demo.study, "purpose": "Course of MADRS and Sheehan scores (demo)"}
         asked = analyst.post("/v1/extracts", wish)

@@ -1,5 +1,5 @@
-"""The synthetic answers of the demo. MADRS and Sheehan at baseline and primary endpoint are given by the CSV file;
-everything else is drawn from a hash of who, when and what, so that every demo holds the same answers."""
+"""The demo's synthetic answers. Those of MADRS and Sheehan at baseline and primary endpoint are in a CSV file; all
+others are computed from a hash of participant, visit and item, so that every demo has the same answers."""
 
 import csv
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ def subjects() -> Mapping[str, Mapping[str, Row]]:
 
 
 def drawn(most: int, *seed: object) -> int:
-    """A number from 0 to `most`, always the same for the same seed."""
+    """A pseudorandom number from 0 to `most`, always the same for the same seed."""
     digest = sha256("|".join(map(str, seed)).encode()).digest()
     return int.from_bytes(digest[:8], "big") % (most + 1)
 
 
 def answers(subject: str, visit: str, instrument_code: str) -> Items:
-    """The items of one administration."""
+    """The items of one instrument at a visit."""
     row = subjects()[subject].get(visit)
     if row is not None and instrument_code == "MADRS":
         return {f"MADRS_{number:02d}": int(row[f"madrs_{number:02d}"]) for number in range(1, 11)}
@@ -46,7 +46,7 @@ def answers(subject: str, visit: str, instrument_code: str) -> Items:
 
 
 def _made_up(subject: str, visit: str, instrument_code: str) -> Items:
-    """Each answer near the share of its range that the depression score has of its own, give or take one."""
+    """Answers at the same share of their range as the depression score has of its own, plus or minus one."""
     scale, share = instrument(instrument_code), _severity(subject, visit)
     if scale.direction == "higher_is_better":
         share = 1 - share
@@ -61,14 +61,14 @@ def _made_up(subject: str, visit: str, instrument_code: str) -> Items:
 
 
 def _severity(subject: str, visit: str) -> float:
-    """Share of the MADRS range, 0 to 1; after the primary endpoint a quarter of the change is lost again."""
+    """The MADRS total as a share of its range, 0 to 1. After the primary endpoint a quarter of the change is lost."""
     totals = {code: int(row["madrs_total"]) for code, row in subjects()[subject].items()}
     later = (3 * totals["PRIM"] + totals["BL"]) / 4
     return totals.get(visit, later) / MADRS_MAXIMUM
 
 
 def _suicidality(instrument_code: str, madrs_item_10: int) -> Items:
-    """A wish to be dead, or thoughts without method or intent, where MADRS item 10 tells of them; never behaviour."""
+    """A wish to be dead, or thoughts without method or intent, as MADRS item 10 says; never behaviour."""
     form = instrument(instrument_code).form_of or instrument_code
     items: Items = {f"{form}_{number:02d}": 0 for number in range(1, 11)}
     items[f"{form}_01"] = int(madrs_item_10 >= WISH_FROM)

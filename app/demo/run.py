@@ -1,4 +1,4 @@
-"""`registry demo`: the main job from end to end. Everything but the first admin goes through HTTP."""
+"""`registry demo`: load and serve a demo. Everything but the first admin is made over HTTP."""
 
 import os
 import signal
@@ -22,16 +22,16 @@ INTERRUPTED = 130
 
 
 class Stopped(Exception):
-    """Ctrl-C, or a signal that asks to end."""
+    """Ctrl-C, or a signal to stop."""
 
 
 class FolderOccupied(Exception):
-    """The folder holds something that is no complete demo."""
+    """The folder has files that are not a complete demo."""
 
 
 def run(data: Path, port: int, leave: bool) -> int:
-    """Load the demo into `data`, or start the one that is there; serve it until Ctrl-C, or stop once it is loaded
-    (`leave`). Gives the exit code."""
+    """Load the demo into the folder `data`, or start the one that is there, and serve it until Ctrl-C. `leave`: stop
+    once it is loaded. Gives the exit code."""
     _listen_to_signals()
     folder = data.absolute()
     try:
@@ -48,7 +48,8 @@ def run(data: Path, port: int, leave: bool) -> int:
 
 
 def _listen_to_signals() -> None:
-    """Whatever ends the demo also ends its server. A hang-up that nohup ignores stays ignored."""
+    """Let SIGINT, SIGTERM and SIGHUP end the demo by an exception, so that its server is stopped too. Under nohup
+    SIGHUP stays ignored."""
 
     def stop(*_: object) -> NoReturn:
         raise Stopped
@@ -84,7 +85,8 @@ def _demo(folder: Path, port: int, leave: bool) -> int:
 
 
 def known_demo(folder: Path) -> Demo | None:
-    """The demo in a folder; none in a new or empty one, which becomes its owner's alone. Raises FolderOccupied."""
+    """The demo in a folder. None if the folder is new or empty; only its owner can then use it. Raises
+    FolderOccupied."""
     if (folder / FILE).exists():
         say(f"Found a demo in {folder}; using it again.")
         try:
@@ -99,7 +101,7 @@ def known_demo(folder: Path) -> Demo | None:
 
 
 def _again(demo: Demo, base_url: str) -> Demo:
-    """The demo that is there, at its new address, with fresh tokens and an extract that lasts."""
+    """An existing demo at its new address, with new tokens and an extract that can be downloaded."""
     demo.base_url = base_url
     sign_everybody_in(demo)
     demo.extract = lasting_extract(demo)

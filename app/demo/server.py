@@ -1,4 +1,4 @@
-"""The demo's server: the same commands that an operator runs, as child processes that work inside the demo's folder."""
+"""The demo's server: the commands of an operator, run as child processes in the demo's folder."""
 
 import os
 import socket
@@ -19,11 +19,11 @@ ADMIN = "admin"
 
 
 class ServerFailed(Exception):
-    """The server did not start, or stopped by itself. The message gives its last words."""
+    """The server did not start, or stopped by itself. The message has the end of its log."""
 
 
 def free_port(wanted: int) -> int:
-    """`wanted`, or the next port of 127.0.0.1 that nobody listens on. Raises ServerFailed when there is none."""
+    """`wanted`, or the next free port of 127.0.0.1. Raises ServerFailed if there is none."""
     for port in range(wanted, min(wanted + PORTS_TRIED, 65_536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,13 +45,13 @@ def init(folder: Path, password: str) -> None:
 
 
 class Server:
-    """`registry serve` on a folder, with its words in server.log. Stopped when the block ends."""
+    """`registry serve` in a folder, with its output in server.log. It is stopped when the block ends."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.base_url = f"http://127.0.0.1:{port}"
         self._log = folder / "server.log"
         with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C reaches the demo alone, which then stops the server.
+            # In a session of its own, so that Ctrl-C reaches only the demo, which then stops the server.
             self.process = subprocess.Popen(
                 _command("serve", "--port", str(port)),
                 cwd=folder,
@@ -96,12 +96,12 @@ class Server:
 
 
 def _command(*arguments: str) -> list[str]:
-    # -P: the folder it works in is no place to import from.
+    # -P: import nothing from the working folder.
     return [sys.executable, "-P", "-c", "from app.cli import main; main()", *arguments]
 
 
 def _environment() -> dict[str, str]:
-    """The defaults of the settings put database and keys into the working folder."""
+    """The environment without REGISTRY_ variables: by default database and keys are in the working folder."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     return {
         **inherited,

@@ -1,4 +1,4 @@
-"""What the admin prepares: the study with its protocol and sites, and somebody in every role."""
+"""What the admin makes: the study with its protocol and sites, and accounts of every role."""
 
 import secrets
 import tomllib
@@ -26,7 +26,7 @@ def make_study(admin: Caller) -> None:
 
 
 def make_accounts(admin: Caller, base_url: str) -> list[DemoAccount]:
-    """Everybody but the admin, with passwords and secrets of this demo only. Raises RegistryFailure."""
+    """Make all accounts but the admin's, with passwords and secrets of this demo only. Raises RegistryFailure."""
     everybody = [*_people()]
     for person in everybody:
         _make_person(admin, person)

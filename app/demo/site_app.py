@@ -1,5 +1,5 @@
-"""The app of one site: signs in with its client credentials and posts what happened, one record after the other. What
-only a clinician may say it posts with the token of the site's staff."""
+"""The app of one site: signs in with its client credentials and posts its records one after the other. Reviews of
+safety signals are posted with the token of the site's staff, as only a person may make them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Users = tuple[DemoAccount, DemoAccount]
 
 
 def post_all(base_url: str, sites: Sequence[Users], courses: Sequence[Course], say: Say) -> Counter[str]:
-    """Every site's courses through its own app, all sites at once; gives what was stored. Raises RegistryFailure."""
+    """Post every site's courses by its own app, all sites at once; gives the numbers stored. Raises RegistryFailure."""
     stop = Event()
     with ThreadPoolExecutor(len(sites), thread_name_prefix="site-app") as threads:
         running = [threads.submit(_post_site, base_url, users, courses, say, stop) for users in sites]
@@ -46,7 +46,7 @@ def _post_site(base_url: str, users: Users, courses: Sequence[Course], say: Say,
 
 
 def _post(caller: Caller, clinician: Caller, pid: str, step: Step) -> Counter[str]:
-    """Send one step, and what belongs to it; gives what was stored."""
+    """Send one step with what belongs to it; gives the numbers stored."""
     if step.kind == "status":
         caller.post(f"/v1/participants/{pid}/status", step.body)
         return Counter({"status": 1})
@@ -63,7 +63,7 @@ def _post(caller: Caller, clinician: Caller, pid: str, step: Step) -> Counter[st
 
 
 def _review_signals(clinician: Caller, pid: str) -> int:
-    """No dose while a signal waits: the site's clinician looks at each one first."""
+    """Let the site's clinician review each open safety signal, as no dose may be given before; gives their number."""
     waiting = clinician.get("/v1/safety-signals", participant=pid, state="open")["items"]
     for signal in waiting:
         seen = {"decision": "managed", "assessment": "Talked with the participant; no intent, safety plan in place"}

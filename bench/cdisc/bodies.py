@@ -1,4 +1,4 @@
-"""One source row in, one request body out. Words that the pilot does not use raise KeyError: nothing is guessed."""
+"""Request bodies made from source rows. A word that the pilot does not use raises KeyError: nothing is guessed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

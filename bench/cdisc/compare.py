@@ -1,7 +1,8 @@
-"""Hold what the registry shows against the source: `python -m bench.cdisc.compare --base-url URL`.
+"""Compare the figures that the registry shows with the source: `python -m bench.cdisc.compare --base-url URL`.
 
 One column is computed from the source tables, one by paging through the API as a monitor, one from the files of a
-de-identified extract as an analyst. An empty cell: not shown there. Any difference is marked and ends with exit code 1.
+de-identified extract as an analyst. A cell is empty if its figure is not shown there. A difference is marked, and the
+exit code is then 1.
 """
 
 import sys
@@ -20,7 +21,7 @@ RECORDS = ("participants", "whole record equal to the source")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure in three columns; None where a reader is not shown it."""
+    """One figure in three columns; None if it is not shown to a reader."""
 
     section: str
     item: str

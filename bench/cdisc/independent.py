@@ -1,4 +1,4 @@
-"""The same figures straight from the source tables with polars, sharing no code with what sends them.
+"""The figures computed from the source tables with polars, by code that shares nothing with the code that sends them.
 
 A figure is known by its section and item, in the source's own words: ("events by severity", "MILD").
 """

@@ -1,4 +1,4 @@
-"""What became of every table, row and column of the source: carried, or not carried and why."""
+"""For every table, row and column of the source: whether it is sent, and if not, why."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A network that loses answers, below the client: the client neither knows nor helps."""
+"""A network that loses answers. It is below the client, which does not know of it."""
 
 import random
 import time
@@ -11,7 +11,7 @@ Answered = Callable[[str, float], None]
 
 
 class Network(httpx.HTTPTransport):
-    """Tells how long each answer took, and throws a share of them away after they arrived, as a breaking connection
+    """Reports how long each answer took, and drops a share of the answers after they arrived, as a broken connection
     does."""
 
     def __init__(self, answered: Answered, lose: float) -> None:

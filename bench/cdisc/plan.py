@@ -1,4 +1,4 @@
-"""The pilot's protocol file, as its site apps know it."""
+"""The pilot's protocol file, as its site apps use it."""
 
 import tomllib
 from functools import cache
@@ -11,7 +11,7 @@ _FILE = files("app.protocol") / "definitions" / "protocols" / "cdisc-pilot-1.tom
 
 @cache
 def definition() -> dict[str, Any]:
-    """The protocol as the API takes it."""
+    """The protocol as the body of a request."""
     return tomllib.loads(_FILE.read_text("utf-8"))
 
 
@@ -22,7 +22,7 @@ def visit_code(label: str) -> str:
 
 @cache
 def depth(code: str) -> int:
-    """How many anchors lie between a visit and one that needs none: the order in which windows can be told."""
+    """The number of anchors between a visit and one without an anchor: windows can be computed in this order."""
     anchor = next(visit.get("anchor") for visit in definition()["visits"] if visit["code"] == code)
     return 0 if anchor in {None, code} else 1 + depth(anchor)
 

@@ -1,6 +1,7 @@
 """Send the pilot study through the API: `python -m bench.cdisc.replay --base-url URL`.
 
-One app for each site, all at once. Running it again is harmless: what the registry holds already is counted as such.
+Each site has an app, and all send at once. It can be run again: records that the registry has already are counted as
+such.
 """
 
 import argparse
@@ -24,7 +25,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Replay:
-    """What was sent, and what came of it."""
+    """What was sent, and how it was answered."""
 
     tables: Tables
     subjects: Sequence[Subject]
@@ -85,7 +86,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def publish(text: str, file: Path | None) -> None:
-    """Print a report, and keep it where asked."""
+    """Print a report, and write it to a file if asked."""
     print(text)
     if file is not None:
         file.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tables that a replay ends with, in Markdown."""
+"""The report of a replay: tables in Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

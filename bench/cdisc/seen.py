@@ -1,6 +1,7 @@
-"""The same figures as a monitor and as an analyst see them through the API, in the source's words.
+"""The figures as a monitor and an analyst see them through the API, in the words of the source.
 
-The words are turned back by tables of their own, so that a wrong one in what was sent shows as a difference.
+The registry's words are translated back by tables that the sender does not use, so that a wrong word in a request
+appears as a difference.
 """
 
 import csv
@@ -55,7 +56,7 @@ NOT_RELEASED = frozenset(
 
 @dataclass(frozen=True)
 class Listed:
-    """Everything that a monitor can page through."""
+    """Every list that a monitor can read."""
 
     names: Mapping[str, str]
     """Visit code to visit name, as the registry's copy of the protocol has them."""

@@ -16,7 +16,7 @@ ORGANISATION = "CDISC pilot replay"
 
 @dataclass(frozen=True)
 class People:
-    """Who looks at the data afterwards."""
+    """The readers of the data: their accounts."""
 
     monitor: Registry
     analyst: Registry
@@ -43,7 +43,7 @@ class Admin:
         self._registry = self._signed_in(self.username, self.password)
 
     def prepare(self, sites: Iterable[str]) -> None:
-        """Study, protocol and sites; what is there already stays."""
+        """Make study, protocol and sites, unless they exist."""
         definition = plan.definition()
         self._made("/v1/studies", {"code": self.study, "title": definition["title"]})
         self._made(f"/v1/studies/{self.study}/protocols", definition)
@@ -61,7 +61,7 @@ class Admin:
         return Registry(self.base_url, who, transport=network)
 
     def people(self) -> People:
-        """New accounts of a monitor of all sites, an analyst and a custodian, with passwords that nobody keeps."""
+        """Make accounts of a monitor of all sites, an analyst and a custodian. Their passwords are not stored."""
         return People(*(self._person(role) for role in ("monitor", "analyst", "custodian")))
 
     def _person(self, role: str) -> Registry:

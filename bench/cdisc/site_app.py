@@ -16,7 +16,7 @@ OUTSIDE_WINDOW, VISIT_THERE, PERSON_THERE = "visit_outside_window", "visit_alrea
 
 
 class SiteApp:
-    """Posts subjects and tells the tally. A refused record is counted, and the next one is sent."""
+    """Posts subjects, and counts the results in the tally. After a refused record the next one is sent."""
 
     def __init__(self, registry: Registry, network: Network, tally: Tally) -> None:
         self._registry, self._network, self._tally = registry, network, tally
@@ -43,7 +43,7 @@ class SiteApp:
             self._record("status", f"/v1/participants/{pid}/status", status)
 
     def _enrol(self, body: Body) -> tuple[Mapping[str, Any] | None, bool]:
-        """The participant, and whether the registry knew them before; none where the enrolment failed."""
+        """The participant, and whether the registry had them before; None if the enrolment failed."""
         try:
             answer = self._registry.post("/v1/participants", body)
         except Unreachable as silence:
@@ -60,7 +60,7 @@ class SiteApp:
         return answer.body, False
 
     def _record(self, kind: str, path: str, body: Body) -> None:
-        """Send one record, and tell what came of it."""
+        """Send one record, and count the result."""
         try:
             answer, explained = self._explained(path, body)
         except Unreachable as silence:
@@ -83,14 +83,16 @@ class SiteApp:
         return self._registry.post(path, {**body, "deviation_reason": UNEXPLAINED}), True
 
     def _unknown_visits(self, pid: str, visits: Sequence[Body]) -> list[Body]:
-        """Visits that the registry does not hold yet: asked, not tried, since one after the end would be refused."""
+        """The visits that the registry does not have yet. It asks for them, since sending one again after the end of
+        the study would be refused."""
         held = {_occurrence(visit) for visit in self._registry.pages("/v1/visits", participant=pid)}
         missing = [visit for visit in visits if _occurrence(visit) not in held]
         self._tally.already_there("visit", len(visits) - len(missing))
         return missing
 
     def _unknown_events(self, pid: str, events: Sequence[Body]) -> list[Body]:
-        """Events that the registry does not hold yet: they carry no number of the site, so contents are compared."""
+        """The events that the registry does not have yet. They have no number of the site, so their contents are
+        compared."""
         held = Counter(_content(event) for event in self._registry.pages("/v1/adverse-events", participant=pid))
         missing = []
         for event in events:

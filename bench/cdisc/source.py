@@ -1,4 +1,4 @@
-"""The pilot's tables, turned into what each site app would send for each of its participants."""
+"""The requests that each site app sends for each of its participants, made from the pilot's tables."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from bench.cdisc.bodies import Body, Row
 
 STUDY = "CDISCPILOT01"
 INSTRUMENTS = {"qsmm": "MMSE", "qshi": "MHIS", "qsda": "DAD"}
-"""Item-level questionnaires that are carried, by table."""
+"""Table -> instrument, of the questionnaires that are sent, with their items."""
 
 DISPOSITION = "DISPOSITION EVENT"
 Tables = Mapping[str, Sequence[Row]]
@@ -19,7 +19,7 @@ Tables = Mapping[str, Sequence[Row]]
 
 @dataclass(frozen=True)
 class Subject:
-    """One participant's requests, in the order of sending. Only the registry knows the pid that they will carry."""
+    """One participant's requests, in the order of sending. The pid is added after the enrolment, which gives it."""
 
     usubjid: str
     site: str
@@ -30,7 +30,7 @@ class Subject:
 
 
 def read_tables() -> Tables:
-    """The tables that are carried, as rows."""
+    """The tables that are sent, as rows."""
     return {name: getattr(cdiscpilotsdtm, name).to_dicts() for name in ("dm", "ds", "suppds", "sv", "ae", *INSTRUMENTS)}
 
 
@@ -43,7 +43,7 @@ def sample(tables: Tables, wanted: int | None = None, sites: Collection[str] = (
 
 
 def subjects(tables: Tables, chosen: Iterable[str], study: str = STUDY) -> list[Subject]:
-    """What is sent for the chosen participants. Raises when a row would be lost or cannot be read as one thing."""
+    """The requests for the chosen participants. Raises ValueError if a row would be lost or is ambiguous."""
     wanted = list(chosen)
     demographics = _one_each(tables["dm"])
     dispositions = _one_each(row for row in tables["ds"] if row["DSCAT"] == DISPOSITION)

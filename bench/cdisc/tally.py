@@ -1,4 +1,4 @@
-"""Counts of what was sent and how it was answered, filled by several site apps at once."""
+"""Counts of the requests and their answers, from several site apps at once."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Count:
     replayed: int = 0
     already_there: int = 0
     with_findings: int = 0
-    """Of those created or replayed: how many the registry accepted with a remark."""
+    """Of those created or replayed: the number that the registry accepted with a finding."""
 
     explained: int = 0
     """Of those created: visits refused as outside their window, then stored with a reason."""

@@ -1,1 +1,1 @@
-"""Clients that others' tools generate from docs/openapi.json (docs/site-apps.md)."""
+"""Clients that other people's tools generate from docs/openapi.json (docs/site-apps.md)."""

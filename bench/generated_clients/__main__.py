@@ -1,7 +1,7 @@
 """`python -m bench.generated_clients`: TypeScript and Python clients are generated, type-checked, and do a round trip.
 
 Needs node and npm, which fetches openapi-typescript, and pip, which fetches openapi-python-client, both as locked here.
-Ends with 1 when a client is not generated whole, does not compile, or gets another answer than it should.
+Exit code 1 if a client is incomplete, does not compile, or gets a wrong answer.
 """
 
 import shutil
@@ -37,7 +37,7 @@ def _run(place: Path, *command: str) -> None:
 
 
 def _make_typescript(place: Path) -> None:
-    """What has a default need not be sent: the generator has to be told."""
+    """Mark fields with a default as optional, which the generator does not conclude by itself."""
     _run(place, "npm", "ci", "--silent")
     types = ["openapi-typescript", str(DESCRIPTION), "--default-non-nullable=false", "-o", "registry.d.ts"]
     _run(place, "npx", *types)

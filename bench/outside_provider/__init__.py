@@ -1,1 +1,1 @@
-"""The registry against an OpenID Connect provider by others (docs/oidc.md)."""
+"""The registry with an OpenID Connect provider made by others (docs/oidc.md)."""

@@ -1,6 +1,6 @@
-"""`python -m bench.outside_provider`: tokens of `oauth2-mock-server` are taken, edited ones are not.
+"""`python -m bench.outside_provider`: tokens of `oauth2-mock-server` are accepted, edited ones are refused.
 
-Needs node and npm, which fetches the provider. Ends with 1 when a token is taken or refused wrongly.
+Needs node and npm, which fetches the provider. Exit code 1 if a token is wrongly accepted or refused.
 """
 
 import random
