@@ -45,7 +45,7 @@ def test_small_counts_are_hidden_and_others_rounded_to_five(count: int, shown: i
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), max_size=200))
-def test_every_cell_and_margin_is_rounded_for_itself(people: list[tuple[str, str]]) -> None:
+def test_every_cell_and_margin_is_rounded_by_itself(people: list[tuple[str, str]]) -> None:
     cells = {(cell.row, cell.column): cell for cell in counts(TABLE, people)}
     rows, columns = ({pair[side] for pair in people} for side in (0, 1))
     assert set(cells) == set(product({*rows, ALL}, {*columns, ALL}))
@@ -55,7 +55,7 @@ def test_every_cell_and_margin_is_rounded_for_itself(people: list[tuple[str, str
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=300))
-def test_means_and_spreads_stand_on_thirteen_people_and_leave_one_persons_score_open(values: list[int]) -> None:
+def test_means_and_deviations_need_thirteen_people_and_do_not_disclose_one_persons_score(values: list[int]) -> None:
     cells = {cell.statistic: cell for cell in tables.scores("BL", "MADRS", 60, Counter(values))}
     if len(values) <= hiding.FEW:
         assert [cells[name].value for name in ("mean", "sd")] == [None, None]
@@ -71,11 +71,11 @@ def test_means_and_spreads_stand_on_thirteen_people_and_leave_one_persons_score_
 @pytest.mark.parametrize(
     ("people", "to"), [(13, 5), (32, 5), (33, 2), (62, 2), (63, 1), (302, 0.5), (303, 0.2), (2000, 0.1)]
 )
-def test_what_a_mean_is_rounded_to_follows_from_the_published_count(people: int, to: float) -> None:
+def test_the_step_of_a_rounded_mean_depends_on_the_published_count_only(people: int, to: float) -> None:
     assert tables.step(60, people) == to
 
 
-def test_who_came_between_two_publications_cannot_be_worked_out() -> None:
+def test_the_score_of_a_person_added_between_two_publications_cannot_be_worked_out() -> None:
     """Thirteen people with 30 each, then somebody with 60: the sums of what is published differ by neither."""
     before, after = (
         {cell.statistic: cell.value for cell in tables.scores("BL", "MADRS", 60, people)}
@@ -94,7 +94,7 @@ def test_who_came_between_two_publications_cannot_be_worked_out() -> None:
     ],
     ids=["all of an arm", "none of an arm", "all", "some"],
 )
-def test_that_all_or_none_of_a_column_had_an_event_is_not_told(
+def test_a_column_in_which_all_or_none_had_an_event_is_not_shown(
     people: dict[tuple[str, str], int], shown: set[tuple[str, str]]
 ) -> None:
     """Nor to be worked out: what was hidden of one column would follow from the margins."""
@@ -103,13 +103,13 @@ def test_that_all_or_none_of_a_column_had_an_event_is_not_told(
     assert {(cell.row, cell.column) for cell in counts(table, told)} == shown
 
 
-def test_that_nobody_of_a_column_was_without_an_event_is_not_told() -> None:
+def test_a_column_in_which_everybody_had_some_event_is_not_shown() -> None:
     table = Declared("t", "row", "column", sensitive=True)
     told = [("mild", "x")] * 15 + [("severe", "x")] * 15 + [("none", "y")] * 20
     assert {cell.column for cell in counts(table, told)} == {ALL}
 
 
-def test_events_by_arm_are_of_those_with_an_arm_where_anybody_has_one() -> None:
+def test_tables_of_events_by_arm_leave_out_people_without_an_arm() -> None:
     """Screening failures have none, and no event either, which would tell of them and take the arms from the table."""
     table = Declared("t", "row", "column", sensitive=True)
     told = [(row, arm) for arm, many in (("x", 15), ("y", 25)) for row in ("yes", "no") for _ in range(many)]
@@ -120,7 +120,7 @@ def test_events_by_arm_are_of_those_with_an_arm_where_anybody_has_one() -> None:
     assert {cell.column for cell in armless} == {NOT_GIVEN, ALL}
 
 
-def test_no_hidden_cell_follows_from_those_beside_it() -> None:
+def test_no_hidden_cell_can_be_computed_from_the_cells_beside_it() -> None:
     """Of two arms of twelve, with one serious event each: the shown ones would be 11 or 12, and the hidden one 1."""
     people = [(said, arm) for arm in "xy" for said in ["no"] * 11 + ["yes"]]
     shown = {(cell.row, cell.column): cell.value for cell in counts(TABLE, people)}
@@ -185,7 +185,7 @@ def test_the_codebook_names_each_table_and_statistic_and_what_is_counted(world: 
     assert (book["row"]["codes"], book["value"]["unit"]) == ([], "people, or points of the score")
 
 
-def test_no_arm_is_taken_for_the_margin(world: World) -> None:
+def test_no_code_of_an_arm_can_be_confused_with_the_margin(world: World) -> None:
     arms = [{"code": code, "label": code} for code in ("all", "A2")]
     plan = {**protocol_definition(), "version": "7", "arms": arms}
     assert world.admin.post(f"/v1/studies/{world.study}/protocols", plan).status_code == 201
@@ -198,14 +198,14 @@ def test_no_arm_is_taken_for_the_margin(world: World) -> None:
     assert figure(rows, "people_by_status_and_arm", ALL, ALL) == ("40", "N")
 
 
-def test_an_organ_class_of_few_is_not_named(world: World) -> None:
+def test_an_organ_class_in_which_few_had_an_event_is_not_named(world: World) -> None:
     people = [world.enrolled() for _ in range(K)]
     coding = [{"system": "own", "term": "Rare", "level": "soc"}]
     assert world.staff_a.post("/v1/adverse-events", world.event(people[0], codings=coding)).status_code == 201
     assert "Rare" not in json.dumps(published(world))
 
 
-def test_no_row_of_anybody_leaves(world: World) -> None:
+def test_tables_have_no_row_of_a_person(world: World) -> None:
     for _ in range(K + 1):
         world.enrolled()
     path = asked(world)
@@ -220,7 +220,7 @@ def test_no_row_of_anybody_leaves(world: World) -> None:
     assert manifest["subjects"] == 15
 
 
-def test_two_publications_are_apart_in_people_and_in_time(world: World) -> None:
+def test_two_publications_differ_by_twelve_people_and_ninety_days(world: World) -> None:
     first = [world.enrolled() for _ in range(K)]
     path = asked(world)
     assert approved(world, path).status_code == 201
@@ -247,7 +247,7 @@ def long_ago(world: World) -> int:
     return extract_ends.expire(world.registry.served)
 
 
-def test_tables_and_rows_are_of_the_same_people(world: World) -> None:
+def test_tables_count_the_people_of_the_rows(world: World) -> None:
     """Who is too recognisable to be in the rows would be what the tables have more."""
     for _ in range(24):
         world.enrolled(sex="F", age_at_consent=40)
@@ -262,7 +262,7 @@ def test_tables_and_rows_are_of_the_same_people(world: World) -> None:
     assert "M" not in {one["row"] for one in table_rows(world, tables_of) if one["table"] == "people_by_sex_and_age"}
 
 
-def test_tables_are_of_those_whom_the_coarsest_rows_held(world: World) -> None:
+def test_tables_count_the_people_of_the_coarsest_rows_released(world: World) -> None:
     for _ in range(12):
         world.enrolled(sex="M", age_at_consent=30), world.enrolled(sex="F", age_at_consent=60)
     body = {"study": world.study, "purpose": "A paper", "profile": "deidentified"}
@@ -279,7 +279,7 @@ def test_tables_are_of_those_whom_the_coarsest_rows_held(world: World) -> None:
 
 
 @pytest.mark.parametrize("first", ["aggregate", "deidentified"])
-def test_who_takes_sharing_back_does_not_stand_out_between_tables_and_rows(world: World, first: str) -> None:
+def test_a_withdrawal_of_sharing_is_not_revealed_by_tables_and_rows(world: World, first: str) -> None:
     pids = [world.enrolled() for _ in range(2 * K)]
     other = {"aggregate": "deidentified", "deidentified": "aggregate"}[first]
     made = []
@@ -295,7 +295,7 @@ def test_who_takes_sharing_back_does_not_stand_out_between_tables_and_rows(world
     assert world.custodian.post(f"{made[2]}/approval", accepted).status_code == 201
 
 
-def test_tables_that_were_never_built_hold_back_no_others(world: World) -> None:
+def test_tables_that_were_never_built_are_compared_with_no_others(world: World) -> None:
     for _ in range(K):
         world.enrolled()
     first = asked(world)
@@ -311,7 +311,7 @@ def test_tables_that_were_never_built_hold_back_no_others(world: World) -> None:
     assert approved(world, later).status_code == 201
 
 
-def test_eleven_people_are_no_table(world: World) -> None:
+def test_there_are_no_tables_of_eleven_people(world: World) -> None:
     for _ in range(K - 1):
         world.enrolled()
     assert approved(world, asked(world)).json()["code"] == "cohort_too_small"

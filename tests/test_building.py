@@ -21,7 +21,7 @@ from tests.hot_requests import statements
 from tests.world import World, madrs, protocol_definition
 
 
-def test_while_it_is_built_it_says_so_and_shows_nothing(world: World, waiting: str) -> None:
+def test_an_extract_that_is_being_built_has_no_files(world: World, waiting: str) -> None:
     answer = world.analyst.get(waiting)
     read = answer.json()
     assert (read["status"], read["files"], read["manifest"], read["built_rows"]) == ("building", [], None, 0)
@@ -32,7 +32,7 @@ def test_while_it_is_built_it_says_so_and_shows_nothing(world: World, waiting: s
     assert "Retry-After" not in world.analyst.get(waiting).headers
 
 
-def test_the_thread_of_a_worker_builds_what_it_is_woken_for(world: World, waiting: str) -> None:
+def test_the_thread_of_a_worker_builds_an_extract_when_woken(world: World, waiting: str) -> None:
     builder = Builder(world.registry.app.state.settings, world.registry.app.state.keyring)
     builder.start()
     try:
@@ -57,7 +57,7 @@ def test_a_file_of_many_chunks_is_read_from_any_byte(
         assert (part.status_code, part.content) == (206, whole[start : end + 1])
 
 
-def test_a_download_breaks_off_when_the_extract_is_taken_back(
+def test_a_download_breaks_off_when_the_extract_is_revoked(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "SIZE", 1000)
@@ -74,7 +74,7 @@ def test_a_download_breaks_off_when_the_extract_is_taken_back(
         list(parts)
 
 
-def test_what_lies_in_the_database_shows_nothing_of_a_file(world: World, waiting: str) -> None:
+def test_the_database_has_nothing_of_a_file_in_clear(world: World, waiting: str) -> None:
     assert built(world)
     text = world.analyst.get(f"{waiting}/files/README.txt").content
     with world.registry.database.read() as session:

@@ -141,7 +141,7 @@ def test_the_codebook_lists_scores_and_bands_of_the_instruments_that_are_release
         assert {shown, withheld} & codes(ExtractProfile.deidentified, name) == {shown}
 
 
-def test_the_zip_holds_every_file_as_it_is_and_the_checksums_fit(world: World, path: str, tmp_path: Path) -> None:
+def test_the_zip_has_every_file_and_the_checksums_are_right(world: World, path: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(content(world, path, "bundle.zip"))) as archive:
         archive.extractall(tmp_path)
     listed = {file["name"] for file in world.analyst.get(path).json()["files"]}
@@ -183,14 +183,14 @@ def test_a_zip_takes_files_that_are_deflated_in_parts_as_they_are(tmp_path: Path
         assert {info.date_time for info in read.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_text_that_is_no_code_is_in_neither_form() -> None:
+def test_text_that_is_not_a_code_is_in_neither_form() -> None:
     columns = [COLUMNS[0], Column("pt", "Preferred term", "adverse_event.severity")]
     rows = [("9ABC", "=1+1"), ("9ABC", "Headache")]
     assert b"".join(bundle.csv_parts(rows)) == b"9ABC,OTHER\n9ABC,Headache\n"
     assert as_dataset_json("x", columns, *rows)[1:] == [b'["9ABC","OTHER"]', b'["9ABC","Headache"]']
 
 
-def test_a_table_is_read_back_from_its_csv_however_it_is_cut() -> None:
+def test_dataset_json_is_the_same_however_the_csv_is_cut() -> None:
     columns = PROFILES[ExtractProfile.pseudonymised].files["adverse_events.csv"]
     row = ("9ABC", "Gut, other", None, -3, "mild", True, None, "x", None, "y", False, None)
     text = b"".join([bundle.header(columns), *bundle.csv_parts([row] * 3)])
@@ -216,7 +216,7 @@ def test_parquet_holds_the_same_rows_under_the_types_of_the_codebook(world: Worl
     assert table.schema.metadata is None
 
 
-def test_a_download_goes_on_where_it_stopped(world: World, path: str) -> None:
+def test_a_download_can_be_continued_where_it_stopped(world: World, path: str) -> None:
     whole = world.analyst.get(f"{path}/files/outcomes.csv")
     sha, tag = hashlib.sha256(whole.content).digest(), whole.headers["ETag"]
     assert whole.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(sha).decode()}:"
@@ -243,14 +243,16 @@ def test_a_download_goes_on_where_it_stopped(world: World, path: str) -> None:
     ],
     ids=["several", "no bytes", "nothing", "ends before it begins", "another file"],
 )
-def test_what_is_no_single_part_of_this_file_gets_the_whole(world: World, path: str, headers: dict[str, str]) -> None:
+def test_a_range_that_is_not_a_single_part_of_this_file_gets_the_whole_file(
+    world: World, path: str, headers: dict[str, str]
+) -> None:
     whole = world.analyst.get(f"{path}/files/outcomes.csv")
     answer = part(world, path, headers)
     assert (answer.status_code, answer.content) == (200, whole.content)
 
 
 @pytest.mark.parametrize("asked", ["bytes=999999-", "bytes=-0"])
-def test_a_part_that_is_not_there_is_refused(world: World, path: str, asked: str) -> None:
+def test_a_range_beyond_the_file_is_refused(world: World, path: str, asked: str) -> None:
     answer = part(world, path, {"Range": asked})
     assert (answer.status_code, answer.json()["code"]) == (416, "range_unsatisfiable")
     assert answer.headers["Content-Range"] == f"bytes */{len(part(world, path, {}).content)}"

@@ -166,7 +166,7 @@ def test_a_withdrawal_of_sharing_counts_for_later_extracts_of_an_earlier_cut(wor
     assert [row["age_group"] for row in people] == ["41"]
 
 
-def test_who_shares_again_as_the_withdrawal_was_voided_is_in_later_extracts_alone(world: World) -> None:
+def test_a_participant_whose_withdrawal_was_voided_is_in_later_extracts_only(world: World) -> None:
     course(world)
     back = course(world)
     withdrawal = {"scope": "sharing", "effective_on": "2025-03-01", "reason": "changed their mind"}
@@ -267,7 +267,7 @@ def test_a_site_that_joined_after_the_cut_is_not_in_it(world: World) -> None:
     assert len(tables(world, extract(world, cut=name))["participants.csv"]) == 1
 
 
-def test_a_name_is_given_once_and_only_for_its_own_study(world: World) -> None:
+def test_the_name_of_a_cut_is_unique_within_its_study(world: World) -> None:
     name = cut(world)
     again = world.custodian.post("/v1/data-cuts", {**a_cut(world), "name": name})
     assert (again.status_code, again.json()["code"]) == (409, "cut_exists")

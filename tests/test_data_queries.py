@@ -69,7 +69,7 @@ def test_every_role_moves_a_query_only_as_the_lifecycle_says(world: World, state
                 assert (problem["state"], problem["action"]) == (state, action)
 
 
-def test_what_was_said_is_kept_in_order_with_who_said_it(world: World) -> None:
+def test_messages_of_a_query_are_kept_in_order_with_their_authors(world: World) -> None:
     path = a_question(world, "A")
     for caller, action in (
         (world.staff_a, "answer"),
@@ -87,7 +87,7 @@ def test_what_was_said_is_kept_in_order_with_who_said_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("action", ["answer", "cancel"])
-def test_a_retried_step_is_taken_once_and_says_the_same(world: World, action: str) -> None:
+def test_a_retried_step_is_taken_once_with_the_same_answer(world: World, action: str) -> None:
     path, key = a_question(world, "A"), str(uuid4())
     caller = world.staff_a if action == "answer" else world.monitor
     first, second = act(caller, path, action, key), act(caller, path, action, key)
@@ -96,7 +96,7 @@ def test_a_retried_step_is_taken_once_and_says_the_same(world: World, action: st
     assert len(world.monitor.get(path).json()["messages"]) == 2
 
 
-def test_a_question_reaches_every_kind_of_record_and_a_visit_that_is_missing(world: World) -> None:
+def test_a_query_can_be_about_every_kind_of_record_and_a_missing_visit(world: World) -> None:
     outcome = an_outcome(world, "A").json()
     visit = {"subject_type": "visit", "subject": outcome["visit"], "field": "/occurred_on"}
     about = {
@@ -113,7 +113,7 @@ def test_a_question_reaches_every_kind_of_record_and_a_visit_that_is_missing(wor
     assert {item["subject_type"] for item in listed["items"]} == set(about)
 
 
-def test_a_question_reaches_what_a_participants_own_lists_hold(world: World) -> None:
+def test_a_query_can_be_about_an_item_of_a_participants_own_lists(world: World) -> None:
     pid = withdrawn(world, "A")
     treatment = world.staff_a.post(f"/v1/participants/{pid}/treatments", TREATMENT).json()
     asked = {"participant": pid, "subject_type": "participant", "text": "Please check"}
@@ -125,7 +125,7 @@ def test_a_question_reaches_what_a_participants_own_lists_hold(world: World) -> 
         assert (missing.status_code, missing.json()["code"]) == (422, "field_unknown")
 
 
-def test_a_question_about_a_reading_stays_with_it_when_an_earlier_one_is_told_later(world: World) -> None:
+def test_a_query_about_a_reading_stays_with_it_when_an_earlier_reading_is_added(world: World) -> None:
     session = a_session(world)
     path, body = path_of(session), session.json()
     read = world.staff_a.post(f"{path}/vitals", vitals("M60", "10:15")).json()
@@ -149,7 +149,9 @@ def test_a_question_about_a_reading_stays_with_it_when_an_earlier_one_is_told_la
     assert world.monitor.post("/v1/data-queries", other).json()["code"] == "field_unknown"
 
 
-def test_a_question_reaches_what_only_a_records_own_route_tells_but_not_the_outcomes_of_a_visit(world: World) -> None:
+def test_a_query_can_be_about_every_field_of_a_records_own_route_but_not_about_the_outcomes_of_a_visit(
+    world: World,
+) -> None:
     therapy = {"minutes": 60, "mode": "video", "staff": ["T01"]}
     pid = world.enrolled()
     body = world.visit(pid, "PREP1", "2025-02-03", therapy=therapy, deviation_reason="Snow", outcomes=[madrs(1)])
@@ -185,7 +187,7 @@ def test_a_question_reaches_what_only_a_records_own_route_tells_but_not_the_outc
         ),
     ],
 )
-def test_what_cannot_be_asked_about_is_refused(
+def test_a_query_about_an_unknown_subject_or_field_is_refused(
     world: World, changes: dict[str, Any], status: int, code: str | None
 ) -> None:
     answer = world.monitor.post("/v1/data-queries", question_about(an_event(world, "A").json(), **changes))
@@ -202,7 +204,7 @@ def test_a_record_of_another_participant_and_a_visit_that_is_there_are_refused(w
     assert (refused.status_code, refused.json()["code"]) == (409, "visit_not_missing")
 
 
-def test_many_questions_are_raised_all_or_none_with_each_fault_at_its_place(world: World) -> None:
+def test_many_queries_are_raised_all_or_none_with_each_fault_at_its_place(world: World) -> None:
     events = [an_event(world, site).json() for site in ("A", "B", "A")]
     asked = [question_about(event) for event in events]
     spoilt = [asked[0], {**asked[1], "field": "/no_such"}, {**asked[2], "field": "/criteria/x"}]
@@ -245,7 +247,7 @@ def test_lists_are_narrowed_by_every_filter_and_paged(world: World) -> None:
     assert len(ids(limit=2, cursor=page["next"])) == 1
 
 
-def test_old_questions_are_found_by_their_age_while_they_are_unsettled(world: World) -> None:
+def test_unsettled_queries_are_found_by_their_age(world: World) -> None:
     with patch("app.models.base.now", lambda: now() - timedelta(days=10)):
         path = a_question(world, "A")
     assert len(world.monitor.get("/v1/data-queries", older_than_days=0).json()["items"]) == 1
@@ -256,7 +258,7 @@ def test_old_questions_are_found_by_their_age_while_they_are_unsettled(world: Wo
         assert world.monitor.get("/v1/data-queries", older_than_days=7).json()["items"] == []
 
 
-def test_the_trail_tells_every_step(world: World) -> None:
+def test_the_trail_has_every_step_of_a_query(world: World) -> None:
     path = a_question(world, "A", answered=True)
     act(world.monitor, path, "close")
     entries = world.monitor.get("/v1/audit-entries", subject_id=path.rpartition("/")[2]).json()["items"]
@@ -271,7 +273,7 @@ def test_the_trail_tells_every_step(world: World) -> None:
 
 
 @pytest.mark.parametrize("attack", ["UPDATE data_query_message SET text = 'x'", "DELETE FROM data_query_message"])
-def test_what_was_said_cannot_be_changed_by_sql(world: World, attack: str) -> None:
+def test_messages_of_a_query_cannot_be_changed_by_sql(world: World, attack: str) -> None:
     a_question(world, "A")
     with pytest.raises(DatabaseError), world.registry.database.write() as session:
         session.execute(text(attack))

@@ -78,7 +78,7 @@ def test_everybody_in_the_files_looks_like_eleven_others(world: World) -> None:
     assert "ASIAN" not in got["participants.csv"]
 
 
-def test_whoever_is_left_out_is_in_no_file(world: World) -> None:
+def test_people_who_are_left_out_are_in_no_file(world: World) -> None:
     people(world, 40, age_at_consent=40, sex="F")
     alone = world.enrolled(age_at_consent=40, sex="M")
     world.staff_a.post("/v1/visits", world.visit(alone, outcomes=[madrs(2)]))
@@ -88,7 +88,7 @@ def test_whoever_is_left_out_is_in_no_file(world: World) -> None:
     assert [table(got[f"{name}.csv"]) for name in ("visits", "outcomes", "adverse_events")] == [[], [], []]
 
 
-def test_visits_tell_whether_they_lay_in_their_window_and_no_day(world: World) -> None:
+def test_visits_show_whether_they_were_in_their_window_but_no_day(world: World) -> None:
     pid = people(world, K)[0]
     days = [("BL", "2025-01-25", {}), ("DOS1", "2025-02-01", {}), ("INT1A", "2025-02-02", {})]
     late = {"deviation_reason": "Illness"}
@@ -143,7 +143,7 @@ def test_that_all_had_a_serious_event_looks_as_if_none_had(world: World) -> None
     assert everybody == none == ({""}, [{"name": "serious", "released": False}])
 
 
-def test_to_be_in_a_class_tells_of_nobody_that_they_had_a_serious_event(world: World) -> None:
+def test_no_class_discloses_who_had_a_serious_event(world: World) -> None:
     """Not by an empty cell either: a class that would tell is coarsened away."""
     women, men = (people(world, K, sex=sex, age_at_consent=33) for sex in "FM")
     report_events(world, [*women, men[0]], **GRAVE)
@@ -180,7 +180,7 @@ def test_an_organisation_is_the_same_however_its_name_was_spelled(world: World) 
         assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk"), ascii(spelled)
 
 
-def test_what_was_taken_back_or_has_expired_is_still_held_by_who_received_it(world: World) -> None:
+def test_revoked_and_expired_extracts_still_count_as_received(world: World) -> None:
     people(world, K)
     first = asked(world)
     assert approved(world, first).status_code == 201
@@ -190,7 +190,7 @@ def test_what_was_taken_back_or_has_expired_is_still_held_by_who_received_it(wor
     assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
 
 
-def test_what_failed_when_it_was_built_again_is_still_held_by_who_received_it(world: World) -> None:
+def test_an_extract_whose_second_build_failed_still_counts_as_received(world: World) -> None:
     people(world, K)
     first = asked(world)
     assert approved(world, first).status_code == 201
@@ -212,7 +212,7 @@ def test_the_same_people_or_twelve_more_are_fine(world: World) -> None:
     assert len(table(files(world)["participants.csv"])) == 2 * K
 
 
-def test_what_was_coarse_for_an_organisation_stays_coarse(world: World) -> None:
+def test_levels_never_become_finer_for_an_organisation(world: World) -> None:
     people(world, 6, sex="M", age_at_consent=30)
     people(world, 6, sex="F", age_at_consent=60)
     assert json.loads(files(world)["manifest.json"])["levels"]["sex"] == 1
@@ -257,7 +257,7 @@ def test_a_project_can_join_its_extracts_and_no_other_can(world: World) -> None:
     assert sorted(Counter(other.values()).values()) == [K + 1, K + 2]
 
 
-def test_a_small_site_that_joins_a_project_alone_is_not_told(world: World) -> None:
+def test_a_small_site_that_joins_a_project_alone_is_not_revealed(world: World) -> None:
     """The codes of the others are known, so none is left to pool it with: no site is shown until it is large."""
     people(world, K)
     first = under(world, "DUA-7")
@@ -277,7 +277,7 @@ def of_three_arms(world: World) -> str:
     return "7"
 
 
-def test_one_rare_arm_is_not_told_by_the_list_of_arms(world: World) -> None:
+def test_one_rare_arm_is_not_revealed_by_the_list_of_arms(world: World) -> None:
     version = of_three_arms(world)
     for arm, many in (("A1", K + 1), ("A2", K), ("A3", 1)):
         people(world, many, planned_arm=arm, protocol_version=version)
@@ -285,7 +285,7 @@ def test_one_rare_arm_is_not_told_by_the_list_of_arms(world: World) -> None:
     assert shown == {"A1": K + 1, "OTHER": K + 1}
 
 
-def test_an_arm_that_few_received_is_not_told_by_the_arm_they_were_to_receive(world: World) -> None:
+def test_a_rare_actual_arm_is_not_revealed_by_the_planned_arm(world: World) -> None:
     version = of_three_arms(world)
     for arm, many, treated in (("A1", K + 1, K + 1), ("A2", K, K), ("A3", K, 3)):
         people(world, treated, planned_arm=arm, actual_arm=arm, protocol_version=version)

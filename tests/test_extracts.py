@@ -128,7 +128,7 @@ def test_a_term_shared_by_twelve_participants_is_shown(
     assert {row["soc"] for row in table(files(world)["adverse_events.csv"])} == {"Head"}
 
 
-def test_only_who_shares_data_is_in_it(world: World) -> None:
+def test_only_participants_who_share_data_are_in_an_extract(world: World) -> None:
     course(world)
     course(world, consent={"version": "1", "given_on": "2025-01-02", "scopes": ["main"]})
     got = files(world)
@@ -190,7 +190,7 @@ def test_an_extract_shows_the_state_at_its_approval(world: World) -> None:
 
 
 @pytest.mark.parametrize("purpose", ["   ", "q", "\u00a0\n\t "])
-def test_a_purpose_says_something(world: World, purpose: str) -> None:
+def test_a_purpose_must_say_something(world: World, purpose: str) -> None:
     for caller, path, more in (
         (world.analyst, "/v1/extracts", {}),
         (world.custodian, "/v1/data-cuts", {"name": "interim"}),
@@ -199,12 +199,12 @@ def test_a_purpose_says_something(world: World, purpose: str) -> None:
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/purpose")
 
 
-def test_who_asked_cannot_approve(world: World) -> None:
+def test_the_person_who_asked_cannot_approve(world: World) -> None:
     path = an_extract(world)
     assert world.analyst.post(f"{path}/approval", {"decision": "approve", "reason": "my own"}).status_code == 403
 
 
-def test_who_asked_cannot_approve_under_another_role_nor_past_the_server(world: World) -> None:
+def test_the_person_who_asked_cannot_approve_under_another_role_nor_past_the_server(world: World) -> None:
     """Nobody is given both roles; but an analyst may become custodian while a request waits."""
     both = world.caller((Role.analyst, None), (Role.custodian, None))
     path = both.post("/v1/extracts", {"study": world.study, "purpose": "A question"}).headers["Location"]
@@ -217,7 +217,9 @@ def test_who_asked_cannot_approve_under_another_role_nor_past_the_server(world: 
 
 
 @pytest.mark.parametrize(("profile", "people"), [("pseudonymised", 14), ("deidentified", 14), ("aggregate", 15)])
-def test_a_dry_run_of_an_approval_says_how_many_people_it_comes_to(world: World, profile: str, people: int) -> None:
+def test_a_dry_run_of_an_approval_says_how_many_people_the_extract_would_have(
+    world: World, profile: str, people: int
+) -> None:
     """Of tables rounded, as in their manifest."""
     for _ in range(14):
         world.enrolled()
@@ -278,7 +280,7 @@ def test_an_extract_is_the_recipients_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing.csv", "..%2Fkeys.json", "visits.csv%00", "VISITS.CSV"])
-def test_a_file_that_is_not_there_is_not_there(world: World, name: str) -> None:
+def test_a_missing_file_is_404(world: World, name: str) -> None:
     assert world.analyst.get(f"{an_extract(world, approved=True)}/files/{name}").status_code in {404, 422}
 
 
@@ -313,7 +315,7 @@ def test_numbers_are_written_alike_on_both_databases(value: Any, text: str) -> N
     assert cell(value) == text
 
 
-def test_files_are_given_out_until_their_day_and_then_deleted(world: World) -> None:
+def test_files_can_be_downloaded_until_they_expire_and_are_then_deleted(world: World) -> None:
     path = an_extract(world, approved=True)
     days = world.analyst.get(path).json()
     assert days["expires_at"] > days["updated_at"]
@@ -346,7 +348,7 @@ def test_an_extract_that_ended_meanwhile_is_not_counted_among_those_that_expire(
     assert extract_ends.expire(world.registry.served) == 1
 
 
-def test_a_custodian_takes_an_extract_back_for_good(world: World) -> None:
+def test_a_custodian_revokes_an_extract_for_good(world: World) -> None:
     path = an_extract(world, approved=True)
     taken = world.custodian.post(f"{path}/revocation", {"reason": "shared with others"})
     assert (taken.status_code, taken.json()["status"], taken.json()["files"]) == (201, "revoked", [])

@@ -48,7 +48,7 @@ def require_hidden(people: list[Person], chosen: Generalised, marked: list[bool]
     st.one_of(st.lists(PEOPLE, min_size=K, max_size=150), st.lists(SKEWED, min_size=K, max_size=80)),
     st.one_of(st.just(lambda _: False), st.just(lambda one: one[1] == "F"), st.just(lambda one: one[4] == "died")),
 )
-def test_everybody_released_stands_in_a_class_of_twelve_not_all_marked(
+def test_everybody_released_is_in_a_class_of_twelve_who_do_not_all_have_the_sensitive_trait(
     people: list[Person], mark: Callable[[Person], bool]
 ) -> None:
     marked = [mark(person) for person in people]
@@ -62,7 +62,7 @@ def test_everybody_released_stands_in_a_class_of_twelve_not_all_marked(
 
 @settings(max_examples=20)
 @given(st.lists(PEOPLE, min_size=K, max_size=60))
-def test_no_finer_combination_would_do(people: list[Person]) -> None:
+def test_no_finer_combination_of_levels_is_allowed(people: list[Person]) -> None:
     """Every combination of which no level is coarser than the chosen one, and some are finer, leaves somebody alone."""
     chosen = generalise(people, QUASI_IDENTIFIERS)
     top = [chosen.levels[name] for name in NAMES]
@@ -83,7 +83,7 @@ def test_a_later_release_is_never_finer() -> None:
     assert pinned == {**dict.fromkeys(NAMES, 0), "age_group": 2, "sex": 1}
 
 
-def test_no_class_tells_that_all_in_it_are_marked() -> None:
+def test_no_class_discloses_the_sensitive_trait_of_everybody_in_it() -> None:
     people: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 12 + [(40, "M", "WHITE", "DEU", "completed")] * 12
     women, everybody = [person[1] == "F" for person in people], [True] * 24
     assert generalise(people, QUASI_IDENTIFIERS).levels == dict.fromkeys(NAMES, 0)
@@ -126,7 +126,7 @@ def test_small_counts_do_not_appear_in_the_report() -> None:
     assert "41" not in json.dumps(report)
 
 
-def test_whether_anybody_was_left_out_is_not_told() -> None:
+def test_the_report_does_not_say_whether_anybody_was_left_out() -> None:
     """Of 26 people one can be left out at most."""
     women: list[Person] = [(40, "F", "WHITE", "DEU", "completed")] * 25
     told = []
@@ -137,7 +137,7 @@ def test_whether_anybody_was_left_out_is_not_told() -> None:
     assert told[0] == told[1] == {"considered": "", "released": 25, "suppressed": "0-10"}
 
 
-def test_what_nobody_gave_is_not_said_to_be_released() -> None:
+def test_a_quasi_identifier_that_nobody_gave_is_reported_as_not_given() -> None:
     people: list[Person] = [(40, "F", None, None, "completed")] * 20
     report = risk_report(people, QUASI_IDENTIFIERS, generalise(people, QUASI_IDENTIFIERS), True, {}, {})
     told = {one["name"]: one["released"] for one in report["quasi_identifiers"]}

@@ -16,7 +16,7 @@ def renamed(world: World) -> None:
     assert world.admin.patch(path, change, world.admin.get(path).headers["ETag"]).status_code == 200
 
 
-def test_an_account_under_another_organisation_is_still_held_against_what_it_received(world: World) -> None:
+def test_an_account_under_another_organisation_is_still_compared_with_what_it_received(world: World) -> None:
     people(world, 13)
     files(world)
     renamed(world)
@@ -63,7 +63,7 @@ def test_a_custodian_sees_by_name_who_asked_and_decided_and_whether_files_were_d
 
 
 @pytest.mark.parametrize("profile", ["aggregate", "deidentified"])
-def test_a_difference_that_was_accepted_is_told_in_the_manifest_and_the_trail(world: World, profile: str) -> None:
+def test_an_accepted_difference_is_in_the_manifest_and_the_trail(world: World, profile: str) -> None:
     people(world, 14)
     verdicts = []
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_a_difference_that_was_accepted_is_told_in_the_manifest_and_the_trail(wo
     assert fixed["ledger"] == {"earlier_extracts": 1, "needed_difference": 12, "verdict": "accepted with a reason"}
 
 
-def test_the_page_for_who_decides_tells_what_the_risk_report_does(world: World) -> None:
+def test_the_risk_page_for_the_custodian_says_what_the_risk_report_says(world: World) -> None:
     people(world, 13)
     first = files(world)
     world.enrolled()

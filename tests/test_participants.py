@@ -42,7 +42,7 @@ def test_a_site_finds_its_participant_by_its_own_label(world: World) -> None:
     assert world.staff_a.post("/v1/participants/lookup", unknown).status_code == 404
 
 
-def test_equal_labels_at_two_sites_are_two_people_and_tell_nothing(world: World) -> None:
+def test_equal_labels_at_two_sites_are_two_people_and_disclose_nothing(world: World) -> None:
     one = world.staff_a.post("/v1/participants", world.enrolment("A", site_local_id="P-1"))
     two = world.staff_b.post("/v1/participants", world.enrolment("B", site_local_id="P-1"))
     assert (one.status_code, two.status_code) == (201, 201)
@@ -50,7 +50,7 @@ def test_equal_labels_at_two_sites_are_two_people_and_tell_nothing(world: World)
     assert (again.status_code, again.json()["code"]) == (409, "label_already_enrolled")
 
 
-def test_the_label_lies_encrypted_and_bound_to_its_row(world: World) -> None:
+def test_the_label_is_stored_encrypted_and_bound_to_its_row(world: World) -> None:
     world.staff_a.post("/v1/participants", world.enrolment(site_local_id="Canary-7"))
     world.staff_a.post("/v1/participants", world.enrolment(site_local_id="Canary-8"))
     keyring = world.registry.app.state.keyring

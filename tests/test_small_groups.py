@@ -21,7 +21,7 @@ def require_hidden(sizes: dict[int, int], groups: dict[int, str | None]) -> None
 
 
 @given(SIZES)
-def test_a_pool_is_of_twelve_people_and_two_sites(sizes: dict[int, int]) -> None:
+def test_a_pool_has_twelve_people_and_two_sites(sizes: dict[int, int]) -> None:
     groups = dict(site_groups(sizes, {}, K))
     require_hidden(sizes, groups)
     assert all(sizes[site] >= K for site, group in groups.items() if group not in {POOL, None})
@@ -32,7 +32,7 @@ def test_a_pool_is_of_twelve_people_and_two_sites(sizes: dict[int, int]) -> None
 
 
 @given(SIZES, SIZES)
-def test_a_site_stays_what_its_project_knows(before: dict[int, int], joined: dict[int, int]) -> None:
+def test_a_site_keeps_the_code_that_its_project_knows(before: dict[int, int], joined: dict[int, int]) -> None:
     held = {site: group for site, group in site_groups(before, {}, K).items() if group}
     now = {site: before.get(site, 0) + joined.get(site, 0) for site in before | joined}
     groups = dict(site_groups(now, held, K))
@@ -41,7 +41,7 @@ def test_a_site_stays_what_its_project_knows(before: dict[int, int], joined: dic
     assert all(now[site] >= K for site, group in groups.items() if group not in {POOL, None, *held.values()})
 
 
-def test_no_more_sites_are_pooled_than_it_takes() -> None:
+def test_no_more_sites_are_pooled_than_necessary() -> None:
     groups = site_groups({1: 2, 2: 13, 3: 30, 4: 40}, {}, K)
     assert [groups[site] == POOL for site in (1, 2, 3, 4)] == [True, True, False, False]
     groups = site_groups({1: 6, 2: 7, 3: 13}, {}, K)
@@ -49,7 +49,7 @@ def test_no_more_sites_are_pooled_than_it_takes() -> None:
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30)))
-def test_other_is_never_one_code_among_shown_ones(people: dict[str, int]) -> None:
+def test_other_never_stands_for_a_single_code(people: dict[str, int]) -> None:
     shown = common_codes(people, listed=True)
     hidden = people.keys() - set(shown)
     assert all(people[code] >= K for code in shown)
@@ -57,7 +57,7 @@ def test_other_is_never_one_code_among_shown_ones(people: dict[str, int]) -> Non
     assert len([code for code in hidden if people[code] >= K]) <= 1
 
 
-def test_the_next_rarest_code_goes_with_one_that_is_alone() -> None:
+def test_the_next_rarest_code_is_hidden_with_a_single_hidden_one() -> None:
     assert common_codes({"a": 30, "b": 27, "c": 3}, listed=True) == ["a"]
     assert common_codes({"a": 30, "b": 27, "c": 3, "d": 1}, listed=True) == ["a", "b"]
     assert common_codes({"a": 30, "b": 27}, listed=True) == ["a", "b"]

@@ -41,7 +41,7 @@ def test_no_status_begins_before_the_one_that_it_follows(world: World, before: s
     assert told(world, pid, after, "2025-03-01").status_code == 201
 
 
-def test_who_seemed_lost_but_had_died_before_is_corrected(world: World) -> None:
+def test_lost_to_follow_up_is_corrected_to_an_earlier_death(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "lost_to_follow_up", "2025-03-01")
     left(world, pid, "died", "2025-02-10", correction=True)
@@ -57,7 +57,7 @@ def test_a_mistyped_first_day_of_treatment_is_corrected_and_stands_in_the_way_of
 
 
 @pytest.mark.parametrize("status", ["active", "completed", "lost_to_follow_up", "terminated", "enrolled"])
-def test_a_death_told_by_mistake_takes_no_withdrawal_before_it_with_it(world: World, status: str) -> None:
+def test_correcting_a_death_entered_by_mistake_keeps_the_withdrawal_before_it(world: World, status: str) -> None:
     pid = world.enrolled()
     left(world, pid, "active", "2025-02-05")
     left(world, pid, "withdrawn", "2025-03-01")
@@ -102,7 +102,7 @@ AFTER_LEAVING = ["visit_after_leaving: After the day on which the participant wi
 
 
 @pytest.mark.parametrize("status", ["withdrawn", "died"])
-def test_a_visit_is_remarked_on_while_the_participant_is_said_to_have_left_before_it(world: World, status: str) -> None:
+def test_a_visit_has_a_finding_while_the_participant_had_left_before_it(world: World, status: str) -> None:
     pid = world.enrolled()
     visit = world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
     left(world, pid, status, "2025-02-09")
@@ -113,7 +113,7 @@ def test_a_visit_is_remarked_on_while_the_participant_is_said_to_have_left_befor
     assert (findings(world, pid, "BL"), open_queries(world, pid)) == ([], [])
 
 
-def test_a_visit_after_a_death_keeps_its_remark_until_its_own_day_is_corrected(world: World) -> None:
+def test_a_visit_after_a_death_keeps_its_finding_until_its_day_is_corrected(world: World) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, "INT1A", "2025-02-10"))
     left(world, pid, "died", "2025-02-09")
@@ -129,7 +129,7 @@ def test_a_visit_after_a_death_keeps_its_remark_until_its_own_day_is_corrected(w
 
 
 @pytest.mark.parametrize("status", ["completed", "lost_to_follow_up", "terminated"])
-def test_who_did_not_leave_by_themselves_is_still_followed_up(world: World, status: str) -> None:
+def test_a_participant_whose_treatment_was_terminated_is_still_followed_up(world: World, status: str) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
     left(world, pid, status, "2025-02-09")
@@ -137,7 +137,7 @@ def test_who_did_not_leave_by_themselves_is_still_followed_up(world: World, stat
 
 
 @pytest.mark.parametrize("status", ["withdrawn", "died"])
-def test_a_dose_is_remarked_on_while_the_participant_is_said_to_have_left_before_it(world: World, status: str) -> None:
+def test_a_dose_has_a_finding_while_the_participant_had_left_before_it(world: World, status: str) -> None:
     session = a_session_to_close(world)
     path, pid = path_of(session), session.json()["participant"]
     left(world, pid, status, "2025-03-02")
@@ -146,7 +146,7 @@ def test_a_dose_is_remarked_on_while_the_participant_is_said_to_have_left_before
     assert said(world, path) == NOTHING
 
 
-def test_a_pass_takes_up_a_visit_after_a_death_that_was_told_before_visits_were_judged_by_it(world: World) -> None:
+def test_the_daily_pass_finds_a_visit_after_a_death_from_before_there_was_this_rule(world: World) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
     with patch("app.services.visit_findings.judged_again", lambda *_: visit_findings.NOTHING):
@@ -182,7 +182,7 @@ FATAL: dict[str, Any] = {
 }
 
 
-def test_an_event_that_led_to_death_is_remarked_on_while_the_status_tells_no_death(world: World) -> None:
+def test_a_fatal_event_has_a_finding_while_the_status_is_not_died(world: World) -> None:
     pid = world.enrolled()
     event = event_of(world, pid, **FATAL)
     assert remarked(world, event) == both("death_contradicts_status")
@@ -193,7 +193,7 @@ def test_an_event_that_led_to_death_is_remarked_on_while_the_status_tells_no_dea
     assert remarked(world, event) == both("death_contradicts_status")
 
 
-def test_an_event_that_led_to_a_death_that_is_known_is_not_remarked_on(world: World) -> None:
+def test_a_fatal_event_has_no_finding_once_the_status_is_died(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "died", "2025-02-09")
     assert remarked(world, event_of(world, pid, **FATAL)) == both(None)
@@ -201,7 +201,7 @@ def test_an_event_that_led_to_a_death_that_is_known_is_not_remarked_on(world: Wo
 
 @pytest.mark.parametrize(("end", "doubted"), [("2025-02-08", True), ("2025-02-09", False), ("2025-02", False)])
 @pytest.mark.parametrize("first", ["death", "event"])
-def test_a_fatal_event_ends_on_the_day_of_the_death_whichever_is_told_first(
+def test_a_fatal_event_ends_on_the_day_of_death_whichever_is_recorded_first(
     world: World, end: str, doubted: bool, first: str
 ) -> None:
     pid = world.enrolled()
@@ -216,7 +216,7 @@ def test_a_fatal_event_ends_on_the_day_of_the_death_whichever_is_told_first(
         assert remarked(world, event) == both(None)
 
 
-def test_a_pass_takes_up_a_fatal_event_that_was_told_before_its_day_was_held_against_the_death(world: World) -> None:
+def test_the_daily_pass_finds_a_fatal_event_of_another_day_from_before_there_was_this_rule(world: World) -> None:
     pid = world.enrolled()
     event = event_of(world, pid, **{**FATAL, "end": "2025-02-08"})
     with patch("app.services.adverse_events.judged_again", lambda *_: ([], [])):
@@ -232,7 +232,7 @@ def test_a_pass_takes_up_a_fatal_event_that_was_told_before_its_day_was_held_aga
     assert len(trail) == len(again) > 0
 
 
-def test_several_events_of_one_death_are_fatal_and_of_two_days_one_is_asked_about(world: World) -> None:
+def test_several_events_may_be_fatal_but_another_day_of_death_has_a_finding(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "died", "2025-02-09")
     one, same_day = event_of(world, pid, **FATAL), event_of(world, pid, **FATAL, term="Pneumonia")
@@ -243,7 +243,7 @@ def test_several_events_of_one_death_are_fatal_and_of_two_days_one_is_asked_abou
 
 @pytest.mark.parametrize(("onset", "doubted"), [("2025-02-10", True), ("2025-02-09", False), ("2025-02", False)])
 @pytest.mark.parametrize("first", ["death", "event"])
-def test_nothing_begins_after_the_death_whichever_is_told_first(
+def test_nothing_begins_after_the_death_whichever_is_recorded_first(
     world: World, onset: str, doubted: bool, first: str
 ) -> None:
     pid = world.enrolled()
@@ -257,7 +257,7 @@ def test_nothing_begins_after_the_death_whichever_is_told_first(
     assert remarked(world, event) == both(None)
 
 
-def test_an_onset_after_the_death_is_put_right_at_the_event(world: World) -> None:
+def test_an_onset_after_the_death_is_corrected_at_the_event(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "died", "2025-02-09")
     event = event_of(world, pid, onset="2025-02-10")

@@ -154,7 +154,7 @@ ALL_BUT_ONE = arms(HIGH={"completed": 25, "died": 1})
 
 
 @pytest.mark.parametrize("people", [ONE_DIED, PAIRS_OF_TWELVE, ALL_BUT_ONE], ids=["one died", "twelves", "all but one"])
-def test_a_cell_that_the_margins_would_tell_is_not_told(people: People) -> None:
+def test_a_cell_that_the_margins_would_disclose_is_not_disclosed(people: People) -> None:
     table = tables.COUNTS[0]
     told = pairs_of(table, people)
     with pytest.raises(AssertionError):
@@ -162,7 +162,7 @@ def test_a_cell_that_the_margins_would_tell_is_not_told(people: People) -> None:
     require_open(table, told, list(tables.counted(table, told).secondary_suppression()))
 
 
-def test_where_hiding_does_not_do_the_margins_stay_without_the_cells() -> None:
+def test_if_hiding_cells_does_not_suffice_only_margins_are_shown() -> None:
     """Of an arm of two people one completed and one died, whatever else is hidden."""
     told = arms(HIGH={"completed": 1, "died": 1}, LOW={"completed": 40, "died": 8})
     counted = tables.counted(tables.COUNTS[0], pairs_of(tables.COUNTS[0], told))
@@ -176,7 +176,7 @@ def test_where_hiding_does_not_do_the_margins_stay_without_the_cells() -> None:
     }
 
 
-def test_what_tells_nothing_is_not_hidden() -> None:
+def test_no_cell_is_hidden_without_need() -> None:
     people = [("a", "x")] * 30 + [("b", "x")] * 8 + [("a", "y")] * 9 + [("b", "y")] * 40
     counted = tables.counted(Declared("t", "row", "column"), people)
     assert list(counted.secondary_suppression()) == list(counted.primary_suppression())
@@ -190,7 +190,7 @@ def test_the_same_people_give_the_same_tables_in_any_order() -> None:
         ]
 
 
-def test_a_figure_of_events_does_not_tell_how_few_had_none() -> None:
+def test_people_with_events_do_not_disclose_how_few_had_none() -> None:
     """Of thirty people twenty-nine had an event of one class: one had none, and may be known by that."""
     figures = {cell.row: cell.value for cell in tables.with_events([("Nervous", 29), ("Vascular", 14)], of=30)}
     assert figures == {"Nervous": None, "Vascular": 15}
@@ -213,7 +213,7 @@ def value(text: str) -> float | None:
     return float(text) if text else None
 
 
-def test_a_publication_does_not_tell_who_died_in_an_arm(world: World) -> None:
+def test_a_publication_does_not_disclose_a_death_in_an_arm(world: World) -> None:
     fill(world, len(ONE_DIED), of_arms(ONE_DIED), seed=1)
     table = tables.COUNTS[0]
     cells = cells_of(published(world), table.name)

@@ -38,7 +38,7 @@ def test_suicidality_is_not_released_however_many_had_it(world: World) -> None:
     assert "uicid" not in got
 
 
-def test_what_a_study_watches_under_a_name_of_its_own_stays(world: World) -> None:
+def test_a_studys_own_events_of_special_interest_are_not_released(world: World) -> None:
     pids = people(world, 26)
     report_events(world, pids[:13], **term("Drug abuse"), special_interest="abuse_potential")
     report_events(world, pids[13:], **term("Drug abuse"))
@@ -67,12 +67,12 @@ def test_what_a_study_watches_under_a_name_of_its_own_stays(world: World) -> Non
         ("Aggression", False),
     ],
 )
-def test_suicidality_is_told_by_its_words_in_the_languages_of_meddra(term: str, withheld: bool) -> None:
+def test_terms_of_suicidality_are_recognised_in_the_languages_of_meddra(term: str, withheld: bool) -> None:
     assert suicidality.is_suicidality(term) is withheld
 
 
 @pytest.mark.parametrize(("having", "released"), [(18, True), (19, False), (20, False)])
-def test_a_term_that_nearly_all_of_a_class_have_is_shown_of_nobody(world: World, having: int, released: bool) -> None:
+def test_a_term_that_nearly_all_of_a_class_have_is_shown_for_nobody(world: World, having: int, released: bool) -> None:
     """More than nine in ten: of the others' too, as those who lack it would be told by it."""
     women, men = women_and_men(world, 20, 40)
     report_events(world, women[:having] + men[:20], **term("Headache", "Nervous"))
@@ -82,7 +82,7 @@ def test_a_term_that_nearly_all_of_a_class_have_is_shown_of_nobody(world: World,
     assert shown(world, "soc") == {"Nervous" if released else "OTHER": having + 20, "Gastrointestinal": 15}
 
 
-def test_a_special_interest_that_nearly_all_of_a_class_have_is_shown_of_nobody(world: World) -> None:
+def test_a_special_interest_that_nearly_all_of_a_class_have_is_shown_for_nobody(world: World) -> None:
     women, men = women_and_men(world, 20, 40)
     report_events(world, women + men[:20], **term("Headache"), special_interest="hypertension")
     report_events(world, men[:15], **term("Nausea"), special_interest="bruxism")
