@@ -100,7 +100,7 @@ def test_a_grant_in_one_study_says_nothing_about_another(world: World) -> None:
     ("role", "path", "a_request"),
     [(Role.monitor, "/v1/label-disclosures", a_disclosure), (Role.analyst, "/v1/extracts", an_extract)],
 )
-def test_who_decides_in_another_study_sees_only_their_own_requests_in_this_one(
+def test_a_custodian_of_another_study_sees_only_their_own_requests_in_this_one(
     world: World, role: Role, path: str, a_request: Callable[[World], str]
 ) -> None:
     other, account = World(world.registry), world.account((role, None))

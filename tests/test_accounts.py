@@ -234,7 +234,7 @@ def links(world: World, person: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     return [(entry.action, one["old"], one["new"]) for entry, one in zip(entries, fields, strict=True)]
 
 
-def test_a_link_that_is_there_already_is_not_told_again(world: World) -> None:
+def test_an_existing_link_is_not_remembered_again(world: World) -> None:
     person, subject = a_person(world), uuid4().hex
     for given in (subject, subject, None, None):
         assert world.admin.post(f"{person['path']}/identity", {"subject": given, **WHY}).status_code == 201
@@ -242,7 +242,7 @@ def test_a_link_that_is_there_already_is_not_told_again(world: World) -> None:
     assert links(world, person) == [linked, unlinked]
 
 
-def test_two_links_at_once_are_told_one_after_the_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_links_at_once_are_remembered_one_after_the_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     person, append, begun = a_person(world), audit.append, []
     one, other = ({"subject": uuid4().hex, **WHY} for _ in range(2))
 

@@ -39,7 +39,7 @@ def test_seriousness_cannot_be_typed(world: World) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/serious")
 
 
-def test_a_death_that_the_source_calls_not_serious_is_serious_and_remarked_on(world: World) -> None:
+def test_a_death_that_the_source_calls_not_serious_is_serious_and_has_a_finding(world: World) -> None:
     event = report(world, criteria={"death": True}, outcome="fatal", end="2025-02-09", serious_as_reported=False)
     assert event["serious"] is True
     assert event["serious_as_reported"] is False
@@ -98,9 +98,7 @@ def test_what_is_unlikely_is_kept_with_a_finding(world: World, change: dict[str,
     ],
     ids=["before the day began anywhere", "when it began farthest east", "before the month", "within the month"],
 )
-def test_an_awareness_from_before_the_onset_is_remarked_on(
-    world: World, onset: str, aware_at: str, doubted: bool
-) -> None:
+def test_an_awareness_before_the_onset_has_a_finding(world: World, onset: str, aware_at: str, doubted: bool) -> None:
     event = report(world, onset=onset, aware_at=aware_at, criteria={"hospitalisation": True})
     assert ("awareness_before_onset" in codes(event)) is doubted
 
@@ -113,7 +111,7 @@ def test_a_partial_onset_keeps_its_precision(world: World, onset: str) -> None:
 @pytest.mark.parametrize(
     "onset", ["25", "2025-2", "2025-02-30", "2025-13", "03/02/2025", "2025-02-03T10:00", "1899", "2025-00"]
 )
-def test_what_is_no_date_is_refused(world: World, onset: str) -> None:
+def test_an_invalid_date_is_refused(world: World, onset: str) -> None:
     answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), onset=onset))
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/onset")
 
@@ -172,7 +170,7 @@ def test_the_monitor_filters_in_any_combination(world: World) -> None:
         assert listed(world, **filters) == terms, filters
 
 
-def test_the_history_tells_old_new_who_when_and_why(world: World) -> None:
+def test_the_history_has_old_and_new_value_author_time_and_reason(world: World) -> None:
     answer = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
     path = answer.headers["Location"]
     change = {"severity": "severe", "reason": "The diary says otherwise"}
@@ -235,7 +233,7 @@ def test_a_correction_that_says_what_is_stored_makes_no_version(world: World, ag
     assert (stale.status_code, stale.json()["differing_fields"]) == (412, [])
 
 
-def test_a_correction_with_the_codings_in_another_order_tells_of_the_rest_only(world: World) -> None:
+def test_codings_in_another_order_are_no_change(world: World) -> None:
     first = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), codings=CODED))
     change = {"codings": CODED[::-1], "severity": "severe", "reason": "The diary says so"}
     path = first.headers["Location"]

@@ -16,7 +16,7 @@ def refused(answer: Response) -> dict[str, Any]:
     return problem
 
 
-def test_an_unscheduled_visit_that_is_there_is_told_with_its_address_and_what_helps(world: World) -> None:
+def test_the_refusal_of_a_second_unscheduled_visit_has_the_address_of_the_first_and_what_to_do(world: World) -> None:
     pid = world.enrolled()
     unscheduled = world.visit(pid, "UNS", "2025-03-01")
     first = world.staff_a.post("/v1/visits", unscheduled).headers["Location"]
@@ -29,14 +29,14 @@ def test_an_unscheduled_visit_that_is_there_is_told_with_its_address_and_what_he
     assert world.staff_a.get(first).json()["occurred_on"] == "2025-03-01"
 
 
-def test_of_a_visit_that_does_not_repeat_nobody_is_told_of_another_occurrence(world: World) -> None:
+def test_the_refusal_of_a_visit_that_does_not_repeat_suggests_no_other_occurrence(world: World) -> None:
     pid = world.enrolled()
     there = world.staff_a.post("/v1/visits", world.visit(pid)).headers["Location"]
     problem = refused(world.staff_a.post("/v1/visits", world.visit(pid)))
     assert (problem["existing"], problem["errors"][0]["message"]) == (there, "This one is there: correct it")
 
 
-def test_an_upload_that_brings_a_visit_twice_is_told_where_the_first_one_is(world: World) -> None:
+def test_an_upload_with_a_visit_twice_gets_the_address_of_the_first(world: World) -> None:
     pid = world.enrolled()
     lines = [json.dumps({"key": f"{pid}-{place}", "record": world.visit(pid)}) for place in range(2)]
     sent = "\n".join(lines).encode()
@@ -45,7 +45,7 @@ def test_an_upload_that_brings_a_visit_twice_is_told_where_the_first_one_is(worl
     assert second["problem"]["existing"] == first["location"]
 
 
-def test_an_outcome_and_a_dose_that_are_there_are_told_with_their_addresses(world: World) -> None:
+def test_the_refusal_of_a_second_outcome_or_dose_has_the_address_of_the_first(world: World) -> None:
     visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled(), outcomes=[madrs(1)])).json()
     body = {"participant": visit["participant"], "visit": visit["id"], **madrs(2)}
     problem = refused(world.staff_a.post("/v1/outcomes", body))
@@ -57,7 +57,7 @@ def test_an_outcome_and_a_dose_that_are_there_are_told_with_their_addresses(worl
 
 
 @pytest.mark.parametrize("twice", [[madrs(1), madrs(1)], [madrs(1), madrs(2)]], ids=["the same", "another"])
-def test_a_visit_that_names_an_instrument_twice_is_told_that_it_does(world: World, twice: list[dict[str, Any]]) -> None:
+def test_a_visit_that_names_an_instrument_twice_is_refused_for_that(world: World, twice: list[dict[str, Any]]) -> None:
     answer = world.staff_a.post("/v1/visits", world.visit(world.enrolled(), outcomes=twice))
     (fault,) = answer.json()["errors"]
     assert (answer.status_code, fault["pointer"], fault["code"]) == (422, "/outcomes/1/instrument", "instrument_twice")

@@ -29,7 +29,7 @@ def moved(world: World, pid: str, version: str = "2") -> Response:
 
 
 @pytest.mark.parametrize(("enrolled_on", "version"), [("2025-01-31", "1"), ("2025-02-01", "2"), (None, "2")])
-def test_an_enrolment_goes_by_the_newest_version_that_held_on_its_day(
+def test_an_enrolment_has_the_newest_version_that_was_valid_on_its_day(
     world: World, enrolled_on: str | None, version: str
 ) -> None:
     """Also one that is told after the amendment, by an app that was offline over it."""
@@ -52,7 +52,7 @@ def test_nobody_is_enrolled_under_an_amendment_of_a_later_day(world: World) -> N
         assert answer.status_code == status, answer.text
 
 
-def test_nobody_goes_by_an_amendment_before_it_holds(world: World) -> None:
+def test_no_participant_follows_an_amendment_before_it_is_valid(world: World) -> None:
     pid = world.enrolled()
     assert amend(world, "2097-06-01").status_code == 201
     early = moved(world, pid)
@@ -72,7 +72,7 @@ def dosed(world: World, pid: str) -> Response:
     return world.staff_a.post(SESSIONS, start(prepared(world.staff_a, pid)["id"]))
 
 
-def test_whoever_an_amendment_asks_signs_again_before_a_dose(world: World) -> None:
+def test_a_participant_whom_an_amendment_asks_consents_again_before_a_dose(world: World) -> None:
     """Whichever version they go by: the form is of the amendment, not of the move."""
     pid = world.enrolled()
     assert amend(world, "2025-02-01", reconsent=["enrolled", "active"], consent="2").status_code == 201
@@ -87,7 +87,7 @@ def test_whoever_an_amendment_asks_signs_again_before_a_dose(world: World) -> No
 
 
 @pytest.mark.parametrize("asked", [{}, {"reconsent": ["screened"], "consent": "2"}], ids=["nobody", "the screened"])
-def test_whoever_an_amendment_does_not_ask_is_dosed_under_the_form_they_signed(
+def test_a_participant_whom_an_amendment_does_not_ask_is_dosed_under_the_form_they_signed(
     world: World, asked: dict[str, Any]
 ) -> None:
     pid = world.enrolled()
@@ -96,7 +96,7 @@ def test_whoever_an_amendment_does_not_ask_is_dosed_under_the_form_they_signed(
     assert (reconsent_to(world, pid), dosed(world, pid).status_code) == ([], 201)
 
 
-def test_whoever_comes_after_an_amendment_signs_its_form(world: World) -> None:
+def test_a_participant_enrolled_after_an_amendment_signs_its_form(world: World) -> None:
     assert amend(world, "2025-01-02", reconsent=["active"], consent="2").status_code == 201
     pid = world.enrolled()
     assert (reconsent_to(world, pid), dosed(world, pid).status_code) == (["2"], 409)

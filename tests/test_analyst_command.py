@@ -95,7 +95,9 @@ def test_without_the_extra_the_command_says_what_to_install(
     assert run(analyst, ["convert", str(tmp_path), "--to", "word"]).exit_code == 2
 
 
-def test_an_extract_that_is_not_ready_is_told(live: LiveStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_extract_that_is_not_ready_is_reported(
+    live: LiveStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     approved(live, monkeypatch)
     user = live.caller("analyst")
     path = user.post("/v1/extracts", {**UNDER_AGREEMENT, "study": live.study}).headers

@@ -154,7 +154,7 @@ def test_each_reader_sees_what_is_theirs(world: World) -> None:
         assert caller.get("/v1/audit-entries").status_code == 403
 
 
-def test_who_writes_at_one_site_and_monitors_another_does_not_oversee_the_first(world: World) -> None:
+def test_a_monitor_does_not_oversee_a_site_where_they_are_staff(world: World) -> None:
     amended(world)
     an_event(world, "B")
     both = world.caller((Role.site_staff, "A"), (Role.monitor, "B"))

@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_listed_is_passed_over_when_old_backups_go(not_o
         (("Segmentation fault",), False),
     ],
 )
-def test_the_reason_of_postgresqls_programs_is_told_without_any_row_or_password(
+def test_the_reason_of_postgresqls_programs_is_shown_without_any_row_or_password(
     postgres_url: str,
     key_file: Path,
     tmp_path: Path,

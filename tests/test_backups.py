@@ -94,7 +94,7 @@ def test_what_is_restored_is_served_as_it_was(world: World, source: Settings, em
 
 
 @pytest.mark.parametrize("missing", ["key_file", "erasure_journal"])
-def test_nothing_is_restored_by_who_cannot_erase_again_what_was_erased_since(
+def test_nothing_is_restored_if_later_erasures_cannot_be_repeated(
     world: World, source: Settings, empty: Settings, tmp_path: Path, missing: str
 ) -> None:
     world.enrolled()
@@ -222,7 +222,7 @@ def test_a_vault_apart_is_backed_up_and_restored_with_the_rest(
             ]
 
 
-def test_a_main_database_restored_beside_its_vault_tells_of_every_erasure_again(
+def test_a_main_database_restored_beside_its_vault_remembers_every_erasure_again(
     request: pytest.FixtureRequest, source: Settings, empty: Settings, tmp_path: Path
 ) -> None:
     """The vault has lost the label already, and the trail that told so was not in the backup."""
@@ -240,7 +240,7 @@ def test_a_main_database_restored_beside_its_vault_tells_of_every_erasure_again(
             assert vault_care.check(database, sweep=False) == Check(labels=1, reservations=0, nameless=0, left=0)
 
 
-def test_a_vault_that_is_older_than_the_main_database_is_told_when_it_is_restored_and_later(
+def test_a_vault_older_than_the_main_database_is_reported_when_it_is_restored_and_later(
     request: pytest.FixtureRequest, source: Settings, tmp_path: Path
 ) -> None:
     """Who was enrolled between the two would be found by nobody, and be enrolled a second time."""

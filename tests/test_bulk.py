@@ -67,7 +67,7 @@ def test_a_broken_line_costs_exactly_itself(world: World) -> None:
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_visits_of_one_upload_are_held_against_each_other_in_any_order(world: World, atomic: bool) -> None:
+def test_visits_of_one_upload_are_checked_against_each_other_in_any_order(world: World, atomic: bool) -> None:
     pid, stored = world.enrolled(), {}
     assert world.staff_a.post("/v1/visits", world.visit(pid, "INT1A", "2025-03-04")).status_code == 201
     days = {"INT1B": "2025-02-08", "INT1C": "2025-02-22", "DOS1": "2025-02-01", "PREP1": "2025-02-05"}
@@ -116,7 +116,7 @@ def test_a_line_is_refused_as_its_single_post_would_be(world: World) -> None:
         assert told["problem"] == single
 
 
-def test_of_many_faults_the_first_hundred_are_told_and_how_many_more_there_are(world: World) -> None:
+def test_of_many_faults_the_first_hundred_are_shown_and_the_number_of_others(world: World) -> None:
     body = {**world.event(world.enrolled()), **dict.fromkeys(map("field_{}".format, range(150)), 1)}
     (told,) = results(sent(world.staff_a, "adverse-events", [line(body)]))
     single = world.staff_a.post("/v1/adverse-events", body).json()
@@ -141,7 +141,7 @@ def test_of_many_faults_the_first_hundred_are_told_and_how_many_more_there_are(w
     ],
     ids=range(9),
 )
-def test_what_is_no_line_is_told_so_and_echoed_nowhere(world: World, text: bytes, code: str) -> None:
+def test_an_invalid_line_is_reported_and_echoed_nowhere(world: World, text: bytes, code: str) -> None:
     staff = world.staff_a
     before = census(world.registry.database.engine)
     answer = sent(staff, "visits", [text])
@@ -177,7 +177,7 @@ def test_all_or_nothing_stores_all_or_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_dry_run_tells_everything_and_stores_nothing(world: World, atomic: bool) -> None:
+def test_a_dry_run_shows_everything_and_stores_nothing(world: World, atomic: bool) -> None:
     pid = world.enrolled()
     lines = [line(world.event(pid)), line({}), line(world.event(pid))]
     before = census(world.registry.database.engine)
@@ -186,7 +186,7 @@ def test_a_dry_run_tells_everything_and_stores_nothing(world: World, atomic: boo
     assert census(world.registry.database.engine) == before
 
 
-def test_a_dry_run_tells_where_a_line_that_was_stored_before_is(world: World) -> None:
+def test_a_dry_run_gives_the_address_of_a_line_stored_before(world: World) -> None:
     stored = line(world.event(world.enrolled()))
     (first,) = results(sent(world.staff_a, "adverse-events", [stored]))
     (tried,) = results(sent(world.staff_a, "adverse-events", [stored], dry_run=True))

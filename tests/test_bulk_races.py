@@ -88,7 +88,7 @@ def test_a_visit_that_somebody_else_records_meanwhile_is_refused_by_its_name(
     assert again == ["created" if atomic else "conflict", "conflict"]
 
 
-def test_an_upload_whose_keys_are_answered_again_and_again_meanwhile_is_told_to_come_again(
+def test_an_upload_whose_keys_are_used_meanwhile_again_and_again_may_be_retried(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line(world.event(world.enrolled()))]
@@ -169,7 +169,7 @@ def test_uploads_of_the_same_enrolments_in_another_order_do_not_wait_for_each_ot
     assert refused == ["label_already_enrolled"] * 30
 
 
-def test_who_is_corrected_can_be_asked_about_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_participant_can_be_queried_while_being_corrected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data query refers to its participant. Were it to wait for the correction, and that for a visit which the pass
     over the registry holds, neither could go on."""
     if world.on_sqlite:

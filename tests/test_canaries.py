@@ -114,7 +114,7 @@ def test_identifiers_come_out_nowhere(live: LiveStudy) -> None:
     assert [secret for secret in SECRETS if secret.lower() in kept.lower()] == []
 
 
-def test_the_log_tells_the_route_and_neither_address_nor_query(live: LiveStudy) -> None:
+def test_the_log_has_the_route_and_neither_address_nor_query(live: LiveStudy) -> None:
     pid = live.enrolled()
     live.staff.get(f"/v1/participants/{pid}")
     live.staff.get("/v1/adverse-events", term="Rarity of one person")

@@ -60,7 +60,7 @@ def told(world: World, changes: list[Change]) -> list[tuple[int, int]]:
     return [(world.site_ids[change["site"]], change["seq"]) for change in changes]
 
 
-def test_what_was_done_is_told_in_order_without_a_value(world: World) -> None:
+def test_the_feed_has_the_changes_in_order_without_values(world: World) -> None:
     pid = world.enrolled()
     visit = world.staff_a.post("/v1/visits", world.visit(pid)).headers["Location"]
     seen = world.staff_a.get(visit).headers["ETag"]
@@ -104,7 +104,7 @@ def test_one_sees_ones_own_sites_alone(world: World) -> None:
     assert feed(World(world.registry).monitor)[0] == []
 
 
-def test_a_site_that_comes_into_reach_is_told_from_its_beginning(world: World) -> None:
+def test_a_site_that_comes_into_reach_is_in_the_feed_from_its_beginning(world: World) -> None:
     world.enrolled("A")
     world.enrolled("B")
     account = world.account((Role.monitor, "A"))
@@ -117,7 +117,7 @@ def test_a_site_that_comes_into_reach_is_told_from_its_beginning(world: World) -
     assert {change["site"] for change in later} == {"B"}
 
 
-def test_small_pages_tell_the_same(world: World) -> None:
+def test_small_pages_have_the_same_changes(world: World) -> None:
     for site in "ABAB":
         world.enrolled(site)
     whole, _ = feed(world.monitor)
@@ -138,7 +138,7 @@ def test_a_place_is_its_owners_and_for_its_filters(world: World) -> None:
     assert world.staff_a.get("/v1/changes", after=place, site="A").json()["code"] == "place_invalid"
 
 
-def test_a_place_at_400_sites_is_taken_back(world: World) -> None:
+def test_a_position_for_400_sites_is_accepted(world: World) -> None:
     account = world.account((Role.monitor, None))
     places = Places(world.registry.app.state.keyring, world.request(account).state.actor, ChangeFilter())
     place = {10_000 + site: 1_000_000 + site * 7_919 for site in range(400)}
@@ -147,7 +147,7 @@ def test_a_place_at_400_sites_is_taken_back(world: World) -> None:
     assert places.read(answer.json()["next"]) == place
 
 
-def test_a_place_that_was_kept_before_places_were_compressed_is_taken_back(world: World) -> None:
+def test_a_position_from_before_compression_is_accepted(world: World) -> None:
     account, keyring = world.account((Role.monitor, "A")), world.registry.app.state.keyring
     caller = Caller(world.registry.client, world.token(account))
     for _ in range(2):
@@ -190,7 +190,7 @@ def test_no_gap_and_nothing_twice_while_fifty_write(world: World) -> None:
     assert all(numbers == sorted(numbers) for numbers in by_site.values())
 
 
-def test_a_change_of_a_long_transaction_is_told_when_it_is_committed(world: World) -> None:
+def test_a_change_of_a_long_transaction_is_in_the_feed_once_it_is_committed(world: World) -> None:
     """Begun before the others, committed after them: its number comes later, so a reader who was past them meets it."""
     pid = world.enrolled()
     place = feed(world.monitor)[1]
@@ -207,7 +207,7 @@ def test_a_change_of_a_long_transaction_is_told_when_it_is_committed(world: Worl
     assert [change["subject_id"] for change in feed(world.monitor, place)[0]] == [pid]
 
 
-def test_who_waits_hears_at_once_and_who_waits_in_vain_gets_a_place(world: World) -> None:
+def test_a_waiting_client_gets_changes_at_once_and_without_any_a_position(world: World) -> None:
     pid = world.enrolled()
     _, place = feed(world.staff_a)
     started = time.monotonic()
@@ -221,7 +221,7 @@ def test_who_waits_hears_at_once_and_who_waits_in_vain_gets_a_place(world: World
         assert len(waiting.result(20).json()["items"]) == 1
 
 
-def test_a_stream_tells_what_happens_and_goes_on_where_it_broke(live_server: LiveServer) -> None:
+def test_a_stream_sends_changes_and_continues_where_it_broke(live_server: LiveServer) -> None:
     with live_study(live_server) as live:
         live.enrolled()
         headers = {"Authorization": f"Bearer {live.staff.token}", "Accept": "text/event-stream"}
@@ -297,7 +297,7 @@ def test_many_who_wait_cost_as_many_looks_as_one(world: World) -> None:
     assert 40 <= len(looks) <= 80
 
 
-def test_who_waits_is_woken_by_ones_own_sites_alone(world: World) -> None:
+def test_a_waiting_client_is_woken_by_its_own_sites_only(world: World) -> None:
     world.enrolled("A")
     waiting, site = Waiting(world.registry.served), world.site_ids["A"]
     stood = {site: committed(world, "A")[-1][1]}

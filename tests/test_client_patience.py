@@ -58,7 +58,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return made
 
 
-def test_a_key_in_flight_is_asked_for_again_after_the_time_told(pauses: list[float]) -> None:
+def test_a_key_in_flight_is_retried_after_the_time_given(pauses: list[float]) -> None:
     server = Server(IN_FLIGHT, IN_FLIGHT, STORED)
     assert server.registry().post("/v1/visits", {}).location == "/v1/visits/1"
     assert len({request.headers["Idempotency-Key"] for request in server.asked}) == 1
@@ -80,7 +80,7 @@ def test_a_token_address_that_fails_is_asked_again(credentials: Any) -> None:
     assert registry.token() == "made-up"
 
 
-def test_a_pause_may_be_told_as_a_date_and_ends_patience_when_it_is_too_long(pauses: list[float]) -> None:
+def test_a_pause_may_be_given_as_a_date_and_ends_patience_when_it_is_too_long(pauses: list[float]) -> None:
     date = format_datetime(now().replace(microsecond=0), usegmt=True)
     assert Server(httpx.Response(503, headers={"Retry-After": date}), STORED).registry().post("/v1/visits", {}).body
     assert all(pause < 1 for pause in pauses)

@@ -51,7 +51,7 @@ ALL = {
 }
 
 
-def test_an_extract_holds_what_is_dated_before_collection_was_taken_back_and_nothing_else(world: World) -> None:
+def test_an_extract_has_only_records_dated_before_the_withdrawal_of_collection(world: World) -> None:
     course(world, pid := world.enrolled())
     assert seen(world, extract(world)) == ALL
     withdraw(world, pid, "collection", DAY)
@@ -105,13 +105,13 @@ def test_what_a_later_consent_gave_anew_is_in_the_extract_again_but_not_by_one_r
     assert seen(world, extract(world, cut=name)) == BEFORE
 
 
-def test_the_readme_of_a_bundle_says_that_of_who_consented_anew_all_is_in_it(world: World) -> None:
+def test_the_readme_of_a_bundle_says_what_it_has_after_a_withdrawal_and_a_new_consent(world: World) -> None:
     world.enrolled()
     text = " ".join(world.analyst.get(f"{extract(world)}/files/README.txt").text.split())
     assert "who took back the collection of their data and did not give it anew, it holds what is dated before" in text
 
 
-def test_extracts_of_before_and_after_are_rebuilt_to_the_same_rows_whatever_is_told_or_voided_later(
+def test_extracts_are_rebuilt_to_the_same_rows_whatever_is_recorded_or_voided_later(
     world: World,
 ) -> None:
     course(world, pid := world.enrolled())
@@ -126,7 +126,7 @@ def test_extracts_of_before_and_after_are_rebuilt_to_the_same_rows_whatever_is_t
     assert [built_again(world, path) for path in paths] == ["the same rows"] * 2
 
 
-def test_an_extract_of_an_earlier_cut_goes_by_the_withdrawal_that_was_told_since(world: World) -> None:
+def test_an_extract_of_an_earlier_cut_respects_a_withdrawal_recorded_since(world: World) -> None:
     course(world, pid := world.enrolled())
     name = cut(world)
     withdraw(world, pid, "collection", DAY)

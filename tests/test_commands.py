@@ -229,7 +229,7 @@ def no_room(environment: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_room")
-def test_a_full_disk_is_told_as_one(run: Run) -> None:
+def test_a_full_disk_is_reported_as_one(run: Run) -> None:
     for name in range(60):  # the last page may still have room for some
         done = run("user", "create", f"sue-{name}", *NEW_USER)
         if done.returncode:
@@ -238,7 +238,7 @@ def test_a_full_disk_is_told_as_one(run: Run) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_database_that_another_program_holds_is_told_as_that(run: Run, environment: dict[str, str]) -> None:
+def test_a_database_that_another_program_locks_is_reported_as_locked(run: Run, environment: dict[str, str]) -> None:
     file = environment["REGISTRY_DATABASE_URL"].removeprefix("sqlite:///")
     if file == environment["REGISTRY_DATABASE_URL"]:
         pytest.skip("PostgreSQL has many writers")
@@ -247,7 +247,7 @@ def test_a_database_that_another_program_holds_is_told_as_that(run: Run, environ
         assert refused(run("user", "create", "sue", *NEW_USER, REGISTRY_POOL_TIMEOUT_SECONDS="0.1"), "Another program")
 
 
-def test_whoever_only_looks_does_not_wait_for_the_writer(run: Run, environment: dict[str, str]) -> None:
+def test_a_reader_does_not_wait_for_the_writer(run: Run, environment: dict[str, str]) -> None:
     file = environment["REGISTRY_DATABASE_URL"].removeprefix("sqlite:///")
     if file == environment["REGISTRY_DATABASE_URL"]:
         pytest.skip("PostgreSQL has many writers")

@@ -6,7 +6,7 @@ from tests.dosing_cases import SESSIONS, YES, a_session_to_close, closing, dose,
 from tests.world import World
 
 
-def test_confirmations_that_nobody_asks_for_are_told_with_those_that_are(world: World) -> None:
+def test_the_refusal_of_unknown_confirmations_names_those_that_exist(world: World) -> None:
     visit = prepared(world.staff_a, world.enrolled())
     answer = world.staff_a.post(SESSIONS, start(visit["id"], confirmations={**YES, "DOSE-LUCKY": "yes"}))
     fault = answer.json()["errors"][0]
@@ -15,7 +15,7 @@ def test_confirmations_that_nobody_asks_for_are_told_with_those_that_are(world: 
     assert "LUCKY" not in answer.text
 
 
-def test_wrong_answers_are_told_by_their_places(world: World) -> None:
+def test_wrong_answers_are_named_by_their_places(world: World) -> None:
     visit = prepared(world.staff_a, world.enrolled())
     wrong = {"DOSE-PREGNANCY": True, "DOSE-TAPER": "yes", "DOSE-DRUG-SCREEN": "oui"}
     answer = world.staff_a.post(SESSIONS, start(visit["id"], confirmations=wrong))
@@ -25,14 +25,14 @@ def test_wrong_answers_are_told_by_their_places(world: World) -> None:
     assert "oui" not in answer.text
 
 
-def test_an_unknown_item_of_the_checklist_is_told_by_its_place(world: World) -> None:
+def test_an_unknown_item_of_the_checklist_is_named_by_its_place(world: World) -> None:
     close = path_of(a_session_to_close(world), "/close")
     done = closing()["discharge"]
     answer = world.staff_a.post(close, closing(discharge=[*done, "DISCHARGE-HAPPY"]))
     assert [one["pointer"] for one in answer.json()["errors"]] == [f"/discharge/{len(done)}"]
 
 
-def test_half_a_dose_is_told_at_the_half_that_is_missing(world: World) -> None:
+def test_an_incomplete_dose_is_refused_at_the_missing_field(world: World) -> None:
     doses = path_of(a_session_to_close(world), "/doses")
     whole: dict[str, Any] = dose()
     for name in ("given_mg", "given_at"):

@@ -164,6 +164,6 @@ def test_what_another_worker_took_is_no_fault(loop: Any) -> None:
     assert (loop.looking, loop.later, loop.told) == ([True], [], [])
 
 
-def test_a_machine_without_descriptors_is_told_and_left_alone_for_a_second(loop: Any) -> None:
+def test_a_lack_of_descriptors_is_logged_and_waited_for(loop: Any) -> None:
     loop._take(Queue(0, errno.EMFILE), serve)
     assert (loop.looking, loop.later, loop.told) == ([], [1.0], ["No connection can be accepted"])

@@ -50,7 +50,7 @@ def test_the_committed_description_is_the_published_one(document: Document) -> N
     assert FILE.read_text() == text, "run the tests once with REGISTRY_UPDATE_DOCS=1"
 
 
-def test_every_operation_has_a_name_of_its_own_and_tells_its_refusals(document: Document) -> None:
+def test_every_operation_has_a_name_of_its_own_and_lists_its_refusals(document: Document) -> None:
     found = operations(document)
     names = [operation["operationId"] for operation in found.values()]
     assert len(names) == len(set(names))
@@ -111,13 +111,13 @@ def test_clients_can_be_generated_from_it(document: Document) -> None:
     assert objects == forms, "give it a title: it becomes a component of that name"
 
 
-def test_bounds_are_told_in_words_of_json_schema(document: Document) -> None:
+def test_bounds_are_published_as_json_schema(document: Document) -> None:
     assert [schema for schema in schemas(document) if {"ge", "gt", "le", "lt"} & schema.keys()] == []
     (limit,) = (one for one in document["paths"]["/v1/visits"]["get"]["parameters"] if one["name"] == "limit")
     assert (limit["schema"]["minimum"], limit["schema"]["maximum"]) == (1, 500)
 
 
-def test_what_a_field_means_is_told(document: Document) -> None:
+def test_the_description_says_what_a_field_means(document: Document) -> None:
     fields = [document["components"]["schemas"][name]["properties"] for name in ("VisitDetail", "StatusChange")]
     assert "negative early" in fields[0]["deviation_days"]["description"]
     assert "by mistake" in fields[1]["correction"]["description"]

@@ -44,7 +44,7 @@ def as_told(output: str) -> list[str]:
     return [text.replace("REASON", "misread") for text in shlex.split(found[1])]
 
 
-def test_a_corrected_event_is_told_with_its_cure_and_a_new_one_is_stored(live: LiveStudy, file: Path) -> None:
+def test_a_corrected_event_is_reported_with_its_command_and_a_new_one_is_stored(live: LiveStudy, file: Path) -> None:
     pid = live.enrolled()
     first, second = f"{pid},Headache,2025-02-03,mild,2025-02-05,", f"{pid},Nausea,2025-02-03,mild,,"
     corrected, new = f"{pid},Headache,2025-02-03,moderate,,TRUE", f"{pid},Fatigue,2025-03-01,mild,,"
@@ -136,7 +136,7 @@ def test_a_file_is_stored_once_whoever_uploads_it_and_however_late(
     assert len(events(live)) == 3
 
 
-def test_a_trial_of_a_corrected_file_tells_the_same_and_stores_nothing(live: LiveStudy, file: Path) -> None:
+def test_a_dry_run_of_a_corrected_file_reports_the_same_and_stores_nothing(live: LiveStudy, file: Path) -> None:
     pid = live.enrolled()
     upload(file, f"{pid},Headache,2025-02-03,mild,,")
     done = upload(file, f"{pid},Headache,2025-02-03,moderate,,", f"{pid},Rash,2025-04,mild,,", more=("--dry-run",))
@@ -145,7 +145,7 @@ def test_a_trial_of_a_corrected_file_tells_the_same_and_stores_nothing(live: Liv
     assert events(live) == [("Headache", "mild")]
 
 
-def test_a_corrected_visit_is_told_with_its_cure(live: LiveStudy, file: Path) -> None:
+def test_a_corrected_visit_is_reported_with_its_command(live: LiveStudy, file: Path) -> None:
     pid, head = live.enrolled(), "participant,visit_code,occurred_on,status"
     assert upload(file, f"{pid},BL,2025-01-25,completed", noun="visits", head=head).exit_code == 0
     corrected = f"{pid},BL,2025-01-26,completed"
@@ -157,7 +157,7 @@ def test_a_corrected_visit_is_told_with_its_cure(live: LiveStudy, file: Path) ->
     assert "1 of 1 rows are stored" in again.stdout, again.output
 
 
-def test_a_corrected_outcome_is_told_with_its_cure(live: LiveStudy, file: Path) -> None:
+def test_a_corrected_outcome_is_reported_with_its_command(live: LiveStudy, file: Path) -> None:
     pid = live.enrolled()
     held = {"participant": pid, "visit_code": "BL", "occurred_on": "2025-01-25", "status": "completed"}
     visit = live.staff.post("/v1/visits", held).json()["id"]

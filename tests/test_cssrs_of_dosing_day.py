@@ -70,7 +70,7 @@ BARELY = {
 
 
 @pytest.mark.parametrize("why", BARELY)
-def test_nobody_leaves_by_a_form_that_tells_neither_ideation_nor_behaviour(world: World, why: str) -> None:
+def test_no_discharge_by_a_form_without_ideation_or_behaviour(world: World, why: str) -> None:
     day = Day(world)
     form = day.given({**after_dose(), "items": BARELY[why]})
     refused = day.staff.post(f"{day.path}/close", closing())
@@ -82,7 +82,7 @@ def test_nobody_leaves_by_a_form_that_tells_neither_ideation_nor_behaviour(world
     assert day.staff.post(f"{day.path}/close", closing()).status_code == 201
 
 
-def test_a_session_that_a_form_closed_is_still_corrected_when_answers_of_it_are_taken_back(world: World) -> None:
+def test_a_session_closed_by_a_form_can_still_be_corrected_after_answers_were_withdrawn(world: World) -> None:
     day = Day(world)
     path = f"/v1/outcomes/{day.given(after_dose())['id']}"
     assert day.staff.post(f"{day.path}/close", closing()).status_code == 201

@@ -19,7 +19,7 @@ PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement = '
 
 
 @on_postgresql
-def test_who_reads_can_write_nothing(world: World) -> None:
+def test_a_session_that_reads_can_write_nothing(world: World) -> None:
     with pytest.raises(InternalError, match="read-only transaction"), world.registry.database.read() as session:
         session.execute(text("UPDATE study SET title = 'changed'"))
 
@@ -39,7 +39,7 @@ def test_what_is_asked_often_stays_prepared_whatever_else_is_read(world: World) 
 
 
 @on_postgresql
-def test_a_read_over_a_column_that_has_become_another_type_is_told_to_come_again(world: World) -> None:
+def test_a_read_of_a_column_whose_type_changed_may_be_retried(world: World) -> None:
     """What a connection prepared gives the old type. Its next transaction prepares anew."""
     world.enrolled()
     for _ in range(world.registry.app.state.settings.pool_size * 7):

@@ -115,7 +115,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
 
 
-def test_progress_is_told(demo: Running) -> None:
+def test_progress_is_shown(demo: Running) -> None:
     assert "Stored: 14 participants, 182 visits, 515 outcomes, " in demo.printed
     assert all(f"{site}: participant 1 of " in demo.printed for site in SITES)
 
@@ -307,7 +307,7 @@ def test_responders_remitters_and_bands_follow_from_the_extract(demo: Running) -
         assert {band: bands[band] for band in expected[key]} == expected[key]
 
 
-def test_the_extract_holds_who_shared_their_data_and_no_more(demo: Running) -> None:
+def test_the_extract_has_only_participants_who_share_data(demo: Running) -> None:
     people = demo.csv_file("participants.csv")
     assert Counter(row["status"] for row in people) == {"": 13}
     assert [row["serious"] for row in demo.csv_file("adverse_events.csv")].count("Y") == 1
@@ -380,7 +380,7 @@ def test_the_tour_keeps_to_its_event_when_others_are_serious_or_none_is(live_ser
         assert serious_event(demo) == own
 
 
-def test_a_server_that_dies_is_told(tmp_path: Path) -> None:
+def test_the_death_of_the_server_is_reported(tmp_path: Path) -> None:
     with Server(tmp_path, free_port()) as server:
         server.process.kill()
         with pytest.raises(ServerFailed, match="did not come up"):

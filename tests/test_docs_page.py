@@ -35,7 +35,7 @@ def test_the_page_runs_no_script_but_the_registrys_own(registry: Registry) -> No
     assert registry.client.get("/docs/swagger-ui.css").headers["cache-control"] == "public, max-age=86400"
 
 
-def test_the_description_is_written_once_and_not_sent_to_who_has_it(
+def test_the_description_is_made_once_and_not_sent_to_a_client_that_has_it(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = registry.client.get(DESCRIPTION)

@@ -180,7 +180,7 @@ def test_a_database_that_knows_the_capitals_of_ascii_only_is_named(
     assert (code, "UTF-8" in wrong(found)["letters"]) == (1, True)
 
 
-def test_why_a_database_does_not_answer_is_told_in_a_word(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_reason_of_a_database_failure_is_one_word(environment: dict[str, str], tmp_path: Path) -> None:
     if "REGISTRY_OWNER_DATABASE_URL" not in environment:
         (tmp_path / "notes.txt").write_text("Zq-marker-90 " * 500)
         wrong_ones = {"not a database": f"sqlite:///{tmp_path / 'notes.txt'}", "cannot open": f"sqlite:///{tmp_path}"}

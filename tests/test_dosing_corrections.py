@@ -47,7 +47,7 @@ def test_what_is_in_a_closed_session_is_corrected_with_a_reason(world: World, be
 
 
 @pytest.mark.parametrize("below", AMENDMENTS, ids=["session", "dose", "vitals"])
-def test_a_correction_of_a_session_sent_again_is_told_of_the_version_that_it_left(world: World, below: str) -> None:
+def test_a_repeated_correction_of_a_session_is_answered_with_its_own_version(world: World, below: str) -> None:
     record = a_session_to_close(world)
     headers = world.staff_a.headers(**{"If-Match": record.headers["ETag"], "Idempotency-Key": str(uuid4())})
     body = {"reason": "typed wrongly", **AMENDMENTS[below]}
@@ -130,7 +130,7 @@ def asked(world: World, path: str) -> list[str]:
     return [query["rule"] for query in items if query["field"].startswith("/doses/")]
 
 
-def test_a_signal_holds_a_dose_that_was_first_told_as_not_given(world: World) -> None:
+def test_a_signal_holds_a_dose_that_was_first_recorded_as_not_given(world: World) -> None:
     session = a_session(world)
     path, read = path_of(session), session.json()
     not_given = {"kind": "initial", "planned_mg": 80, "deviation_reason": "Not yet"}
@@ -155,7 +155,7 @@ def test_a_dose_is_not_moved_behind_the_end_of_its_session(world: World) -> None
 
 
 @pytest.mark.parametrize("scope", ["dosing", "collection"])
-def test_a_dose_after_dosing_was_taken_back_is_kept_with_its_reason_and_flagged(world: World, scope: str) -> None:
+def test_a_dose_after_the_withdrawal_of_dosing_is_kept_with_its_reason_and_flagged(world: World, scope: str) -> None:
     session = a_session(world)
     path, pid = path_of(session), session.json()["participant"]
     assert world.staff_a.post(f"{path}/doses", dose()).status_code == 201
@@ -216,7 +216,7 @@ def test_a_forgotten_dose_lies_before_the_end_of_its_session(world: World) -> No
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "after_end")
 
 
-def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_taken_back(world: World) -> None:
+def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_undone(world: World) -> None:
     record = a_session_to_close(world)
     first, pid = path_of(record), record.json()["participant"]
     assert world.staff_a.post(f"{first}/close", closing()).status_code == 201
@@ -239,7 +239,7 @@ def test_two_doses_that_a_correction_brings_too_near_are_flagged_until_it_is_tak
         assert (remarks(world, path), asked(world, path)) == ([], [])
 
 
-def test_what_was_told_before_the_night_had_an_end_is_corrected_as_it_is(world: World) -> None:
+def test_times_from_before_there_was_a_latest_hour_can_be_corrected(world: World) -> None:
     record = a_session_to_close(world)
     path, afternoon = path_of(record), at("15:00", "2025-03-04")
     medication = {"atc": "N05BA01", "kind": "as_needed", "amount_mg": 5, "given_at": afternoon}
@@ -272,7 +272,7 @@ def test_a_dose_is_flagged_while_a_visit_that_prepares_it_is_said_not_to_have_be
     assert (remarks(world, path), asked(world, path)) == ([], [])
 
 
-def test_a_dose_is_held_against_the_protocol_version_of_its_day(world: World) -> None:
+def test_a_dose_is_checked_against_the_protocol_version_of_its_day(world: World) -> None:
     record = a_session_to_close(world)
     path, pid = path_of(record), record.json()["participant"]
     definition = {**protocol_definition(), "version": "larger"}

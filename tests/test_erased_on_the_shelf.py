@@ -51,7 +51,7 @@ def test_the_same_label_at_another_site_stays_on_the_shelf(world: World) -> None
     assert sync(world.staff_b, theirs)[theirs["id"]]["problem"]["code"] == "label_already_enrolled"
 
 
-def test_who_discarded_what_an_app_had_kept_is_in_the_trail(world: World) -> None:
+def test_the_trail_says_who_discarded_an_act_of_an_app(world: World) -> None:
     pid, again = enrolled_twice(world)
     withdraw(world, pid, "identity", "2025-03-01")
     entries = world.admin.get("/v1/audit-entries", action="sync:discard").json()["items"]

@@ -53,7 +53,7 @@ def test_an_erasure_that_a_full_disk_cut_off_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("line", [b"no journal", b"\xff\xfe", b"[]", b"1", b'{"at": 1}', b""])
-def test_what_is_no_line_of_the_journal_is_passed_over_and_counted(journal: ErasureJournal, line: bytes) -> None:
+def test_an_invalid_line_of_the_journal_is_skipped_and_counted(journal: ErasureJournal, line: bytes) -> None:
     journal.path.write_bytes(line + b"\n")
     journal.note(FIRST, now())
     assert noted(journal.path) == (digests(journal, FIRST), 1)

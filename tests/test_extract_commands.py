@@ -68,7 +68,7 @@ def verdicts(run: Run, *paths: str) -> list[str]:
     return [lines[path.rpartition("/")[2]] for path in paths]
 
 
-def test_who_received_a_persons_rows_is_told_and_the_look_remembered(world: World, run: Run) -> None:
+def test_extracts_of_a_participant_are_listed_and_the_look_is_remembered(world: World, run: Run) -> None:
     pid = world.enrolled()
     held, fetched = (extract_of(world, approved=True, agreement=f"DUA-{number}") for number in (1, 2))
     later, name = world.enrolled(), f"{fetched}/files/participants.csv"

@@ -186,7 +186,7 @@ def test_what_cannot_be_true_is_refused_and_not_kept(world: World, kind: str) ->
 
 
 @pytest.mark.parametrize("sent", ["Zq7", "ünïq", "00000000-0000-4000-8000-00000000000g", "0" * 33])
-def test_of_what_is_no_id_not_a_character_is_repeated(world: World, sent: str) -> None:
+def test_nothing_of_an_invalid_id_is_repeated(world: World, sent: str) -> None:
     refused = world.staff_a.get(f"/v1/visits/{sent}")
     [fault] = require_problem(refused)["errors"]
     assert fault == {"pointer": "/path/visit_id", "code": "uuid_parsing", "message": "Not a UUID"}

@@ -65,7 +65,7 @@ def test_a_request_that_crosses_the_word_to_stop_is_the_last_of_its_connection(t
         assert server.process.wait(LONGEST) in {0, -signal.SIGTERM}
 
 
-def test_who_waits_for_news_is_let_go_and_told_where_to_go_on(tmp_path: Path) -> None:
+def test_a_client_that_waits_for_changes_is_answered_with_its_position_on_a_stop(tmp_path: Path) -> None:
     """And not kept until the time is over, with nobody to take new requests meanwhile."""
     with served(tmp_path, None) as server, live_study(server) as live, ThreadPoolExecutor(2) as threads:
         live.enrolled()

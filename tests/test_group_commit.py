@@ -138,7 +138,7 @@ def test_each_entry_of_the_trail_names_its_own_request_and_account(world: World,
 
 
 @pytest.mark.parametrize(("site", "patience"), [("B", 30.0), ("A", 0.01)], ids=["another site", "much later"])
-def test_who_comes_while_another_waits_for_long_is_not_held_up(
+def test_a_post_is_not_held_up_by_another_that_waits_for_long(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch, site: str, patience: float
 ) -> None:
     monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", patience)
@@ -159,7 +159,7 @@ def test_of_a_participant_one_visit_at_a_time_is_stored(world: World, company: C
     assert company.shared == [2]
 
 
-def test_a_refused_post_is_told_why_and_costs_the_others_nothing(world: World, company: Company) -> None:
+def test_a_refused_post_gets_its_reason_and_costs_the_others_nothing(world: World, company: Company) -> None:
     people = [world.enrolled() for _ in range(2)]
     unknown = company.sends(world.staff_a, world.enrolled(), code="NOPE")
     foreign = company.sends(world.staff_a, world.enrolled("B"))
@@ -171,7 +171,7 @@ def test_a_refused_post_is_told_why_and_costs_the_others_nothing(world: World, c
     ]
 
 
-def test_a_retry_that_comes_with_its_first_try_is_told_the_same(world: World, company: Company) -> None:
+def test_a_retry_at_the_same_time_gets_the_same_answer(world: World, company: Company) -> None:
     pid, other, key = world.enrolled(), world.enrolled(), str(uuid4())
     first = company.sends(world.staff_a, pid, key)
     answers = company.visits(first, first, company.sends(world.staff_a, other))
@@ -193,7 +193,7 @@ def test_a_retry_in_company_is_replayed_and_a_reused_key_is_refused(world: World
     assert company.shared == [3]
 
 
-def test_a_defect_that_one_post_meets_is_told_to_nobody_else(
+def test_a_defect_of_one_post_does_not_affect_the_others(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people, unlucky = [world.enrolled() for _ in range(2)], world.enrolled()
@@ -250,7 +250,7 @@ def test_a_shared_transaction_makes_as_many_statements_for_ten_posts_as_for_two(
 @pytest.mark.parametrize(
     "error", [DatabaseUnavailable(), OperationalError("", None, Exception())], ids=["full", "lost"]
 )
-def test_without_a_connection_all_are_told_to_come_again(
+def test_without_a_connection_all_posts_may_be_retried(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     people = [world.enrolled() for _ in range(2)]
@@ -275,7 +275,7 @@ def failing(error: Exception) -> Any:
     return fail
 
 
-def test_who_needs_a_row_that_is_held_waits_for_it_and_nobody_else(
+def test_only_a_post_that_needs_a_held_row_waits_for_it(
     world: World, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if world.on_sqlite:

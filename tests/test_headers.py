@@ -85,7 +85,7 @@ def addresses(registry: Registry) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "HEAD", "BREW"])
-def test_a_method_that_is_not_offered_is_told_all_that_are(registry: Registry, method: str) -> None:
+def test_the_refusal_of_a_method_names_all_that_are_allowed(registry: Registry, method: str) -> None:
     all_addresses = addresses(registry)
     assert max(len(methods) for methods in all_addresses.values()) > 1
     for path, methods in all_addresses.items():

@@ -215,13 +215,13 @@ def test_a_creating_request_without_a_key_is_refused(world: World, path: str) ->
     assert census(world.registry.database.engine) == before
 
 
-def test_who_sends_a_key_that_is_too_long_is_told_how_long_it_may_be(world: World) -> None:
+def test_the_refusal_of_a_long_key_says_how_long_it_may_be(world: World) -> None:
     refused = world.staff_a.post("/v1/participants", world.enrolment(), key="k" * 256)
     assert (refused.status_code, refused.json()["code"]) == (400, "idempotency_key_missing")
     assert "1 to 255 printable ASCII characters" in refused.json()["detail"]
 
 
-def test_who_lost_the_site_is_not_told_again(world: World) -> None:
+def test_a_replay_is_refused_to_a_caller_who_lost_the_site(world: World) -> None:
     account = world.account((Role.site_staff, "A"), (Role.site_staff, "B"))
     key, body = str(uuid4()), world.event(world.enrolled())
     assert Caller(world.registry.client, world.token(account)).post("/v1/adverse-events", body, key).status_code == 201
@@ -255,7 +255,7 @@ MADE_IN_A_STUDY: Mapping[str, tuple[Role, Callable[[World], tuple[str, Any]]]] =
 
 
 @pytest.mark.parametrize("what", MADE_IN_A_STUDY)
-def test_who_lost_the_study_is_not_told_again(world: World, what: str) -> None:
+def test_a_replay_is_refused_to_a_caller_who_lost_the_study(world: World, what: str) -> None:
     role, asked = MADE_IN_A_STUDY[what]
     account, elsewhere, key = world.account((role, None)), World(world.registry), str(uuid4())
     path, body = asked(world)
@@ -294,7 +294,7 @@ def test_twenty_equal_requests_at_once_make_one_record(live: LiveStudy) -> None:
     engine.dispose()
 
 
-def test_a_retry_that_meets_the_first_request_at_work_is_told_to_come_again(world: World) -> None:
+def test_a_retry_during_the_first_request_is_told_to_try_again(world: World) -> None:
     pid, key, post = world.enrolled(), str(uuid4()), "/v1/adverse-events"
     body, database = world.event(pid), world.registry.database
     with ThreadPoolExecutor(1) as thread:

@@ -82,7 +82,7 @@ def test_a_worker_that_lost_its_lease_stops_and_changes_nothing(
         assert len(world.analyst.get(f"{waiting}/files/{name}").content) == size
 
 
-def test_an_extract_is_taken_back_while_it_is_being_built(
+def test_an_extract_is_revoked_while_it_is_being_built(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = extract_csv.parts
@@ -103,9 +103,7 @@ def test_an_extract_is_taken_back_while_it_is_being_built(
             assert session.exec(select(table).where(table.extract_id == key(waiting))).all() == []
 
 
-def test_an_approval_that_waited_beyond_its_days_ends_as_expired_and_is_told_to_nobody(
-    world: World, waiting: str
-) -> None:
+def test_an_approval_that_waited_beyond_its_days_expires_without_a_notification(world: World, waiting: str) -> None:
     with world.registry.database.write() as session:
         session.get_one(Extract, key(waiting)).expires_at = now() - timedelta(seconds=1)
     assert built(world)

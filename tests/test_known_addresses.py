@@ -24,7 +24,7 @@ def attacker(registry: Registry) -> Iterator[TestClient]:
         yield client
 
 
-def test_who_guesses_from_elsewhere_keeps_nobody_waiting_where_they_work(
+def test_guesses_from_elsewhere_make_nobody_wait_where_they_work(
     world: World, attacker: TestClient, clock: Clock
 ) -> None:
     """But gets no more guesses by it, and who comes from a new place waits."""

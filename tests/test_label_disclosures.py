@@ -25,7 +25,7 @@ def of_somebody(world: World) -> tuple[str, str]:
     return world.enrolled(site_local_id=theirs), theirs
 
 
-def test_who_asked_reads_the_label_once_after_somebody_else_approved(world: World) -> None:
+def test_the_person_who_asked_reads_the_label_once_after_another_approved(world: World) -> None:
     pid, theirs = of_somebody(world)
     path = world.monitor.post(PATH, asking(pid)).headers["Location"]
     assert world.monitor.post(f"{path}/reading", {}).json()["code"] == "disclosure_not_approved"
@@ -36,7 +36,7 @@ def test_who_asked_reads_the_label_once_after_somebody_else_approved(world: Worl
     assert world.monitor.get(path).json()["status"] == "read"
 
 
-def test_a_label_whose_key_is_lost_is_told_so_and_is_still_to_be_read(world: World) -> None:
+def test_a_lost_label_key_is_reported_and_the_label_can_be_read_later(world: World) -> None:
     pid, theirs = of_somebody(world)
     path = approved(world, world.monitor.post(PATH, asking(pid)).headers["Location"])
     with world.registry.database.write() as session:
@@ -49,7 +49,7 @@ def test_a_label_whose_key_is_lost_is_told_so_and_is_still_to_be_read(world: Wor
     assert world.monitor.post(f"{path}/reading", {}).json()["site_local_id"] == theirs
 
 
-def test_an_approval_is_for_who_asked_alone(world: World) -> None:
+def test_only_the_person_who_asked_can_use_an_approval(world: World) -> None:
     path = approved(world, a_disclosure(world))
     for other in (world.custodian, world.caller((Role.monitor, None))):
         assert other.post(f"{path}/reading", {}).status_code == 404

@@ -69,7 +69,7 @@ def test_what_was_erased_does_not_come_back(world: World) -> None:
     assert found(world, right) is None
 
 
-def test_the_trail_tells_of_it_and_has_neither_label(world: World) -> None:
+def test_the_trail_has_the_correction_and_neither_label(world: World) -> None:
     typed, right = label(), label()
     pid = world.enrolled(site_local_id=typed)
     relabelled(world, pid, right)
@@ -82,7 +82,7 @@ def test_a_label_that_looks_like_a_number_of_a_person_is_refused(world: World) -
     assert refusal(relabelled(world, world.enrolled(), "0123456789")) == (422, "validation_failed", ["/site_local_id"])
 
 
-def test_who_read_an_older_version_corrects_no_label(world: World) -> None:
+def test_a_label_is_not_corrected_under_an_older_version(world: World) -> None:
     pid = world.enrolled()
     path, change = f"/v1/participants/{pid}", {"reason": "read in the source", "site_local_id": label()}
     seen = world.staff_a.get(path).headers["ETag"]

@@ -225,7 +225,7 @@ def test_a_closed_visit_takes_no_new_outcome_and_its_code_no_new_visit(world: Wo
     assert other.status_code == 201
 
 
-def test_a_retry_of_what_was_stored_before_the_lock_is_told_that_it_is_stored(world: World) -> None:
+def test_a_retry_of_a_record_stored_before_the_lock_gets_the_first_answer(world: World) -> None:
     pid, key = world.enrolled(), str(uuid4())
     visit = world.staff_a.post("/v1/visits", world.visit(pid), key)
     change = {"occurred_on": "2025-01-26", "reason": "typed wrongly"}
@@ -326,7 +326,7 @@ def test_the_same_data_are_closed_once_in_each_way(world: World) -> None:
         record.lock(scope, "freeze")
 
 
-def test_a_whole_study_is_closed_and_opened_by_who_monitors_all_its_sites(world: World) -> None:
+def test_only_a_monitor_of_all_sites_locks_and_unlocks_the_whole_study(world: World) -> None:
     record = Record(world, "A")
     refused = world.monitor_a.post("/v1/locks", {"kind": "lock", "study": world.study, "reason": WHY})
     assert (refused.status_code, refused.json()["code"]) == (403, "study_out_of_reach")
@@ -382,7 +382,7 @@ def test_locks_are_found_by_what_they_hold(world: World) -> None:
 HOLDS = re.compile(r"FROM (participant|visit)\b.* FOR (?:NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)", re.DOTALL)
 
 
-def test_whoever_holds_a_visit_holds_its_participant_before(world: World) -> None:
+def test_a_lock_of_a_visit_is_taken_after_that_of_its_participant(world: World) -> None:
     """In PostgreSQL two that hold them in different orders would wait for each other. SQLite has one writer."""
     record = Record(world, "A")
     about = {"kind": "freeze", "study": world.study, "visit": record.empty_visit.json()["id"], "reason": WHY}

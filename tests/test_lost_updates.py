@@ -94,7 +94,7 @@ def test_a_change_needs_the_version_that_was_seen(world: World, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", _changes())
-def test_a_correction_sent_again_is_told_of_the_version_that_it_left(world: World, kind: str) -> None:
+def test_a_repeated_correction_is_answered_with_its_own_version(world: World, kind: str) -> None:
     make, template, first, second, _ = _changes()[kind]
     record, key = make(world), str(uuid4())
     path = template.format(**record.json(), here=record.headers.get("Location"))

@@ -30,7 +30,7 @@ def aged(world: World, path: str, days: float) -> None:
         row.open_since = now() - timedelta(days=days)
 
 
-def test_ages_of_open_questions_are_told_by_site_and_origin(world: World) -> None:
+def test_ages_of_open_queries_are_shown_by_site_and_origin(world: World) -> None:
     for days in (1, 2, 3, 4, 5, 6, 7, 8, 9, 40):
         aged(world, a_question(world, "A"), days)
     a_question(world, "A", answered=True)

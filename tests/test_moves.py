@@ -113,7 +113,9 @@ def moved_at(world: World, pid: str, hour: str) -> None:
     ("value", "hour", "held_by"),
     [(3, "08:30", "session"), (3, "09:05", "dose"), (3, "10:00", None), (4, "10:00", "session")],
 )
-def test_what_was_done_before_a_move_is_told_after_it(world: World, value: int, hour: str, held_by: str | None) -> None:
+def test_a_session_recorded_after_a_move_is_held_by_the_signals_known_by_then(
+    world: World, value: int, hour: str, held_by: str | None
+) -> None:
     """It is held by what the version of its visit finds, and by what another one had found by then."""
     stricter(world)
     pid, visit = visit_of(world, value)
@@ -126,7 +128,7 @@ def test_what_was_done_before_a_move_is_told_after_it(world: World, value: int, 
         assert given.status_code == (409 if held_by == "dose" else 201), given.text
 
 
-def test_an_answer_first_told_after_the_move_holds_by_the_version_of_the_visit(world: World) -> None:
+def test_an_answer_recorded_after_the_move_counts_by_the_version_of_the_visit(world: World) -> None:
     """In whatever order a move, an answer and a session are told."""
     for value, status in ((3, 201), (4, 409)):
         pid, visit = visit_of(world, 0)
@@ -192,7 +194,9 @@ def test_a_question_that_a_form_skips_after_a_no_is_answered_by_it(world: World)
 
 
 @pytest.mark.parametrize("more", [{}, {"correction": True}], ids=["returned", "never gone"])
-def test_who_was_moved_while_out_of_the_study_is_looked_at_on_coming_back(world: World, more: dict[str, Any]) -> None:
+def test_a_participant_moved_while_out_of_the_study_is_judged_on_coming_back(
+    world: World, more: dict[str, Any]
+) -> None:
     pid = world.enrolled(protocol_version="1")
     answered(world, pid, 3)
     left(world, pid, "lost_to_follow_up", "2025-03-01")

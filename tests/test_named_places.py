@@ -57,7 +57,7 @@ def test_a_list_of_a_site_that_is_not_in_reach_is_404(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/monitoring/summary", "/v1/adverse-events", "/v1/safety-signals", "/v1/changes"])
-def test_a_site_of_the_study_that_is_anothers_is_told_as_one_that_does_not_exist(world: World, path: str) -> None:
+def test_another_callers_site_of_the_study_looks_as_if_it_did_not_exist(world: World, path: str) -> None:
     theirs, nowhere = (world.monitor_a.get(path, study=world.study, site=site) for site in ("B", "nowhere"))
     assert theirs.status_code == 404
     assert told(theirs) == told(nowhere)

@@ -160,7 +160,9 @@ def test_the_connections_in_use_stand_beside_those_allowed(world: World, client:
     assert (found["registry_connections_in_use"], found["registry_connections_allowed"]) == (pool_size, pool_size)
 
 
-def test_the_process_tells_its_own_figures_while_the_database_is_away(world: World, client: TestClient) -> None:
+def test_the_process_reports_its_own_metrics_while_the_database_is_unavailable(
+    world: World, client: TestClient
+) -> None:
     def told() -> dict[str, float]:
         answer = client.get("/metrics", headers=SENT)
         assert answer.status_code == 200
@@ -186,7 +188,7 @@ def test_the_dashboard_and_the_alerts_ask_for_what_there_is(client: TestClient, 
     assert asked <= told
 
 
-def test_an_alert_tells_when_no_server_takes_up_an_extract_that_waits() -> None:
+def test_an_alert_reports_an_extract_that_no_server_builds() -> None:
     waits = 'expr: registry_extracts{state="building"} > 0\n        for: 2h\n'
     assert waits in (ROOT / "deploy" / "alerts.yaml").read_text()
 
@@ -254,7 +256,7 @@ def test_one_worker_needs_no_folder_for_its_figures(tmp_path: Path) -> None:
     assert figures(text)["registry_requests_in_flight"] == 1
 
 
-def test_what_the_server_says_of_what_is_no_request_is_a_line_of_json_too(live_server: LiveServer) -> None:
+def test_the_log_about_bytes_that_are_no_request_is_json_too(live_server: LiveServer) -> None:
     before = live_server.log.read_text()
     exchange(live_server, b"nonsense\r\n\r\n")
     told = [json.loads(line) for line in live_server.log.read_text().removeprefix(before).splitlines()]
@@ -262,7 +264,7 @@ def test_what_the_server_says_of_what_is_no_request_is_a_line_of_json_too(live_s
     assert (refused["level"], datetime.fromisoformat(refused["timestamp"]).tzname()) == ("warning", "UTC")
 
 
-def test_a_machine_that_traces_every_program_is_told_of_no_request(world: World) -> None:
+def test_a_machine_that_traces_every_program_gets_no_request(world: World) -> None:
     """The framework's own spans hold the path, which holds a pid, and the query string."""
     with patch("opentelemetry.trace.get_tracer_provider") as provider:
         assert world.staff_a.get(f"/v1/participants/{world.enrolled()}").status_code == 200

@@ -74,7 +74,7 @@ def test_a_linked_person_has_the_grants_held_here_and_no_others(world: World, co
     assert told(caller, f"/v1/participants/{pid}") == (404, "not_found")
 
 
-def test_nobody_who_is_not_linked_gets_in(world: World, connected: OutsideProvider) -> None:
+def test_an_outside_account_that_is_not_linked_is_refused(world: World, connected: OutsideProvider) -> None:
     answer = world.registry.client.get("/v1/me", headers={"Authorization": f"Bearer {connected.token(sub='x')}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "token_invalid")
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]

@@ -39,7 +39,7 @@ def told(world: World, subscription: dict[str, Any]) -> list[tuple[str, UUID]]:
         return [(row.type, row.subject_id) for row in session.execute(statement)]
 
 
-def test_a_serious_event_is_told_and_an_ordinary_one_is_not(world: World) -> None:
+def test_a_serious_event_is_notified_and_an_ordinary_one_is_not(world: World) -> None:
     everything = a_subscription(world)
     pid = world.enrolled()
     world.staff_a.post("/v1/adverse-events", world.event(pid))
@@ -47,7 +47,7 @@ def test_a_serious_event_is_told_and_an_ordinary_one_is_not(world: World) -> Non
     assert told(world, everything) == [("adverse_event.serious", UUID(event["id"]))]
 
 
-def test_each_time_an_event_comes_to_meet_a_further_criterion_is_told(world: World) -> None:
+def test_each_further_criterion_of_an_event_is_notified(world: World) -> None:
     everything = a_subscription(world)
     made = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled()))
     tag, counted = made.headers["ETag"], []
@@ -60,7 +60,7 @@ def test_each_time_an_event_comes_to_meet_a_further_criterion_is_told(world: Wor
     assert set(told(world, everything)) == {("adverse_event.serious", UUID(made.json()["id"]))}
 
 
-def test_a_crossed_boundary_is_told_when_it_is_reported_or_first_called_one(world: World) -> None:
+def test_a_crossed_boundary_is_notified_when_it_is_reported_or_first_marked(world: World) -> None:
     everything = a_subscription(world, event_types=["adverse_event.alert"])
     pid = world.enrolled()
     reported, called = (
@@ -76,7 +76,7 @@ def test_a_crossed_boundary_is_told_when_it_is_reported_or_first_called_one(worl
     assert told(world, everything) == [first, second]
 
 
-def test_an_approved_extract_is_told_and_a_refused_one_is_not(world: World) -> None:
+def test_an_approved_extract_is_notified_and_a_refused_one_is_not(world: World) -> None:
     everything = a_subscription(world)
     refused = an_extract(world)
     world.custodian.post(f"{refused}/approval", {"decision": "refuse", "reason": "no agreed use"})
@@ -84,7 +84,7 @@ def test_an_approved_extract_is_told_and_a_refused_one_is_not(world: World) -> N
     assert told(world, everything) == [("extract.ready", UUID(ready.rpartition("/")[2]))]
 
 
-def test_one_is_told_only_of_ones_own_study_site_and_events(world: World) -> None:
+def test_subscribers_get_only_their_own_study_site_and_events(world: World) -> None:
     elsewhere = a_subscription(World(world.registry))
     of_b = a_subscription(world, site="B")
     of_a = a_subscription(world, site="A")
@@ -95,7 +95,7 @@ def test_one_is_told_only_of_ones_own_study_site_and_events(world: World) -> Non
     assert counted == [0, 0, 1, 1]
 
 
-def test_what_is_rolled_back_is_not_told(world: World) -> None:
+def test_what_is_rolled_back_is_not_notified(world: World) -> None:
     everything = a_subscription(world)
 
     def told_and_failed() -> None:
@@ -108,7 +108,7 @@ def test_what_is_rolled_back_is_not_told(world: World) -> None:
     assert told(world, everything) == []
 
 
-def test_an_overdue_event_is_told_once_for_each_due_time_whoever_looks(world: World, office: Office) -> None:
+def test_an_overdue_event_is_notified_once_for_each_due_time(world: World, office: Office) -> None:
     everything = a_subscription(world, event_types=["adverse_event.overdue"])
     made = world.staff_a.post("/v1/adverse-events", world.event(world.enrolled(), **SERIOUS))
     overdue = ("adverse_event.overdue", UUID(made.json()["id"]))
@@ -127,7 +127,7 @@ def test_an_overdue_event_is_told_once_for_each_due_time_whoever_looks(world: Wo
     assert told(world, everything) == [overdue, overdue]
 
 
-def test_an_event_that_is_not_due_yet_is_told_when_its_time_has_passed(world: World, office: Office) -> None:
+def test_an_event_is_notified_when_its_due_time_has_passed(world: World, office: Office) -> None:
     everything = a_subscription(world, event_types=["adverse_event.overdue"])
     event = world.event(world.enrolled(), **{**SERIOUS, "aware_at": now().isoformat().replace("+00:00", "Z")})
     world.staff_a.post("/v1/adverse-events", event)
@@ -138,7 +138,9 @@ def test_an_event_that_is_not_due_yet_is_told_when_its_time_has_passed(world: Wo
     assert len(told(world, everything)) == 1
 
 
-def test_a_clock_that_starts_after_the_first_report_is_told_when_it_has_run_out(world: World, office: Office) -> None:
+def test_a_clock_that_starts_after_the_first_report_is_notified_when_it_has_run_out(
+    world: World, office: Office
+) -> None:
     everything = a_subscription(world, event_types=["adverse_event.overdue"])
     event = world.event(world.enrolled(), **{**SERIOUS, "aware_at": now().isoformat().replace("+00:00", "Z")})
     made = world.staff_a.post("/v1/adverse-events", event)

@@ -58,7 +58,7 @@ def test_response_is_half_of_baseline_in_whole_numbers_and_remission_a_limit(
     assert after[:5] == ("UNS", later, *expected)
 
 
-def test_what_cannot_be_told_is_null(world: World) -> None:
+def test_a_change_that_cannot_be_computed_is_null(world: World) -> None:
     pid = world.enrolled()
     held(world, pid, "UNS", "2025-03-25", totals(20))
     held(world, pid, "ET", "2025-04-25", {"instrument": "MADRS", "items": {"MADRS_01": 1}})

@@ -62,7 +62,7 @@ def test_a_password_that_an_admin_set_signs_nothing_until_its_person_has_changed
 
 
 @pytest.mark.parametrize("what", ["extract", "label"])
-def test_who_signed_in_with_a_password_that_an_admin_set_decides_nothing(world: World, what: str) -> None:
+def test_nothing_is_decided_with_a_password_that_an_admin_set(world: World, what: str) -> None:
     custodian = Person(world, "custodian")
     if what == "extract":
         path, step = an_extract(world), "approval"

@@ -22,7 +22,7 @@ def test_enrolment_gives_a_pid_with_check_symbols(world: World) -> None:
     assert world.monitor.get(answer.headers["Location"]).json() == person
 
 
-def test_a_pid_is_read_in_any_spelling_and_a_mistyped_one_is_told_apart(world: World) -> None:
+def test_a_pid_is_read_in_any_spelling_and_a_mistyped_one_is_recognised(world: World) -> None:
     pid = world.enrolled()
     for spelling in (pid.lower(), pid.replace("-", ""), pid.replace("-", " "), pid.replace("0", "O").replace("1", "l")):
         assert world.staff_a.get(f"/v1/participants/{spelling}").json()["pid"] == pid

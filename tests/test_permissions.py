@@ -231,7 +231,7 @@ CORRECTIONS = sorted(path for method, path in MATRIX if method == "PATCH")
 
 
 @pytest.mark.parametrize("path", CORRECTIONS)
-def test_who_may_not_correct_is_told_so_before_a_header_is_missed(requests: Requests, path: str) -> None:
+def test_a_missing_permission_is_refused_before_a_missing_header(requests: Requests, path: str) -> None:
     somewhere = re.sub(r"{\w+}", "00000000-0000-4000-8000-000000000000", path)
     assert requests.world.nobody.patch(somewhere, {}).status_code == 403
     assert Caller(requests.world.registry.client, "not-a-token").patch(somewhere, {}).status_code == 401

@@ -60,7 +60,7 @@ def test_every_swap_is_found(text: str, one: int, two: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "U" * 12, "1" * 11, "1" * 13, "é" * 12, "100000000024x"])
-def test_what_is_no_pid_is_told_apart_from_a_mistyped_one(text: str) -> None:
+def test_a_text_that_is_no_pid_differs_from_a_mistyped_pid(text: str) -> None:
     with pytest.raises(pid.PidFormat):
         pid.normalise(text)
 

@@ -109,7 +109,7 @@ def test_a_pooler_that_the_settings_do_not_name_is_refused(tmp_path: Path, owner
 
 
 @on_postgresql
-def test_with_a_pooler_each_transaction_is_told_its_limits_and_nothing_is_prepared(world: World) -> None:
+def test_with_a_pooler_each_transaction_sets_its_limits_and_nothing_is_prepared(world: World) -> None:
     settings = settings_of(str(world.registry.served.url), world.registry.app.state.settings.key_file)
     with Database(settings.model_copy(update={"pool_size": 1, "pooler": "transaction"})) as database:
         for _ in range(7):

@@ -61,7 +61,7 @@ def test_a_proxy_may_take_the_path_off_and_bodies_never_hold_it(world: World, be
 
 
 @pytest.mark.parametrize("path", ["registry", "/registry/", "/a b", "//", "/a?b"])
-def test_a_path_that_is_none_is_refused_at_the_start(path: str) -> None:
+def test_an_invalid_path_is_refused_at_the_start(path: str) -> None:
     with pytest.raises(ValidationError, match="root_path"):
         Settings(root_path=path)
 

@@ -95,7 +95,7 @@ def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     return plan
 
 
-def test_each_repeat_is_held_against_a_window_of_its_own(world: World) -> None:
+def test_each_repeat_is_checked_against_a_window_of_its_own(world: World) -> None:
     """Baseline 1 February: the third weekly call is planned for the 22nd, give or take a day."""
     version = {**changed(weekly), "version": "weekly"}
     assert world.admin.post(f"/v1/studies/{world.study}/protocols", version).status_code == 201

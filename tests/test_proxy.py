@@ -78,7 +78,7 @@ def require_document(answer: httpx.Response, refusal: type[RegistryError], path:
     assert refusal.status not in {429, 503} or int(answer.headers["Retry-After"]) >= 1
 
 
-def test_who_comes_without_tls_is_sent_to_the_name_of_the_host(proxy: Proxy) -> None:
+def test_a_request_without_tls_is_redirected_to_the_name_of_the_host(proxy: Proxy) -> None:
     asked = httpx.get(f"http://127.0.0.1:{proxy.plain_port}/v1/me?a=b", headers={"Host": "evil.example"})
     assert (asked.status_code, asked.headers["Location"]) == (308, f"https://{HOST}/v1/me?a=b")
 
@@ -104,7 +104,7 @@ def test_addresses_in_answers_lead_through_the_proxy(proxy: Proxy, live: LiveStu
     assert all(live.http.get(page).is_success for page in ("/docs", "/docs/start.js", "/docs/swagger-ui.css"))
 
 
-def test_who_guesses_cannot_pose_as_another_address(live: LiveStudy) -> None:
+def test_a_guesser_cannot_pose_as_another_address(live: LiveStudy) -> None:
     claimed = {"X-Forwarded-For": "203.0.113.7", "X-Real-IP": "203.0.113.7", "Forwarded": "for=203.0.113.7"}
     wrong = {"username": live.server.admin_username, "password": "a wrong password"}
     assert live.http.post("/v1/auth/sessions", json=wrong, headers=claimed).status_code == 401
@@ -134,7 +134,7 @@ def test_downloads_come_whole_and_in_parts(live: LiveStudy) -> None:
     assert not part.headers["ETag"].startswith("W/")
 
 
-def test_news_are_told_at_once(live: LiveStudy) -> None:
+def test_changes_are_sent_at_once(live: LiveStudy) -> None:
     """No buffer of nginx holds an event back, nor what somebody waits for."""
     place = live.staff.get("/v1/changes").json()["next"]
     heard: dict[str, float] = {}
@@ -165,7 +165,7 @@ def test_news_are_told_at_once(live: LiveStudy) -> None:
     assert max(heard.values()) - stored < 5
 
 
-def test_a_registry_that_is_away_is_told_as_the_registry_would(in_vain: httpx.Client) -> None:
+def test_an_unavailable_registry_is_answered_in_the_registrys_form(in_vain: httpx.Client) -> None:
     require_document(in_vain.get("/v1/me"), NoAnswer)
     require_document(in_vain.post("/v1/auth/token", data={}), NoAnswer)
 

@@ -36,7 +36,7 @@ def test_no_route_takes_a_name_that_it_does_not_ask_for(registry: Registry) -> N
         assert faults(answer) == {("/query/dryrun", "extra_forbidden"), ("/query/?", "extra_forbidden")}, path
 
 
-def test_every_route_takes_the_names_that_it_tells_of(registry: Registry) -> None:
+def test_every_route_takes_the_parameters_that_it_publishes(registry: Registry) -> None:
     found = [one for one in operations(registry) if one[2]]
     assert len(found) > 50
     for method, path, asked in found:
@@ -51,7 +51,7 @@ def test_the_oauth_addresses_refuse_a_query_in_their_own_form(registry: Registry
 
 
 @pytest.mark.parametrize("name", ["dryrun", "dry-run", "DRY_RUN", "dry_run "])
-def test_who_mistypes_dry_run_does_nothing_that_cannot_be_undone(world: World, name: str) -> None:
+def test_a_mistyped_dry_run_is_refused_and_does_nothing(world: World, name: str) -> None:
     pid, extract, custodian = world.enrolled(), an_extract(world), world.custodian
     engine = world.registry.database.engine
     before = census(engine)

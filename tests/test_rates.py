@@ -38,7 +38,7 @@ def told(caller: Caller) -> tuple[int, str]:
     return answer.status_code, answer.headers["RateLimit"]
 
 
-def test_an_account_may_send_so_many_requests_and_is_told_how_many_are_left(world: World, clock: Clock) -> None:
+def test_answers_say_how_many_requests_an_account_has_left(world: World, clock: Clock) -> None:
     caller = world.caller((Role.site_staff, "A"))
     assert [told(caller) for _ in range(3)] == [
         (200, '"account";r=4;t=12'),
@@ -75,7 +75,7 @@ def test_zero_counts_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     assert "RateLimit" not in world.staff_a.get("/v1/me").headers
 
 
-def test_whoever_may_come_again_is_told_when() -> None:
+def test_a_refusal_that_may_be_retried_says_when() -> None:
     later = [refusal for refusal in every_refusal() if refusal.status in {429, 503}]
     assert RateExceeded in later
     assert len(later) > 5
@@ -116,7 +116,7 @@ def hurried(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def test_a_body_that_does_not_come_to_its_end_is_given_up(hurried: World) -> None:
+def test_a_body_that_never_ends_is_given_up(hurried: World) -> None:
     status, told = slow(hurried, "/v1/visits", "application/json", b'{"participant": ')
     assert (status, told["code"]) == (408, "body_too_slow")
 

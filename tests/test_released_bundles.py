@@ -67,7 +67,7 @@ def test_the_files_alone_give_the_risks_of_the_report(world: World, cohort: str)
         assert told == pytest.approx(found, abs=0.01) if isinstance(told, float | int) else 0 < found * released <= 10
 
 
-def test_who_is_alone_with_a_late_visit_is_told(world: World) -> None:
+def test_the_risk_report_counts_people_with_a_unique_pattern_of_visits(world: World) -> None:
     """All had the same visits, and all of them took place: one in its window no more."""
     pids = fill(world, 30, alike, seed=9)
     late = (col(Visit.pid) == pids[0], Visit.visit_code == "INT1A")
@@ -81,7 +81,7 @@ def test_who_is_alone_with_a_late_visit_is_told(world: World) -> None:
     assert opened.report["fingerprints"]["visit_patterns"] == {"people": 30, "unique": "1-10 people"}
 
 
-def test_the_files_alone_tell_of_no_class_what_nearly_all_of_it_had(world: World) -> None:
+def test_the_files_disclose_of_no_class_what_nearly_all_of_it_had(world: World) -> None:
     """All women had one event and most of the men; who had another is by chance."""
     sexes = dict(zip(fill(world, 90, alike, seed=8), "FFM" * 30, strict=True))
     with world.registry.database.write() as session:
@@ -119,7 +119,7 @@ def test_nothing_of_the_day_of_a_withdrawal_of_collection_or_later_is_in_a_bundl
     assert len({found["visits", pid] for pid in pid_of.values()}) == len(VISITS) + 1, "some at each point of the course"
 
 
-def test_nothing_tells_the_order_of_enrolment(world: World) -> None:
+def test_nothing_discloses_the_order_of_enrolment(world: World) -> None:
     """Neither the order of the rows nor the ids: five standard deviations of a random order are allowed."""
     enrolled = {pid: place for place, pid in enumerate(fill(world, 400, alike, seed=7))}
     extract, opened = bundle(world)

@@ -167,7 +167,7 @@ def test_time_raises_queries_about_missing_visits_and_instruments_once(world: Wo
     assert [query["visit_code"] for query in still] == ["SCR"]  # its window was over before the participant left
 
 
-def test_nobody_is_asked_why_the_long_follow_up_of_somebody_is_overdue_who_took_back_contact(world: World) -> None:
+def test_no_query_is_raised_about_the_long_follow_up_after_the_withdrawal_of_contact(world: World) -> None:
     scopes = ["data_sharing", "long_follow_up", "main"]
     pid = world.enrolled(consent={"version": "1", "given_on": "2025-01-02", "scopes": scopes})
     world.staff_a.post("/v1/visits", world.visit(pid))

@@ -37,7 +37,7 @@ def test_a_form_that_was_not_done_is_missing_until_it_is(world: World, items: di
     assert asked(world, pid, "instrument_missing") == [("closed", text)]
 
 
-def test_what_a_past_visit_misses_goes_by_the_plan_it_was_recorded_by(world: World) -> None:
+def test_missing_instruments_of_a_past_visit_follow_the_version_it_was_recorded_under(world: World) -> None:
     pid = world.enrolled()
     held(world.staff_a, pid, "PREP1", "2025-02-11")
     other = {**protocol_definition(), "version": "other"}
@@ -54,7 +54,7 @@ def test_what_a_past_visit_misses_goes_by_the_plan_it_was_recorded_by(world: Wor
     assert len(texts) == 2
 
 
-def test_whoever_an_amendment_asks_to_consent_again_is_asked_about_until_they_did(world: World) -> None:
+def test_a_missing_consent_to_an_amendment_has_a_query_until_it_is_given(world: World) -> None:
     pid = world.enrolled()
     assert amend(world, "2025-02-01", reconsent=["enrolled"], consent="2").status_code == 201
     [(state, text)] = asked(world, pid, "reconsent_missing")
@@ -72,7 +72,7 @@ def test_nobody_is_asked_about_whom_no_amendment_asks(world: World) -> None:
 
 
 @pytest.mark.parametrize("way", ["held", "missed", "not completed"])
-def test_who_completed_without_the_endpoint_is_asked_about_until_it_is_told(world: World, way: str) -> None:
+def test_a_completion_without_the_endpoint_has_a_query_until_it_is_recorded(world: World, way: str) -> None:
     pid = world.enrolled()
     left(world, pid, "completed", "2025-03-20")
     [(state, text)] = asked(world, pid, "completed_without_endpoint")

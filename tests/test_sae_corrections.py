@@ -203,9 +203,7 @@ def hours(shown_at: str) -> float:
     return (datetime.fromisoformat(shown_at) - NOON) / timedelta(hours=1)
 
 
-def test_a_participant_who_goes_on_by_another_protocol_keeps_the_clocks_of_before(
-    world: World, clock: Clockwork
-) -> None:
+def test_a_participant_moved_to_another_protocol_keeps_the_earlier_clocks(world: World, clock: Clockwork) -> None:
     event = serious(world, clock)
     report(world, event)
     amend(world, event, criteria={"hospitalisation": True, "life_threatening": True})
@@ -273,7 +271,9 @@ def test_a_site_that_knew_earlier_than_it_said_reported_late(world: World, clock
     assert running(world, event) == [("SAE-REPORT", "met")]
 
 
-def test_when_an_added_criterion_was_known_can_be_corrected_until_it_is_told(world: World, clock: Clockwork) -> None:
+def test_when_an_added_criterion_was_known_can_be_corrected_until_it_is_reported(
+    world: World, clock: Clockwork
+) -> None:
     event = serious(world, clock)
     report(world, event)
     further = {"criteria": {"hospitalisation": True, "life_threatening": True}}

@@ -285,7 +285,7 @@ def test_a_stricter_version_looks_at_the_vital_signs_of_a_session_that_is_open(w
         assert [one["rule"] for one in signals(world, pid)] == rules
 
 
-def test_nobody_who_left_the_study_is_looked_at_again(world: World) -> None:
+def test_no_participant_who_left_the_study_is_judged_again(world: World) -> None:
     pid = world.enrolled(protocol_version="1")
     held(world.staff_a, pid, "BL", "2025-02-10", outcomes=[suicidal(3)])
     left = {"status": "withdrawn", "effective_on": "2025-03-01", "reason": "moved away"}

@@ -104,7 +104,7 @@ def test_a_second_factor_is_asked_for_once_the_password_fitted(world: World) -> 
     signed_in(world, with_code(world, username, totp_code(secret)))
 
 
-def test_whoever_has_the_password_and_no_code_is_remembered_once_a_minute(
+def test_a_right_password_without_a_code_is_remembered_once_a_minute(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     username, _ = protected(world)

@@ -48,7 +48,7 @@ def test_every_unique_rule_on_a_sites_rows_includes_the_site() -> None:
 
 
 @on_postgresql
-def test_every_table_of_a_sites_rows_stands_behind_the_wall(world: World) -> None:
+def test_every_table_of_a_sites_rows_has_row_level_security(world: World) -> None:
     guarded = text(
         "SELECT relname FROM pg_class JOIN pg_policy ON polrelid = pg_class.oid "
         "WHERE relrowsecurity AND relnamespace = current_schema()::regnamespace"

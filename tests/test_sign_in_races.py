@@ -79,7 +79,7 @@ def test_a_session_that_is_renewed_while_it_ends_is_over(
 
 
 @pytest.mark.parametrize("ending", [everywhere, new_password])
-def test_who_signs_in_while_all_sessions_end_is_signed_out(
+def test_a_sign_in_while_all_sessions_end_is_ended_too(
     world: World, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., Response]
 ) -> None:
     person = a_person(world)

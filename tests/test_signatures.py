@@ -232,7 +232,7 @@ def test_a_signature_is_broken_by_every_change_of_what_it_covers_and_by_no_other
     assert (state(world, of_visit), state(world, of_record)) == expected
 
 
-def test_a_change_that_is_taken_back_mends_the_signature_because_the_content_is_the_signed_one(world: World) -> None:
+def test_a_signature_is_valid_again_once_a_change_is_undone(world: World) -> None:
     signature = a_signature(world, "A")
     path = f"/v1/visits/{signature.json()['visit']}"
     first = world.staff_a.get(path).json()["occurred_on"]

@@ -172,7 +172,7 @@ def _is_marked(part: Any) -> bool:
     return any(one is HAPPENED or _is_marked(one) for one in inside)
 
 
-def test_an_upload_and_an_app_that_was_offline_are_held_against_the_same_day(
+def test_an_upload_and_an_app_that_was_offline_are_checked_against_the_same_day(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = moved(world, "Pacific/Pago_Pago").enrolled()

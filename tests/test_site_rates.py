@@ -28,7 +28,7 @@ def test_the_tail_equals_the_sum_in_whole_fractions(successes: int, trials: int,
         (75, RateMark.very_high),
     ],
 )
-def test_a_site_is_held_against_its_share_of_the_time(events: int, mark: RateMark) -> None:
+def test_a_sites_events_are_compared_with_its_share_of_the_time(events: int, mark: RateMark) -> None:
     rates = site_rates([(events, 100.0), (40, 100.0), (40, 100.0), (40, 100.0)])
     assert rates[0].mark is mark
     assert isclose(rates[0].expected or 0, (events + 120) / 4)

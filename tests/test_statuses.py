@@ -49,7 +49,7 @@ def test_lost_to_follow_up_is_corrected_to_an_earlier_death(world: World) -> Non
     assert (person["status"], person["status_on"]) == ("died", "2025-02-10")
 
 
-def test_a_mistyped_first_day_of_treatment_is_corrected_and_stands_in_the_way_of_nothing(world: World) -> None:
+def test_a_mistyped_first_day_of_treatment_can_be_corrected(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "active", "2025-12-01")
     left(world, pid, "active", "2025-02-01", correction=True)

@@ -89,7 +89,7 @@ NO_OPERATION: tuple[tuple[str, Any], ...] = (
 )
 
 
-def test_an_impossible_field_is_told_at_its_place_and_never_repeated(world: World) -> None:
+def test_an_impossible_value_is_named_by_its_field_and_never_repeated(world: World) -> None:
     event = a_serious_event(world)
     assert results(world, event)[0]["result"] == "created"
     before = census(world.registry.database.engine)
@@ -103,7 +103,7 @@ def test_an_impossible_field_is_told_at_its_place_and_never_repeated(world: Worl
 
 
 @pytest.mark.parametrize("sent", [5, None, "x", [], {}, [{"id": str(uuid4())}]], ids=range(6))
-def test_what_is_no_operation_at_all_costs_only_itself(world: World, sent: Any) -> None:
+def test_an_unreadable_operation_affects_no_others(world: World, sent: Any) -> None:
     unread, stored = results(world, sent, a_serious_event(world))
     assert (unread["id"], unread["problem"]["code"], stored["result"]) == (None, "operation_malformed", "created")
 
@@ -111,12 +111,12 @@ def test_what_is_no_operation_at_all_costs_only_itself(world: World, sent: Any) 
 @pytest.mark.parametrize(
     "body", [{}, {"operations": []}, {"operations": {}}, {"operations": [5] * 201}, []], ids=range(5)
 )
-def test_only_what_is_no_batch_is_refused_as_a_whole(world: World, body: Any) -> None:
+def test_only_a_body_that_is_not_a_batch_is_refused_as_a_whole(world: World, body: Any) -> None:
     answer = world.staff_a.raw("POST", "/v1/sync", json.dumps(body).encode())
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
-def test_what_an_operation_is_stands_in_the_description_still(world: World) -> None:
+def test_the_description_says_what_an_operation_is(world: World) -> None:
     schemas = world.staff_a.get("/v1/openapi.json").json()["components"]["schemas"]
     assert schemas["SyncCreate"]["properties"]["operations"]["items"] == {"$ref": "#/components/schemas/Operation"}
     assert schemas["Operation"]["properties"]["path"]["pattern"].startswith("^/v1/(participants|visits")

@@ -63,7 +63,7 @@ def test_a_correction_whose_answer_was_lost_is_done_and_so_is_what_hangs_on_it(
     assert (there["ended_on"], there["version"]) == ("2025-01-27", 3)
 
 
-def test_an_act_that_is_told_to_come_again_holds_up_only_what_hangs_on_it(
+def test_an_act_that_has_to_wait_holds_up_only_those_that_depend_on_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def under_way(*_: Any) -> Any:
@@ -81,7 +81,7 @@ def test_an_act_that_is_told_to_come_again_holds_up_only_what_hangs_on_it(
     assert {told[one["id"]]["result"] for one in (person, visit)} == {"created"}
 
 
-def test_what_concerns_every_act_is_told_of_all_that_wait_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_of_every_act_is_shown_at_all_that_wait_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pid, sent, tried = world.enrolled(), SyncCourier._sent, []
 
     async def full(courier: SyncCourier, one: Any, made: Any) -> httpx.Response:
@@ -202,7 +202,7 @@ def test_what_was_refused_for_the_state_of_a_record_is_tried_again_when_it_is_se
     assert world.staff_a.get("/v1/sync", state="stored").json()["items"][0]["problem"] is None
 
 
-def test_what_refers_to_a_discarded_act_is_told_so(world: World) -> None:
+def test_an_act_that_refers_to_a_discarded_one_is_refused_for_that(world: World) -> None:
     wrong = act("/v1/adverse-events", {**world.event(world.enrolled()), "severity": "awful"})
     later = act(f"/v1/adverse-events/@{wrong['id']}/reports", {"kind": "initial"})
     assert sync(world.staff_a, wrong, later)[later["id"]]["waits_for"] == [wrong["id"]]

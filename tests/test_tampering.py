@@ -128,7 +128,7 @@ def test_a_change_of_every_entry_is_located(lab: Lab) -> None:
     assert lab.tried == LENGTH
 
 
-def test_an_instant_that_is_none_is_located_and_does_not_stop_the_walk(lab: Lab, chained: Database) -> None:
+def test_an_invalid_instant_is_located_and_does_not_stop_the_verification(lab: Lab, chained: Database) -> None:
     value = "no instant" if chained.is_sqlite else "infinity"
     statement = ("UPDATE audit_entry SET at = :v WHERE site_id = 7 AND seq = 5", {"v": value})
     assert lab.fault(statement) == "entry 5 was changed"

@@ -106,13 +106,13 @@ def test_a_therapist_does_not_rate_the_madrs_of_the_same_participant(world: Worl
     assert staff.post("/v1/outcomes", form).status_code == 201, "the rule is about the MADRS"
 
 
-def test_who_treats_in_a_dosing_session_does_not_rate_either(world: World) -> None:
+def test_a_therapist_of_a_dosing_session_does_not_rate_either(world: World) -> None:
     session = a_session(world).json()
     refused = world.staff_a.post("/v1/outcomes", rated(session["participant"], session["visit"], "T02"))
     assert refused.json()["code"] == "rater_not_independent"
 
 
-def test_who_rated_does_not_treat_afterwards(world: World) -> None:
+def test_a_rater_does_not_treat_afterwards(world: World) -> None:
     staff, pid = world.staff_a, world.enrolled()
     visit = prepared(staff, pid)
     assert staff.post("/v1/outcomes", rated(pid, visit["id"])).status_code == 201
@@ -145,7 +145,7 @@ def test_who_may_not_rate_a_form_does_not_rate_it_before_the_participant_leaves_
     assert (back.status_code, back.json()["code"]) == (409, "rater_not_independent")
 
 
-def test_who_treats_at_a_visit_rates_nothing_at_it(world: World) -> None:
+def test_a_therapist_of_a_visit_rates_nothing_at_it(world: World) -> None:
     body = world.visit(world.enrolled(), "PREP1", "2025-02-11", therapy=THERAPY)
     refused = world.staff_a.post("/v1/visits", {**body, "outcomes": [{**madrs(2), "rater": "T01"}]})
     assert (refused.status_code, refused.json()["code"]) == (409, "rater_not_independent")

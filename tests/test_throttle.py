@@ -134,7 +134,9 @@ def test_a_name_that_nobody_has_is_answered_as_a_known_one(world: World, clock: 
         assert one.headers.keys() == other.headers.keys()
 
 
-def test_who_waits_is_not_hashed_for(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_password_is_hashed_while_its_account_has_to_wait(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     username = person(world)
     fail(world, username, 5)
     monkeypatch.setattr(Passwords, "check", lambda *_: pytest.fail("hashed"))
@@ -207,7 +209,7 @@ def test_an_ipv4_client_is_itself_however_a_socket_for_both_kinds_of_address_wri
     assert one == same != other
 
 
-def test_wrong_client_secrets_wait_too_and_are_told_in_oauths_shape(world: World, clock: Clock) -> None:
+def test_wrong_client_secrets_wait_too_and_are_answered_in_oauths_form(world: World, clock: Clock) -> None:
     credentials = app(world)
     ask = world.registry.client.post
     wrong = {"grant_type": "client_credentials", **credentials, "client_secret": "wrong"}
@@ -260,7 +262,7 @@ def test_failures_are_remembered_and_a_flood_does_not_fill_the_trail(world: Worl
         ("what somebody sent", None),
     ],
 )
-def test_a_refusal_tells_from_which_network_and_a_wait_tells_whose(
+def test_the_trail_has_the_network_of_a_failure_and_who_has_to_wait(
     world: World, address: str, network: str | None
 ) -> None:
     subject = account_id(world, username := person(world))

@@ -19,7 +19,7 @@ ON_THE_RIGHT_SIDE = {"PRE": "09:15", "M60": "09:20", "PRESUPP": "11:05", "END": 
 
 
 @pytest.mark.parametrize("doses_first", [True, False])
-def test_a_reading_on_the_wrong_side_of_a_dose_is_remarked_whichever_was_entered_first(
+def test_a_reading_on_the_wrong_side_of_a_dose_has_a_finding_whichever_was_entered_first(
     world: World, doses_first: bool
 ) -> None:
     session, staff = a_session(world), world.staff_a
@@ -37,7 +37,7 @@ def test_a_reading_on_the_wrong_side_of_a_dose_is_remarked_whichever_was_entered
     assert len(asked.json()["items"]) == 4
 
 
-def test_a_reading_on_the_right_side_of_a_dose_is_not_remarked(world: World) -> None:
+def test_a_reading_on_the_right_side_of_a_dose_has_no_finding(world: World) -> None:
     session, staff = a_session(world), world.staff_a
     path = path_of(session)
     assert staff.post(f"{path}/doses", dose()).status_code == 201

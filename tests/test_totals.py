@@ -61,7 +61,7 @@ def test_a_total_that_differs_is_refused_and_nothing_is_stored(
     assert world.staff_a.get("/v1/outcomes", study=world.study).json()["items"] == []
 
 
-def test_a_correction_is_held_against_the_clients_total_too(world: World) -> None:
+def test_a_correction_is_compared_with_the_clients_total_too(world: World) -> None:
     made = post(world, **madrs(3))
     path, seen = made.headers["Location"], made.headers["ETag"]
     body = {"reason": "typed wrongly", "items": {"MADRS_01": 4}}
@@ -70,7 +70,7 @@ def test_a_correction_is_held_against_the_clients_total_too(world: World) -> Non
     assert scores(world.staff_a.patch(path, {**body, "totals": {"total": 31}}, seen)) == {"total": 31}
 
 
-def test_a_total_alone_is_held_against_the_items_that_are_there(world: World) -> None:
+def test_a_total_alone_is_compared_with_the_items_that_are_there(world: World) -> None:
     made = post(world, **madrs(2))
     path, seen = made.headers["Location"], made.headers["ETag"]
     refused = world.staff_a.patch(path, {"reason": "to be sure", "totals": {"total": 59}}, seen)

@@ -99,7 +99,7 @@ def test_spans_name_routes_and_nothing_that_was_sent(world: World, traced: TestC
         assert hidden.encode() not in raw
 
 
-def test_a_failure_is_told_by_its_type(
+def test_a_failure_is_logged_by_its_type(
     world: World, traced: TestClient, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:

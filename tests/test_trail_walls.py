@@ -100,7 +100,7 @@ def test_what_is_never_changed_the_servers_own_connection_cannot_change(world: W
                 assert re.search("permission denied|prohibited|not authorized", said), said
 
 
-def test_the_list_tells_columns_from_whole_rows() -> None:
+def test_the_list_separates_columns_from_whole_rows() -> None:
     assert may("UPDATE", "visit", "status")
     assert may("UPDATE", "consent", "given_on")
     assert may("INSERT", "withdrawal", None)

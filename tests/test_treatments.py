@@ -49,7 +49,7 @@ def test_a_mistyped_substance_is_corrected_and_resistance_follows(world: World) 
     assert world.monitor.get(same.headers["Location"]).json() == corrected.json()
 
 
-def test_a_correction_tells_old_new_who_and_why_in_trail_and_feed(world: World) -> None:
+def test_a_correction_is_in_trail_and_feed_with_old_and_new_value_author_and_reason(world: World) -> None:
     record = a_treatment(world)
     pid = record.headers["Location"].split("/")[3]
     assert amend(world, record, weeks=6).is_success

@@ -193,7 +193,7 @@ def test_a_label_that_broke_off_under_another_pid_waits_for_its_hour(world: Worl
     assert (enrolled.status_code, enrolled.json()["pid"]) == (201, block["pids"][0])
 
 
-def test_an_old_reservation_is_swept_and_a_participant_without_a_label_is_told(world: World) -> None:
+def test_an_old_reservation_is_deleted_and_a_participant_without_a_label_is_reported(world: World) -> None:
     database, nobody = world.registry.database, world.enrolled()
     with failing_commit(world.registry.served, done=False):
         world.staff_a.post("/v1/participants", world.enrolment())
@@ -241,7 +241,7 @@ def test_a_sweep_leaves_the_label_of_somebody_who_is_being_enrolled(
     assert found(world, body) == 200
 
 
-def test_who_enrols_while_their_old_label_is_swept_stores_it_anew(world: World) -> None:
+def test_an_enrolment_while_its_old_reservation_is_deleted_stores_the_label_again(world: World) -> None:
     body, answers = a_reservation_of_long_ago(world), []
     enrolled = Thread(target=lambda: answers.append(world.staff_a.post("/v1/participants", body).status_code))
     with world.registry.database.write() as session, vault_care.whole_vault(session) as own:

@@ -89,7 +89,7 @@ def test_no_label_is_moved_into_the_database_where_it_is(world: World, together:
     assert "WRONG  vault apart" in cli(wrong, "doctor").stdout
 
 
-def test_a_journal_that_is_not_whole_is_told_before_and_after_a_restore(world: World, together: Settings) -> None:
+def test_an_incomplete_journal_is_reported_before_and_after_a_restore(world: World, together: Settings) -> None:
     world.enrolled()
     database = world.registry.database
     (backup,) = (row.model_dump() for row in labels(database).values())
@@ -128,7 +128,7 @@ def test_a_journal_that_is_lost_for_good_is_written_anew_from_the_trail(world: W
     assert "ok     erasures" in cli(together, "doctor").stdout
 
 
-def test_a_wrapping_key_that_is_gone_is_told_and_holds_up_no_other_label(world: World, together: Settings) -> None:
+def test_a_missing_wrapping_key_is_reported_and_affects_no_other_label(world: World, together: Settings) -> None:
     world.enrolled()
     ours = read_key_file(together)
     replace_key_file(together, lambda file: rotated(rotated(file, "kek", START), "kek", LATER))
@@ -145,7 +145,7 @@ def test_a_wrapping_key_that_is_gone_is_told_and_holds_up_no_other_label(world: 
     vault_care.require_own_keys(world.registry.served, load_keyring(together))
 
 
-def test_who_wraps_labels_anew_before_the_new_key_is_active_is_told(together: Settings) -> None:
+def test_rewrap_says_when_the_new_key_is_not_active_yet(together: Settings) -> None:
     for at, told in ((START, True), (LATER, False)):
         replace_key_file(together, lambda file, at=at: rotated(file, "kek", at))  # type: ignore[misc]
         done = cli(together, "vault", "rewrap")

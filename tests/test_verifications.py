@@ -79,7 +79,7 @@ def test_a_verified_record_needs_it_again_once_it_changes(world: World, kind: st
     assert (state(world, second), state(world, first)) == ("verified", "superseded")
 
 
-def test_what_differs_from_its_source_is_told_so_until_it_is_corrected(world: World) -> None:
+def test_a_record_that_differs_from_its_source_says_so_until_it_is_corrected(world: World) -> None:
     visit = a_visit(world, "A")
     verification = verify(world, "visit", visit, result="discrepant", note="the source says the 26th")
     assert state(world, verification) == "discrepant"
@@ -88,7 +88,7 @@ def test_what_differs_from_its_source_is_told_so_until_it_is_corrected(world: Wo
     assert state(world, verification) == "needs_reverification"
 
 
-def test_a_verification_is_taken_back_with_a_reason_and_the_one_before_it_stands_again(world: World) -> None:
+def test_a_verification_is_withdrawn_with_a_reason_and_the_one_before_it_counts_again(world: World) -> None:
     visit = a_visit(world, "A")
     first, second = (verify(world, "visit", visit) for _ in range(2))
     assert (state(world, first), state(world, second)) == ("superseded", "verified")
@@ -282,7 +282,7 @@ def test_scores_by_another_rule_are_the_same_answers_to_a_verifier(world: World)
     assert coverage(world)["A"]["verified"] == 1
 
 
-def test_a_sites_performance_tells_the_coverage_without_the_participants(world: World) -> None:
+def test_a_sites_performance_shows_the_coverage_without_the_participants(world: World) -> None:
     with_plan(world, "all", share=1.0)
     person = made(world, "A", "/v1/participants", world.enrolment(protocol_version="all"))
     verify(world, "participant", person)

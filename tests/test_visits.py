@@ -111,7 +111,7 @@ def corrected(world: World, pid: str, code: str, **change: Any) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_a_visit_entered_before_its_anchor_is_held_against_its_window_once_the_anchor_is_there(world: World) -> None:
+def test_a_visit_entered_before_its_anchor_is_checked_against_its_window_once_the_anchor_is_there(world: World) -> None:
     pid = world.enrolled()
     early = world.staff_a.post("/v1/visits", world.visit(pid, "INT1B", "2025-02-08"))
     assert [finding["code"] for finding in early.json()["findings"]] == ["anchor_missing"]
@@ -145,7 +145,7 @@ NO_ANCHOR = "Without DOS1, which it can only follow"
 
 
 @pytest.mark.parametrize(("code", "told"), [("DOS2", [NO_ANCHOR]), ("INT1A", [NO_ANCHOR]), ("SCR", []), ("UNS", [])])
-def test_a_visit_that_can_only_follow_another_is_remarked_without_that_one(
+def test_a_visit_that_can_only_follow_another_has_a_finding_without_that_one(
     world: World, code: str, told: list[str]
 ) -> None:
     visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled(), code)).json()
@@ -153,7 +153,7 @@ def test_a_visit_that_can_only_follow_another_is_remarked_without_that_one(
 
 
 @pytest.mark.parametrize("order", [("PREP1", "DOS1"), ("DOS1", "PREP1")])
-def test_a_preparation_after_the_dose_is_remarked_whichever_was_entered_first(
+def test_a_preparation_after_the_dose_has_a_finding_whichever_was_entered_first(
     world: World, order: tuple[str, str]
 ) -> None:
     pid, days = world.enrolled(), {"PREP1": "2025-03-10", "DOS1": "2025-02-03"}
@@ -221,7 +221,7 @@ def test_dates_and_status_must_fit(world: World, change: dict[str, Any], code: s
     assert "{pointer} {code}".format(**answer.json()["errors"][0]) == code
 
 
-def test_a_correction_is_told_at_the_field_too(world: World) -> None:
+def test_a_fault_of_a_correction_names_the_field_too(world: World) -> None:
     visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
     wrong = {"reason": "typed wrongly", "status": "missed"}
     answer = world.staff_a.patch(visit.headers["Location"], wrong, visit.headers["ETag"])
@@ -291,7 +291,7 @@ def test_nothing_is_recorded_after_withdrawal_but_what_was_before_may_be(world: 
     assert world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-01-31")).status_code == 201
 
 
-def test_a_death_told_later_lets_nothing_in_after_the_withdrawal(world: World) -> None:
+def test_a_death_reported_later_admits_no_data_after_the_withdrawal(world: World) -> None:
     pid = world.enrolled()
     for status, on in (("lost_to_follow_up", "2025-02-01"), ("withdrawn", "2025-02-10"), ("died", "2025-09-30")):
         left(world, pid, status, on)
@@ -300,7 +300,7 @@ def test_a_death_told_later_lets_nothing_in_after_the_withdrawal(world: World) -
     assert world.staff_a.post("/v1/visits", world.visit(pid, "PREP1", "2025-02-10")).status_code == 201
 
 
-def test_a_death_told_later_keeps_out_nothing_that_was_taken_of_somebody_who_had_completed(world: World) -> None:
+def test_a_death_reported_later_excludes_no_data_of_a_participant_who_had_completed(world: World) -> None:
     pid = world.enrolled()
     for status, on in (("completed", "2025-02-01"), ("died", "2025-09-30")):
         left(world, pid, status, on)

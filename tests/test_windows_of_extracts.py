@@ -66,7 +66,7 @@ def test_what_was_released_before_screenings_had_visits_of_their_own_is_built_ag
     assert built_again(world, path) == "the same rows"
 
 
-def test_a_dosing_visit_at_which_the_dose_was_not_given_is_none_to_count_days_from(world: World) -> None:
+def test_days_are_not_counted_from_a_dosing_visit_without_a_dose(world: World) -> None:
     """As the registry's own days since the last dose: who had one counts (ICH E9, section 5.2.3)."""
     pid, staff = people(world, K)[0], world.staff_a
     session = staff.post(SESSIONS, start(prepared(staff, pid)["id"])).headers["Location"]

@@ -84,6 +84,6 @@ def test_equal_values_have_an_interval_without_width() -> None:
     assert (found.sd, found.se, found.ci_low, found.ci_high) == (0, 0, 7, 7)
 
 
-def test_who_lacks_one_of_the_two_values_is_in_no_change() -> None:
+def test_a_participant_without_one_of_the_two_values_has_no_change() -> None:
     found = describe_change([(30, 15), (28, None), (None, 12), (20, 10)])
     assert (found.n, found.mean) == (2, -12.5)

@@ -127,7 +127,9 @@ TO_THE_AUTHORITY: list[tuple[str, EventFacts, dict[str, tuple[float, float | Non
 @pytest.mark.parametrize(
     ("given", "expected"), [row[1:] for row in TO_THE_AUTHORITY], ids=[row[0] for row in TO_THE_AUTHORITY]
 )
-def test_the_authority_is_told_from_when_the_sponsor_knew(given: EventFacts, expected: dict[str, Any]) -> None:
+def test_the_clock_of_the_authority_runs_from_when_the_sponsor_knew(
+    given: EventFacts, expected: dict[str, Any]
+) -> None:
     running = {code: one for code, one in found(given).items() if code in ("FATAL", "OTHER")}
     days = {
         code: ((one.started_at - NOON).days, one.met_at and (one.met_at - NOON).days) for code, one in running.items()

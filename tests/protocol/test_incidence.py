@@ -117,7 +117,7 @@ def test_another_record_of_the_same_event_changes_no_participants(events: list[E
 
 
 @given(_EVENTS, _BY)
-def test_events_that_are_alike_may_be_told_together(events: list[Event], by: list[str]) -> None:
+def test_similar_events_may_be_notified_together(events: list[Event], by: list[str]) -> None:
     alike: dict[tuple[str, ...], list[Event]] = {}
     for one in events:
         alike.setdefault((one.person, *one.groups.values()), []).append(one)

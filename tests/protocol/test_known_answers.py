@@ -171,7 +171,7 @@ def test_psqi_efficiency_is_asleep_as_per_cent_of_in_bed(asleep: int, in_bed: in
     assert psqi(ASLEEP=asleep, IN_BED=in_bed)["efficiency"] == points
 
 
-def test_psqi_scores_no_efficiency_and_no_total_of_who_sleeps_longer_than_in_bed() -> None:
+def test_psqi_has_no_efficiency_and_no_total_if_sleep_is_longer_than_time_in_bed() -> None:
     found = scored("PSQI", lowest(instrument("PSQI")) | {"PSQI_ASLEEP": 481, "PSQI_IN_BED": 480})
     assert (found["efficiency"].value, found["efficiency"].reason) == (None, "above 100 per cent of PSQI_IN_BED")
     assert (found["total"].value, found["total"].reason) == (None, "missing scores: 1")

@@ -237,7 +237,7 @@ def test_a_protocol_can_keep_a_visit_after_early_termination() -> None:
     assert found["WEEK24"].state is VisitState.not_applicable
 
 
-def test_nothing_is_due_of_somebody_who_left() -> None:
+def test_nothing_is_due_for_a_participant_who_left() -> None:
     found = by_code(plan(PILOT, [held("BL", date(2013, 1, 1))], date(2014, 1, 1), left_on=date(2013, 2, 1)))
     assert found["WEEK2"].state is VisitState.overdue  # 15 January, window over on the 18th
     assert found["WEEK4"].state is VisitState.not_applicable  # 29 January, open until 1 February, the day of leaving
@@ -251,7 +251,7 @@ def test_a_visit_under_a_scope_not_agreed_to_is_not_applicable() -> None:
         assert found["INT1B"].state is VisitState.due
 
 
-def test_dosing_taken_back_ends_the_doses_and_what_hangs_on_them() -> None:
+def test_a_withdrawal_of_dosing_ends_the_doses_and_what_depends_on_them() -> None:
     """INT1C ends on 27 March and DOS2 on 3 April 2024; the first dose was given."""
     for since, second_dose in ((date(2024, 4, 3), "not_applicable"), (date(2024, 4, 4), "overdue")):
         found = by_code(plan(GENERIC, LEAP_YEAR, date(2024, 9, 1), withdrawn={"dosing": since}))
@@ -260,7 +260,7 @@ def test_dosing_taken_back_ends_the_doses_and_what_hangs_on_them() -> None:
         assert (found["INT1C"].state, found["FU7M"].state) == (VisitState.overdue, VisitState.due)
 
 
-def test_collection_taken_back_ends_the_course() -> None:
+def test_a_withdrawal_of_collection_ends_the_course() -> None:
     found = by_code(plan(GENERIC, LEAP_YEAR, date(2024, 9, 1), withdrawn={"collection": date(2024, 3, 10)}))
     assert found["INT1B"].state is VisitState.overdue  # its window ended on 9 March
     for code in ("INT1C", "DOS2", "PRIM", "FU7M"):
@@ -348,9 +348,7 @@ def test_open_visits_are_those_of_the_schedule_of_which_nothing_is_recorded(
 
 
 @given(courses(), today, st.none() | today)
-def test_every_visit_stands_in_one_state_that_its_dates_bear_out(
-    course: list[Recorded], day: date, left: date | None
-) -> None:
+def test_every_visit_has_one_state_that_fits_its_dates(course: list[Recorded], day: date, left: date | None) -> None:
     recorded = {one.visit: one for one in course}
     planned = plan(GENERIC, course, day, left)
     assert [one.visit for one in planned] == [code for code in CODES if code != "UNS" or code in recorded]

@@ -343,7 +343,7 @@ def test_historical_totals_are_sound_where_a_score_raises_the_signal_or_tells_no
     assert parse_protocol(data).historical_totals == ("MADRS", "CSSRS_SLV")
 
 
-def test_faults_of_every_part_are_told_at_once() -> None:
+def test_faults_of_every_part_are_reported_at_once() -> None:
     def spoil(plan: Plan) -> None:
         plan["visits"][4]["anchor"] = "NONE"
         plan["consents"][0]["scopes"].append("selfies")

@@ -235,7 +235,7 @@ def test_anchors_that_lead_back_are_refused_where_they_do() -> None:
     ]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     def twice(protocol: dict[str, Any]) -> None:
         protocol["visits"][1].update(anchor="DOS1", instruments=["MADRS", "HAMD"])
 
@@ -302,7 +302,7 @@ def test_sheehan_response_and_remission_are_absolute(value: int, remission: bool
 
 
 @pytest.mark.parametrize(("baseline", "value"), [(6, 12), (12, 12)])
-def test_whoever_got_no_better_is_no_responder_on_sheehan(baseline: int, value: int) -> None:
+def test_a_participant_without_improvement_is_no_responder_on_sheehan(baseline: int, value: int) -> None:
     assert SHEEHAN.response(baseline, value) is False
     assert SHEEHAN.response(value + 1, value) is True
 

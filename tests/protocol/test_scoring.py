@@ -232,7 +232,7 @@ def test_any_suicidal_behaviour_counts_and_self_injury_alone_does_not(
         ([*[None] * 16, 0], False),
     ],
 )
-def test_a_c_ssrs_was_done_once_it_tells_ideation_and_behaviour(
+def test_a_c_ssrs_counts_once_ideation_and_behaviour_are_answered(
     form: str, sheet: list[int | None], is_done: bool
 ) -> None:
     assert done(instrument(form), answers(instrument(form), *sheet)) is is_done

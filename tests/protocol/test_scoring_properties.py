@@ -144,7 +144,7 @@ def test_the_second_version_of_the_cssrs_scores_levels_and_behaviour_as_the_firs
 
 
 @given(sheets(st.just(instrument("PSQI", "1"))))
-def test_the_second_version_of_the_psqi_scores_as_the_first_who_sleeps_no_longer_than_in_bed(
+def test_the_second_version_of_the_psqi_scores_as_the_first_if_sleep_is_not_longer_than_time_in_bed(
     sheet: tuple[Instrument, dict[str, int]],
 ) -> None:
     first, items = sheet
