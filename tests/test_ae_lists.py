@@ -151,7 +151,7 @@ def test_an_event_shows_how_it_lies_to_the_doses(world: World) -> None:
     assert lies(None) == (True, None)
 
 
-def test_the_csv_tells_of_each_event_how_it_lies_to_the_doses(world: World) -> None:
+def test_the_csv_shows_for_each_event_its_days_from_the_doses(world: World) -> None:
     pid, undosed = world.enrolled(), world.enrolled()
     for code, day in (("BL", "2025-01-25"), ("DOS1", "2025-02-22")):
         visit = world.visit(pid, code, day, deviation_reason="in this test")
@@ -190,7 +190,7 @@ def test_without_a_dose_nothing_is_said_about_it(world: World) -> None:
     assert (read["treatment_emergent"], read["days_since_last_dose"]) == (None, None)
 
 
-def test_whoever_came_for_a_dose_that_was_not_given_is_not_dosed(world: World) -> None:
+def test_a_participant_whose_dose_was_not_given_is_not_exposed(world: World) -> None:
     session = a_session(world)
     pid, path = session.json()["participant"], session.headers["Location"]
     event = report(world, pid, "2025-03-04")
@@ -234,7 +234,7 @@ def test_the_summary_counts_by_population_and_place(world: World) -> None:
     ]
 
 
-def test_whoever_left_while_screened_is_not_among_the_enrolled(world: World) -> None:
+def test_a_participant_who_left_while_screened_is_not_among_the_enrolled(world: World) -> None:
     world.enrolled()
     screened = world.enrolled(enrolled_on=None)
     left = {"status": "withdrawn", "effective_on": "2025-02-01", "reason": "moved away"}

@@ -57,7 +57,7 @@ ALREADY = (409, "consent_already_recorded")
 
 
 @pytest.mark.parametrize("scope", ["collection", "contact", "dosing", "sharing"])
-def test_what_was_taken_back_is_given_anew_on_the_same_form(world: World, scope: str) -> None:
+def test_a_withdrawn_consent_is_given_again_on_the_same_form(world: World, scope: str) -> None:
     told = consents(world, anew(world, scope))
     assert (told["scopes_today"], told["withdrawn_today"]) == (SHARED, [])
     same = {"version": "1", "scopes": SHARED}
@@ -77,7 +77,7 @@ def test_a_form_that_is_sent_twice_is_one_consent(world: World) -> None:
     assert len(consents(world, pid)["consents"]) == 2
 
 
-def test_a_consent_is_given_as_often_as_it_was_taken_back(world: World) -> None:
+def test_a_consent_can_be_given_again_after_each_withdrawal(world: World) -> None:
     pid = anew(world)
     withdraw(world, pid, "contact", "2025-04-01")
     again = signed(world, pid, "2025-05-01").json()
@@ -101,7 +101,7 @@ def test_a_withdrawal_lies_between_the_two_or_on_the_day_of_one(
     assert outcome(signed(world, pid, again)) == told
 
 
-def test_an_earlier_consent_that_is_told_later_is_one_of_its_own(world: World) -> None:
+def test_an_earlier_consent_recorded_later_is_a_consent_of_its_own(world: World) -> None:
     pid = anew(world, "contact")
     withdraw(world, pid, "contact", "2025-04-01")
     assert outcome(signed(world, pid, "2025-06-01")) == (201, None)
@@ -113,7 +113,7 @@ def test_an_earlier_consent_that_is_told_later_is_one_of_its_own(world: World) -
     assert told == [(1, FIRST), (2, ANEW), (4, "2025-04-02"), (3, "2025-06-01")]
 
 
-def test_a_withdrawal_that_was_voided_tells_no_earlier_consent_from_a_later_one(world: World) -> None:
+def test_a_voided_withdrawal_separates_no_two_consents(world: World) -> None:
     pid = world.enrolled()
     for day in ("2025-04-01", TAKEN):
         withdraw(world, pid, "contact", day)
@@ -197,7 +197,7 @@ def test_a_dose_between_the_two_was_given_without_consent_until_the_day_of_the_s
     assert [one["given_on"] for one in consents(world, pid)["consents"]] == [FIRST, ANEW]
 
 
-def test_a_dose_is_no_longer_without_consent_once_the_one_of_before_it_is_told(world: World) -> None:
+def test_a_dose_is_not_without_consent_once_an_earlier_consent_is_recorded(world: World) -> None:
     session = a_session_to_close(world)
     path, pid = path_of(session), session.json()["participant"]
     for day in (TAKEN, "2025-04-01"):
@@ -262,7 +262,7 @@ def test_a_record_is_signed_with_both_consents_and_a_signature_of_before_is_brok
     assert state(world, signed_record(world, pid)) == "valid"
 
 
-def test_the_trail_tells_the_two_apart_and_the_feed_tells_of_both(world: World) -> None:
+def test_the_trail_separates_the_two_consents_and_the_feed_has_both(world: World) -> None:
     pid = world.enrolled()
     withdraw(world, pid, "sharing", TAKEN)
     _, place = feed(world.staff_a)
@@ -277,7 +277,7 @@ def test_the_trail_tells_the_two_apart_and_the_feed_tells_of_both(world: World) 
     assert rows(world.monitor, subject_type="consent", subject_id=f"{pid}/1/2", action="consent:amended") != []
 
 
-def test_extracts_of_before_hold_the_same_rows_and_later_ones_have_who_came_back(world: World) -> None:
+def test_earlier_extracts_keep_their_rows_and_later_ones_have_the_participant_again(world: World) -> None:
     world.enrolled()
     pid = world.enrolled()
     whole = extract(world)
@@ -322,7 +322,7 @@ def test_a_question_is_asked_about_the_second_of_the_two(world: World) -> None:
         assert world.monitor.post("/v1/data-queries", question).status_code == status
 
 
-def test_of_two_who_record_it_at_once_one_does(world: World) -> None:
+def test_of_two_records_at_once_one_is_stored(world: World) -> None:
     pid = world.enrolled()
     withdraw(world, pid, "sharing", TAKEN)
     with ThreadPoolExecutor(2) as both:

@@ -94,7 +94,7 @@ def test_a_withdrawal_holds_over_the_scopes_that_are_put_right(world: World) -> 
     assert consents(world, pid)["scopes_today"] == ["long_follow_up", "main"]
 
 
-def test_later_extracts_have_who_shared_all_along_and_none_who_never_did(world: World) -> None:
+def test_later_extracts_have_participants_who_always_shared_and_none_who_never_did(world: World) -> None:
     """Of an earlier cut too, as after the voiding of a withdrawal: an error was never true."""
     never = world.enrolled(age_at_consent=30)
     overlooked = world.enrolled(age_at_consent=60, consent={"version": "1", "given_on": ON, "scopes": ["main"]})

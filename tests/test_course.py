@@ -60,7 +60,7 @@ def test_today_is_the_sites_own_day_also_where_clocks_change(world: World, monke
         assert world.staff_a.get(f"/v1/participants/{pid}/schedule").json()["today"] == day
 
 
-def test_no_data_are_taken_after_their_collection_was_taken_back_but_harm_is_still_reported(world: World) -> None:
+def test_no_data_are_accepted_after_the_withdrawal_of_collection_except_adverse_events(world: World) -> None:
     pid = world.enrolled()
     withdraw(world, pid, "collection", "2025-02-01")
     after = world.staff_a.post("/v1/visits", world.visit(pid, "UNS", "2025-02-01"))
@@ -111,7 +111,7 @@ def test_no_outcome_is_moved_behind_the_withdrawal(world: World) -> None:
 
 
 @pytest.mark.parametrize("scope", ["dosing", "collection"])
-def test_no_dose_is_given_after_dosing_was_taken_back(world: World, scope: str) -> None:
+def test_no_dose_is_given_after_the_withdrawal_of_dosing(world: World, scope: str) -> None:
     pid = world.enrolled()
     visit = prepared(world.staff_a, pid)
     withdraw(world, pid, scope, "2025-03-03")
@@ -130,7 +130,7 @@ def subjects(world: World) -> int:
     return int(world.analyst.get(f"{path}/files/manifest.json").json()["subjects"])
 
 
-def test_nobody_is_in_an_extract_after_sharing_was_taken_back(world: World) -> None:
+def test_no_participant_is_in_an_extract_after_the_withdrawal_of_sharing(world: World) -> None:
     kept, left = world.enrolled(), world.enrolled()
     assert subjects(world) == 2
     withdraw(world, left, "sharing", "2025-02-01")
@@ -139,7 +139,7 @@ def test_nobody_is_in_an_extract_after_sharing_was_taken_back(world: World) -> N
     assert subjects(world) == 0
 
 
-def test_sharing_taken_back_today_at_the_site_counts_where_it_is_still_yesterday(world: World) -> None:
+def test_a_withdrawal_of_sharing_today_at_the_site_counts_where_it_is_still_yesterday(world: World) -> None:
     pid, tomorrow = world.enrolled(), now() + timedelta(days=1)
     with patch("app.models.base.now", lambda: tomorrow):
         withdraw(world, pid, "sharing", tomorrow.date().isoformat())
@@ -175,7 +175,7 @@ def test_of_several_consents_of_one_day_only_what_all_of_them_say_holds(world: W
     assert answer.json()["scopes_today"] == second
 
 
-def test_a_later_consent_gives_anew_what_was_taken_back(world: World) -> None:
+def test_a_later_consent_restores_what_was_withdrawn(world: World) -> None:
     pid = under_amendment(world)
     withdraw(world, pid, "sharing", "2025-02-01")
     state = world.monitor.get(f"/v1/participants/{pid}/consents").json()
@@ -189,7 +189,7 @@ def test_a_later_consent_gives_anew_what_was_taken_back(world: World) -> None:
     assert (twice.status_code, twice.json()["code"]) == (409, "consent_already_recorded")
 
 
-def test_a_form_of_before_that_is_recorded_late_does_not_give_anew_what_was_taken_back(world: World) -> None:
+def test_an_earlier_form_recorded_late_does_not_restore_a_withdrawn_consent(world: World) -> None:
     pid = under_amendment(world)
     withdraw(world, pid, "sharing", "2025-02-01")
     body = {"version": "2", "given_on": "2025-01-20", "scopes": ["main", "data_sharing"], "reason": "found later"}
@@ -197,7 +197,7 @@ def test_a_form_of_before_that_is_recorded_late_does_not_give_anew_what_was_take
     assert (late["scopes_today"], late["withdrawn_today"], subjects(world)) == (["main"], ["sharing"], 0)
 
 
-def test_what_holds_today_is_told_by_the_day_of_the_site(world: World) -> None:
+def test_the_consent_in_force_today_is_that_of_the_sites_day(world: World) -> None:
     pid = world.enrolled()
     with world.registry.database.write() as session:
         session.get_one(Site, world.site_ids["A"]).timezone = "Europe/Berlin"
@@ -311,7 +311,7 @@ def judged(world: World, pid: str) -> tuple[str, bool, list[str]]:
     return person["status"], person["eligible"], person["unmet_criteria"]
 
 
-def test_an_exception_stands_until_its_own_criterion_is_answered_otherwise(world: World) -> None:
+def test_an_exception_holds_until_its_own_criterion_is_answered_otherwise(world: World) -> None:
     pid = screen_failed(world)
     assert answers(world, pid, INCL01="met").json()["answers"] == {"EXCL02": "not_met", "INCL01": "met"}
     assert judged(world, pid) == ("screen_failed", False, ["EXCL02"])
@@ -322,7 +322,7 @@ def test_an_exception_stands_until_its_own_criterion_is_answered_otherwise(world
 @pytest.mark.parametrize(
     ("met", "before"), [(True, ("screened", True, [])), (False, ("screen_failed", False, []))], ids=["met", "not met"]
 )
-def test_an_overall_answer_stands_until_the_answers_decide(
+def test_an_overall_answer_holds_until_the_answers_decide(
     world: World, met: bool, before: tuple[str, bool, list[str]]
 ) -> None:
     pid, codes = world.enrolled(enrolled_on=None, eligibility={"met": met}), criteria()

@@ -28,7 +28,7 @@ def test_what_is_due_is_listed_across_the_sites_in_reach_most_urgent_first(
     assert world.monitor.get(f"/v1/studies/{world.study}/due", limit="1").json()["truncated"] is True
 
 
-def test_nobody_who_took_back_contact_is_listed_for_the_long_follow_up(
+def test_no_participant_who_withdrew_contact_is_listed_for_the_long_follow_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at(monkeypatch, datetime(2024, 8, 15, 12, tzinfo=UTC))
@@ -54,7 +54,9 @@ def _waiting_for(listed: list[dict[str, Any]], code: str) -> set[str]:
     return {item["participant"] for item in listed if item["visit_code"] == code}
 
 
-def test_nothing_is_due_of_somebody_who_completed_the_study(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_due_for_a_participant_who_completed_the_study(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at(monkeypatch, datetime(2024, 8, 15, 12, tzinfo=UTC))
     pid = world.enrolled(screened_on="2024-01-02", enrolled_on="2024-01-29", consent=given("2024-01-02"))
     held(world, pid, "BL", "2024-01-29")
@@ -108,7 +110,7 @@ def test_somebody_found_again_is_expected_again_until_the_next_end(
 @pytest.mark.parametrize(
     ("scope", "open_still"), [("dosing", ["INT1A", "INT1B", "INT1C"]), ("collection", [])], ids=["dosing", "collection"]
 )
-def test_nothing_is_due_of_what_was_taken_back(
+def test_visits_that_a_withdrawal_ends_are_not_due(
     world: World, monkeypatch: pytest.MonkeyPatch, scope: str, open_still: list[str]
 ) -> None:
     at(monkeypatch, datetime(2025, 7, 1, 12, tzinfo=UTC))

@@ -25,7 +25,7 @@ def test_an_onset_is_doubted_whose_last_possible_day_lies_before_the_consent(
     assert remarked(world, event) == both(EARLY if doubted else None)
 
 
-def test_an_onset_is_held_against_a_day_of_consent_that_is_corrected(world: World) -> None:
+def test_an_onset_is_compared_with_a_corrected_day_of_consent(world: World) -> None:
     person = world.staff_a.post("/v1/participants", world.enrolment())
     path, pid = person.headers["Location"], person.json()["pid"]
     event = event_of(world, pid, onset="2025-01-05")
@@ -41,7 +41,7 @@ def test_an_onset_is_held_against_a_day_of_consent_that_is_corrected(world: Worl
     assert remarked(world, event) == both(None)
 
 
-def test_an_onset_is_held_against_an_earlier_consent_that_is_told_later(world: World) -> None:
+def test_an_onset_is_compared_with_an_earlier_consent_recorded_later(world: World) -> None:
     pid = world.enrolled()
     event = event_of(world, pid, onset="2025-01-01")
     assert remarked(world, event) == both(EARLY)
@@ -58,7 +58,7 @@ def test_an_onset_before_a_consent_of_an_unknown_day_is_not_doubted(world: World
     assert remarked(world, event) == ([], ["consent_date_missing"])
 
 
-def test_a_pass_takes_up_an_early_event_that_was_told_before_there_was_the_rule(world: World) -> None:
+def test_the_daily_pass_finds_an_early_event_from_before_there_was_this_rule(world: World) -> None:
     def without_the_rule(*said: Any) -> Any:
         return [one for one in findings(*said) if one.code != EARLY]
 

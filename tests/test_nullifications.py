@@ -115,7 +115,7 @@ def test_an_authority_that_was_informed_hears_of_the_nullification_before_the_ev
     assert refused(too_late) == (409, "record_voided")
 
 
-def test_what_was_told_to_an_authority_by_telephone_alone_is_nullified_by_the_first_report(world: World) -> None:
+def test_an_event_told_to_an_authority_by_telephone_only_is_nullified_by_the_first_report(world: World) -> None:
     event = a_serious_event(world, "A")
     aware_at = event.json()["aware_at"]
     assert informed(world, path(event), aware_at).status_code == 201
@@ -127,7 +127,7 @@ def test_what_was_told_to_an_authority_by_telephone_alone_is_nullified_by_the_fi
     voided(world.staff_a, path(event))
 
 
-def test_what_nobody_was_told_of_is_not_nullified_but_voided(world: World) -> None:
+def test_an_event_that_was_never_reported_is_voided_without_a_nullification(world: World) -> None:
     event = path(a_serious_event(world, "A"))
     assert refused(nullify(world, event)) == (409, "nothing_to_nullify")
     voided(world.staff_a, event)

@@ -124,7 +124,7 @@ def test_one_who_missed_the_first_screening_visit_has_a_schedule_from_the_second
     assert (findings(world, pid, "BL"), open_queries(world, pid)) == ([], [])
 
 
-def test_rows_tell_of_visits_what_the_registry_tells(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_have_the_same_visits_as_the_registry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows by an earlier version of the profile, that were cited, stay as they were."""
     people(world, K - 2)
     pid, other = screened_twice(world, ("CALL", "2025-01-10")), screened_twice(world, ("BL", "2025-01-18"))

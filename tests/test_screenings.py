@@ -39,9 +39,7 @@ def test_nobody_is_screened_again_before_the_day_of_the_failure(world: World) ->
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["criteria open", "all criteria met"])
-def test_a_failure_that_the_site_told_without_a_criterion_is_kept_until_the_next_screening(
-    world: World, answered: bool
-) -> None:
+def test_a_screen_failure_without_a_criterion_is_kept_until_the_next_screening(world: World, answered: bool) -> None:
     pid, codes = open_screening(world), criteria()
     if answered:
         answers(world, pid, **all_met())
@@ -60,7 +58,7 @@ def findings(world: World, pid: str) -> list[str]:
     return [one["code"] for one in world.monitor.get(f"/v1/participants/{pid}").json()["findings"]]
 
 
-def test_a_criterion_that_turns_out_unmet_after_the_enrolment_is_told_and_holds_dosing(world: World) -> None:
+def test_a_criterion_that_turns_out_unmet_after_the_enrolment_raises_a_query_and_holds_dosing(world: World) -> None:
     pid = open_screening(world)
     answers(world, pid, **all_met())
     assert enrol(world, pid, "2025-01-20").status_code == 201
@@ -100,7 +98,7 @@ def test_a_wrong_answer_beside_an_overall_met_is_put_right(world: World, enrolle
     assert world.staff_a.post(SESSIONS, start(prepared(world.staff_a, pid)["id"])).is_success is bool(enrolled_on)
 
 
-def test_a_wrong_answer_beside_a_failure_that_the_site_told_is_put_right_and_the_failure_stands(world: World) -> None:
+def test_a_corrected_answer_leaves_a_screen_failure_that_the_site_reported(world: World) -> None:
     pid = open_screening(world)
     answers(world, pid, **all_met())
     left(world, pid, "screen_failed", "2025-01-15")
@@ -108,14 +106,14 @@ def test_a_wrong_answer_beside_a_failure_that_the_site_told_is_put_right_and_the
     assert (screening, after) == ((False, []), before)
 
 
-def test_an_overall_met_stands_no_more_once_the_answers_say_the_same(world: World) -> None:
+def test_an_overall_met_is_replaced_once_the_answers_say_the_same(world: World) -> None:
     pid = world.enrolled(enrolled_on=None)
     answers(world, pid, **all_met())
     always = next(code for code in criteria() if code.startswith("INCL"))
     assert answers(world, pid, **{always: "not_applicable"}).json()["eligible"] is None
 
 
-def test_who_left_keeps_the_status_when_a_criterion_turns_out_unmet(world: World) -> None:
+def test_a_participant_who_left_keeps_the_status_when_a_criterion_turns_out_unmet(world: World) -> None:
     pid = world.enrolled()
     left(world, pid, "completed", "2025-06-01")
     answers(world, pid, EXCL02="not_met")
@@ -123,7 +121,7 @@ def test_who_left_keeps_the_status_when_a_criterion_turns_out_unmet(world: World
     assert findings(world, pid) == ["enrolled_not_eligible"]
 
 
-def test_the_answers_of_who_left_while_being_screened_stand(world: World) -> None:
+def test_the_answers_of_a_participant_who_left_while_screened_stay(world: World) -> None:
     pid = open_screening(world)
     left(world, pid, "withdrawn", "2025-01-15")
     late = answers(world, pid, EXCL02="not_met")

@@ -76,7 +76,7 @@ def test_what_was_voided_is_not_changed_again(world: World) -> None:
     assert staff.get(path(event)).headers["ETag"] == seen
 
 
-def test_who_voids_says_which_version_they_saw_and_why(world: World) -> None:
+def test_a_voiding_needs_the_version_seen_and_a_reason(world: World) -> None:
     event = an_event(world, "A")
     blind = world.staff_a.post(f"{path(event)}/voiding", WHY)
     assert (blind.status_code, blind.json()["code"]) == (428, "if_match_missing")
@@ -89,7 +89,7 @@ def test_who_voids_says_which_version_they_saw_and_why(world: World) -> None:
     assert listed(world) == [event.json()["id"]]
 
 
-def test_a_retry_is_told_the_same_and_a_retry_of_the_report_its_own_answer(world: World) -> None:
+def test_a_retry_gets_its_own_first_answer(world: World) -> None:
     key, body = str(uuid4()), world.event(world.enrolled())
     event = world.staff_a.post(EVENTS, body, key)
     first, again = (void(world.staff_a, path(event), event.headers["ETag"], f"{key}-void") for _ in range(2))
@@ -106,7 +106,7 @@ def test_another_sites_event_is_not_there(world: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-def test_the_trail_and_the_feed_tell_of_the_voiding_and_keep_what_was_said(world: World) -> None:
+def test_the_trail_and_the_feed_have_the_voiding_and_keep_what_was_recorded(world: World) -> None:
     event = an_event(world, "A")
     _, place = feed(world.staff_a)
     voided(world.staff_a, path(event))
@@ -202,7 +202,7 @@ def test_a_request_that_was_answered_is_not_closed_by_the_voiding(world: World) 
 
 
 @pytest.mark.parametrize("told", ["the sponsor", "an authority"])
-def test_an_event_that_was_told_outside_is_not_taken_out(world: World, told: str) -> None:
+def test_an_event_that_was_reported_cannot_be_voided(world: World, told: str) -> None:
     if told == "the sponsor":
         event = path(a_report(world, "A")).removesuffix("/reports/1")
     else:
@@ -215,7 +215,7 @@ def test_an_event_that_was_told_outside_is_not_taken_out(world: World, told: str
     assert listed(world) == [event.rpartition("/")[2]]
 
 
-def test_an_authority_that_was_not_informed_after_all_stands_in_nobodys_way(world: World) -> None:
+def test_an_authority_that_was_not_informed_after_all_prevents_nothing(world: World) -> None:
     event = path(a_serious_event(world, "A"))
     body = {"kind": "authority_informed", "version": 1, "informed_at": world.staff_a.get(event).json()["aware_at"]}
     assert world.monitor.post(f"{event}/reviews", body).status_code == 201

@@ -73,7 +73,7 @@ def test_a_signature_over_it_is_broken(world: World) -> None:
     assert world.monitor.get(signed.headers["Location"]).json()["state"] == "broken"
 
 
-def test_it_is_voided_though_the_collection_was_taken_back_meanwhile(world: World) -> None:
+def test_a_record_can_be_voided_after_the_withdrawal_of_collection(world: World) -> None:
     outcome = an_outcome(world, "A")
     withdraw(world, outcome.json()["participant"], "collection", "2025-02-01")
     voided(world.staff_a, path(outcome))

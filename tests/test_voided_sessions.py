@@ -88,7 +88,7 @@ def test_what_was_voided_is_not_changed_again_and_the_session_is_recorded_anew(w
     assert listed(world) == [anew.json()["id"]]
 
 
-def test_who_voids_says_which_version_they_saw_with_its_doses(world: World) -> None:
+def test_a_voiding_of_a_session_needs_the_version_seen_with_its_doses(world: World) -> None:
     record = a_session(world)
     path = path_of(record)
     posted(world, f"{path}/doses", dose())
@@ -200,7 +200,7 @@ def test_what_rules_asked_about_it_is_closed_and_what_a_monitor_asked_waits(worl
     assert (told["vital_above_warning"], told["monitor"], told["dosing_session_missing"]) == ("closed", "open", "open")
 
 
-def test_a_signature_and_a_verification_of_it_are_told_that_it_counts_no_more(world: World) -> None:
+def test_a_signature_and_a_verification_of_a_voided_record_say_so(world: World) -> None:
     with_plan(world, "all", share=1.0, critical=[{"record": "dosing_session", "fields": ["doses"], "source": "x"}])
     visit = prepared(world.staff_a, world.enrolled(protocol_version="all"))
     record = posted(world, SESSIONS, start(visit["id"]))
@@ -225,7 +225,7 @@ def test_a_signature_and_a_verification_of_it_are_told_that_it_counts_no_more(wo
     assert records() == 0
 
 
-def test_who_sat_with_somebody_else_may_rate(world: World) -> None:
+def test_a_therapist_of_another_participant_may_rate(world: World) -> None:
     record = a_session(world)
     rated = world.visit(record.json()["participant"], "UNS", "2025-04-02", outcomes=[{**madrs(2), "rater": "T01"}])
     assert world.staff_a.post("/v1/visits", rated).json()["code"] == "rater_not_independent"

@@ -111,7 +111,7 @@ def test_visits_that_hang_on_it_are_judged_again(world: World) -> None:
     assert findings(world, later) == ["visit_outside_window"]
 
 
-def test_a_dose_whose_preparation_counts_no_more_is_remarked_on(world: World) -> None:
+def test_a_dose_whose_preparation_does_not_count_any_more_has_a_finding(world: World) -> None:
     session = a_session(world)
     path, pid = path_of(session), session.json()["participant"]
     assert world.staff_a.post(f"{path}/doses", dose()).status_code == 201
@@ -131,7 +131,7 @@ def test_what_was_exposed_by_it_alone_was_not(world: World) -> None:
     assert world.monitor.get(event).json()["treatment_emergent"] is None
 
 
-def test_who_treated_at_a_voided_visit_may_rate(world: World) -> None:
+def test_a_therapist_of_a_voided_visit_may_rate(world: World) -> None:
     pid = world.enrolled()
     therapy = {"minutes": 90, "mode": "in_person", "staff": ["T01"]}
     body = world.visit(pid, "PREP1", "2025-02-06", therapy=therapy, deviation_reason=LATE)

@@ -63,7 +63,7 @@ def test_a_dosing_day_begins_once_the_withdrawal_is_voided(world: World, scope: 
     assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
 
 
-def test_a_dose_that_was_told_meanwhile_was_given_with_consent_after_all(world: World) -> None:
+def test_a_dose_recorded_meanwhile_was_given_with_consent_after_all(world: World) -> None:
     session = a_session(world)
     path, pid = path_of(session), session.json()["participant"]
     withdraw(world, pid, "dosing", DAY)
@@ -121,7 +121,7 @@ def test_another_sites_withdrawal_and_one_that_nobody_recorded_are_not_there(wor
     assert world.staff_a.get(f"/v1/participants/{pid}/consents").json()["withdrawn_today"] == ["contact"]
 
 
-def test_the_trail_and_the_feed_tell_of_the_voiding_and_keep_the_statement(world: World) -> None:
+def test_the_trail_and_the_feed_have_the_voiding_and_keep_the_statement(world: World) -> None:
     pid = withdrawn(world)
     _, place = feed(world.staff_a)
     me = world.staff_a.get("/v1/me").json()["id"]
@@ -160,7 +160,7 @@ def test_an_act_of_voiding_is_carried_by_sync(world: World) -> None:
         "DELETE FROM withdrawal",
     ],
 )
-def test_the_servers_own_connection_cannot_rewrite_what_was_taken_back(world: World, attack: str) -> None:
+def test_the_servers_own_connection_cannot_rewrite_a_withdrawal(world: World, attack: str) -> None:
     withdrawn(world)
     said = refusal(world, world.request(world.account((Role.site_staff, "A"))), attack)
     assert not MISTAKEN.search(said)

@@ -49,7 +49,7 @@ def test_the_identity_is_erased_whatever_the_day(world: World) -> None:
     assert told(world, world.enrolled(), "identity", "2024-03-01").json()["withdrawn_today"] == ["identity"]
 
 
-def test_a_consent_of_an_unknown_day_was_given_before_anything_was_taken_back(world: World) -> None:
+def test_a_consent_of_an_unknown_day_comes_before_every_withdrawal(world: World) -> None:
     pid = world.enrolled(consent={"version": "1", "given_on": None, "scopes": ["data_sharing", "main"]})
     assert told(world, pid, "sharing", "2024-03-01").json()["withdrawn_today"] == ["sharing"]
     assert refusal(redated(world, pid, "2024-03-02")) == (422, "withdrawal_before_consent", ["/consent/given_on"])
@@ -64,7 +64,7 @@ def test_a_consent_of_an_unknown_day_is_listed_as_the_oldest(world: World) -> No
     assert [one["version"] for one in consents(world, pid)["consents"]] == ["1", "2"]
 
 
-def test_a_consent_is_not_corrected_to_a_day_after_it_was_taken_back(world: World) -> None:
+def test_a_consent_is_not_corrected_to_a_day_after_its_withdrawal(world: World) -> None:
     pid = world.enrolled()
     withdraw(world, pid, "dosing", "2025-02-20")
     assert refusal(redated(world, pid, "2025-02-21")) == (422, "withdrawal_before_consent", ["/consent/given_on"])
@@ -73,7 +73,7 @@ def test_a_consent_is_not_corrected_to_a_day_after_it_was_taken_back(world: Worl
     assert redated(world, pid, "2025-02-21").status_code == 200
 
 
-def test_a_further_consent_whose_day_was_mistyped_gives_anew_what_was_taken_back(world: World) -> None:
+def test_a_further_consent_whose_day_was_mistyped_restores_a_withdrawn_consent(world: World) -> None:
     pid = under_amendment(world)
     withdraw(world, pid, "sharing", "2025-02-20")
     further = {"version": "2", "given_on": "2025-02-01", "scopes": ["data_sharing", "main"], "reason": "asked again"}
@@ -92,7 +92,7 @@ WITHOUT_CONSENT = (["dose_without_consent DOSE-CONSENT"], ["dose_without_consent
 
 
 @pytest.mark.parametrize("scope", ["dosing", "collection"])
-def test_a_dose_is_flagged_once_it_is_told_that_dosing_had_been_taken_back_before(world: World, scope: str) -> None:
+def test_a_dose_is_flagged_once_an_earlier_withdrawal_of_dosing_is_recorded(world: World, scope: str) -> None:
     session = a_session_to_close(world)
     path, pid = path_of(session), session.json()["participant"]
     assert world.staff_a.post(f"{path}/close", closing()).is_success
@@ -106,7 +106,7 @@ def test_a_dose_is_flagged_once_it_is_told_that_dosing_had_been_taken_back_befor
 @pytest.mark.parametrize(
     ("scope", "on"), [("dosing", DAY), ("collection", DAY), ("dosing", "2025-03-04"), ("contact", "2025-02-20")]
 )
-def test_a_dose_was_given_with_consent_whatever_was_taken_back_after_it_or_besides(
+def test_a_dose_was_given_with_consent_whatever_was_withdrawn_later_or_besides(
     world: World, scope: str, on: str
 ) -> None:
     session = a_session_to_close(world)

@@ -98,7 +98,7 @@ def test_who_must_consent_again(on: date, status: str, since: date, version: str
     assert wanted_consent(FORMS, [AMENDMENT], on, {status}, since) == version
 
 
-def test_whoever_signed_a_later_form_is_asked_for_no_earlier_one() -> None:
+def test_a_participant_who_signed_a_later_form_need_not_sign_an_earlier_one() -> None:
     third = AMENDMENT.model_copy(update={"version": "3", "valid_from": APRIL, "consent": "3"})
     forms, both = [*FORMS, consent("3")], [AMENDMENT, third]
     assert wanted_consent(forms, both, date(2026, 5, 1), {"active"}, APRIL) == "3"
