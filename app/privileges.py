@@ -15,7 +15,7 @@ PRIVILEGES: Mapping[str, str] = {
     "audit_chain": "SELECT, INSERT, UPDATE (seq, hash)",
     "audit_entry": f"SELECT, INSERT ({_ENTRY}, previous_hash, hash)",
     "client_secret": _KEEP,
-    "consent": "SELECT, INSERT, UPDATE (given_on, scopes, data_sharing)",
+    "consent": "SELECT, INSERT, UPDATE (given_on, scopes, data_sharing, voided_by, voided_at, voiding_reason)",
     "dose": _KEEP,
     "dosing_session": _KEEP,
     "data_query": _KEEP,

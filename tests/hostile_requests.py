@@ -252,6 +252,9 @@ class Targets:
         route = self.routes[name]
         if len(route) == 4:
             method, record, template, change = route
+            if isinstance(record, tuple):
+                path, seen = record
+                return Target(self.world.staff_a, method, f"{path}/voiding", WHY, {"If-Match": seen})
             shown = record.json()
             name = shown["login"] if "{client_id}" in template else shown.get("id") or shown["pid"]
             path, last = record.headers.get("Location"), template.rpartition("}")[2]

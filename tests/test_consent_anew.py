@@ -60,7 +60,7 @@ ALREADY = (409, "consent_already_recorded")
 def test_a_withdrawn_consent_is_given_again_on_the_same_form(world: World, scope: str) -> None:
     told = consents(world, anew(world, scope))
     assert (told["scopes_today"], told["withdrawn_today"]) == (SHARED, [])
-    same = {"version": "1", "scopes": SHARED}
+    same = {"version": "1", "scopes": SHARED, "voided_at": None, "voiding_reason": None}
     assert told["consents"] == [
         {**same, "number": 1, "given_on": FIRST},
         {**same, "number": 2, "given_on": ANEW},

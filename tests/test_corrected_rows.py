@@ -76,6 +76,14 @@ def test_an_event_that_was_entered_in_error_is_voided_from_the_shell(live: LiveS
     assert events(live) == []
 
 
+def test_a_consent_that_was_recorded_in_error_is_voided_from_the_shell(live: LiveStudy, file: Path) -> None:
+    person = f"/v1/participants/{live.enrolled()}"
+    etag = live.http.get(person, headers=signed(live)).headers["ETag"]
+    assert command("void", f"{person}/consents/1/1", etag, "of another participant").exit_code == 0
+    told = live.http.get(f"{person}/consents", headers=signed(live)).json()
+    assert (told["scopes_today"], told["consents"][0]["voiding_reason"]) == ([], "of another participant")
+
+
 def test_an_event_that_was_reported_is_nullified_from_the_shell_and_then_voided(live: LiveStudy, file: Path) -> None:
     upload(file, f"{live.enrolled()},Headache,2025-02-03,severe,,TRUE")
     address = f"/v1/adverse-events/{_id_of(live, 'Headache')}"

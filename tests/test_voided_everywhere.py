@@ -24,7 +24,7 @@ OF_NO_RECORD = frozenset(
         *("/v1/pid-reservations/{reservation_id}", "/v1/participants/{pid}/treatments/{treatment_id}"),
     }
 )
-"""Routes that read nothing of visits, outcomes, dosing sessions or adverse events."""
+"""Routes that read nothing of what is voided."""
 
 NOT_COMPARED: Mapping[str, str] = {
     "/v1/audit-entries": "tells of the voiding itself",
@@ -56,11 +56,12 @@ SILENT: Mapping[str, str] = {
     **dict.fromkeys(("dosing_day.doses_of", "dosing_day.readings_of"), "of one session, which was read by its id"),
     **dict.fromkeys(("ae_reviews.review", "locks._of_a_participant", "nullifications._holds"), _BY_ID),
     "safety_signals.rules_holding": "the source of an open signal, which waits for its review all the same",
+    **dict.fromkeys(("consents.consents_of", "consents.withdrawals_of"), "all of them are told, voided ones marked"),
     "visits._outcomes_of": "of a voided visit, those that went with it",
 }
 """Who reads these tables without asking which rows count, and why."""
 
-_NAMES = "visit|outcome|adverse_event|dosing_session|dose|vital_reading"
+_NAMES = "visit|outcome|adverse_event|dosing_session|dose|vital_reading|consent|withdrawal"
 _TABLES = re.compile(rf"(?:FROM|JOIN|,)\s+(?:main\.|public\.)?({_NAMES})\b(?![.(])(?:\s+AS\s+(\w+))?")
 _COUNT_WITH = {"outcome": {"visit"}, "dosing_session": {"visit", "dose", "vital_reading"}}
 """No outcome and no session outlives its visit, and no dose or reading its session."""
@@ -141,6 +142,10 @@ def test_something_was_voided_of_every_kind(both: Both) -> None:
     for path, most in (("visits", 10), ("outcomes", 10), ("adverse-events", 5), ("dosing-sessions", 2)):
         asked = {"study": both.erred.world.study, "voided": "true"}
         assert len(both.erred.world.monitor.get(f"/v1/{path}", **asked).json()["items"]) >= most, path
+    people = both.erred.people.values()
+    told = [both.erred.world.monitor.get(f"/v1/participants/{pid}/consents").json() for pid in people]
+    for kind, most in (("consents", 3), ("withdrawals", 1)):
+        assert sum(bool(row["voided_at"]) for one in told for row in one[kind]) >= most, kind
 
 
 def test_every_route_that_reads_is_compared_or_says_why_not(registry: Registry, both: Both) -> None:

@@ -191,6 +191,9 @@ def _participants(tour: Tour, person: str) -> None:
     tour.send("add_protocol", world.admin, f"/v1/studies/{world.study}/protocols")
     tour.send("move_to_protocol_version", staff, f"{person}/protocol-version")
     tour.send("give_consent", staff, f"{person}/consents")
+    seen = {"If-Match": staff.get(person).headers["ETag"]}
+    voiding = staff.post(f"{person}/consents/2/1/voiding", tour.asked("void_consent"), **seen)
+    tour.heard("void_consent", voiding)
 
 
 def _sync(tour: Tour) -> None:

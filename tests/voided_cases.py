@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from httpx2 import Response
 
+from tests.course_cases import CONSENT, under_amendment
 from tests.dosing_cases import a_session
 from tests.monitor_cases import an_event
 from tests.world import Caller, World, made, madrs, staff
@@ -25,6 +26,11 @@ def voided(caller: Caller, path: str) -> Response:
     return answer
 
 
+Seen = tuple[str, str]
+"""The path of a record, and the ETag under which it is voided."""
+Make = Callable[[World, str], Seen]
+
+
 def _a_visit(world: World, site: str) -> Response:
     return made(world, site, "/v1/visits", world.visit(world.enrolled(site), outcomes=[madrs(2)]))
 
@@ -34,42 +40,54 @@ def _an_outcome(world: World, site: str) -> Response:
     return staff(world, site).get(f"/v1/outcomes/{outcome}")
 
 
-def _voids(kind: str, make: Callable[[World, str], Response]) -> Case:
-    def case(world: World, caller: Caller, site: str) -> Response:
-        record = make(world, site)
-        return void(caller, f"/v1/{kind}/{record.json()['id']}", record.headers["ETag"])
+def _by_id(kind: str, make: Callable[[World, str], Response]) -> Make:
+    def record(world: World, site: str) -> Seen:
+        answer = make(world, site)
+        return f"/v1/{kind}/{answer.json()['id']}", answer.headers["ETag"]
 
-    return case
+    return record
 
 
-RECORDS: Mapping[tuple[str, str], tuple[str, Callable[[World, str], Response]]] = {
-    ("POST", "/v1/adverse-events/{event_id}/voiding"): ("adverse-events", an_event),
-    ("POST", "/v1/outcomes/{outcome_id}/voiding"): ("outcomes", _an_outcome),
-    ("POST", "/v1/visits/{visit_id}/voiding"): ("visits", _a_visit),
-    ("POST", "/v1/dosing-sessions/{session_id}/voiding"): ("dosing-sessions", a_session),
+def a_further_consent(world: World, site: str) -> Seen:
+    """Seen is the participant, whom the consent belongs to."""
+    person = f"/v1/participants/{under_amendment(world, site)}"
+    made(world, site, f"{person}/consents", CONSENT)
+    return f"{person}/consents/2/1", staff(world, site).get(person).headers["ETag"]
+
+
+RECORDS: Mapping[tuple[str, str], Make] = {
+    ("POST", "/v1/adverse-events/{event_id}/voiding"): _by_id("adverse-events", an_event),
+    ("POST", "/v1/outcomes/{outcome_id}/voiding"): _by_id("outcomes", _an_outcome),
+    ("POST", "/v1/visits/{visit_id}/voiding"): _by_id("visits", _a_visit),
+    ("POST", "/v1/dosing-sessions/{session_id}/voiding"): _by_id("dosing-sessions", a_session),
+    ("POST", "/v1/participants/{pid}/consents/{version}/{number}/voiding"): a_further_consent,
 }
-VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(*record) for route, record in RECORDS.items()}
 
 
-def _ready(kind: str, make: Callable[[World, str], Response]) -> Callable[[World], Callable[[], Response]]:
+def _voids(make: Make) -> Case:
+    return lambda world, caller, site: void(caller, *make(world, site))
+
+
+VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(make) for route, make in RECORDS.items()}
+
+
+def _ready(make: Make) -> Callable[[World], Callable[[], Response]]:
     """The same of site A, ready to be sent as often as it takes."""
 
     def prepare(world: World) -> Callable[[], Response]:
-        record, key = make(world, "A"), str(uuid4())
-        return lambda: void(world.staff_a, f"/v1/{kind}/{record.json()['id']}", record.headers["ETag"], key)
+        (path, seen), key = make(world, "A"), str(uuid4())
+        return lambda: void(world.staff_a, path, seen, key)
 
     return prepare
 
 
-VOIDING = {
-    route: (_ready(*record), {"audit_entry": 2 if record[0] == "visits" else 1}) for route, record in RECORDS.items()
-}
+VOIDING = {route: (_ready(make), {"audit_entry": 2 if "visits" in route[1] else 1}) for route, make in RECORDS.items()}
 """As tests/test_acknowledged_means_stored.py takes them; a visit takes its outcome with it."""
 
-TO_BE_VOIDED = tuple(f"void {kind}" for kind, _ in RECORDS.values())
+TO_BE_VOIDED = tuple(f"void at {path}" for _, path in RECORDS)
 
 
-def to_be_voided(world: World) -> dict[str, tuple[str, Response, str, dict[str, str]]]:
+def to_be_voided(world: World) -> dict[str, tuple[str, Seen, str, dict[str, str]]]:
     """The same as tests/hostile_requests.py takes them."""
     ready = zip(TO_BE_VOIDED, RECORDS.items(), strict=True)
-    return {name: (method, make(world, "A"), path, {}) for name, ((method, path), (_, make)) in ready}
+    return {name: (method, make(world, "A"), path, {}) for name, ((method, path), make) in ready}

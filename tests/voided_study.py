@@ -18,29 +18,36 @@ from app.pid import display, normalise
 from app.services import adverse_events, visit_findings
 from app.services.rules_over_time import refresh_site
 from tests.cohorts import alike, fill
+from tests.courses import withdraw
 from tests.dosing_cases import CALM, SESSIONS, at, dose, prepared, start
 from tests.monitor_cases import nullification
 from tests.test_verifications import with_plan
-from tests.voided_cases import voided
-from tests.world import Caller, World, madrs, staff
+from tests.voided_cases import WHY, void, voided
+from tests.world import Caller, World, madrs, protocol_definition, staff
 
 THERAPY = {"minutes": 90, "mode": "in_person", "staff": ["T07"]}
 CODED = [{"system": "own", "term": term, "level": level} for term, level in (("Cephalalgia", "pt"), ("Nerves", "soc"))]
 SERIOUS = {"criteria": {"hospitalisation": True}, "aware_at": "2025-03-05T09:00:00Z"}
+OF_PEOPLE = {"fourth": {"consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["main"]}}}
+"""The fourth shares nothing."""
 EVENTS, VISITS, OUTCOMES = "/v1/adverse-events", "/v1/visits", "/v1/outcomes"
 
 
 class Twin:
-    """A study of three people and a cohort; `errs`: with what its sites entered in error, and voided."""
+    """A study of four people and a cohort; `errs`: with what its sites entered in error, and voided."""
 
     def __init__(self, world: World, *, errs: bool) -> None:
         self.world, self.errs = world, errs
-        with_plan(world, "all", share=1.0)
+        _with_two_forms(world, "all")
         self.cohort = fill(world, 26, alike, seed=35)
         self._sample(self.cohort)
-        named = [("first", "A"), ("second", "B"), ("third", "A")]
-        self.people = {name: world.enrolled(site, protocol_version="all") for name, site in named}
-        first, second, third = self.people.values()
+        named = [("first", "A"), ("second", "B"), ("third", "A"), ("fourth", "A")]
+        self.people = {
+            name: world.enrolled(site, protocol_version="all", **OF_PEOPLE.get(name, {})) for name, site in named
+        }
+        first, second, third, fourth = self.people.values()
+        self._consent_in_error(first, "2025-01-25", "main")
+        self._consent_in_error(fourth, "2025-02-01", "data_sharing", "main")
         for one in (first, *self.cohort[:4]):
             self._in_error(one, "BL", "2025-02-07")
         visit = prepared(world.staff_a, first)
@@ -68,6 +75,11 @@ class Twin:
         self._in_error(third, "DOS1", "2025-03-03")
         self._in_error(third, "PREP1", "2025-02-06", therapy=THERAPY)
         self._made(VISITS, world.visit(second, outcomes=[madrs(2)]), "B")
+        self._made(VISITS, world.visit(second, "UNS", "2025-03-20"), "B")
+        taken = {"scope": "collection", "effective_on": "2025-03-10", "reason": "Told at the visit"}
+        assert world.staff_b.post(f"/v1/participants/{second}/withdrawals", taken).status_code == 201
+        self._consent_in_error(second, "2025-03-15", "data_sharing", "main")
+        self._withdrawal_in_error(fourth)
         self.records = {"visit": f"{VISITS}/{visit['id']}", "outcome": made, "event": kept, "serious": serious}
         self.records["session"] = f"{SESSIONS}/{session}"
         self._goes_on(visit["id"])
@@ -78,7 +90,7 @@ class Twin:
 
     def _goes_on(self, visit: str) -> None:
         """What is judged again, and asked, when the course goes on."""
-        staff, monitor, (first, second, third) = self.world.staff_a, self.world.monitor, self.people.values()
+        staff, monitor, (first, second, third, _) = self.world.staff_a, self.world.monitor, self.people.values()
         with_plan(self.world, "again", share=1.0)
         why = {"reason": "As it went on"}
         asked = {"participant": first, "subject_type": "missing_visit", "visit_code": "INT1B", "occurrence": 1}
@@ -117,6 +129,23 @@ class Twin:
         if self.errs:
             of_site = self.world.monitor.get(f"/v1/participants/{body['participant']}").json()["site"]
             voided(staff(self.world, of_site), self._made(path, body, of_site))
+
+    def _consent_in_error(self, pid: str, day: str, *scopes: str) -> None:
+        """A form of another participant."""
+        if self.errs:
+            person = f"/v1/participants/{pid}"
+            by = staff(self.world, self.world.monitor.get(person).json()["site"])
+            given = {"version": "2", "given_on": day, "scopes": list(scopes), "reason": "Consented again"}
+            assert by.post(f"{person}/consents", given).status_code == 201
+            answer = void(by, f"{person}/consents/2/1", by.get(person).headers["ETag"])
+            assert answer.status_code == 201, answer.text
+
+    def _withdrawal_in_error(self, pid: str) -> None:
+        """A letter of another participant."""
+        if self.errs:
+            withdraw(self.world, pid, "collection", "2025-03-01")
+            answer = self.world.staff_a.post(f"/v1/participants/{pid}/withdrawals/1/voiding", WHY)
+            assert answer.status_code == 201, answer.text
 
     def _session_in_error(self, visit: str, day: str, **changes: Any) -> None:
         """With a dose of that day and vital signs."""
@@ -225,6 +254,16 @@ class Twin:
         return _in_order(json.loads(re.sub(r"20\d\d-\d\d-\d\dT[\d:.]+Z", "@", text)))
 
 
+def _with_two_forms(world: World, version: str) -> None:
+    """A protocol version that looks at everybody, with a second version of the consent."""
+    definition = protocol_definition()
+    definition["verification"].update(share=1.0)
+    second = {**definition["consents"][0], "version": "2", "valid_from": "2025-05-01"}
+    body = {**definition, "version": version, "consents": [*definition["consents"], second]}
+    answer = world.admin.post(f"/v1/studies/{world.study}/protocols", body)
+    assert answer.status_code == 201, answer.text
+
+
 def _asked_by_time(session: Session, site_id: int) -> int:
     return refresh_site(session, site_id, now().date())
 
@@ -246,9 +285,14 @@ def _in_order(value: Any) -> Any:
     if isinstance(value, list):
         return sorted(map(_in_order, value), key=lambda one: json.dumps(one, sort_keys=True))
     if isinstance(value, dict):
-        kept = {name: one for name, one in value.items() if name not in _OF_ITS_OWN}
+        kept = {name: _that_count(name, one) for name, one in value.items() if name not in _OF_ITS_OWN}
         return {name: _in_order(_parsed(name, one)) for name, one in kept.items()}
     return value
+
+
+def _that_count(name: str, value: Any) -> Any:
+    """Voided consents and withdrawals are listed with the others, and are marked; nothing else that was voided is."""
+    return [one for one in value if not one.get("voided_at")] if name in {"consents", "withdrawals"} else value
 
 
 def _parsed(name: str, value: Any) -> Any:

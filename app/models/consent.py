@@ -29,13 +29,16 @@ class WithdrawalScope(StrEnum):
 class Consent(SQLModel, table=True):
     """One consent version as a participant gave it, with its scopes."""
 
-    __table_args__ = (ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
+        voided_whole(),
+    )
 
     site_id: int = Field(primary_key=True)
     pid: str = Field(primary_key=True, max_length=12)
     version: str = Field(primary_key=True, max_length=64)
     number: int = Field(default=1, primary_key=True)
-    """1, or more if the version was signed again after a withdrawal."""
+    """1, or more if the version was signed again after a withdrawal, or recorded anew after a voiding."""
 
     given_on: date | None = None
     scopes: str = Field(sa_column=Column(Text, nullable=False))
@@ -45,6 +48,9 @@ class Consent(SQLModel, table=True):
     """Whether `scopes` contains data sharing, as a column for the SQL of extracts."""
 
     created_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 def consent_name(pid: str, version: str, number: int) -> str:
@@ -110,10 +116,14 @@ class ConsentCreate(Shape):
 class ConsentRead(Answer):
     version: str
     number: int
-    """1, or more if the version was signed again after a withdrawal."""
+    """1, or more if the version was signed again after a withdrawal, or recorded anew after a voiding."""
 
     given_on: date | None
     scopes: list[str]
+    voided_at: InstantShown | None
+    """When it was voided as recorded in error. A voided consent does not count."""
+
+    voiding_reason: str | None
 
 
 class WithdrawalCreate(Shape):

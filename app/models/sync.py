@@ -60,7 +60,8 @@ class SyncOperation(SQLModel, table=True):
 _PATH = (
     r"^/v1/(participants|visits|outcomes|adverse-events|dosing-sessions)"
     r"(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36}))?"
-    r"(/[a-z-]{1,32}(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36})(/[a-z-]{1,32})?)?)?$"
+    r"(/[a-z-]{1,32}(/(@[0-9A-Fa-f-]{36}|[0-9A-Za-z-]{1,36})(/[a-z-]{1,32})?)?"
+    r"|/consents/[0-9A-Za-z][0-9A-Za-z_.-]{0,63}/[0-9]{1,4}/voiding)?$"
 )
 _ETAG = r'^"[\x21\x23-\x7e]{1,64}"$'
 _SEEN = r'^(@[0-9A-Fa-f-]{36}|"[\x21\x23-\x7e]{1,64}")$'

@@ -47,7 +47,11 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         operational="protocol_version_id findings version created_by created_at updated_at",
     ),
     "consent": _table(
-        direct="pid", quasi="site_id", date="given_on", operational="version number scopes data_sharing created_at"
+        direct="pid",
+        quasi="site_id",
+        date="given_on",
+        free_text="voiding_reason",
+        operational="version number scopes data_sharing created_at voided_by voided_at",
     ),
     "vault_identity": _table(
         direct="pid blind_index ciphertext wrapped_key", quasi="site_id", operational="kek_id created_at"

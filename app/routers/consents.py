@@ -6,12 +6,15 @@ from fastapi import Depends, Request, Response
 
 from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
+from app.models.base import Code
 from app.models.consent import ConsentCreate, ConsentState, VoidingCreate, WithdrawalCreate
 from app.models.identifiers import Pid
+from app.models.voided import RecordVoiding
 from app.permissions import Permission
 from app.pid import display
-from app.services import consents, voided_withdrawals
+from app.services import consents, voided_consents
 from app.services.participants import visible_person
+from app.web.conditional import IfMatch
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
 
@@ -37,6 +40,28 @@ def give_consent(pid: Pid, body: ConsentCreate, actor: Writer, once: OncePerKey,
     return once.create(session, actor, body, lambda: _made(pid, consents.give(session, actor, pid, body)))
 
 
+@router.post("/consents/{version}/{number}/voiding", status_code=201, response_model=ConsentState)
+def void_consent(
+    pid: Pid,
+    version: Code,
+    number: int,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let a consent that the site recorded in error, such as one of somebody else, count no more, with the reason.
+    `If-Match` is the participant's ETag."""
+    keyring = request.app.state.keyring
+
+    def voided() -> Made:
+        return _made(pid, voided_consents.void_consent(session, actor, keyring, seen, pid, version, number, body))
+
+    return once.create(session, actor, body, voided)
+
+
 @router.post("/withdrawals", status_code=201, response_model=ConsentState)
 def withdraw_consent(
     pid: Pid, body: WithdrawalCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
@@ -56,5 +81,5 @@ def void_withdrawal(
 ) -> Response:
     """Void a withdrawal that the site recorded in error, with the reason; one of `identity` cannot be voided."""
     return once.create(
-        session, actor, body, lambda: _made(pid, voided_withdrawals.void(session, actor, pid, number, body))
+        session, actor, body, lambda: _made(pid, voided_consents.void_withdrawal(session, actor, pid, number, body))
     )

@@ -247,6 +247,7 @@ def _began_before_consent() -> sa.ColumnElement[bool]:
     people, events, consents = (table_of(one) for one in (Participant, AdverseEvent, Consent))
     given = sa.select(1).where(
         (consents.c.site_id == events.c.site_id) & (consents.c.pid == events.c.pid),
+        counts(consents),
         consents.c.given_on.is_(None) | (consents.c.given_on <= events.c.onset_latest),
     )
     begun = sa.select(1).where(

@@ -42,7 +42,7 @@ def ended(later_consents: Sequence[str]) -> Subquery:
     """The participants who withdrew consent to the collection, and the day (`since`), by all withdrawals recorded until
     now, unless a later consent restored it (as in `ConsentHistory.withdrawn`). `later_consents`, recorded after the
     moment that is read, restore nothing."""
-    same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid)
+    same = (_GIVEN.site_id == _TAKEN.site_id, _GIVEN.pid == _TAKEN.pid, counts(Consent))
     anew = sa.select(_GIVEN.pid).where(*same, _GIVEN.given_on > _TAKEN.effective_on, ~among_consents(later_consents))
     taken = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.effective_on).label("since"))
     these = (_TAKEN.scope == WithdrawalScope.collection, counts(Withdrawal), ~anew.exists())

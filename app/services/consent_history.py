@@ -97,14 +97,20 @@ class ConsentHistory(NamedTuple):
                 days[one.scope] = min(one.effective_on, days.get(one.scope, one.effective_on))
         return days
 
-    def number_of(self, version: str, on: date) -> int | None:
-        """The number of a consent of this day among those of its version, in the order of recording; None if it is no
-        new consent but the same form sent again. It is new if something other than the identity was withdrawn between
-        it and each of the others. Only the days count, not the order of recording."""
+    def is_new(self, version: str, on: date) -> bool:
+        """Whether a consent of this day is a new one of its version, and not the same form sent again: something other
+        than the identity was withdrawn between it and each of the others. Only the days count, not the order of
+        recording."""
         others = [one.given_on or date.min for one in self.consents if one.version == version]
         taken = [one.effective_on for one in self.withdrawals if one.scope != WithdrawalScope.identity]
         apart = (any(min(on, other) <= day <= max(on, other) for day in taken) for other in others)
-        return len(others) + 1 if on not in others and all(apart) else None
+        return on not in others and all(apart)
+
+    def allows(self, on: date, scope: str | None) -> bool:
+        """Whether a consent given by that day allows what needs `scope` (None: any consent does). Withdrawals do not
+        count: one that is told later leaves what was recorded before it."""
+        given = self._replace(withdrawals=[])
+        return given.newest(on) is not None and (scope is None or scope in given.scopes(on))
 
     def require_given(self, on: date, pointer: str) -> None:
         """Only a consent that was given can be withdrawn (GDPR, article 7(3)): a later consent overrides an earlier
@@ -127,7 +133,8 @@ def history_of(session: Session, person: Person) -> ConsentHistory:
 def histories_of(session: Session, sites: Sequence[int], pids: Sequence[str]) -> Mapping[str, ConsentHistory]:
     """The same for many participants of these sites, by pid."""
     histories = {pid: ConsentHistory([], []) for pid in pids}
-    for one in session.execute(_of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids)):
+    given = _of_these(_CONSENTS, "version", "given_on", "scopes", sites=sites, pids=pids).where(counts(_CONSENTS))
+    for one in session.execute(given):
         histories[one.pid].consents.append(GivenConsent(*one[1:]))
     taken = _of_these(_WITHDRAWALS, "scope", "effective_on", sites=sites, pids=pids).where(counts(_WITHDRAWALS))
     for one in session.execute(taken):

@@ -51,9 +51,9 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     if faults := faults_of(person.protocol, body.version, body.scopes):
         raise ConsentUnknown(*faults)
     require_unlocked(session, person.site_id, person.row.pid)
-    number = consent_history.history_of(session, person).number_of(body.version, body.given_on)
-    if number is None:
+    if not consent_history.history_of(session, person).is_new(body.version, body.given_on):
         raise ConsentAlreadyRecorded
+    number = 1 + sum(one.version == body.version for one in consents_of(session, person))
     row = Consent(
         site_id=person.site_id,
         pid=person.row.pid,
@@ -65,7 +65,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     session.add(row)
     session.flush()
     event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
-    judged = dependent_findings.after_consent(session, person)
+    judged = dependent_findings.after_further_consent(session, person)
     rule_queries.settle_all(session, row.site_id, *judged.turned)
     audit.append(session, actor.account_id, row.site_id, [event, *judged.events])
     return state(session, person), row.site_id
@@ -140,7 +140,7 @@ def state(session: Session, person: Person) -> ConsentState:
     history, on = consent_history.history_of(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,
-        consents=[_consent_read(one) for one in _consents(session, person)],
+        consents=[_consent_read(one) for one in consents_of(session, person)],
         withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
         scopes_today=sorted(history.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in history.withdrawn(on)),
@@ -148,7 +148,8 @@ def state(session: Session, person: Person) -> ConsentState:
     )
 
 
-def _consents(session: Session, person: Person) -> list[Consent]:
+def consents_of(session: Session, person: Person) -> list[Consent]:
+    """All recorded consents of a participant, also voided ones, oldest first."""
     theirs = select(Consent).where(Consent.site_id == person.site_id, Consent.pid == person.row.pid)
     ordered = col(Consent.given_on).nulls_first(), col(Consent.version), col(Consent.number)
     return list(session.exec(theirs.order_by(*ordered)))
@@ -161,7 +162,8 @@ def withdrawals_of(session: Session, person: Person) -> list[Withdrawal]:
 
 
 def _consent_read(row: Consent) -> ConsentRead:
-    return ConsentRead(version=row.version, number=row.number, given_on=row.given_on, scopes=json.loads(row.scopes))
+    shown: dict[str, Any] = {name: getattr(row, name) for name in ConsentRead.model_fields}
+    return ConsentRead(**{**shown, "scopes": json.loads(row.scopes)})
 
 
 def _withdrawal_read(row: Withdrawal) -> WithdrawalRead:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 from sqlmodel import Session
 
 from app import audit
-from app.models.participant import left_study_on
 from app.models.visit import Visit
-from app.services import adverse_events, doses, visit_findings
+from app.services import adverse_events, consent_history, doses, participants, visit_findings
 from app.services.participants import Person, recorded_by
 from app.services.rule_queries import Turned
 
@@ -27,10 +26,18 @@ NOTHING = JudgedAgain([], [])
 
 
 def after_consent(session: Session, person: Person) -> JudgedAgain:
-    """Doses need a consent in force; an adverse event must not begin before the first consent."""
+    """Visits and doses need a consent; an adverse event must not begin before the first one."""
+    visits = visit_findings.judged_again(session, person.site_id, person.pid, _course(session, person))
     dose_events, dose_turns = doses.judged_again(session, person)
     ae_events, ae_turns = adverse_events.judged_again(session, person.row)
-    return JudgedAgain([*dose_events, *ae_events], [*dose_turns, *ae_turns])
+    return JudgedAgain([*visits.events, *dose_events, *ae_events], [visits.turned, *dose_turns, *ae_turns])
+
+
+def after_further_consent(session: Session, person: Person) -> JudgedAgain:
+    """The same after one was added or voided, and the participant too. (Who is corrected is judged with that.)"""
+    events, turned = participants.judged_again(session, person.row)
+    others = after_consent(session, person)
+    return JudgedAgain([*events, *others.events], [turned, *others.turned])
 
 
 def after_withdrawal(session: Session, person: Person) -> JudgedAgain:
@@ -45,10 +52,7 @@ def after_dosing_session(session: Session, person: Person) -> JudgedAgain:
 
 def after_status(session: Session, person: Person) -> JudgedAgain:
     """Visits, doses and adverse events may now lie after the day on which the participant left or died."""
-    row = person.row
-    visits = visit_findings.judged_again(session, row.site_id, row.pid, left_study_on(row))
-    others = after_consent(session, person)
-    return JudgedAgain([*visits.events, *others.events], [visits.turned, *others.turned])
+    return after_consent(session, person)
 
 
 def after_visit_day(session: Session, person: Person, visit: Visit) -> JudgedAgain:
@@ -57,8 +61,12 @@ def after_visit_day(session: Session, person: Person, visit: Visit) -> JudgedAga
     protocols = (recorded_by(session, person, visit.protocol_version_id), person.protocol)
     visits = visit_findings.NOTHING
     if any(one.has_dependents(visit.visit_code, visit.occurrence) for one in protocols):
-        left = left_study_on(person.row)
-        visits = visit_findings.judged_again(session, visit.site_id, visit.pid, left, visit.visit_code)
+        course = _course(session, person)
+        visits = visit_findings.judged_again(session, visit.site_id, visit.pid, course, visit.visit_code)
     prepares = any(one.prepares(visit.visit_code) for one in protocols)
     dose_events, dose_turns = doses.judged_again(session, person) if prepares else ([], [])
     return JudgedAgain([*visits.events, *dose_events], [visits.turned, *dose_turns])
+
+
+def _course(session: Session, person: Person) -> visit_findings.Course:
+    return visit_findings.course_of(person.row, consent_history.history_of(session, person))

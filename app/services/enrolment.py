@@ -42,7 +42,7 @@ from app.services.participants import (
 from app.services.site_days import require_past
 from app.services.status_changes import StatusOutOfOrder
 from app.services.studies import protocol_of
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes, store
@@ -172,8 +172,8 @@ def amend_participant(
 ) -> ParticipantRead:
     """Correct what was entered at enrolment.
 
-    Raises NotFound, VersionStale, ValidationFailed, EnrolmentContradictsProtocol, StatusOutOfOrder, DataLocked,
-    WithdrawalBeforeConsent, and of a label LabelErased, LabelAlreadyEnrolled, EnrolmentUnderWay.
+    Raises NotFound, RecordVoided, VersionStale, ValidationFailed, EnrolmentContradictsProtocol, StatusOutOfOrder,
+    DataLocked, WithdrawalBeforeConsent, and of a label LabelErased, LabelAlreadyEnrolled, EnrolmentUnderWay.
     """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
@@ -235,12 +235,14 @@ def _require_before_what_follows(row: Participant, merged: EnrolmentFields) -> N
 
 
 def _consent_to_correct(session: Session, row: Participant, correction: ConsentAmend) -> Consent | None:
-    """The consent that is to be corrected; None if it says all this already. Raises EnrolmentContradictsProtocol."""
+    """The consent that is to be corrected; None if it says all this already. Raises EnrolmentContradictsProtocol,
+    RecordVoided."""
     consent = session.get(Consent, (row.site_id, row.pid, correction.version, correction.number))
     if consent is None:
         field = "version" if correction.number == 1 else "number"
         fault = Fault(f"/consent/{field}", "unknown_consent", "The participant gave no such consent")
         raise EnrolmentContradictsProtocol(fault)
+    require_not_voided(consent)
     differs = any(getattr(consent, name) != value for name, value in _corrected_columns(correction).items())
     return consent if differs else None
 

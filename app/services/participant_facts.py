@@ -27,7 +27,8 @@ from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.protocol.schedule import Held
-from app.services.consent_history import ConsentHistory, ConsentWithdrawal, GivenConsent
+from app.services.consent_history import ConsentHistory, ConsentWithdrawal, GivenConsent, history_of
+from app.services.participants import Person
 from app.services.studies import protocol_of
 from app.services.unlocked import Closed, closing, require_open
 
@@ -118,6 +119,13 @@ def require_in_study(
         raise ConsentMissing(Fault("", "scope_missing", f"No consent in force for: {scope}"))
 
 
+def require_consent(session: Session, person: Person) -> None:
+    """Nobody begins to take part of whom no consent is recorded at all (ICH E6(R2), 4.8.8): the only one may have been
+    voided. Of a wrong day it is a finding. Raises ConsentMissing."""
+    if not history_of(session, person).consents:
+        raise ConsentMissing
+
+
 def participant_facts(
     session: Session,
     actor: Actor,
@@ -188,7 +196,9 @@ _FACT: Mapping[str, TypeEngine[Any]] = {
 def _facts(dialect: str) -> Any:
     locks, of_person = closing(dialect, _PEOPLE)
     parts = [
-        _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes),
+        _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes).where(
+            counts(_CONSENTS)
+        ),
         _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(
             counts(_WITHDRAWALS)
         ),

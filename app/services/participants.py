@@ -19,16 +19,18 @@ from app.access import Actor, Place, Rows, found, visible
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import from_json, now, table_of, values
 from app.models.consent import Consent
+from app.models.data_query import SubjectType
 from app.models.finding import Finding, findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.participant import EnrolmentFields, Participant, ParticipantLookup, ParticipantRead, ProtocolMove
 from app.models.study import ProtocolVersion, Site
+from app.models.voided import counts
 from app.privacy import vault
 from app.protocol.clocks import local_day
 from app.protocol.consent import Amendment, current_consent
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services import safety_signals
+from app.services import rule_queries, safety_signals
 from app.services.studies import protocol_of
 from app.services.unlocked import require_unlocked
 from app.site_lists import Filters
@@ -161,6 +163,8 @@ def consent_findings(
 ) -> list[Finding]:
     """The findings on the days of a participant's consents, `given` as version and day. Consent comes before taking
     part (ICH E6(R2), 4.8.8), on the form in force that day (4.8.2)."""
+    if not given:
+        return [_of_consent("consent_missing", "No consent is recorded")]
     days = [day for _, day in given if day is not None]
     if len(days) < len(given):
         return [_of_consent("consent_date_missing", "The day of consent is unknown")]
@@ -190,13 +194,28 @@ def find_by_label(session: Session, actor: Actor, keyring: Keyring, body: Partic
 def follow_findings(session: Session, row: Participant) -> None:
     """Work out the findings of a participant again, on the days of consent and the enrolment."""
     session.flush()
-    consents = session.exec(select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid)).all()
+    theirs = select(Consent).where(Consent.site_id == row.site_id, Consent.pid == row.pid, counts(Consent))
+    consents = session.exec(theirs).all()
     days = [(one.version, one.given_on) for one in consents]
     findings = consent_findings(protocol_of(session, row.protocol_version_id), days, row.enrolled_on)
     if row.enrolled_on is not None and not row.eligible:
         message = "Enrolled, yet a criterion is not met or open"
         findings.append(Finding(code="enrolled_not_eligible", field="/unmet_criteria", message=message))
     row.findings = findings_text(findings)
+
+
+def judged_again(session: Session, row: Participant) -> tuple[list[audit.Event], rule_queries.Turned]:
+    """The same after a consent was given or voided: what to remember, and the data queries to raise and to close. That
+    is no change of the participant: the version stays."""
+    before = {"findings": from_json(row.findings)}
+    follow_findings(session, row)
+    after = {"findings": from_json(row.findings)}
+    turned = rule_queries.turned(SubjectType.participant, row.pid, None, *before.values(), *after.values())
+    if before == after:
+        return [], turned
+    row.updated_at = now()
+    session.flush()
+    return [audit.event("participant:flagged", "participant", row.pid, row.version, before, after)], turned
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:

@@ -138,6 +138,7 @@ def _sharing(session: Session, study_id: int, later_consents: Sequence[str], end
     refused = select(newer.pid).where(
         newer.site_id == Consent.site_id,
         newer.pid == Consent.pid,
+        counts(newer),
         col(newer.data_sharing).is_(False),
         sa.or_(undated, col(newer.given_on) >= col(Consent.given_on)),
     )
@@ -151,6 +152,7 @@ def _sharing(session: Session, study_id: int, later_consents: Sequence[str], end
     consented = select(Consent.pid).where(
         Consent.site_id == Participant.site_id,
         Consent.pid == Participant.pid,
+        counts(Consent),
         col(Consent.data_sharing).is_(True),
         ~collected.among_consents(later_consents),
         ~refused.exists(),

@@ -19,6 +19,7 @@ from app.protocol.definition import Protocol
 from app.protocol.eligibility import CriterionAnswer, Eligibility, UnknownCriterion, eligibility
 from app.services import rule_queries
 from app.services.history import told_of
+from app.services.participant_facts import require_consent
 from app.services.participants import Hold, Person, follow_findings, visible_person
 from app.services.site_days import require_past
 from app.services.studies import protocol_of
@@ -155,12 +156,13 @@ _UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_fai
 def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -> tuple[ScreeningRead, int]:
     """Record a further screening of a screen failure, under the same pid; also gives the site's key.
 
-    Raises NotFound, NotScreenFailed, ScreeningOutOfOrder, CriterionUnknown.
+    Raises NotFound, NotScreenFailed, ConsentMissing, ScreeningOutOfOrder, CriterionUnknown.
     """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
+    require_consent(session, person)
     failed_on = max((day for day in (person.row.screened_on, person.row.status_on) if day), default=body.screened_on)
     if body.screened_on < failed_on:
         raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))

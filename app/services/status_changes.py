@@ -22,6 +22,7 @@ from app.models.participant import (
 )
 from app.services import dependent_findings, rule_queries, safety_signals, screenings
 from app.services.history import told_of
+from app.services.participant_facts import require_consent
 from app.services.participants import Hold, follow_findings, participant_read, require_in_force, visible_person
 from app.services.site_days import require_past
 from app.services.unlocked import require_unlocked
@@ -56,7 +57,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     site's key.
 
     Raises NotFound, StatusTransitionImpossible, StatusBeforeScreening, StatusOutOfOrder, NotEligible,
-    ProtocolVersionNotInForce.
+    ProtocolVersionNotInForce, ConsentMissing.
     """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     require_past(actor, person.site_id, body)
@@ -71,6 +72,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
         raise NotEligible
     if body.status is ParticipantStatus.enrolled and row.enrolled_on is None:
         require_in_force(person.protocol, body.effective_on)
+        require_consent(session, person)
     require_unlocked(session, row.site_id, row.pid)
     row.earlier_ends = ends_before(row, body.status, correction=body.correction)
     row.status, row.status_on = body.status, body.effective_on

@@ -1,6 +1,6 @@
-"""Findings on the day of a visit. They depend on other visits and on the day on which the participant left, so they are
-worked out again when one of these is recorded or corrected (dependent_findings.py). That is no change of the visit
-itself: its version stays, and so does what was verified or signed of it."""
+"""Findings on the day of a visit. They depend on other visits, on the consents and on the day on which the participant
+left, so they are worked out again when one of these is recorded, corrected or voided (dependent_findings.py). That is
+no change of the visit itself: its version stays, and so does what was verified or signed of it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
@@ -21,11 +21,26 @@ from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Held, day_beside, window_of
+from app.services.consent_history import ConsentHistory, histories_of
 from app.services.rule_queries import Doubt, Turned, settle_all, turned
 from app.services.studies import protocol_of
 
 _PEOPLE, _VISITS = table_of(Participant), table_of(Visit)
 _Row = TypeVar("_Row", bound=Mapping[str, Any])
+
+
+class Course(NamedTuple):
+    """The parts of a participant's course that a visit is compared with."""
+
+    left: date | None
+    """The day on which the participant withdrew or died."""
+
+    consents: ConsentHistory
+
+
+def course_of(person: Any, consents: ConsentHistory) -> Course:
+    """`person` is what has `status`, `status_on` and `earlier_ends`."""
+    return Course(left_study_on(person), consents)
 
 
 class Judged(NamedTuple):
@@ -44,12 +59,13 @@ def findings(
     occurrence: int,
     on: date | None,
     held: Held,
-    left: date | None,
+    course: Course,
     sent: Collection[str] = (),
 ) -> list[Finding]:
     """The findings on the day `on` of a visit. `held`: the days of the visits that it depends on, as far as they took
-    place; `left`: the day on which the participant withdrew or died; `sent`: the codes of visits in the same upload,
-    which are not missing though they are not stored yet."""
+    place; `sent`: the codes of visits in the same upload, which are not missing though they are not stored yet. A visit
+    without consent is not recorded, but its consent may have been voided or corrected since; consent comes before
+    taking part (ICH E6(R2), 4.8.8)."""
     if on is None:
         return []
     window, remarks = window_of(protocol, visit, held, occurrence, on), []
@@ -61,7 +77,9 @@ def findings(
         remarks.append(_finding("anchor_missing", f"Without {visit.anchor}, which it can only follow"))
     if later is not None and on > later:
         remarks.append(_finding("visit_out_of_order", f"After {visit.before}, which it must precede"))
-    if left is not None and on > left:
+    if not course.consents.allows(on, visit.needs_scope):
+        remarks.append(_finding("visit_without_consent", "No consent that was given by that day allows it"))
+    if course.left is not None and on > course.left:
         remarks.append(_finding("visit_after_leaving", "After the day on which the participant withdrew or died"))
     return remarks
 
@@ -84,19 +102,19 @@ def judged_again(
     session: Session,
     site_id: int,
     pid: str,
-    left: date | None,
+    course: Course,
     code: str | None = None,
     new: Sequence[dict[str, Any]] = (),
 ) -> Judged:
     """Work out again the findings of a participant's visits, each by its own protocol version: of all visits, or of
     those with this `code` and those that depend on them; of stored visits and of `new` ones, whose rows are not stored
-    yet. `left`: see `findings`."""
+    yet."""
     theirs = _JUDGED.where(_VISITS.c.site_id == site_id, _VISITS.c.pid == pid).order_by(_VISITS.c.id)
     rows = [dict(fields_of(row)) for row in session.execute(theirs.with_for_update(key_share=True))]
     events: list[audit.Event] = []
     came: list[Doubt] = []
     gone: set[str] = set()
-    for row, new_findings in _differing(session, [*rows, *new], left, code):
+    for row, new_findings in _differing(session, [*rows, *new], course, code):
         old, row["findings"] = from_json(row["findings"]), new_findings
         of_row = (_VISITS.c.site_id == site_id) & (_VISITS.c.id == row["id"])
         session.execute(sa.update(_VISITS).where(of_row).values(findings=new_findings, updated_at=now()))
@@ -110,15 +128,15 @@ def judged_again(
 def refresh(session: Session, site_id: int) -> int:
     """Work out again the findings of all visits of a site; gives the number of data queries that changed. It finds
     visits that were recorded at the same time as a visit that they depend on, or by an older version of the registry.
-    The days of leaving are read once more when the visits are locked, as a status may have changed meanwhile."""
+    Courses are read once more when the visits are locked, as a status or a consent may have changed meanwhile."""
     visits = session.execute(_JUDGED.where(_VISITS.c.site_id == site_id).order_by(_VISITS.c.pid))
     rows = [fields_of(row) for row in visits]
-    left, people = _left(session, site_id), groupby(rows, key=itemgetter("pid"))
-    stale = [pid for pid, theirs in people if any(_differing(session, list(theirs), left[pid]))]
+    courses, people = _courses(session, site_id), groupby(rows, key=itemgetter("pid"))
+    stale = [pid for pid, theirs in people if any(_differing(session, list(theirs), courses[pid]))]
     if stale:
         lock_visits(session, [(site_id, pid) for pid in stale])
-        left = _left(session, site_id)
-    judged = [judged_again(session, site_id, pid, left[pid]) for pid in stale]
+        courses = _courses(session, site_id)
+    judged = [judged_again(session, site_id, pid, courses[pid]) for pid in stale]
     events = [event for one in judged for event in one.events]
     if not events:
         return 0
@@ -127,11 +145,12 @@ def refresh(session: Session, site_id: int) -> int:
     return changed
 
 
-def _left(session: Session, site_id: int) -> dict[str, date | None]:
-    """The day on which each participant of a site left, by pid."""
+def _courses(session: Session, site_id: int) -> dict[str, Course]:
+    """The course of each participant of a site, by pid."""
     names = ("pid", "status", "status_on", "earlier_ends")
-    people = sa.select(*(_PEOPLE.c[name] for name in names)).where(_PEOPLE.c.site_id == site_id)
-    return {row.pid: left_study_on(row) for row in session.execute(people)}
+    people = session.execute(sa.select(*(_PEOPLE.c[name] for name in names)).where(_PEOPLE.c.site_id == site_id)).all()
+    consents = histories_of(session, [site_id], [row.pid for row in people])
+    return {row.pid: course_of(row, consents[row.pid]) for row in people}
 
 
 _JUDGED = sa.select(
@@ -141,7 +160,7 @@ _JUDGED = sa.select(
 
 
 def _differing(
-    session: Session, rows: Sequence[_Row], left: date | None, code: str | None = None
+    session: Session, rows: Sequence[_Row], course: Course, code: str | None = None
 ) -> Iterator[tuple[_Row, str]]:
     """Those of one participant's visits whose stored findings are out of date, with the present ones."""
     held = {(row["visit_code"], row["occurrence"]): row["occurred_on"] for row in rows if row["occurred_on"]}
@@ -152,6 +171,6 @@ def _differing(
         visit = protocol.planned(row["visit_code"])
         if visit is None or (code is not None and code not in {visit.code, *visit.depends_on}):
             continue
-        present = findings_text(findings(protocol, visit, number, on, held, left))
+        present = findings_text(findings(protocol, visit, number, on, held, course))
         if present != row["findings"]:
             yield row, present

@@ -17,7 +17,6 @@ from app.models.base import columns, fields_of, from_json, new_row, now, table_o
 from app.models.finding import findings_text
 from app.models.json_row import ShownPid, StoredJson, json_row
 from app.models.outcome import Outcome, OutcomeRead, answered, done
-from app.models.participant import left_study_on
 from app.models.visit import (
     HELD,
     Visit,
@@ -129,9 +128,10 @@ def record_visit(
 
 
 def _columns(actor: Actor, person: ParticipantFacts, definition: VisitDefinition, body: VisitCreate) -> dict[str, Any]:
-    left = left_study_on(person)
+    course = visit_findings.course_of(person, person.consents)
     held, sent = person.held, person.new_visit_codes
-    findings = visit_findings.findings(person.protocol, definition, body.occurrence, body.occurred_on, held, left, sent)
+    days = body.occurrence, body.occurred_on, held
+    findings = visit_findings.findings(person.protocol, definition, *days, course, sent)
     return {
         "site_id": person.site_id,
         "pid": person.pid,
@@ -151,8 +151,9 @@ def _with_therapists(person: ParticipantFacts, body: VisitCreate) -> Participant
 
 def _judge_others(session: Session, writes: Writes, actor: Actor, person: ParticipantFacts, body: VisitCreate) -> None:
     """Work out again the findings of visits that depend on the day of a new one."""
+    course = visit_findings.course_of(person, person.consents)
     judged = visit_findings.judged_again(
-        session, person.site_id, person.pid, left_study_on(person), body.visit_code, person.new_visits
+        session, person.site_id, person.pid, course, body.visit_code, person.new_visits
     )
     rule_queries.settled(session, writes, person.site_id, *judged.turned)
     writes.remember(actor.account_id, person.site_id, *judged.events)
@@ -256,8 +257,8 @@ def amend_visit(
     dates = corrected(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     protocol = recorded_by(session, person, row.protocol_version_id)
     definition = planned_visit(protocol, row.visit_code)
+    consents = consent_history.history_of(session, person)
     if differing & {"occurred_on", "therapy"}:
-        consents = consent_history.history_of(session, person)
         require_in_study(person.row, consents, dates.occurred_on, definition.needs_scope)
     held = _held(session, person, definition)
     window = window_of(protocol, definition, held, row.occurrence, dates.occurred_on)
@@ -269,8 +270,8 @@ def amend_visit(
     for name, value in dates.model_dump().items():
         setattr(row, name, value)
     _require_explained(window, dates)
-    left = left_study_on(person.row)
-    findings = visit_findings.findings(protocol, definition, row.occurrence, dates.occurred_on, held, left)
+    course = visit_findings.course_of(person.row, consents)
+    findings = visit_findings.findings(protocol, definition, row.occurrence, dates.occurred_on, held, course)
     row.findings = findings_text(findings)
     row.version, row.updated_at = row.version + 1, now()
     session.flush()

@@ -101,11 +101,14 @@ def amend(
 
 @app.command()
 def void(
-    address: Annotated[str, typer.Argument(help="Of a visit, an outcome, a dosing session or an adverse event")],
-    etag: Annotated[str, typer.Argument(help="Of the version that is voided")],
+    address: Annotated[str, typer.Argument(help="Of the record, such as /v1/visits/0d8c..., or of a consent")],
+    etag: Annotated[str, typer.Argument(help="Of the version that is voided; of a consent that of its participant")],
     reason: str,
 ) -> None:
-    """Void a record that was entered in error: for another participant, or twice. Nothing brings it back."""
+    """Void a record that was entered in error: for another participant, or twice. Nothing brings it back.
+
+    A consent is at /v1/participants/PID/consents/VERSION/NUMBER.
+    """
     with _registry() as registry:
         registry.void(address, etag, reason)
     typer.echo("Voided.")

@@ -91,7 +91,8 @@ class Outbox:
         return self._kept(path, {**changes, "reason": reason}, seen)
 
     def void(self, path: str, seen: str, reason: str) -> str:
-        """Keep the voiding of a visit, an outcome or an event that was entered in error. `seen` as in `amend`."""
+        """Keep the voiding of a record that was entered in error. `seen` as in `amend`; of a consent the ETag of its
+        participant."""
         return self._kept(path + _VOIDING, {"reason": reason}, seen)
 
     def _kept(self, path: str, body: Record, seen: str | None) -> str:
