@@ -10,7 +10,20 @@ from pydantic import Strict, model_validator
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
-from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, LongReason, Reason, Shape, now, one_of
+from app.models.base import (
+    Answer,
+    Code,
+    Cursor,
+    Filter,
+    InstantShown,
+    Limit,
+    LongReason,
+    QueryBool,
+    Reason,
+    Shape,
+    now,
+    one_of,
+)
 from app.models.contradiction import contradiction
 
 
@@ -37,6 +50,9 @@ class ExtractStatus(StrEnum):
     revoked = "revoked"
     """Of these two the files are deleted; who was in the extract stays in the ledger."""
 
+
+OPEN = frozenset({ExtractStatus.building, ExtractStatus.failed, ExtractStatus.ready})
+"""Of these, files can be downloaded, or may be once they are built; a custodian can take them back."""
 
 RELEASED = frozenset(ExtractStatus) - {ExtractStatus.requested, ExtractStatus.refused}
 """Statuses in which files may have been downloaded, or may be yet."""
@@ -216,6 +232,19 @@ class ExtractFileRead(Answer):
     sha256: str
 
 
+class WithdrawnSince(Answer):
+    """How many people of an extract took a consent back after it was approved, by scope."""
+
+    sharing: int = 0
+    """Who does not share data any more: by a withdrawal, or by a newer or corrected consent."""
+
+    collection: int = 0
+    """Whose collection of data ended, on a day from which on the extract may hold records."""
+
+    identity: int = 0
+    """Whose label at the site was erased since the extract was asked for."""
+
+
 class ExtractRead(Answer):
     id: UUID
     study: str
@@ -243,6 +272,10 @@ class ExtractRead(Answer):
     subjects: int | None
     """How many people are in it, from its approval on, as the manifest has it; a dry run of the approval shows it."""
 
+    withdrawn_since: WithdrawnSince | None
+    """How many of them took consent back since. Only for custodians, and not for who asked for the extract: null for
+    others, and before an approval."""
+
     risk: dict[str, Any] | None
     """The risk report of a deidentified extract, from its approval on; a dry run of the approval shows it before."""
 
@@ -261,6 +294,10 @@ class ExtractList(Answer):
 class ExtractFilter(Filter):
     study: Code | None = None
     status: ExtractStatus | None = None
+    withdrawn_since: QueryBool | None = None
+    """Only approved extracts of which somebody took consent back since (`true`), or nobody did (`false`); only those
+    whose `withdrawn_since` you are told."""
+
     limit: Limit = 50
     cursor: Cursor = None
 

@@ -26,6 +26,7 @@ class EventType(StrEnum):
     adverse_event_serious = "adverse_event.serious"
     data_query_answered = "data_query.answered"
     data_query_opened = "data_query.opened"
+    extract_consent_withdrawn = "extract.consent_withdrawn"
     extract_ready = "extract.ready"
     safety_signal_raised = "safety_signal.raised"
     subscription_test = "subscription.test"

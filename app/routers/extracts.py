@@ -68,8 +68,9 @@ def list_extracts(
         (Extract.study_id, study_asked(session, actor, query.study)),
         (Extract.status, query.status),
     )
+    statement = extracts.by_withdrawals(session, actor, statement, query.withdrawn_since)
     rows, after = Page(request, response, actor, query).read(session, statement, Extract.created_at, Extract.id)
-    return ExtractList(items=extracts.read_all(session, rows), next=after)
+    return ExtractList(items=extracts.read_all(session, actor, rows), next=after)
 
 
 @router.post("/extracts", status_code=202, response_model=ExtractRead)

@@ -38,7 +38,7 @@ from app.models.study import Study
 from app.privacy.bundle import UnsafeText
 from app.privacy.profile import PROFILES, VERSIONS, Profile
 from app.security.keys import Keyring
-from app.services import as_at, quasi_identifiers
+from app.services import as_at, quasi_identifiers, sharing
 from app.services.aggregate import AggregateRows
 from app.services.bundling import SCHEMA, Files, content_digest
 from app.services.extract_ends import end, moved
@@ -310,6 +310,8 @@ def _finish(session: Session, row: Extract, files: list[dict[str, Any]], manifes
     session.execute(sa.insert(table_of(ExtractFile)), files)
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == row.id))
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
+    with within(session, sites_of(session, row.study_id)):
+        sharing.tell_if_untold(session, row.study_id, row.id)
     moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
 
 

@@ -28,7 +28,7 @@ from app.protocol.clocks import local_day
 from app.protocol.consent import ConsentScope
 from app.protocol.definition import Protocol
 from app.security.keys import Keyring
-from app.services import consent_history, dependent_findings, rule_queries, sync_shelf
+from app.services import consent_history, dependent_findings, rule_queries, sharing, sync_shelf
 from app.services.participants import Hold, Person, visible_person
 from app.services.registry_chain import remember
 from app.services.site_days import require_past
@@ -64,6 +64,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     )
     session.add(row)
     session.flush()
+    sharing.tell_if_ended(session, person)
     event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
     judged = dependent_findings.after_further_consent(session, person)
     rule_queries.settle_all(session, row.site_id, *judged.turned)
@@ -109,6 +110,8 @@ def withdraw(
     )
     session.add(row)
     session.flush()
+    if row.scope in sharing.REPORTED:
+        sharing.tell(session, row.site_id, row.pid)
     events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
     forgotten: list[audit.Event] = []
     if body.scope is WithdrawalScope.identity:

@@ -26,7 +26,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services import consent_history, consents, dependent_findings, pid_reservations, rule_queries
+from app.services import consent_history, consents, dependent_findings, pid_reservations, rule_queries, sharing
 from app.services.participants import (
     COPIED,
     EnrolmentContradictsProtocol,
@@ -266,6 +266,7 @@ def _corrected_consent(
     for name, value in _corrected_columns(correction).items():
         setattr(consent, name, value)
     session.flush()
+    sharing.tell_if_ended(session, person)
     new = consent_history.history_of(session, person)
     for day in (one.effective_on for one in old.withdrawals if one.scope != WithdrawalScope.identity):
         if old.newest(day) is not None:

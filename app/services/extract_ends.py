@@ -13,7 +13,7 @@ from app.database import Database
 from app.errors import Conflict, Gone
 from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
-from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
+from app.models.extract import OPEN, Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
 
 
 class ExtractExpired(Gone):
@@ -45,7 +45,7 @@ def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> Non
     """Revoke an extract, also while its files are being built: the lease is deleted, after which no worker can store
     more. Raises NotFound, ExtractNotReady."""
     row = visible_row(session, actor, Extract, extract_id, lock=True)
-    if row.status not in (ExtractStatus.building, ExtractStatus.ready, ExtractStatus.failed):
+    if row.status not in OPEN:
         raise ExtractNotReady
     end(session, row, ExtractStatus.revoked, actor.account_id, reason)
 

@@ -14,8 +14,10 @@ from app import audit
 from app.access import Actor, Rows, found, visible, visible_row
 from app.database import one_moment, within
 from app.errors import Conflict, Fault, Invalid, SecondPersonNeeded
+from app.models.among import among
 from app.models.base import canonical_json, columns, from_json, now, utc_text, values
 from app.models.extract import (
+    RELEASED,
     ApprovalCreate,
     ApprovalDecision,
     Extract,
@@ -26,10 +28,12 @@ from app.models.extract import (
     ExtractFormat,
     ExtractRead,
     ExtractStatus,
+    WithdrawnSince,
 )
 from app.models.study import Study
+from app.permissions import Permission
 from app.privacy.profile import PROFILES
-from app.services import as_at, data_cuts, parquet, receivers, release
+from app.services import as_at, data_cuts, parquet, receivers, release, sharing
 from app.services.bundling import SCHEMA
 from app.services.extract_ends import expiry, require_downloadable
 from app.services.extract_sql import unhurried
@@ -67,7 +71,7 @@ def request_extract(session: Session, actor: Actor, body: ExtractCreate) -> Extr
     session.add(row)
     session.flush()
     remember(session, actor, audit.created("extract:requested", row, row.id))
-    return _read(values(row), study.code, [], None, _related(session, [row]))
+    return _read(values(row), study.code, [], None, _related(session, actor, [row]))
 
 
 def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreate, days: int) -> ExtractRead:
@@ -101,7 +105,7 @@ def decide(session: Session, actor: Actor, extract_id: UUID, body: ApprovalCreat
     action = f"extract:{'approved' if body.decision is ApprovalDecision.approve else 'refused'}"
     remember(session, actor, audit.changed(action, row, row.id, row.version, before, body.reason))
     built_rows = 0 if row.status == ExtractStatus.building else None
-    return _read(values(row), study.code, [], built_rows, _related(session, [row]))
+    return _read(values(row), study.code, [], built_rows, _related(session, actor, [row]))
 
 
 def _choose(session: Session, row: Extract, accept_difference: bool) -> None:
@@ -131,7 +135,7 @@ def files_of(session: Session, extract_id: UUID) -> list[ExtractFileRead]:
 
 def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
     row = found(session.execute(visible(rows().where(col(Extract.id) == extract_id), actor)).first())
-    return read_all(session, [row])[0]
+    return read_all(session, actor, [row])[0]
 
 
 def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
@@ -156,21 +160,52 @@ def rows() -> Rows:
     return wanted.select_from(Extract).join(Study, col(Study.id) == col(Extract.study_id))
 
 
+def by_withdrawals(session: Session, actor: Actor, statement: Rows, wanted: bool | None) -> Rows:
+    """`statement` limited to extracts of which somebody has withdrawn consent since, or nobody has, as far as the
+    actor may know; None: not limited."""
+    if wanted is None:
+        return statement
+    since = _withdrawn_since(session, actor)
+    return statement.where(among(Extract.id, "wanted", [one for one in since if (since[one] != NOBODY) is wanted]))
+
+
+NOBODY = WithdrawnSince()
+
+
+def _withdrawn_since(session: Session, actor: Actor, *which: Any) -> Mapping[UUID, WithdrawnSince]:
+    """How many people of approved extracts have withdrawn consent since; only of extracts on which the actor decides and
+    that the actor does not receive."""
+    decides = actor.held.get(Permission.extract_approve, frozenset())
+    if not decides:
+        return {}
+    others = (col(Extract.study_id).in_(sorted(decides)), Extract.requested_by != actor.account_id)
+    approved = select(Extract.id, Extract.study_id).where(*others, col(Extract.status).in_(RELEASED), *which)
+    found = session.execute(visible(approved, actor)).all()
+    sites = [site for study_id in {one.study_id for one in found} for site in sites_of(session, study_id)]
+    with within(session, sites):
+        since = sharing.withdrawn_since(session, [one.id for one in found])
+    return {one.id: since.get(one.id, NOBODY) for one in found}
+
+
 class _Related(NamedTuple):
-    """What other tables hold about some extracts: names of people, and the time of each extract's first download."""
+    """What other tables hold about some extracts: names of people, the time of each first download, and how many
+    participants have withdrawn consent since."""
 
     names: Mapping[str, str]
     downloads: Mapping[UUID, datetime]
+    withdrawn: Mapping[UUID, WithdrawnSince]
 
 
-def read_all(session: Session, page: Sequence[Any]) -> list[ExtractRead]:
-    related = _related(session, page)
+def read_all(session: Session, actor: Actor, page: Sequence[Any]) -> list[ExtractRead]:
+    related = _related(session, actor, page)
     return [_read(row._asdict(), row.study, files_of(session, row.id), row.built_rows, related) for row in page]
 
 
-def _related(session: Session, page: Sequence[Any]) -> _Related:
+def _related(session: Session, actor: Actor, page: Sequence[Any]) -> _Related:
+    ids = [row.id for row in page]
     people = {str(one) for row in page for one in (row.requested_by, row.decided_by) if one is not None}
-    return _Related(names_of(session, people), receivers.downloads(session, [row.id for row in page]))
+    withdrawn = _withdrawn_since(session, actor, among(Extract.id, "page", ids))
+    return _Related(names_of(session, people), receivers.downloads(session, ids), withdrawn)
 
 
 def _read(
@@ -188,6 +223,7 @@ def _read(
         requested_by_name=related.names.get(str(values["requested_by"])),
         decided_by_name=related.names.get(str(values["decided_by"])),
         downloaded_at=related.downloads.get(values["id"]),
+        withdrawn_since=related.withdrawn.get(values["id"]),
         **{name: values[name] for name in _SHOWN},
     )
 

@@ -10,19 +10,16 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Row, Subquery, func
-from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from app.database import Turn
 from app.errors import Conflict, Invalid, Unavailable
 from app.models.adverse_event import AdverseEvent
 from app.models.base import as_compared, now, table_of, utc_text
-from app.models.consent import Consent, Withdrawal, WithdrawalScope
 from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus, ExtractSubject
 from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
-from app.models.voided import counts
 from app.privacy.hiding import rounded
 from app.privacy.lattice import K, generalise
 from app.privacy.profile import PROFILES
@@ -34,6 +31,7 @@ from app.services import as_at, collected
 from app.services.fingerprints import fingerprints
 from app.services.quasi_identifiers import CLASS, exact_traits, of_person, shown_at
 from app.services.screening_visits import counted
+from app.services.sharing import shares
 from app.services.studies import protocol_of
 from app.writing import Writes, store
 
@@ -129,42 +127,13 @@ def choose_people(session: Session, row: Extract, accept_difference: bool) -> Co
 
 
 def _sharing(session: Session, study_id: int, later_consents: Sequence[str], ended: Subquery) -> Sequence[Row[Any]]:
-    """Everybody whose newest consent (as in `ConsentHistory.scopes`) includes data sharing, and who has not withdrawn
-    it since; ordered by pid, which discloses nothing. A withdrawal counts as soon as it is recorded: its day is at most
-    today at the site, which may be tomorrow here. `later_consents` were recorded after the data cut: they can exclude
-    somebody, but not include them."""
-    newer = aliased(Consent)
-    undated = col(Consent.given_on).is_(None)
-    refused = select(newer.pid).where(
-        newer.site_id == Consent.site_id,
-        newer.pid == Consent.pid,
-        counts(newer),
-        col(newer.data_sharing).is_(False),
-        sa.or_(undated, col(newer.given_on) >= col(Consent.given_on)),
-    )
-    withdrawn = select(Withdrawal.pid).where(
-        Withdrawal.site_id == Consent.site_id,
-        Withdrawal.pid == Consent.pid,
-        Withdrawal.scope == WithdrawalScope.sharing,
-        counts(Withdrawal),
-        sa.or_(undated, col(Withdrawal.effective_on) >= col(Consent.given_on)),
-    )
-    consented = select(Consent.pid).where(
-        Consent.site_id == Participant.site_id,
-        Consent.pid == Participant.pid,
-        counts(Consent),
-        col(Consent.data_sharing).is_(True),
-        ~collected.among_consents(later_consents),
-        ~refused.exists(),
-        ~withdrawn.exists(),
-    )
+    """Everybody who shares data; ordered by pid, which discloses nothing."""
     person = table_of(Participant).c
     wanted = (person.site_id, person.pid, person.protocol_version_id, *of_person(ended.c.since), ended.c.since)
     statement = sa.select(*wanted).join(Site, col(Site.id) == person.site_id)
     statement = statement.outerjoin(ended, (ended.c.site_id == person.site_id) & (ended.c.pid == person.pid))
-    return session.execute(
-        statement.where(col(Site.study_id) == study_id, consented.exists()).order_by(person.pid)
-    ).all()
+    sharing = (col(Site.study_id) == study_id, shares(later_consents))
+    return session.execute(statement.where(*sharing).order_by(person.pid)).all()
 
 
 def _released(session: Session, row: Extract, *profiles: ExtractProfile) -> list[Extract]:

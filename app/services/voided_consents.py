@@ -10,7 +10,7 @@ from app.models.base import now
 from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope, consent_name
 from app.models.voided import RecordVoiding
 from app.security.keys import Keyring
-from app.services import consents, dependent_findings, rule_queries
+from app.services import consents, dependent_findings, rule_queries, sharing
 from app.services.participants import Hold, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
@@ -48,6 +48,7 @@ def void_consent(
     before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
     session.flush()
+    sharing.tell_if_ended(session, person)
     subject = consent_name(row.pid, row.version, row.number)
     event = audit.changed("consent:voided", row, subject, person.row.version, before, body.reason)
     judged = dependent_findings.after_further_consent(session, person)
