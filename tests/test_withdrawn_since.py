@@ -1,4 +1,4 @@
-"""Consent that was taken back after an extract was approved: custodians are told, who receives the data never."""
+"""Consent that is withdrawn after an extract was approved: custodians are told, and the recipient is not."""
 
 from datetime import timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from tests.outbox_cases import a_subscription
 from tests.route_cases import UNDER_AGREEMENT, extract_of
 from tests.test_outbox import told
 from tests.test_voiding import voided
+from tests.voided_cases import void
 from tests.world import Caller, World
 
 TOLD = "extract.consent_withdrawn"
@@ -119,8 +120,14 @@ def sharing_unticked(world: World, pid: str) -> None:
     assert world.staff_a.patch(path, body, world.staff_a.get(path).headers["ETag"]).status_code == 200
 
 
-@pytest.mark.parametrize("end", [consent_without_sharing, sharing_unticked])
-def test_sharing_ends_with_a_newer_or_corrected_consent_too(world: World, end: Any) -> None:
+def consent_voided(world: World, pid: str) -> None:
+    path = f"/v1/participants/{pid}"
+    seen = world.staff_a.get(path).headers["ETag"]
+    assert void(world.staff_a, f"{path}/consents/1/1", seen).status_code == 201
+
+
+@pytest.mark.parametrize("end", [consent_without_sharing, sharing_unticked, consent_voided])
+def test_sharing_ends_with_a_newer_a_corrected_or_a_voided_consent_too(world: World, end: Any) -> None:
     everything = a_subscription(world, event_types=[TOLD])
     pid = under_amendment(world)
     path = extract_of(world, approved=True)

@@ -173,8 +173,8 @@ NOBODY = WithdrawnSince()
 
 
 def _withdrawn_since(session: Session, actor: Actor, *which: Any) -> Mapping[UUID, WithdrawnSince]:
-    """How many people of approved extracts have withdrawn consent since; only of extracts on which the actor decides and
-    that the actor does not receive."""
+    """How many people of approved extracts have withdrawn consent since; only of extracts on which the actor decides
+    and that the actor does not receive."""
     decides = actor.held.get(Permission.extract_approve, frozenset())
     if not decides:
         return {}
