@@ -34,7 +34,7 @@ class Files(Mapping[str, ExtractFileRead]):
         self._places: dict[str, chunks.Place] = {}
         self._worker = ThreadPoolExecutor(1, "extract-chunks")
         self._converter = ThreadPoolExecutor(1, "extract-parquet")
-        self.manifest: dict[str, Any] = {}
+        self.manifest: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -108,24 +108,41 @@ class Files(Mapping[str, ExtractFileRead]):
 
     def complete(self, extract: Extract, profile: Profile, study: str, approved: Mapping[str, Any]) -> None:
         """Write everything besides the tables. `approved` is the part of the manifest that the approval fixed."""
-        origin = bundle.Origin(study, str(extract.id), approved["created_at"], __version__)
-        formats = set(from_json(extract.formats))
-        for file, columns in profile.files.items():
-            name, rows = file.removesuffix(".csv"), self[file].rows
-            if ExtractFormat.ndjson in formats:
-                lines = bundle.dataset_json(name, columns, self.read(file), rows or 0, origin)
-                self.write(f"{name}.ndjson", lines, counted=True)
+        if ExtractFormat.ndjson in from_json(extract.formats):
+            self._write_dataset_json(
+                profile, bundle.Origin(study, str(extract.id), approved["created_at"], __version__)
+            )
         about, book = {"profile": extract.profile, "profile_version": profile.version}, codebook(profile)
         self.write("codebook.json", [canonical_json({**about, "columns": book}).encode()])
         self.write("codebook.csv", [bundle.codebook_csv(book)])
         if approved["risk"] is not None:
             self.write("risk_report.json", [canonical_json(approved["risk"]).encode()])
             self.write("risk_report.md", [readable(approved["risk"]).encode()])
-        self.manifest = {
+        self.manifest = self._manifest(extract, profile, study, approved)
+        self.write("README.txt", [bundle.readme(self.manifest)])
+        self.write("manifest.json", [canonical_json(self.manifest).encode()])
+        self.write("sha256sums.txt", [bundle.sums({name: one.sha256 for name, one in self.items()})])
+        archive = self._writer("bundle.zip", chunks.NOT_AT_ALL)
+        bundle.zipped(archive, self._packed)
+        self._described("bundle.zip", archive, None)
+
+    def _write_dataset_json(self, profile: Profile, origin: bundle.Origin) -> None:
+        for file, columns in profile.files.items():
+            name, rows = file.removesuffix(".csv"), self[file].rows or 0
+            self.write(
+                f"{name}.ndjson", bundle.dataset_json(name, columns, self.read(file), rows, origin), counted=True
+            )
+
+    def _manifest(
+        self, extract: Extract, profile: Profile, study: str, approved: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What manifest.json says, with the files written so far."""
+        return {
             "schema": SCHEMA,
             "extract": str(extract.id),
             "study": study,
-            **about,
+            "profile": extract.profile,
+            "profile_version": profile.version,
             "organisation": extract.organisation,
             "purpose": extract.purpose,
             "agreement": extract.agreement,
@@ -138,12 +155,6 @@ class Files(Mapping[str, ExtractFileRead]):
             "row_content_sha256": content_digest({file: self[file].sha256 for file in profile.files}),
             "files": [one.model_dump(mode="json") for one in self.described()],
         }
-        self.write("README.txt", [bundle.readme(self.manifest)])
-        self.write("manifest.json", [canonical_json(self.manifest).encode()])
-        self.write("sha256sums.txt", [bundle.sums({name: one.sha256 for name, one in self.items()})])
-        archive = self._writer("bundle.zip", chunks.NOT_AT_ALL)
-        bundle.zipped(archive, self._packed)
-        self._described("bundle.zip", archive, None)
 
     def described(self) -> list[ExtractFileRead]:
         return [self._written[name] for name in sorted(self._written)]
