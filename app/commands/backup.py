@@ -30,7 +30,7 @@ def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
 @app.command()
 def daily(
     folder: Annotated[Path, typer.Argument(help="The folder of all backups.")],
-    keep: Annotated[int, typer.Option(min=1, help="Number of days whose backups are kept.")] = 14,
+    keep: Annotated[int, typer.Option(min=1, help="Number of backups to keep.")] = 14,
 ) -> None:
     """Make the day's backup in a folder of backups, also of a vault with its own database, and delete the oldest."""
     from app.database import Database
