@@ -66,7 +66,7 @@ def test_a_download_breaks_off_when_the_extract_is_revoked(
         mine = select(ExtractFile).where(ExtractFile.extract_id == key(waiting))
         file = session.exec(mine.where(ExtractFile.name == "codebook.json")).one()
     keyring = world.registry.app.state.keyring
-    place = chunks.place_of(keyring, key(waiting), file.build, file.name, file.sealed_key)
+    place = chunks.file_of(keyring, key(waiting), file.build, file.name, file.sealed_key)
     parts = chunks.read(world.registry.served, place, 0, file.bytes)
     next(parts)
     assert world.custodian.post(f"{waiting}/revocation", {"reason": "shared with others"}).is_success
@@ -86,14 +86,14 @@ def test_the_database_has_nothing_of_a_file_in_clear(world: World, waiting: str)
     for row in kept.values():
         assert not any(word in row.content for word in (b"subject", b"Extract", *words))
     keyring = world.registry.app.state.keyring
-    places = {one.name: chunks.place_of(keyring, key(waiting), one.build, one.name, one.sealed_key) for one in files}
+    places = {one.name: chunks.file_of(keyring, key(waiting), one.build, one.name, one.sealed_key) for one in files}
     readme, other = kept["README.txt"], places["manifest.json"]
     assert zlib.decompress(places["README.txt"].unlocked(0, readme.content), -zlib.MAX_WBITS) == text
     for wrong, start in ((other, 0), (other._replace(name="README.txt"), 0), (places["README.txt"], 1)):
         with pytest.raises(InvalidTag):
             wrong.unlocked(start, readme.content)
     with pytest.raises(SealBroken):
-        chunks.place_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)
+        chunks.file_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["nothing later", "something later"])

@@ -147,6 +147,6 @@ def download_file(
     """One file of your own extract, or a part of it (`Range`). Each download is in the audit trail."""
     file = extracts.download(session, actor, extract_id, name)
     headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
-    place = chunks.place_of(request.app.state.keyring, extract_id, file.build, file.name, file.sealed_key)
-    first, read = partial(chunks.part_at, session, place), partial(chunks.read, request.app.state.database, place)
+    stored = chunks.file_of(request.app.state.keyring, extract_id, file.build, file.name, file.sealed_key)
+    first, read = partial(chunks.part_at, session, stored), partial(chunks.read, request.app.state.database, stored)
     return part_of(request, first, read, file.bytes, file.sha256, file.media_type, headers)

@@ -31,7 +31,7 @@ class Files(Mapping[str, ExtractFileRead]):
         self._database, self._extract_id, self._build, self._kept = database, extract_id, build, kept
         self._written: dict[str, ExtractFileRead] = {}
         self._packed: dict[str, bundle.Packed] = {}
-        self._places: dict[str, chunks.Place] = {}
+        self._stored: dict[str, chunks.EncryptedFile] = {}
         self._worker = ThreadPoolExecutor(1, "extract-chunks")
         self._converter = ThreadPoolExecutor(1, "extract-parquet")
         self.manifest: Mapping[str, Any] = {}
@@ -53,7 +53,7 @@ class Files(Mapping[str, ExtractFileRead]):
         return len(self._written)
 
     def read(self, name: str) -> Iterator[bytes]:
-        return chunks.read(self._database, self._places[name], 0, self[name].bytes)
+        return chunks.read(self._database, self._stored[name], 0, self[name].bytes)
 
     def write(self, name: str, parts: Iterable[bytes], *, counted: bool = False) -> ExtractFileRead:
         """Write a whole file. `counted`: it is a table, whose rows are counted; its first line is a header."""
@@ -68,7 +68,7 @@ class Files(Mapping[str, ExtractFileRead]):
         if ExtractFormat.parquet not in from_json(formats):
             return self.write(name, parts, counted=True).rows or 0
         other = name.removesuffix("csv") + "parquet"
-        target = self._writer(other, chunks.NOT_AT_ALL)
+        target = self._writer(other, chunks.UNCOMPRESSED)
         table = parquet.Table(target, columns, self._converter)
         rows = self.write(name, _also(table, parts), counted=True).rows
         table.finish()
@@ -76,13 +76,13 @@ class Files(Mapping[str, ExtractFileRead]):
         return rows or 0
 
     def _writer(self, name: str, level: int) -> chunks.Writer:
-        place = self._places[name] = chunks.new_place(self._extract_id, self._build, name)
-        return chunks.Writer(self._database, place, level, self._worker, self._kept)
+        stored = self._stored[name] = chunks.new_file(self._extract_id, self._build, name)
+        return chunks.Writer(self._database, stored, level, self._worker, self._kept)
 
     def _described(self, name: str, target: chunks.Writer, rows: int | None) -> ExtractFileRead:
-        done, place = target.finish(), self._places[name]
+        done, stored = target.finish(), self._stored[name]
         self._packed[name] = bundle.Packed(
-            done.length, done.packed, done.crc32, lambda: chunks.packed(self._database, place, done.length)
+            done.length, done.packed, done.crc32, lambda: chunks.packed(self._database, stored, done.length)
         )
         media_type = bundle.MEDIA_TYPES[name.rpartition(".")[2]]
         described = ExtractFileRead(name=name, media_type=media_type, rows=rows, bytes=done.length, sha256=done.sha256)
@@ -91,7 +91,7 @@ class Files(Mapping[str, ExtractFileRead]):
 
     def require_all_there(self, session: Session) -> None:
         """Raises ChunkGone."""
-        if not chunks.all_there(session, {place: self[name].bytes for name, place in self._places.items()}):
+        if not chunks.all_there(session, {stored: self[name].bytes for name, stored in self._stored.items()}):
             raise chunks.ChunkGone
 
     def rows(self, keyring: Keyring) -> list[dict[str, Any]]:
@@ -101,9 +101,9 @@ class Files(Mapping[str, ExtractFileRead]):
                 **self._written[name].model_dump(),
                 "extract_id": self._extract_id,
                 "build": self._build,
-                "sealed_key": chunks.sealed_key(keyring, place),
+                "sealed_key": chunks.sealed_key(keyring, stored),
             }
-            for name, place in self._places.items()
+            for name, stored in self._stored.items()
         ]
 
     def complete(self, extract: Extract, profile: Profile, study: str, approved: Mapping[str, Any]) -> None:
@@ -122,7 +122,7 @@ class Files(Mapping[str, ExtractFileRead]):
         self.write("README.txt", [bundle.readme(self.manifest)])
         self.write("manifest.json", [canonical_json(self.manifest).encode()])
         self.write("sha256sums.txt", [bundle.sums({name: one.sha256 for name, one in self.items()})])
-        archive = self._writer("bundle.zip", chunks.NOT_AT_ALL)
+        archive = self._writer("bundle.zip", chunks.UNCOMPRESSED)
         bundle.zipped(archive, self._packed)
         self._described("bundle.zip", archive, None)
 

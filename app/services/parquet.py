@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from app.privacy.profile import Column
-from app.services.chunks import SIZE, Behind
+from app.services.chunks import SIZE, Background
 
 if TYPE_CHECKING:
     from io import RawIOBase
@@ -35,7 +35,7 @@ class Table:
             false_values=["N"],
         )
         self._writer = parquet.ParquetWriter(target, self._schema, compression="zstd", store_schema=False)
-        self._behind, self._buffer, self._header = Behind(thread), bytearray(), True
+        self._background, self._buffer, self._header = Background(thread), bytearray(), True
         self._earlier = 0
         """Bytes in the buffer that belong to earlier chunks."""
 
@@ -50,12 +50,12 @@ class Table:
     def finish(self) -> None:
         """Write the rest, and the end of the file."""
         self._hand_over(len(self._buffer))
-        self._behind.finish()
+        self._background.finish()
         self._writer.close()
 
     def _hand_over(self, size: int) -> None:
         if size:
-            self._behind.do(self._add, bytes(self._buffer[:size]), self._header)
+            self._background.do(self._add, bytes(self._buffer[:size]), self._header)
             del self._buffer[:size]
             self._header = False
 
