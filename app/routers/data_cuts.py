@@ -37,7 +37,7 @@ def make_data_cut(
     """Give the present state of a study a name. Later extracts can be made of that state."""
 
     def made() -> Made:
-        read = data_cuts.cut(session, actor, body)
+        read = data_cuts.make(session, actor, body)
         return Made(read, "/v1/data-cuts", etag(request.app.state.keyring, read.id, 1))
 
     return once.create(session, actor, body, made, seen=lambda: study_by_code(session, actor, body.study))

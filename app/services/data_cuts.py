@@ -26,7 +26,7 @@ class CutUnknown(Invalid):
     """This study has no data cut of this name."""
 
 
-def cut(session: Session, actor: Actor, body: DataCutCreate) -> DataCutRead:
+def make(session: Session, actor: Actor, body: DataCutCreate) -> DataCutRead:
     """Name the present moment. The cut contains what is committed now; a write that is not committed yet comes after
     it, as its entries are not in the chains yet. Raises NotFound, CutExists."""
     study = study_by_code(session, actor, body.study)

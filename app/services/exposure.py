@@ -43,8 +43,8 @@ NEVER = Exposure((), None)
 
 
 def exposures(session: Session, site_ids: Sequence[int], pids: Collection[str] | None = None) -> Mapping[str, Exposure]:
-    """The exposure by pid, of these participants or of all at these sites, as far as they came to a visit. One
-    statement.
+    """The exposure by pid, of these participants, or of all at these sites; participants without a visit are missing.
+    One statement.
 
     A dose counts if it was given (ICH E9, section 5.2.3). A dosing visit without a dosing session counts as one with a
     dose, as not every study records sessions.

@@ -39,10 +39,11 @@ def history_of(session: Session, site_id: int, subject_type: str, subject_id: ob
     ]
 
 
-def told_of(
+def versions_of(
     session: Session, site_id: int, subject_type: str, subject_id: str
 ) -> Iterator[tuple[str, set[str], dict[str, Any]]]:
-    """What a record went through, oldest first: the action, the fields that it changed, and all as they were then."""
+    """Every change of a record, oldest first: the action, the fields that it changed, and all fields as they then
+    were."""
     entries = select(AuditEntry.action, AuditEntry.changes).where(
         AuditEntry.site_id == site_id, AuditEntry.subject_type == subject_type, AuditEntry.subject_id == subject_id
     )
@@ -54,7 +55,7 @@ def told_of(
 
 
 def names_of(session: Session, actors: set[str]) -> dict[str, str]:
-    """The display names of accounts, by the id that entries hold."""
+    """The display names of accounts, by their id in audit entries."""
     ids = [UUID(actor) for actor in actors if actor != SYSTEM]
     rows = session.exec(select(Account.id, Account.display_name).where(col(Account.id).in_(ids))).all()
     return {str(account_id): name for account_id, name in rows}

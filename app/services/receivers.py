@@ -1,5 +1,5 @@
-"""Who received a person's rows: read from the ledger, so that they can be told of a withdrawal or an error; and whether
-anything of an extract was received, read from the audit trail."""
+"""Which extracts a participant is in, so that their recipients can be informed of a withdrawal or an error; and when an
+extract was first downloaded, by the audit trail."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -23,7 +23,7 @@ class NotEnrolled(CannotGoOn):
 
 
 class Received(NamedTuple):
-    """One extract that somebody is in. Tables count as well: they were made of that person too."""
+    """One extract that a participant is in. Tables count as well, as they were counted over that participant too."""
 
     extract_id: UUID
     profile: ExtractProfile
@@ -34,15 +34,15 @@ class Received(NamedTuple):
 
 
 def received(database: Database, symbols: str) -> list[Received]:
-    """The extracts that a person is in, oldest first. The look is an entry in the chain of the person's site. Raises
+    """The extracts that a participant is in, oldest first. An entry in the chain of the site remembers the look. Raises
     NotEnrolled."""
     with database.write() as session, within(session, every_chain(session)):
         person = session.exec(select(Participant).where(Participant.pid == symbols)).first()
         if person is None:
             raise NotEnrolled("Nobody is enrolled under this pid.")
-        mine = select(ExtractSubject.extract_id).where(ExtractSubject.pid == symbols)
-        held = session.exec(select(Extract).where(col(Extract.id).in_(mine)).order_by(col(Extract.created_at))).all()
-        downloaded = downloads(session, [one.id for one in held])
+        ids = select(ExtractSubject.extract_id).where(ExtractSubject.pid == symbols)
+        extracts = session.exec(select(Extract).where(col(Extract.id).in_(ids)).order_by(col(Extract.created_at))).all()
+        downloaded = downloads(session, [one.id for one in extracts])
         event = audit.Event("extract:receivers-read", "participant", symbols, person.version, [])
         audit.append(session, audit.SYSTEM, person.site_id, [event])
         return [
@@ -54,12 +54,12 @@ def received(database: Database, symbols: str) -> list[Received]:
                 ExtractStatus(one.status),
                 one.id in downloaded,
             )
-            for one in held
+            for one in extracts
         ]
 
 
 def downloads(session: Session, extracts: Collection[UUID]) -> Mapping[UUID, datetime]:
-    """When a file of each of these extracts was first downloaded; one of which none was is not among them."""
+    """By extract, when one of its files was first downloaded; extracts without a download are missing."""
     entry = AuditEntry
     first = (
         select(entry.subject_id, func.min(entry.at))

@@ -18,7 +18,7 @@ from app.models.study import ProtocolVersion
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import CriterionAnswer, Eligibility, UnknownCriterion, eligibility
 from app.services import rule_queries
-from app.services.history import told_of
+from app.services.history import versions_of
 from app.services.participant_facts import require_consent
 from app.services.participants import Hold, Person, follow_findings, visible_person
 from app.services.site_days import require_past
@@ -131,7 +131,7 @@ def _overall(session: Session, protocol: Protocol, row: Screening) -> _Overall |
     """The last overall answer, unless the answers have made the participant eligible since. Read from the audit trail,
     as the row has only the present eligibility."""
     overall = None
-    for _, _, was in told_of(session, row.site_id, "screening", f"{row.pid}/{row.number}"):
+    for _, _, was in versions_of(session, row.site_id, "screening", f"{row.pid}/{row.number}"):
         by_answers = decided(protocol, _answers(was["answers"], was["unmet"])).eligible
         stored = was.get("eligible")
         if stored is not None and stored != by_answers:

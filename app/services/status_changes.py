@@ -21,7 +21,7 @@ from app.models.participant import (
     ends_before,
 )
 from app.services import dependent_findings, rule_queries, safety_signals, screenings
-from app.services.history import told_of
+from app.services.history import versions_of
 from app.services.participant_facts import require_consent
 from app.services.participants import Hold, follow_findings, participant_read, require_in_force, visible_person
 from app.services.site_days import require_past
@@ -126,7 +126,7 @@ _TAKING_PART = {ParticipantStatus.enrolled, ParticipantStatus.active}
 def _earlier_steps(session: Session, row: Participant) -> list[Step]:
     """The statuses before the present one, oldest first, from the audit trail, without those that were corrected."""
     steps: list[Step] = []
-    for action, changed, was in told_of(session, row.site_id, "participant", row.pid):
+    for action, changed, was in versions_of(session, row.site_id, "participant", row.pid):
         if changed.isdisjoint(_DATED):
             continue
         on = was.get("status_on")

@@ -62,7 +62,7 @@ def sites_of(session: Session, study_id: int) -> list[int]:
 
 
 def zone_of(session: Session, site_id: int) -> ZoneInfo:
-    """The time zone by whose days a site lives."""
+    """The time zone of a site's calendar days."""
     return ZoneInfo(session.get_one(Site, site_id).timezone)
 
 
@@ -90,7 +90,7 @@ def protocol_of(session: Session, version_id: int) -> Protocol:
 
 
 def newest_protocol(session: Session, site_id: int) -> Protocol:
-    """That of the newest version of a site's study, which has one."""
+    """The protocol of the newest version of a site's study. The study must have one."""
     of_study = col(Site.study_id) == col(ProtocolVersion.study_id)
     versions: Any = select(ProtocolVersion.id).join(Site, of_study).where(Site.id == site_id)
     newest: int = session.exec(versions.order_by(col(ProtocolVersion.id).desc()).limit(1)).one()
@@ -134,7 +134,7 @@ def add_protocol_version(
 
 
 def _require_same_protocol(session: Session, study_id: int, protocol: Protocol) -> None:
-    """Versions are of one protocol: another's would rule the next enrolment. Raises ProtocolRefused."""
+    """All versions of a study are of one protocol, as enrolments follow the newest one. Raises ProtocolRefused."""
     stored = session.exec(select(ProtocolVersion.id).where(ProtocolVersion.study_id == study_id)).all()
     codes = {protocol_of(session, one).code for one in stored if one is not None}
     if codes and protocol.code not in codes:
@@ -142,7 +142,7 @@ def _require_same_protocol(session: Session, study_id: int, protocol: Protocol) 
 
 
 def _fault(fault: ProtocolFault) -> Fault:
-    """Where and which rule; the fault's own message may quote the definition, and nothing that was sent is repeated."""
+    """The place and the rule of a fault, without its message, which may quote what was sent."""
     pointer = "".join(f"/{shown(part)}" for part in fault.path.split("/")[1:])
     return Fault(pointer, fault.code, fault.code.replace("_", " ").capitalize())
 
