@@ -96,7 +96,7 @@ class Page:
     def _sites(self) -> list[int]:
         return self._actor.sites_at(getattr(self._query, "study", None), getattr(self._query, "site", None))
 
-    def told(self, session: Session, listed: Rows, *keys: Any, by: Narrowing, ascending: bool = False) -> "Listed":
+    def as_json(self, session: Session, listed: Rows, *keys: Any, by: Narrowing, ascending: bool = False) -> "Listed":
         """The page as it is answered. `listed` gives the JSON text of a row (`json_row`) first, and its site."""
         rows, after = self.of_sites(session, listed, *keys, by=by, ascending=ascending)
         items = ",".join(self._begun[row.site_id] + row[0][1:] for row in rows)

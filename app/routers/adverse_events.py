@@ -79,7 +79,7 @@ def list_adverse_events(
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
     page, keys = Page(request, response, actor, query), (wanted.key, AdverseEvent.id)
     if query.include is None:
-        return page.told(session, adverse_events.listed(wanted.key), *keys, by=wanted.by, ascending=wanted.ascending)
+        return page.as_json(session, adverse_events.listed(wanted.key), *keys, by=wanted.by, ascending=wanted.ascending)
     rows, after = page.of_sites(
         session, adverse_events.ordered(wanted.key), *keys, by=wanted.by, ascending=wanted.ascending
     )

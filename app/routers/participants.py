@@ -73,7 +73,7 @@ def list_participants(
 ) -> Listed:
     """Participants of your sites, newest first."""
     page, by = Page(request, response, actor, query), narrowing(participants.FILTERS, query)
-    return page.told(session, participants.listed(), Participant.created_at, Participant.pid, by=by)
+    return page.as_json(session, participants.listed(), Participant.created_at, Participant.pid, by=by)
 
 
 @router.post("/lookup")

@@ -54,7 +54,7 @@ def list_visits(
     page, keys = Page(request, response, actor, query), (Visit.created_at, Visit.id)
     by = narrowing(visits.FILTERS, query)
     if query.include is None:
-        return page.told(session, visits.listed(), *keys, by=by)
+        return page.as_json(session, visits.listed(), *keys, by=by)
     rows, after = page.of_sites(session, visits.rows(), *keys, by=by)
     return VisitList(items=beside_windows(session, actor, rows), next=after)
 

@@ -99,8 +99,8 @@ def withdraw(
     )
     session.add(withdrawal)
     session.flush()
-    told = audit.created("adverse-event:review-withdrawn", withdrawal, f"{event.id}/{number}", reason=body.reason)
-    audit.append(session, actor.account_id, row.site_id, [told])
+    entry = audit.created("adverse-event:review-withdrawn", withdrawal, f"{event.id}/{number}", reason=body.reason)
+    audit.append(session, actor.account_id, row.site_id, [entry])
     return read(row, withdrawal), row.site_id
 
 

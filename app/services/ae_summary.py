@@ -66,10 +66,10 @@ def _events(
     statement = select(number, first, *apart).where(_EVENT.c.site_id.in_(sites), counts(_EVENT)).group_by(*apart)
     if query.serious is not None:
         statement = statement.where(_EVENT.c.serious == query.serious)
-    for alike, begun, symbols, *told in session.execute(statement.execution_options(yield_per=1000)):
-        if query.emergent and not seen.get(symbols, NEVER).emergent(told.pop()):
+    for alike, begun, symbols, *values in session.execute(statement.execution_options(yield_per=1000)):
+        if query.emergent and not seen.get(symbols, NEVER).emergent(values.pop()):
             continue
-        yield Event(symbols, begun, dict(zip(by, told, strict=True)), alike)
+        yield Event(symbols, begun, dict(zip(by, values, strict=True)), alike)
 
 
 def _row(row: Incidence, query: AeSummaryQuery) -> AeSummaryRow:

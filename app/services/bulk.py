@@ -95,8 +95,8 @@ class Upload:
         self._remember_refusals()
         if self._dry_run or _all_well(results):
             return results, True
-        told = zip(lines, results, strict=True)
-        return [one if "problem" in one else self.refused(line, BatchRefused()) for line, one in told], False
+        pairs = zip(lines, results, strict=True)
+        return [one if "problem" in one else self.refused(line, BatchRefused()) for line, one in pairs], False
 
     def _decided(self, lines: Sequence[Line], *, whole: bool = False) -> list[dict[str, Any]]:
         """The results of one transaction. When somebody else stored the same meanwhile, of a second one: it sees that,

@@ -109,8 +109,8 @@ def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence
     """Nullified events that are not voided yet, and who has to act: first the monitor tells the authority, if it was
     told of the event; then the site voids it."""
     waits_for = case((AUTHORITY_WAITS, WaitsFor.authority), else_=WaitsFor.site).label("waits_for")
-    told = (_REPORT.c.submitted_at.label("nullified_at"), _REPORT.c.nullification_reason, waits_for)
-    theirs = visible(select(*columns(AdverseEvent)).join(_REPORT, NULLIFIES), actor).add_columns(*told)
+    of_report = (_REPORT.c.submitted_at.label("nullified_at"), _REPORT.c.nullification_reason, waits_for)
+    theirs = visible(select(*columns(AdverseEvent)).join(_REPORT, NULLIFIES), actor).add_columns(*of_report)
     statement = theirs.where(_EVENT.c.site_id.in_(sites), counts(_EVENT))
     return session.execute(statement.order_by(_REPORT.c.submitted_at, _EVENT.c.id)).all()
 

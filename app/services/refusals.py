@@ -96,6 +96,7 @@ class Refusals:
 
 
 def _remembered(request: Request, error: RegistryError) -> bool:
-    """An enrolment that is refused for its label tells what a look into the vault tells: that the label is there."""
-    told = isinstance(error, Forbidden | LabelAlreadyEnrolled)
-    return told or (isinstance(error, NotVisible) and request.method not in _READING)
+    """Whether a refusal is remembered: a 403 on anything, a 404 on a write, and a label that is enrolled already, as
+    that refusal reveals what a look into the vault would."""
+    always = isinstance(error, Forbidden | LabelAlreadyEnrolled)
+    return always or (isinstance(error, NotVisible) and request.method not in _READING)

@@ -135,9 +135,9 @@ def _events(session: Session, actor: Actor, site_ids: Sequence[int]) -> Counter[
 
     number = watched(AdverseEvent.site_id, func.count().label("number")).group_by(col(AdverseEvent.site_id))
     counted = Counter({row.site_id: row.number for row in session.execute(number)})
-    told = (AdverseEvent.site_id, begun, Participant.status, Participant.status_on, Participant.earlier_ends)
+    wanted = (AdverseEvent.site_id, begun, Participant.status, Participant.status_on, Participant.earlier_ends)
     gone = col(Participant.status).not_in(IN_STUDY) & (leaving.is_(None) | (begun > leaving))
-    late = watched(*told).where(begun.is_not(None), gone | col(Participant.earlier_ends).is_not(None))
+    late = watched(*wanted).where(begun.is_not(None), gone | col(Participant.earlier_ends).is_not(None))
     for row in session.execute(late):
         left = left_on(row)
         counted[row.site_id] -= left is not None and row.onset_earliest > left

@@ -222,17 +222,17 @@ def _read(
 ) -> tuple[ActMade | None, dict[str, Any] | None]:
     """What an act made, or the problem. A correction that differs in nothing from the record counts as done, by
     somebody else (a retry gets the first answer): nobody at this app has seen the version that it left."""
-    told = answer.json()
-    done = answer.status_code == httpx.codes.PRECONDITION_FAILED and told.get("differing_fields") == []
+    content = answer.json()
+    done = answer.status_code == httpx.codes.PRECONDITION_FAILED and content.get("differing_fields") == []
     if answer.is_success or done:
         location = inner(answer.headers.get("Location") or path_of(one.path, made))
-        return _made(one, location, None if done else answer.headers.get("ETag"), told), None
-    return None, told
+        return _made(one, location, None if done else answer.headers.get("ETag"), content), None
+    return None, content
 
 
-def _made(one: Operation, location: str, etag: str | None, told: Mapping[str, Any]) -> ActMade:
+def _made(one: Operation, location: str, etag: str | None, content: Mapping[str, Any]) -> ActMade:
     if one.method == "POST" and (parts := one.path.rpartition("/")[2]) in PARTS:
-        location += f"#{_made_of(one, told[parts])}"
+        location += f"#{_made_of(one, content[parts])}"
     return ActMade(location, etag)
 
 
@@ -254,11 +254,11 @@ def settle(request: Request, actor: Actor, shelf: Shelf) -> list[UUID]:
         return []
     with shelf.database.read(request) as session:
         answers = answers_of(session, actor, asked.values())
-    told = {one: answers[once.digest] for one, once in asked.items() if once.digest in answers}
+    answered = {one: answers[once.digest] for one, once in asked.items() if once.digest in answers}
     settled = []
-    for row in shelf.rows(told).values():
+    for row in shelf.rows(answered).values():
         one = shelf.opened(row)
-        there = _made_singly(one, told[row.id], actor) if one is not None else None
+        there = _made_singly(one, answered[row.id], actor) if one is not None else None
         if there is not None:
             shelf.note(row.id, there, None)
             settled.append(row.id)
@@ -268,11 +268,11 @@ def settle(request: Request, actor: Actor, shelf: Shelf) -> list[UUID]:
 def _made_singly(one: Operation, answer: Mapping[str, Any], actor: Actor) -> ActMade | None:
     """What a single request made under the act's id, if the actor may see it. A key may have been used for something
     else by mistake: then the act stays, and nothing is lost."""
-    noun, parts, told = "/".join(one.path.split("/")[:3]), one.path.rpartition("/")[2], json.loads(answer["body"])
+    noun, parts, content = "/".join(one.path.split("/")[:3]), one.path.rpartition("/")[2], json.loads(answer["body"])
     seen = answer["site_id"] is None or answer["site_id"] in actor.site_ids
-    if not seen or not f"{answer['location']}/".startswith(f"{noun}/") or (parts in PARTS and not told.get(parts)):
+    if not seen or not f"{answer['location']}/".startswith(f"{noun}/") or (parts in PARTS and not content.get(parts)):
         return None
-    return _made(one, answer["location"], answer["etag"], told)
+    return _made(one, answer["location"], answer["etag"], content)
 
 
 _ANYWHERE = ("", "")

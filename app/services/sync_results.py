@@ -1,4 +1,4 @@
-"""What an app is told about its acts."""
+"""The results of acts, as apps get them."""
 
 import json
 from typing import Literal

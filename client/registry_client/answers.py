@@ -60,15 +60,15 @@ def _is_own(answer: httpx.Response) -> bool:
 
 
 def _is_success(answer: httpx.Response) -> bool:
-    asked, told = answer.request, answer.headers
+    asked, headers = answer.request, answer.headers
     if "Range" in asked.headers:
-        return "Repr-Digest" in told
+        return "Repr-Digest" in headers
     if answer.content and (_form(answer) != "application/json" or _json_of(answer) is None):
         return False
     if "Idempotency-Key" not in asked.headers:
         return bool(answer.content) and _form(asked) != NDJSON
-    stored = "Location" in told if asked.method == "POST" else told.get("ETag", "").startswith('"')
-    return stored or "X-Request-Id" in told  # something that was asked or tried, but not stored
+    stored = "Location" in headers if asked.method == "POST" else headers.get("ETag", "").startswith('"')
+    return stored or "X-Request-Id" in headers  # something that was asked or tried, but not stored
 
 
 def _form(message: httpx.Request | httpx.Response) -> str:
@@ -121,13 +121,13 @@ def _below_base(location: str | None) -> str | None:
 def problem_of(answer: httpx.Response) -> Record:
     """The problem document, or at the OAuth address an `error` (RFC 6749, section 5.2); empty where it is neither, and
     so no refusal of the registry."""
-    told = _json_of(answer)
-    if not isinstance(told, dict):
+    body = _json_of(answer)
+    if not isinstance(body, dict):
         return {}
-    if _form(answer) == "application/problem+json" and isinstance(told.get("code"), str):
-        return told
-    if answer.status_code in _OAUTH and answer.request.url.path.endswith("/v1/auth/token") and "error" in told:
-        return {"code": told["error"], "detail": told.get("error_description", ""), **told}
+    if _form(answer) == "application/problem+json" and isinstance(body.get("code"), str):
+        return body
+    if answer.status_code in _OAUTH and answer.request.url.path.endswith("/v1/auth/token") and "error" in body:
+        return {"code": body["error"], "detail": body.get("error_description", ""), **body}
     return {}
 
 

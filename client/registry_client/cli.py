@@ -119,12 +119,12 @@ def nullify(
     address: Annotated[str, typer.Argument(help="Of an adverse event that was reported to the sponsor")],
     aware_at: Annotated[str, typer.Argument(help="When the site saw the error, such as 2026-03-06T09:00:00Z")],
     reason: str,
-    late_reason: Annotated[str | None, typer.Option(help="Why the sponsor is told after its time")] = None,
+    late_reason: Annotated[str | None, typer.Option(help="Why the report is late, if it is")] = None,
 ) -> None:
     """Report that an event never was: it was of another participant, or reported twice. It can be voided after that."""
-    told = {"kind": "nullification", "aware_at": aware_at, "nullification_reason": reason}
+    report = {"kind": "nullification", "aware_at": aware_at, "nullification_reason": reason}
     with _registry() as registry:
-        registry.post(f"{address}/reports", {**told, **({"late_reason": late_reason} if late_reason else {})})
+        registry.post(f"{address}/reports", {**report, **({"late_reason": late_reason} if late_reason else {})})
     typer.echo("Nullified.")
 
 

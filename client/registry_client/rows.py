@@ -112,10 +112,12 @@ class Upload:
         return {name: pair for name, pair in pairs.items() if not _same(name, *pair)}
 
     def _cure(self, address: str, etag: str | None, changes: Changes) -> str:
-        told = ", ".join(f"{name} is {_shown(there)}, here {_shown(here)}" for name, (there, here) in changes.items())
+        differences = ", ".join(
+            f"{name} is {_shown(there)}, here {_shown(here)}" for name, (there, here) in changes.items()
+        )
         sent = [f"{name}={_cell(name, here)}" for name, (_, here) in changes.items() if name not in _ELSEWHERE]
         correction = shlex.join(["registry-site", "amend", address, etag or "", "REASON", *sent])
-        return f"{address}: {told}" + (f"\n  to correct it: {correction}" if sent else "")
+        return f"{address}: {differences}" + (f"\n  to correct it: {correction}" if sent else "")
 
 
 def _distance(changes: Changes) -> tuple[int, int]:

@@ -44,9 +44,9 @@ def uploaded(caller: Caller, noun: str, part: Part, dry_run: bool) -> Steps[tupl
     call, patience = _uploading(noun, part, dry_run), Patience(caller.patience)
     while True:
         answer = yield from caller.answered(call)
-        told = _told(answer, part)
-        if told:
-            return list(told.values()), [one for one in part if one[0] not in told]
+        results = _results(answer, part)
+        if results:
+            return list(results.values()), [one for one in part if one[0] not in results]
         yield patience.pause(str(call), "no line was taken")
 
 
@@ -60,7 +60,7 @@ def _line(key: str, record: Record) -> bytes:
     return json.dumps({"key": key, "record": dict(record)}).encode() + b"\n"
 
 
-def _told(answer: httpx.Response, part: Part) -> dict[str, Line]:
+def _results(answer: httpx.Response, part: Part) -> dict[str, Line]:
     """By key, the lines that were tried. Raises Refused."""
     if not answer.headers.get("Content-Type", "").startswith(NDJSON):
         meant(answer)
