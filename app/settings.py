@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     role, that of `database_url`, owns nothing."""
 
     vault_url: Annotated[str | None, Field(repr=False)] = None
-    """A database of its own for the sites' labels of participants; none keeps them with the rest. Extracts are built
-    without it."""
+    """A database of its own for the sites' labels of participants; none keeps them in the main database. Extracts are
+    built without it."""
 
     owner_vault_url: Annotated[str | None, Field(repr=False)] = None
     """PostgreSQL: the vault's database as the role that owns its tables."""
@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     """How long a request waits for a connection, or on SQLite for its turn to write."""
 
     pooler: Literal["none", "transaction"] = "none"
-    """`transaction`: PgBouncer or the like stands before PostgreSQL and gives each transaction any of its connections.
-    Nothing is prepared then, and each transaction is told its limits."""
+    """`transaction`: a pooler such as PgBouncer is before PostgreSQL and gives each transaction any of its connections.
+    Then no statement is prepared, and each transaction sets its own time limits."""
 
     statement_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     """PostgreSQL ends a statement, and a transaction left idle, after this time."""
@@ -139,10 +139,12 @@ class Settings(BaseSettings):
     """Lines of one bulk request; of all-or-nothing ones too."""
 
     body_seconds: Annotated[int, Field(ge=5, le=3_600)] = 60
-    """How long a request's body may take to arrive, and each block of 250 lines of a bulk upload; then it is 408."""
+    """How long a request's body may take to arrive, and each block of 250 lines of a bulk upload; more is refused with
+    408."""
 
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
-    """Requests of one account in each worker, which may come at once; beyond, 429 with `Retry-After`. 0: any number."""
+    """Requests of one account a minute in each worker, all at once if it likes; more are refused with 429 and
+    `Retry-After`. 0: any number."""
 
     max_header_bytes: Annotated[int, Field(ge=4_096, le=60_000)] = 16 * 1024
     """More bytes of headers, names and values together, are refused with 431. An access token may have 4096."""
@@ -152,14 +154,14 @@ class Settings(BaseSettings):
 
     root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     """The path below which the proxy publishes the registry, such as `/registry`; none at the root of a host. The proxy
-    may take it off or leave it in."""
+    may remove it or pass it on."""
 
     public_url: str | None = None
     """Where users reach the registry, such as `https://registry.example.org`; its path is `root_path`. Links in
     messages then begin with both. None: they begin with `/v1`."""
 
     hsts_seconds: Annotated[int, Field(ge=0, le=63_072_000)] = 0
-    """How long browsers are told to come by HTTPS only (`Strict-Transport-Security`); 0 says nothing. Set it once the
+    """How long browsers are to use HTTPS only (`Strict-Transport-Security`); 0 sends no such header. Set it once the
     proxy serves HTTPS for good."""
 
     cors_origins: str = ""
@@ -174,8 +176,8 @@ class Settings(BaseSettings):
     worker within this time."""
 
     throttle_account_failures: Annotated[int, Field(ge=1, le=100)] = 5
-    """Failed attempts on one account before it has to wait: a minute, then twice as long each time, 15 at most. Where
-    it signed in within a month, the failures from there alone count."""
+    """Failed attempts on one account before it has to wait: a minute, then twice as long each time, 15 at most. At an
+    address where it signed in within a month, only the failures from there count."""
 
     throttle_address_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """The same for one client address (IPv6: one /64 network). More, as a whole hospital may share an address."""
@@ -234,7 +236,7 @@ class Settings(BaseSettings):
     sends none. Needs the package's extra `tracing`."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least grave kind of log line that is written."""
+    """The lowest level of log lines that are written."""
 
     @classmethod
     def settings_customise_sources(
