@@ -131,7 +131,7 @@ class DosingSessionCreate(Shape):
     confirmations: Confirmations = {}
     medications: Medications = []
     vitals: VitalsCreate | None = None
-    """Taken before the start; the protocol's limits for starting are held against them."""
+    """Taken before the start, and compared with the protocol's limits for starting."""
 
 
 class DosingSessionClose(Shape):

@@ -52,7 +52,7 @@ class ExtractStatus(StrEnum):
 
 
 OPEN = frozenset({ExtractStatus.building, ExtractStatus.failed, ExtractStatus.ready})
-"""Of these, files can be downloaded, or may be once they are built; a custodian can take them back."""
+"""Statuses in which files can be downloaded, now or once they are built; a custodian can revoke such an extract."""
 
 RELEASED = frozenset(ExtractStatus) - {ExtractStatus.requested, ExtractStatus.refused}
 """Statuses in which files may have been downloaded, or may be yet."""
@@ -233,16 +233,16 @@ class ExtractFileRead(Answer):
 
 
 class WithdrawnSince(Answer):
-    """How many people of an extract took a consent back after it was approved, by scope."""
+    """How many people of an extract have withdrawn consent since it was approved, by scope."""
 
     sharing: int = 0
-    """Who does not share data any more: by a withdrawal, or by a newer or corrected consent."""
+    """They do not share data any more: by a withdrawal, or by a newer, corrected or voided consent."""
 
     collection: int = 0
-    """Whose collection of data ended, on a day from which on the extract may hold records."""
+    """The collection of their data ended, and the extract may have records of that day or later."""
 
     identity: int = 0
-    """Whose label at the site was erased since the extract was asked for."""
+    """Their label at the site was erased after the extract was asked for."""
 
 
 class ExtractRead(Answer):
@@ -273,8 +273,8 @@ class ExtractRead(Answer):
     """How many people are in it, from its approval on, as the manifest has it; a dry run of the approval shows it."""
 
     withdrawn_since: WithdrawnSince | None
-    """How many of them took consent back since. Only for custodians, and not for who asked for the extract: null for
-    others, and before an approval."""
+    """How many of them have withdrawn consent since. Shown to custodians who did not ask for the extract themselves;
+    null for everybody else, and before an approval."""
 
     risk: dict[str, Any] | None
     """The risk report of a deidentified extract, from its approval on; a dry run of the approval shows it before."""
@@ -295,8 +295,8 @@ class ExtractFilter(Filter):
     study: Code | None = None
     status: ExtractStatus | None = None
     withdrawn_since: QueryBool | None = None
-    """Only approved extracts of which somebody took consent back since (`true`), or nobody did (`false`); only those
-    whose `withdrawn_since` you are told."""
+    """Only approved extracts with people who have withdrawn consent since (`true`), or with none (`false`); only
+    extracts whose `withdrawn_since` is shown to you."""
 
     limit: Limit = 50
     cursor: Cursor = None

@@ -1,4 +1,4 @@
-"""The end of an extract: its files are deleted when it expires or is revoked by a custodian. Its list of people
+"""The end of an extract: its files are deleted when it expires or a custodian revokes it. The list of its people
 stays."""
 
 from datetime import timedelta
@@ -17,11 +17,11 @@ from app.models.extract import OPEN, Extract, ExtractBuild, ExtractChunk, Extrac
 
 
 class ExtractExpired(Gone):
-    """The time in which the files of this extract could be downloaded is over; ask for it anew."""
+    """The time in which the files of this extract could be downloaded is over; ask for it again."""
 
 
 class ExtractRevoked(Gone):
-    """A custodian has taken this extract back."""
+    """A custodian has revoked this extract."""
 
 
 class ExtractNotReady(Conflict):
@@ -51,7 +51,7 @@ def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> Non
 
 
 def expire(database: Database) -> int:
-    """Delete the files of every extract whose time is over, each in its own transaction; gives how many."""
+    """Delete the files of every expired extract, each in its own transaction; gives their number."""
     there = col(Extract.status).in_((ExtractStatus.ready, ExtractStatus.failed))
     over = (there, col(Extract.expires_at) <= now())
     with database.read() as session:

@@ -161,8 +161,8 @@ def rows() -> Rows:
 
 
 def by_withdrawals(session: Session, actor: Actor, statement: Rows, wanted: bool | None) -> Rows:
-    """`statement` limited to extracts of which somebody has withdrawn consent since, or nobody has, as far as the
-    actor may know; None: not limited."""
+    """The statement limited to extracts with people who have withdrawn consent since, or with none, as far as the actor
+    may know. `wanted` None: not limited."""
     if wanted is None:
         return statement
     since = _withdrawn_since(session, actor)
@@ -173,8 +173,8 @@ NOBODY = WithdrawnSince()
 
 
 def _withdrawn_since(session: Session, actor: Actor, *which: Any) -> Mapping[UUID, WithdrawnSince]:
-    """How many people of approved extracts have withdrawn consent since; only of extracts on which the actor decides
-    and that the actor does not receive."""
+    """By approved extract, how many of its people have withdrawn consent since: only extracts that the actor may
+    approve or refuse and did not ask for. `which` are further conditions."""
     decides = actor.held.get(Permission.extract_approve, frozenset())
     if not decides:
         return {}

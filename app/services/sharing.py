@@ -1,8 +1,9 @@
-"""Who shares their data, by their consent; and who withdrew consent after an extract was approved that contains them.
+"""Which participants share their data, by their consent; and which withdrew consent after an extract with their data
+was approved.
 
-What was approved stays as it is (docs/deidentification.md), so custodians are told, who can revoke an extract. Nobody
-who receives data is told the number of withdrawals or the time of one: compared with a later extract they would lead to
-the person.
+An approved extract does not change (docs/deidentification.md), so custodians are notified, who can revoke it.
+Recipients of data do not see the number of withdrawals or the time of one: compared with a later extract they would
+lead to the person.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -31,7 +32,7 @@ from app.services.participants import Person
 _IN, _PERSON, _TAKEN = table_of(ExtractSubject).c, table_of(Participant).c, table_of(Withdrawal).c
 
 REPORTED = frozenset({WithdrawalScope.sharing, WithdrawalScope.collection, WithdrawalScope.identity})
-"""Withdrawals that custodians are told of. No row of an extract was made under the other scopes."""
+"""Withdrawals of which custodians are notified. The other scopes concern no data of an extract."""
 
 
 def shares(later_consents: Sequence[str] = ()) -> ColumnElement[bool]:
@@ -39,21 +40,21 @@ def shares(later_consents: Sequence[str] = ()) -> ColumnElement[bool]:
     withdrawal ended it since. Each counts as soon as it is recorded: its day is at most today at the site, which
     may be tomorrow here. `later_consents` were recorded after a data cut: they can exclude somebody, but not include
     them."""
-    other, taken = aliased(Consent), Withdrawal
+    newer = aliased(Consent)
     undated = col(Consent.given_on).is_(None)
-    refused = select(other.pid).where(
-        other.site_id == Consent.site_id,
-        other.pid == Consent.pid,
-        counts(other),
-        col(other.data_sharing).is_(False),
-        sa.or_(undated, col(other.given_on) >= col(Consent.given_on)),
+    refused = select(newer.pid).where(
+        newer.site_id == Consent.site_id,
+        newer.pid == Consent.pid,
+        counts(newer),
+        col(newer.data_sharing).is_(False),
+        sa.or_(undated, col(newer.given_on) >= col(Consent.given_on)),
     )
-    withdrawn = select(taken.pid).where(
-        taken.site_id == Consent.site_id,
-        taken.pid == Consent.pid,
-        taken.scope == WithdrawalScope.sharing,
+    withdrawn = select(Withdrawal.pid).where(
+        Withdrawal.site_id == Consent.site_id,
+        Withdrawal.pid == Consent.pid,
+        Withdrawal.scope == WithdrawalScope.sharing,
         counts(Withdrawal),
-        sa.or_(undated, col(taken.effective_on) >= col(Consent.given_on)),
+        sa.or_(undated, col(Withdrawal.effective_on) >= col(Consent.given_on)),
     )
     consented = select(Consent.pid).where(
         Consent.site_id == Participant.site_id,
@@ -68,11 +69,11 @@ def shares(later_consents: Sequence[str] = ()) -> ColumnElement[bool]:
 
 
 def withdrawn_since(session: Session, extracts: Collection[UUID]) -> Mapping[UUID, WithdrawnSince]:
-    """How many people of each of these extracts have withdrawn which consent since it was approved; only extracts of
-    which anybody has. The session must see the sites of their studies."""
-    each = sa.union_all(*(taken.where(among(_IN.extract_id, "extracts", list(extracts))) for taken in _withdrawn()))
-    told = each.subquery()
-    counted = sa.select(told.c.extract_id, told.c.scope, func.count()).group_by(told.c.extract_id, told.c.scope)
+    """By extract, how many of its people have withdrawn which consent since its approval; extracts without a withdrawal
+    are missing. The session must see the sites of their studies."""
+    of_these = among(_IN.extract_id, "extracts", list(extracts))
+    each = sa.union_all(*(one.where(of_these) for one in _withdrawn())).subquery().c
+    counted = sa.select(each.extract_id, each.scope, func.count()).group_by(each.extract_id, each.scope)
     found: dict[UUID, dict[str, int]] = {}
     for extract_id, scope, people in session.execute(counted):
         found.setdefault(extract_id, {})[scope] = people
@@ -80,9 +81,9 @@ def withdrawn_since(session: Session, extracts: Collection[UUID]) -> Mapping[UUI
 
 
 def _withdrawn() -> list[Rows]:
-    """For each scope the extracts and people of whom its consent was withdrawn since the approval. Who does not share
-    any more did so then; the collection ended since, or on an earlier day than was known; a label that was erased
-    before somebody asked for the extract is no news."""
+    """For each scope, the extracts with those of their people who withdrew it since the approval. Sharing: everybody
+    who does not share now, as all did then. Collection: it ended since, or on an earlier day than was known. Identity:
+    the label was erased after the extract was asked for."""
     gone = sa.select(_PERSON.site_id, _PERSON.pid).where(~shares()).cte("gone").prefix_with("MATERIALIZED")
     ended = collected.ended(())
     erased = sa.select(_TAKEN.site_id, _TAKEN.pid, func.min(_TAKEN.recorded_at).label("at"))
@@ -106,29 +107,29 @@ def _held(scope: WithdrawalScope, people: Any) -> Rows:
 
 
 def tell(session: Session, site_id: int, pid: str) -> None:
-    """Notify of each extract that holds this participant, can be downloaded, or is going to be. Call it in the
-    transaction of the withdrawal. A message names the extract: neither the participant nor the site."""
+    """Notify of each extract that has data of this participant and can be downloaded, now or once it is built. Call it
+    in the transaction of the withdrawal. A message names the extract, but neither participant nor site."""
     study_id = session.get_one(Site, site_id).study_id
-    held = sa.select(_IN.pid).where(_IN.extract_id == col(Extract.id), _IN.site_id == site_id, _IN.pid == pid)
-    there = (col(Extract.status).in_(OPEN), col(Extract.expires_at) > now(), held.exists())
+    has_data = sa.select(_IN.pid).where(_IN.extract_id == col(Extract.id), _IN.site_id == site_id, _IN.pid == pid)
+    there = (col(Extract.status).in_(OPEN), col(Extract.expires_at) > now(), has_data.exists())
     session.flush()
     for extract_id in session.scalars(select(Extract.id).where(Extract.study_id == study_id, *there)):
         _tell(session, study_id, extract_id)
 
 
 def tell_if_ended(session: Session, person: Person) -> None:
-    """The same after a consent was recorded or corrected, if the participant does not share data by the newest one."""
+    """As `tell`, after a consent was recorded, corrected or voided, if the participant does not share data any more."""
     if ConsentScope.data_sharing not in consent_history.history_of(session, person).scopes(date.max):
         tell(session, person.site_id, person.row.pid)
 
 
 def tell_if_untold(session: Session, study_id: int, extract_id: UUID) -> None:
-    """Notify of a finished extract whose people withdrew consent in the same moment in which it was approved: neither
-    transaction saw the other. The session must see the sites of the study."""
-    told = select(Notification.id).where(
+    """Notify of a finished extract if a withdrawal was recorded at the moment of its approval, when neither transaction
+    saw the other. The session must see the sites of the study."""
+    notified = select(Notification.id).where(
         Notification.type == EventType.extract_consent_withdrawn, Notification.subject_id == extract_id
     )
-    if withdrawn_since(session, [extract_id]) and session.scalars(told.limit(1)).first() is None:
+    if withdrawn_since(session, [extract_id]) and session.scalars(notified.limit(1)).first() is None:
         _tell(session, study_id, extract_id)
 
 
