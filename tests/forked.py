@@ -12,15 +12,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["app.cli", "app.main"])
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["app.cli", "app.main"])
 
 
 class Forked:
     """What is asked of a `subprocess.Popen`."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
-        self._process = _forks.Process(
+        self._process = forks.Process(
             target=_run, args=(list(arguments), dict(environment), str(log), str(folder)), daemon=True
         )
         self._process.start()

