@@ -4,9 +4,9 @@ import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -44,7 +44,7 @@ def secrets_folder() -> Path | None:
     named = os.environ.get("REGISTRY_SECRETS_DIR")
     if named is None:
         return None
-    if not Path(named).is_dir():
+    if not named or not Path(named).is_dir():
         raise SecretsFolderMissing("REGISTRY_SECRETS_DIR must name a folder that is there.")
     return Path(named)
 
@@ -251,6 +251,14 @@ class Settings(BaseSettings):
         folder = secrets_folder()
         files = () if folder is None else (SecretsSettingsSource(settings_cls, folder),)
         return (init_settings, env_settings, *files)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_means_no_default(cls, value: Any, info: ValidationInfo) -> Any:
+        """What a file of variables left empty was forgotten, and an empty path is the folder that one stands in."""
+        if isinstance(value, str) and not value.strip() and cls.model_fields[str(info.field_name)].default != "":
+            raise ValueError("May not be empty. Give it a value, or do not set it at all")
+        return value
 
     @model_validator(mode="after")
     def _no_unknown_variable(self) -> Self:

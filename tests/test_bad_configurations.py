@@ -127,6 +127,13 @@ WRONG_SETTINGS: Mapping[str, tuple[Mapping[str, str], str]] = {
     "no URL of the owner": ({"OWNER_DATABASE_URL": f"://:{SECRET}@"}, "REGISTRY_OWNER_DATABASE_URL"),
     "a database that is not there": ({"DATABASE_URL": CLOSED}, "REGISTRY_DATABASE_URL"),
     "no folder of secrets": ({"SECRETS_DIR": "/nowhere"}, "REGISTRY_SECRETS_DIR"),
+    "an empty name of the folder of secrets": ({"SECRETS_DIR": ""}, "REGISTRY_SECRETS_DIR"),
+    "a blank name of the key file": ({"KEY_FILE": " "}, "REGISTRY_KEY_FILE: "),
+    **{
+        f"an empty {setting}": ({setting.upper(): ""}, f"REGISTRY_{setting.upper()}: ")
+        for setting, field in Settings.model_fields.items()
+        if field.default != ""
+    },
     "a talkative log": ({"LOG_LEVEL": "everything"}, "REGISTRY_LOG_LEVEL"),
 }
 
