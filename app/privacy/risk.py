@@ -17,6 +17,28 @@ THRESHOLD = 0.09
 
 NOT_GIVEN = "not given by anybody"
 
+THREE_TESTS: Mapping[str, str] = {
+    "singling_out": f"By age, sex, race, country and status nobody is in a class of fewer than {K}.",
+    "linkability": "Subject ids are of this extract only. The scores of a person are a fingerprint: somebody who has "
+    "two extracts, or knows a person's scores, can join on them. The ledger limits what one organisation learns from "
+    "the difference of two extracts; the agreement forbids the rest.",
+    "inference": "No class discloses that everybody in it had a serious adverse event: levels are coarser where one "
+    "would. If all or none of the extract had one, it is not shown which events were serious. No term of events is "
+    "shown that more than nine in ten of a class had, and none of suicidality.",
+}
+"""What the report says of each of the three tests of anonymisation (Article 29 Working Party, opinion 05/2014)."""
+
+NOT_COVERED = (
+    "somebody who knows scores or events of a person; some scores are answers to one question",
+    "the pattern of visits and events of a person",
+    "visits that only one version of the protocol has",
+    f"classes among the {K} people or more in whom two extracts differ",
+    "three or more extracts compared with each other",
+    "what two extracts of different days reveal about when something was recorded",
+    "recipients who pool what they have",
+)
+"""The risks that the report does not measure."""
+
 
 def banded(count: int) -> int | str:
     return "1-10" if 0 < count <= SMALL else count
@@ -79,24 +101,8 @@ def risk_report(
         "sensitive": [{"name": "serious", "released": serious_shown}],
         "ledger": ledger,
         "fingerprints": fingerprints,
-        "three_tests": {
-            "singling_out": f"By age, sex, race, country and status nobody stands in a class of fewer than {K}.",
-            "linkability": "Subject ids are of this extract alone. The scores of one person are a fingerprint: "
-            "who holds two extracts, or knows somebody's scores, can join on them. The ledger limits what one "
-            "organisation learns from the difference of two extracts; the agreement forbids the rest.",
-            "inference": "No class tells that all in it had a serious adverse event: levels are coarser where one "
-            "would, and where all or none of the extract had one, which events were serious is not shown. No term of "
-            "events is shown that more than nine in ten of a class had, and none of suicidality.",
-        },
-        "not_covered": [
-            "somebody who knows scores or events of a person; some scores are answers to one question",
-            "the pattern of visits and events of a person",
-            "visits that only one version of the protocol has",
-            f"classes among the {K} people or more in whom two extracts differ",
-            "three or more extracts held against each other",
-            "what two extracts of different days tell of when something was recorded",
-            "recipients who pool what they hold",
-        ],
+        "three_tests": dict(THREE_TESTS),
+        "not_covered": list(NOT_COVERED),
         "wording": "De-identified by these rules; not anonymous, and no legal determination.",
     }
 
