@@ -1,4 +1,4 @@
-"""Databases that are migrated already: copies of one that was, as to migrate each anew takes a third of a second."""
+"""Databases that are migrated already: copies of one, as migrating each takes a third of a second."""
 
 import shutil
 import tempfile

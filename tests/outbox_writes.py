@@ -1,4 +1,4 @@
-"""Writes about who is told of what, to be made to fail at every statement; with the rows that each makes."""
+"""Writes of subscriptions and deliveries, which are made to fail at every statement; with the rows that each makes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the documentation shows, run as somebody who pastes it."""
+"""The commands of the documentation, run as if pasted into a shell."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What was recorded already is told with the address of what is there, so that nobody corrects another record."""
+"""The refusal of a record that exists already has its address, so that nobody corrects another one."""
 
 import json
 from typing import Any

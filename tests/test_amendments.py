@@ -1,4 +1,4 @@
-"""Protocol amendments: from when one holds, and who consents again."""
+"""Protocol amendments: from when one is valid, and who has to consent again."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reading the trail: one row for each changed field, for whom it is meant, and refused attempts in it."""
+"""Reading the trail: one row for each changed field, who may read it, and refused attempts in it."""
 
 import csv
 import io

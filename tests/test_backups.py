@@ -1,4 +1,4 @@
-"""Backups: made while sites write, told whole by restoring them, refused when anything in them is not as it was."""
+"""Backups: made while sites write, verified by a restore, refused if anything in them was changed."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Uploads and corrections beside other requests: what came first is replayed or named, and nobody waits for ever."""
+"""Uploads and corrections at the same time as other requests: the first one is replayed or named, and none waits for
+ever."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A real study through the registry: the CDISC pilot, sent by its sites, held against its own tables.
+"""A real study in the registry: the CDISC pilot, sent by its sites and compared with its own tables.
 
 Offline: what is sent accounts for every source row. Online: three sites, with answers lost on the way.
 """

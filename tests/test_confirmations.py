@@ -1,4 +1,4 @@
-"""What the protocol asks to be confirmed: who answers wrongly is told which, without what was sent."""
+"""Confirmations that the protocol asks for: a refusal names the wrong ones, without what was sent."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""Participants change their minds: what was taken back is given anew on the same form, and a form sent twice is not."""
+"""Participants change their minds: a withdrawn consent can be given again on the same form, but a form sent twice is
+refused."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

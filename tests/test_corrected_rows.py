@@ -1,4 +1,4 @@
-"""`registry-site upload` of a file again, after a row of it was corrected: it is told, and not stored a second time."""
+"""`registry-site upload` of a file whose row was corrected since: the row is reported, and not stored a second time."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""A participant's course: schedule, consent given and taken back, screening, amendments, history."""
+"""A participant's course: schedule, consent and withdrawals, screening, amendments, history."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""The Dockerfile and compose.yaml, held to their promises; the image's steps run as commands on what it copies."""
+"""The Dockerfile and compose.yaml do what they promise; the image's steps are run as commands on what it copies."""
 
 import json
 import os

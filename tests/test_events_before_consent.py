@@ -1,4 +1,4 @@
-"""Adverse events that began before any consent are remarked on, whichever of the two is told or corrected later."""
+"""Adverse events that began before any consent have a finding, whichever of the two is recorded or corrected later."""
 
 from typing import Any
 from unittest.mock import patch

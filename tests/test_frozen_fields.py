@@ -1,4 +1,4 @@
-"""What goes out is a reviewed list: a new field in an answer or an extract is a changed line in the committed file."""
+"""All fields of answers and extracts are on a reviewed list: a new one is a changed line in the committed file."""
 
 import json
 import os

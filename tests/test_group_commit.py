@@ -1,4 +1,4 @@
-"""Posts that wait at the same time share a transaction, and nobody fares otherwise for the company."""
+"""Posts that wait at the same time share a transaction, and each is answered as if it were alone."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

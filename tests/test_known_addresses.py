@@ -1,4 +1,4 @@
-"""Who guesses at somebody's account from elsewhere keeps nobody waiting where they work."""
+"""Guesses from elsewhere make the owner of an account wait nowhere where they work."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The search for levels: everybody who is released stands in a class of twelve, whatever the cohort looks like."""
+"""The search for levels: everybody who is released is in a class of twelve, whatever the cohort looks like."""
 
 import json
 from collections import Counter

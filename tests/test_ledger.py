@@ -1,4 +1,4 @@
-"""The ledger: what a recipient holds already, and who received whom."""
+"""The ledger: what a recipient has received already, and who received the data of a participant."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Whoever goes on by another protocol version is held by its safety rules from then on, and not before."""
+"""Participants who are moved to another protocol version follow its safety rules from then on, and not before."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""An event that was told outside and never was: nullified to everybody who was told, and only then voided."""
+"""An event that was reported in error: it is nullified for everybody who was informed, and only then voided."""
 
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who is told of what: events and their messages are written together; admins say who is told, and see what became."""
+"""Notifications: events and their messages are stored together; admins manage subscriptions and see deliveries."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""A password that somebody else set signs nothing and decides nothing, until its person has changed it."""
+"""With a password that somebody else set nothing can be signed or decided until the person has changed it."""
 
 from typing import Any
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""Passwords are slow to check, on purpose: whoever waits for it does not hold up everybody else."""
+"""Checking a password is slow on purpose: requests that wait for it do not hold up the others."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What stands in a query is something that the route asks for: nothing is dropped without a word."""
+"""A query parameter that the route does not have is refused: none is ignored silently."""
 
 from collections.abc import Iterator
 from typing import Any

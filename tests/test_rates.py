@@ -1,4 +1,4 @@
-"""Limits on how much and how slowly: an app that runs wild or hangs costs itself, and is told when to come again."""
+"""Limits of rate and time: an app that runs wild or hangs affects itself only, and is answered with when to retry."""
 
 import asyncio
 import json

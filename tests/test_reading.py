@@ -1,4 +1,4 @@
-"""Several sessions that read one moment: the order is that of the questions, whoever was quicker."""
+"""Several sessions read one moment: results come in the order in which they were asked for, whichever was faster."""
 
 import threading
 import time

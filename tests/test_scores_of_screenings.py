@@ -1,4 +1,5 @@
-"""Scores of screening visits: of who was screened twice, those of the screening that led to the enrolment count."""
+"""Scores of screening visits: if a participant was screened twice, those of the screening that led to the enrolment
+count."""
 
 from typing import Any
 from uuid import uuid4

@@ -1,4 +1,5 @@
-"""Screening: failures are kept, further episodes follow them, and what turns out after the enrolment is told."""
+"""Screening: failures are kept, further screenings follow them, and criteria that turn out unmet after the enrolment
+raise a query."""
 
 from collections.abc import Sequence
 from itertools import permutations

@@ -1,4 +1,4 @@
-"""What happened lies on a day that has come at the site: each day is held against the site's own calendar."""
+"""Nothing is recorded of a future day: each day is compared with the site's own calendar."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Which site reports unusually few or many adverse events: held against values worked out exactly elsewhere."""
+"""Sites that report unusually few or many adverse events: compared with values computed exactly elsewhere."""
 
 from fractions import Fraction
 from math import comb, isclose

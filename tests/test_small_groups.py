@@ -1,4 +1,4 @@
-"""What small sites and rare codes are called: a name of which the list of sites or codes does not tell whose it is."""
+"""Names of small sites and rare codes: lists of sites or codes do not reveal what a name stands for."""
 
 from collections import Counter
 

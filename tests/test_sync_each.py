@@ -1,4 +1,4 @@
-"""Sync: an operation that is wrong in itself costs no other, and nobody has to read a regular expression."""
+"""Sync: an invalid operation affects no other, and its problem is said in words."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Preparation and integration sessions are part of their visit; who treats a participant does not rate them."""
+"""Preparation and integration sessions are part of their visit; a therapist does not rate their own participant."""
 
 from typing import Any
 

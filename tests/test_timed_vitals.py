@@ -1,4 +1,4 @@
-"""Vital signs at the protocol's time points: what cannot have been taken there is remarked, and discharges nobody."""
+"""Vital signs at the protocol's time points: impossible times have a finding, and allow no discharge."""
 
 from typing import Any
 

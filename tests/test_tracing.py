@@ -1,4 +1,4 @@
-"""What a collector of traces is told: which route, how long, how it ended, and nothing of anybody."""
+"""Traces have the route, the time and the result of a request, and no data of people."""
 
 import json
 import sys

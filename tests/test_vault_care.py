@@ -1,4 +1,4 @@
-"""What an operator does with the vault is refused, or told, before a label is lost."""
+"""Commands and settings of the vault by which labels could be lost are refused or reported."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Source data verification: of a version, stale when the record moves, taken back with a reason; and its plan."""
+"""Source data verification: of a version, stale when the record changes, withdrawn with a reason; and its plan."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What participants take back: it has been given before, and holds whenever it is told."""
+"""Withdrawals of consent: something was consented to before, and they hold whenever they are recorded."""
 
 from typing import Any
 

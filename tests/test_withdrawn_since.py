@@ -1,4 +1,4 @@
-"""Consent that is withdrawn after an extract was approved: custodians are told, and the recipient is not."""
+"""Consent withdrawn after an extract was approved: custodians are notified, recipients never."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""How to see that clients who broke off did no harm."""
+"""Checks that clients which disconnected did no harm."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""When a sponsor tells the authority of a serious event: from what reports and reviews told, and when they told it."""
+"""When a sponsor has to inform the authority of a serious event: by the reports and reviews, and their times."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
