@@ -88,10 +88,10 @@ def test_the_database_has_nothing_of_a_file_in_clear(world: World, waiting: str)
     keyring = world.registry.app.state.keyring
     places = {one.name: chunks.file_of(keyring, key(waiting), one.build, one.name, one.sealed_key) for one in files}
     readme, other = kept["README.txt"], places["manifest.json"]
-    assert zlib.decompress(places["README.txt"].unlocked(0, readme.content), -zlib.MAX_WBITS) == text
+    assert zlib.decompress(places["README.txt"].decrypted(0, readme.content), -zlib.MAX_WBITS) == text
     for wrong, start in ((other, 0), (other._replace(name="README.txt"), 0), (places["README.txt"], 1)):
         with pytest.raises(InvalidTag):
-            wrong.unlocked(start, readme.content)
+            wrong.decrypted(start, readme.content)
     with pytest.raises(SealBroken):
         chunks.file_of(Keyring(new_key_file()), key(waiting), files[0].build, files[0].name, files[0].sealed_key)
 
