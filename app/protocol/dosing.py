@@ -89,7 +89,7 @@ class Confirmed(_Precondition):
 
 
 class VisitsHeld(_Precondition):
-    """These visits took place before the dosing visit."""
+    """These visits took place before the dosing visit; of who was screened again, since the last screening began."""
 
     rule: Literal["visits_held"]
     dosing: VisitCode

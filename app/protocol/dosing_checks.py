@@ -61,6 +61,9 @@ class SessionFacts:
     held: Mapping[str, date] = field(default_factory=dict)
     """Visits that took place, with their first date."""
 
+    held_since: date | None = None
+    """Of who was screened again, when the last screening began: `held` has no visit of before."""
+
     vitals: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -109,7 +112,8 @@ def _visits(rule: VisitsHeld, facts: SessionFacts) -> str | None:
     if facts.visit != rule.dosing:
         return None
     missing = [code for code in rule.visits if code not in facts.held or facts.held[code] > facts.on]
-    return f"Not held yet: {', '.join(missing)}" if missing else None
+    since = "yet" if facts.held_since is None else f"since the last screening began, on {facts.held_since}"
+    return f"Not held {since}: {', '.join(missing)}" if missing else None
 
 
 def initial_breaches(dose: PlannedDose, given_mg: float) -> list[Breach]:

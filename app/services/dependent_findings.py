@@ -50,6 +50,11 @@ def after_dosing_session(session: Session, person: Person) -> JudgedAgain:
     return JudgedAgain(*doses.judged_again(session, person))
 
 
+def after_screening_day(session: Session, person: Person) -> JudgedAgain:
+    """Doses need the visits before them, held since the last screening began."""
+    return JudgedAgain(*doses.judged_again(session, person))
+
+
 def after_status(session: Session, person: Person) -> JudgedAgain:
     """Visits, doses and adverse events may now lie after the day on which the participant left or died."""
     return after_consent(session, person)

@@ -136,11 +136,13 @@ def _off_course(session: Session, day: DosingDay, row: DosingSession, dose: Dose
     on = _given_on(day, dose)
     if on is None or dose.kind != DoseKind.initial:
         return []
+    since = dosing_day.screened_again_on(session, day.person)
     facts = SessionFacts(
         visit=day.visit.visit_code,
         on=on,
         earlier_doses=dosing_day.other_doses(session, day, row),
-        held=dosing_day.held_visits(session, day.person),
+        held=dosing_day.held_visits(session, day.person, since),
+        held_since=since,
     )
     return _flags(day.unmet(MinimumInterval | VisitsHeld, facts))
 

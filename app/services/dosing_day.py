@@ -24,7 +24,7 @@ from app.protocol.definition import Protocol
 from app.protocol.dosing import Dosing, PlannedDose
 from app.protocol.dosing_checks import Breach, DischargeFacts, SessionFacts, start_refusals
 from app.protocol.vitals import CountedFrom, Vitals, misplaced
-from app.services import consent_history, rule_queries
+from app.services import consent_history, rule_queries, screenings
 from app.services.participants import Hold, Person, recorded_by, visible_person
 from app.services.rule_queries import Turned
 from app.services.studies import zone_of
@@ -336,11 +336,21 @@ def days_without_session(session: Session, day: DosingDay, on: date) -> list[dat
     return [one for one in session.exec(statement) if one is not None]
 
 
-def held_visits(session: Session, person: Person) -> dict[str, date]:
-    """The codes of visits that took place, each with its first day."""
+def screened_again_on(session: Session, person: Person) -> date | None:
+    """Of who was screened more than once, the day on which the last screening began. It is a new episode under the same
+    participant (domain.md, section 6): the visits of the one that failed, weeks or years before, prepare for no dose of
+    this one."""
+    again = screenings.count(session, person.site_id, person.row.pid) > 1
+    return person.row.screened_on if again else None
+
+
+def held_visits(session: Session, person: Person, since: date | None) -> dict[str, date]:
+    """The codes of visits that took place, each with its first day on or after `since`."""
     statement = select(col(Visit.visit_code), col(Visit.occurred_on)).where(
         Visit.site_id == person.site_id, Visit.pid == person.row.pid, counts(Visit), col(Visit.status).in_(HELD)
     )
+    if since is not None:
+        statement = statement.where(col(Visit.occurred_on) >= since)
     days: dict[str, Any] = {}
     for code, on in session.exec(statement):
         if on is not None:

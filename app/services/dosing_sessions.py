@@ -98,6 +98,7 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
     signals = safety_signals.rules_holding(session, day.visit, body.started_at, on)
     measured = body.vitals.values if body.vitals else {}
     raised = evaluate(day.protocol.safety_rules, VitalsSeen(measured))
+    since = dosing_day.screened_again_on(session, person)
     return SessionFacts(
         visit=day.visit.visit_code,
         on=on,
@@ -108,7 +109,8 @@ def _facts(session: Session, day: DosingDay, body: DosingSessionCreate) -> Sessi
         staff=body.staff,
         open_signals=signals | {signal.rule for signal in raised if signal.holds_dosing},
         confirmed=body.confirmations,
-        held=dosing_day.held_visits(session, person),
+        held=dosing_day.held_visits(session, person, since),
+        held_since=since,
         vitals=measured,
     )
 

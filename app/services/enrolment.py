@@ -209,6 +209,9 @@ def amend_participant(
         corrected_consent = _corrected_consent(session, person, consent, body.consent, body.reason)
         judged = dependent_findings.after_consent(session, person)
         events, turns = [corrected_consent, *judged.events], judged.turned
+    if "screened_on" in differing:
+        judged = dependent_findings.after_screening_day(session, person)
+        events, turns = [*events, *judged.events], [*turns, *judged.turned]
     if body.site_local_id:
         events.append(_relabelled(session, keyring, row, body.site_local_id, body.reason))
     follow_findings(session, row)
