@@ -13,6 +13,7 @@ from tests.course_cases import screen_failed
 from tests.route_cases import extract_of
 from tests.test_course import enrol
 from tests.test_deidentified import people, table
+from tests.test_rule_queries import refresh_site
 from tests.test_screenings import all_met, screened_again
 from tests.test_visits import open_queries
 from tests.test_windows_of_extracts import released, timings, visited
@@ -115,8 +116,9 @@ def test_a_second_screening_that_comes_late_settles_what_was_asked_of_the_visits
 def test_one_who_missed_the_first_screening_visit_has_a_schedule_from_the_second(world: World) -> None:
     pid = screen_failed(world, protocol_version=counted_from_screening(world))
     visited(world, pid, "SCR", None, status="missed", deviation_reason="never came")
-    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
     assert planned(world, pid, "BL") == [(1, "not_applicable", None, "SCR")]
+    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
+    assert planned(world, pid, "BL") == [(1, "waiting", None, "SCR")]
     visited(world, pid, "SCR", "2025-06-02", occurrence=2)
     visited(world, pid, "CALL", "2025-06-09", occurrence=2)
     assert planned(world, pid, "BL") == [(1, "overdue", PLANNED, None)]
@@ -154,6 +156,32 @@ def screening_visit_corrected(world: World, pid: str) -> Any:
     moved = world.staff_a.patch(path, {"occurred_on": "2025-06-12", "reason": "a wrong line"}, etag)
     assert moved.status_code == 200, moved.text
     return moved.json()
+
+
+def test_the_schedule_waits_for_the_first_visit_of_the_second_screening(world: World) -> None:
+    """Until then the days of the failed one plan nothing, and nothing is asked about a visit that nobody missed."""
+    pid = screen_failed(world, protocol_version=counted_from_screening(world))
+    visited(world, pid, "SCR", "2025-01-03")
+    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
+    assert planned(world, pid, "BL") == [(1, "waiting", None, "SCR")]
+    assert [one[1] for one in planned(world, pid, "SCR")] == ["done"]
+    due = world.monitor.get(f"/v1/studies/{world.study}/due").json()["items"]
+    assert [one["visit_code"] for one in due if one["participant"] == pid] == []
+    refresh_site(world)
+    assert "visit_overdue" not in open_queries(world, pid)
+    visited(world, pid, "SCR", "2025-06-02", occurrence=2)
+    assert planned(world, pid, "BL") == [(1, "overdue", PLANNED, None)]
+    refresh_site(world)
+    assert "visit_overdue" in open_queries(world, pid)
+
+
+def test_a_screening_visit_that_is_missed_leaves_the_days_to_the_one_before(world: World) -> None:
+    pid = screen_failed(world, protocol_version=counted_from_screening(world))
+    visited(world, pid, "SCR", "2025-05-20")
+    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
+    visited(world, pid, "SCR", None, occurrence=2, status="missed", deviation_reason="measured a week before")
+    window = {"planned": "2025-06-03", "start": "2025-05-31", "end": "2025-06-06"}
+    assert planned(world, pid, "BL") == [(1, "overdue", window, None)]
 
 
 def test_study_days_count_from_the_second_screening(world: World) -> None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from app.protocol.definition import Protocol, VisitDefinition, VisitKind
-from app.protocol.schedule import Window, day_beside, of_failed_screening, window_of
+from app.protocol.schedule import Held, Window, day_beside, window_of
 
 HELD = ("completed", "partially_done")
 """Statuses of visits that took place, and so have a date."""
@@ -79,14 +79,15 @@ def plan(
     left_on: date | None = None,
     scopes: Collection[str] | None = None,
     withdrawn: Mapping[str, date] = {},
+    screening: int = 1,
 ) -> list[PlannedVisit]:
     """The schedule in the protocol's order, then visits recorded under codes that it does not have.
 
     `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
     `withdrawn`: what was taken back, and from which day on: `collection` ends the course, `dosing` the doses.
-    Raises RecordedTwice.
+    `screening`: the number of the last one. Raises RecordedTwice.
     """
-    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn)
+    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening)
     planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
     others = (key for key in sorted(course.records) if protocol.planned(key[0]) is None)
     return planned + [_unplanned(course.records[key]) for key in others]
@@ -99,9 +100,10 @@ def open_visits(
     left_on: date | None = None,
     scopes: Collection[str] | None = None,
     withdrawn: Mapping[str, date] = {},
+    screening: int = 1,
 ) -> list[PlannedVisit]:
     """Those of the schedule of which nothing is recorded: all that can be due. Raises RecordedTwice."""
-    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn)
+    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening)
     return [
         course.planned(visit, number)
         for visit in protocol.visits
@@ -134,6 +136,7 @@ class _Course:
         left_on: date | None,
         scopes: Collection[str] | None,
         withdrawn: Mapping[str, date],
+        screening: int,
     ) -> None:
         self.protocol = protocol
         self.today, self.scopes, self.undosed_from = today, scopes, withdrawn.get("dosing")
@@ -144,6 +147,9 @@ class _Course:
                 raise RecordedTwice(one.visit)
             self.records[one.visit, one.occurrence] = one
         self.held = {key: one.on for key, one in self.records.items() if one.status in HELD and one.on}
+        self.screening = screening
+        unseen = {code for code, _ in self.held if not self._seen(code)}
+        self.current = {key: day for key, day in self.held.items() if key[0] not in unseen}
         early_ends = {visit.code for visit in protocol.visits if visit.kind is VisitKind.early_termination}
         self.ended_on = min(
             (day for (code, number), day in self.held.items() if number == 1 and code in early_ends), default=None
@@ -156,7 +162,7 @@ class _Course:
     def planned(self, visit: VisitDefinition, occurrence: int) -> PlannedVisit:
         record = self.records.get((visit.code, occurrence))
         on = record.on if record else None
-        window = window_of(self.protocol, visit, self.held, occurrence, on)
+        window = window_of(self.protocol, visit, self._beside_which(visit, on), occurrence, on)
         state = _RECORDED_STATES[record.status] if record else self._open_state(visit, occurrence, window)
         deviation = window.deviation_days(on) if window and on else None
         closes = self._closes(visit, occurrence, window, on)
@@ -179,7 +185,7 @@ class _Course:
     def _open_state(self, visit: VisitDefinition, occurrence: int, window: Window | None) -> VisitState:
         """The state of a visit that is not recorded."""
         closes = self._closes(visit, occurrence, window)
-        failed = of_failed_screening(visit, self.held, occurrence)
+        failed = visit.in_each_screening and occurrence < self._first(visit.code)
         if failed or self._dropped(visit, closes) or self._never(visit):
             return VisitState.not_applicable
         if visit.has_window and window is None:
@@ -199,7 +205,21 @@ class _Course:
     def _beside(
         self, visit: VisitDefinition, other: str | None, occurrence: int = 1, on: date | None = None
     ) -> date | None:
-        return day_beside(self.protocol, visit, other, self.held, occurrence, on)
+        return day_beside(self.protocol, visit, other, self._beside_which(visit, on), occurrence, on)
+
+    def _beside_which(self, visit: VisitDefinition, on: date | None) -> Held:
+        """The visits from which one is planned that took place `on` this day, or is still to come: until the last
+        screening has a visit of its own, those of the failed one plan nothing that is to come."""
+        return self.held if visit.in_each_screening or on is not None else self.current
+
+    def _seen(self, code: str) -> bool:
+        """Whether anything is recorded of such a visit in the last screening; of other visits there is one of all."""
+        first = self._first(code)
+        return any(other == code and number >= first for other, number in self.records)
+
+    def _first(self, code: str) -> int:
+        """The first occurrence in the last screening."""
+        return (self.screening - 1) * self.protocol.by_screening(code) + 1
 
     def _dropped(self, visit: VisitDefinition, closes: date | None) -> bool:
         """Whether it need not take place: without consent, or because the participant left or withdrew before its
@@ -216,10 +236,11 @@ class _Course:
         anchor = self.protocol.planned(visit.anchor or "") if visit.has_window else None
         if anchor is None or self._beside(visit, anchor.code) is not None:
             return False
-        if (anchor.code, 1) in self.records:
+        first = self._first(anchor.code)
+        if (anchor.code, first) in self.records:
             return True
-        window = window_of(self.protocol, anchor, self.held)
-        return self._never(anchor) or self._dropped(anchor, self._closes(anchor, 1, window))
+        window = window_of(self.protocol, anchor, self.held, first)
+        return self._never(anchor) or self._dropped(anchor, self._closes(anchor, first, window))
 
 
 def _earliest(*days: date | None) -> date | None:

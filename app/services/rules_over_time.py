@@ -30,7 +30,7 @@ from app.protocol.clocks import local_day
 from app.protocol.definition import Protocol, VisitKind
 from app.protocol.planning import PlannedVisit, VisitState
 from app.protocol.schedule import window_of
-from app.services import adverse_events, visit_findings
+from app.services import adverse_events, screenings, visit_findings
 from app.services.consent_history import ConsentHistory, histories_of, reconsents
 from app.services.dosing_over_time import doubts_of_dosing
 from app.services.exposure import NEVER, Exposure, exposures
@@ -98,10 +98,12 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     if not people:
         return
     newest, exposed = newest_protocol(session, site_id), exposures(session, [site_id])
+    again = screenings.again_of(session, [site_id])
     for person in people:
         protocol = protocol_of(session, person.protocol_version_id)
         yield from doubts_of(SubjectType.participant, person.pid, None, from_json(person.findings))
-        yield from _of_visits(session, person, held[person.pid], given, consents[person.pid], today)
+        last = again.get(person.pid, 1)
+        yield from _of_visits(session, person, held[person.pid], given, consents[person.pid], today, last)
         yield from _of_consent(person, protocol, newest, consents[person.pid], today)
         yield from _of_completion(protocol, person, held[person.pid])
         yield from _of_events(person, events[person.pid], closed)
@@ -130,11 +132,12 @@ def _of_visits(
     given: Mapping[UUID, Set[str]],
     consents: ConsentHistory,
     today: date,
+    screening: int,
 ) -> Iterator[Doubt]:
     ids = {(row.visit_code, row.occurrence): row.id for row in held}
     for row in held:
         yield from doubts_of(SubjectType.visit, person.pid, row.id, from_json(row.findings))
-    for visit in planned_for(session, person, consents, held, given, today):
+    for visit in planned_for(session, person, consents, held, given, today, screening):
         yield from _of_planned(person.pid, visit, ids.get((visit.visit, visit.occurrence)))
 
 

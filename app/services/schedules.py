@@ -25,7 +25,7 @@ from app.models.visit import Visit, WindowRead
 from app.models.voided import counts
 from app.protocol.clocks import local_day
 from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
-from app.services import consent_history
+from app.services import consent_history, screenings
 from app.services.consent_history import ConsentHistory
 from app.services.participants import Person, visible_person
 from app.services.studies import protocol_of
@@ -44,7 +44,8 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     consents = consent_history.history_of(session, person)
     measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person), counts(_OUTCOME))).all()
     visits = session.execute(select(_VISIT).where(_theirs(_VISIT, person), counts(_VISIT))).all()
-    planned = planned_for(session, person.row, consents, visits, done_at(measured), today)
+    last = screenings.count(session, person.site_id, person.row.pid)
+    planned = planned_for(session, person.row, consents, visits, done_at(measured), today, last)
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -61,7 +62,8 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     if query.due_from is not None and query.due_to is not None and query.due_to < query.due_from:
         raise ValidationFailed(Fault("/to", "before_from", "A period does not end before it starts"))
     today = _today(session, sites)
-    waiting = (visit for people in _in_parts(session, sites) for visit in _waiting(session, people, today, query))
+    again, parts = screenings.again_of(session, sites), _in_parts(session, sites)
+    waiting = (visit for people in parts for visit in _waiting(session, people, today, query, again))
     first = nsmallest(query.limit + 1, waiting, key=_urgency)
     items = [
         DueVisit(**_shown(visit), participant=row.pid, site=actor.places[row.site_id].site)
@@ -82,7 +84,11 @@ def _in_parts(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[A
 
 
 def _waiting(
-    session: Session, people: Sequence[Row[Any]], today: Mapping[int, date], query: DueQuery
+    session: Session,
+    people: Sequence[Row[Any]],
+    today: Mapping[int, date],
+    query: DueQuery,
+    again: Mapping[str, int],
 ) -> Iterator[tuple[Row[Any], PlannedVisit]]:
     """The visits of these participants that the query asks for. Outcomes are not read, as an open visit has none."""
     sites, pids = sorted({row.site_id for row in people}), [row.pid for row in people]
@@ -96,7 +102,7 @@ def _waiting(
         day, left = today[row.site_id], left_on(row)
         protocol = protocol_of(session, row.protocol_version_id)
         scopes, withdrawn = consents[row.pid].scopes(day), consents[row.pid].withdrawn(day)
-        for planned in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn):
+        for planned in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn, again.get(row.pid, 1)):
             if _meets(planned, query):
                 yield row, planned
 
@@ -141,8 +147,10 @@ def planned_for(
     visits: Sequence[Row[Any]],
     given: Mapping[UUID, Set[str]],
     today: date,
+    screening: int,
 ) -> list[PlannedVisit]:
-    """The visits that a participant's protocol version plans, with those recorded and the instruments `given` at each.
+    """The visits that a participant's protocol version plans, with those recorded and the instruments `given` at each;
+    `screening`: the number of the last one.
     Visits recorded by another version keep its windows and instruments, as what a later version asks for cannot be
     given at a past visit."""
     recorded = [
@@ -154,7 +162,7 @@ def planned_for(
     scopes, withdrawn = consents.scopes(today), consents.withdrawn(today)
 
     def planned_by(other: int) -> list[PlannedVisit]:
-        return plan(protocol_of(session, other), recorded, today, left, scopes, withdrawn)
+        return plan(protocol_of(session, other), recorded, today, left, scopes, withdrawn, screening)
 
     past = {
         (visit.visit, visit.occurrence, other): visit

@@ -1,7 +1,7 @@
 """Screening: the answers to each criterion, the eligibility that follows, and further episodes after a failed one."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -234,6 +234,13 @@ def read(session: Session, row: Screening) -> ScreeningRead:
 
 def _of(person: Participant) -> SelectOfScalar[Screening]:
     return select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
+
+
+def again_of(session: Session, sites: Sequence[int]) -> Mapping[str, int]:
+    """The participants of these sites who were screened more than once, each with the number of the last screening."""
+    further = col(Screening.site_id).in_(sites), Screening.number > 1
+    last = select(Screening.pid, func.max(Screening.number)).where(*further).group_by(Screening.pid)
+    return dict(session.exec(last).all())
 
 
 def count(session: Session, site_id: int, pid: str) -> int:
