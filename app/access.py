@@ -276,7 +276,9 @@ def _held(grants: Collection[tuple[frozenset[Permission], int | None]]) -> Mappi
 
 
 def _own_sites(column: Any) -> Callable[[Actor | None], ColumnElement[bool]]:
-    return lambda actor: among(column, "reach") if actor is None else col(column).in_(sorted(actor.site_ids))
+    return lambda actor: (
+        among(column, "reach", unseen=True) if actor is None else col(column).in_(sorted(actor.site_ids))
+    )
 
 
 def _own_studies(column: Any) -> Callable[[Actor], ColumnElement[bool]]:

@@ -22,7 +22,7 @@ subscriptions are an admin's, who sees no site's rows."""
 
 
 _FUNCTIONS = """
-SELECT proname FROM pg_proc
+SELECT oid::regprocedure::text FROM pg_proc
 WHERE pronamespace = current_schema()::regnamespace AND proname IN ('audit_append', 'locks_in_force')
 """
 """What the server calls, with its own rights: only triggers run with their owner's."""
@@ -53,7 +53,7 @@ def grant(connection: Connection, role: str) -> None:
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {to}")
     connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}")
     for function in connection.exec_driver_sql(_FUNCTIONS).scalars():
-        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.{function} TO {to}")
+        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {to}")
     for table in sorted(there.keys() & PRIVILEGES.keys()):
         given = to_grant(table, there[table])
         connection.exec_driver_sql(f"GRANT {given} ON {schema}.{quote(table)} TO {to}")

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from httpx2 import Response
 
+from app import pid
+from app.models.account import Role
 from tests.courses import withdraw
 from tests.world import World, madrs
 
@@ -73,6 +75,15 @@ def test_an_outcome_needs_a_visit_that_took_place_of_the_same_person(world: Worl
     assert world.staff_a.post("/v1/outcomes", body).json()["code"] == "visit_not_held"
     other = world.staff_a.post("/v1/outcomes", {**body, "participant": world.enrolled()})
     assert (other.status_code, other.json()["code"]) == (422, "visit_of_another_participant")
+
+
+def test_an_outcome_is_of_somebody_at_whose_site_the_visit_is(world: World) -> None:
+    everywhere = world.caller((Role.site_staff, None))
+    visit = everywhere.post("/v1/visits", world.visit(world.enrolled())).json()
+    at_b, nobody = world.enrolled("B"), pid.display(pid.draw())
+    for participant in (at_b, nobody):
+        answer = everywhere.post("/v1/outcomes", {"participant": participant, "visit": visit["id"], **madrs(2)})
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_outcomes_are_found_by_instrument_and_visit(world: World) -> None:

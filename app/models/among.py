@@ -31,18 +31,27 @@ class Several(TypeDecorator[Any]):
         return json.dumps([one.hex if isinstance(one, UUID) else one for one in value])
 
 
+def several(name: str, item: TypeEngine[Any]) -> BindParameter[Any]:
+    """The parameter of this name, a list of such items."""
+    return bindparam(name, type_=Several(item))
+
+
 class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statements
-    """Whether a column's value is one of those that are given under a name, now or when the statement is executed."""
+    """Whether a column's value is one of those that are given under a name, now or when the statement is executed.
+
+    `unseen`: PostgreSQL's planner does not see the values and guesses that there are ten. So the plan is the same for
+    any of them, and it is kept, where it would be made again for each execution."""
 
     inherit_cache = True
     _traverse_internals = [
         ("column", InternalTraversal.dp_clauseelement),
         ("values", InternalTraversal.dp_clauseelement),
+        ("unseen", InternalTraversal.dp_boolean),
     ]
     type = Boolean()
 
-    def __init__(self, column: Any, name: str, values: Sequence[Any] | None = None) -> None:
-        self.column = column
+    def __init__(self, column: Any, name: str, values: Sequence[Any] | None = None, *, unseen: bool = False) -> None:
+        self.column, self.unseen = column, unseen
         self.values: BindParameter[Any] = bindparam(name, values, type_=Several(column.type))
 
     def self_group(self, against: Any = None) -> ColumnElement[bool]:  # noqa: ARG002 - SQLAlchemy's signature
@@ -52,7 +61,10 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as an operator in statem
 
 @compiles(among, "postgresql")
 def _on_postgresql(element: among, compiler: Any, **options: Any) -> str:
-    return f"{compiler.process(element.column, **options)} = ANY({compiler.process(element.values, **options)})"
+    values = compiler.process(element.values, **options)
+    if element.unseen:
+        values = f"(SELECT {values})::{compiler.dialect.type_compiler_instance.process(element.values.type)}"
+    return f"{compiler.process(element.column, **options)} = ANY({values})"
 
 
 @compiles(among, "sqlite")

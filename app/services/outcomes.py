@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,10 +11,10 @@ from sqlalchemy import Row
 from sqlmodel import Session
 
 from app import audit
-from app.access import Actor, found, reach, visible
+from app.access import Actor, found
 from app.errors import Conflict, Fault, Invalid
-from app.models.among import among
 from app.models.base import canonical_json, fields_of, new_row, table_of
+from app.models.given import for_each, given
 from app.models.outcome import (
     Outcome,
     OutcomeCreate,
@@ -154,9 +155,10 @@ class OutcomeFacts(NamedTuple):
 
 def outcome_facts(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> OutcomeFacts:
     """Participants are locked first and then their visits, in the same order as by corrections of visits."""
-    connection, asked = session.connection(), {"visits": sorted({body.visit for body in bodies}), **reach(actor)}
-    people = participant_facts(session, actor, set(connection.execute(_PIDS_OF_VISITS, asked).scalars()))
-    rows = connection.execute(_VISITS_HELD, asked).all()
+    people, connection = participant_facts(session, actor, {body.participant for body in bodies}), session.connection()
+    asked = {(people[body.participant].site_id, body.visit.hex) for body in bodies if body.participant in people}
+    keys = [{"site_id": site_id, "id": visit_id} for site_id, visit_id in sorted(asked)]
+    rows = connection.execute(_visits_held(connection.dialect.name), {"visits": keys}).all()
     return OutcomeFacts({row.id: row for row in rows}, {(row.id, row.instrument): row.outcome for row in rows}, people)
 
 
@@ -168,13 +170,12 @@ def record_outcome(
     Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange, and the refusals of
     `require_in_study`.
     """
-    visit = found(facts.visits.get(body.visit))
+    person, visit = found(facts.people.get(body.participant)), found(facts.visits.get(body.visit))
     require_not_voided(visit)
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
     if VisitStatus(visit.status) not in HELD:
         raise VisitNotHeld
-    person = facts.people[visit.pid]
     require_past(actor, person.site_id, body)
     person.require_unlocked(visit.id, visit.visit_code)
     writes = Writes()
@@ -189,9 +190,6 @@ def record_outcome(
 
 
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
-_ASKED = among(_VISITS.c.id, "visits")
-_PIDS_OF_VISITS = visible(sa.select(_VISITS.c.pid).where(_ASKED), None)
-_AT_VISIT = sa.and_(_OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id, counts(_OUTCOMES))
 _OF_VISIT = (
     _VISITS.c.site_id,
     _VISITS.c.id,
@@ -202,9 +200,20 @@ _OF_VISIT = (
     _VISITS.c.protocol_version_id,
     _VISITS.c.voided_at,
 )
-_VISITS_HELD: sa.Select[Any] = (
-    visible(sa.select(*_OF_VISIT).select_from(_VISITS.outerjoin(_OUTCOMES, _AT_VISIT)).where(_ASKED), None)
-    .add_columns(_OUTCOMES.c.instrument, _OUTCOMES.c.id.label("outcome"))  # of visits narrowed to the actor already
-    .order_by(_VISITS.c.site_id, _VISITS.c.id)
-    .with_for_update(read=True, key_share=True, of=_VISITS)
-)
+
+
+@cache
+def _visits_held(dialect: str) -> sa.Select[Any]:
+    """The visits given as `visits`, locked until the commit, with their outcomes."""
+    asked = given(dialect, "visits", site_id=_VISITS.c.site_id.type, id=_VISITS.c.id.type)
+    at_visit = sa.and_(
+        _OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id, counts(_OUTCOMES)
+    )
+    found = (
+        sa.select(*_OF_VISIT, _OUTCOMES.c.instrument, _OUTCOMES.c.id.label("outcome"))
+        .select_from(_VISITS.outerjoin(_OUTCOMES, at_visit))
+        .where(_VISITS.c.site_id == asked.c.site_id, _VISITS.c.id == asked.c.id)
+        .correlate(asked)
+        .with_for_update(read=True, key_share=True, of=_VISITS)
+    )
+    return for_each(dialect, asked, found)

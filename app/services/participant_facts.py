@@ -22,6 +22,7 @@ from app.errors import Conflict, Fault
 from app.models.among import among
 from app.models.base import table_of
 from app.models.consent import Consent, Withdrawal
+from app.models.given import for_each, given
 from app.models.participant import Participant, left_study_on
 from app.models.visit import Visit
 from app.models.voided import counts
@@ -148,10 +149,17 @@ def participant_facts(
         for row in locked.all()
     }
     if people:
-        theirs = {"pids": sorted(people), "sites": sorted({person.site_id for person in people.values()})}
-        for fact in connection.execute(_facts(connection.dialect.name), {**theirs, **_needed(people, new)}):
-            people[fact.pid].add(fact)
+        asked = {**_asked(people), **_needed(people, new)}
+        for fact in connection.execute(_facts(connection.dialect.name), asked):
+            for person in people.values() if fact.pid is None else (people[fact.pid],):
+                if person.site_id == fact.site_id:
+                    person.add(fact)
     return people
+
+
+def _asked(people: Mapping[str, ParticipantFacts]) -> dict[str, list[Any]]:
+    keys = [{"site_id": person.site_id, "pid": pid} for pid, person in people.items()]
+    return {"people": keys, "pids": [*people], "sites": sorted({person.site_id for person in people.values()})}
 
 
 def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> dict[str, list[Any]]:
@@ -172,7 +180,7 @@ def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> 
 def _locked(for_change: bool) -> Any:
     names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
     wanted = [_PEOPLE.c[name] for name in names]
-    statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids")), None)
+    statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids", unseen=True)), None)
     return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(
         read=not for_change, key_share=for_change
     )
@@ -180,6 +188,7 @@ def _locked(for_change: bool) -> Any:
 
 _FACT: Mapping[str, TypeEngine[Any]] = {
     "kind": sa.String(),
+    "site_id": sa.Integer(),
     "pid": sa.String(),
     "name": sa.String(),
     "text": sa.Text(),
@@ -194,40 +203,38 @@ _FACT: Mapping[str, TypeEngine[Any]] = {
 
 @cache
 def _facts(dialect: str) -> Any:
-    locks, of_person = closing(dialect, _PEOPLE)
-    parts = [
-        _part("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes).where(
+    """What is stored of the people given as `people`; of a freeze or lock of their whole site the pid is NULL."""
+    people = given(dialect, "people", site_id=_PEOPLE.c.site_id.type, pid=_PEOPLE.c.pid.type)
+
+    def theirs(kind: str, table: sa.Table, **columns: Any) -> sa.Select[Any]:
+        of_one = table.c.site_id == people.c.site_id, table.c.pid == people.c.pid
+        return _part(kind, table.c, **columns).where(*of_one).correlate(people)
+
+    visit_code, occurrence, day = _VISITS.c.visit_code, _VISITS.c.occurrence, _VISITS.c.occurred_on
+    found = sa.union_all(
+        theirs("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes).where(
             counts(_CONSENTS)
         ),
-        _part("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(
+        theirs("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(
             counts(_WITHDRAWALS)
         ),
-        _part(
-            "visit", _VISITS, name=_VISITS.c.visit_code, day=_VISITS.c.occurred_on, number=_VISITS.c.occurrence
-        ).where(
+        theirs("visit", _VISITS, name=visit_code, day=day, number=occurrence).where(
             counts(_VISITS),
-            among(_VISITS.c.visit_code, "codes"),
-            sa.or_(among(_VISITS.c.occurrence, "occurrences"), among(_VISITS.c.visit_code, "screenings")),
+            among(visit_code, "codes", unseen=True),
+            sa.or_(among(occurrence, "occurrences", unseen=True), among(visit_code, "screenings", unseen=True)),
         ),
-        _part(
-            "closed",
-            _PEOPLE,
-            name=locks.c.kind,
-            text=locks.c.scope,
-            id=locks.c.id,
-            visit_id=locks.c.visit_id,
-            visit_code=locks.c.visit_code,
-            at=locks.c.set_at,
-        ).select_from(_PEOPLE.join(locks, of_person)),
-    ]
-    return sa.union_all(*parts)
+    )
+    locks = closing(dialect).c
+    of_lock = {"id": locks.id, "visit_id": locks.visit_id, "visit_code": locks.visit_code, "at": locks.set_at}
+    closed = _part("closed", locks, name=locks.kind, text=locks.scope, **of_lock)
+    return sa.union_all(for_each(dialect, people, found), closed)
 
 
-def _part(kind: str, table: Any, **columns: Any) -> Any:
+def _part(kind: str, of: Any, **columns: Any) -> sa.Select[Any]:
     """The SELECT of one kind of fact; columns that it does not have are NULL."""
-    named = {"kind": literal(kind), "pid": table.c.pid, **columns}
+    named = {"kind": literal(kind), "site_id": of.site_id, "pid": of.pid, **columns}
     wanted = (
         (sa.type_coerce(named[name], of) if name in named else sa.cast(null(), of)).label(name)
         for name, of in _FACT.items()
     )
-    return sa.select(*wanted).where(among(table.c.pid, "pids"), among(table.c.site_id, "sites"))
+    return sa.select(*wanted)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, FromClause, Row, and_, func, or_
+from sqlalchemy import FromClause, Row, func, or_
 from sqlmodel import Session
 
 from app.errors import Conflict, Locked
+from app.models.among import among, several
 from app.models.base import table_of
 from app.models.data_lock import DataLock, LockKind, LockScope
 
@@ -72,29 +73,27 @@ def require_open(
         raise DataLocked(locks=[{"id": str(one.id), "kind": one.kind, "scope": one.scope} for one in _ordered(holding)])
 
 
-def closing(dialect: str, people: FromClause) -> tuple[Any, ColumnElement[bool]]:
-    """The freezes and locks in force, and the condition that joins them to participants: those of the whole site and
-    those of the participant. On PostgreSQL a function takes the gate and then reads: a plain SELECT that had to wait
-    for the gate would still see the data from before the wait."""
+def closing(dialect: str) -> FromClause:
+    """The freezes and locks in force at the sites given as `sites`: those of a whole site, without a pid, and those of
+    the participants given as `pids`. On PostgreSQL a function takes the gate and then reads: a plain SELECT that had to
+    wait for the gate would still see the data from before the wait."""
     if dialect == "postgresql":
         named = (sa.column(column.name, column.type) for column in _LOCKS.c)
-        return func.locks_in_force(people.c.site_id, people.c.pid).table_valued(*named).lateral(), sa.true()
-    of_site = _LOCKS.c.site_id == people.c.site_id
-    theirs = or_(_LOCKS.c.pid.is_(None), _LOCKS.c.pid == people.c.pid)
-    return _LOCKS, and_(of_site, _LOCKS.c.lifted_at.is_(None), theirs)
+        asked = several("sites", _LOCKS.c.site_id.type), several("pids", _LOCKS.c.pid.type)
+        return func.locks_in_force(*asked).table_valued(*named)
+    theirs = or_(_LOCKS.c.pid.is_(None), among(_LOCKS.c.pid, "pids"))
+    return sa.select(_LOCKS).where(among(_LOCKS.c.site_id, "sites"), _LOCKS.c.lifted_at.is_(None), theirs).subquery()
 
 
 def _in_force(session: Session, site_id: int, pid: str | None) -> Sequence[Row[Any]]:
     """The freezes and locks of one participant, or without a pid of the whole site."""
-    return session.execute(_of_one(session.get_bind().dialect.name), {"site_id": site_id, "pid": pid}).all()
+    asked = {"sites": [site_id], "pids": [pid] if pid is not None else []}
+    return session.execute(_closed(session.get_bind().dialect.name), asked).all()
 
 
 @cache
-def _of_one(dialect: str) -> sa.Select[Any]:
-    site_id, pid = sa.bindparam("site_id", type_=sa.Integer), sa.bindparam("pid", type_=sa.String)
-    asked = sa.select(site_id.label("site_id"), sa.cast(pid, sa.String).label("pid")).subquery()
-    locks, theirs = closing(dialect, asked)
-    return sa.select(*locks.c).select_from(asked.join(locks, theirs))
+def _closed(dialect: str) -> sa.Select[Any]:
+    return sa.select(*closing(dialect).c)
 
 
 def _covers(lock: Any, visit_id: UUID | None, visit_code: str | None) -> bool:
