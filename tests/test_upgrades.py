@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from app import audit, schema
 from app.commands.migrate import WAITS, locks, steps
@@ -21,7 +21,7 @@ from app.database import Database
 from app.main import create_app
 from app.models.account import Account
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json, table_of, values
+from app.models.base import canonical_json, now, table_of, values
 from app.models.consent import Consent
 from app.models.participant import Participant
 from app.models.verification import Verification, VerificationResult, VerificationWithdrawal
@@ -156,6 +156,31 @@ def test_a_step_back_keeps_the_first_consent_of_those_who_gave_it_anew(settings:
         with database.migrating() as connection:
             assert connection.execute(told).all() == [("1", 1, '["main"]')]
             connection.execute(sa.insert(table_of(Consent)).values(again))
+
+
+VOIDED = {
+    **dict.fromkeys(("adverse_event", "outcome", "visit"), "records"),
+    "consent": "consents",
+    "dosing_session": "dosing sessions",
+}
+
+
+def test_no_older_version_takes_over_while_a_record_is_voided(settings: Settings) -> None:
+    """It would count it."""
+    with Database(settings) as database:
+        with database.migrating() as connection:
+            climbed(connection, REVISIONS[-1])
+            old = insert_rows(connection, REVISIONS[-1])
+        by = {"voided_by": old.of("account"), "voided_at": now(), "voiding_reason": "of another participant"}
+        for name, told in VOIDED.items():
+            table = SQLModel.metadata.tables[name]
+            with database.migrating() as connection:
+                connection.execute(sa.update(table).values(by))
+            with pytest.raises(Exception, match=f"There are voided {told}"):
+                schema.downgrade(database, "0033")
+            with database.migrating() as connection:
+                assert connection.execute(sa.select(table.c.voiding_reason)).all() == [(by["voiding_reason"],)]
+                connection.execute(sa.update(table).values(dict.fromkeys(by)))
 
 
 LOST, WITHDREW, DIED = ("lost_to_follow_up", "2025-03-01"), ("withdrawn", "2025-03-02"), ("died", "2025-03-03")

@@ -4,10 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
 
-import pytest
 from httpx2 import Response
 
-from app import schema
 from app.services import rules_over_time, visit_findings
 from tests.course_cases import screen_failed, under_amendment
 from tests.courses import held, withdraw
@@ -279,10 +277,3 @@ def test_a_pass_takes_up_a_visit_that_was_not_judged_by_its_consent_yet(world: W
     assert "visit_without_consent" not in asked(world, pid)
     rules_over_time.refresh(world.registry.served)
     assert "visit_without_consent" in asked(world, pid)
-
-
-def test_no_older_version_takes_over_while_a_consent_is_voided(world: World) -> None:
-    taken_out(world, world.enrolled())
-    with pytest.raises(Exception, match="There are voided consents"):
-        schema.downgrade(world.registry.database, "0037")
-    assert world.staff_a.get("/v1/participants").status_code == 200

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from app import schema
 from tests.dosing_cases import (
     REVIEW,
     SESSIONS,
@@ -267,10 +266,3 @@ def test_a_visit_with_a_voided_session_alone_is_one_without_a_session(world: Wor
     assert [one["code"] for one in refused.json()["errors"]] == ["DOSE-INTERVAL"], refused.text
     voided(world.staff_a, f"/v1/visits/{record.json()['visit']}")
     posted(world, SESSIONS, start(near["id"], "2025-03-20"))
-
-
-def test_nothing_goes_back_to_an_older_version_while_one_is_voided(world: World) -> None:
-    voided(world.staff_a, path_of(a_session(world)))
-    with pytest.raises(Exception, match="There are voided dosing sessions"):
-        schema.downgrade(world.registry.database, "0035")
-    assert len(listed(world, voided="true")) == 1

@@ -3,12 +3,6 @@
 from threading import Barrier, Thread
 from typing import Any
 
-import pytest
-from sqlalchemy import func
-from sqlmodel import select
-
-from app import schema
-from app.models.visit import Visit
 from tests.dosing_cases import DAY, SESSIONS, a_session, dose, held, path_of, prepared, start
 from tests.route_cases import a_signature, a_visit
 from tests.test_changes import feed
@@ -190,11 +184,3 @@ def test_of_a_voiding_and_an_outcome_at_the_same_moment_none_outlives_the_visit(
         assert answers["void"].status_code == 201
         assert answers["measure"].status_code in {201, 409}, answers["measure"].text
         assert listed(world, "/v1/outcomes", participant=read["participant"]) == []
-
-
-def test_nothing_goes_back_to_an_older_version_while_anything_is_voided(world: World) -> None:
-    voided(world.staff_a, a_visit(world, "A").headers["Location"])
-    with pytest.raises(Exception, match=r"There are voided (records|dosing sessions)"):
-        schema.downgrade(world.registry.database, "0033")
-    with world.registry.database.read() as session:
-        assert session.execute(select(func.count()).select_from(Visit)).scalar_one()
