@@ -110,6 +110,8 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/participants/{pid}/consents/{version}/{number}/voiding"): STAFF,
     ("GET", "/v1/participants/{pid}/treatments/{treatment_id}"): CLINICAL_READERS,
     ("PATCH", "/v1/participants/{pid}/treatments/{treatment_id}"): STAFF,
+    ("POST", "/v1/participants/{pid}/treatments/{treatment_id}/voiding"): STAFF,
+    ("POST", "/v1/dosing-sessions/{session_id}/vitals/{reading_id}/voiding"): STAFF,
     ("POST", "/v1/dosing-sessions"): STAFF,
     ("GET", "/v1/dosing-sessions"): CLINICAL_READERS,
     ("GET", "/v1/dosing-sessions/{session_id}"): CLINICAL_READERS,

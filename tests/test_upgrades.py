@@ -162,6 +162,7 @@ VOIDED = {
     **dict.fromkeys(("adverse_event", "outcome", "visit"), "records"),
     "consent": "consents",
     "dosing_session": "dosing sessions",
+    **dict.fromkeys(("treatment_trial", "vital_reading"), "vital signs or treatments"),
 }
 
 

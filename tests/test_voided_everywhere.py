@@ -21,7 +21,7 @@ OF_NO_RECORD = frozenset(
         *("/v1/subscriptions/{subscription_id}", "/v1/studies", "/v1/studies/{study}/sites", "/v1/locks"),
         *("/v1/studies/{study}/protocols", "/v1/studies/{study}/protocols/{version}", "/v1/locks/{lock_id}"),
         *("/v1/label-disclosures", "/v1/label-disclosures/{disclosure_id}", "/v1/pid-reservations", "/v1/data-cuts"),
-        *("/v1/pid-reservations/{reservation_id}", "/v1/participants/{pid}/treatments/{treatment_id}"),
+        "/v1/pid-reservations/{reservation_id}",
     }
 )
 """Routes that read nothing of what is voided."""
@@ -34,6 +34,7 @@ NOT_COMPARED: Mapping[str, str] = {
     "/v1/extracts/{extract_id}": "its files are compared",
     "/v1/extracts/{extract_id}/files/{name}": "is compared by profile",
     "/v1/participants/{pid}/history": "the participant's own entries",
+    "/v1/participants/{pid}/treatments/{treatment_id}": "as the list has it",
     "/v1/safety-signals/{signal_id}": "as the list has it",
     "/v1/signatures/{signature_id}": "as the list has it",
     "/v1/verifications/{verification_id}": "as the list has it",
@@ -53,7 +54,8 @@ SILENT: Mapping[str, str] = {
     ),
     **dict.fromkeys(("voided_records.void_adverse_event", "voided_records.void_visit"), _BY_ID),
     **dict.fromkeys(("dosing_day.hold_session", "dosing_reads.detail"), _BY_ID),
-    **dict.fromkeys(("dosing_day.doses_of", "dosing_day.readings_of"), "of one session, which was read by its id"),
+    "dosing_day.doses_of": "of one session, which was read by its id",
+    **dict.fromkeys(("vital_readings.not_voided", "treatments._one"), _BY_ID),
     **dict.fromkeys(("ae_reviews.review", "locks._of_a_participant", "nullifications._holds"), _BY_ID),
     "safety_signals.rules_holding": "the source of an open signal, which waits for its review all the same",
     **dict.fromkeys(("consents.consents_of", "consents.withdrawals_of"), "all of them are told, voided ones marked"),
@@ -61,10 +63,10 @@ SILENT: Mapping[str, str] = {
 }
 """Who reads these tables without asking which rows count, and why."""
 
-_NAMES = "visit|outcome|adverse_event|dosing_session|dose|vital_reading|consent|withdrawal"
+_NAMES = "visit|outcome|adverse_event|dosing_session|dose|vital_reading|treatment_trial|consent|withdrawal"
 _TABLES = re.compile(rf"(?:FROM|JOIN|,)\s+(?:main\.|public\.)?({_NAMES})\b(?![.(])(?:\s+AS\s+(\w+))?")
-_COUNT_WITH = {"outcome": {"visit"}, "dosing_session": {"visit", "dose", "vital_reading"}}
-"""No outcome and no session outlives its visit, and no dose or reading its session."""
+_COUNT_WITH = {"outcome": {"visit"}, "dosing_session": {"visit", "dose"}}
+"""No outcome and no session outlives its visit, and no dose its session. A reading can be voided by itself."""
 
 
 class Reads:
@@ -142,6 +144,9 @@ def test_something_was_voided_of_every_kind(both: Both) -> None:
     for path, most in (("visits", 10), ("outcomes", 10), ("adverse-events", 5), ("dosing-sessions", 2)):
         asked = {"study": both.erred.world.study, "voided": "true"}
         assert len(both.erred.world.monitor.get(f"/v1/{path}", **asked).json()["items"]) >= most, path
+    person, session = f"/v1/participants/{both.erred.people['first']}", both.erred.records["session"]
+    for path, name in ((f"{person}/treatments", "voided"), (session, "voided_vitals")):
+        assert both.erred.world.monitor.get(path).json()[name], path
     people = both.erred.people.values()
     told = [both.erred.world.monitor.get(f"/v1/participants/{pid}/consents").json() for pid in people]
     for kind, most in (("consents", 3), ("withdrawals", 1)):

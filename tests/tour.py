@@ -55,10 +55,10 @@ class Tour:
         """The record at `path`, or what lies below it, as it is now."""
         return self.heard(name, caller.patch(path + below, self.asked(name), caller.get(path).headers["ETag"]))
 
-    def void(self, name: str, caller: Caller, path: str) -> Any:
-        """The record at `path`, as it is now."""
+    def void(self, name: str, caller: Caller, path: str, below: str = "") -> Any:
+        """The record at `path`, or what lies below it, as it is now."""
         seen = {"If-Match": caller.get(path).headers["ETag"]}
-        return self.heard(name, caller.post(f"{path}/voiding", self.asked(name), **seen))
+        return self.heard(name, caller.post(f"{path}{below}/voiding", self.asked(name), **seen))
 
     def upload(self, name: str, caller: Caller, path: str) -> Any:
         line = json.dumps(self.asked(name)).encode()
@@ -138,6 +138,7 @@ def _dosing(tour: Tour, pid: str) -> None:
     ):
         assert staff.post(where, body).status_code == 201
     tour.send("close_dosing_session", staff, f"{path}/close")
+    tour.void("void_vitals", staff, path, f"/vitals/{reading['id']}")
     tour.void("void_dosing_session", staff, path)
 
 
@@ -181,6 +182,7 @@ def _participants(tour: Tour, person: str) -> None:
     tour.correct("amend_participant", staff, person)
     treatment = tour.send("add_treatment", staff, f"{person}/treatments")["id"]
     tour.correct("amend_treatment", staff, f"{person}/treatments/{treatment}")
+    tour.void("void_treatment", staff, f"{person}/treatments/{treatment}")
     tour.send("change_status", staff, f"{person}/status")
     tour.send("withdraw_consent", staff, f"{person}/withdrawals")
     tour.send("void_withdrawal", staff, f"{person}/withdrawals/1/voiding")
@@ -191,9 +193,7 @@ def _participants(tour: Tour, person: str) -> None:
     tour.send("add_protocol", world.admin, f"/v1/studies/{world.study}/protocols")
     tour.send("move_to_protocol_version", staff, f"{person}/protocol-version")
     tour.send("give_consent", staff, f"{person}/consents")
-    seen = {"If-Match": staff.get(person).headers["ETag"]}
-    voiding = staff.post(f"{person}/consents/2/1/voiding", tour.asked("void_consent"), **seen)
-    tour.heard("void_consent", voiding)
+    tour.void("void_consent", staff, person, "/consents/2/1")
 
 
 def _sync(tour: Tour) -> None:

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 from httpx2 import Response
 
-from tests.course_cases import CONSENT, under_amendment
-from tests.dosing_cases import a_session
+from tests.course_cases import CONSENT, a_treatment, under_amendment
+from tests.dosing_cases import a_session, path_of
 from tests.monitor_cases import an_event
 from tests.world import Caller, World, made, madrs, staff
 
@@ -55,12 +55,25 @@ def a_further_consent(world: World, site: str) -> Seen:
     return f"{person}/consents/2/1", staff(world, site).get(person).headers["ETag"]
 
 
+def _a_reading(world: World, site: str) -> Seen:
+    """Seen is the session that it belongs to."""
+    record = a_session(world, site)
+    return path_of(record, "/vitals/{reading_id}"), record.headers["ETag"]
+
+
+def _an_earlier_treatment(world: World, site: str) -> Seen:
+    record = a_treatment(world, site)
+    return record.headers["Location"], record.headers["ETag"]
+
+
 RECORDS: Mapping[tuple[str, str], Make] = {
     ("POST", "/v1/adverse-events/{event_id}/voiding"): _by_id("adverse-events", an_event),
     ("POST", "/v1/outcomes/{outcome_id}/voiding"): _by_id("outcomes", _an_outcome),
     ("POST", "/v1/visits/{visit_id}/voiding"): _by_id("visits", _a_visit),
     ("POST", "/v1/dosing-sessions/{session_id}/voiding"): _by_id("dosing-sessions", a_session),
     ("POST", "/v1/participants/{pid}/consents/{version}/{number}/voiding"): a_further_consent,
+    ("POST", "/v1/dosing-sessions/{session_id}/vitals/{reading_id}/voiding"): _a_reading,
+    ("POST", "/v1/participants/{pid}/treatments/{treatment_id}/voiding"): _an_earlier_treatment,
 }
 
 

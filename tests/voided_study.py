@@ -18,6 +18,7 @@ from app.pid import display, normalise
 from app.services import adverse_events, visit_findings
 from app.services.rules_over_time import refresh_site
 from tests.cohorts import alike, fill
+from tests.course_cases import TREATMENT
 from tests.courses import withdraw
 from tests.dosing_cases import CALM, SESSIONS, at, dose, prepared, start
 from tests.monitor_cases import nullification
@@ -61,6 +62,11 @@ class Twin:
             voided(world.staff_a, error)
         session = world.staff_a.post(SESSIONS, start(visit["id"])).json()["id"]
         assert world.staff_a.post(f"{SESSIONS}/{session}/doses", dose()).status_code == 201
+        self._reading_in_error(f"{SESSIONS}/{session}")
+        treatments = f"/v1/participants/{first}/treatments"
+        self._made(treatments, TREATMENT)
+        if self.errs:
+            voided(world.staff_a, self._made(treatments, {**TREATMENT, "atc": "N06AX16"}))
         event = world.event(first, onset="2025-03-04", codings=CODED)
         kept = self._made(EVENTS, event)
         for _ in range(2):
@@ -159,6 +165,19 @@ class Twin:
             answer = staff.post(f"{session}/{below}", body)
             assert answer.status_code == 201, answer.text
         voided(staff, session)
+
+    def _reading_in_error(self, session: str) -> None:
+        """In both studies the session's version moves on twice."""
+        staff = self.world.staff_a
+        if self.errs:
+            measured = {"timepoint": "M60", "taken_at": at("10:15"), "values": CALM}
+            reading = staff.post(f"{session}/vitals", measured).json()["vitals"][-1]["id"]
+            answer = void(staff, f"{session}/vitals/{reading}", staff.get(session).headers["ETag"])
+            assert answer.status_code == 201, answer.text
+            return
+        for names in (["T01", "T03"], ["T01", "T02"]):
+            body = {"staff": names, "reason": "As the list has it"}
+            assert staff.patch(session, body, staff.get(session).headers["ETag"]).status_code == 200
 
     def _taken_back(self, pid: str) -> None:
         """What sponsor and authority were told of, and a question about what they were not."""
@@ -300,8 +319,8 @@ def _parsed(name: str, value: Any) -> Any:
     return json.loads(value) if name == "content" and isinstance(value, str) else value
 
 
-_OF_ITS_OWN = {"content_sha256", "voided"}
-"""The one names the content in which ids stand; the other tells monitors of what was voided."""
+_OF_ITS_OWN = {"content_sha256", "voided", "voided_vitals"}
+"""The first names the content in which ids stand; the others tell of what was voided."""
 
 OF_PERSON = ("/schedule", "/consents", "/screenings", "/treatments", "/response")
 _WHOLE = {"limit": "500"}

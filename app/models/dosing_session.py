@@ -113,6 +113,7 @@ class VitalReading(SQLModel, table=True):
         ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
         Index("ix_vital_reading_session_id", "site_id", "session_id"),
         Index("ix_vital_reading_pid", "site_id", "pid"),
+        voided_whole(),
     )
 
     site_id: int = Field(primary_key=True)
@@ -129,3 +130,8 @@ class VitalReading(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    """Since when it counts as never recorded by itself; it does not count either once its session is voided."""
+
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))

@@ -204,6 +204,10 @@ class VitalReadingRead(Answer):
     version: int
     created_at: InstantShown
     updated_at: InstantShown
+    voided_at: InstantShown | None
+    """When it was voided by itself as entered in error."""
+
+    voiding_reason: str | None
 
 
 class OpenVitalRead(Answer):
@@ -249,6 +253,9 @@ class DosingSessionRead(Answer):
 class DosingSessionDetail(DosingSessionRead):
     doses: list[DoseRead]
     vitals: list[VitalReadingRead]
+    voided_vitals: list[VitalReadingRead]
+    """Those that were entered in error and do not count, in the order in which they were taken."""
+
     open_vitals: list[OpenVitalRead]
     """Measurements still missing, of the time points whose time is known."""
 

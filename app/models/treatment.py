@@ -7,10 +7,11 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import Strict, StringConstraints
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, String
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
 from sqlmodel import Field, SQLModel
 
 from app.models.base import Answer, InstantShown, Reason, Shape, now, one_of
+from app.models.voided import voided_whole
 
 
 class TreatmentOutcome(StrEnum):
@@ -31,6 +32,7 @@ class TreatmentTrial(SQLModel, table=True):
         one_of("outcome", TreatmentOutcome),
         CheckConstraint("weeks BETWEEN 0 AND 2000", name="weeks_of_a_life"),
         Index("ix_treatment_trial_pid", "site_id", "pid"),
+        voided_whole(),
     )
 
     site_id: int = Field(primary_key=True)
@@ -47,6 +49,9 @@ class TreatmentTrial(SQLModel, table=True):
     version: int = 1
     recorded_by: UUID = Field(foreign_key="account.id")
     recorded_at: datetime = Field(default_factory=now)
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 Atc = Annotated[str, StringConstraints(pattern=r"^[A-Z][0-9]{2}[A-Z]{2}[0-9]{2}$")]
@@ -87,10 +92,17 @@ class TreatmentRead(Answer):
     outcome: TreatmentOutcome
     version: int
     recorded_at: InstantShown
+    voided_at: InstantShown | None
+    """When it was voided as entered in error. A voided treatment does not count."""
+
+    voiding_reason: str | None
 
 
 class TreatmentList(Answer):
     items: list[TreatmentRead]
+    voided: list[TreatmentRead]
+    """Those that were entered in error, oldest entry first."""
+
     failed_adequate: int
     """Adequate trials of different substances in this episode without response."""
 

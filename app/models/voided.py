@@ -22,7 +22,8 @@ class RecordVoiding(Shape):
 def counts(records: Any) -> ColumnElement[bool]:
     """The condition that rows of `records` (a model, an alias of one, or a table) are not voided. Every statement about
     what was recorded must contain it; tests/test_voided_everywhere.py finds those that do not. An outcome or a dosing
-    session that counts belongs to a visit that does; doses and vital signs count with their session."""
+    session that counts belongs to a visit that does; doses count with their session, and readings of vital signs with
+    their session and by themselves."""
     there: ColumnElement[bool] = getattr(records, "c", records).voided_at.is_(None)
     return there
 

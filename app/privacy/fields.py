@@ -142,7 +142,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         clinical="timepoint measured",
         date="taken_at",
-        operational="id session_id findings version created_by created_at updated_at",
+        free_text="voiding_reason",
+        operational="id session_id findings version created_by created_at updated_at voided_by voided_at",
     ),
     "therapy_session": _table(direct="pid", quasi="site_id", clinical="minutes mode", operational="visit_id staff"),
     "safety_signal": _table(
@@ -175,7 +176,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id",
         clinical="adequate outcome this_episode",
         sensitive="atc weeks maximum_mg",
-        operational="id version recorded_by recorded_at",
+        free_text="voiding_reason",
+        operational="id version recorded_by recorded_at voided_by voided_at",
     ),
     "data_query": _table(
         direct="pid rule_key",

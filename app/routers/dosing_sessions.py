@@ -164,6 +164,26 @@ def amend_vitals(
     return amended(once, session, actor, body, make)
 
 
+@router.post("/{session_id}/vitals/{reading_id}/voiding", status_code=201, response_model=DosingSessionDetail)
+def void_vitals(
+    session_id: UUID,
+    reading_id: UUID,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let vital signs that were entered in error count no more, with the reason, against the ETag of the session."""
+    keyring = request.app.state.keyring
+
+    def make() -> Made:
+        return _made(request, *voided_records.void_reading(session, actor, keyring, seen, session_id, reading_id, body))
+
+    return once.create(session, actor, body, make)
+
+
 @router.post("/{session_id}/close", status_code=201, response_model=DosingSessionDetail)
 def close_dosing_session(
     session_id: UUID,

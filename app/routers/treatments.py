@@ -9,6 +9,7 @@ from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.identifiers import Pid
 from app.models.treatment import TreatmentAmend, TreatmentCreate, TreatmentList, TreatmentRead
+from app.models.voided import RecordVoiding
 from app.permissions import Permission
 from app.pid import display
 from app.services import treatments
@@ -71,3 +72,24 @@ def amend_treatment(
         return _made_treatment(request, pid, read, site_id)
 
     return amended(once, session, actor, body, make)
+
+
+@router.post("/treatments/{treatment_id}/voiding", status_code=201, response_model=TreatmentRead)
+def void_treatment(
+    pid: Pid,
+    treatment_id: UUID,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let an earlier treatment that was entered in error count no more, with the reason. It can still be read."""
+
+    def make() -> Made:
+        keyring = request.app.state.keyring
+        read, site_id = treatments.void(session, actor, keyring, seen, pid, treatment_id, body)
+        return _made_treatment(request, pid, read, site_id)
+
+    return once.create(session, actor, body, make)

@@ -218,10 +218,11 @@ def doses_of(session: Session, row: DosingSession) -> Sequence[Dose]:
     return session.exec(statement.order_by(col(Dose.kind))).all()
 
 
-def readings_of(session: Session, row: DosingSession) -> Sequence[VitalReading]:
-    """In the order in which they were taken."""
+def readings_of(session: Session, row: DosingSession, *, voided: bool = False) -> Sequence[VitalReading]:
+    """Those that count, or those that were voided by themselves, in the order in which they were taken."""
+    those = ~counts(VitalReading) if voided else counts(VitalReading)
     statement = select(VitalReading).where(VitalReading.site_id == row.site_id, VitalReading.session_id == row.id)
-    return session.exec(statement.order_by(col(VitalReading.taken_at), col(VitalReading.id))).all()
+    return session.exec(statement.where(those).order_by(col(VitalReading.taken_at), col(VitalReading.id))).all()
 
 
 def moments(row: DosingSession, doses: Sequence[Dose]) -> dict[CountedFrom, datetime]:

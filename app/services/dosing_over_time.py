@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlmodel import Session, col
 
 from app.models.base import columns, from_json
@@ -44,7 +44,8 @@ _DAYS = (
 
 def doubts_of_dosing(session: Session, site_id: int, today: date) -> Iterator[Doubt]:
     """Of a whole site, in three statements."""
-    doses, readings = _by_session(session, site_id, Dose), _by_session(session, site_id, VitalReading)
+    doses = _by_session(session, site_id, Dose)
+    readings = _by_session(session, site_id, VitalReading, counts(VitalReading))
     for row in session.execute(_DAYS.where(col(Visit.site_id) == site_id)):
         protocol = protocol_of(session, row.planned_by)
         if row.session_id is not None:
@@ -59,11 +60,13 @@ def doubts_of_dosing(session: Session, site_id: int, today: date) -> Iterator[Do
             yield Doubt("dosing_session_missing", message, row.pid, SubjectType.visit, row.id)
 
 
-def _by_session(session: Session, site_id: int, model: type[Dose] | type[VitalReading]) -> _Parts:
+def _by_session(
+    session: Session, site_id: int, model: type[Dose] | type[VitalReading], *those: ColumnElement[bool]
+) -> _Parts:
     grouped: _Parts = defaultdict(list)
     of_it = (col(DosingSession.site_id) == col(model.site_id)) & (col(DosingSession.id) == col(model.session_id))
     theirs = select(*columns(model)).join(DosingSession, of_it)
-    for row in session.execute(theirs.where(col(model.site_id) == site_id, counts(DosingSession))):
+    for row in session.execute(theirs.where(col(model.site_id) == site_id, counts(DosingSession), *those)):
         grouped[row.session_id].append(row)
     return grouped
 

@@ -60,6 +60,7 @@ def detail_of(session: Session, day: DosingDay, row: DosingSession) -> DosingSes
         **_shown(values(row), day.visit.visit_code, day.person.place),
         doses=[_dose(dose) for dose in doses],
         vitals=[_reading(reading) for reading in readings],
+        voided_vitals=[_reading(reading) for reading in readings_of(session, row, voided=True)],
         open_vitals=[OpenVitalRead(**one._asdict()) for one in missing],
         lacking=[LackingRead(rule=one.rule, message=one.message) for one in lacking(session, day, row)],
         holding=safety_signals.shown(session, day.person.place, signals),
@@ -100,7 +101,8 @@ def _dose(row: Dose) -> DoseRead:
 
 
 def _reading(row: VitalReading) -> VitalReadingRead:
-    plain = {name: getattr(row, name) for name in ("id", "timepoint", "taken_at", *_KEPT)}
+    told = ("id", "timepoint", "taken_at", "voided_at", "voiding_reason", *_KEPT)
+    plain = {name: getattr(row, name) for name in told}
     measured = {code: shown_number(value) for code, value in json.loads(row.measured).items()}
     return VitalReadingRead(**plain, values=measured, findings=from_json(row.findings))
 

@@ -80,9 +80,9 @@ def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> 
 
 
 def source_voided(session: Session, row: Outcome | VitalReading) -> list[audit.Event]:
-    """The audit events of the open signals of a voided outcome, or of a reading of a voided session. They stay open for
-    the clinician, as after a correction (`_changed`): what was answered or measured may be another participant's, which
-    has to be clarified before anybody is dosed."""
+    """The audit events of the open signals of a voided outcome or reading, or of a reading of a voided session. They
+    stay open for the clinician, as after a correction (`_changed`): what was answered or measured may be another
+    participant's, which has to be clarified before anybody is dosed."""
     events = []
     for known in _known(session, row):
         if known.state == SignalState.open and known.trigger_corrected_at is None:
@@ -132,7 +132,7 @@ def _current(
         counts(DosingSession),
     )
     signs = select(VitalReading).join(DosingSession, open_one)
-    signs = signs.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid)
+    signs = signs.where(VitalReading.site_id == person.site_id, VitalReading.pid == person.pid, counts(VitalReading))
     for reading in session.exec(signs).all():
         yield reading, VitalsSeen(json.loads(reading.measured)), frozenset()
 

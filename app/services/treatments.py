@@ -17,9 +17,10 @@ from app.models.treatment import (
     TreatmentRead,
     TreatmentTrial,
 )
+from app.models.voided import RecordVoiding, counts
 from app.security.keys import Keyring
 from app.services.participants import Hold, Person, visible_person
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 
@@ -56,9 +57,13 @@ def amend(
     treatment_id: UUID,
     body: TreatmentAmend,
 ) -> tuple[TreatmentRead, int]:
-    """Correct an earlier treatment; also gives the site's key. Raises NotFound, VersionStale, ValidationFailed."""
+    """Correct an earlier treatment; also gives the site's key.
+
+    Raises NotFound, RecordVoided, VersionStale, ValidationFailed.
+    """
     person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
     row = _one(session, _of(person).with_for_update(), treatment_id)
+    require_not_voided(row)
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
@@ -75,6 +80,33 @@ def amend(
     return _read(row), row.site_id
 
 
+def void(
+    session: Session,
+    actor: Actor,
+    keyring: Keyring,
+    seen: str,
+    symbols: str,
+    treatment_id: UUID,
+    body: RecordVoiding,
+) -> tuple[TreatmentRead, int]:
+    """Void an earlier treatment that was entered in error; also gives the site's key.
+
+    Raises NotFound, RecordVoided, VersionStale, DataLocked.
+    """
+    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
+    row = _one(session, _of(person).with_for_update(), treatment_id)
+    require_not_voided(row)
+    require_current(keyring, seen, row.id, row.version, ("voided_at", "voiding_reason"))
+    require_unlocked(session, person.site_id, person.row.pid)
+    before = audit.snapshot(row)
+    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    row.version += 1
+    session.flush()
+    event = audit.changed("treatment:voided", row, row.id, row.version, before, body.reason)
+    audit.append(session, actor.account_id, row.site_id, [event])
+    return _read(row), row.site_id
+
+
 def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentRead:
     """One earlier treatment of a participant. Raises NotFound."""
     return _read(_one(session, _of(visible_person(session, actor, symbols)), treatment_id))
@@ -83,10 +115,13 @@ def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> Tr
 def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
     """All earlier treatments of a participant, oldest entry first. Raises NotFound."""
     person = visible_person(session, actor, symbols)
-    rows = session.exec(_of(person).order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))).all()
+    ordered = _of(person).order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))
+    rows = session.exec(ordered.where(counts(TreatmentTrial))).all()
+    voided = session.exec(ordered.where(~counts(TreatmentTrial))).all()
     failed = {row.atc for row in rows if row.adequate and row.this_episode and row.outcome in _NO_RESPONSE}
     return TreatmentList(
         items=[_read(row) for row in rows],
+        voided=[_read(row) for row in voided],
         failed_adequate=len(failed),
         treatment_resistant=len(failed) >= RESISTANT_FROM,
     )

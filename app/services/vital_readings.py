@@ -20,6 +20,7 @@ from app.services import doses, dosing_day, safety_signals
 from app.services.discharge import require_still_complete
 from app.services.dosing_day import DosingDay, doses_of
 from app.services.dosing_reads import detail_of
+from app.services.unlocked import require_not_voided
 from app.web.conditional import require_current
 from app.web.merging import corrected, sent_fields
 
@@ -101,16 +102,11 @@ def amend_vitals(
 ) -> DosingSessionDetail:
     """Correct a reading, also of a closed session; `seen` is the session's ETag.
 
-    Raises NotFound, VersionStale, ValidationFailed, MomentOutsideVisit, VitalsRefused, DischargeIncomplete.
+    Raises NotFound, RecordVoided, VersionStale, ValidationFailed, MomentOutsideVisit, VitalsRefused,
+    DischargeIncomplete.
     """
     day, row = dosing_day.hold_session(session, actor, session_id)
-    reading = found(
-        session.exec(
-            select(VitalReading).where(
-                VitalReading.site_id == row.site_id, VitalReading.session_id == row.id, VitalReading.id == reading_id
-            )
-        ).first()
-    )
+    reading = not_voided(session, row, reading_id)
     merged, differing = _merged(reading, sent_fields(body))
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
@@ -132,6 +128,14 @@ def amend_vitals(
     dosing_day.touch(session, row)
     audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row)
+
+
+def not_voided(session: Session, row: DosingSession, reading_id: UUID) -> VitalReading:
+    """A reading of a session that is to be changed. Raises NotFound, RecordVoided."""
+    of_session = VitalReading.site_id == row.site_id, VitalReading.session_id == row.id
+    reading = found(session.exec(select(VitalReading).where(*of_session, VitalReading.id == reading_id)).first())
+    require_not_voided(reading)
+    return reading
 
 
 def _merged(reading: VitalReading, changes: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:

@@ -101,13 +101,14 @@ def amend(
 
 @app.command()
 def void(
-    address: Annotated[str, typer.Argument(help="Of the record, such as /v1/visits/0d8c..., or of a consent")],
-    etag: Annotated[str, typer.Argument(help="Of the version that is voided; of a consent that of its participant")],
+    address: Annotated[str, typer.Argument(help="Of the record, such as /v1/visits/0d8c...")],
+    etag: Annotated[str, typer.Argument(help="Of the version that is voided, or of what it is a part of")],
     reason: str,
 ) -> None:
     """Void a record that was entered in error: for another participant, or twice. Nothing brings it back.
 
-    A consent is at /v1/participants/PID/consents/VERSION/NUMBER.
+    A consent is at /v1/participants/PID/consents/VERSION/NUMBER, under the ETag of the participant; a reading of vital
+    signs at /v1/dosing-sessions/ID/vitals/ID, under that of the session.
     """
     with _registry() as registry:
         registry.void(address, etag, reason)

@@ -92,7 +92,7 @@ class Outbox:
 
     def void(self, path: str, seen: str, reason: str) -> str:
         """Keep the voiding of a record that was entered in error. `seen` as in `amend`; of a consent the ETag of its
-        participant."""
+        participant, of a reading of vital signs that of its session."""
         return self._kept(path + _VOIDING, {"reason": reason}, seen)
 
     def _kept(self, path: str, body: Record, seen: str | None) -> str:

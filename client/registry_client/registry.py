@@ -76,8 +76,9 @@ class Registry:
             return self.get(path)
 
     def void(self, path: str, etag: str, reason: str) -> Answer:
-        """Void a record that was entered in error, as read with this `etag` (of a consent that of its participant). It
-        counts as never recorded, and nothing brings it back. Raises Stale when somebody was faster."""
+        """Void a record that was entered in error, as read with this `etag` (of a consent that of its participant, of
+        a reading of vital signs that of its session). It counts as never recorded, and nothing brings it back. Raises
+        Stale when somebody was faster."""
         return self._answer(voiding(path, reason, etag, new_key()))
 
     def pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
