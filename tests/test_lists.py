@@ -98,8 +98,8 @@ def test_a_list_tells_on_request_what_single_visits_tell_of_their_windows(world:
 
 LISTS = {
     "/v1/participants": {"status": "enrolled"},
-    "/v1/visits": {"participant": "", "visit_code": "V1", "status": "completed"},
-    "/v1/outcomes": {"participant": "", "instrument": "MADRS", "visit_code": "V1"},
+    "/v1/visits": {"participant": "", "visit_code": "BL", "status": "completed"},
+    "/v1/outcomes": {"participant": "", "instrument": "MADRS", "visit_code": "BL"},
     "/v1/adverse-events": {
         "participant": "",
         "serious": "true",

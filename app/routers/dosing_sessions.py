@@ -25,7 +25,7 @@ from app.models.visit import Visit
 from app.models.voided import RecordVoiding, counts
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import doses, dosing_reads, dosing_sessions, vital_readings, voided_records
+from app.services import codes_asked, doses, dosing_reads, dosing_sessions, vital_readings, voided_records
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router
@@ -60,6 +60,7 @@ def list_dosing_sessions(
     session: ReadSession,
 ) -> DosingSessionList:
     """Dosing sessions at your sites, newest first."""
+    codes_asked.require_defined(session, actor, query, "visit_code")
     at = col(DosingSession.site_id).in_(actor.sites_at(query.study, query.site))
     asked = ~counts(DosingSession) if query.voided else counts(DosingSession)
     statement = narrowed(

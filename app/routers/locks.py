@@ -11,7 +11,7 @@ from app.database import ReadSession, WriteSession
 from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockFilter, LockList, LockRead
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import locks
+from app.services import codes_asked, locks
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
 
@@ -35,6 +35,7 @@ def list_locks(
     query: Annotated[LockFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> LockList:
     """Freezes and locks at your sites, newest first, also those that were lifted."""
+    codes_asked.require_defined(session, actor, query, "visit_code")
     statement = narrowed(
         visible(locks.rows(), actor).where(col(DataLock.site_id).in_(actor.sites_at(query.study, query.site))),
         (DataLock.pid, query.participant),

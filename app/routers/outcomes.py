@@ -14,7 +14,7 @@ from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
 from app.models.voided import RecordVoiding
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import outcome_corrections, outcome_reads, outcome_summary, outcomes, voided_records
+from app.services import codes_asked, outcome_corrections, outcome_reads, outcome_summary, outcomes, voided_records
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.group_commit import Record, SharedWrite
@@ -51,6 +51,8 @@ def list_outcomes(
     query: Annotated[OutcomeFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeList:
     """Outcomes at your sites, newest first."""
+    codes_asked.require_defined(session, actor, query, "visit_code")
+    codes_asked.require_instrument(query.instrument)
     page, by = Page(request, response, actor, query), narrowing(outcome_reads.FILTERS, query)
     rows, after = page.of_sites(session, outcome_reads.rows(), Outcome.created_at, Outcome.id, by=by)
     return OutcomeList(items=outcome_reads.read_all(session, actor, rows), next=after)

@@ -20,7 +20,7 @@ from app.models.safety_signal import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import safety_signals
+from app.services import codes_asked, safety_signals
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
@@ -39,6 +39,7 @@ def list_safety_signals(
     session: ReadSession,
 ) -> SafetySignalList:
     """Safety signals at your sites, newest first. Overdue: open after its time."""
+    codes_asked.require_defined(session, actor, query, "rule")
     at = col(SafetySignal.site_id).in_(actor.sites_at(query.study, query.site))
     statement = narrowed(
         visible(safety_signals.rows(), actor).where(at, *_overdue(query.overdue)),

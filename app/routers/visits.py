@@ -13,7 +13,7 @@ from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitF
 from app.models.voided import RecordVoiding
 from app.pagination import Listed, Page
 from app.permissions import Permission
-from app.services import visits, voided_records
+from app.services import codes_asked, visits, voided_records
 from app.services.visit_windows import beside_windows
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
@@ -51,6 +51,7 @@ def list_visits(
     query: Annotated[VisitFilter, Query()], actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> Listed | VisitList:
     """Visits at your sites, newest first."""
+    codes_asked.require_defined(session, actor, query, "visit_code")
     page, keys = Page(request, response, actor, query), (Visit.created_at, Visit.id)
     by = narrowing(visits.FILTERS, query)
     if query.include is None:

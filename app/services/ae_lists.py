@@ -32,7 +32,7 @@ from app.models.among import among
 from app.models.base import now, table_of
 from app.models.safety_report import SaeReport
 from app.models.voided import counts
-from app.services import adverse_events
+from app.services import adverse_events, codes_asked
 from app.services.csv_lines import blocks, line_of
 from app.services.exposure import Exposure, exposures
 from app.services.monitoring import unreviewed_by
@@ -130,7 +130,8 @@ class Asked(NamedTuple):
 
 
 def asked(session: Session, actor: Actor, query: AdverseEventFilter) -> Asked:
-    """Which events, in which order. They are still to be narrowed to the sites. Raises NotFound."""
+    """Which events, in which order. They are still to be narrowed to the sites. Raises NotFound, ValidationFailed."""
+    codes_asked.require_defined(session, actor, query, "aesi")
     where, given = narrowing(FILTERS, query)
     more: dict[str, Any] = {"reviewer": actor.account_id}
     sites = actor.sites_at(query.study, query.site)

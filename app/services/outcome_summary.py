@@ -25,6 +25,7 @@ from app.protocol.definition import Protocol, Threshold, VisitKind
 from app.protocol.derived import derived
 from app.protocol.descriptive import Description, describe, describe_change
 from app.protocol.instruments import UnknownInstrument, instrument
+from app.services.codes_asked import require_defined, require_instrument
 from app.services.outcome_scores import shown_number
 from app.services.outcomes import InstrumentUnknown
 from app.services.participants import Person, visible_person
@@ -51,8 +52,9 @@ def response_of(
     session: Session, actor: Actor, symbols: str, wanted: str | None
 ) -> tuple[list[ResponseRead], str, str]:
     """Every score of a participant against its baseline, in the order of the visits' days; the pid and the protocol
-    version. Raises NotFound."""
+    version. Raises NotFound, ValidationFailed."""
     person = visible_person(session, actor, symbols)
+    require_instrument(wanted)
     rows = [row for row in _rows(session, person) if wanted in (None, row.instrument)]
     baselines = {
         (row.instrument, row.name): row.value
@@ -112,9 +114,11 @@ def _scores(*wanted: Any) -> Any:
 
 
 def summary(session: Session, actor: Actor, query: OutcomeSummaryQuery) -> OutcomeSummary:
-    """A score of a study by visit, over those that are `counted`. Raises NotFound, InstrumentUnknown, ScoreUnknown."""
+    """A score of a study by visit, over those that are `counted`. Raises NotFound, InstrumentUnknown, ScoreUnknown,
+    ValidationFailed."""
     sites = actor.sites_at(query.study, query.site)
     _require_score(query)
+    require_defined(session, actor, query, "arm")
     people = _protocols(session, sites, query.arm)
     versions = {protocol.version: protocol for protocol in people.values()}
     conditions = (_OUTCOME.c.instrument == query.instrument, _SCORE.c.name == query.score, counted(versions.values()))
