@@ -94,3 +94,29 @@ def test_tables_are_of_the_scores_of_the_screening_that_led_to_the_enrolment(
     assert figure(published(world), "scores_by_visit", "SCR", "MADRS", "mean") == ("50", "N")
     assert figure(table_rows(world, path), "scores_by_visit", "SCR", "MADRS", "mean") == ("10", "N")
     assert built_again(world, path) == "the same rows"
+
+
+@pytest.mark.parametrize(("twice", "answer"), [(0, 201), (1, 409), (12, 201)])
+def test_tables_of_another_version_that_count_other_scores_of_few_people_are_held_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, twice: int, answer: int
+) -> None:
+    """The same people at the same moment: what differs are the scores of those who were screened twice."""
+    version = baseline_at_screening(world)
+    for number in range(14):
+        if number < twice:
+            screened_twice(world, version, 10, 50)
+        else:
+            pid = world.enrolled(protocol_version=version)
+            visited(world, pid, "SCR", "2025-01-03", outcomes=measured(30))
+    with monkeypatch.context() as patch:
+        earlier = profile.VERSIONS[ExtractProfile.aggregate, "4"]
+        patch.setitem(profile.PROFILES, ExtractProfile.aggregate, earlier)  # type: ignore[arg-type]
+        first, again = asked(world), asked(world)
+        assert [approved(world, path).status_code for path in (first, again)] == [201, 201]
+    path = asked(world)
+    told = approved(world, path)
+    assert told.status_code == answer, told.text
+    if answer == 409:
+        assert (told.json()["code"], told.json()["extracts"]) == ("differencing_risk", [first, again])
+        accepted = {"decision": "approve", "reason": "the same tables by the rules of today", "accept_difference": True}
+        assert world.custodian.post(f"{path}/approval", accepted).status_code == 201

@@ -3,7 +3,7 @@ comparison with the people of earlier extracts."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus,
 from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
+from app.models.voided import counts
 from app.privacy.hiding import rounded
 from app.privacy.lattice import K, generalise
 from app.privacy.profile import PROFILES
@@ -115,7 +116,9 @@ def choose_people(session: Session, row: Extract, accept_difference: bool) -> Co
     generalised = generalise(exact, QUASI_IDENTIFIERS, _coarsest_released(earlier), serious)
     kept = [index for index, stays in enumerate(generalised.kept) if stays]
     released = [people[index] for index in kept]
-    ledger = _ledger(session, row, earlier, {person.pid: person.since for person in released}, accept_difference)
+    new = {person.pid: person.since for person in released}
+    twice = _measured_twice(session, row, protocols.values()) if row.profile == ExtractProfile.aggregate else set()
+    ledger = _ledger(session, row, earlier, new, twice, accept_difference)
     if row.profile == ExtractProfile.aggregate:
         rows = _subject_rows(session, row, released, protocols, ended, None)
         return Cohort(rounded(len(released)), ledger, None, None, rows)
@@ -188,33 +191,45 @@ def _coarsest_released(earlier: Sequence[Extract]) -> dict[str, int]:
     return levels
 
 
-def _ledger(session: Session, row: Extract, earlier: Sequence[Extract], new: People, accepted: bool) -> dict[str, Any]:
+def _measured_twice(session: Session, row: Extract, protocols: Iterable[Protocol]) -> set[str]:
+    """The people with a screening visit of a further screening, by pid: of these, versions of the tables before 5 count
+    the scores of another visit (`screening_visits.counted`)."""
+    each = {visit.code: visit.repeats for one in protocols for visit in one.visits if visit.in_each_screening}
+    further = (sa.and_(col(Visit.visit_code) == code, col(Visit.occurrence) > many) for code, many in each.items())
+    held = select(Visit.pid).join(Site, col(Site.id) == col(Visit.site_id)).where(Site.study_id == row.study_id)
+    return set(
+        session.exec(held.where(counts(Visit), col(Visit.occurred_on).is_not(None), sa.or_(sa.false(), *further)))
+    )
+
+
+def _ledger(
+    session: Session, row: Extract, earlier: Sequence[Extract], new: People, twice: Set[str], accepted: bool
+) -> dict[str, Any]:
     """Compare the people of the extract (`new`) with those of each earlier one; gives what the manifest says of it.
     Raises DifferencingRisk if it is `_too_close` to any, unless a custodian `accepted` that."""
     old = {one.id: _people_of(session, one) for one in earlier}
     same_profile = [one for one in earlier if one.profile == row.profile]
     if row.profile != ExtractProfile.aggregate and any(old[one.id].keys() == new.keys() for one in same_profile):
         earlier = same_profile  # tables add nothing: the recipient has the rows of these people already
-    close = [f"/v1/extracts/{one.id}" for one in earlier if _too_close(row, new, one, old[one.id])]
+    close = [f"/v1/extracts/{one.id}" for one in earlier if _too_close(row, new, one, old[one.id], twice)]
     if close and not accepted:
         raise DifferencingRisk(extracts=close)
     verdict = "accepted with a reason" if close else "ok"
     return {"earlier_extracts": len(earlier), "needed_difference": K, "verdict": verdict}
 
 
-def _too_close(row: Extract, new: People, earlier: Extract, old: People) -> bool:
-    """Whether the two differ by some people, but fewer than K; or are both tables, less than APART in time, and differ
-    in any person or in the day on which the collection of somebody's data ended."""
-    both_tables = row.profile == earlier.profile == ExtractProfile.aggregate
-    soon = both_tables and _approved_at(earlier) > utc_text(now() - APART)
-    return _close(new.keys(), old.keys()) or (soon and new != old)
-
-
-def _approved_at(extract: Extract) -> str:
-    """The time in its manifest; the row's own `updated_at` also changes when its files are deleted."""
-    assert extract.manifest is not None
-    at: str = json.loads(extract.manifest)["created_at"]
-    return at
+def _too_close(row: Extract, new: People, earlier: Extract, old: People, twice: Set[str]) -> bool:
+    """Whether the two differ by some people, but fewer than K; or are both tables, and either less than APART in time
+    and differ in any person or in the day on which the collection of somebody's data ended, or are of different
+    versions of the profile, which count other scores of those measured `twice`, and these are fewer than K."""
+    if _close(new.keys(), old.keys()):
+        return True
+    if not row.profile == earlier.profile == ExtractProfile.aggregate:
+        return False
+    fixed = json.loads(earlier.manifest or "{}")  # `updated_at` of the row also changes when its files are deleted
+    soon = fixed["created_at"] > utc_text(now() - APART)
+    by_other_rules = fixed.get("profile_version") != PROFILES[row.profile].version
+    return (soon and new != old) or (by_other_rules and 0 < len(twice & new.keys() & old.keys()) < K)
 
 
 def _had_serious_event(session: Session, study_id: int, people: Sequence[Row[Any]], ended: Subquery) -> list[bool]:
