@@ -236,6 +236,16 @@ def test_a_registry_that_can_only_read_is_not_ready(world: World) -> None:
     assert world.registry.client.get("/readyz").status_code == 200
 
 
+def test_a_monitor_that_asks_by_head_learns_the_same(world: World) -> None:
+    """Uptime monitors and `wget --spider` do, and would otherwise call a registry dead that works (RFC 9110, 9.3.2)."""
+    client = world.registry.client
+    assert (client.head("/healthz").status_code, client.head("/readyz").status_code) == (200, 200)
+    with patch.object(readiness, "writable", return_value=False):
+        assert client.head("/readyz").status_code == 503
+    refused = client.post("/healthz")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+
+
 def test_the_workers_figures_are_added_up(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'registry.db'}"
     more = {"REGISTRY_METRICS_TOKEN": SECRET, "TMPDIR": str(tmp_path)}
