@@ -377,8 +377,10 @@ def found(row: T | None) -> T:
     return row
 
 
-def visible_row(session: Session, actor: Actor, table: type[M], row_id: UUID, *, lock: bool = False) -> M:
-    """The row of a table with this id, if it exists for the actor; with `lock` it is locked until the commit. Raises
-    NotFound."""
+def visible_row(
+    session: Session, actor: Actor, table: type[M], row_id: UUID, *, lock: bool = False, key_share: bool = False
+) -> M:
+    """The row of a table with this id, if it exists for the actor; with `lock` it is locked until the commit, and with
+    `key_share` others may go on to store rows that refer to it. Raises NotFound."""
     statement = visible(select(table).where(table_of(table).c.id == row_id), actor)
-    return found(session.scalars(statement.with_for_update() if lock else statement).first())
+    return found(session.scalars(statement.with_for_update(key_share=key_share) if lock else statement).first())

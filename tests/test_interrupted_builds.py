@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from sqlmodel import col, delete, select, update
+from sqlmodel import Session, col, delete, select, update
 
 from app.models.base import now
 from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile, ExtractStatus
@@ -18,6 +18,7 @@ from app.models.outcome import Outcome, OutcomeScore
 from app.privacy import bundle
 from app.services import building, chunks, extract_csv, extract_ends
 from tests.builds import Killed, approved_of_several, built, dies_after, key, lapse, status
+from tests.test_bulk_races import until_somebody_waits
 from tests.world import World
 
 
@@ -98,6 +99,34 @@ def test_an_extract_is_revoked_while_it_is_being_built(
     assert (read["status"], read["files"], read["manifest"]) == ("revoked", [], None)
     refused = world.analyst.get(f"{waiting}/files/participants.csv")
     assert (refused.status_code, refused.json()["code"]) == (410, "extract_revoked")
+    with world.registry.database.read() as session:
+        for table in (ExtractBuild, ExtractChunk):
+            assert session.exec(select(table).where(table.extract_id == key(waiting))).all() == []
+
+
+def test_an_extract_is_revoked_while_a_chunk_is_being_stored(
+    world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker holds the lease and then asks for the extract, to which its chunk refers; a revocation holds the
+    extract and then asks for the lease."""
+    kept, answers = building._Progress.kept, list[int]()
+
+    def revoke() -> None:
+        answers.append(world.custodian.post(f"{waiting}/revocation", {"reason": "wrong study"}).status_code)
+
+    revoking = Thread(target=revoke)
+
+    def slowly(progress: building._Progress, session: Session) -> None:
+        kept(progress, session)
+        if not revoking.ident:
+            revoking.start()
+            if not world.on_sqlite:
+                until_somebody_waits(world)
+
+    monkeypatch.setattr(building._Progress, "kept", slowly)
+    assert built(world)
+    revoking.join()
+    assert (answers, status(world, waiting)) == ([201], "revoked")
     with world.registry.database.read() as session:
         for table in (ExtractBuild, ExtractChunk):
             assert session.exec(select(table).where(table.extract_id == key(waiting))).all() == []

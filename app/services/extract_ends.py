@@ -44,7 +44,8 @@ def require_downloadable(row: Extract) -> None:
 def revoke(session: Session, actor: Actor, extract_id: UUID, reason: str) -> None:
     """Revoke an extract, also while its files are being built: the lease is deleted, after which no worker can store
     more. Raises NotFound, ExtractNotReady."""
-    row = visible_row(session, actor, Extract, extract_id, lock=True)
+    # a worker that holds the lease refers to the extract with each chunk: a stronger lock would keep it from that
+    row = visible_row(session, actor, Extract, extract_id, lock=True, key_share=True)
     if row.status not in OPEN:
         raise ExtractNotReady
     end(session, row, ExtractStatus.revoked, actor.account_id, reason)
@@ -67,8 +68,9 @@ def expire(database: Database) -> int:
 
 
 def end(session: Session, row: Extract, status: ExtractStatus, who: UUID | str, reason: str | None = None) -> None:
-    """Delete the files and the build of an extract, and write the audit entry."""
-    for table in (ExtractFile, ExtractChunk, ExtractBuild):
+    """Delete the files and the build of an extract, and write the audit entry. The build goes first: it waits for the
+    chunk that a worker is storing, which then goes with the others."""
+    for table in (ExtractBuild, ExtractChunk, ExtractFile):
         session.execute(delete(table).where(col(table.extract_id) == row.id))
     moved(session, row, f"extract:{status}", status, who, reason)
 
