@@ -1,13 +1,13 @@
 """Find the freezes and locks of many participants by one call on PostgreSQL, which takes the gate of each site once.
 
 Revision: 0041
-Follows: 0042
+Follows: 0040
 """
 
 from alembic import op
 
 revision = "0041"
-down_revision = "0042"
+down_revision = "0040"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """Notifications of extracts that hold somebody who took consent back since.
 
-Revision: 0042
-Follows: 0038
+Revision: 0040
+Follows: 0039
 """
 
 from alembic import op
 
-revision = "0042"
-down_revision = "0038"
+revision = "0040"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 
