@@ -55,9 +55,9 @@ class CohortEmpty(Invalid):
 
 
 class DifferencingRisk(Conflict):
-    """An earlier extract, for the same organisation or of public tables, has almost the same people: comparing the two
-    could reveal the few people who are in one only. `extracts` names each such one. Wait until more people differ, or
-    accept it with a reason."""
+    """An earlier extract, for the same organisation or of public tables, has almost the same people, or tables by an
+    earlier version that count other scores of a few of them: comparing the two could reveal these few. `extracts`
+    names each such one. Wait until more people differ, or accept it with a reason."""
 
 
 class KNotMet(Conflict):
