@@ -5,7 +5,7 @@ They are read by two statements, for one participant as for a hundred; the check
 statement locks the participants' rows until the commit. The second one then reads data that nobody can change any more.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -149,31 +149,34 @@ def participant_facts(
         for row in locked.all()
     }
     if people:
-        asked = {**_asked(people), **_needed(people, new)}
-        for fact in connection.execute(_facts(connection.dialect.name), asked):
+        for fact in connection.execute(_facts(connection.dialect.name), _asked(people, new)):
             for person in people.values() if fact.pid is None else (people[fact.pid],):
                 if person.site_id == fact.site_id:
                     person.add(fact)
     return people
 
 
-def _asked(people: Mapping[str, ParticipantFacts]) -> dict[str, list[Any]]:
-    keys = [{"site_id": person.site_id, "pid": pid} for pid, person in people.items()]
-    return {"people": keys, "pids": [*people], "sites": sorted({person.site_id for person in people.values()})}
-
-
-def _needed(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> dict[str, list[Any]]:
-    """The codes and occurrences to read: the visits themselves, which may be stored already, and those from which their
-    windows are counted; of screening visits those of all screenings."""
-    codes, screenings, occurrences = set[str](), set[str](), {1}
+def _asked(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> dict[str, list[Any]]:
+    """What to read, as keys. Of visits those to be recorded, which may be stored already, and the first of those from
+    which their days are judged; of screening visits those of all screenings."""
+    visits, screenings = set[tuple[str, str, int]](), set[tuple[str, str]]()
     for visit in new:
         if visit.pid in people:
             protocol = people[visit.pid].protocol
-            theirs = {visit.visit_code, *protocol.depends_on(visit.visit_code)}
-            codes |= theirs
-            screenings |= {code for code in theirs if protocol.by_screening(code)}
-            occurrences.add(visit.occurrence)
-    return {"codes": sorted(codes), "screenings": sorted(screenings), "occurrences": sorted(occurrences)}
+            others = ((code, 1) for code in protocol.depends_on(visit.visit_code))
+            for code, occurrence in ((visit.visit_code, visit.occurrence), *others):
+                if protocol.by_screening(code):
+                    screenings.add((visit.pid, code))
+                else:
+                    visits.add((visit.pid, code, occurrence))
+    keys = {pid: {"site_id": person.site_id, "pid": pid} for pid, person in people.items()}
+    return {
+        "people": [*keys.values()],
+        "visits": [{**keys[pid], "visit_code": code, "occurrence": one} for pid, code, one in visits],
+        "screenings": [{**keys[pid], "visit_code": code} for pid, code in screenings],
+        "sites": sorted({person.site_id for person in people.values()}),
+        "pids": [*people],
+    }
 
 
 @cache
@@ -201,33 +204,35 @@ _FACT: Mapping[str, TypeEngine[Any]] = {
 }
 
 
+_PERSON = ("site_id", "pid")
+_SCREENING = (*_PERSON, "visit_code")
+_VISIT = (*_SCREENING, "occurrence")
+
+
 @cache
 def _facts(dialect: str) -> Any:
-    """What is stored of the people given as `people`; of a freeze or lock of their whole site the pid is NULL."""
-    people = given(dialect, "people", site_id=_PEOPLE.c.site_id.type, pid=_PEOPLE.c.pid.type)
-
-    def theirs(kind: str, table: sa.Table, **columns: Any) -> sa.Select[Any]:
-        of_one = table.c.site_id == people.c.site_id, table.c.pid == people.c.pid
-        return _part(kind, table.c, **columns).where(*of_one).correlate(people)
-
-    visit_code, occurrence, day = _VISITS.c.visit_code, _VISITS.c.occurrence, _VISITS.c.occurred_on
-    found = sa.union_all(
-        theirs("given", _CONSENTS, name=_CONSENTS.c.version, day=_CONSENTS.c.given_on, text=_CONSENTS.c.scopes).where(
-            counts(_CONSENTS)
-        ),
-        theirs("taken", _WITHDRAWALS, name=_WITHDRAWALS.c.scope, day=_WITHDRAWALS.c.effective_on).where(
-            counts(_WITHDRAWALS)
-        ),
-        theirs("visit", _VISITS, name=visit_code, day=day, number=occurrence).where(
-            counts(_VISITS),
-            among(visit_code, "codes", unseen=True),
-            sa.or_(among(occurrence, "occurrences", unseen=True), among(visit_code, "screenings", unseen=True)),
-        ),
-    )
+    """What is stored under the keys that are given; a freeze or lock of a whole site has no pid."""
+    given_on = {"name": _CONSENTS.c.version, "day": _CONSENTS.c.given_on, "text": _CONSENTS.c.scopes}
+    taken_on = {"name": _WITHDRAWALS.c.scope, "day": _WITHDRAWALS.c.effective_on}
+    held_on = {"name": _VISITS.c.visit_code, "day": _VISITS.c.occurred_on, "number": _VISITS.c.occurrence}
+    consents = _part("given", _CONSENTS.c, **given_on).where(counts(_CONSENTS))
+    withdrawals = _part("taken", _WITHDRAWALS.c, **taken_on).where(counts(_WITHDRAWALS))
+    visits = _part("visit", _VISITS.c, **held_on).where(counts(_VISITS))
     locks = closing(dialect).c
     of_lock = {"id": locks.id, "visit_id": locks.visit_id, "visit_code": locks.visit_code, "at": locks.set_at}
-    closed = _part("closed", locks, name=locks.kind, text=locks.scope, **of_lock)
-    return sa.union_all(for_each(dialect, people, found), closed)
+    return sa.union_all(
+        _under(dialect, "people", _PERSON, {_CONSENTS: consents, _WITHDRAWALS: withdrawals}),
+        _under(dialect, "visits", _VISIT, {_VISITS: visits}),
+        _under(dialect, "screenings", _SCREENING, {_VISITS: visits}),
+        _part("closed", locks, name=locks.kind, text=locks.scope, **of_lock),
+    )
+
+
+def _under(dialect: str, name: str, key: Sequence[str], parts: Mapping[sa.Table, sa.Select[Any]]) -> sa.Select[Any]:
+    """What these parts, each of one table, find under the keys given by this name."""
+    keys = given(dialect, name, **{one: _VISITS.c[one].type for one in key})
+    found = (part.where(*(table.c[one] == keys.c[one] for one in key)).correlate(keys) for table, part in parts.items())
+    return for_each(dialect, keys, sa.union_all(*found))
 
 
 def _part(kind: str, of: Any, **columns: Any) -> sa.Select[Any]:
