@@ -193,7 +193,9 @@ def _reads_all_of(table: str, step: Step) -> bool:
     return step.does == f"Seq Scan {table}" or f"{step.does} ".startswith(f"SCAN {table} ")
 
 
-@pytest.mark.parametrize("name", ["visit with outcomes", "adverse event", "outcome, and the visit before it"])
+@pytest.mark.parametrize(
+    "name", ["enrolment", "visit with outcomes", "adverse event", "outcome, and the visit before it"]
+)
 def test_a_posts_statements_are_not_planned_anew_each_time(place: Place, name: str) -> None:
     """PostgreSQL makes five plans for the values at hand, and then keeps one for any if that costs no more."""
     if place.on_sqlite:

@@ -61,7 +61,9 @@ def fresh(session: Session, count: int = 1) -> list[str]:
     return drawn
 
 
-_CLASHING = sa.union(*(sa.select(table.c.pid).where(among(table.c.pid, "pids")) for table in (_PEOPLE, _PIDS)))
+_CLASHING = sa.union(
+    *(sa.select(table.c.pid).where(among(table.c.pid, "pids", unseen=True)) for table in (_PEOPLE, _PIDS))
+)
 
 
 def reserved(session: Session, site_id: int, symbols: str) -> str:
