@@ -26,7 +26,6 @@ from app.services.extract_sql import (
     ENDED,
     SHOWN,
     Timing,
-    at_visit,
     bytewise,
     common,
     full_onset,
@@ -38,6 +37,7 @@ from app.services.extract_sql import (
     spread,
     stretches,
     study_day,
+    with_outcomes,
 )
 from app.services.reading import Pieces, Readers
 from app.services.studies import protocol_of
@@ -136,21 +136,18 @@ class ExtractRows:
         score = OutcomeScore
         instrument = bytewise(Outcome.instrument).label("instrument")
         name = bytewise(score.name).label("score")
-        statement = (
-            selected(
-                _WHO,
-                *_VISIT,
-                self._when(),
-                instrument,
-                Outcome.instrument_version,
-                name,
-                score.value,
-                score.band,
-                Outcome.origin,
-            )
-            .join(Outcome, of_subject(self._id, Outcome))
-            .join(Visit, at_visit())
+        wanted = selected(
+            _WHO,
+            *_VISIT,
+            self._when(),
+            instrument,
+            Outcome.instrument_version,
+            name,
+            score.value,
+            score.band,
+            Outcome.origin,
         )
+        statement = with_outcomes(wanted, self._id, self._dialect)
         if not self._open:
             statement = statement.where(col(Outcome.instrument).in_(sorted(RELEASED_INSTRUMENTS)))
         of_outcome = (col(score.site_id) == col(Outcome.site_id)) & (col(score.outcome_id) == col(Outcome.id))
