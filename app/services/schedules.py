@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Row, Table, select
+from sqlalchemy import ColumnElement, Row, Table, and_, func, select
 from sqlmodel import Session
 
 from app.access import Actor
@@ -20,6 +20,7 @@ from app.models.base import now, table_of
 from app.models.outcome import Outcome, done
 from app.models.participant import Participant, left_on
 from app.models.schedule import DueList, DueQuery, DueVisit, PlannedVisitRead, ScheduleRead
+from app.models.screening import Screening
 from app.models.study import Site
 from app.models.visit import Visit, WindowRead
 from app.models.voided import counts
@@ -30,7 +31,17 @@ from app.services.consent_history import ConsentHistory
 from app.services.participants import Person, visible_person
 from app.services.studies import protocol_of
 
-_PERSON, _VISIT, _OUTCOME, _SITE = (table_of(model) for model in (Participant, Visit, Outcome, Site))
+_PERSON, _VISIT, _OUTCOME, _SITE, _SCREENING = (
+    table_of(model) for model in (Participant, Visit, Outcome, Site, Screening)
+)
+_SCREENINGS = (
+    select(func.count())
+    .where(_SCREENING.c.site_id == _PERSON.c.site_id, _SCREENING.c.pid == _PERSON.c.pid)
+    .scalar_subquery()
+    .label("screenings")
+)
+"""The number of a participant's screenings."""
+
 _WAITING = frozenset({VisitState.due, VisitState.overdue})
 _MEASURED = tuple(_OUTCOME.c[name] for name in ("visit_id", "instrument", "instrument_version", "origin", "items"))
 _AT_ONCE = 1_000
@@ -43,8 +54,10 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     today = _today(session, [person.site_id])[person.site_id]
     consents = consent_history.history_of(session, person)
     measured = session.execute(select(*_MEASURED).where(_theirs(_OUTCOME, person), counts(_OUTCOME))).all()
-    visits = session.execute(select(_VISIT).where(_theirs(_VISIT, person), counts(_VISIT))).all()
-    last = screenings.count(session, person.site_id, person.row.pid)
+    theirs = and_(_VISIT.c.site_id == _PERSON.c.site_id, _VISIT.c.pid == _PERSON.c.pid, counts(_VISIT))
+    beside = select(_VISIT, _SCREENINGS).select_from(_PERSON).outerjoin(_VISIT, theirs).where(_theirs(_PERSON, person))
+    found = session.execute(beside).all()
+    visits, last = [row for row in found if row.id is not None], found[0].screenings
     planned = planned_for(session, person.row, consents, visits, done_at(measured), today, last)
     return ScheduleRead(
         participant=person.row.pid,
