@@ -64,8 +64,8 @@ PASSTHROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_o
 @app.command()
 def serve(
     host: str = "127.0.0.1",
-    port: int = 8000,
-    workers: Annotated[int, typer.Option(help="Processes; on SQLite use one.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; on SQLite use one.")] = 1,
 ) -> None:
     """Serve the API. Settings come from REGISTRY_... variables."""
     from app import schema

@@ -153,6 +153,16 @@ def test_a_server_does_not_start_with_such_settings(tmp_path: Path, name: str) -
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("option", "number"), [("--port", "65536"), ("--port", "-1"), ("--workers", "0")])
+def test_a_number_that_cannot_be_is_named_before_anything_starts(
+    tmp_path: Path, option: str, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = typed({}, "serve", option, number)
+    assert (done.returncode, f"'{option}'" in done.stderr) == (2, True), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_server_does_not_start_on_a_database_without_tables(tmp_path: Path) -> None:
     keys(tmp_path / "keys.json")
     place = {"REGISTRY_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}"}
