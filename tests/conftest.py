@@ -198,7 +198,8 @@ def pytest_collection(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each case of a test marked `by_turns` comes on one of the engines: what refuses a request before anything is
-    stored, or describes its answer, is the same code on both."""
+    stored, describes its answer, is done in one place for all routes, or is decided by a rule that knows no database,
+    is the same code on both."""
     turns: dict[str, int] = {}
     left = set()
     for item in items:

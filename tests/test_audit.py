@@ -33,6 +33,7 @@ def entries(world: World) -> int:
         return session.exec(select(func.count()).select_from(AuditEntry)).one()
 
 
+@pytest.mark.by_turns  # one place writes the trail for all routes
 @pytest.mark.parametrize("route", [*WRITES, *WRITES_BY_READING], ids=" ".join)
 def test_every_write_is_in_the_trail_and_the_chains_stay_whole(world: World, route: Route) -> None:
     caller = caller_of(world, sorted(MATRIX[route])[0])

@@ -50,6 +50,7 @@ def test_every_route_that_takes_json_is_a_target(registry: Registry, targets: Ta
     assert set(NAMES) == set(routes)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", NAMES)
 def test_the_unspoilt_request_is_not_what_is_refused(unspoilt: Targets, name: str) -> None:
     target = unspoilt[name]

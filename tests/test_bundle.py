@@ -117,6 +117,7 @@ def test_every_table_is_dataset_json_1_1(profile: ExtractProfile) -> None:
             )
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("profile", ExtractProfile)
 def test_the_codebook_that_comes_with_an_extract_is_the_published_one(world: World, profile: ExtractProfile) -> None:
     for _ in range(K):
@@ -232,6 +233,7 @@ def test_a_download_can_be_continued_where_it_stopped(world: World, path: str) -
         assert (answer.status_code, answer.content, answer.headers["Content-Range"]) == (206, expected, place)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     "headers",
     [

@@ -51,6 +51,7 @@ def reached(world: World, state: str) -> str:
     return path
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("state", REACHED)
 def test_every_role_moves_a_query_only_as_the_lifecycle_says(world: World, state: str) -> None:
     callers = {"staff": world.staff_a, "investigator": world.investigator, "monitor": world.monitor}

@@ -89,21 +89,14 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         {"confirmations": {**YES, "DOSE-TAPER": "not_applicable"}},
         ["DOSE-TAPER"],
     ),
-    "high blood pressure": (
-        {},
-        {"vitals": vitals("PRE", "08:45", SYSBP=161)},
-        ["DOSE-SIGNAL", "DOSE-SYSBP"],
-    ),
+    "high blood pressure": ({}, {"vitals": vitals("PRE", "08:45", SYSBP=161)}, ["DOSE-SIGNAL", "DOSE-SYSBP"]),
     "a fast pulse": ({}, {"vitals": vitals("PRE", "08:45", PULSE=111)}, ["DOSE-SIGNAL"]),
     "no vital signs": ({}, {"vitals": None}, ["DOSE-SYSBP", "DOSE-DIABP"]),
-    "a pressure not taken": (
-        {},
-        {"vitals": {"taken_at": at("08:45"), "values": {"SYSBP": 120}}},
-        ["DOSE-DIABP"],
-    ),
+    "a pressure not taken": ({}, {"vitals": {"taken_at": at("08:45"), "values": {"SYSBP": 120}}}, ["DOSE-DIABP"]),
 }
 
 
+@pytest.mark.by_turns  # the protocol's rules decide, and know no database
 @pytest.mark.parametrize("why", NOT_STARTED)
 def test_a_session_does_not_start_against_a_rule_of_the_protocol(world: World, why: str) -> None:
     person, change, rules = NOT_STARTED[why]
@@ -263,6 +256,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("why", IMPOSSIBLE)
 def test_vital_signs_beyond_the_hard_limits_are_refused_at_their_field(world: World, why: str) -> None:
     body, faults = IMPOSSIBLE[why]
@@ -292,6 +286,7 @@ WRONG_TIMES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("why", WRONG_TIMES)
 def test_the_moments_of_a_session_lie_in_its_day_and_order(world: World, why: str) -> None:
     where, body, pointer = WRONG_TIMES[why]

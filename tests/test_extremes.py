@@ -170,6 +170,7 @@ CONTRADICTIONS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", CONTRADICTIONS)
 def test_what_cannot_be_true_is_refused_and_not_kept(world: World, kind: str) -> None:
     noun, changes, status = CONTRADICTIONS[kind]

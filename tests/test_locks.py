@@ -167,6 +167,7 @@ def test_every_clinical_write_is_tried_here(registry: Registry, world: World) ->
     assert CASES.keys() >= NOT_CLINICAL
 
 
+@pytest.mark.by_turns  # that every route asks; what it is told comes on both engines below, in every scope
 @pytest.mark.parametrize("route", CLINICAL, ids=" ".join)
 def test_a_locked_site_writes_nothing_until_it_is_opened(world: World, route: Route) -> None:
     prepare, rows = WRITES[route]

@@ -84,6 +84,7 @@ def test_a_retried_request_raises_no_second_signal(world: World) -> None:
 STEPS = ("0", "4", "5", "another item", "review")
 
 
+@pytest.mark.by_turns  # the rule decides, and knows no database
 @pytest.mark.parametrize(("first", "second"), [(4, 0), (0, 5)])
 def test_no_order_of_corrections_and_reviews_leaves_a_trigger_unseen(world: World, first: int, second: int) -> None:
     """After each step: a value of 4 or more has its open signal, or one that was reviewed at this very value."""
