@@ -72,7 +72,7 @@ def serve(
     from app.database import Database
     from app.database_role import require_second_wall, require_vault_wall
     from app.security.keys import load_keyring
-    from app.services import vault_care
+    from app.services.operations import vault_care
     from app.settings import Settings
 
     settings = Settings()
@@ -153,7 +153,7 @@ def init(
     """Make the key file, the tables and the first admin, each if it is missing."""
     from app import schema
     from app.database import Database
-    from app.services import vault_care
+    from app.services.operations import vault_care
     from app.settings import Settings
 
     settings = Settings()
@@ -190,7 +190,7 @@ def _first_admin(database: Database, settings: Settings, username: str, organisa
 
     from app.models.account import Account, GrantCreate, Role, UserCreate
     from app.security.passwords import Passwords
-    from app.services import accounts, grants
+    from app.services.identity import accounts, grants
 
     with database.write() as session:
         if session.exec(select(Account.id).where(Account.login == username)).first() is not None:

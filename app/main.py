@@ -59,11 +59,11 @@ from app.security.keys import load_keyring
 from app.security.oidc import Provider
 from app.security.passwords import Passwords
 from app.security.tokens import TokenAuthority
-from app.services.builder import Builder
-from app.services.outside_sign_ins import OutsideSignIns
-from app.services.refusals import Refusals
-from app.services.throttle import Throttle
-from app.services.waiting import Waiting
+from app.services.extracts.builder import Builder
+from app.services.identity.outside_sign_ins import OutsideSignIns
+from app.services.identity.throttle import Throttle
+from app.services.trail.refusals import Refusals
+from app.services.trail.waiting import Waiting
 from app.settings import Settings
 from app.web import contract, logs, metrics, oauth, problems, supervised, tracing
 from app.web.connection import AT_STOP

@@ -1,5 +1,5 @@
 """What the server's SQLite connections may do: read rows, change them as PRIVILEGES say, and put temporary views of
-earlier moments in front of some tables (app/services/as_at.py). Everything else is refused, by default.
+earlier moments in front of some tables (app/services/extracts/as_at.py). Everything else is refused, by default.
 
 SQLite has no roles, so the wall stands in the connection: it asks before it compiles a statement.
 """

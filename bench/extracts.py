@@ -31,7 +31,7 @@ from app.database import Database
 from app.models.account import Account, Role
 from app.models.extract import ApprovalCreate, ApprovalDecision, Extract, ExtractCreate, ExtractFile, ExtractProfile
 from app.security.keys import load_keyring
-from app.services import building
+from app.services.extracts import building
 from app.settings import Settings
 from bench import machine
 from bench.seed import INSTRUMENTS, VISITS, Seeded, Volume, seed
@@ -118,7 +118,7 @@ def _actor(settings: Settings, seeded: Seeded, role: Role) -> Any:
 def _record_visit(settings: Settings, seeded: Seeded) -> None:
     """One that nobody has recorded yet, through the service."""
     from app.models.visit import VisitCreate
-    from app.services import visits
+    from app.services.assessments import visits
     from app.writing import store
 
     staff = _actor(settings, seeded, Role.site_staff)
@@ -141,7 +141,7 @@ _OCCURRENCES = itertools.count(1)
 
 def _asked(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
     """An extract that waits for its approval, asked for through the service."""
-    from app.services import extracts
+    from app.services.extracts import extracts
 
     wish = {"study": seeded.study, "purpose": "Measuring", "agreement": "none", "formats": formats}
     analyst = _actor(settings, seeded, Role.analyst)
@@ -160,7 +160,7 @@ def approved(settings: Settings, seeded: Seeded, formats: list[str]) -> str:
 def _approve(settings: Settings, seeded: Seeded, extract: str) -> None:
     from uuid import UUID
 
-    from app.services import extracts
+    from app.services.extracts import extracts
 
     custodian = _actor(settings, seeded, Role.custodian)
     with Database(settings) as database, database.write() as session:

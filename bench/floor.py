@@ -22,7 +22,7 @@ from app.models.idempotency import IdempotencyRecord
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitCreate, VisitRead
 from app.permissions import Permission
-from app.services.adverse_events import _SHOWN
+from app.services.safety.adverse_events import _SHOWN
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/floor", route_class=StrictRoute)

@@ -19,7 +19,7 @@ from typing import Any
 
 from app import audit
 from app.database import Database
-from app.services.grants import SITE_ROLES
+from app.services.identity.grants import SITE_ROLES
 from app.settings import Settings
 from tests.hostile import LiveStudy, live_study
 from tests.postgres import postgres_server

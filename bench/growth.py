@@ -13,7 +13,7 @@ from app.models.audit import AuditChain
 from app.models.change import ChangeFilter
 from app.permissions import Permission
 from app.security.keys import load_keyring
-from app.services.changes import Places
+from app.services.trail.changes import Places
 from bench.cases import PAGE, VISIT, Place, page_of
 from bench.ground import Ground, Group, Target, rates
 from bench.load import Request

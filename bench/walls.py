@@ -15,7 +15,7 @@ from app.database import Database
 from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import AdverseEventFilter
 from app.permissions import Permission
-from app.services import adverse_events, ae_lists
+from app.services.safety import adverse_events, ae_lists
 from app.site_lists import Form, page_of
 from bench.cases import Place
 from bench.ground import Ground, Group, Target, rates

@@ -11,7 +11,7 @@ from sqlmodel import col, update
 from app.database import Database
 from app.models.base import now
 from app.models.extract import Extract, ExtractBuild
-from app.services import building, extract_csv
+from app.services.extracts import building, extract_csv
 from tests.route_cases import extract_of
 from tests.world import World, madrs
 

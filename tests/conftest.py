@@ -20,8 +20,8 @@ from app.database import Database
 from app.main import create_app
 from app.security.keys import Keyring, new_key_file, write_key_file
 from app.services import studies
-from app.services.builder import Builder
-from app.services.building import build_next
+from app.services.extracts.builder import Builder
+from app.services.extracts.building import build_next
 from app.settings import Settings
 from tests.actors import RememberedActors
 from tests.direct import DirectClient

@@ -11,7 +11,7 @@ from tests.world import World
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
     """The server's clock, as the schedule reads it."""
-    monkeypatch.setattr("app.services.schedules.now", lambda: moment)
+    monkeypatch.setattr("app.services.assessments.schedules.now", lambda: moment)
 
 
 def held(world: World, pid: str, code: str, on: str, **more: Any) -> Response:

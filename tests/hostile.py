@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
 
 from app.database import Database
-from app.services.grants import SITE_ROLES
+from app.services.identity.grants import SITE_ROLES
 from tests.actors import forget
 from tests.server import PASSWORD, LiveServer
 from tests.world import Caller, label, protocol_definition

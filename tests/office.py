@@ -12,8 +12,8 @@ from sqlmodel import col, select
 from app.database import Database
 from app.models.base import now
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
-from app.services.delivering import BATCH, Courier
-from app.services.outbox import tell
+from app.services.notifications.delivering import BATCH, Courier
+from app.services.notifications.outbox import tell
 from tests.receivers import Receiver
 from tests.world import World
 

@@ -28,7 +28,8 @@ class Clockwork:
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
     """`now` wherever a service looks at the clock."""
     work = Clockwork()
-    services = ("adverse_events", "ae_lists", "ae_reviews", "gauges", "monitoring", "sae_reports")
+    safety = (f"safety.{name}" for name in ("adverse_events", "ae_lists", "ae_reviews", "sae_reports"))
+    services = (*safety, "operations.gauges", "quality.monitoring")
     for module in ("audit", "routers.sae", "writing", *(f"services.{name}" for name in services)):
         monkeypatch.setattr(f"app.{module}.now", lambda: work.at)
     monkeypatch.setattr(app.models.base, "now", lambda: work.at)

@@ -11,7 +11,7 @@ from app.models.adverse_event import AdverseEvent
 from app.models.adverse_event_shapes import SeriousnessCriteria
 from app.models.base import canonical_json
 from app.models.partial_date import span
-from app.services.ae_findings import is_serious
+from app.services.safety.ae_findings import is_serious
 from tests.world import World
 
 CODED = [{"system": "own", "term": term, "level": level} for term, level in (("Cephalalgia", "pt"), ("Nerves", "soc"))]

@@ -23,7 +23,7 @@ from app.privacy import hiding, tables
 from app.privacy.hiding import ALL
 from app.privacy.lattice import K
 from app.privacy.tables import NOT_GIVEN, Cell, Declared
-from app.services import extract_ends
+from app.services.extracts import extract_ends
 from tests.conftest import BuildsAtOnce
 from tests.courses import withdraw
 from tests.world import World, madrs, protocol_definition

@@ -15,7 +15,8 @@ from app import audit
 from app.audit import Event
 from app.database import Database
 from app.models.audit import AuditChain, AuditEntry
-from app.services import building, rule_queries
+from app.services.extracts import building
+from app.services.quality import rule_queries
 from app.settings import Settings
 from tests.builds import built
 from tests.courses import withdraw

@@ -14,8 +14,8 @@ from app.database import Database
 from app.errors import DatabaseUnavailable
 from app.models.account import Role
 from app.models.base import canonical_json, table_of
-from app.services import refusals
-from app.services.audit_trail import NAMED_BY
+from app.services.trail import refusals
+from app.services.trail.audit_trail import NAMED_BY
 from tests import test_bulk
 from tests.course_cases import TREATMENT, WITHDRAWAL
 from tests.dosing_cases import suicidal

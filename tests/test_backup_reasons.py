@@ -10,7 +10,7 @@ import pytest
 from app import schema
 from app.database import Database
 from app.models.base import now
-from app.services import backups
+from app.services.operations import backups
 from tests.postgres import SERVER_ROLE, new_database, settings_of
 from tests.test_backups import refusal
 

@@ -21,9 +21,9 @@ from app.database import Database
 from app.main import create_app
 from app.models.base import now
 from app.security.keys import KeysUnusable
-from app.services import backups, erasure, vault_care
-from app.services.backups import BackupRefused
-from app.services.vault_care import Check
+from app.services.operations import backups, erasure, vault_care
+from app.services.operations.backups import BackupRefused
+from app.services.operations.vault_care import Check
 from app.settings import Settings
 from tests.course_cases import WITHDRAWAL
 from tests.migrated import migrated_database

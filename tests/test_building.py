@@ -14,8 +14,8 @@ from app.models.base import now
 from app.models.extract import Extract, ExtractChunk, ExtractFile
 from app.security.keys import Keyring, new_key_file
 from app.security.sealing import SealBroken
-from app.services import building, chunks, extract_csv, extract_rows
-from app.services.builder import Builder
+from app.services.extracts import building, chunks, extract_csv, extract_rows
+from app.services.extracts.builder import Builder
 from tests.builds import approved_of_several, built, built_again, key, status
 from tests.hot_requests import statements
 from tests.world import World, madrs, protocol_definition

@@ -12,7 +12,8 @@ from httpx2 import Response
 from sqlalchemy import text
 
 from app import audit
-from app.services import bulk, visit_findings
+from app.services import bulk
+from app.services.assessments import visit_findings
 from tests.monitor_cases import an_event, question_about
 from tests.test_bulk import kinds, line, results, sent
 from tests.world import World

@@ -22,8 +22,8 @@ from app.models.audit import AuditEntry
 from app.models.change import ChangeFilter
 from app.routers import changes as changes_router
 from app.security.sealing import seal
-from app.services.changes import Places
-from app.services.waiting import LOOK_SECONDS, MOST_OF_ACCOUNT, Waiting
+from app.services.trail.changes import Places
+from app.services.trail.waiting import LOOK_SECONDS, MOST_OF_ACCOUNT, Waiting
 from tests.course_cases import CONSENT, under_amendment
 from tests.hostile import connected, live_study, request_text
 from tests.server import LiveServer

@@ -7,7 +7,7 @@ import pytest
 from app.models.treatment import TreatmentTrial
 from app.privacy.hiding import ALL as ALL_PEOPLE
 from app.privacy.lattice import K
-from app.services.extract_sql import of_subject
+from app.services.extracts.extract_sql import of_subject
 from tests.builds import built_again
 from tests.course_cases import under_amendment
 from tests.courses import held, left, withdraw

@@ -18,7 +18,7 @@ from app.database import Database
 from app.main import create_app
 from app.models.account import Role
 from app.models.audit import REGISTRY_CHAIN
-from app.services.extract_sql import unhurried
+from app.services.extracts.extract_sql import unhurried
 from bench.extracts import approved, built
 from bench.seed import Volume, seed
 from tests.conftest import ENGINES, BuildsAtOnce

@@ -204,7 +204,7 @@ def test_the_consent_in_force_today_is_that_of_the_sites_day(world: World) -> No
     withdraw(world, pid, "sharing", "2025-02-02")
     held = []
     for instant in ("2025-02-01T22:59Z", "2025-02-01T23:01Z"):  # midnight there is 23:00 UTC
-        with patch("app.services.consents.now", lambda at=instant: datetime.fromisoformat(at)):
+        with patch("app.services.participation.consents.now", lambda at=instant: datetime.fromisoformat(at)):
             held.append(world.monitor.get(f"/v1/participants/{pid}/consents").json()["scopes_today"])
     assert held == [["data_sharing", "main"], ["main"]]
 

@@ -14,7 +14,7 @@ from app.models.extract import Extract
 from app.models.outcome import OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
-from app.services.building import OTHER, SAME, differing
+from app.services.extracts.building import OTHER, SAME, differing
 from tests.course_cases import under_amendment
 from tests.courses import given
 from tests.route_cases import UNDER_AGREEMENT, a_cut

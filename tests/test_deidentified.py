@@ -16,7 +16,7 @@ from httpx2 import Response
 from app import audit
 from app.models.extract import Extract, ExtractStatus
 from app.privacy.lattice import K
-from app.services import extract_csv, extract_ends, release
+from app.services.extracts import extract_csv, extract_ends, release
 from tests.world import World, madrs, protocol_definition
 
 Row = dict[str, str]

@@ -22,7 +22,7 @@ from app.commands.deliver import run
 from app.database import Database
 from app.models.base import now
 from app.models.notification import EventType
-from app.services.delivering import BATCH, LEASE, pause
+from app.services.notifications.delivering import BATCH, LEASE, pause
 from app.settings import Settings
 from tests.forked import Forked
 from tests.office import LOOPBACK, Office, require_one_delivered_beside_a_batch_that_hangs

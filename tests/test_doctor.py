@@ -21,7 +21,7 @@ from app.database import Database
 from app.models.audit import REGISTRY_CHAIN
 from app.outages import reason
 from app.security.keys import new_key_file, write_key_file
-from app.services import overdue_work, readiness
+from app.services.operations import overdue_work, readiness
 from app.settings import Settings
 from tests.migrated import migrated_database
 from tests.postgres import as_server, new_database

@@ -243,7 +243,7 @@ def test_times_from_before_there_was_a_latest_hour_can_be_corrected(world: World
     record = a_session_to_close(world)
     path, afternoon = path_of(record), at("15:00", "2025-03-04")
     medication = {"atc": "N05BA01", "kind": "as_needed", "amount_mg": 5, "given_at": afternoon}
-    with patch("app.services.dosing_day._NIGHT_ENDS", time(23, 59)):
+    with patch("app.services.dosing.dosing_day._NIGHT_ENDS", time(23, 59)):
         ends = closing(ended_at=afternoon, released_at=afternoon, medications=[medication])
         assert world.staff_a.post(f"{path}/close", ends).status_code == 201
         late = {"taken_at": afternoon, "values": {"PULSE": 70}, "reason": "found on the chart"}

@@ -5,8 +5,8 @@ from unittest.mock import patch
 
 import pytest
 
-from app.services import rules_over_time
-from app.services.ae_findings import findings
+from app.services.quality import rules_over_time
+from app.services.safety.ae_findings import findings
 from tests.courses import given
 from tests.test_statuses import both, event_of, remarked
 from tests.world import World
@@ -63,7 +63,7 @@ def test_the_daily_pass_finds_an_early_event_from_before_there_was_this_rule(wor
         return [one for one in findings(*said) if one.code != EARLY]
 
     pid = world.enrolled()
-    with patch("app.services.adverse_events.findings", without_the_rule):
+    with patch("app.services.safety.adverse_events.findings", without_the_rule):
         event = event_of(world, pid, onset="2019")
     assert remarked(world, event) == both(None)
     rules_over_time.refresh(world.registry.served)

@@ -8,7 +8,7 @@ from sqlmodel import col, update
 
 from app import pid as pids
 from app.models.outcome import Outcome
-from app.services import building
+from app.services.extracts import building
 from tests.builds import built, dies_after, status
 from tests.route_cases import an_extract, extract_of
 from tests.server import typed

@@ -10,8 +10,8 @@ from sqlalchemy import Boolean, Float, Integer, String, cast, literal, select, t
 from app.access import Rows
 from app.privacy import bundle
 from app.privacy.profile import Column
-from app.services import extract_csv
-from app.services.reading import Readers
+from app.services.extracts import extract_csv
+from app.services.extracts.reading import Readers
 from tests.world import Registry
 
 COLUMNS = (

@@ -19,7 +19,7 @@ from app.models.base import now, values
 from app.models.extract import Extract, ExtractProfile, ExtractSubject
 from app.privacy.profile import PROFILES, Column, NotReleasable, cell
 from app.privacy.treatment import Treatment
-from app.services import extract_ends, extract_rows
+from app.services.extracts import extract_ends, extract_rows
 from tests.route_cases import an_extract
 from tests.world import World, madrs
 

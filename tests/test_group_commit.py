@@ -16,7 +16,7 @@ from app import audit
 from app.errors import DatabaseUnavailable
 from app.models.account import Role
 from app.pid import normalise
-from app.services import visits
+from app.services.assessments import visits
 from app.web import group_commit
 from app.web.group_commit import GroupCommit, Post
 from tests.dosing_cases import suicidal

@@ -25,7 +25,7 @@ from app.models.idempotency import IdempotencyRecord
 from app.models.participant import Participant, ParticipantCreate
 from app.models.visit import VisitCreate
 from app.pid import normalise
-from app.services import retries
+from app.services.operations import retries
 from app.web.once import Once, Reply
 from tests.course_cases import amended
 from tests.courses import given

@@ -16,7 +16,7 @@ from app.models.extract import Extract, ExtractBuild, ExtractChunk, ExtractFile,
 from app.models.notification import Notification
 from app.models.outcome import Outcome, OutcomeScore
 from app.privacy import bundle
-from app.services import building, chunks, extract_csv, extract_ends
+from app.services.extracts import building, chunks, extract_csv, extract_ends
 from tests.builds import Killed, approved_of_several, built, dies_after, key, lapse, status
 from tests.test_bulk_races import until_somebody_waits
 from tests.world import World

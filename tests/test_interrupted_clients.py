@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.services import chunks
+from app.services.extracts import chunks
 from tests.hostile import LiveStudy, abandon, connected, exchange, live_study, request_text
 from tests.route_cases import an_extract
 from tests.server import LiveServer

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.models.sync import Operation
-from app.services import sync_shelf
+from app.services.offline import sync_shelf
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.world import World

@@ -69,7 +69,7 @@ def test_a_site_is_described_by_enrolment_windows_queries_and_events(world: Worl
         world.staff_a.post("/v1/adverse-events", world.event(first, onset=onset))
     world.staff_a.post("/v1/adverse-events", world.event(second, onset="2025-02-20"))  # after leaving
     day = date(2025, 3, 21)
-    with patch("app.services.site_performance.now", lambda: now().replace(day.year, day.month, day.day)):
+    with patch("app.services.quality.site_performance.now", lambda: now().replace(day.year, day.month, day.day)):
         site = sites(world, "sites")["A"]
     assert (site["participants"]["registered"], site["participants"]["enrolled"]) == (2, 2)
     assert site["participants"]["by_status"]["died"] == 1

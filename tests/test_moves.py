@@ -105,7 +105,7 @@ def visit_of(world: World, value: int) -> tuple[str, str]:
 
 
 def moved_at(world: World, pid: str, hour: str) -> None:
-    with patch("app.services.safety_signals.now", return_value=datetime.fromisoformat(at(hour))):
+    with patch("app.services.safety.safety_signals.now", return_value=datetime.fromisoformat(at(hour))):
         move(world, pid, "stricter")
 
 

@@ -20,7 +20,7 @@ from app import schema
 from app.models.base import now
 from app.models.notification import Delivery
 from app.models.sync import SyncOperation
-from app.services import backups, readiness
+from app.services.operations import backups, readiness
 from tests.closing_cases import lock_of
 from tests.hostile import exchange
 from tests.office import Office

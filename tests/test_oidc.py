@@ -18,8 +18,8 @@ from app.models.account import Account, Role
 from app.security import oidc
 from app.security.jwt import TokenRefused
 from app.security.oidc import Provider, ProviderUnavailable
-from app.services.outside_sign_ins import OutsideSignIns
-from app.services.throttle import Throttle
+from app.services.identity.outside_sign_ins import OutsideSignIns
+from app.services.identity.throttle import Throttle
 from app.settings import Settings
 from tests.hot_requests import statements
 from tests.provider import AUDIENCE, Key, OutsideProvider, new_key, running_provider

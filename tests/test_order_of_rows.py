@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.models.extract import ExtractProfile
 from app.privacy import profile
-from app.services import extract_rows
+from app.services.extracts import extract_rows
 from tests.builds import built_again
 from tests.test_deidentified import asked, files, people, report_events, table
 from tests.test_terms_of_classes import term

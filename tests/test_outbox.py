@@ -13,7 +13,7 @@ from app.database import Database
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.base import now, table_of
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
-from app.services import outbox
+from app.services.notifications import outbox
 from tests.office import Office
 from tests.outbox_cases import a_dead_delivery, a_subscription
 from tests.route_cases import an_extract

@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.models.notification import EventType
-from app.services.delivering import BATCH
-from app.services.webhooks import Undelivered, may_connect, new_secret, post
+from app.services.notifications.delivering import BATCH
+from app.services.notifications.webhooks import Undelivered, may_connect, new_secret, post
 from app.settings import Settings
 from tests.office import LOOPBACK, Office, require_one_delivered_beside_a_batch_that_hangs
 from tests.outbox_cases import a_subscription

@@ -15,7 +15,7 @@ from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
 from app.models.notification import Delivery, DeliveryState
 from app.models.sync import SyncOperation, SyncState
-from app.services import backups, overdue_work
+from app.services.operations import backups, overdue_work
 from app.settings import Settings
 from tests.office import Office
 from tests.outbox_cases import a_dead_delivery, a_subscription

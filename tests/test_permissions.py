@@ -13,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 from app.access import requires
 from app.models.account import Account, Role
 from app.permissions import Permission
-from app.services.grants import SITE_ROLES
+from app.services.identity.grants import SITE_ROLES
 from tests.monitor_cases import an_event
 from tests.ready import Requests
 from tests.route_cases import BULK, CASES, OF_A_SITE, OF_A_STUDY, PUBLIC, Route, a_visit

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from sqlmodel import Session
 
-from app.services.reading import AHEAD, Readers
+from app.services.extracts.reading import AHEAD, Readers
 
 SESSIONS = [cast(Session, name) for name in ("first", "second")]
 

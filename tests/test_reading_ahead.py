@@ -5,7 +5,7 @@ from threading import Event
 import pytest
 from sqlmodel import Session
 
-from app.services.reading import Pieces, Readers
+from app.services.extracts.reading import Pieces, Readers
 
 
 class Told:

@@ -14,7 +14,7 @@ from app import __version__, audit, schema
 from app.database import Database
 from app.main import create_app
 from app.models.account import Account
-from app.services import backups
+from app.services.operations import backups
 from app.settings import Settings
 from tests.conftest import ENGINES
 from tests.postgres import new_database, settings_of

@@ -19,7 +19,7 @@ from app.models.participant import Participant
 from app.models.visit import Visit
 from app.privacy.bundle import UnsafeText, require_no_formula
 from app.privacy.profile import cell
-from app.services.extract_csv import _globbed, _matched
+from app.services.extracts.extract_csv import _globbed, _matched
 from tests.bundle_checker import CLASS, Opened, joins, rank_correlation
 from tests.cohorts import VISITS, alike, fill, mixed, skewed, take_back
 from tests.world import Caller, World

@@ -13,8 +13,8 @@ from app.database import within
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryState
-from app.services import rules_over_time
-from app.services.visit_findings import NOTHING
+from app.services.assessments.visit_findings import NOTHING
+from app.services.quality import rules_over_time
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.hot_requests import statements
 from tests.monitor_cases import a_serious_event, an_event
@@ -213,7 +213,7 @@ def test_an_ongoing_event_that_nobody_touches_is_asked_about_until_somebody_does
     path = an_event(world, "A").headers["Location"]
     refresh_site(world)
     assert queries(world, rule="ongoing_event_stale") == []
-    with patch("app.services.rules_over_time.now", lambda: now() + timedelta(days=91)):
+    with patch("app.services.quality.rules_over_time.now", lambda: now() + timedelta(days=91)):
         refresh_site(world)
     assert [query["state"] for query in queries(world, rule="ongoing_event_stale")] == ["open"]
     amended(world, path, severity="moderate")
@@ -227,8 +227,8 @@ def test_an_ongoing_event_is_asked_about_again_long_after_an_answer_was_accepted
     def state_after(days: int, *acts: tuple[Caller, str, dict[str, str]]) -> str:
         later = now() + timedelta(days=days)
         with (
-            patch("app.services.rules_over_time.now", lambda: later),
-            patch("app.services.query_steps.now", lambda: later),
+            patch("app.services.quality.rules_over_time.now", lambda: later),
+            patch("app.services.quality.query_steps.now", lambda: later),
         ):
             refresh_site(world)
             for caller, step, body in acts:
@@ -292,7 +292,9 @@ def test_a_pass_raises_many_queries_in_as_many_statements_as_one(world: World) -
 def test_a_pass_judges_a_visit_that_was_recorded_at_the_same_moment_as_its_anchor(world: World) -> None:
     pid = world.enrolled()
     visit = world.staff_a.post("/v1/visits", world.visit(pid, "INT1A", "2025-03-10")).json()
-    with patch("app.services.visits.visit_findings.judged_again", lambda *_: NOTHING):  # neither has seen the other
+    with patch(
+        "app.services.assessments.visit_findings.judged_again", lambda *_: NOTHING
+    ):  # neither has seen the other
         world.staff_a.post("/v1/visits", world.visit(pid, "DOS1", "2025-03-03"))
     assert world.staff_a.get(f"/v1/visits/{visit['id']}").json()["findings"] == visit["findings"]
     rules_over_time.refresh(world.registry.served)

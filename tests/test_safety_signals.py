@@ -14,7 +14,7 @@ from sqlmodel import col
 from app.models.account import AccountKind, Role
 from app.models.safety_signal import SafetySignal
 from app.models.study import Site
-from app.services import dosing_sessions
+from app.services.dosing import dosing_sessions
 from tests.dosing_cases import (
     REVIEW,
     SESSIONS,
@@ -150,7 +150,7 @@ def test_a_signal_is_due_before_the_sites_own_day_is_over(world: World) -> None:
     with world.registry.database.write() as session:
         session.execute(update(Site).where(col(Site.id) == world.site_ids["A"]).values(timezone="Europe/Oslo"))
     late = datetime(2025, 3, 29, 22, 30, tzinfo=UTC)  # 23:30 in Oslo, on the day before the clocks change
-    with patch("app.services.safety_signals.now", return_value=late):
+    with patch("app.services.safety.safety_signals.now", return_value=late):
         signal = a_signal(world).json()
     assert signal["raised_at"] == "2025-03-29T22:30:00.000000Z"
     assert signal["due_at"] == "2025-03-29T23:00:00.000000Z"

@@ -17,7 +17,7 @@ from app.models.sign_in import Totp
 from app.security import totp
 from app.security.common_passwords import COMMON_PASSWORDS
 from app.security.passwords import PasswordTooEasy, require_strong
-from app.services import throttle
+from app.services.identity import throttle
 from tests.route_cases import totp_code
 from tests.test_sign_in import PASSWORD, person, sign_in
 from tests.world import Caller, World

@@ -7,7 +7,7 @@ import pytest
 from httpx2 import Response
 
 from app.models import base
-from app.services import sign_in as sign_in_service
+from app.services.identity import sign_in as sign_in_service
 from tests.world import Caller, World
 
 PASSWORD = "a long enough pass phrase"

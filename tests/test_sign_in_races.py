@@ -9,8 +9,8 @@ from httpx2 import Response
 from sqlmodel import select
 
 from app.models.audit import AuditEntry
-from app.services import sign_in as sign_in_service
-from app.services.sign_in import SignIn
+from app.services.identity import sign_in as sign_in_service
+from app.services.identity.sign_in import SignIn
 from tests.account_cases import PASSWORD, WHY, a_person, a_site_app, tag
 from tests.test_accounts import refreshed, signed_in, speaks, token_of
 from tests.test_bulk_races import until_somebody_waits

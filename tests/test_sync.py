@@ -18,8 +18,8 @@ from sqlmodel import col, select
 
 from app.models.account import Role, RoleGrant
 from app.models.sync import Operation, SyncOperation
-from app.services.sync import SyncCourier
-from app.services.sync_shelf import Act, ActMade, Shelf
+from app.services.offline.sync import SyncCourier
+from app.services.offline.sync_shelf import Act, ActMade, Shelf
 from tests.hostile import census, require_problem
 from tests.world import Caller, World, madrs
 
@@ -104,7 +104,7 @@ async def _at_once(work: Callable[..., Any], *given: Any) -> Any:
 
 def test_in_all_720_orders_each_act_is_sent_once_and_after_what_it_refers_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, in some batches and one by one: a registry meets fifteen orders, and the next test sends these to it."""
-    monkeypatch.setattr("app.services.sync.run_in_threadpool", _at_once)
+    monkeypatch.setattr("app.services.offline.sync.run_in_threadpool", _at_once)
     bodies: Any = SimpleNamespace(enrolment=dict, visit=lambda name: {"participant": name})
     bodies.event = bodies.visit
     random, actor = Random(720), SimpleNamespace(account_id=uuid4())

@@ -12,7 +12,7 @@ import pytest
 from app.models.account import Role, RoleGrant
 from app.models.base import now
 from app.models.sync import Operation
-from app.services.sync import SyncCourier
+from app.services.offline.sync import SyncCourier
 from tests.closing_cases import lock_of
 from tests.test_sync import Row, act, sync
 from tests.world import Caller, World, madrs
@@ -183,7 +183,7 @@ def test_two_devices_that_send_again_at_once_store_each_act_once(world: World, s
 def test_of_more_acts_than_may_wait_before_a_lock_the_last_is_refused(
     world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.sync.MOST_WAITING", 2)
+    monkeypatch.setattr("app.services.offline.sync.MOST_WAITING", 2)
     pid = world.enrolled()
     place = closed(world, pid)
     acts = [act("/v1/adverse-events", world.event(pid)) for _ in range(3)]

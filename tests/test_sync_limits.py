@@ -16,7 +16,7 @@ def staff(world: World) -> Caller:
 def test_of_more_acts_than_may_wait_the_last_is_refused_and_goes_through_once_there_is_room(
     world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.sync.MOST_WAITING", 2)
+    monkeypatch.setattr("app.services.offline.sync.MOST_WAITING", 2)
     person, visit, outcome, event, *_ = six(world)
     told = sync(staff, visit, outcome, event)
     assert {told[one["id"]]["problem"] for one in (visit, outcome)} == {None}
@@ -34,7 +34,7 @@ def test_of_more_acts_than_may_wait_the_last_is_refused_and_goes_through_once_th
 def test_an_act_that_was_refused_is_not_brought_back_to_wait_where_none_more_may(
     world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.sync.MOST_WAITING", 1)
+    monkeypatch.setattr("app.services.offline.sync.MOST_WAITING", 1)
     _, visit, _, event, *_ = six(world)
     sync(staff, visit, event)
     again = staff.post(f"/v1/sync/{event['id']}/resolution", {"decision": "send", "reason": "once more"})
@@ -45,7 +45,7 @@ def test_an_act_that_was_refused_is_not_brought_back_to_wait_where_none_more_may
 def test_an_act_that_is_refused_lets_no_others_wait_beyond_the_limit(
     world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.sync.MOST_WAITING", 1)
+    monkeypatch.setattr("app.services.offline.sync.MOST_WAITING", 1)
     taken = world.visit(world.enrolled())
     assert staff.post("/v1/visits", taken).status_code == 201
     _, visit, outcome, *_ = six(world)
@@ -57,7 +57,7 @@ def test_beyond_as_many_refused_acts_as_may_be_kept_a_new_one_stays_with_the_app
     world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept can still be sent again, settled and discarded."""
-    monkeypatch.setattr("app.services.sync_shelf.MOST_REFUSED", 1)
+    monkeypatch.setattr("app.services.offline.sync_shelf.MOST_REFUSED", 1)
     pid = world.enrolled()
     taken, event = act("/v1/visits", world.visit(pid)), act("/v1/adverse-events", world.event(pid))
     assert staff.post("/v1/visits", taken["body"]).status_code == 201
@@ -75,7 +75,7 @@ def test_beyond_as_many_refused_acts_as_may_be_kept_a_new_one_stays_with_the_app
 def test_an_act_that_the_shelf_has_no_room_for_is_taken_as_a_single_request(
     world: World, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.sync_shelf.MOST_REFUSED", 0)
+    monkeypatch.setattr("app.services.offline.sync_shelf.MOST_REFUSED", 0)
     event = act("/v1/adverse-events", world.event(world.enrolled()))
     assert sync(staff, event)[event["id"]]["problem"]["code"] == "too_many_acts_refused"
     single = staff.post(event["path"], event["body"], key=event["id"])

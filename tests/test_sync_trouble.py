@@ -13,9 +13,9 @@ from app.models.base import now
 from app.models.idempotency import IdempotencyRecord
 from app.models.sync import SyncOperation
 from app.privacy.vault import EnrolmentUnderWay
-from app.services import retries
-from app.services.sync import SyncCourier
-from app.services.sync_shelf import Shelf
+from app.services.offline.sync import SyncCourier
+from app.services.offline.sync_shelf import Shelf
+from app.services.operations import retries
 from tests.dosing_cases import DAY, a_session, after_dose, closing, dose, held, prepared, start, vitals
 from tests.test_sync import Row, act, sync
 from tests.world import Caller, World, madrs

@@ -23,8 +23,8 @@ from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.base import table_of
 from app.models.sign_in import Throttle as Counted
 from app.security.passwords import Passwords
-from app.services import throttle
-from app.services.throttle import FORGOTTEN_AFTER, LONGEST_WAIT, remaining, waiting_time
+from app.services.identity import throttle
+from app.services.identity.throttle import FORGOTTEN_AFTER, LONGEST_WAIT, remaining, waiting_time
 from tests.route_cases import totp_code
 from tests.test_sign_in import PASSWORD, app, person, sign_in
 from tests.world import Caller, Registry, World

@@ -26,7 +26,8 @@ from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import reveal_label
 from app.security.keys import KeyFile, Keyring, new_key_file, write_key_file
 from app.security.rotation import SPREAD_SECONDS, WRAPPING_ENDS, RotationRefused, rotated, without_kek
-from app.services import enrolment, erasure, vault_care
+from app.services.operations import erasure, vault_care
+from app.services.participation import enrolment
 from app.settings import Settings
 from tests.conftest import BuildsAtOnce
 from tests.course_cases import WITHDRAWAL

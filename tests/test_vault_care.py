@@ -17,7 +17,7 @@ from app.models.participant import VaultIdentity
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.security.keys import load_keyring, new_key_file, read_key_file, write_key_file
 from app.security.rotation import replace_key_file, rotated
-from app.services import vault_care
+from app.services.operations import vault_care
 from app.settings import Settings
 from tests.migrated import migrated_database
 from tests.postgres import as_server, settings_of

@@ -9,7 +9,7 @@ from sqlmodel import col, update
 from app.models.account import Role
 from app.models.base import now
 from app.models.extract import Extract
-from app.services import sharing
+from app.services.participation import sharing
 from tests.builds import built, key, status
 from tests.course_cases import under_amendment
 from tests.courses import withdraw

@@ -15,8 +15,9 @@ from app.models.participant import Participant
 from app.models.study import ProtocolVersion
 from app.models.visit import Visit
 from app.pid import display, normalise
-from app.services import adverse_events, visit_findings
-from app.services.rules_over_time import refresh_site
+from app.services.assessments import visit_findings
+from app.services.quality.rules_over_time import refresh_site
+from app.services.safety import adverse_events
 from tests.cohorts import alike, fill
 from tests.course_cases import TREATMENT
 from tests.courses import withdraw

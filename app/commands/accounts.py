@@ -30,7 +30,7 @@ def create_user(
     """Make an account for a person. It may do nothing until it is given a role."""
     from app.models.account import UserCreate
     from app.security.passwords import Passwords
-    from app.services import accounts
+    from app.services.identity import accounts
     from app.web.merging import checked
 
     fields = {"username": username, "display_name": name, "organisation": organisation}
@@ -49,7 +49,7 @@ def set_password(
     """Set a person's password and end their sessions."""
     from app.models.account import AccountKind, PasswordSet
     from app.security.passwords import Passwords
-    from app.services import accounts
+    from app.services.identity import accounts
     from app.web.merging import checked
 
     fields = {"password": ask_password(username), "reason": reason, "second_factor_off": second_factor_off}
@@ -65,7 +65,7 @@ def set_password(
 def revoke_sessions(username: str, reason: WHY) -> None:
     """Sign somebody out everywhere."""
     from app.models.account import AccountKind, ReasonGiven
-    from app.services import accounts
+    from app.services.identity import accounts
     from app.web.merging import checked
 
     body = checked(ReasonGiven, {"reason": reason})
@@ -80,7 +80,7 @@ def create_client(name: str, organisation: Annotated[str, typer.Option()]) -> No
     """Make an account for a site app; print its id and, this once, its secret."""
     from app.models.account import ClientCreate
     from app.security.keys import load_keyring
-    from app.services import accounts
+    from app.services.identity import accounts
     from app.web.merging import checked
 
     body = checked(ClientCreate, {"name": name, "organisation": organisation})
@@ -99,7 +99,7 @@ def rotate_secret(
     """Make a new secret for a site app, and print it this once."""
     from app.models.account import AccountKind, SecretCreate
     from app.security.keys import load_keyring
-    from app.services import accounts, client_secrets
+    from app.services.identity import accounts, client_secrets
     from app.web.merging import checked
 
     asked = {"reason": reason, "overlap_hours": overlap_hours, "expires_in_days": expires_in_days}
@@ -114,7 +114,7 @@ def rotate_secret(
 def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
     """Revoke a secret at once. All tokens of the site app become invalid too."""
     from app.models.account import AccountKind, ReasonGiven
-    from app.services import accounts, client_secrets
+    from app.services.identity import accounts, client_secrets
     from app.web.merging import checked
 
     body = checked(ReasonGiven, {"reason": reason})
@@ -132,7 +132,7 @@ def _add_shared_commands(app: typer.Typer, kind: str) -> None:
     def list_accounts(as_json: JSON = False) -> None:
         """List all accounts."""
         from app.models.account import AccountFilter, AccountKind
-        from app.services import accounts
+        from app.services.identity import accounts
 
         with reading() as session:
             rows = session.connection().execute(accounts.rows(AccountKind(kind), AccountFilter())).all()
@@ -142,7 +142,7 @@ def _add_shared_commands(app: typer.Typer, kind: str) -> None:
     def show_account(login: str, as_json: JSON = False) -> None:
         """Show an account with its grants; a site app also with its secrets."""
         from app.models.account import AccountKind
-        from app.services import accounts, client_secrets
+        from app.services.identity import accounts, client_secrets
 
         with reading() as session:
             account = accounts.account_by_login(session, AccountKind(kind), login)
@@ -169,7 +169,7 @@ def _add_shared_commands(app: typer.Typer, kind: str) -> None:
 
 def _set_disabled(kind: str, login: str, reason: str, disabled: bool) -> None:
     from app.models.account import AccountAmend, AccountKind
-    from app.services import accounts
+    from app.services.identity import accounts
     from app.web.merging import checked
 
     body = checked(AccountAmend, {"disabled": disabled, "reason": reason})
@@ -193,7 +193,7 @@ def give(
 ) -> None:
     """Give a role to a person or a site app."""
     from app.models.account import GrantCreate
-    from app.services import grants
+    from app.services.identity import grants
     from app.web.merging import checked
 
     body = checked(GrantCreate, {"role": role, "study": study, "sites": site or None, "reason": reason})
@@ -205,7 +205,7 @@ def give(
 @grant_app.command("list")
 def list_grants(login: str, as_json: JSON = False) -> None:
     """List the roles that an account has now."""
-    from app.services import grants
+    from app.services.identity import grants
 
     with reading() as session:
         account = _account(session, login)
@@ -216,7 +216,7 @@ def list_grants(login: str, as_json: JSON = False) -> None:
 def revoke_grant(login: str, grant_id: str, reason: WHY) -> None:
     """Take a role away."""
     from app.models.account import ReasonGiven
-    from app.services import grants
+    from app.services.identity import grants
     from app.web.merging import checked
 
     body = checked(ReasonGiven, {"reason": reason})

@@ -10,7 +10,7 @@ from app.commands.vault import opened_with_vault, replay
 
 if TYPE_CHECKING:
     from app.database import Database
-    from app.services.backups import Manifest
+    from app.services.operations.backups import Manifest
 
 app = typer.Typer(help="Backups of the database. The key file is kept apart.", no_args_is_help=True)
 FOLDER = Annotated[Path, typer.Argument(help="The backup's folder.")]
@@ -21,7 +21,7 @@ OF_VAULT = Annotated[bool, typer.Option("--vault", help="Of the vault's own data
 def make(folder: FOLDER, vault: OF_VAULT = False) -> None:
     """Copy the database into a new folder, while sites go on writing."""
     from app.models.base import now
-    from app.services import backups
+    from app.services.operations import backups
 
     with _database(vault) as database:
         _report("Backed up", backups.make(database, folder, now()))
@@ -35,7 +35,7 @@ def daily(
     """Make the day's backup in a folder of backups, also of a vault with its own database, and delete the oldest."""
     from app.database import Database
     from app.models.base import now
-    from app.services import backups
+    from app.services.operations import backups
     from app.settings import Settings
 
     settings, at = Settings(), now()
@@ -57,7 +57,7 @@ def verify(
     ] = None,
 ) -> None:
     """Restore a backup into another database, and check rows, revision and every audit chain."""
-    from app.services import backups
+    from app.services.operations import backups
 
     manifest = backups.read(folder)
     if manifest.engine == "postgresql" and scratch is None:
@@ -73,7 +73,7 @@ def verify(
 def restore(folder: FOLDER, vault: OF_VAULT = False) -> None:
     """Restore a backup into the empty database, check it, and erase again the labels that were erased since."""
     from app.schema import SchemaOutdated
-    from app.services import backups, vault_care
+    from app.services.operations import backups, vault_care
 
     _require_erasures_readable()
     with _database(vault) as database:
@@ -103,7 +103,7 @@ def _require_erasures_readable() -> None:
     from app.errors import CannotGoOn
     from app.privacy.erasure_journal import noted
     from app.security.keys import load_keyring
-    from app.services.backups import BackupRefused
+    from app.services.operations.backups import BackupRefused
     from app.settings import Settings
 
     settings = Settings()

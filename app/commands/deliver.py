@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from app.services.delivering import Courier
+    from app.services.notifications.delivering import Courier
 
 OVERDUE_SECONDS = 60
 """Seconds between two searches for clocks of adverse events that have become overdue."""
@@ -24,7 +24,7 @@ def deliver(
     from app.database import Database
     from app.database_role import require_second_wall
     from app.security.keys import load_keyring
-    from app.services.delivering import Courier
+    from app.services.notifications.delivering import Courier
     from app.settings import Settings
     from app.web import logs
 

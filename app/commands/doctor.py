@@ -114,7 +114,7 @@ def _of_database(database: "Database", settings: "Settings") -> "Iterator[Findin
 
 def _of_work(database: "Database", settings: "Settings", chains: bool) -> "Iterator[Finding]":
     """What workers, people and timers should have done by now."""
-    from app.services.overdue_work import overdue
+    from app.services.operations.overdue_work import overdue
 
     well = {
         "chains": "every entry is as it was written" if chains else "their heads are their last entries",
@@ -128,7 +128,7 @@ def _of_labels(database: "Database", settings: "Settings") -> "Iterator[Finding]
     """Whether the key file opens the stored labels, and the journal has the erased ones."""
     from app.privacy.erasure_journal import ErasureJournal
     from app.security.keys import load_keyring
-    from app.services import erasure, vault_care
+    from app.services.operations import erasure, vault_care
 
     keyring = load_keyring(settings)
     journal = ErasureJournal(settings.erasures, keyring)
@@ -172,7 +172,7 @@ def _version(database: "Database") -> int:
 
 
 def _writable(database: "Database") -> Finding:
-    from app.services import readiness
+    from app.services.operations import readiness
 
     with database.read() as session:
         well = readiness.writable(session)
@@ -191,7 +191,7 @@ def _places(database: "Database", settings: "Settings") -> Iterator[tuple[str, s
 
 
 def _disk(check: str, place: str | Path) -> Finding:
-    from app.services.readiness import ROOM
+    from app.services.operations.readiness import ROOM
 
     free = shutil.disk_usage(place).free
     message = f"{free // 2**20} MiB free" + ("" if free >= ROOM else f"; {ROOM // 2**20} MiB are needed: make room")

@@ -14,7 +14,7 @@ app = typer.Typer(help="Extracts.", no_args_is_help=True)
 @app.command()
 def expire() -> None:
     """Delete the files of extracts that have expired. Run it daily."""
-    from app.services import extract_ends
+    from app.services.extracts import extract_ends
 
     with opened() as (database, _):
         ended = extract_ends.expire(database)
@@ -30,7 +30,7 @@ def build() -> None:
 
     from app.models.extract import Extract, ExtractStatus
     from app.security.keys import load_keyring
-    from app.services.building import build_next, queue_again
+    from app.services.extracts.building import build_next, queue_again
 
     with opened() as (database, settings):
         keyring = load_keyring(settings)
@@ -54,7 +54,7 @@ def verify() -> None:
     from sqlmodel import col, select
 
     from app.models.extract import Extract
-    from app.services.building import OTHER, differing
+    from app.services.extracts.building import OTHER, differing
 
     with opened() as (database, _):
         with database.read() as session:
@@ -72,7 +72,7 @@ def verify() -> None:
 def of_person(pid: Annotated[str, typer.Argument(help="The participant's pid.")]) -> None:
     """List the extracts that a participant is in, and who received them. The audit trail remembers that you looked."""
     from app.pid import normalise
-    from app.services.receivers import received
+    from app.services.extracts.receivers import received
 
     try:
         symbols = normalise(pid)

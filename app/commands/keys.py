@@ -66,7 +66,7 @@ def _require_unused(kek_id: str) -> None:
     """Raises RotationRefused while a label needs the key, without which it could never be opened again."""
     from app.database import Database
     from app.security.rotation import RotationRefused
-    from app.services import vault_care
+    from app.services.operations import vault_care
     from app.settings import Settings
 
     with Database(Settings()) as database:
@@ -80,7 +80,7 @@ def _change(action: str, reason: str, change: "Callable[[KeyFile], KeyFile]") ->
     from app.models.account import ReasonGiven
     from app.security.keys import read_key_file
     from app.security.rotation import RotationRefused, replace_key_file
-    from app.services.registry_chain import remember
+    from app.services.trail.registry_chain import remember
     from app.web.merging import checked
 
     why = checked(ReasonGiven, {"reason": reason}).reason

@@ -41,7 +41,7 @@ def migrate(plan: PLAN = False) -> None:
     """Bring the database's tables to this version."""
     from app import schema
     from app.database import Database
-    from app.services import vault_care
+    from app.services.operations import vault_care
     from app.settings import Settings
 
     with Database(Settings()) as database:

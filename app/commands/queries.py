@@ -18,7 +18,7 @@ def queries() -> None:
 def refresh() -> None:
     """Raise and close the data queries that depend on the date: overdue visits, missing instruments, adverse events
     that nobody has updated. Run it daily."""
-    from app.services import rules_over_time
+    from app.services.quality import rules_over_time
 
     with opened() as (database, _):
         changed = rules_over_time.refresh(database)

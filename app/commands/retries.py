@@ -17,7 +17,7 @@ def retries() -> None:
 @app.command()
 def forget() -> None:
     """Delete the answers kept for retries that are older than REGISTRY_RETRY_DAYS. Run it daily."""
-    from app.services import retries
+    from app.services.operations import retries
 
     with opened() as (database, settings):
         forgotten = retries.forget(database, settings.retry_days)

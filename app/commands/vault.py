@@ -31,7 +31,7 @@ def rewrap() -> None:
     """After a rotation of wrapping keys: wrap every label's key with the active one."""
     from app.security.keys import load_keyring, read_key_file
     from app.security.rotation import next_of
-    from app.services import vault_care
+    from app.services.operations import vault_care
 
     with opened_with_vault() as (database, settings):
         keyring = load_keyring(settings)
@@ -48,7 +48,7 @@ def check(
 ) -> None:
     """Check that every participant has a label, and every label a participant."""
     from app.security.keys import load_keyring
-    from app.services import vault_care
+    from app.services.operations import vault_care
 
     with opened_with_vault() as (database, settings):
         checked = vault_care.check(database, sweep=sweep)
@@ -67,7 +67,7 @@ def move() -> None:
     """Move the labels into the database of REGISTRY_VAULT_URL. Stop the servers first."""
     from app.privacy.erasure_journal import ErasureJournal
     from app.security.keys import load_keyring
-    from app.services import erasure, vault_care
+    from app.services.operations import erasure, vault_care
 
     with opened_with_vault() as (database, settings):
         replayed = erasure.replay(database, ErasureJournal(settings.erasures, load_keyring(settings)))
@@ -87,7 +87,7 @@ def replay(
     """After a restore: erase the labels again that REGISTRY_ERASURE_JOURNAL names."""
     from app.privacy.erasure_journal import ErasureJournal, noted
     from app.security.keys import load_keyring
-    from app.services import erasure
+    from app.services.operations import erasure
 
     with opened_with_vault() as (database, settings):
         journal = ErasureJournal(settings.erasures, load_keyring(settings))

@@ -11,7 +11,7 @@ from app.models.base import Answer, Code, Cursor, Filter, InstantShown, Limit, L
 
 class DataCut(SQLModel, table=True):
     """A named moment. No row is copied: the head of each site's audit chain says which changes belong to it, and later
-    changes are undone from the trail (app/services/as_at.py)."""
+    changes are undone from the trail (app/services/extracts/as_at.py)."""
 
     __tablename__ = "data_cut"
     __table_args__ = (UniqueConstraint("study_id", "name"),)

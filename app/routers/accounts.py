@@ -29,7 +29,7 @@ from app.models.account import (
 from app.models.base import Code
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import accounts, client_secrets, grants
+from app.services.identity import accounts, client_secrets, grants
 from app.web.conditional import IfMatch
 from app.web.route import Router
 

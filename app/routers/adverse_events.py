@@ -24,10 +24,11 @@ from app.models.audit import HistoryList
 from app.models.voided import RecordVoiding
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import adverse_events, ae_lists, voided_records
-from app.services.exposure import exposures
-from app.services.history import history_of
-from app.services.participant_facts import participant_facts
+from app.services.dosing.exposure import exposures
+from app.services.participation.participant_facts import participant_facts
+from app.services.quality import voided_records
+from app.services.safety import adverse_events, ae_lists
+from app.services.trail.history import history_of
 from app.web.conditional import IfMatch, etag
 from app.web.group_commit import Record, SharedWrite
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended

@@ -8,7 +8,7 @@ from app.access import Actor, requires
 from app.database import ReadSession
 from app.models.ae_summary import AeSummary, AeSummaryQuery
 from app.permissions import Permission
-from app.services import ae_summary
+from app.services.safety import ae_summary
 from app.web.route import Router
 
 router = Router(prefix="/v1/adverse-events/summary", tags=["adverse events"])

@@ -10,7 +10,7 @@ from app.database import ReadSession
 from app.models.audit import AuditEntry, AuditFilter, AuditFormat, AuditList
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import audit_trail
+from app.services.trail import audit_trail
 from app.web.route import Router
 
 router = Router(prefix="/v1/audit-entries", tags=["audit trail"])

@@ -8,7 +8,7 @@ from fastapi import Depends, Request, Response
 from app.database import WriteSession
 from app.errors import TooManyAttempts
 from app.models.sign_in import SessionCreate, TokenRead
-from app.services.sign_in import KnownClient, SignIn, TokenOfAnother
+from app.services.identity.sign_in import KnownClient, SignIn, TokenOfAnother
 from app.web.oauth import (
     NO_STORE,
     OAuthRefused,

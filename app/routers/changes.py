@@ -15,8 +15,8 @@ from app.access import Actor, requires
 from app.errors import RegistryError
 from app.models.change import ChangeFilter, ChangeList
 from app.permissions import Permission
-from app.services.changes import NewChanges, Places, after
-from app.services.waiting import Waiting
+from app.services.trail.changes import NewChanges, Places, after
+from app.services.trail.waiting import Waiting
 from app.web.route import Router
 
 router = Router(prefix="/v1/changes", tags=["changes"])

@@ -12,8 +12,8 @@ from app.models.identifiers import Pid
 from app.models.voided import RecordVoiding
 from app.permissions import Permission
 from app.pid import display
-from app.services import consents, voided_consents
-from app.services.participants import visible_person
+from app.services.participation import consents, voided_consents
+from app.services.participation.participants import visible_person
 from app.web.conditional import IfMatch
 from app.web.once import Made, OncePerKey
 from app.web.route import Router

@@ -9,7 +9,7 @@ from app.database import ReadSession, WriteSession
 from app.models.data_cut import DataCut, DataCutCreate, DataCutFilter, DataCutList, DataCutRead
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import data_cuts
+from app.services.extracts import data_cuts
 from app.services.studies import study_asked, study_by_code
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey

@@ -23,7 +23,7 @@ from app.models.data_query_shapes import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import data_queries
+from app.services.quality import data_queries
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router

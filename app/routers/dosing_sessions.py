@@ -25,7 +25,9 @@ from app.models.visit import Visit
 from app.models.voided import RecordVoiding, counts
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import codes_asked, doses, dosing_reads, dosing_sessions, vital_readings, voided_records
+from app.services import codes_asked
+from app.services.dosing import doses, dosing_reads, dosing_sessions, vital_readings
+from app.services.quality import voided_records
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router

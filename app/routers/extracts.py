@@ -27,7 +27,7 @@ from app.permissions import Permission
 from app.privacy.bundle import MEDIA_TYPES, codebook_csv
 from app.privacy.codebook import codebook
 from app.privacy.profile import PROFILES
-from app.services import chunks, extract_ends, extracts
+from app.services.extracts import chunks, extract_ends, extracts
 from app.services.studies import study_asked, study_by_code
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey

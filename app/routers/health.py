@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from app.database import ReadSession
 from app.errors import NotFound, every_refusal
 from app.models.base import Answer
-from app.services.gauges import State
-from app.services.readiness import NotReady, readiness
+from app.services.operations.gauges import State
+from app.services.operations.readiness import NotReady, readiness
 from app.web import metrics
 from app.web.route import Router
 

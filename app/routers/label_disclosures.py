@@ -18,7 +18,7 @@ from app.models.label_disclosure import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import label_disclosures
+from app.services.participation import label_disclosures
 from app.services.studies import study_asked
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey

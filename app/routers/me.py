@@ -10,8 +10,8 @@ from app.models.account import Account, AccountKind, MeRead
 from app.models.sign_in import PasswordAgain, PasswordChange, TotpConfirmation, TotpOffer
 from app.permissions import Permission
 from app.routers.auth import client_address, sign_in
-from app.services.grants import grants_of
-from app.services.own_account import OwnAccount
+from app.services.identity.grants import grants_of
+from app.services.identity.own_account import OwnAccount
 from app.web.route import Router
 
 router = Router(prefix="/v1/me", tags=["sign-in"])

@@ -10,9 +10,9 @@ from app.models.data_query_shapes import MonitoringQueries, StudyQuery
 from app.models.monitoring import MonitoringQuery, MonitoringSummary
 from app.models.site_performance import MonitoringSites
 from app.permissions import Permission
-from app.services import monitoring
-from app.services.query_ages import monitoring_queries
-from app.services.site_performance import monitoring_sites
+from app.services.quality import monitoring
+from app.services.quality.query_ages import monitoring_queries
+from app.services.quality.site_performance import monitoring_sites
 from app.web.route import Router
 
 router = Router(prefix="/v1/monitoring", tags=["monitoring"])

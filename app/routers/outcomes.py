@@ -14,7 +14,9 @@ from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
 from app.models.voided import RecordVoiding
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import codes_asked, outcome_corrections, outcome_reads, outcome_summary, outcomes, voided_records
+from app.services import codes_asked
+from app.services.assessments import outcome_corrections, outcome_reads, outcome_summary, outcomes
+from app.services.quality import voided_records
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.group_commit import Record, SharedWrite

@@ -25,9 +25,10 @@ from app.models.participant import (
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
-from app.services import enrolment, outcome_summary, participants, status_changes
-from app.services.history import history_of
-from app.services.participants import visible_person
+from app.services.assessments import outcome_summary
+from app.services.participation import enrolment, participants, status_changes
+from app.services.participation.participants import visible_person
+from app.services.trail.history import history_of
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.group_commit import Record

@@ -18,7 +18,7 @@ from app.models.pid_reservation import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import pid_reservations
+from app.services.participation import pid_reservations
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
 

@@ -19,8 +19,8 @@ from app.models.safety_report import (
     SaeReportRead,
 )
 from app.permissions import Permission
-from app.services import ae_reviews, sae_clocks, sae_reports
-from app.services.adverse_events import row_of
+from app.services.safety import ae_reviews, sae_clocks, sae_reports
+from app.services.safety.adverse_events import row_of
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
 

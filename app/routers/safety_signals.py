@@ -20,7 +20,8 @@ from app.models.safety_signal import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import codes_asked, safety_signals
+from app.services import codes_asked
+from app.services.safety import safety_signals
 from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router

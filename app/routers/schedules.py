@@ -9,7 +9,7 @@ from app.database import ReadSession
 from app.models.identifiers import Pid
 from app.models.schedule import DueList, DueQuery, ScheduleRead
 from app.permissions import Permission
-from app.services import schedules
+from app.services.assessments import schedules
 from app.web.route import Router
 
 router = Router(prefix="/v1/participants/{pid}", tags=["participants"])

@@ -10,8 +10,8 @@ from app.models.identifiers import Pid
 from app.models.screening import EligibilityAnswers, ScreeningCreate, ScreeningList, ScreeningRead
 from app.permissions import Permission
 from app.pid import display
-from app.services import screenings
-from app.services.participants import visible_person
+from app.services.participation import screenings
+from app.services.participation.participants import visible_person
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
 

@@ -20,8 +20,8 @@ from app.models.signature import (
 from app.pagination import Page
 from app.permissions import Permission
 from app.routers.auth import client_address, sign_in
-from app.services import signatures
-from app.services.signed_content import Subject
+from app.services.quality import signatures
+from app.services.quality.signed_content import Subject
 from app.web.route import Router
 
 router = Router(prefix="/v1/signatures", tags=["signatures"])

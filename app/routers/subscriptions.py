@@ -24,7 +24,7 @@ from app.models.notification import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import outbox, subscriptions
+from app.services.notifications import outbox, subscriptions
 from app.services.studies import study_asked
 from app.web.conditional import IfMatch, etag
 from app.web.route import Router

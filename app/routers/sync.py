@@ -23,9 +23,9 @@ from app.models.sync import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import sync, sync_results
-from app.services.sync import SyncCourier
-from app.services.sync_shelf import Shelf
+from app.services.offline import sync, sync_results
+from app.services.offline.sync import SyncCourier
+from app.services.offline.sync_shelf import Shelf
 from app.web.route import Router
 
 router = Router(prefix="/v1/sync", tags=["sync"])

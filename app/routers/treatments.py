@@ -12,7 +12,7 @@ from app.models.treatment import TreatmentAmend, TreatmentCreate, TreatmentList,
 from app.models.voided import RecordVoiding
 from app.permissions import Permission
 from app.pid import display
-from app.services import treatments
+from app.services.participation import treatments
 from app.web.conditional import IfMatch, etag
 from app.web.once import Made, OnceIfKeyed, OncePerKey, amended
 from app.web.route import Router

@@ -23,8 +23,8 @@ from app.models.verification import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services import verification_pending, verifications
-from app.services.verification_coverage import coverage
+from app.services.quality import verification_pending, verifications
+from app.services.quality.verification_coverage import coverage
 from app.web.group_commit import Record
 from app.web.once import Made, OncePerKey
 from app.web.route import Router

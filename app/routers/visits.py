@@ -13,8 +13,10 @@ from app.models.visit import Visit, VisitAmend, VisitCreate, VisitDetail, VisitF
 from app.models.voided import RecordVoiding
 from app.pagination import Listed, Page
 from app.permissions import Permission
-from app.services import codes_asked, visits, voided_records
-from app.services.visit_windows import beside_windows
+from app.services import codes_asked
+from app.services.assessments import visits
+from app.services.assessments.visit_windows import beside_windows
+from app.services.quality import voided_records
 from app.site_lists import narrowing
 from app.web.conditional import IfMatch, etag
 from app.web.group_commit import Record, SharedWrite

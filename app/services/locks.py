@@ -16,7 +16,7 @@ from app.models.base import columns, fields_of, now, values
 from app.models.data_lock import DataLock, LiftingCreate, LockCreate, LockRead, LockScope
 from app.models.study import ProtocolVersion, Site
 from app.models.visit import Visit
-from app.services.participants import Hold, visible_person
+from app.services.participation.participants import Hold, visible_person
 from app.services.studies import protocol_of, site_by_code, sites_of, study_by_code
 
 

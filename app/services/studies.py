@@ -25,7 +25,7 @@ from app.models.study import (
 from app.protocol.base import ProtocolFault, ProtocolInvalid
 from app.protocol.definition import Protocol
 from app.protocol.schedule import parse_protocol, stored_protocol
-from app.services.registry_chain import remember
+from app.services.trail.registry_chain import remember
 from app.web.problems import shown
 
 

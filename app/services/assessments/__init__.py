@@ -1,0 +1,1 @@
+"""Visits and what is measured at them: their schedule, outcomes and scores."""

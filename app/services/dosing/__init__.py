@@ -1,0 +1,1 @@
+"""Dosing sessions: who may be dosed, doses, vital signs, and the checklist before leaving."""

@@ -1,0 +1,1 @@
+"""Extracts: requested, approved, built and downloaded; and the data cuts that they show."""

@@ -1,0 +1,1 @@
+"""Accounts, their roles, and how people and site apps sign in."""

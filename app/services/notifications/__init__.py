@@ -1,0 +1,1 @@
+"""Notifications: stored with their event, then delivered to subscribers."""

@@ -1,0 +1,1 @@
+"""Acts of site apps that were offline: kept, put in order and carried out."""

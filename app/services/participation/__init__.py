@@ -1,0 +1,1 @@
+"""A participant's way into, through and out of the study: enrolment, consent, screening, status."""

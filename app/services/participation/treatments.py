@@ -1,0 +1,140 @@
+"""Treatments before the study, and how many adequate ones failed."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from app import audit
+from app.access import Actor, found
+from app.models.base import now
+from app.models.treatment import (
+    TreatmentAmend,
+    TreatmentCreate,
+    TreatmentList,
+    TreatmentOutcome,
+    TreatmentRead,
+    TreatmentTrial,
+)
+from app.models.voided import RecordVoiding, counts
+from app.security.keys import Keyring
+from app.services.participation.participants import Hold, Person, visible_person
+from app.services.unlocked import require_not_voided, require_unlocked
+from app.web.conditional import require_current
+from app.web.merging import corrected, sent_fields
+
+RESISTANT_FROM = 2
+"""The number of adequate trials of different substances without response (EMA/CHMP/185423/2010 rev. 3; FDA counts the
+same) from which a depression is treatment resistant."""
+
+_NO_RESPONSE = frozenset({TreatmentOutcome.none, TreatmentOutcome.partial})
+
+
+def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> tuple[TreatmentRead, int]:
+    """Record an earlier treatment; also gives the site's key. Raises NotFound."""
+    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
+    require_unlocked(session, person.site_id, person.row.pid)
+    row = TreatmentTrial(
+        site_id=person.site_id,
+        pid=person.row.pid,
+        recorded_by=actor.account_id,
+        recorded_at=now(),
+        **body.model_dump(),
+    )
+    session.add(row)
+    session.flush()
+    audit.append(session, actor.account_id, row.site_id, [audit.created("treatment:recorded", row, row.id)])
+    return _read(row), row.site_id
+
+
+def amend(
+    session: Session,
+    actor: Actor,
+    keyring: Keyring,
+    seen: str,
+    symbols: str,
+    treatment_id: UUID,
+    body: TreatmentAmend,
+) -> tuple[TreatmentRead, int]:
+    """Correct an earlier treatment; also gives the site's key.
+
+    Raises NotFound, RecordVoided, VersionStale, ValidationFailed.
+    """
+    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
+    row = _one(session, _of(person).with_for_update(), treatment_id)
+    require_not_voided(row)
+    before, changes = audit.snapshot(row), sent_fields(body)
+    differing = {name for name, value in changes.items() if getattr(row, name) != value}
+    require_current(keyring, seen, row.id, row.version, differing)
+    if not differing:
+        return _read(row), row.site_id
+    require_unlocked(session, person.site_id, person.row.pid)
+    recorded = {name: getattr(row, name) for name in TreatmentCreate.model_fields}
+    for name, value in corrected(TreatmentCreate, {**recorded, **changes}).model_dump().items():
+        setattr(row, name, value)
+    row.version += 1
+    session.flush()
+    event = audit.changed("treatment:amended", row, row.id, row.version, before, body.reason)
+    audit.append(session, actor.account_id, row.site_id, [event])
+    return _read(row), row.site_id
+
+
+def void(
+    session: Session,
+    actor: Actor,
+    keyring: Keyring,
+    seen: str,
+    symbols: str,
+    treatment_id: UUID,
+    body: RecordVoiding,
+) -> tuple[TreatmentRead, int]:
+    """Void an earlier treatment that was entered in error; also gives the site's key.
+
+    Raises NotFound, RecordVoided, VersionStale, DataLocked.
+    """
+    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
+    row = _one(session, _of(person).with_for_update(), treatment_id)
+    require_not_voided(row)
+    require_current(keyring, seen, row.id, row.version, ("voided_at", "voiding_reason"))
+    require_unlocked(session, person.site_id, person.row.pid)
+    before = audit.snapshot(row)
+    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    row.version += 1
+    session.flush()
+    event = audit.changed("treatment:voided", row, row.id, row.version, before, body.reason)
+    audit.append(session, actor.account_id, row.site_id, [event])
+    return _read(row), row.site_id
+
+
+def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentRead:
+    """One earlier treatment of a participant. Raises NotFound."""
+    return _read(_one(session, _of(visible_person(session, actor, symbols)), treatment_id))
+
+
+def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
+    """All earlier treatments of a participant, oldest entry first. Raises NotFound."""
+    person = visible_person(session, actor, symbols)
+    ordered = _of(person).order_by(col(TreatmentTrial.recorded_at), col(TreatmentTrial.id))
+    rows = session.exec(ordered.where(counts(TreatmentTrial))).all()
+    voided = session.exec(ordered.where(~counts(TreatmentTrial))).all()
+    failed = {row.atc for row in rows if row.adequate and row.this_episode and row.outcome in _NO_RESPONSE}
+    return TreatmentList(
+        items=[_read(row) for row in rows],
+        voided=[_read(row) for row in voided],
+        failed_adequate=len(failed),
+        treatment_resistant=len(failed) >= RESISTANT_FROM,
+    )
+
+
+def _of(person: Person) -> SelectOfScalar[TreatmentTrial]:
+    return select(TreatmentTrial).where(TreatmentTrial.site_id == person.site_id, TreatmentTrial.pid == person.row.pid)
+
+
+def _one(session: Session, theirs: SelectOfScalar[TreatmentTrial], treatment_id: UUID) -> TreatmentTrial:
+    return found(session.exec(theirs.where(TreatmentTrial.id == treatment_id)).first())
+
+
+def _read(row: TreatmentTrial) -> TreatmentRead:
+    shown: dict[str, Any] = {name: getattr(row, name) for name in TreatmentRead.model_fields}
+    return TreatmentRead(**shown)

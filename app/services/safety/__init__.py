@@ -1,0 +1,1 @@
+"""Adverse events, the reporting clocks of serious ones, and safety signals."""
