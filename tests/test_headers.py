@@ -89,6 +89,8 @@ def test_the_refusal_of_a_method_names_all_that_are_allowed(registry: Registry, 
     all_addresses = addresses(registry)
     assert max(len(methods) for methods in all_addresses.values()) > 1
     for path, methods in all_addresses.items():
+        if method in methods:
+            continue
         answer = registry.client.request(method, path.replace("{", "").replace("}", ""))
         require_contract(answer, 405)
         assert methods <= set(answer.headers["allow"].split(", ")), path
