@@ -31,8 +31,8 @@ LOCK_MILLISECONDS = 3_000
 BUILDERS = 2
 """Connections in the pool of a worker's extract builder: one stores, one renews the lease."""
 
-MOMENTS = 3
-"""Connections of a worker to PostgreSQL outside of pools: one for an approval and two for a build (`one_moment`).
+MOMENTS = 2
+"""Connections of a worker to PostgreSQL outside of pools: one for an approval and one for a build (`one_moment`).
 Simultaneous approvals of several studies take more, and get 503 when PostgreSQL has none left."""
 
 DISK_FULL, LOCKED = "53100", "55P03"

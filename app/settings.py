@@ -120,7 +120,7 @@ class Settings(BaseSettings):
 
     pool_size: Annotated[int, Field(ge=1, le=64)] = 4
     """Database connections a worker holds; a waiting request gives up after `pool_timeout_seconds` with 503. On
-    PostgreSQL it takes up to five more for extracts."""
+    PostgreSQL it takes up to four more for extracts."""
 
     pool_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """How long a request waits for a connection, or on SQLite for its turn to write."""

@@ -27,7 +27,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     size = ["--rounds", "1", "--seconds", "0.2", "--people", "60", "--only", "idiomatic", "bulk"]
     command = [sys.executable, "-m", "bench.targets", "--engine", "sqlite", *size, "--json", str(file)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=240, check=False)
-    assert ended.returncode in {0, 1, 3} and file.exists(), ended.stderr.decode()[-2000:]
+    assert ended.returncode in {0, 1, 3}, ended.stderr.decode()[-2000:]
+    assert file.exists(), ended.stderr.decode()[-2000:]
     measured: dict[str, Any] = json.loads(file.read_text())
     return measured
 

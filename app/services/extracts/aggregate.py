@@ -1,6 +1,6 @@
 """The rows of an aggregate extract: the declared tables, counted over the people of the extract (ExtractSubject)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -22,7 +22,7 @@ from app.privacy.treatment import SECONDARY_SUPPRESSION, Treatment
 from app.protocol.instruments import instrument
 from app.services.extracts.extract_sql import ENDED, at_visit, common, of_subject, selected
 from app.services.extracts.quasi_identifiers import CLASS, of_person, shown_at
-from app.services.extracts.reading import Pieces, Tables
+from app.services.extracts.reading import Pieces
 from app.services.participation import screening_visits
 from app.services.studies import protocol_of
 
@@ -37,11 +37,7 @@ class AggregateRows:
         self._secondary = bool(profile.treats(*SECONDARY_SUPPRESSION))
         self._by_screening = bool(profile.treats(Treatment.secondary_suppression))
 
-    def tables(self, files: Mapping[str, Sequence[Column]]) -> Tables:
-        for file, columns in files.items():
-            yield file, self._csv(columns)
-
-    def _csv(self, columns: Sequence[Column]) -> Pieces:
+    def csv(self, _file: str, columns: Sequence[Column]) -> Pieces:
         """All tables, one figure a row."""
         yield bundle.header(columns)
         yield from bundle.csv_parts(self._figures())

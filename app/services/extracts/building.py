@@ -7,7 +7,7 @@ and what an unfinished build has written is deleted.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from threading import Event, Thread
@@ -44,7 +44,7 @@ from app.services.extracts.bundling import SCHEMA, Files, content_digest
 from app.services.extracts.extract_ends import end, moved
 from app.services.extracts.extract_rows import ExtractRows
 from app.services.extracts.extract_sql import unhurried
-from app.services.extracts.reading import Readers, Tables
+from app.services.extracts.reading import Pieces, Readers
 from app.services.notifications.outbox import tell
 from app.services.participation import sharing
 from app.services.studies import sites_of
@@ -52,7 +52,7 @@ from app.services.studies import sites_of
 log = structlog.get_logger()
 LEASE = timedelta(seconds=60)
 READERS = 2
-"""Sessions that read an extract at the same time."""
+"""Sessions that read an extract in parallel on SQLite."""
 
 ATTEMPTS = 5
 """Failed attempts after which an extract is given up, as then the fault is not the worker's."""
@@ -220,22 +220,22 @@ class _Progress:
 
 @contextmanager
 def _moment(database: Database, extract: Extract) -> Iterator[Readers]:
-    """Sessions that read the data as of the extract's moment: several, but for an aggregate. On SQLite they are of the
-    pool, of which one connection is left for storing."""
-    most = max(1, database.pool_size - 1) if database.is_sqlite else READERS
-    at_once = 1 if extract.profile == ExtractProfile.aggregate else min(READERS, most)
+    """Sessions that read the data as of the extract's moment: one on PostgreSQL, several on SQLite. One connection of
+    the pool is left for storing."""
+    alone = not database.is_sqlite or extract.profile == ExtractProfile.aggregate
+    at_once = 1 if alone else max(1, min(READERS, database.pool_size - 1))
     with ExitStack() as held:
         sessions = [held.enter_context(_reading(database, extract)) for _ in range(at_once)]
         with Readers(sessions) as readers:
             yield readers
 
 
-def _tables(readers: Readers, extract: Extract, profile: Profile) -> Tables:
+def _tables(readers: Readers, extract: Extract, profile: Profile) -> Generator[tuple[str, Pieces], None, None]:
     """The tables of an extract as CSV."""
-    with closing(_rows(readers, extract, profile).tables(profile.files)) as tables:
-        for file, parts in tables:
-            with closing(parts):
-                yield file, parts
+    rows = _rows(readers, extract, profile)
+    for file, columns in profile.files.items():
+        with closing(rows.csv(file, columns)) as parts:
+            yield file, parts
 
 
 @contextmanager

@@ -37,22 +37,20 @@ class Stretches(NamedTuple):
 
 
 def parts(readers: Readers, columns: Sequence[Column], statement: Rows, stretches: Stretches | None = None) -> Pieces:
-    """The header and the rows, on SQLite those of each stretch, in pieces that end with a line. The first piece comes
-    when the rows do. Raises UnsafeText, DatabaseUnavailable."""
+    """The header and the rows, on SQLite those of each stretch, in pieces that end with a line. Raises UnsafeText,
+    DatabaseUnavailable."""
     assert [column.name for column in statement.selected_columns] == [column.name for column in columns]
-    header, typed = bundle.header(columns), any(column.typed for column in columns)
+    yield bundle.header(columns)
+    typed = any(column.typed for column in columns)
     if stretches is None:
-        written = _copied(readers, columns, statement)
+        written = _copied(readers.sessions[0], columns, statement)
     else:
         written = _in_stretches(readers, _printed(columns, statement), stretches)
     with closing(written):  # an unfinished COPY occupies its connection, and a rollback waits for it
         for part in written:
             if not typed:  # else the database has checked each cell
                 bundle.require_no_formula(part)
-            yield header + part
-            header = b""
-    if header:
-        yield header
+            yield part
 
 
 def _printed(columns: Sequence[Column], statement: Rows) -> Rows:
@@ -93,12 +91,7 @@ def _quoted(value: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
     return value
 
 
-def _copied(readers: Readers, columns: Sequence[Column], statement: Rows) -> Pieces:
-    with readers.one_free() as session:
-        yield from _copied_by(session, columns, statement)
-
-
-def _copied_by(session: Session, columns: Sequence[Column], statement: Rows) -> Pieces:
+def _copied(session: Session, columns: Sequence[Column], statement: Rows) -> Pieces:
     told = zip(statement.selected_columns, columns, strict=True)
     shown = [_shown(one, column, _matched) for one, column in told]
     query = as_at.rewound(session, statement.with_only_columns(*shown, maintain_column_froms=True))

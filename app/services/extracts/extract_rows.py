@@ -38,7 +38,7 @@ from app.services.extracts.extract_sql import (
     study_day,
     with_outcomes,
 )
-from app.services.extracts.reading import Pieces, Readers, Tables
+from app.services.extracts.reading import Pieces, Readers
 from app.services.participation.collected import collected
 from app.services.studies import protocol_of
 
@@ -58,13 +58,7 @@ class ExtractRows:
         self._readers, self._id, self._profile = readers, extract_id, profile
         self._dialect = readers.sessions[0].get_bind().dialect
 
-    def tables(self, files: Mapping[str, Sequence[Column]]) -> Tables:
-        """All files. SQLite reads each with all sessions at once. PostgreSQL, which uses several processors by itself
-        while it sorts and one while it gives the rows, sorts those of the next file meanwhile."""
-        made = [(file, self._csv(file, columns)) for file, columns in files.items()]
-        yield from self._readers.one_ahead(made) if self._dialect.name == "postgresql" else made
-
-    def _csv(self, file: str, columns: Sequence[Column]) -> Pieces:
+    def csv(self, file: str, columns: Sequence[Column]) -> Pieces:
         """One file, in the order of its subjects, its columns exactly as the profile declares them."""
         statement = _STATEMENTS[file](self)
         if self._dialect.name == "postgresql":

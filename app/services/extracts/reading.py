@@ -1,10 +1,8 @@
 """Reading one moment with several sessions in parallel. The order of the results does not depend on their speed."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Self, TypeVar
 
@@ -16,9 +14,6 @@ AHEAD = 2
 T = TypeVar("T")
 Pieces = Generator[bytes, None, None]
 """Parts of one file, as they are read. Close it when you stop before the end, as it may hold a connection."""
-
-Tables = Generator[tuple[str, Pieces], None, None]
-"""Files by name. Close each, and all of them, when you stop before the end."""
 
 
 class Readers:
@@ -48,41 +43,9 @@ class Readers:
         while waiting:
             yield waiting.popleft().result()
 
-    def one_ahead(self, tables: Iterable[tuple[str, Pieces]]) -> Tables:
-        """Tables of one session each, by name. The next one is begun in a thread while one is read. Raises what their
-        reading raises."""
-        waiting = iter(tables)
-        begun = deque(map(self._begun, islice(waiting, len(self.sessions))))
-        try:
-            while begun:
-                name, pieces, first = begun[0]
-                yield name, _from(first, pieces)
-                begun.popleft()
-                begun.extend(map(self._begun, islice(waiting, 1)))
-        finally:
-            for _, pieces, first in begun:
-                if not first.cancel():
-                    wait([first])  # nothing can be closed while a thread reads from it
-                pieces.close()
-
-    def _begun(self, table: tuple[str, Pieces]) -> tuple[str, Pieces, Future[bytes]]:
-        return *table, self._threads.submit(next, table[1])
-
-    @contextmanager
-    def one_free(self) -> Iterator[Session]:
-        """A session that nobody else reads with."""
+    def _alone(self, read: Callable[[Session, T], bytes], one: T) -> bytes:
         session = self._free.get()
         try:
-            yield session
+            return read(session, one)
         finally:
             self._free.put(session)
-
-    def _alone(self, read: Callable[[Session, T], bytes], one: T) -> bytes:
-        with self.one_free() as session:
-            return read(session, one)
-
-
-def _from(first: Future[bytes], rest: Pieces) -> Pieces:
-    with closing(rest):
-        yield first.result()
-        yield from rest
