@@ -18,7 +18,7 @@ from tests.dosing_cases import (
     start,
     vitals,
 )
-from tests.test_dosing_corrections import asked, remarks
+from tests.test_dosing_corrections import asked, corrected, remarks
 from tests.test_rule_queries import refresh_site
 from tests.test_safety_signals import move, stricter
 from tests.test_signatures import signed_record, state
@@ -135,6 +135,20 @@ def test_a_reading_of_a_closed_session_is_voided_and_asked_about_where_its_check
     assert (told["state"], told["lacking"] != []) == ("closed", True)
     refresh_site(world)
     assert "vitals_missing" in asked_of(world, path)
+
+
+def test_what_was_voided_of_a_checklist_keeps_nobody_from_correcting_the_rest(world: World) -> None:
+    path = path_of(a_session_to_close(world))
+    posted(world, f"{path}/close", closing())
+    told = taken_out(world, path)
+    of_a_reading = f"/vitals/{told['vitals'][0]['id']}"
+    for part, change in (("", {"staff": ["T01", "T03"]}), (of_a_reading, {"values": {"PULSE": 72}})):
+        answer = corrected(world, path, part, **change)
+        assert (answer.status_code, answer.json()["lacking"]) == (200, told["lacking"]), answer.text
+    refused = corrected(world, path, discharge=[])
+    assert (refused.status_code, refused.json()["code"]) == (409, "discharge_incomplete")
+    known = {one["rule"] for one in told["lacking"]}
+    assert known.isdisjoint(error["code"] for error in refused.json()["errors"])
 
 
 def test_closed_data_are_opened_first(world: World) -> None:

@@ -1,5 +1,7 @@
 """The checklist that must be complete before a dosing session is closed."""
 
+from collections.abc import Iterable, Sequence
+
 from sqlmodel import Session
 
 from app.errors import Conflict, Fault
@@ -21,11 +23,17 @@ def lacking(session: Session, day: DosingDay, row: DosingSession) -> list[Breach
 
 def require_complete(session: Session, day: DosingDay, row: DosingSession) -> None:
     """Raises DischargeIncomplete."""
-    if missing := lacking(session, day, row):
-        raise DischargeIncomplete(*(Fault("", one.rule, one.message) for one in missing))
+    _require_none(lacking(session, day, row))
 
 
-def require_still_complete(session: Session, day: DosingDay, row: DosingSession) -> None:
-    """A correction of a closed session must leave its checklist complete. Raises DischargeIncomplete."""
+def require_still_complete(session: Session, day: DosingDay, row: DosingSession, lacked: Sequence[Breach]) -> None:
+    """A correction of a closed session must leave out nothing of its checklist but what it `lacked` before: a reading
+    or a form of it may have been voided. Raises DischargeIncomplete."""
     if row.state == SessionState.closed:
-        require_complete(session, day, row)
+        _require_none(one for one in lacking(session, day, row) if one not in lacked)
+
+
+def _require_none(missing: Iterable[Breach]) -> None:
+    faults = [Fault("", one.rule, one.message) for one in missing]
+    if faults:
+        raise DischargeIncomplete(*faults)

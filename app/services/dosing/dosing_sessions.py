@@ -30,7 +30,7 @@ from app.protocol.safety import VitalsSeen, evaluate
 from app.security.keys import Keyring
 from app.services.assessments import outcomes, raters
 from app.services.dosing import dosing_day, vital_readings
-from app.services.dosing.discharge import require_complete, require_still_complete
+from app.services.dosing.discharge import lacking, require_complete, require_still_complete
 from app.services.dosing.dosing_day import DosingDay, MomentOutsideVisit
 from app.services.dosing.dosing_reads import detail_of
 from app.services.participation.participants import Hold
@@ -221,10 +221,11 @@ def amend(
     fields = corrected(DosingSessionFields, {**current, **changes})
     if row.state == SessionState.closed and fields.ended_at is None:
         raise ValidationFailed(Fault("/ended_at", "missing", "A closed session has ended_at"))
+    lacked = lacking(session, day, row)
     _keep(session, day, row, fields)
     _require_start_rules(day, fields)
     raters.require_not_raters(session, day.person, fields.staff, "/staff")
-    require_still_complete(session, day, row)
+    require_still_complete(session, day, row, lacked)
     dosing_day.touch(session, row)
     event = audit.changed("dosing-session:amended", row, row.id, row.version, before, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])

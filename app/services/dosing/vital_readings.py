@@ -17,7 +17,7 @@ from app.models.finding import Finding, findings_text
 from app.protocol.vitals import vital_findings
 from app.security.keys import Keyring
 from app.services.dosing import doses, dosing_day
-from app.services.dosing.discharge import require_still_complete
+from app.services.dosing.discharge import lacking, require_still_complete
 from app.services.dosing.dosing_day import DosingDay, doses_of
 from app.services.dosing.dosing_reads import detail_of
 from app.services.safety import safety_signals
@@ -113,7 +113,7 @@ def amend_vitals(
     if not differing:
         return detail_of(session, day, row)
     asked = corrected(VitalsCreate, merged)
-    findings, before = require_plausible(day, asked, ""), _remembered(reading)
+    findings, before, lacked = require_plausible(day, asked, ""), _remembered(reading), lacking(session, day, row)
     findings += doses.order_findings(day, row, doses_of(session, row), asked.timepoint, asked.taken_at)
     day.require_moment("/taken_at", asked.taken_at, stored=(reading.taken_at,))
     reading.taken_at, reading.timepoint = asked.taken_at, asked.timepoint
@@ -125,7 +125,7 @@ def amend_vitals(
     )
     events = safety_signals.seen_in_reading(session, reading, event)
     events += doses.flagged_again(session, day, row)
-    require_still_complete(session, day, row)
+    require_still_complete(session, day, row, lacked)
     dosing_day.touch(session, row)
     audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row)
