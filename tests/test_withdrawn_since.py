@@ -15,7 +15,9 @@ from tests.course_cases import under_amendment
 from tests.courses import withdraw
 from tests.outbox_cases import a_subscription
 from tests.route_cases import UNDER_AGREEMENT, extract_of
+from tests.test_dosing_corrections import corrected
 from tests.test_outbox import told
+from tests.test_voided_consents import give, taken_out
 from tests.test_voiding import voided
 from tests.voided_cases import void
 from tests.world import Caller, World
@@ -133,6 +135,28 @@ def test_sharing_ends_with_a_newer_a_corrected_or_a_voided_consent_too(world: Wo
     path = extract_of(world, approved=True)
     end(world, pid)
     assert since(world.custodian, path) == {**NOBODY, "sharing": 1}
+    assert told(world, everything) == [(TOLD, key(path))]
+
+
+def test_an_end_of_the_collection_that_a_voided_consent_had_undone_is_reported(world: World) -> None:
+    everything = a_subscription(world, event_types=[TOLD])
+    pid = under_amendment(world)
+    withdraw(world, pid, "collection", "2025-03-10")
+    assert give(world, pid, version="2", given_on="2025-06-01").status_code == 201
+    path = extract_of(world, approved=True)
+    assert (since(world.custodian, path), told(world, everything)) == (NOBODY, [])
+    taken_out(world, pid, "2")
+    assert since(world.custodian, path) == {**NOBODY, "collection": 1}
+    assert told(world, everything) == [(TOLD, key(path))]
+
+
+def test_consents_of_somebody_who_has_stopped_sharing_are_not_reported_again(world: World) -> None:
+    everything = a_subscription(world, event_types=[TOLD])
+    pid = under_amendment(world)
+    path = extract_of(world, approved=True)
+    consent_without_sharing(world, pid)
+    moved = {"version": "2", "given_on": "2025-06-02"}
+    assert corrected(world, f"/v1/participants/{pid}", consent=moved).status_code == 200
     assert told(world, everything) == [(TOLD, key(path))]
 
 

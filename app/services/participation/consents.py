@@ -53,7 +53,8 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     if faults := faults_of(person.protocol, body.version, body.scopes):
         raise ConsentUnknown(*faults)
     require_unlocked(session, person.site_id, person.row.pid)
-    if not consent_history.history_of(session, person).is_new(body.version, body.given_on):
+    before = consent_history.history_of(session, person)
+    if not before.is_new(body.version, body.given_on):
         raise ConsentAlreadyRecorded
     number = 1 + sum(one.version == body.version for one in consents_of(session, person))
     row = Consent(
@@ -66,7 +67,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     )
     session.add(row)
     session.flush()
-    sharing.tell_if_ended(session, person)
+    sharing.tell_if_ended(session, person, before)
     event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
     judged = dependent_findings.after_further_consent(session, person)
     rule_queries.settle_all(session, row.site_id, *judged.turned)

@@ -28,6 +28,7 @@ from app.models.voided import counts
 from app.protocol.consent import ConsentScope
 from app.services.notifications import outbox
 from app.services.participation import collected, consent_history
+from app.services.participation.consent_history import ConsentHistory
 from app.services.participation.participants import Person
 
 _IN, _PERSON, _TAKEN = table_of(ExtractSubject).c, table_of(Participant).c, table_of(Withdrawal).c
@@ -118,10 +119,20 @@ def tell(session: Session, site_id: int, pid: str) -> None:
         _tell(session, study_id, extract_id)
 
 
-def tell_if_ended(session: Session, person: Person) -> None:
-    """As `tell`, after a consent was recorded, corrected or voided, if the participant does not share data any more."""
-    if ConsentScope.data_sharing not in consent_history.history_of(session, person).scopes(date.max):
-        tell(session, person.site_id, person.row.pid)
+def tell_if_ended(session: Session, person: Person, before: ConsentHistory) -> None:
+    """As `tell`, after a consent was recorded, corrected or voided, if unlike `before` the participant shares no data
+    now, or the collection ended, or did so on an earlier day: that consent had restored it."""
+    after = consent_history.history_of(session, person)
+    if _shared(after) < _shared(before) or _collected_until(after) < _collected_until(before):
+        tell(session, person.site_id, person.pid)
+
+
+def _shared(history: ConsentHistory) -> bool:
+    return ConsentScope.data_sharing in history.scopes(date.max)
+
+
+def _collected_until(history: ConsentHistory) -> date:
+    return history.withdrawn(date.max).get(WithdrawalScope.collection, date.max)
 
 
 def tell_if_untold(session: Session, study_id: int, extract_id: UUID) -> None:

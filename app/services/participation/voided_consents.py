@@ -10,7 +10,7 @@ from app.models.base import now
 from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope, consent_name
 from app.models.voided import RecordVoiding
 from app.security.keys import Keyring
-from app.services.participation import consents, sharing
+from app.services.participation import consent_history, consents, sharing
 from app.services.participation.participants import Hold, visible_person
 from app.services.quality import dependent_findings, rule_queries
 from app.services.unlocked import require_not_voided, require_unlocked
@@ -46,10 +46,10 @@ def void_consent(
     require_not_voided(row)
     require_current(keyring, seen, person.pid, person.row.version, ("voided_at", "voiding_reason"))
     require_unlocked(session, person.site_id, person.pid)
-    before = audit.snapshot(row)
+    before, counted = audit.snapshot(row), consent_history.history_of(session, person)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
     session.flush()
-    sharing.tell_if_ended(session, person)
+    sharing.tell_if_ended(session, person, counted)
     subject = consent_name(row.pid, row.version, row.number)
     event = audit.changed("consent:voided", row, subject, person.row.version, before, body.reason)
     judged = dependent_findings.after_further_consent(session, person)
