@@ -10,6 +10,7 @@ from app.models.extract import ExtractProfile
 from app.privacy import profile
 from tests.builds import built_again
 from tests.course_cases import screen_failed
+from tests.courses import withdraw
 from tests.test_aggregate import approved, asked, figure, published, table_rows
 from tests.test_course import enrol
 from tests.test_outcome_summary import response, totals
@@ -96,15 +97,18 @@ def test_tables_are_of_the_scores_of_the_screening_that_led_to_the_enrolment(
     assert built_again(world, path) == "the same rows"
 
 
-@pytest.mark.parametrize(("twice", "answer"), [(0, 201), (1, 409), (12, 201)])
+@pytest.mark.parametrize(("twice", "ended", "answer"), [(0, 0, 201), (1, 0, 409), (12, 0, 201), (12, 1, 409)])
 def test_tables_of_another_version_that_count_other_scores_of_few_people_are_held_back(
-    world: World, monkeypatch: pytest.MonkeyPatch, twice: int, answer: int
+    world: World, monkeypatch: pytest.MonkeyPatch, twice: int, ended: int, answer: int
 ) -> None:
-    """The same people at the same moment: what differs are the scores of those who were screened twice."""
+    """The same people at the same moment: what differs are the scores of those who were screened twice, without those
+    whose collection `ended` before the second screening."""
     version = baseline_at_screening(world)
     for number in range(14):
         if number < twice:
-            screened_twice(world, version, 10, 50)
+            pid = screened_twice(world, version, 10, 50)
+            if number < ended:
+                withdraw(world, pid, "collection", "2025-05-01")
         else:
             pid = world.enrolled(protocol_version=version)
             visited(world, pid, "SCR", "2025-01-03", outcomes=measured(30))

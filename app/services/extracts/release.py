@@ -20,7 +20,6 @@ from app.models.extract import RELEASED, Extract, ExtractProfile, ExtractStatus,
 from app.models.participant import Participant
 from app.models.study import Site
 from app.models.visit import Visit
-from app.models.voided import counts
 from app.privacy.hiding import rounded
 from app.privacy.lattice import K, generalise
 from app.privacy.profile import PROFILES
@@ -118,9 +117,10 @@ def choose_people(session: Session, row: Extract, accept_difference: bool) -> Co
     kept = [index for index, stays in enumerate(generalised.kept) if stays]
     released = [people[index] for index in kept]
     new = {person.pid: person.since for person in released}
-    twice = _measured_twice(session, row, protocols.values()) if row.profile == ExtractProfile.aggregate else set()
+    tables = row.profile == ExtractProfile.aggregate
+    twice = _measured_twice(session, row.study_id, protocols.values(), ended) if tables else set()
     ledger = _ledger(session, row, earlier, new, twice, accept_difference)
-    if row.profile == ExtractProfile.aggregate:
+    if tables:
         rows = _subject_rows(session, row, released, protocols, ended, None)
         return Cohort(rounded(len(released)), ledger, None, None, rows)
     serious_shown = len({serious[index] for index in kept}) > 1
@@ -192,15 +192,15 @@ def _coarsest_released(earlier: Sequence[Extract]) -> dict[str, int]:
     return levels
 
 
-def _measured_twice(session: Session, row: Extract, protocols: Iterable[Protocol]) -> set[str]:
-    """The people with a screening visit of a further screening, by pid: of these, versions of the tables before 5 count
-    the scores of another visit (`screening_visits.counted`)."""
+def _measured_twice(session: Session, study_id: int, protocols: Iterable[Protocol], ended: Subquery) -> set[str]:
+    """The people with a screening visit of a further screening that tables may count, by pid: of these, versions of the
+    tables before 5 count the scores of another visit (`screening_visits.counted`)."""
     each = {visit.code: visit.repeats for one in protocols for visit in one.visits if visit.in_each_screening}
     further = (sa.and_(col(Visit.visit_code) == code, col(Visit.occurrence) > many) for code, many in each.items())
-    held = select(Visit.pid).join(Site, col(Site.id) == col(Visit.site_id)).where(Site.study_id == row.study_id)
-    return set(
-        session.exec(held.where(counts(Visit), col(Visit.occurred_on).is_not(None), sa.or_(sa.false(), *further)))
-    )
+    of_study = (col(Site.study_id) == study_id, col(Visit.occurred_on).is_not(None))
+    held = sa.select(col(Visit.pid)).join(Site, col(Site.id) == col(Visit.site_id))
+    held = held.where(*of_study, sa.or_(sa.false(), *further))
+    return set(session.execute(collected.while_collected(held, ended, Visit, *collected.OF_VISIT)).scalars())
 
 
 def _ledger(
