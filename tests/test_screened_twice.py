@@ -175,6 +175,18 @@ def test_the_schedule_waits_for_the_first_visit_of_the_second_screening(world: W
     assert "visit_overdue" in open_queries(world, pid)
 
 
+def test_the_only_visit_of_its_kind_is_of_the_screening_of_its_day(world: World) -> None:
+    """The first screening failed before there was one, so that the second began with the first occurrence."""
+    pid = screen_failed(world, protocol_version=counted_from_screening(world))
+    assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
+    visited(world, pid, "SCR", "2025-06-02")
+    assert planned(world, pid, "BL") == [(1, "overdue", PLANNED, None)]
+    due = world.monitor.get(f"/v1/studies/{world.study}/due").json()["items"]
+    assert "BL" in [one["visit_code"] for one in due if one["participant"] == pid]
+    refresh_site(world)
+    assert "visit_overdue" in open_queries(world, pid)
+
+
 def test_a_screening_visit_that_is_missed_leaves_the_days_to_the_one_before(world: World) -> None:
     pid = screen_failed(world, protocol_version=counted_from_screening(world))
     visited(world, pid, "SCR", "2025-05-20")

@@ -80,14 +80,15 @@ def plan(
     scopes: Collection[str] | None = None,
     withdrawn: Mapping[str, date] = {},
     screening: int = 1,
+    began: date | None = None,
 ) -> list[PlannedVisit]:
     """The schedule in the protocol's order, then visits recorded under codes that it does not have.
 
     `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
     `withdrawn`: what was taken back, and from which day on: `collection` ends the course, `dosing` the doses.
-    `screening`: the number of the last one. Raises RecordedTwice.
+    `screening`: the number of the last one, which `began` on this day. Raises RecordedTwice.
     """
-    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening)
+    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening, began)
     planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
     others = (key for key in sorted(course.records) if protocol.planned(key[0]) is None)
     return planned + [_unplanned(course.records[key]) for key in others]
@@ -101,9 +102,10 @@ def open_visits(
     scopes: Collection[str] | None = None,
     withdrawn: Mapping[str, date] = {},
     screening: int = 1,
+    began: date | None = None,
 ) -> list[PlannedVisit]:
     """Those of the schedule of which nothing is recorded: all that can be due. Raises RecordedTwice."""
-    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening)
+    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening, began)
     return [
         course.planned(visit, number)
         for visit in protocol.visits
@@ -137,6 +139,7 @@ class _Course:
         scopes: Collection[str] | None,
         withdrawn: Mapping[str, date],
         screening: int,
+        began: date | None,
     ) -> None:
         self.protocol = protocol
         self.today, self.scopes, self.undosed_from = today, scopes, withdrawn.get("dosing")
@@ -147,7 +150,7 @@ class _Course:
                 raise RecordedTwice(one.visit)
             self.records[one.visit, one.occurrence] = one
         self.held = {key: one.on for key, one in self.records.items() if one.status in HELD and one.on}
-        self.screening = screening
+        self.screening, self.began = screening, began
         unseen = {code for code, _ in self.held if not self._seen(code)}
         self.current = {key: day for key, day in self.held.items() if key[0] not in unseen}
         early_ends = {visit.code for visit in protocol.visits if visit.kind is VisitKind.early_termination}
@@ -213,9 +216,13 @@ class _Course:
         return self.held if visit.in_each_screening or on is not None else self.current
 
     def _seen(self, code: str) -> bool:
-        """Whether anything is recorded of such a visit in the last screening; of other visits there is one of all."""
-        first = self._first(code)
-        return any(other == code and number >= first for other, number in self.records)
+        """Whether anything is recorded of such a visit in the last screening, by its number or by its day: the failed
+        screening may have ended before it had one. Of other visits there is one of all."""
+        theirs = [record for (other, _), record in self.records.items() if other == code]
+        return any(one.occurrence >= self._first(code) or self._since_it_began(one.on) for one in theirs)
+
+    def _since_it_began(self, on: date | None) -> bool:
+        return on is not None and self.began is not None and on >= self.began
 
     def _first(self, code: str) -> int:
         """The first occurrence in the last screening."""

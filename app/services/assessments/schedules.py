@@ -87,7 +87,7 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
 
 def _in_parts(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[Any]]]:
     """The participants of these sites in parts, so that memory does not grow with the study."""
-    names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
+    names = ("site_id", "pid", "status", "status_on", "earlier_ends", "screened_on", "protocol_version_id")
     ordered = (
         select(*(_PERSON.c[name] for name in names))
         .where(_PERSON.c.site_id.in_(sites))
@@ -115,7 +115,8 @@ def _waiting(
         day, left = today[row.site_id], left_on(row)
         protocol = protocol_of(session, row.protocol_version_id)
         scopes, withdrawn = consents[row.pid].scopes(day), consents[row.pid].withdrawn(day)
-        for planned in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn, again.get(row.pid, 1)):
+        last = again.get(row.pid, 1), row.screened_on
+        for planned in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn, *last):
             if _meets(planned, query):
                 yield row, planned
 
@@ -175,7 +176,8 @@ def planned_for(
     scopes, withdrawn = consents.scopes(today), consents.withdrawn(today)
 
     def planned_by(other: int) -> list[PlannedVisit]:
-        return plan(protocol_of(session, other), recorded, today, left, scopes, withdrawn, screening)
+        protocol, last = protocol_of(session, other), (screening, person.screened_on)
+        return plan(protocol, recorded, today, left, scopes, withdrawn, *last)
 
     past = {
         (visit.visit, visit.occurrence, other): visit

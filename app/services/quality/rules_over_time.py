@@ -87,7 +87,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
     event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
     cause_columns = (AdverseEvent.relatedness_drug, AdverseEvent.onset_latest)
     status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
-    person_columns = (*status_columns, Participant.protocol_version_id, Participant.findings)
+    person_columns = (*status_columns, Participant.screened_on, Participant.protocol_version_id, Participant.findings)
     answer_columns = (Outcome.instrument_version, Outcome.origin, Outcome.items, Outcome.collected_on)
     outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, *answer_columns)
     people = _rows(session, site_id, Participant.pid, *person_columns)
