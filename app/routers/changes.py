@@ -54,9 +54,8 @@ async def list_changes(
     places = Places(request.app.state.keyring, actor, query)
     counted = request.app.state.waiting.one_more(actor.account_id)
     if EVENTS in request.headers.get("accept", ""):
-        place = places.read(
-            last_event or query.after
-        )  # a browser that reconnects repeats the address, so its header counts first
+        # A browser that reconnects repeats the address, so its header counts first.
+        place = places.read(last_event or query.after)
         return Stream(counted, _events(request, query, places, place))
     with counted:
         found = await _awaited(request, query, places.read(query.after))
