@@ -108,7 +108,7 @@ def test_what_a_later_consent_gave_anew_is_in_the_extract_again_but_not_by_one_r
 def test_the_readme_of_a_bundle_says_what_it_has_after_a_withdrawal_and_a_new_consent(world: World) -> None:
     world.enrolled()
     text = " ".join(world.analyst.get(f"{extract(world)}/files/README.txt").text.split())
-    assert "who took back the collection of their data and did not give it anew, it holds what is dated before" in text
+    assert "who withdrew consent to the collection of their data and gave none anew, it holds what is dated" in text
 
 
 def test_extracts_are_rebuilt_to_the_same_rows_whatever_is_recorded_or_voided_later(

@@ -130,7 +130,7 @@ def test_a_visit_after_a_death_keeps_its_finding_until_its_day_is_corrected(worl
 
 
 @pytest.mark.parametrize("status", ["completed", "lost_to_follow_up", "terminated"])
-def test_a_participant_whose_treatment_was_terminated_is_still_followed_up(world: World, status: str) -> None:
+def test_a_participant_who_neither_withdrew_nor_died_is_still_followed_up(world: World, status: str) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
     left(world, pid, status, "2025-02-09")

@@ -36,7 +36,7 @@ def listed(caller: Caller, **asked: Any) -> list[str]:
     return [f"/v1/extracts/{one['id']}" for one in caller.get("/v1/extracts", **asked).json()["items"]]
 
 
-def test_a_custodian_reads_how_many_took_back_which_consent(world: World) -> None:
+def test_a_custodian_reads_how_many_people_withdrew_which_consent(world: World) -> None:
     people = [world.enrolled() for _ in range(4)]
     path = extract_of(world, approved=True)
     assert since(world.custodian, path) == NOBODY
@@ -51,8 +51,8 @@ def test_a_custodian_reads_how_many_took_back_which_consent(world: World) -> Non
 
 
 @pytest.mark.parametrize("scope", ["sharing", "collection", "identity"])
-def test_who_receives_an_extract_is_told_nothing_of_it(world: World, scope: str) -> None:
-    """Nor can it be found by asking: an answer that changed with the withdrawal would tell it."""
+def test_a_recipient_of_an_extract_learns_nothing_of_it(world: World, scope: str) -> None:
+    """Nor can it be found by asking: an answer that changed with the withdrawal would reveal it."""
     both = world.caller((Role.analyst, None), (Role.custodian, None))
     asked = both.post("/v1/extracts", {**UNDER_AGREEMENT, "study": world.study})
     pid = world.enrolled()
@@ -74,7 +74,7 @@ def test_who_receives_an_extract_is_told_nothing_of_it(world: World, scope: str)
     assert (listed(both, withdrawn_since="true"), listed(both, withdrawn_since="false")) == ([theirs], [])
 
 
-def test_a_custodian_lists_the_extracts_that_hold_somebody_who_took_it_back(world: World) -> None:
+def test_a_custodian_lists_the_extracts_with_people_who_withdrew_it(world: World) -> None:
     pid = world.enrolled()
     requested, revoked, ready = (extract_of(world, approved) for approved in (False, True, True))
     withdraw(world, pid, "sharing", "2025-02-20")
@@ -98,7 +98,7 @@ def test_a_withdrawal_that_was_voided_is_none(world: World) -> None:
         assert since(world.custodian, path) == NOBODY
 
 
-def test_what_an_extract_leaves_out_already_is_not_told_of_it(world: World) -> None:
+def test_what_an_extract_leaves_out_already_is_not_counted(world: World) -> None:
     """A withdrawal of before that it honours, and one of an earlier day that it does not."""
     pid = world.enrolled()
     withdraw(world, pid, "collection", "2025-02-20")
@@ -160,7 +160,7 @@ def test_consents_of_somebody_who_has_stopped_sharing_are_not_reported_again(wor
     assert told(world, everything) == [(TOLD, key(path))]
 
 
-def test_each_withdrawal_is_told_of_each_extract_that_can_be_downloaded(world: World) -> None:
+def test_each_withdrawal_is_notified_for_each_extract_that_can_be_downloaded(world: World) -> None:
     """As a message that says which extract, and neither who, at which site nor how many."""
     everything, of_site = a_subscription(world, event_types=[TOLD]), a_subscription(world, site="A", event_types=[TOLD])
     people = [world.enrolled() for _ in range(2)]
@@ -179,7 +179,7 @@ def test_each_withdrawal_is_told_of_each_extract_that_can_be_downloaded(world: W
     assert since(world.custodian, requested) is None
 
 
-def test_what_is_taken_back_while_files_are_built_is_told_once(world: World, waiting: str) -> None:
+def test_a_withdrawal_while_files_are_built_is_notified_once(world: World, waiting: str) -> None:
     everything = a_subscription(world, event_types=[TOLD])
     withdraw(world, somebody(world), "sharing", "2025-02-20")
     assert since(world.custodian, waiting) == {**NOBODY, "sharing": 1}
@@ -188,10 +188,10 @@ def test_what_is_taken_back_while_files_are_built_is_told_once(world: World, wai
     assert told(world, everything) == [(TOLD, key(waiting))]
 
 
-def test_what_was_taken_back_beside_the_approval_is_told_once_it_is_ready(
+def test_a_withdrawal_beside_the_approval_is_notified_once_the_extract_is_ready(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two transactions at once neither sees the other: the withdrawal finds no approved extract to tell of."""
+    """Of two transactions at once neither sees the other: the withdrawal finds no approved extract."""
     everything = a_subscription(world, event_types=[TOLD])
     with monkeypatch.context() as patch:
         patch.setattr(sharing, "tell", lambda *_: None)

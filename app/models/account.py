@@ -182,7 +182,7 @@ class IdentityLink(Shape):
 
 
 class ReasonGiven(Shape):
-    """Why something is revoked or taken back."""
+    """Why something is revoked or withdrawn."""
 
     reason: Reason
 

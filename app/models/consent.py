@@ -17,7 +17,7 @@ from app.models.voided import voided_whole
 
 
 class WithdrawalScope(StrEnum):
-    """What a participant takes back (ICH E6(R3), 2.8.10; GDPR, article 7(3)). Data collected before that are kept."""
+    """What a participant withdraws (ICH E6(R3), 2.8.10; GDPR, article 7(3)). Data collected before that are kept."""
 
     collection = "collection"
     contact = "contact"

@@ -180,8 +180,8 @@ def readme(manifest: Mapping[str, Any]) -> bytes:
         "",
         "codebook.csv and codebook.json say what each column means and what was done to it. The tables are there as",
         ".csv; if .ndjson (CDISC Dataset-JSON 1.1) or .parquet were asked for, these hold the same rows.",
-        "Of participants who took back the collection of their data and did not give it anew, it holds what is dated",
-        "before that day.",
+        "Of participants who withdrew consent to the collection of their data and gave none anew, it holds what is",
+        "dated before that day.",
         "Check the files that you have: sha256sum --check --ignore-missing sha256sums.txt",
         "",
     ]

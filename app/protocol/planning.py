@@ -85,7 +85,7 @@ def plan(
     """The schedule in the protocol's order, then visits recorded under codes that it does not have.
 
     `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
-    `withdrawn`: what was taken back, and from which day on: `collection` ends the course, `dosing` the doses.
+    `withdrawn`: what was withdrawn, and from which day on: `collection` ends the course, `dosing` the doses.
     `screening`: the number of the last one, which `began` on this day. Raises RecordedTwice.
     """
     course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening, began)

@@ -1,4 +1,4 @@
-"""Notifications of extracts that hold somebody who took consent back since.
+"""Notifications of extracts with people who have withdrawn consent since the approval.
 
 Revision: 0040
 Follows: 0039
@@ -29,7 +29,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Who was told of a withdrawal is forgotten, and nobody is subscribed to one any more."""
+    """The notifications of withdrawals and their deliveries are deleted, and the subscriptions to them end."""
     theirs = f"SELECT id FROM notification WHERE type = '{_WITHDRAWN}'"
     op.execute(f"DELETE FROM delivery WHERE notification_id IN ({theirs})")
     op.execute(f"DELETE FROM notification WHERE type = '{_WITHDRAWN}'")

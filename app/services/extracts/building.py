@@ -312,7 +312,7 @@ def _finish(session: Session, row: Extract, files: list[dict[str, Any]], manifes
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == row.id))
     tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
     with within(session, sites_of(session, row.study_id)):
-        sharing.tell_if_untold(session, row.study_id, row.id)
+        sharing.tell_if_not_notified(session, row.study_id, row.id)
     moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
 
 

@@ -22,11 +22,11 @@ _CONSENTS, _WITHDRAWALS = table_of(Consent), table_of(Withdrawal)
 
 
 class CollectionWithdrawn(Conflict):
-    """The participant had taken back the collection of data before that day; adverse events are still reported."""
+    """The participant had withdrawn from the collection of data before that day; adverse events are still reported."""
 
 
 class WithdrawalBeforeConsent(Invalid):
-    """On the day of the withdrawal the participant had no consent that could be taken back."""
+    """On the day of the withdrawal the participant had no consent that could be withdrawn."""
 
 
 _TAKES_AWAY = {

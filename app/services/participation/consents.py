@@ -39,7 +39,7 @@ from app.services.unlocked import require_unlocked
 
 
 class ConsentAlreadyRecorded(Conflict):
-    """This consent version was recorded for the participant already, and nothing was taken back between the two."""
+    """This consent version was recorded for the participant already, and nothing was withdrawn between the two."""
 
 
 class ConsentUnknown(Invalid):

@@ -135,7 +135,7 @@ def _collected_until(history: ConsentHistory) -> date:
     return history.withdrawn(date.max).get(WithdrawalScope.collection, date.max)
 
 
-def tell_if_untold(session: Session, study_id: int, extract_id: UUID) -> None:
+def tell_if_not_notified(session: Session, study_id: int, extract_id: UUID) -> None:
     """Notify of a finished extract if a withdrawal was recorded at the moment of its approval, when neither transaction
     saw the other. The session must see the sites of the study."""
     notified = select(Notification.id).where(
