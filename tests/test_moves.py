@@ -42,7 +42,7 @@ def reviewed(world: World, pid: str) -> None:
 @pytest.mark.parametrize("way", ["move", "correction"])
 def test_an_open_signal_holds_dosing_once_the_rule_in_force_does(world: World, way: str) -> None:
     soft = version_of(world, "soft", holds_dosing=False, due_hours=1)
-    hard = version_of(world, "hard", version="2", at_least=3 if way == "move" else 5)
+    hard = version_of(world, "hard", version="2", due_hours=2, at_least=3 if way == "move" else 5)
     pid = world.enrolled(protocol_version=soft)
     path = answered(world, pid, 4)
     (before,) = signals(world, pid)
