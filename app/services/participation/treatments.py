@@ -1,5 +1,6 @@
 """Treatments before the study, and how many adequate ones failed."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -61,23 +62,17 @@ def amend(
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed.
     """
-    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
-    row = _one(session, _of(person).with_for_update(), treatment_id)
-    require_not_voided(row)
+    row = _to_change(session, actor, symbols, treatment_id)
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     require_current(keyring, seen, row.id, row.version, differing)
     if not differing:
         return _read(row), row.site_id
-    require_unlocked(session, person.site_id, person.row.pid)
+    require_unlocked(session, row.site_id, row.pid)
     recorded = {name: getattr(row, name) for name in TreatmentCreate.model_fields}
     for name, value in corrected(TreatmentCreate, {**recorded, **changes}).model_dump().items():
         setattr(row, name, value)
-    row.version += 1
-    session.flush()
-    event = audit.changed("treatment:amended", row, row.id, row.version, before, body.reason)
-    audit.append(session, actor.account_id, row.site_id, [event])
-    return _read(row), row.site_id
+    return _changed(session, actor, row, "treatment:amended", before, body.reason)
 
 
 def void(
@@ -93,16 +88,29 @@ def void(
 
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
+    row = _to_change(session, actor, symbols, treatment_id)
+    require_current(keyring, seen, row.id, row.version, ("voided_at", "voiding_reason"))
+    require_unlocked(session, row.site_id, row.pid)
+    before = audit.snapshot(row)
+    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    return _changed(session, actor, row, "treatment:voided", before, body.reason)
+
+
+def _to_change(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentTrial:
+    """An earlier treatment, locked until the commit. Raises NotFound, RecordVoided."""
     person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
     row = _one(session, _of(person).with_for_update(), treatment_id)
     require_not_voided(row)
-    require_current(keyring, seen, row.id, row.version, ("voided_at", "voiding_reason"))
-    require_unlocked(session, person.site_id, person.row.pid)
-    before = audit.snapshot(row)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    return row
+
+
+def _changed(
+    session: Session, actor: Actor, row: TreatmentTrial, action: str, before: Mapping[str, Any], reason: str
+) -> tuple[TreatmentRead, int]:
+    """Store the next version of a treatment, with its audit entry; also gives the site's key."""
     row.version += 1
     session.flush()
-    event = audit.changed("treatment:voided", row, row.id, row.version, before, body.reason)
+    event = audit.changed(action, row, row.id, row.version, before, reason)
     audit.append(session, actor.account_id, row.site_id, [event])
     return _read(row), row.site_id
 
