@@ -70,7 +70,7 @@ def amend_user(
 ) -> AccountRead:
     """Rename, disable or enable a person's account. Disabling ends their sessions."""
     account = accounts.account_by_id(session, actor, AccountKind.user, user_id)
-    accounts.amend(session, actor, account, body, (request.app.state.keyring, seen))
+    accounts.amend(session, actor, account, body, seen)
     return _shown(session, request, response, account)
 
 
@@ -159,7 +159,7 @@ def amend_client(
 ) -> AccountRead:
     """Rename, disable or enable a site app. Disabling ends its tokens."""
     account = accounts.client_by_login(session, actor, client_id)
-    accounts.amend(session, actor, account, body, (request.app.state.keyring, seen))
+    accounts.amend(session, actor, account, body, seen)
     return _shown(session, request, response, account)
 
 

@@ -117,7 +117,7 @@ def amend_adverse_event(
     """Correct an event, with the reason."""
 
     def make() -> Made:
-        read = adverse_events.amend_adverse_event(session, actor, request.app.state.keyring, seen, event_id, body)
+        read = adverse_events.amend_adverse_event(session, actor, seen, event_id, body)
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
@@ -135,10 +135,9 @@ def void_adverse_event(
 ) -> Response:
     """Let an event that was entered in error count no more, with the reason. It can still be read, and is not changed
     again."""
-    keyring = request.app.state.keyring
 
     def make() -> Made:
-        read, site_id = voided_records.void_adverse_event(session, actor, keyring, seen, event_id, body)
+        read, site_id = voided_records.void_adverse_event(session, actor, seen, event_id, body)
         return _made(request, read, Writes(), site_id)
 
     return once.create(session, actor, body, make)

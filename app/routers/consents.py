@@ -49,15 +49,13 @@ def void_consent(
     actor: Writer,
     seen: IfMatch,
     once: OncePerKey,
-    request: Request,
     session: WriteSession,
 ) -> Response:
     """Let a consent that the site recorded in error, such as one of somebody else, count no more, with the reason.
     `If-Match` is the participant's ETag."""
-    keyring = request.app.state.keyring
 
     def voided() -> Made:
-        return _made(pid, voided_consents.void_consent(session, actor, keyring, seen, pid, version, number, body))
+        return _made(pid, voided_consents.void_consent(session, actor, seen, pid, version, number, body))
 
     return once.create(session, actor, body, voided)
 

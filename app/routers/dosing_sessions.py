@@ -99,7 +99,7 @@ def amend_dosing_session(
     """Correct a session, open or closed, with the reason."""
 
     def make() -> Made:
-        read = dosing_sessions.amend(session, actor, request.app.state.keyring, seen, session_id, body)
+        read = dosing_sessions.amend(session, actor, seen, session_id, body)
         return _made(request, read, actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
@@ -129,7 +129,7 @@ def amend_dose(
     """Correct a dose, with the reason, against the ETag of the session."""
 
     def make() -> Made:
-        read = doses.amend_dose(session, actor, request.app.state.keyring, seen, session_id, dose_id, body)
+        read = doses.amend_dose(session, actor, seen, session_id, dose_id, body)
         return _made(request, read, actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
@@ -159,9 +159,7 @@ def amend_vitals(
     """Correct vital signs, with the reason, against the ETag of the session."""
 
     def make() -> Made:
-        read = vital_readings.amend_vitals(
-            session, actor, request.app.state.keyring, seen, session_id, reading_id, body
-        )
+        read = vital_readings.amend_vitals(session, actor, seen, session_id, reading_id, body)
         return _made(request, read, actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
@@ -179,10 +177,9 @@ def void_vitals(
     session: WriteSession,
 ) -> Response:
     """Let vital signs that were entered in error count no more, with the reason, against the ETag of the session."""
-    keyring = request.app.state.keyring
 
     def make() -> Made:
-        return _made(request, *voided_records.void_reading(session, actor, keyring, seen, session_id, reading_id, body))
+        return _made(request, *voided_records.void_reading(session, actor, seen, session_id, reading_id, body))
 
     return once.create(session, actor, body, make)
 
@@ -214,10 +211,9 @@ def void_dosing_session(
 ) -> Response:
     """Let a session that was entered in error count no more, with its doses and vital signs and the reason. It can
     still be read, and is not changed again."""
-    keyring = request.app.state.keyring
     return once.create(
         session,
         actor,
         body,
-        lambda: _made(request, *voided_records.void_dosing_session(session, actor, keyring, seen, session_id, body)),
+        lambda: _made(request, *voided_records.void_dosing_session(session, actor, seen, session_id, body)),
     )

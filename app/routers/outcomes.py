@@ -102,7 +102,7 @@ def amend_outcome(
     """Correct items, with the reason; the scores are computed again."""
 
     def make() -> Made:
-        read = outcome_corrections.amend_outcome(session, actor, request.app.state.keyring, seen, outcome_id, body)
+        read = outcome_corrections.amend_outcome(session, actor, seen, outcome_id, body)
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
@@ -120,10 +120,9 @@ def void_outcome(
 ) -> Response:
     """Let an outcome that was entered in error count no more, with the reason. It can still be read, and is not changed
     again."""
-    keyring = request.app.state.keyring
 
     def make() -> Made:
-        read, site_id = voided_records.void_outcome(session, actor, keyring, seen, outcome_id, body)
+        read, site_id = voided_records.void_outcome(session, actor, seen, outcome_id, body)
         return _made(request, read, Writes(), site_id)
 
     return once.create(session, actor, body, make)

@@ -87,7 +87,7 @@ def amend_subscription(
 ) -> SubscriptionRead:
     """Change the events, or disable: messages then wait until it is enabled."""
     keyring = request.app.state.keyring
-    row = subscriptions.amend(session, actor, keyring, seen, subscription_id, body)
+    row = subscriptions.amend(session, actor, seen, subscription_id, body)
     response.headers["ETag"] = etag(keyring, row.id, row.version)
     return subscriptions.subscription_read(session, row)
 

@@ -67,8 +67,7 @@ def amend_treatment(
     """Correct an earlier treatment, with the reason."""
 
     def make() -> Made:
-        keyring = request.app.state.keyring
-        read, site_id = treatments.amend(session, actor, keyring, seen, pid, treatment_id, body)
+        read, site_id = treatments.amend(session, actor, seen, pid, treatment_id, body)
         return _made_treatment(request, pid, read, site_id)
 
     return amended(once, session, actor, body, make)
@@ -88,8 +87,7 @@ def void_treatment(
     """Let an earlier treatment that was entered in error count no more, with the reason. It can still be read."""
 
     def make() -> Made:
-        keyring = request.app.state.keyring
-        read, site_id = treatments.void(session, actor, keyring, seen, pid, treatment_id, body)
+        read, site_id = treatments.void(session, actor, seen, pid, treatment_id, body)
         return _made_treatment(request, pid, read, site_id)
 
     return once.create(session, actor, body, make)

@@ -85,7 +85,7 @@ def amend_visit(
     """Correct a visit, with the reason."""
 
     def make() -> Made:
-        read = visits.amend_visit(session, actor, request.app.state.keyring, seen, visit_id, body)
+        read = visits.amend_visit(session, actor, seen, visit_id, body)
         return _made(request, read, Writes(), actor.site_at(read.study, read.site))
 
     return amended(once, session, actor, body, make)
@@ -103,10 +103,9 @@ def void_visit(
 ) -> Response:
     """Let a visit that was entered in error count no more, with the reason, and its outcomes and therapy session with
     it. It can still be read, and is not changed again."""
-    keyring = request.app.state.keyring
 
     def make() -> Made:
-        read, site_id = voided_records.void_visit(session, actor, keyring, seen, visit_id, body)
+        read, site_id = voided_records.void_visit(session, actor, seen, visit_id, body)
         return _made(request, read, Writes(), site_id)
 
     return once.create(session, actor, body, make)

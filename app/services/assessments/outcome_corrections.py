@@ -16,7 +16,6 @@ from app.models.outcome import Outcome, OutcomeAmend, OutcomeInVisit, OutcomeOri
 from app.models.visit import HELD, Visit
 from app.protocol.instruments import Instrument
 from app.protocol.scoring import Score, score
-from app.security.keys import Keyring
 from app.services.assessments import raters
 from app.services.assessments.outcome_reads import outcome_read
 from app.services.assessments.outcome_scores import replace_scores, scored, scores_of
@@ -27,7 +26,7 @@ from app.services.participation.participants import Hold, Person, visible_person
 from app.services.safety import safety_signals
 from app.services.site_days import require_past
 from app.services.unlocked import require_not_voided, require_unlocked
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 
 
 class HistoricalTotal(Conflict):
@@ -86,9 +85,7 @@ def lock_outcome(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outc
     return row, person
 
 
-def amend_outcome(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: OutcomeAmend
-) -> OutcomeRead:
+def amend_outcome(session: Session, actor: Actor, seen: Seen, outcome_id: UUID, body: OutcomeAmend) -> OutcomeRead:
     """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
     version.
 
@@ -104,7 +101,7 @@ def amend_outcome(
     was = _content(row, scores)
     after = _with_changes(was, body)
     differing = _differing_fields(was, after)
-    require_current(keyring, seen, row.id, row.version, differing)
+    seen.require_current(row.id, row.version, differing)
     definition = _definition(row.instrument, row.instrument_version, after.items)
     results = scored(row.origin, definition, after.items, after.totals, "")  # compares totals even if nothing changes
     if not differing:

@@ -31,7 +31,6 @@ from app.models.visit import (
 from app.models.voided import counts
 from app.protocol.definition import Protocol, UnknownVisit, VisitDefinition, VisitKind
 from app.protocol.schedule import Held, Window, window_of
-from app.security.keys import Keyring
 from app.services.assessments import outcome_reads, outcomes, therapy, visit_findings
 from app.services.dosing import dosing_day
 from app.services.participation import consent_history, screenings
@@ -41,7 +40,7 @@ from app.services.quality import dependent_findings, rule_queries
 from app.services.site_days import require_past
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.site_lists import Filters
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes
 
@@ -224,9 +223,7 @@ def _reasons_apart(row: Visit, changes: dict[str, Any]) -> dict[str, Any]:
     return changes if held == (row.status in HELD) else {"deviation_reason": None, **changes}
 
 
-def amend_visit(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: VisitAmend
-) -> VisitDetail:
+def amend_visit(session: Session, actor: Actor, seen: Seen, visit_id: UUID, body: VisitAmend) -> VisitDetail:
     """Correct a visit. Consent is checked again only for another day or therapy session.
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed, DataLocked, VisitOutsideWindow, ConsentMissing,
@@ -243,7 +240,7 @@ def amend_visit(
     before = {**audit.snapshot(row), **therapy.remembered(old_therapy)}
     current = {**values(row), "therapy": old_therapy}
     differing = {name for name, value in changes.items() if current[name] != value}
-    require_current(keyring, seen, row.id, row.version, differing)
+    seen.require_current(row.id, row.version, differing)
     if not differing:
         return detail(session, actor, visit_id)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)

@@ -20,14 +20,13 @@ from app.models.finding import Finding, findings_text
 from app.protocol.clocks import local_day
 from app.protocol.dosing import ConsentInForce, MinimumInterval, NoOpenSignal, VisitsHeld
 from app.protocol.dosing_checks import Breach, SessionFacts, initial_breaches, supplemental_breaches
-from app.security.keys import Keyring
 from app.services.dosing import dosing_day
 from app.services.dosing.dosing_day import DosingDay, doses_of, readings_of
 from app.services.dosing.dosing_reads import detail_of
 from app.services.participation.participants import Person
 from app.services.quality.rule_queries import Turned
 from app.services.safety import safety_signals
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 
 PLANNED_DOSE = "PLANNED-DOSE"
@@ -263,7 +262,7 @@ def judged_again(session: Session, person: Person, but: UUID | None = None) -> t
 
 
 def amend_dose(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, session_id: UUID, dose_id: UUID, body: DoseAmend
+    session: Session, actor: Actor, seen: Seen, session_id: UUID, dose_id: UUID, body: DoseAmend
 ) -> DosingSessionDetail:
     """Correct a dose, also of a closed session; `seen` is the session's ETag.
 
@@ -274,7 +273,7 @@ def amend_dose(
     dose: Dose = found(next((one for one in doses if one.id == dose_id), None))
     changes = sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(dose, name) != value}
-    require_current(keyring, seen, row.id, row.version, differing)
+    seen.require_current(row.id, row.version, differing)
     if not differing:
         return detail_of(session, day, row)
     fields: dict[str, Any] = {name: getattr(dose, name) for name in DoseFields.model_fields}

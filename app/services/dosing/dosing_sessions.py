@@ -27,7 +27,6 @@ from app.models.voided import counts
 from app.protocol.dosing import Confirmed, StaffPresent
 from app.protocol.dosing_checks import SessionFacts, start_refusals
 from app.protocol.safety import VitalsSeen, evaluate
-from app.security.keys import Keyring
 from app.services.assessments import outcomes, raters
 from app.services.dosing import dosing_day, vital_readings
 from app.services.dosing.discharge import lacking, require_complete, require_still_complete
@@ -35,7 +34,7 @@ from app.services.dosing.dosing_day import DosingDay, MomentOutsideVisit
 from app.services.dosing.dosing_reads import detail_of
 from app.services.participation.participants import Hold
 from app.services.safety import safety_signals
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 
 
@@ -200,7 +199,7 @@ def close(
 
 
 def amend(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, session_id: UUID, body: DosingSessionAmend
+    session: Session, actor: Actor, seen: Seen, session_id: UUID, body: DosingSessionAmend
 ) -> DosingSessionDetail:
     """Correct a session, open or closed.
 
@@ -215,7 +214,7 @@ def amend(
     if body.discharge is not None:
         changes["discharge"] = _ticked(body.discharge)
     differing = {name for name, value in changes.items() if current[name] != value}
-    require_current(keyring, seen, row.id, row.version, differing)
+    seen.require_current(row.id, row.version, differing)
     if not differing:
         return detail_of(session, day, row)
     fields = corrected(DosingSessionFields, {**current, **changes})

@@ -15,14 +15,13 @@ from app.models.dosing_session import DosingSession, VitalReading
 from app.models.dosing_shapes import DosingSessionDetail, VitalsAmend, VitalsCreate
 from app.models.finding import Finding, findings_text
 from app.protocol.vitals import vital_findings
-from app.security.keys import Keyring
 from app.services.dosing import doses, dosing_day
 from app.services.dosing.discharge import lacking, require_still_complete
 from app.services.dosing.dosing_day import DosingDay, doses_of
 from app.services.dosing.dosing_reads import detail_of
 from app.services.safety import safety_signals
 from app.services.unlocked import require_not_voided
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 
 
@@ -95,8 +94,7 @@ def _remembered(row: VitalReading) -> dict[str, Any]:
 def amend_vitals(
     session: Session,
     actor: Actor,
-    keyring: Keyring,
-    seen: str,
+    seen: Seen,
     session_id: UUID,
     reading_id: UUID,
     body: VitalsAmend,
@@ -109,7 +107,7 @@ def amend_vitals(
     day, row = dosing_day.hold_session(session, actor, session_id)
     reading = not_voided(session, row, reading_id)
     merged, differing = _merged(reading, sent_fields(body))
-    require_current(keyring, seen, row.id, row.version, differing)
+    seen.require_current(row.id, row.version, differing)
     if not differing:
         return detail_of(session, day, row)
     asked = corrected(VitalsCreate, merged)

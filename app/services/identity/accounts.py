@@ -30,7 +30,7 @@ from app.security.passwords import Passwords, new_client_secret, require_strong
 from app.services.identity.grants import grants_of, require_admin_without, serving_admins
 from app.services.identity.revoking import end_sessions, hold_account
 from app.services.trail.registry_chain import remember
-from app.web.conditional import etag, require_current
+from app.web.conditional import Seen, etag
 
 
 class LoginTaken(Conflict):
@@ -96,10 +96,9 @@ def client_by_login(session: Session, actor: Actor, login: str) -> Account:
 
 
 def amend(
-    session: Session, actor: Actor | None, account: Account, body: AccountAmend, seen: tuple[Keyring, str] | None = None
+    session: Session, actor: Actor | None, account: Account, body: AccountAmend, seen: Seen | None = None
 ) -> None:
-    """Rename, disable or enable. Disabling ends all sessions. `seen` is the ETag that the caller read, with the keys
-    to check it. Raises VersionStale, LastAdmin."""
+    """Rename, disable or enable. Disabling ends all sessions. Raises VersionStale, LastAdmin."""
     admins = serving_admins(session)
     hold_account(session, account.id)
     changes = body.model_dump(exclude={"reason", "disabled"}, exclude_none=True)
@@ -107,7 +106,7 @@ def amend(
         changes["disabled_at"] = now() if body.disabled else None
     changes = {name: value for name, value in changes.items() if getattr(account, name) != value}
     if seen is not None:
-        require_current(seen[0], seen[1], _state(session, account), 0, changes)
+        seen.require_current(_state(session, account), 0, changes)
     if not changes:
         return
     if changes.get("disabled_at"):

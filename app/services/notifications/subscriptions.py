@@ -31,7 +31,7 @@ from app.services.notifications.webhooks import new_secret, written_secret
 from app.services.studies import site_by_code, study_by_code
 from app.services.trail.registry_chain import remember
 from app.settings import Settings
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 
 
 class MailNotConfigured(Conflict):
@@ -91,9 +91,7 @@ def _new_secret(keyring: Keyring, row: Subscription) -> str:
     return written_secret(secret)
 
 
-def amend(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, subscription_id: UUID, body: SubscriptionAmend
-) -> Subscription:
+def amend(session: Session, actor: Actor, seen: Seen, subscription_id: UUID, body: SubscriptionAmend) -> Subscription:
     """Change the event types, disable or enable. Raises NotFound, VersionStale."""
     row = visible_row(session, actor, Subscription, subscription_id, lock=True)
     changes: dict[str, Any] = {}
@@ -101,7 +99,7 @@ def amend(
         changes["event_types"] = canonical_json(body.event_types)
     if body.disabled is not None and body.disabled != (row.disabled_at is not None):
         changes["disabled_at"] = now() if body.disabled else None
-    require_current(keyring, seen, row.id, row.version, ["disabled" if c == "disabled_at" else c for c in changes])
+    seen.require_current(row.id, row.version, ["disabled" if c == "disabled_at" else c for c in changes])
     if changes:
         _change(session, actor, row, "subscription:amended", changes, body.reason)
     return row

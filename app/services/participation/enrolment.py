@@ -44,7 +44,7 @@ from app.services.quality import dependent_findings, rule_queries
 from app.services.site_days import require_past
 from app.services.studies import protocol_of
 from app.services.unlocked import require_not_voided, require_unlocked
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes, store
 
@@ -169,7 +169,7 @@ def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCrea
 
 
 def amend_participant(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, symbols: str, body: ParticipantAmend
+    session: Session, actor: Actor, keyring: Keyring, seen: Seen, symbols: str, body: ParticipantAmend
 ) -> ParticipantRead:
     """Correct what was entered at enrolment.
 
@@ -187,7 +187,7 @@ def amend_participant(
         differing.add("consent")
     if body.site_local_id:
         differing.add("site_local_id")  # also the same one: where the vault is apart, an earlier try may be half done
-    require_current(keyring, seen, row.pid, row.version, differing)
+    seen.require_current(row.pid, row.version, differing)
     merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
     if not differing:
         return participant_read(values(row), person.place, person.protocol_version)

@@ -19,10 +19,9 @@ from app.models.treatment import (
     TreatmentTrial,
 )
 from app.models.voided import RecordVoiding, counts
-from app.security.keys import Keyring
 from app.services.participation.participants import Hold, Person, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 
 RESISTANT_FROM = 2
@@ -52,8 +51,7 @@ def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> 
 def amend(
     session: Session,
     actor: Actor,
-    keyring: Keyring,
-    seen: str,
+    seen: Seen,
     symbols: str,
     treatment_id: UUID,
     body: TreatmentAmend,
@@ -65,7 +63,7 @@ def amend(
     row = _to_change(session, actor, symbols, treatment_id)
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
-    require_current(keyring, seen, row.id, row.version, differing)
+    seen.require_current(row.id, row.version, differing)
     if not differing:
         return _read(row), row.site_id
     require_unlocked(session, row.site_id, row.pid)
@@ -78,8 +76,7 @@ def amend(
 def void(
     session: Session,
     actor: Actor,
-    keyring: Keyring,
-    seen: str,
+    seen: Seen,
     symbols: str,
     treatment_id: UUID,
     body: RecordVoiding,
@@ -89,7 +86,7 @@ def void(
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
     row = _to_change(session, actor, symbols, treatment_id)
-    require_current(keyring, seen, row.id, row.version, ("voided_at", "voiding_reason"))
+    seen.require_current(row.id, row.version, ("voided_at", "voiding_reason"))
     require_unlocked(session, row.site_id, row.pid)
     before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason

@@ -9,12 +9,11 @@ from app.errors import Conflict
 from app.models.base import now
 from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope, consent_name
 from app.models.voided import RecordVoiding
-from app.security.keys import Keyring
 from app.services.participation import consent_history, consents, sharing
 from app.services.participation.participants import Hold, visible_person
 from app.services.quality import dependent_findings, rule_queries
 from app.services.unlocked import require_not_voided, require_unlocked
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 
 
 class WithdrawalVoided(Conflict):
@@ -28,8 +27,7 @@ class IdentityErased(Conflict):
 def void_consent(
     session: Session,
     actor: Actor,
-    keyring: Keyring,
-    seen: str,
+    seen: Seen,
     symbols: str,
     version: str,
     number: int,
@@ -44,7 +42,7 @@ def void_consent(
     recorded = consents.consents_of(session, person)
     row = found(next((one for one in recorded if (one.version, one.number) == (version, number)), None))
     require_not_voided(row)
-    require_current(keyring, seen, person.pid, person.row.version, ("voided_at", "voiding_reason"))
+    seen.require_current(person.pid, person.row.version, ("voided_at", "voiding_reason"))
     require_unlocked(session, person.site_id, person.pid)
     before, counted = audit.snapshot(row), consent_history.history_of(session, person)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason

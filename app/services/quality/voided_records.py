@@ -17,7 +17,6 @@ from app.models.dosing_shapes import DosingSessionDetail
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.visit import Visit, VisitDetail
 from app.models.voided import RecordVoiding, counts
-from app.security.keys import Keyring
 from app.services.assessments import outcome_corrections, outcome_reads, outcome_scores, visits
 from app.services.dosing import doses, dosing_day, vital_readings
 from app.services.dosing.dosing_reads import detail_of
@@ -26,7 +25,7 @@ from app.services.quality import dependent_findings, rule_queries
 from app.services.safety import adverse_events, ae_reviews, safety_signals
 from app.services.safety.nullifications import require_errors_told
 from app.services.unlocked import require_not_voided, require_unlocked
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 
 
 class VisitDosed(Conflict):
@@ -34,7 +33,7 @@ class VisitDosed(Conflict):
 
 
 def void_adverse_event(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: RecordVoiding
+    session: Session, actor: Actor, seen: Seen, event_id: UUID, body: RecordVoiding
 ) -> tuple[AdverseEventRead, int]:
     """Void an adverse event, and close what a monitor wanted to know of it; also gives the site's key.
 
@@ -42,7 +41,7 @@ def void_adverse_event(
     """
     row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(row)
-    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, _CHANGED)
     require_errors_told(session, row)
     require_unlocked(session, row.site_id, row.pid)
     unanswered = ae_reviews.open_requests(session, row)
@@ -53,7 +52,7 @@ def void_adverse_event(
 
 
 def void_outcome(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, outcome_id: UUID, body: RecordVoiding
+    session: Session, actor: Actor, seen: Seen, outcome_id: UUID, body: RecordVoiding
 ) -> tuple[OutcomeRead, int]:
     """Void an outcome; also gives the site's key. A safety signal that it raised must still be reviewed.
 
@@ -61,7 +60,7 @@ def void_outcome(
     """
     row, person = outcome_corrections.lock_outcome(session, actor, outcome_id)
     visit = outcome_corrections.lock_visit(session, actor, row)
-    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, _CHANGED)
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     event = _voided(session, actor, row, "outcome:voided", body.reason, now())
     events = [event, *safety_signals.source_voided(session, row)]
@@ -72,7 +71,7 @@ def void_outcome(
 
 
 def void_visit(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, visit_id: UUID, body: RecordVoiding
+    session: Session, actor: Actor, seen: Seen, visit_id: UUID, body: RecordVoiding
 ) -> tuple[VisitDetail, int]:
     """Void a visit with its outcomes and therapy session; also gives the site's key. Findings that depend on the visit
     are worked out again.
@@ -83,7 +82,7 @@ def void_visit(
     person = visible_person(session, actor, pid, hold=Hold.change)
     row = visible_row(session, actor, Visit, visit_id, lock=True)
     require_not_voided(row)
-    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, _CHANGED)
     _require_not_dosed(session, row)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     at = now()
@@ -101,7 +100,7 @@ def void_visit(
 
 
 def void_dosing_session(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, session_id: UUID, body: RecordVoiding
+    session: Session, actor: Actor, seen: Seen, session_id: UUID, body: RecordVoiding
 ) -> tuple[DosingSessionDetail, int]:
     """Void a dosing session, with its doses and vital signs; also gives the site's key. Their safety signals still have
     to be reviewed.
@@ -109,7 +108,7 @@ def void_dosing_session(
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
     day, row = dosing_day.hold_session(session, actor, session_id)
-    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, _CHANGED)
     events = [_voided(session, actor, row, "dosing-session:voided", body.reason, now())]
     for reading in dosing_day.readings_of(session, row):
         events += safety_signals.source_voided(session, reading)
@@ -121,7 +120,7 @@ def void_dosing_session(
 
 
 def void_reading(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, session_id: UUID, reading_id: UUID, body: RecordVoiding
+    session: Session, actor: Actor, seen: Seen, session_id: UUID, reading_id: UUID, body: RecordVoiding
 ) -> tuple[DosingSessionDetail, int]:
     """Void one reading of vital signs, also of a closed session; `seen` is the session's ETag. Also gives the site's
     key. Its safety signals still have to be reviewed. A checklist that lacks it now says so and holds nothing up: a
@@ -131,7 +130,7 @@ def void_reading(
     """
     day, row = dosing_day.hold_session(session, actor, session_id)
     reading = vital_readings.not_voided(session, row, reading_id)
-    require_current(keyring, seen, row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, _CHANGED)
     events = [_voided(session, actor, reading, "vitals:voided", body.reason, now())]
     events += safety_signals.source_voided(session, reading)
     events += doses.flagged_again(session, day, row)

@@ -44,7 +44,6 @@ from app.models.participant import Participant, ParticipantStatus, died_on
 from app.models.safety_report import SaeReport
 from app.models.voided import counts
 from app.protocol.definition import Protocol
-from app.security.keys import Keyring
 from app.services.dosing.exposure import NEVER, Exposure, exposures
 from app.services.notifications.outbox import note, tell_at
 from app.services.participation.consent_history import histories_of
@@ -57,7 +56,7 @@ from app.services.safety.nullifications import require_not_nullified
 from app.services.safety.sae_clocks import follow_correction, new_due_at
 from app.services.site_days import require_past
 from app.services.unlocked import require_not_voided, require_unlocked
-from app.web.conditional import require_current
+from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
 from app.writing import Writes
 
@@ -105,7 +104,7 @@ def _decided(
 
 
 def amend_adverse_event(
-    session: Session, actor: Actor, keyring: Keyring, seen: str, event_id: UUID, body: AdverseEventAmend
+    session: Session, actor: Actor, seen: Seen, event_id: UUID, body: AdverseEventAmend
 ) -> AdverseEventRead:
     """Correct an event, and when its first report is due.
 
@@ -118,7 +117,7 @@ def amend_adverse_event(
     current = _fields(row)
     asked = _with_criteria({name: getattr(body, name) for name in sent_fields(body)}, current["criteria"])
     changes = {name: value for name, value in asked.items() if _compared(value) != _compared(current[name])}
-    require_current(keyring, seen, row.id, row.version, changes)
+    seen.require_current(row.id, row.version, changes)
     person: Person = visible_person(session, actor, row.pid)
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
     if not changes:
