@@ -132,7 +132,7 @@ def _record_visit(settings: Settings, seeded: Seeded) -> None:
                 "status": "completed",
             }
         )
-        _, writes, _ = visits.record_visit(session, staff, visits.people_of(session, staff, [body]), body)
+        _, _, writes = visits.record_visit(session, staff, visits.people_of(session, staff, [body]), body)
         store(session, writes)
 
 

@@ -48,15 +48,14 @@ async def report_adverse_event(
     return await shared.create(request, actor, once, body, recorder)
 
 
-def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]) -> Record:
+def recorder(_: Request, session: Session, actor: Actor, bodies: Sequence[AdverseEventCreate]) -> Record:
     """The function that records one body, with the stored data of all these bodies read before."""
     people = participant_facts(session, actor, {body.participant for body in bodies})
-    return lambda by, body: _made(request, *adverse_events.report_adverse_event(session, by, people, body))
+    return lambda by, body: _made(*adverse_events.report_adverse_event(session, by, people, body))
 
 
-def _made(request: Request, read: AdverseEventRead, writes: Writes, site_id: int) -> Made:
-    tag = etag(request.app.state.keyring, read.id, read.version)
-    return Made(read, f"/v1/adverse-events/{read.id}", tag, site_id, writes)
+def _made(read: AdverseEventRead, site_id: int, writes: Writes | None = None) -> Made:
+    return Made(read, f"/v1/adverse-events/{read.id}", (read.id, read.version), site_id, writes or Writes())
 
 
 @router.get(
@@ -106,38 +105,22 @@ def read_history(event_id: UUID, actor: Reader, session: ReadSession) -> History
 
 @router.patch("/{event_id}", response_model=AdverseEventRead)
 def amend_adverse_event(
-    event_id: UUID,
-    body: AdverseEventAmend,
-    actor: Writer,
-    seen: IfMatch,
-    once: OnceIfKeyed,
-    request: Request,
-    session: WriteSession,
+    event_id: UUID, body: AdverseEventAmend, actor: Writer, seen: IfMatch, once: OnceIfKeyed, session: WriteSession
 ) -> Response:
     """Correct an event, with the reason."""
 
     def make() -> Made:
-        read = adverse_events.amend_adverse_event(session, actor, seen, event_id, body)
-        return _made(request, read, Writes(), actor.site_at(read.study, read.site))
+        return _made(*adverse_events.amend_adverse_event(session, actor, seen, event_id, body))
 
-    return amended(once, session, actor, body, make)
+    return amended(once, seen, session, actor, body, make)
 
 
 @router.post("/{event_id}/voiding", status_code=201, response_model=AdverseEventRead)
 def void_adverse_event(
-    event_id: UUID,
-    body: RecordVoiding,
-    actor: Writer,
-    seen: IfMatch,
-    once: OncePerKey,
-    request: Request,
-    session: WriteSession,
+    event_id: UUID, body: RecordVoiding, actor: Writer, seen: IfMatch, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Let an event that was entered in error count no more, with the reason. It can still be read, and is not changed
     again."""
-
-    def make() -> Made:
-        read, site_id = voided_records.void_adverse_event(session, actor, seen, event_id, body)
-        return _made(request, read, Writes(), site_id)
-
-    return once.create(session, actor, body, make)
+    return once.create(
+        session, actor, body, lambda: _made(*voided_records.void_adverse_event(session, actor, seen, event_id, body))
+    )

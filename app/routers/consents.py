@@ -54,10 +54,10 @@ def void_consent(
     """Let a consent that the site recorded in error, such as one of somebody else, count no more, with the reason.
     `If-Match` is the participant's ETag."""
 
-    def voided() -> Made:
+    def make() -> Made:
         return _made(pid, voided_consents.void_consent(session, actor, seen, pid, version, number, body))
 
-    return once.create(session, actor, body, voided)
+    return once.create(session, actor, body, make)
 
 
 @router.post("/withdrawals", status_code=201, response_model=ConsentState)
@@ -66,11 +66,7 @@ def withdraw_consent(
 ) -> Response:
     """Record which consent a participant withdraws. `identity` erases the site's label for good."""
     journal = request.app.state.erasures
-
-    def withdrawn() -> Made:
-        return _made(pid, consents.withdraw(session, actor, journal, pid, body))
-
-    return once.create(session, actor, body, withdrawn)
+    return once.create(session, actor, body, lambda: _made(pid, consents.withdraw(session, actor, journal, pid, body)))
 
 
 @router.post("/withdrawals/{number}/voiding", status_code=201, response_model=ConsentState)

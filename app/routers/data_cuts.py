@@ -11,7 +11,6 @@ from app.pagination import Page
 from app.permissions import Permission
 from app.services.extracts import data_cuts
 from app.services.studies import study_asked, study_by_code
-from app.web.conditional import etag
 from app.web.once import Made, OncePerKey
 from app.web.route import Router
 
@@ -31,13 +30,11 @@ def list_data_cuts(
 
 
 @router.post("/data-cuts", status_code=201, response_model=DataCutRead)
-def make_data_cut(
-    body: DataCutCreate, actor: Maker, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def make_data_cut(body: DataCutCreate, actor: Maker, once: OncePerKey, session: WriteSession) -> Response:
     """Give the present state of a study a name. Later extracts can be made of that state."""
 
     def made() -> Made:
         read = data_cuts.make(session, actor, body)
-        return Made(read, "/v1/data-cuts", etag(request.app.state.keyring, read.id, 1))
+        return Made(read, "/v1/data-cuts", (read.id, 1))
 
     return once.create(session, actor, body, made, seen=lambda: study_by_code(session, actor, body.study))

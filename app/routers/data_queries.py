@@ -35,11 +35,9 @@ Answerer = Annotated[Actor, Depends(requires(Permission.data_query_answer))]
 
 
 @router.post("", status_code=201, response_model=DataQueryDetail)
-def raise_data_query(
-    body: DataQueryCreate, actor: Raiser, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def raise_data_query(body: DataQueryCreate, actor: Raiser, once: OncePerKey, session: WriteSession) -> Response:
     """Ask a site about a record, one of its fields, or a missing visit."""
-    return once.create(session, actor, body, lambda: _made(request, *data_queries.raise_query(session, actor, body)))
+    return once.create(session, actor, body, lambda: _made(*data_queries.raise_query(session, actor, body)))
 
 
 @router.post("/bulk", status_code=201, response_model=DataQueriesRaised)
@@ -53,8 +51,8 @@ def raise_data_queries(body: DataQueryBulk, actor: Raiser, once: OncePerKey, ses
     return once.create(session, actor, body, make, seen=lambda: data_queries.require_seen(session, actor, body.root))
 
 
-def _made(request: Request, read: DataQueryDetail, site_id: int) -> Made:
-    return Made(read, f"/v1/data-queries/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+def _made(read: DataQueryDetail, site_id: int) -> Made:
+    return Made(read, f"/v1/data-queries/{read.id}", (read.id, read.version), site_id)
 
 
 @router.get("")
@@ -94,19 +92,15 @@ def read_data_query(
 
 @router.post("/{query_id}/answers", status_code=201, response_model=DataQueryDetail)
 def answer_data_query(
-    query_id: UUID, body: DataQueryAnswer, actor: Answerer, once: OncePerKey, request: Request, session: WriteSession
+    query_id: UUID, body: DataQueryAnswer, actor: Answerer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Answer an open data query. Correct the record itself by its own route."""
-    return once.create(
-        session, actor, body, lambda: _made(request, *data_queries.answer_query(session, actor, query_id, body))
-    )
+    return once.create(session, actor, body, lambda: _made(*data_queries.answer_query(session, actor, query_id, body)))
 
 
 @router.post("/{query_id}/closure", status_code=201, response_model=DataQueryDetail)
 def decide_data_query(
-    query_id: UUID, body: DataQueryClosure, actor: Raiser, once: OncePerKey, request: Request, session: WriteSession
+    query_id: UUID, body: DataQueryClosure, actor: Raiser, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Close an answered data query, open it again, or cancel it."""
-    return once.create(
-        session, actor, body, lambda: _made(request, *data_queries.decide_query(session, actor, query_id, body))
-    )
+    return once.create(session, actor, body, lambda: _made(*data_queries.decide_query(session, actor, query_id, body)))

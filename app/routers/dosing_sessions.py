@@ -37,20 +37,14 @@ Reader = Annotated[Actor, Depends(requires(Permission.dosing_session_read))]
 Writer = Annotated[Actor, Depends(requires(Permission.dosing_session_write))]
 
 
-def _made(request: Request, read: DosingSessionDetail, site_id: int) -> Made:
-    return Made(read, f"/v1/dosing-sessions/{read.id}", _etag(request, read), site_id)
-
-
-def _etag(request: Request, read: DosingSessionDetail) -> str:
-    return etag(request.app.state.keyring, read.id, read.version)
+def _made(read: DosingSessionDetail, site_id: int) -> Made:
+    return Made(read, f"/v1/dosing-sessions/{read.id}", (read.id, read.version), site_id)
 
 
 @router.post("", status_code=201, response_model=DosingSessionDetail)
-def start_dosing_session(
-    body: DosingSessionCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def start_dosing_session(body: DosingSessionCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Response:
     """Start the session of a dosing visit. 409 names every rule of the protocol that does not hold."""
-    return once.create(session, actor, body, lambda: _made(request, *dosing_sessions.start(session, actor, body)))
+    return once.create(session, actor, body, lambda: _made(*dosing_sessions.start(session, actor, body)))
 
 
 @router.get("")
@@ -82,37 +76,24 @@ def read_dosing_session(
 ) -> DosingSessionDetail:
     """One session with its doses and vital signs, those still to be measured, and what is missing for closing it."""
     read = dosing_reads.detail(session, actor, session_id)
-    response.headers["ETag"] = _etag(request, read)
+    response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 
 
 @router.patch("/{session_id}", response_model=DosingSessionDetail)
 def amend_dosing_session(
-    session_id: UUID,
-    body: DosingSessionAmend,
-    actor: Writer,
-    seen: IfMatch,
-    once: OnceIfKeyed,
-    request: Request,
-    session: WriteSession,
+    session_id: UUID, body: DosingSessionAmend, actor: Writer, seen: IfMatch, once: OnceIfKeyed, session: WriteSession
 ) -> Response:
     """Correct a session, open or closed, with the reason."""
-
-    def make() -> Made:
-        read = dosing_sessions.amend(session, actor, seen, session_id, body)
-        return _made(request, read, actor.site_at(read.study, read.site))
-
-    return amended(once, session, actor, body, make)
+    return amended(
+        once, seen, session, actor, body, lambda: _made(*dosing_sessions.amend(session, actor, seen, session_id, body))
+    )
 
 
 @router.post("/{session_id}/doses", status_code=201, response_model=DosingSessionDetail)
-def record_dose(
-    session_id: UUID, body: DoseCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def record_dose(session_id: UUID, body: DoseCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Response:
     """Record a dose, given or not. A deviation needs its reason; refused while an open safety signal holds dosing."""
-    return once.create(
-        session, actor, body, lambda: _made(request, *doses.record_dose(session, actor, session_id, body))
-    )
+    return once.create(session, actor, body, lambda: _made(*doses.record_dose(session, actor, session_id, body)))
 
 
 @router.patch("/{session_id}/doses/{dose_id}", response_model=DosingSessionDetail)
@@ -123,25 +104,23 @@ def amend_dose(
     actor: Writer,
     seen: IfMatch,
     once: OnceIfKeyed,
-    request: Request,
     session: WriteSession,
 ) -> Response:
     """Correct a dose, with the reason, against the ETag of the session."""
 
     def make() -> Made:
-        read = doses.amend_dose(session, actor, seen, session_id, dose_id, body)
-        return _made(request, read, actor.site_at(read.study, read.site))
+        return _made(*doses.amend_dose(session, actor, seen, session_id, dose_id, body))
 
-    return amended(once, session, actor, body, make)
+    return amended(once, seen, session, actor, body, make)
 
 
 @router.post("/{session_id}/vitals", status_code=201, response_model=DosingSessionDetail)
 def record_vitals(
-    session_id: UUID, body: VitalsCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+    session_id: UUID, body: VitalsCreate, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Record vital signs. Values beyond a warning limit are flagged, those beyond a hard limit refused."""
     return once.create(
-        session, actor, body, lambda: _made(request, *vital_readings.record_vitals(session, actor, session_id, body))
+        session, actor, body, lambda: _made(*vital_readings.record_vitals(session, actor, session_id, body))
     )
 
 
@@ -153,16 +132,14 @@ def amend_vitals(
     actor: Writer,
     seen: IfMatch,
     once: OnceIfKeyed,
-    request: Request,
     session: WriteSession,
 ) -> Response:
     """Correct vital signs, with the reason, against the ETag of the session."""
 
     def make() -> Made:
-        read = vital_readings.amend_vitals(session, actor, seen, session_id, reading_id, body)
-        return _made(request, read, actor.site_at(read.study, read.site))
+        return _made(*vital_readings.amend_vitals(session, actor, seen, session_id, reading_id, body))
 
-    return amended(once, session, actor, body, make)
+    return amended(once, seen, session, actor, body, make)
 
 
 @router.post("/{session_id}/vitals/{reading_id}/voiding", status_code=201, response_model=DosingSessionDetail)
@@ -173,47 +150,32 @@ def void_vitals(
     actor: Writer,
     seen: IfMatch,
     once: OncePerKey,
-    request: Request,
     session: WriteSession,
 ) -> Response:
     """Let vital signs that were entered in error count no more, with the reason, against the ETag of the session."""
 
     def make() -> Made:
-        return _made(request, *voided_records.void_reading(session, actor, seen, session_id, reading_id, body))
+        return _made(*voided_records.void_reading(session, actor, seen, session_id, reading_id, body))
 
     return once.create(session, actor, body, make)
 
 
 @router.post("/{session_id}/close", status_code=201, response_model=DosingSessionDetail)
 def close_dosing_session(
-    session_id: UUID,
-    body: DosingSessionClose,
-    actor: Writer,
-    once: OncePerKey,
-    request: Request,
-    session: WriteSession,
+    session_id: UUID, body: DosingSessionClose, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Close a session. 409 names every item that the discharge checklist lacks."""
-    return once.create(
-        session, actor, body, lambda: _made(request, *dosing_sessions.close(session, actor, session_id, body))
-    )
+    return once.create(session, actor, body, lambda: _made(*dosing_sessions.close(session, actor, session_id, body)))
 
 
 @router.post("/{session_id}/voiding", status_code=201, response_model=DosingSessionDetail)
 def void_dosing_session(
-    session_id: UUID,
-    body: RecordVoiding,
-    actor: Writer,
-    seen: IfMatch,
-    once: OncePerKey,
-    request: Request,
-    session: WriteSession,
+    session_id: UUID, body: RecordVoiding, actor: Writer, seen: IfMatch, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Let a session that was entered in error count no more, with its doses and vital signs and the reason. It can
     still be read, and is not changed again."""
-    return once.create(
-        session,
-        actor,
-        body,
-        lambda: _made(request, *voided_records.void_dosing_session(session, actor, seen, session_id, body)),
-    )
+
+    def make() -> Made:
+        return _made(*voided_records.void_dosing_session(session, actor, seen, session_id, body))
+
+    return once.create(session, actor, body, make)

@@ -74,19 +74,17 @@ def list_extracts(
 
 
 @router.post("/extracts", status_code=202, response_model=ExtractRead)
-def request_extract(
-    body: ExtractCreate, actor: Requester, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def request_extract(body: ExtractCreate, actor: Requester, once: OncePerKey, session: WriteSession) -> Response:
     """Ask for a de-identified extract of a study. Its files are made after a custodian has approved it."""
 
     def asked() -> Made:
-        return _made(request, extracts.request_extract(session, actor, body))
+        return _made(extracts.request_extract(session, actor, body))
 
     return once.create(session, actor, body, asked, 202, seen=lambda: study_by_code(session, actor, body.study))
 
 
-def _made(request: Request, read: ExtractRead) -> Made:
-    return Made(read, f"/v1/extracts/{read.id}", etag(request.app.state.keyring, read.id, read.version))
+def _made(read: ExtractRead) -> Made:
+    return Made(read, f"/v1/extracts/{read.id}", (read.id, read.version))
 
 
 @router.get("/extracts/{extract_id}")
@@ -110,7 +108,7 @@ def decide_on_extract(
     days = request.app.state.settings.extract_days
 
     def decided() -> Made:
-        return _made(request, extracts.decide(session, actor, extract_id, body, days))
+        return _made(extracts.decide(session, actor, extract_id, body, days))
 
     answer = once.create(session, actor, body, decided, seen=lambda: extracts.read_one(session, actor, extract_id))
     answer.background = BackgroundTask(request.app.state.builder.wake)  # after the commit
@@ -119,13 +117,13 @@ def decide_on_extract(
 
 @router.post("/extracts/{extract_id}/revocation", status_code=201, response_model=ExtractRead)
 def revoke_extract(
-    extract_id: UUID, body: RevocationCreate, actor: Approver, once: OncePerKey, request: Request, session: WriteSession
+    extract_id: UUID, body: RevocationCreate, actor: Approver, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Revoke an extract. Its files are deleted, or no longer built."""
 
     def revoked() -> Made:
         extract_ends.revoke(session, actor, extract_id, body.reason)
-        return _made(request, extracts.read_one(session, actor, extract_id))
+        return _made(extracts.read_one(session, actor, extract_id))
 
     return once.create(session, actor, body, revoked, seen=lambda: extracts.read_one(session, actor, extract_id))
 

@@ -50,13 +50,11 @@ def list_label_disclosures(
 
 
 @router.post("", status_code=201, response_model=DisclosureRead)
-def ask_for_label(
-    body: DisclosureCreate, actor: Opener, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def ask_for_label(body: DisclosureCreate, actor: Opener, once: OncePerKey, session: WriteSession) -> Response:
     """Ask to read the label under which a site knows a participant. A custodian who is somebody else decides."""
 
     def asked() -> Made:
-        return _made(request, label_disclosures.ask(session, actor, body))
+        return _made(label_disclosures.ask(session, actor, body))
 
     def seen() -> int:
         return label_disclosures.site_in_reach(session, actor, body.participant)
@@ -76,17 +74,12 @@ def read_label_disclosure(
 
 @router.post("/{disclosure_id}/decision", status_code=201, response_model=DisclosureRead)
 def decide_on_label_disclosure(
-    disclosure_id: UUID,
-    body: DisclosureDecision,
-    actor: Approver,
-    once: OncePerKey,
-    request: Request,
-    session: WriteSession,
+    disclosure_id: UUID, body: DisclosureDecision, actor: Approver, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Approve or refuse. An approval is good for one reading within 24 hours."""
 
     def decided() -> Made:
-        return _made(request, label_disclosures.decide(session, actor, disclosure_id, body))
+        return _made(label_disclosures.decide(session, actor, disclosure_id, body))
 
     def seen() -> DisclosureRead:
         return label_disclosures.read_one(session, actor, disclosure_id)
@@ -101,6 +94,5 @@ def open_label(disclosure_id: UUID, actor: Opener, request: Request, session: Wr
     return label_disclosures.open_label(session, actor, request.app.state.keyring, disclosure_id)
 
 
-def _made(request: Request, read: DisclosureRead) -> Made:
-    place = f"/v1/label-disclosures/{read.id}"
-    return Made(read, place, etag(request.app.state.keyring, read.id, read.version))
+def _made(read: DisclosureRead) -> Made:
+    return Made(read, f"/v1/label-disclosures/{read.id}", (read.id, read.version))

@@ -37,15 +37,14 @@ async def record_outcome(
     return await shared.create(request, actor, once, body, recorder)
 
 
-def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Record:
+def recorder(_: Request, session: Session, actor: Actor, bodies: Sequence[OutcomeCreate]) -> Record:
     """The function that records one body, with the stored data of all these bodies read before."""
     facts = outcomes.outcome_facts(session, actor, bodies)
-    return lambda by, body: _made(request, *outcomes.record_outcome(session, by, facts, body))
+    return lambda by, body: _made(*outcomes.record_outcome(session, by, facts, body))
 
 
-def _made(request: Request, read: OutcomeRead, writes: Writes, site_id: int) -> Made:
-    tag = etag(request.app.state.keyring, read.id, read.version)
-    return Made(read, f"/v1/outcomes/{read.id}", tag, site_id, writes)
+def _made(read: OutcomeRead, site_id: int, writes: Writes | None = None) -> Made:
+    return Made(read, f"/v1/outcomes/{read.id}", (read.id, read.version), site_id, writes or Writes())
 
 
 @router.get("")
@@ -91,38 +90,22 @@ def rescore_outcome(
 
 @router.patch("/{outcome_id}", response_model=OutcomeRead)
 def amend_outcome(
-    outcome_id: UUID,
-    body: OutcomeAmend,
-    actor: Writer,
-    seen: IfMatch,
-    once: OnceIfKeyed,
-    request: Request,
-    session: WriteSession,
+    outcome_id: UUID, body: OutcomeAmend, actor: Writer, seen: IfMatch, once: OnceIfKeyed, session: WriteSession
 ) -> Response:
     """Correct items, with the reason; the scores are computed again."""
 
     def make() -> Made:
-        read = outcome_corrections.amend_outcome(session, actor, seen, outcome_id, body)
-        return _made(request, read, Writes(), actor.site_at(read.study, read.site))
+        return _made(*outcome_corrections.amend_outcome(session, actor, seen, outcome_id, body))
 
-    return amended(once, session, actor, body, make)
+    return amended(once, seen, session, actor, body, make)
 
 
 @router.post("/{outcome_id}/voiding", status_code=201, response_model=OutcomeRead)
 def void_outcome(
-    outcome_id: UUID,
-    body: RecordVoiding,
-    actor: Writer,
-    seen: IfMatch,
-    once: OncePerKey,
-    request: Request,
-    session: WriteSession,
+    outcome_id: UUID, body: RecordVoiding, actor: Writer, seen: IfMatch, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Let an outcome that was entered in error count no more, with the reason. It can still be read, and is not changed
     again."""
-
-    def make() -> Made:
-        read, site_id = voided_records.void_outcome(session, actor, seen, outcome_id, body)
-        return _made(request, read, Writes(), site_id)
-
-    return once.create(session, actor, body, make)
+    return once.create(
+        session, actor, body, lambda: _made(*voided_records.void_outcome(session, actor, seen, outcome_id, body))
+    )

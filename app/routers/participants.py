@@ -56,12 +56,12 @@ def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[
     if len(bodies) > 1:  # of two that bring the same labels in another order each would hold what the other waits for
         named = {(one.study, one.site) for one in bodies}
         in_turn(session, Turn.enrolments, {site_id for site_id, place in actor.places.items() if place in named})
-    return lambda by, body: _made(request, *enrolment.enrol(session, by, request.app.state.keyring, body))
+    return lambda by, body: _made(*enrolment.enrol(session, by, request.app.state.keyring, body))
 
 
-def _made(request: Request, read: ParticipantRead, site_id: int, *writes: Writes) -> Made:
-    tag = etag(request.app.state.keyring, read.pid, read.version)
-    return Made(read, f"/v1/participants/{display(read.pid)}", tag, site_id, *writes)
+def _made(read: ParticipantRead, site_id: int, writes: Writes | None = None) -> Made:
+    place = f"/v1/participants/{display(read.pid)}"
+    return Made(read, place, (read.pid, read.version), site_id, writes or Writes())
 
 
 @router.get("", response_model=ParticipantList)
@@ -117,20 +117,15 @@ def amend_participant(
     """Correct what was entered at enrolment, with the reason."""
 
     def make() -> Made:
-        read = enrolment.amend_participant(session, actor, request.app.state.keyring, seen, pid, body)
-        return _made(request, read, actor.site_at(read.study, read.site))
+        return _made(*enrolment.amend_participant(session, actor, request.app.state.keyring, seen, pid, body))
 
-    return amended(once, session, actor, body, make)
+    return amended(once, seen, session, actor, body, make)
 
 
 @router.post("/{pid}/status", status_code=201, response_model=ParticipantRead)
-def change_status(
-    pid: Pid, body: StatusChange, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def change_status(pid: Pid, body: StatusChange, actor: Writer, once: OncePerKey, session: WriteSession) -> Response:
     """Move a participant along the status model, with the effective day and the reason."""
-    return once.create(
-        session, actor, body, lambda: _made(request, *status_changes.change_status(session, actor, pid, body))
-    )
+    return once.create(session, actor, body, lambda: _made(*status_changes.change_status(session, actor, pid, body)))
 
 
 @router.get("/{pid}/history")
@@ -142,10 +137,7 @@ def read_participant_history(pid: Pid, actor: Reader, session: ReadSession) -> H
 
 @router.post("/{pid}/protocol-version", response_model=ParticipantRead)
 def move_to_protocol_version(
-    pid: Pid, body: ProtocolMove, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
+    pid: Pid, body: ProtocolMove, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Move a participant to another protocol version. Visits recorded before keep the windows of the old one."""
-
-    return once.create(
-        session, actor, body, lambda: _made(request, *participants.move(session, actor, pid, body)), status=200
-    )
+    return once.create(session, actor, body, lambda: _made(*participants.move(session, actor, pid, body)), status=200)

@@ -71,13 +71,11 @@ def read_safety_signal(
 
 @router.post("/{signal_id}/review", status_code=201, response_model=SafetySignalRead)
 def review_safety_signal(
-    signal_id: UUID, body: SignalReview, actor: Reviewer, once: OncePerKey, request: Request, session: WriteSession
+    signal_id: UUID, body: SignalReview, actor: Reviewer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """A clinician's decision and assessment, once. It ends the hold on dosing."""
-    return once.create(
-        session, actor, body, lambda: _made(request, *safety_signals.review(session, actor, signal_id, body))
-    )
+    return once.create(session, actor, body, lambda: _made(*safety_signals.review(session, actor, signal_id, body)))
 
 
-def _made(request: Request, read: SafetySignalRead, site_id: int) -> Made:
-    return Made(read, f"/v1/safety-signals/{read.id}", etag(request.app.state.keyring, read.id, read.version), site_id)
+def _made(read: SafetySignalRead, site_id: int) -> Made:
+    return Made(read, f"/v1/safety-signals/{read.id}", (read.id, read.version), site_id)

@@ -29,18 +29,13 @@ def list_treatments(pid: Pid, actor: Reader, session: ReadSession) -> TreatmentL
 
 
 @router.post("/treatments", status_code=201, response_model=TreatmentRead)
-def add_treatment(
-    pid: Pid, body: TreatmentCreate, actor: Writer, once: OncePerKey, request: Request, session: WriteSession
-) -> Response:
+def add_treatment(pid: Pid, body: TreatmentCreate, actor: Writer, once: OncePerKey, session: WriteSession) -> Response:
     """Record an earlier treatment."""
-    return once.create(
-        session, actor, body, lambda: _made_treatment(request, pid, *treatments.add(session, actor, pid, body))
-    )
+    return once.create(session, actor, body, lambda: _made_treatment(pid, *treatments.add(session, actor, pid, body)))
 
 
-def _made_treatment(request: Request, pid: str, read: TreatmentRead, site_id: int) -> Made:
-    tag = etag(request.app.state.keyring, read.id, read.version)
-    return Made(read, f"/v1/participants/{display(pid)}/treatments/{read.id}", tag, site_id)
+def _made_treatment(pid: str, read: TreatmentRead, site_id: int) -> Made:
+    return Made(read, f"/v1/participants/{display(pid)}/treatments/{read.id}", (read.id, read.version), site_id)
 
 
 @router.get("/treatments/{treatment_id}")
@@ -61,16 +56,14 @@ def amend_treatment(
     actor: Writer,
     seen: IfMatch,
     once: OnceIfKeyed,
-    request: Request,
     session: WriteSession,
 ) -> Response:
     """Correct an earlier treatment, with the reason."""
 
     def make() -> Made:
-        read, site_id = treatments.amend(session, actor, seen, pid, treatment_id, body)
-        return _made_treatment(request, pid, read, site_id)
+        return _made_treatment(pid, *treatments.amend(session, actor, seen, pid, treatment_id, body))
 
-    return amended(once, session, actor, body, make)
+    return amended(once, seen, session, actor, body, make)
 
 
 @router.post("/treatments/{treatment_id}/voiding", status_code=201, response_model=TreatmentRead)
@@ -81,13 +74,11 @@ def void_treatment(
     actor: Writer,
     seen: IfMatch,
     once: OncePerKey,
-    request: Request,
     session: WriteSession,
 ) -> Response:
     """Let an earlier treatment that was entered in error count no more, with the reason. It can still be read."""
 
     def make() -> Made:
-        read, site_id = treatments.void(session, actor, seen, pid, treatment_id, body)
-        return _made_treatment(request, pid, read, site_id)
+        return _made_treatment(pid, *treatments.void(session, actor, seen, pid, treatment_id, body))
 
     return once.create(session, actor, body, make)

@@ -46,12 +46,7 @@ def record_verification(
 def recorder(_: Request, session: Session, actor: Actor, bodies: Sequence[VerificationCreate]) -> Record:
     """The function that records one body, with the stored data of all these bodies read before."""
     about = verifications.subjects(session, actor, bodies)
-
-    def record(by: Actor, body: VerificationCreate) -> Made:
-        read, writes, site_id = verifications.record(by, about, body)
-        return _made(read, site_id, writes)
-
-    return record
+    return lambda by, body: _made(*verifications.record(by, about, body))
 
 
 def _made(read: VerificationRead, site_id: int, writes: Writes | None = None) -> Made:

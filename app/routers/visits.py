@@ -37,15 +37,14 @@ async def record_visit(
     return await shared.create(request, actor, once, body, recorder)
 
 
-def recorder(request: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> Record:
+def recorder(_: Request, session: Session, actor: Actor, bodies: Sequence[VisitCreate]) -> Record:
     """The function that records one body, with the stored data of all these bodies read before."""
     people = visits.people_of(session, actor, bodies)
-    return lambda by, body: _made(request, *visits.record_visit(session, by, people, body))
+    return lambda by, body: _made(*visits.record_visit(session, by, people, body))
 
 
-def _made(request: Request, read: VisitDetail, writes: Writes, site_id: int) -> Made:
-    tag = etag(request.app.state.keyring, read.id, read.version)
-    return Made(read, f"/v1/visits/{read.id}", tag, site_id, writes)
+def _made(read: VisitDetail, site_id: int, writes: Writes | None = None) -> Made:
+    return Made(read, f"/v1/visits/{read.id}", (read.id, read.version), site_id, writes or Writes())
 
 
 @router.get("", response_model=VisitList)
@@ -74,38 +73,20 @@ def read_visit(
 
 @router.patch("/{visit_id}", response_model=VisitDetail)
 def amend_visit(
-    visit_id: UUID,
-    body: VisitAmend,
-    actor: Writer,
-    seen: IfMatch,
-    once: OnceIfKeyed,
-    request: Request,
-    session: WriteSession,
+    visit_id: UUID, body: VisitAmend, actor: Writer, seen: IfMatch, once: OnceIfKeyed, session: WriteSession
 ) -> Response:
     """Correct a visit, with the reason."""
-
-    def make() -> Made:
-        read = visits.amend_visit(session, actor, seen, visit_id, body)
-        return _made(request, read, Writes(), actor.site_at(read.study, read.site))
-
-    return amended(once, session, actor, body, make)
+    return amended(
+        once, seen, session, actor, body, lambda: _made(*visits.amend_visit(session, actor, seen, visit_id, body))
+    )
 
 
 @router.post("/{visit_id}/voiding", status_code=201, response_model=VisitDetail)
 def void_visit(
-    visit_id: UUID,
-    body: RecordVoiding,
-    actor: Writer,
-    seen: IfMatch,
-    once: OncePerKey,
-    request: Request,
-    session: WriteSession,
+    visit_id: UUID, body: RecordVoiding, actor: Writer, seen: IfMatch, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Let a visit that was entered in error count no more, with the reason, and its outcomes and therapy session with
     it. It can still be read, and is not changed again."""
-
-    def make() -> Made:
-        read, site_id = voided_records.void_visit(session, actor, seen, visit_id, body)
-        return _made(request, read, Writes(), site_id)
-
-    return once.create(session, actor, body, make)
+    return once.create(
+        session, actor, body, lambda: _made(*voided_records.void_visit(session, actor, seen, visit_id, body))
+    )

@@ -25,6 +25,7 @@ from app.models.among import among
 from app.models.base import canonical_json, fields_of, new_row, table_of
 from app.models.idempotency import IdempotencyRecord
 from app.security.keys import Keyring
+from app.web.conditional import Seen, etag
 from app.writing import Writes, store
 
 _RECORDS = table_of(IdempotencyRecord)
@@ -73,14 +74,18 @@ class AnsweredMeanwhile(Exception):
 
 @dataclass(frozen=True)
 class Made:
-    """The result of a creating request: the answer, the address and ETag of the record, its site if it has one, and the
-    rows still to be stored."""
+    """The result of a request that writes: the answer, the address of the record, its id and version if it has an ETag,
+    its site if it has one, and the rows still to be stored."""
 
     answer: BaseModel
     location: str
-    etag: str | None = None
+    version: tuple[object, int] | None = None
     site_id: int | None = None
     writes: Writes = field(default_factory=Writes)
+
+    def reply(self, keyring: Keyring, status: int) -> "Reply":
+        tag = etag(keyring, *self.version) if self.version else None
+        return Reply(self.answer.model_dump_json(), status, self.location, tag)
 
 
 class Reply(NamedTuple):
@@ -185,7 +190,7 @@ class Once:
         reply = self.again(actor, body, earlier)
         if reply is None:
             made = make()
-            reply = Reply(made.answer.model_dump_json(), status, made.location, made.etag)
+            reply = made.reply(self._keyring, status)
             writes += made.writes
             writes.answers.append(self._kept(actor, body, made.site_id, reply))
         return reply
@@ -252,13 +257,14 @@ def _plain(key: str) -> str:
     return bare.lower() if _UUID.fullmatch(bare) else bare
 
 
-def amended(once: Once | None, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made]) -> Response:
+def amended(
+    once: Once | None, seen: Seen, session: Session, actor: Actor, body: BaseModel, make: Callable[[], Made]
+) -> Response:
     """Answer with the record as a correction leaves it. A retry under the same key gets the same answer, whoever
     changed the record since, as the version that the correction left is stored with it."""
     if once is not None:
         return once.tried(session, make) if once.dry_run else _response(once.tell(session, actor, body, make, 200))
-    made = make()
-    return _response(Reply(made.answer.model_dump_json(), 200, made.location, made.etag))
+    return _response(make().reply(seen.keyring, 200))
 
 
 def located(reply: Reply) -> Response:

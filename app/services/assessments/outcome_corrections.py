@@ -85,9 +85,11 @@ def lock_outcome(session: Session, actor: Actor, outcome_id: UUID) -> tuple[Outc
     return row, person
 
 
-def amend_outcome(session: Session, actor: Actor, seen: Seen, outcome_id: UUID, body: OutcomeAmend) -> OutcomeRead:
+def amend_outcome(
+    session: Session, actor: Actor, seen: Seen, outcome_id: UUID, body: OutcomeAmend
+) -> tuple[OutcomeRead, int]:
     """Correct items, the day, the rater or historical totals; scores are computed again by the stored instrument
-    version.
+    version. Also gives the site's key.
 
     Raises NotFound, RecordVoided, VersionStale, HistoricalTotal, ItemsOutOfRange, TotalsDiffer, DataLocked,
     RaterNotIndependent, VisitNotHeld, and if the day changes the refusals of `require_in_study`.
@@ -105,7 +107,7 @@ def amend_outcome(session: Session, actor: Actor, seen: Seen, outcome_id: UUID, 
     definition = _definition(row.instrument, row.instrument_version, after.items)
     results = scored(row.origin, definition, after.items, after.totals, "")  # compares totals even if nothing changes
     if not differing:
-        return outcome_read(values(row), visit.visit_code, person.place, scores)
+        return outcome_read(values(row), visit.visit_code, person.place, scores), row.site_id
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     if visit.status not in HELD and answered(row, after.items):
         raise VisitNotHeld
@@ -119,7 +121,7 @@ def amend_outcome(session: Session, actor: Actor, seen: Seen, outcome_id: UUID, 
     row.items = canonical_json(after.items)
     row.collected_on, row.rater = after.collected_on, after.rater
     scores = _store(session, actor, row, results, before, "outcome:amended", body.reason)
-    return outcome_read(values(row), visit.visit_code, person.place, scores)
+    return outcome_read(values(row), visit.visit_code, person.place, scores), row.site_id
 
 
 def rescore(session: Session, actor: Actor, outcome_id: UUID, body: Rescoring) -> OutcomeRead:

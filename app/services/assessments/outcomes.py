@@ -165,8 +165,8 @@ def outcome_facts(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate
 
 def record_outcome(
     session: Session, actor: Actor, facts: OutcomeFacts, body: OutcomeCreate
-) -> tuple[OutcomeRead, Writes, int]:
-    """Record one administration of an instrument at a visit: gives the answer, what to store, and the site's key.
+) -> tuple[OutcomeRead, int, Writes]:
+    """Record one administration of an instrument at a visit: gives the answer, the site's key, and what to store.
 
     Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange, and the refusals of
     `require_in_study`.
@@ -187,7 +187,7 @@ def record_outcome(
         raise OutcomeAlreadyRecorded(fault, existing=f"/v1/outcomes/{facts.recorded[this]}")
     facts.recorded[this] = measured.row["id"]
     writes.remember(actor.account_id, person.site_id, *events)
-    return outcome_read(measured.row, visit.visit_code, person.place, measured.scores), writes, person.site_id
+    return outcome_read(measured.row, visit.visit_code, person.place, measured.scores), person.site_id, writes
 
 
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)

@@ -81,8 +81,8 @@ def _has_dependents(person: ParticipantFacts, body: VisitCreate) -> bool:
 
 def record_visit(
     session: Session, actor: Actor, people: Mapping[str, ParticipantFacts], body: VisitCreate
-) -> tuple[VisitDetail, Writes, int]:
-    """Record a visit with its outcomes: gives the answer, what to store, and the site's key. The facts of the
+) -> tuple[VisitDetail, int, Writes]:
+    """Record a visit with its outcomes: gives the answer, the site's key, and what to store. The facts of the
     participant then include the visit, for the next one of the same request.
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
@@ -116,7 +116,7 @@ def record_visit(
     person.new_ratings |= {(one.instrument, one.rater) for one in measured if one.rater}
     if _has_dependents(person, body):
         _judge_others(session, writes, actor, person, body)
-    return _detail(row, definition, person.place, window, measured, session_fields), writes, person.site_id
+    return _detail(row, definition, person.place, window, measured, session_fields), person.site_id, writes
 
 
 def _columns(actor: Actor, person: ParticipantFacts, definition: VisitDefinition, body: VisitCreate) -> dict[str, Any]:
@@ -223,8 +223,10 @@ def _reasons_apart(row: Visit, changes: dict[str, Any]) -> dict[str, Any]:
     return changes if held == (row.status in HELD) else {"deviation_reason": None, **changes}
 
 
-def amend_visit(session: Session, actor: Actor, seen: Seen, visit_id: UUID, body: VisitAmend) -> VisitDetail:
-    """Correct a visit. Consent is checked again only for another day or therapy session.
+def amend_visit(
+    session: Session, actor: Actor, seen: Seen, visit_id: UUID, body: VisitAmend
+) -> tuple[VisitDetail, int]:
+    """Correct a visit; also gives the site's key. Consent is checked again only for another day or therapy session.
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed, DataLocked, VisitOutsideWindow, ConsentMissing,
     VisitNotHeld, NotATherapyVisit, TherapistIsRater.
@@ -242,7 +244,7 @@ def amend_visit(session: Session, actor: Actor, seen: Seen, visit_id: UUID, body
     differing = {name for name, value in changes.items() if current[name] != value}
     seen.require_current(row.id, row.version, differing)
     if not differing:
-        return detail(session, actor, visit_id)
+        return detail(session, actor, visit_id), row.site_id
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     dates = corrected(VisitDates, {name: {**current, **changes}[name] for name in VisitDates.model_fields})
     protocol = recorded_by(session, person, row.protocol_version_id)
@@ -272,7 +274,9 @@ def amend_visit(session: Session, actor: Actor, seen: Seen, visit_id: UUID, body
     judged = dependent_findings.after_visit_day(session, person, row) if moved else dependent_findings.NOTHING
     rule_queries.follow(session, row, before["findings"], *judged.turned)
     audit.append(session, actor.account_id, row.site_id, [event, *judged.events])
-    return _detail(values(row), definition, person.place, window, _outcomes_of(session, actor, row), new_therapy)
+    return _detail(
+        values(row), definition, person.place, window, _outcomes_of(session, actor, row), new_therapy
+    ), row.site_id
 
 
 def detail(session: Session, actor: Actor, visit_id: UUID) -> VisitDetail:

@@ -263,8 +263,8 @@ def judged_again(session: Session, person: Person, but: UUID | None = None) -> t
 
 def amend_dose(
     session: Session, actor: Actor, seen: Seen, session_id: UUID, dose_id: UUID, body: DoseAmend
-) -> DosingSessionDetail:
-    """Correct a dose, also of a closed session; `seen` is the session's ETag.
+) -> tuple[DosingSessionDetail, int]:
+    """Correct a dose, also of a closed session; `seen` is the session's ETag. Also gives the site's key.
 
     Raises NotFound, VersionStale, ValidationFailed, MomentOutsideVisit, InitialDoseMissing, DoseRefused, DoseOffPlan.
     """
@@ -275,7 +275,7 @@ def amend_dose(
     differing = {name for name, value in changes.items() if getattr(dose, name) != value}
     seen.require_current(row.id, row.version, differing)
     if not differing:
-        return detail_of(session, day, row)
+        return detail_of(session, day, row), row.site_id
     fields: dict[str, Any] = {name: getattr(dose, name) for name in DoseFields.model_fields}
     merged, before = corrected(DoseFields, {**fields, **changes}), audit.snapshot(dose)
     was = _given_on(day, dose)
@@ -300,4 +300,4 @@ def amend_dose(
     dosing_day.touch(session, row, *turns)
     events += others
     audit.append(session, actor.account_id, row.site_id, events)
-    return detail_of(session, day, row)
+    return detail_of(session, day, row), row.site_id

@@ -200,8 +200,8 @@ def close(
 
 def amend(
     session: Session, actor: Actor, seen: Seen, session_id: UUID, body: DosingSessionAmend
-) -> DosingSessionDetail:
-    """Correct a session, open or closed.
+) -> tuple[DosingSessionDetail, int]:
+    """Correct a session, open or closed; also gives the site's key.
 
     Raises NotFound, VersionStale, ValidationFailed, MomentOutsideVisit, ConfirmationUnknown, DosingNotAllowed,
     TherapistIsRater, DischargeIncomplete.
@@ -216,7 +216,7 @@ def amend(
     differing = {name for name, value in changes.items() if current[name] != value}
     seen.require_current(row.id, row.version, differing)
     if not differing:
-        return detail_of(session, day, row)
+        return detail_of(session, day, row), row.site_id
     fields = corrected(DosingSessionFields, {**current, **changes})
     if row.state == SessionState.closed and fields.ended_at is None:
         raise ValidationFailed(Fault("/ended_at", "missing", "A closed session has ended_at"))
@@ -228,7 +228,7 @@ def amend(
     dosing_day.touch(session, row)
     event = audit.changed("dosing-session:amended", row, row.id, row.version, before, body.reason)
     audit.append(session, actor.account_id, row.site_id, [event])
-    return detail_of(session, day, row)
+    return detail_of(session, day, row), row.site_id
 
 
 def _fields(row: DosingSession) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def amend_vitals(
     session_id: UUID,
     reading_id: UUID,
     body: VitalsAmend,
-) -> DosingSessionDetail:
-    """Correct a reading, also of a closed session; `seen` is the session's ETag.
+) -> tuple[DosingSessionDetail, int]:
+    """Correct a reading, also of a closed session; `seen` is the session's ETag. Also gives the site's key.
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed, MomentOutsideVisit, VitalsRefused,
     DischargeIncomplete.
@@ -109,7 +109,7 @@ def amend_vitals(
     merged, differing = _merged(reading, sent_fields(body))
     seen.require_current(row.id, row.version, differing)
     if not differing:
-        return detail_of(session, day, row)
+        return detail_of(session, day, row), row.site_id
     asked = corrected(VitalsCreate, merged)
     findings, before, lacked = require_plausible(day, asked, ""), _remembered(reading), lacking(session, day, row)
     findings += doses.order_findings(day, row, doses_of(session, row), asked.timepoint, asked.taken_at)
@@ -126,7 +126,7 @@ def amend_vitals(
     require_still_complete(session, day, row, lacked)
     dosing_day.touch(session, row)
     audit.append(session, actor.account_id, row.site_id, events)
-    return detail_of(session, day, row)
+    return detail_of(session, day, row), row.site_id
 
 
 def not_voided(session: Session, row: DosingSession, reading_id: UUID) -> VitalReading:

@@ -170,8 +170,8 @@ def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCrea
 
 def amend_participant(
     session: Session, actor: Actor, keyring: Keyring, seen: Seen, symbols: str, body: ParticipantAmend
-) -> ParticipantRead:
-    """Correct what was entered at enrolment.
+) -> tuple[ParticipantRead, int]:
+    """Correct what was entered at enrolment; also gives the site's key.
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed, EnrolmentContradictsProtocol, StatusOutOfOrder,
     DataLocked, WithdrawalBeforeConsent, and of a label LabelErased, LabelAlreadyEnrolled, EnrolmentUnderWay.
@@ -190,7 +190,7 @@ def amend_participant(
     seen.require_current(row.pid, row.version, differing)
     merged = corrected(EnrolmentFields, {**{name: getattr(row, name) for name in COPIED}, **changes})
     if not differing:
-        return participant_read(values(row), person.place, person.protocol_version)
+        return participant_read(values(row), person.place, person.protocol_version), row.site_id
     faults = unknown_arms(person.protocol, merged)
     if (merged.enrolled_on is None) != (row.enrolled_on is None):
         faults.append(Fault("/enrolled_on", "by_status", "Enrolment is a change of status; only its day is corrected"))
@@ -219,7 +219,7 @@ def amend_participant(
     events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
     rule_queries.follow(session, row, before["findings"], *turns)
     audit.append(session, actor.account_id, row.site_id, events)
-    return participant_read(values(row), person.place, person.protocol_version)
+    return participant_read(values(row), person.place, person.protocol_version), row.site_id
 
 
 def _relabelled(session: Session, keyring: Keyring, row: Participant, label: str, reason: str) -> audit.Event:

@@ -88,8 +88,8 @@ def _held(session: Session, actor: Actor, kind: Subject, keys: Collection[UUID |
 
 def record(
     actor: Actor, about: Mapping[Named, Row[Any]], body: VerificationCreate
-) -> tuple[VerificationRead, Writes, int]:
-    """The verification of a record against its source: the answer, what to store, and the site's key. `about` are the
+) -> tuple[VerificationRead, int, Writes]:
+    """The verification of a record against its source: the answer, the site's key, and what to store. `about` are the
     `subjects` that it may be. Raises NotFound, RecordVoided, RecordMoved."""
     subject = found(about.get((body.subject_type, body.subject)))
     if hasattr(subject, "voided_at"):
@@ -111,7 +111,7 @@ def record(
     event = audit.recorded("verification:recorded", Verification, row, row["id"])
     writes.remember(actor.account_id, subject.site_id, event)
     new = {"present_version": body.version, "state": VerificationState(body.result), **dict.fromkeys(_TAKEN_BACK)}
-    return _read({**row, **new}, actor), writes, subject.site_id
+    return _read({**row, **new}, actor), subject.site_id, writes
 
 
 def withdraw(session: Session, actor: Actor, verification_id: UUID, body: ReasonGiven) -> tuple[VerificationRead, int]:

@@ -67,19 +67,12 @@ class SpecialInterestUnknown(Invalid):
 
 def report_adverse_event(
     session: Session, actor: Actor, people: Mapping[str, ParticipantFacts], body: AdverseEventCreate
-) -> tuple[AdverseEventRead, Writes, int]:
-    """What reporting an event comes to; also gives the site's key. `people`: the facts of those it may be about.
+) -> tuple[AdverseEventRead, int, Writes]:
+    """Report an event of one of these `people`: gives the answer, the site's key, and what to store.
 
     Raises NotFound, SpecialInterestUnknown.
     """
     person = found(people.get(body.participant))
-    return *_decided(session, actor, person, body), person.site_id
-
-
-def _decided(
-    session: Session, actor: Actor, person: ParticipantFacts, body: AdverseEventCreate
-) -> tuple[AdverseEventRead, Writes]:
-    """Hold an event against what is known of the participant."""
     require_past(actor, person.site_id, body)
     _require_listed(person.protocol, body)
     person.require_unlocked(through_freeze=True)
@@ -100,13 +93,13 @@ def _decided(
         note(session, writes, kind, person.site_id, SubjectType.adverse_event, [row["id"]])
     event = audit.recorded("adverse-event:reported", AdverseEvent, row, row["id"])
     writes.remember(actor.account_id, person.site_id, event)
-    return _read({**row, "reported_at": None}, person.place), writes
+    return _read({**row, "reported_at": None}, person.place), person.site_id, writes
 
 
 def amend_adverse_event(
     session: Session, actor: Actor, seen: Seen, event_id: UUID, body: AdverseEventAmend
-) -> AdverseEventRead:
-    """Correct an event, and when its first report is due.
+) -> tuple[AdverseEventRead, int]:
+    """Correct an event, and when its first report is due; also gives the site's key.
 
     Raises NotFound, RecordVoided, EventNullified, VersionStale, ValidationFailed, SpecialInterestUnknown.
     """
@@ -121,7 +114,7 @@ def amend_adverse_event(
     person: Person = visible_person(session, actor, row.pid)
     sent = session.execute(select(reported_at()).where(col(AdverseEvent.id) == row.id)).scalar()
     if not changes:
-        return _read({**values(row), "reported_at": sent}, person.place)
+        return _read({**values(row), "reported_at": sent}, person.place), row.site_id
     merged = corrected(AdverseEventFields, {**current, **changes})
     _require_listed(person.protocol, merged)
     more_serious = any(getattr(merged.criteria, name) and not getattr(row, name) for name in CRITERIA)
@@ -141,7 +134,7 @@ def amend_adverse_event(
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, body.reason)
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, actor.account_id, row.site_id, [event], at)
-    return _read({**values(row), "reported_at": sent}, person.place)
+    return _read({**values(row), "reported_at": sent}, person.place), row.site_id
 
 
 def _with_criteria(asked: dict[str, Any], criteria: SeriousnessCriteria) -> dict[str, Any]:
