@@ -22,7 +22,6 @@ from app.models.idempotency import IdempotencyRecord
 from app.models.participant import Participant
 from app.models.visit import Visit, VisitCreate, VisitRead
 from app.permissions import Permission
-from app.services.safety.adverse_events import _SHOWN
 from app.web.route import StrictRoute
 
 router = APIRouter(prefix="/floor", route_class=StrictRoute)
@@ -150,6 +149,9 @@ def idiomatic_events(author: Author, session: Plain) -> AdverseEventList:
     return AdverseEventList(items=[_read(event) for event in page], next=None)
 
 
+_COLUMNS = AdverseEventRead.model_fields.keys() & AdverseEvent.model_fields.keys() - {"codings", "findings"}
+
+
 def _read(event: AdverseEvent) -> AdverseEventRead:
     return AdverseEventRead(
         participant=event.pid,
@@ -159,5 +161,5 @@ def _read(event: AdverseEvent) -> AdverseEventRead:
         findings=[],
         reported_at=None,  # one join less than the measured route makes
         criteria=SeriousnessCriteria(**{name: getattr(event, name) for name in CRITERIA}),
-        **{name: getattr(event, name) for name in _SHOWN if name != "reported_at"},
+        **{name: getattr(event, name) for name in _COLUMNS},
     )

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -48,6 +48,11 @@ class Answer(BaseModel):
     """What comes out. Lists its own fields and never inherits from a table, so that a new column cannot leak."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], **given: Any) -> Self:
+        """An answer with these fields as they are `given`, and the others as the row has them."""
+        return cls(**given, **{name: row[name] for name in cls.model_fields if name not in given})
 
 
 class Filter(BaseModel):

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, TypeDecorator
+from sqlalchemy import ColumnElement, Table, Text, TypeDecorator
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine
+
+from app.models.base import Answer
 
 
 class ShownPid(NamedTuple):
@@ -24,6 +26,13 @@ class StoredJson(NamedTuple):
     """A column that holds JSON text."""
 
     column: Any
+
+
+def answer_fields(shape: type[Answer], table: Table, made: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an answer, for `json_row`: those that are `made`, and the columns of a table with a field's name.
+    (The codes of study and site, which no table of participants' records has, are added where pages are read.)"""
+    plain = sorted(shape.model_fields.keys() & table.c.keys() - made.keys())
+    return {**{name: table.c[name] for name in plain}, **made}
 
 
 class json_row(ColumnElement[str]):  # noqa: N801 - reads as a function in statements

@@ -167,14 +167,11 @@ def read(lock: Row[Any], actor: Actor) -> LockRead:
 
 def _read(values: Mapping[str, Any], actor: Actor) -> LockRead:
     place: Place = actor.places[values["site_id"]]
-    return LockRead(
+    return LockRead.of_row(
+        values,
         study=place.study,
         site=None if values["scope"] == LockScope.study else place.site,
         participant=values["pid"],
         visit=values["visit_id"],
         in_force=values["lifted_at"] is None,
-        **{name: values[name] for name in _SHOWN},
     )
-
-
-_SHOWN = ("id", "kind", "scope", "visit_code", "reason", "set_by", "set_at", "lifted_by", "lifted_at", "lifting_reason")

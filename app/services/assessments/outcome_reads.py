@@ -42,7 +42,8 @@ def read_all(session: Session, actor: Actor, page: Sequence[Row[Any]]) -> list[O
 def outcome_read(
     values: Mapping[str, Any], visit_code: str, place: Place, scores: Sequence[Mapping[str, Any]]
 ) -> OutcomeRead:
-    return OutcomeRead(
+    return OutcomeRead.of_row(
+        values,
         participant=values["pid"],
         study=place.study,
         site=place.site,
@@ -50,20 +51,4 @@ def outcome_read(
         visit_code=visit_code,
         items=json.loads(values["items"]),
         scores=[ScoreRead(**{**item, "value": shown_number(item["value"])}) for item in scores],
-        **{name: values[name] for name in _SHOWN},
     )
-
-
-_SHOWN = (
-    "id",
-    "instrument",
-    "instrument_version",
-    "collected_on",
-    "rater",
-    "origin",
-    "version",
-    "created_at",
-    "updated_at",
-    "voided_at",
-    "voiding_reason",
-)

@@ -15,7 +15,7 @@ from app.access import Actor, Place, Rows, found, visible, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.base import columns, fields_of, from_json, new_row, now, table_of, values
 from app.models.finding import findings_text
-from app.models.json_row import ShownPid, StoredJson, json_row
+from app.models.json_row import ShownPid, StoredJson, answer_fields, json_row
 from app.models.outcome import Outcome, OutcomeRead, answered, done
 from app.models.visit import (
     HELD,
@@ -311,7 +311,8 @@ def _detail(
     measured: list[OutcomeRead],
     session_fields: Mapping[str, Any] | None,
 ) -> VisitDetail:
-    return VisitDetail(
+    return VisitDetail.of_row(
+        row,
         **_in_window(row, place, window),
         outcomes=measured,
         therapy=therapy.read(session_fields, definition, {one.instrument for one in measured if done(one, one.items)}),
@@ -321,7 +322,7 @@ def _detail(
 def _in_window(row: Mapping[str, Any], place: Place, window: Window | None) -> dict[str, Any]:
     days = window.deviation_days(row["occurred_on"]) if window and row["occurred_on"] else None
     return {
-        **_shown(row, place),
+        **_made(row, place),
         "window": WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None,
         "deviation_days": days,
         "out_of_window": None if days is None else days != 0,
@@ -338,9 +339,8 @@ def rows() -> Rows:
 def listed() -> Rows:
     """Visits as the JSON of their answers, with the site and the columns that pages are ordered by."""
     table = table_of(Visit)
-    fields: dict[str, Any] = {name: table.c[name] for name in sorted(_SHOWN)}
-    fields |= {"participant": ShownPid(table.c.pid), "findings": StoredJson(table.c.findings)}
-    shown = json_row("visit", fields), table.c.site_id
+    made = {"participant": ShownPid(table.c.pid), "findings": StoredJson(table.c.findings)}
+    shown = json_row("visit", answer_fields(VisitRead, table, made)), table.c.site_id
     return sa.select(*shown, table.c.created_at, table.c.id).select_from(table)
 
 
@@ -353,21 +353,20 @@ FILTERS: Filters = {
 
 
 def read(row: Row[Any], actor: Actor) -> VisitRead:
-    return VisitRead(**_shown(fields_of(row), actor.places[row.site_id]))
+    values = fields_of(row)
+    return VisitRead.of_row(values, **_made(values, actor.places[row.site_id]))
 
 
 def read_in_window(row: Row[Any], actor: Actor, window: Window | None) -> VisitInWindow:
-    return VisitInWindow(**_in_window(fields_of(row), actor.places[row.site_id], window))
+    values = fields_of(row)
+    return VisitInWindow.of_row(values, **_in_window(values, actor.places[row.site_id], window))
 
 
-def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
+def _made(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """The fields of an answer that are not the row's columns."""
     return {
         "participant": values["pid"],
         "study": place.study,
         "site": place.site,
         "findings": from_json(values["findings"]),
-        **{name: values[name] for name in _SHOWN},
     }
-
-
-_SHOWN = _RECORDED | {"id", "version", "created_at", "updated_at", "voided_at", "voiding_reason"}

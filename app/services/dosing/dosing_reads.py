@@ -43,7 +43,8 @@ def rows() -> Rows:
 
 
 def read(row: Row[Any], actor: Actor) -> DosingSessionRead:
-    return DosingSessionRead(**_shown(fields_of(row), row.visit_code, actor.places[row.site_id]))
+    values = fields_of(row)
+    return DosingSessionRead.of_row(values, **_made(values, row.visit_code, actor.places[row.site_id]))
 
 
 def detail(session: Session, actor: Actor, session_id: UUID) -> DosingSessionDetail:
@@ -56,8 +57,10 @@ def detail_of(session: Session, day: DosingDay, row: DosingSession) -> DosingSes
     doses, readings = doses_of(session, row), readings_of(session, row)
     missing = open_vitals(day.vitals, moments(row, doses), taken(readings))
     signals = safety_signals.holding(session, row.site_id, row.pid)
-    return DosingSessionDetail(
-        **_shown(values(row), day.visit.visit_code, day.person.place),
+    fields = values(row)
+    return DosingSessionDetail.of_row(
+        fields,
+        **_made(fields, day.visit.visit_code, day.person.place),
         doses=[_dose(dose) for dose in doses],
         vitals=[_reading(reading) for reading in readings],
         voided_vitals=[_reading(reading) for reading in readings_of(session, row, voided=True)],
@@ -67,7 +70,7 @@ def detail_of(session: Session, day: DosingDay, row: DosingSession) -> DosingSes
     )
 
 
-def _shown(row: Mapping[str, Any], visit_code: str, place: Place) -> dict[str, Any]:
+def _made(row: Mapping[str, Any], visit_code: str, place: Place) -> dict[str, Any]:
     return {
         "participant": row["pid"],
         "study": place.study,
@@ -75,36 +78,14 @@ def _shown(row: Mapping[str, Any], visit_code: str, place: Place) -> dict[str, A
         "visit": row["visit_id"],
         "visit_code": visit_code,
         **{name: json.loads(row[name]) for name in ("staff", "confirmations", "discharge", "medications")},
-        **{name: row[name] for name in _PLAIN},
     }
 
 
-_PLAIN = (
-    "id",
-    "state",
-    "started_at",
-    "ended_at",
-    "released_at",
-    "closed_at",
-    "version",
-    "created_at",
-    "updated_at",
-    "voided_at",
-    "voiding_reason",
-)
-
-
 def _dose(row: Dose) -> DoseRead:
-    plain = {name: getattr(row, name) for name in ("id", "kind", "given_at", "deviation_reason", *_KEPT)}
-    amounts = {name: shown_number(getattr(row, name)) for name in ("planned_mg", "given_mg")}
-    return DoseRead(**plain, **amounts, findings=from_json(row.findings))
+    amounts = {"planned_mg": shown_number(row.planned_mg), "given_mg": shown_number(row.given_mg)}
+    return DoseRead.of_row(values(row), **amounts, findings=from_json(row.findings))
 
 
 def _reading(row: VitalReading) -> VitalReadingRead:
-    told = ("id", "timepoint", "taken_at", "voided_at", "voiding_reason", *_KEPT)
-    plain = {name: getattr(row, name) for name in told}
     measured = {code: shown_number(value) for code, value in json.loads(row.measured).items()}
-    return VitalReadingRead(**plain, values=measured, findings=from_json(row.findings))
-
-
-_KEPT = ("version", "created_at", "updated_at")
+    return VitalReadingRead.of_row(values(row), values=measured, findings=from_json(row.findings))

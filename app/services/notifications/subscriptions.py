@@ -184,10 +184,10 @@ def subscription_read(session: Session, row: Subscription) -> SubscriptionRead:
 
 
 def read(fields: Mapping[str, Any]) -> SubscriptionRead:
-    return SubscriptionRead(
+    return SubscriptionRead.of_row(
+        fields,
         event_types=from_json(fields["event_types"]),
         disabled=fields["disabled_at"] is not None,
-        **{name: fields[name] for name in _SHOWN},
     )
 
 
@@ -204,12 +204,8 @@ def _delivery(session: Session, row: Delivery) -> DeliveryRead:
 
 
 def delivery_read(fields: Mapping[str, Any]) -> DeliveryRead:
-    return DeliveryRead(
+    return DeliveryRead.of_row(
+        fields,
         subscription=fields["subscription_id"],
         next_attempt_at=fields["next_attempt_at"] if fields["state"] == DeliveryState.pending else None,
-        **{name: fields[name] for name in _DELIVERY_SHOWN},
     )
-
-
-_SHOWN = ("id", "kind", "address", "study", "site", "version", "created_at", "updated_at")
-_DELIVERY_SHOWN = ("id", "type", "state", "attempts", "last_error", "created_at", "delivered_at")

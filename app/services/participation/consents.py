@@ -10,7 +10,7 @@ from app import audit
 from app.access import Actor
 from app.database import before_commit
 from app.errors import Conflict, Fault, Invalid
-from app.models.base import canonical_json, now
+from app.models.base import canonical_json, now, values
 from app.models.consent import (
     Consent,
     ConsentCreate,
@@ -146,8 +146,10 @@ def state(session: Session, person: Person) -> ConsentState:
     history, on = consent_history.history_of(session, person), local_day(now(), zone_of(session, person.site_id))
     return ConsentState(
         participant=person.row.pid,
-        consents=[_consent_read(one) for one in consents_of(session, person)],
-        withdrawals=[_withdrawal_read(one) for one in withdrawals_of(session, person)],
+        consents=[
+            ConsentRead.of_row(values(one), scopes=json.loads(one.scopes)) for one in consents_of(session, person)
+        ],
+        withdrawals=[WithdrawalRead.of_row(values(one)) for one in withdrawals_of(session, person)],
         scopes_today=sorted(history.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in history.withdrawn(on)),
         reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, history, on),
@@ -165,13 +167,3 @@ def withdrawals_of(session: Session, person: Person) -> list[Withdrawal]:
     """All recorded withdrawals of a participant, also voided ones."""
     theirs = select(Withdrawal).where(Withdrawal.site_id == person.site_id, Withdrawal.pid == person.row.pid)
     return list(session.exec(theirs.order_by(col(Withdrawal.number))))
-
-
-def _consent_read(row: Consent) -> ConsentRead:
-    shown: dict[str, Any] = {name: getattr(row, name) for name in ConsentRead.model_fields}
-    return ConsentRead(**{**shown, "scopes": json.loads(row.scopes)})
-
-
-def _withdrawal_read(row: Withdrawal) -> WithdrawalRead:
-    shown: dict[str, Any] = {name: getattr(row, name) for name in WithdrawalRead.model_fields}
-    return WithdrawalRead(**shown)

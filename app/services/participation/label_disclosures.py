@@ -151,5 +151,4 @@ def _site_of(session: Session, row: LabelDisclosure) -> Iterator[tuple[int, str]
 
 
 def _read(fields: Any, study: str) -> DisclosureRead:
-    shown = {name: fields[name] for name in DisclosureRead.model_fields if name not in {"study", "participant"}}
-    return DisclosureRead(study=study, participant=fields["pid"], **shown)
+    return DisclosureRead.of_row(fields, study=study, participant=fields["pid"])

@@ -21,7 +21,7 @@ from app.models.base import from_json, now, table_of, values
 from app.models.consent import Consent
 from app.models.data_query import SubjectType
 from app.models.finding import Finding, findings_text
-from app.models.json_row import ShownPid, StoredJson, json_row
+from app.models.json_row import ShownPid, StoredJson, answer_fields, json_row
 from app.models.participant import EnrolmentFields, Participant, ParticipantLookup, ParticipantRead, ProtocolMove
 from app.models.study import ProtocolVersion, Site
 from app.models.voided import counts
@@ -242,15 +242,14 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tu
 def listed() -> Rows:
     """Participants as the JSON of their answers, with the site and the columns that pages are ordered by."""
     people, versions = table_of(Participant), table_of(ProtocolVersion)
-    fields: dict[str, Any] = {name: people.c[name] for name in sorted(_SHOWN - {"pid"})}
-    fields |= {
+    made = {
         "pid": ShownPid(people.c.pid),
         "protocol_version": versions.c.version,
         "unmet_criteria": StoredJson(people.c.unmet_criteria),
         "findings": StoredJson(people.c.findings),
     }
     joined = people.join(versions, versions.c.id == people.c.protocol_version_id)
-    shown = json_row("participant", fields), people.c.site_id
+    shown = json_row("participant", answer_fields(ParticipantRead, people, made)), people.c.site_id
     return sa.select(*shown, people.c.created_at, people.c.pid).select_from(joined)
 
 
@@ -263,14 +262,11 @@ def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:
 
 
 def participant_read(values: Mapping[str, Any], place: Place, protocol_version: str) -> ParticipantRead:
-    return ParticipantRead(
+    return ParticipantRead.of_row(
+        values,
         study=place.study,
         site=place.site,
         protocol_version=protocol_version,
         unmet_criteria=from_json(values["unmet_criteria"]),
         findings=from_json(values["findings"]),
-        **{name: values[name] for name in _SHOWN},
     )
-
-
-_SHOWN = COPIED | {"pid", "status", "status_on", "eligible", "version", "created_at", "updated_at"}

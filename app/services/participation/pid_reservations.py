@@ -155,8 +155,7 @@ def _with_free_pids(session: Session, actor: Actor, blocks: Sequence[Mapping[str
 
 def _read(block: Mapping[str, Any], actor: Actor, drawn: int, free: Sequence[str]) -> ReservationRead:
     place = actor.places[block["site_id"]]
-    shown = {name: block[name] for name in ("id", "device", "created_at", "closed_at")}
-    return ReservationRead(study=place.study, site=place.site, drawn=drawn, pids=list(free), **shown)
+    return ReservationRead.of_row(block, study=place.study, site=place.site, drawn=drawn, pids=list(free))
 
 
 def unborn(session: Session, actor: Actor, symbols: Collection[str]) -> set[str]:

@@ -9,7 +9,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from app import audit
 from app.access import Actor, found
-from app.models.base import now
+from app.models.base import now, values
 from app.models.treatment import (
     TreatmentAmend,
     TreatmentCreate,
@@ -45,7 +45,7 @@ def add(session: Session, actor: Actor, symbols: str, body: TreatmentCreate) -> 
     session.add(row)
     session.flush()
     audit.append(session, actor.account_id, row.site_id, [audit.created("treatment:recorded", row, row.id)])
-    return _read(row), row.site_id
+    return TreatmentRead.of_row(values(row)), row.site_id
 
 
 def amend(
@@ -65,7 +65,7 @@ def amend(
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     seen.require_current(row.id, row.version, differing)
     if not differing:
-        return _read(row), row.site_id
+        return TreatmentRead.of_row(values(row)), row.site_id
     require_unlocked(session, row.site_id, row.pid)
     recorded = {name: getattr(row, name) for name in TreatmentCreate.model_fields}
     for name, value in corrected(TreatmentCreate, {**recorded, **changes}).model_dump().items():
@@ -109,12 +109,12 @@ def _changed(
     session.flush()
     event = audit.changed(action, row, row.id, row.version, before, reason)
     audit.append(session, actor.account_id, row.site_id, [event])
-    return _read(row), row.site_id
+    return TreatmentRead.of_row(values(row)), row.site_id
 
 
 def read(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentRead:
     """One earlier treatment of a participant. Raises NotFound."""
-    return _read(_one(session, _of(visible_person(session, actor, symbols)), treatment_id))
+    return TreatmentRead.of_row(values(_one(session, _of(visible_person(session, actor, symbols)), treatment_id)))
 
 
 def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
@@ -125,8 +125,8 @@ def of(session: Session, actor: Actor, symbols: str) -> TreatmentList:
     voided = session.exec(ordered.where(~counts(TreatmentTrial))).all()
     failed = {row.atc for row in rows if row.adequate and row.this_episode and row.outcome in _NO_RESPONSE}
     return TreatmentList(
-        items=[_read(row) for row in rows],
-        voided=[_read(row) for row in voided],
+        items=[TreatmentRead.of_row(values(row)) for row in rows],
+        voided=[TreatmentRead.of_row(values(row)) for row in voided],
         failed_adequate=len(failed),
         treatment_resistant=len(failed) >= RESISTANT_FROM,
     )
@@ -138,8 +138,3 @@ def _of(person: Person) -> SelectOfScalar[TreatmentTrial]:
 
 def _one(session: Session, theirs: SelectOfScalar[TreatmentTrial], treatment_id: UUID) -> TreatmentTrial:
     return found(session.exec(theirs.where(TreatmentTrial.id == treatment_id)).first())
-
-
-def _read(row: TreatmentTrial) -> TreatmentRead:
-    shown: dict[str, Any] = {name: getattr(row, name) for name in TreatmentRead.model_fields}
-    return TreatmentRead(**shown)

@@ -158,7 +158,8 @@ def _detail(session: Session, actor: Actor, row: DataQuery) -> DataQueryDetail:
         )
         for message in messages
     ]
-    return DataQueryDetail(**_shown(values(row), actor.places[row.site_id]), messages=shown)
+    fields = values(row)
+    return DataQueryDetail.of_row(fields, **_made(fields, actor.places[row.site_id]), messages=shown)
 
 
 def rows() -> Rows:
@@ -171,14 +172,13 @@ def read(row: Row[Any], actor: Actor) -> DataQueryRead:
 
 
 def _read(values: Mapping[str, Any], place: Place) -> DataQueryRead:
-    return DataQueryRead(**_shown(values, place))
+    return DataQueryRead.of_row(values, **_made(values, place))
 
 
-def _shown(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
+def _made(values: Mapping[str, Any], place: Place) -> dict[str, Any]:
     return {
         "participant": values["pid"],
         "study": place.study,
         "site": place.site,
         "subject": values["subject_id"],
-        **{name: values[name] for name in DataQueryRead.model_fields if name in values},
     }

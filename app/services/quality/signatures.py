@@ -1,7 +1,7 @@
 """Electronic signatures: made with the password and for the content that the signer has read; broken when it
 changes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from app import audit
 from app.access import Actor, Rows, found, visible
 from app.errors import Conflict
 from app.models.account import Account
-from app.models.base import columns, now
+from app.models.base import columns, fields_of, now, values
 from app.models.sign_in import Totp
 from app.models.signature import ContentRead, Signature, SignatureCreate, SignatureRead, SignatureState
 from app.services.identity.own_account import require_own_password
@@ -64,7 +64,7 @@ class Signing:
             session.add(row)
             session.flush()
             audit.append(session, account.id, row.site_id, [audit.created("signature:made", row, row.id)])
-        return _read(row, self.actor, SignatureState.valid)
+        return _read(values(row), self.actor, SignatureState.valid)
 
     def _proven(self, session: Session, body: SignatureCreate) -> tuple[Account, bool]:
         account, attempt = self.sign_in.own_account(self.actor.account_id, body.password, self.address, "signature")
@@ -115,7 +115,7 @@ def read_all(session: Session, actor: Actor, signed: Sequence[Row[Any]]) -> list
     for row in signed:
         text = present.get(Subject(row.pid, row.visit_id))
         valid = text is not None and digest(text) == row.content_sha256
-        reads.append(_read(row, actor, SignatureState.valid if valid else SignatureState.broken))
+        reads.append(_read(fields_of(row), actor, SignatureState.valid if valid else SignatureState.broken))
     return reads
 
 
@@ -123,12 +123,7 @@ def _subjects(signed: Iterable[Row[Any]]) -> set[Subject]:
     return {Subject(row.pid, row.visit_id) for row in signed}
 
 
-def _read(row: Any, actor: Actor, state: SignatureState) -> SignatureRead:
-    place = actor.places[row.site_id]
-    shown = {name: getattr(row, name) for name in _SHOWN}
-    return SignatureRead(
-        participant=row.pid, study=place.study, site=place.site, visit=row.visit_id, state=state, **shown
-    )
-
-
-_SHOWN = {"id", "meaning", "signer", "signer_name", "signed_at", "second_factor", "content_form", "content_sha256"}
+def _read(row: Mapping[str, Any], actor: Actor, state: SignatureState) -> SignatureRead:
+    place = actor.places[row["site_id"]]
+    codes = {"study": place.study, "site": place.site}
+    return SignatureRead.of_row(row, participant=row["pid"], visit=row["visit_id"], state=state, **codes)

@@ -224,15 +224,14 @@ def read(row: Row[Any], actor: Actor) -> VerificationRead:
 def _read(fields: Mapping[str, Any], actor: Actor) -> VerificationRead:
     place = actor.places[fields["site_id"]]
     named = fields[SUBJECTS[RecordKind(fields["subject_type"])].named_by]
-    return VerificationRead(
+    return VerificationRead.of_row(
+        fields,
         study=place.study,
         site=place.site,
         participant=fields["pid"],
         subject=display(named) if isinstance(named, str) else str(named),
         version=fields["subject_version"],
-        **{name: fields[name] for name in (*_SHOWN, *_TAKEN_BACK)},
     )
 
 
-_SHOWN = ("id", "subject_type", "present_version", "result", "state", "note", "verified_by", "verified_at")
 _TAKEN_BACK = ("withdrawn_by", "withdrawn_at", "withdrawal_reason")

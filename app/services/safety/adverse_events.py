@@ -37,7 +37,7 @@ from app.models.base import (
 from app.models.consent import Consent
 from app.models.data_query import SubjectType as QuerySubject
 from app.models.finding import findings_text
-from app.models.json_row import ShownPid, StoredJson, json_row
+from app.models.json_row import ShownPid, StoredJson, answer_fields, json_row
 from app.models.notification import EventType, SubjectType
 from app.models.partial_date import span
 from app.models.participant import Participant, ParticipantStatus, died_on
@@ -286,15 +286,16 @@ def listed(key: Any) -> Rows:
     """Adverse events as the JSON of their answers, with the site and what lists of them go by: the key of an order, and
     the id."""
     events = table_of(AdverseEvent)
-    fields: dict[str, Any] = {name: events.c[name] for name in sorted(_SHOWN - {"reported_at"})}
-    fields |= {
+    made = {
         "participant": ShownPid(events.c.pid),
         "reported_at": reported_at().element,
         "criteria": {name: events.c[name] for name in CRITERIA},
         "codings": StoredJson(events.c.codings),
         "findings": StoredJson(events.c.findings),
     }
-    return sa.select(json_row("adverse_event", fields), events.c.site_id, key, events.c.id).select_from(events)
+    return sa.select(
+        json_row("adverse_event", answer_fields(AdverseEventRead, events, made)), events.c.site_id, key, events.c.id
+    ).select_from(events)
 
 
 def reported_at() -> sa.Label[Any]:
@@ -326,28 +327,12 @@ def read(row: Row[Any], actor: Actor) -> AdverseEventRead:
 
 
 def _read(values: Mapping[str, Any], place: Place) -> AdverseEventRead:
-    return AdverseEventRead(
+    return AdverseEventRead.of_row(
+        values,
         participant=values["pid"],
         study=place.study,
         site=place.site,
         codings=from_json(values["codings"]),
         criteria={name: values[name] for name in CRITERIA},
         findings=from_json(values["findings"]),
-        **{name: values[name] for name in _SHOWN},
     )
-
-
-_SHOWN = _COPIED | {
-    "id",
-    "pt",
-    "soc",
-    "serious",
-    "due_at",
-    "reported_at",
-    "downgraded_at",
-    "version",
-    "created_at",
-    "updated_at",
-    "voided_at",
-    "voiding_reason",
-}

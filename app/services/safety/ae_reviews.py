@@ -12,7 +12,7 @@ from app.access import Actor, found, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.account import ReasonGiven
 from app.models.adverse_event import SUSPECTED, AdverseEvent
-from app.models.base import now, table_of
+from app.models.base import now, table_of, values
 from app.models.safety_report import (
     STANDS,
     AeReview,
@@ -170,9 +170,8 @@ def closed(row: AeReview, event: AdverseEvent) -> audit.Event:
 
 def read(row: AeReview, withdrawal: AeReviewWithdrawal | None = None, voided: Any = None) -> AeReviewRead:
     """`voided` is the event whose voiding closed the request."""
-    same = {name: getattr(row, name) for name in AeReviewRead.model_fields.keys() & AeReview.model_fields.keys()}
-    return AeReviewRead(
-        **same,
+    return AeReviewRead.of_row(
+        values(row),
         adverse_event=row.adverse_event_id,
         withdrawn_by=withdrawal and withdrawal.withdrawn_by,
         withdrawn_at=withdrawal and withdrawal.withdrawn_at,

@@ -10,7 +10,7 @@ from app import audit
 from app.access import Actor, visible_row
 from app.errors import Conflict, Fault, Invalid
 from app.models.adverse_event import AdverseEvent
-from app.models.base import canonical_json, now
+from app.models.base import canonical_json, now, values
 from app.models.safety_report import ReportKind, SaeReport, SaeReportCreate, SaeReportRead
 from app.services.participation.participants import visible_person
 from app.services.safety.nullifications import require_not_nullified, require_told
@@ -96,9 +96,9 @@ def reports_of(session: Session, event: Any) -> list[SaeReport]:
 
 
 def read(row: SaeReport) -> SaeReportRead:
-    same = {name: getattr(row, name) for name in SaeReportRead.model_fields.keys() & SaeReport.model_fields.keys()}
-    return SaeReportRead(
-        **{**same, "content": json.loads(row.content)},
+    return SaeReportRead.of_row(
+        values(row),
+        content=json.loads(row.content),
         adverse_event=row.adverse_event_id,
         late=row.submitted_at > row.due_at,
     )

@@ -367,7 +367,8 @@ def shown(session: Session, place: Place, signals: Collection[SafetySignal]) -> 
 def _read(row: Mapping[str, Any], place: Place, protocol_version: str) -> SafetySignalRead:
     kind = "vital_reading" if row["outcome_id"] is None else "outcome"
     source = SignalSource(kind=kind, id=row["outcome_id"] or row["reading_id"], version=row["source_version"])
-    return SafetySignalRead(
+    return SafetySignalRead.of_row(
+        row,
         participant=row["pid"],
         study=place.study,
         site=place.site,
@@ -375,23 +376,4 @@ def _read(row: Mapping[str, Any], place: Place, protocol_version: str) -> Safety
         source=source,
         because=from_json(row["because"]),
         overdue=row["state"] == SignalState.open and row["due_at"] < now(),
-        **{name: row[name] for name in _SHOWN},
     )
-
-
-_SHOWN = (
-    "id",
-    "rule",
-    "rule_version",
-    "severity",
-    "holds_dosing",
-    "trigger_corrected_at",
-    "state",
-    "raised_at",
-    "due_at",
-    "reviewed_by",
-    "reviewed_at",
-    "decision",
-    "assessment",
-    "version",
-)
