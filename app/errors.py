@@ -140,6 +140,13 @@ class UnsupportedMediaType(RegistryError):
     title = "Unsupported media type"
 
 
+class UnsupportedContentEncoding(RegistryError):
+    """The body must be sent as it is, not compressed: without Content-Encoding, or with identity."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
 class BodyTooLarge(RegistryError):
     """The body is larger than this registry accepts."""
 

@@ -394,6 +394,6 @@ BODIES: Mapping[str, tuple[bytes, dict[str, str], int]] = {
     "marked content type": (spoilt('{"reason": "MARK"}'), {"Content-Type": f"application/{MARK}"}, 415),
     "charset latin-1": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=iso-8859-1"}, 415),
     "charset UTF-16": (spoilt('{"reason": "MARK"}'), {"Content-Type": "application/json; charset=utf-16"}, 415),
-    "compressed": (b"\x1f\x8b\x08\x00" + MARK.encode(), {"Content-Encoding": "gzip"}, 400),
+    "compressed": (b"\x1f\x8b\x08\x00" + MARK.encode(), {"Content-Encoding": "gzip"}, 415),
 }
 """Bodies that cannot be read, or are no JSON object: content, headers, status."""

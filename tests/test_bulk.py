@@ -213,6 +213,10 @@ def test_an_array_is_taken_too_and_nothing_else(world: World) -> None:
     assert world.staff_a.raw("POST", "/v1/adverse-events/bulk", b"{}").json()["code"] == "malformed_json"
     csv = world.staff_a.raw("POST", "/v1/adverse-events/bulk", b"a,b", **{"Content-Type": "text/csv"})
     assert csv.status_code == 415
+    for coding, status in (("gzip", 415), ("identity, br", 415), ("identity", 207)):
+        coded = world.staff_a.raw("POST", "/v1/adverse-events/bulk", array, **{"Content-Encoding": coding})
+        assert coded.status_code == status, coded.text
+    assert world.staff_a.raw("POST", "/v1/visits", b"{}", **{"Content-Encoding": "gzip"}).headers["Accept-Encoding"]
     assert "application/x-ndjson" in csv.json()["detail"]
 
 

@@ -23,7 +23,7 @@ _REFUSALS = {
     "409": "It contradicts what is there, or an equal request is still at work",
     "412": "The record has changed since; the answer has its present ETag and the fields that differ",
     "413": "The body is larger than the registry takes",
-    "415": "The body is not JSON",
+    "415": "The body is not JSON, or is compressed",
     "422": "A field or a query parameter breaks a rule, which `errors` names",
     "423": "What it would change is frozen or locked; the document names the lock",
     "428": "If-Match is missing",

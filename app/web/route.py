@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.database import opened
-from app.errors import Fault, UnsupportedMediaType, ValidationFailed
+from app.errors import Fault, UnsupportedContentEncoding, UnsupportedMediaType, ValidationFailed
 from app.pagination import Listed
 from app.web.problems import fault_of, shown
 from app.web.strict_json import StrictRequest
@@ -44,6 +44,8 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             strict_request = StrictRequest(request.scope, request.receive)
             _require_names(request, asked)
+            if not takes_form:
+                _require_plain(request)
             if request.method in _WITH_BODY and not streams:
                 settings = request.app.state.settings
                 await strict_request.read_whole(settings.max_body_bytes, settings.body_seconds)
@@ -148,6 +150,13 @@ def _require_names(request: Request, asked: frozenset[str] | None) -> None:
 
 _TOLD_BY_NAME = {"access_token"}
 """Refused where the token is looked for, as one that is in the wrong place."""
+
+
+def _require_plain(request: Request) -> None:
+    """Nothing is decompressed: a small body could become one beyond every limit. The answer says what is taken instead
+    (RFC 9110, section 12.5.3)."""
+    if request.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
+        raise UnsupportedContentEncoding(headers={"Accept-Encoding": "identity"})
 
 
 def _require_json(request: Request) -> None:
