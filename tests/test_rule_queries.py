@@ -13,8 +13,8 @@ from app.database import within
 from app.models.adverse_event import AdverseEvent
 from app.models.base import now
 from app.models.data_query import DataQuery, QueryState
-from app.services.assessments.visit_findings import NOTHING
 from app.services.quality import rules_over_time
+from app.services.quality.rule_queries import NOTHING
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.hot_requests import statements
 from tests.monitor_cases import a_serious_event, an_event

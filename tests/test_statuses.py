@@ -5,8 +5,7 @@ from unittest.mock import patch
 
 import pytest
 
-from app.services.assessments import visit_findings
-from app.services.quality import rules_over_time
+from app.services.quality import rule_queries, rules_over_time
 from tests.courses import left
 from tests.dosing_cases import a_session_to_close, path_of
 from tests.test_visits import findings, open_queries
@@ -150,7 +149,7 @@ def test_a_dose_has_a_finding_while_the_participant_had_left_before_it(world: Wo
 def test_the_daily_pass_finds_a_visit_after_a_death_from_before_there_was_this_rule(world: World) -> None:
     pid = world.enrolled()
     world.staff_a.post("/v1/visits", world.visit(pid, "BL", "2025-02-10"))
-    with patch("app.services.assessments.visit_findings.judged_again", lambda *_: visit_findings.NOTHING):
+    with patch("app.services.assessments.visit_findings.judged_again", lambda *_: rule_queries.NOTHING):
         left(world, pid, "died", "2025-02-09")
     assert findings(world, pid, "BL") == []
     rules_over_time.refresh(world.registry.served)
@@ -220,7 +219,7 @@ def test_a_fatal_event_ends_on_the_day_of_death_whichever_is_recorded_first(
 def test_the_daily_pass_finds_a_fatal_event_of_another_day_from_before_there_was_this_rule(world: World) -> None:
     pid = world.enrolled()
     event = event_of(world, pid, **{**FATAL, "end": "2025-02-08"})
-    with patch("app.services.safety.adverse_events.judged_again", lambda *_: ([], [])):
+    with patch("app.services.safety.adverse_events.judged_again", lambda *_: rule_queries.NOTHING):
         left(world, pid, "died", "2025-02-09")
     read = world.staff_a.get(event.headers["Location"])
     assert "death_contradicts_status" in read.text, "judged as if nobody had died"

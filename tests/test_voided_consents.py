@@ -6,8 +6,7 @@ from unittest.mock import patch
 
 from httpx2 import Response
 
-from app.services.assessments import visit_findings
-from app.services.quality import rules_over_time
+from app.services.quality import rule_queries, rules_over_time
 from tests.course_cases import screen_failed, under_amendment
 from tests.courses import held, withdraw
 from tests.dosing_cases import SESSIONS, a_session_to_close, path_of, prepared, start
@@ -273,7 +272,7 @@ def test_of_two_who_void_it_at_once_one_does(world: World) -> None:
 def test_a_pass_takes_up_a_visit_that_was_not_judged_by_its_consent_yet(world: World) -> None:
     pid = world.enrolled()
     held(world, pid, "BL", "2025-01-25")
-    with patch("app.services.assessments.visit_findings.judged_again", lambda *_: visit_findings.NOTHING):
+    with patch("app.services.assessments.visit_findings.judged_again", lambda *_: rule_queries.NOTHING):
         taken_out(world, pid)
     assert "visit_without_consent" not in asked(world, pid)
     rules_over_time.refresh(world.registry.served)

@@ -22,7 +22,7 @@ from app.models.voided import counts
 from app.protocol.definition import Protocol, VisitDefinition
 from app.protocol.schedule import Held, day_beside, window_of
 from app.services.participation.consent_history import ConsentHistory, histories_of
-from app.services.quality.rule_queries import Doubt, Turned, settle_all, turned
+from app.services.quality.rule_queries import Judged, Turned, settle_all, together, turned
 from app.services.studies import protocol_of
 
 _PEOPLE, _VISITS = table_of(Participant), table_of(Visit)
@@ -41,16 +41,6 @@ class Course(NamedTuple):
 def course_of(person: Any, consents: ConsentHistory) -> Course:
     """`person` is what has `status`, `status_on` and `earlier_ends`."""
     return Course(left_study_on(person), consents)
-
-
-class Judged(NamedTuple):
-    """The audit events of visits whose findings changed, and the data queries to raise and to close."""
-
-    events: list[audit.Event]
-    turned: Turned
-
-
-NOTHING = Judged([], Turned([], set()))
 
 
 def findings(
@@ -112,17 +102,15 @@ def judged_again(
     theirs = _JUDGED.where(_VISITS.c.site_id == site_id, _VISITS.c.pid == pid).order_by(_VISITS.c.id)
     rows = [dict(fields_of(row)) for row in session.execute(theirs.with_for_update(key_share=True))]
     events: list[audit.Event] = []
-    came: list[Doubt] = []
-    gone: set[str] = set()
+    turns: list[Turned] = []
     for row, new_findings in _differing(session, [*rows, *new], course, code):
         old, row["findings"] = from_json(row["findings"]), new_findings
         of_row = (_VISITS.c.site_id == site_id) & (_VISITS.c.id == row["id"])
         session.execute(sa.update(_VISITS).where(of_row).values(findings=new_findings, updated_at=now()))
         before, after = {"findings": old}, {"findings": from_json(new_findings)}
         events.append(audit.event("visit:flagged", "visit", row["id"], row["version"], before, after))
-        change = turned(SubjectType.visit, pid, row["id"], before["findings"], after["findings"])
-        came, gone = came + change.came, gone | change.gone
-    return Judged(events, Turned(came, gone))
+        turns.append(turned(SubjectType.visit, pid, row["id"], before["findings"], after["findings"]))
+    return Judged(events, turns)
 
 
 def refresh(session: Session, site_id: int) -> int:
@@ -136,12 +124,11 @@ def refresh(session: Session, site_id: int) -> int:
     if stale:
         lock_visits(session, [(site_id, pid) for pid in stale])
         courses = _courses(session, site_id)
-    judged = [judged_again(session, site_id, pid, courses[pid]) for pid in stale]
-    events = [event for one in judged for event in one.events]
-    if not events:
+    judged = together(*(judged_again(session, site_id, pid, courses[pid]) for pid in stale))
+    if not judged.events:
         return 0
-    changed = settle_all(session, site_id, *(one.turned for one in judged))
-    audit.append(session, audit.SYSTEM, site_id, events)
+    changed = settle_all(session, site_id, *judged.turned)
+    audit.append(session, audit.SYSTEM, site_id, judged.events)
     return changed
 
 

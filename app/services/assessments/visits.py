@@ -147,7 +147,7 @@ def _judge_others(session: Session, writes: Writes, actor: Actor, person: Partic
     judged = visit_findings.judged_again(
         session, person.site_id, person.pid, course, body.visit_code, person.new_visits
     )
-    rule_queries.settled(session, writes, person.site_id, *judged.turned)
+    rule_queries.settled(session, writes, person.site_id, *rule_queries.merged(judged.turned))
     writes.remember(actor.account_id, person.site_id, *judged.events)
 
 
@@ -271,7 +271,7 @@ def amend_visit(
     after = {**audit.snapshot(row), **therapy.remembered(new_therapy)}
     event = audit.changed("visit:amended", row, row.id, row.version, before, body.reason, after=after)
     moved = "occurred_on" in differing
-    judged = dependent_findings.after_visit_day(session, person, row) if moved else dependent_findings.NOTHING
+    judged = dependent_findings.after_visit_day(session, person, row) if moved else rule_queries.NOTHING
     rule_queries.follow(session, row, before["findings"], *judged.turned)
     audit.append(session, actor.account_id, row.site_id, [event, *judged.events])
     return _detail(

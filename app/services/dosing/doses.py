@@ -24,7 +24,7 @@ from app.services.dosing import dosing_day
 from app.services.dosing.dosing_day import DosingDay, doses_of, readings_of
 from app.services.dosing.dosing_reads import detail_of
 from app.services.participation.participants import Person
-from app.services.quality.rule_queries import Turned
+from app.services.quality.rule_queries import NOTHING, Judged
 from app.services.safety import safety_signals
 from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
@@ -249,16 +249,16 @@ def order_findings(
     return [Finding(code=OUT_OF_ORDER, field="/taken_at", message=message)] if message else []
 
 
-def judged_again(session: Session, person: Person, but: UUID | None = None) -> tuple[list[audit.Event], list[Turned]]:
+def judged_again(session: Session, person: Person, but: UUID | None = None) -> Judged:
     """Work out the findings of the doses in a participant's sessions (except `but`) again, after a visit, another dose
-    or a consent changed: gives the audit events, and the data queries to raise and to close."""
+    or a consent changed."""
     events, turns = [], []
     for day, row in dosing_day.days_of(session, person, but):
         if flagged := flagged_again(session, day, row, consent=True):
             dosing_day.move_on(session, row)
             events += flagged
             turns.append(dosing_day.turned(session, row))
-    return events, turns
+    return Judged(events, turns)
 
 
 def amend_dose(
@@ -296,8 +296,7 @@ def amend_dose(
     session.flush()
     events = [audit.changed("dose:amended", dose, dose.id, dose.version, before, body.reason)]
     events += flagged_again(session, day, row)
-    others, turns = judged_again(session, day.person, but=row.id) if on != was else ([], [])
-    dosing_day.touch(session, row, *turns)
-    events += others
-    audit.append(session, actor.account_id, row.site_id, events)
+    others = judged_again(session, day.person, but=row.id) if on != was else NOTHING
+    dosing_day.touch(session, row, *others.turned)
+    audit.append(session, actor.account_id, row.site_id, [*events, *others.events])
     return detail_of(session, day, row), row.site_id

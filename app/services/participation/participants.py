@@ -205,18 +205,19 @@ def follow_findings(session: Session, row: Participant) -> None:
     row.findings = findings_text(findings)
 
 
-def judged_again(session: Session, row: Participant) -> tuple[list[audit.Event], rule_queries.Turned]:
-    """The same after a consent was given or voided: what to remember, and the data queries to raise and to close. That
-    is no change of the participant: the version stays."""
-    before = {"findings": from_json(row.findings)}
+def judged_again(session: Session, row: Participant) -> rule_queries.Judged:
+    """The same after a consent was given or voided. That is no change of the participant: the version stays."""
+    had = from_json(row.findings)
     follow_findings(session, row)
-    after = {"findings": from_json(row.findings)}
-    turned = rule_queries.turned(SubjectType.participant, row.pid, None, *before.values(), *after.values())
-    if before == after:
-        return [], turned
+    has = from_json(row.findings)
+    turned = rule_queries.turned(SubjectType.participant, row.pid, None, had, has)
+    if had == has:
+        return rule_queries.Judged([], [turned])
     row.updated_at = now()
     session.flush()
-    return [audit.event("participant:flagged", "participant", row.pid, row.version, before, after)], turned
+    change = {"findings": had}, {"findings": has}
+    event = audit.event("participant:flagged", "participant", row.pid, row.version, *change)
+    return rule_queries.Judged([event], [turned])
 
 
 def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tuple[ParticipantRead, int]:

@@ -22,6 +22,7 @@ from app.models.data_query import (
     SubjectType,
 )
 from app.models.dosing_session import DosingSession
+from app.models.outcome import Outcome
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.services.quality.query_steps import opened, step
@@ -93,10 +94,27 @@ class Turned(NamedTuple):
     gone: set[str]
 
 
-def gone_with(session: Session, site_id: int, pid: str, subject_id: UUID) -> Turned:
+class Judged(NamedTuple):
+    """Records judged again: the audit events of those whose findings changed, and what turned for data queries."""
+
+    events: list[audit.Event]
+    turned: list[Turned]
+
+
+NOTHING = Judged([], [])
+
+
+def together(*judged: Judged) -> Judged:
+    return Judged([event for one in judged for event in one.events], [turn for one in judged for turn in one.turned])
+
+
+def gone_with(session: Session, row: AdverseEvent | DosingSession | Outcome | Visit) -> Turned:
     """A voided record: all reasons on it have ended."""
     holding = select(DataQuery.rule_key).where(
-        DataQuery.site_id == site_id, DataQuery.pid == pid, DataQuery.subject_id == subject_id, _QUERIES.c.rule_holds
+        DataQuery.site_id == row.site_id,
+        DataQuery.pid == row.pid,
+        DataQuery.subject_id == row.id,
+        _QUERIES.c.rule_holds,
     )
     return Turned([], {key for key in session.exec(holding) if key is not None})
 
@@ -138,8 +156,11 @@ def follow(
 
 def settle_all(session: Session, site_id: int, *turns: Turned) -> int:
     """`settle` for several changes together, so that all data queries are locked before the head of the audit chain."""
-    came = [doubt for one in turns for doubt in one.came]
-    return settle(session, site_id, came, {key for one in turns for key in one.gone})
+    return settle(session, site_id, *merged(turns))
+
+
+def merged(turns: Sequence[Turned]) -> Turned:
+    return Turned([doubt for one in turns for doubt in one.came], {key for one in turns for key in one.gone})
 
 
 def raise_for_new(

@@ -46,7 +46,7 @@ def void_adverse_event(
     require_unlocked(session, row.site_id, row.pid)
     unanswered = ae_reviews.open_requests(session, row)
     event = _voided(session, actor, row, "adverse-event:voided", body.reason, now())
-    rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
+    rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row))
     audit.append(session, actor.account_id, row.site_id, [event, *(ae_reviews.closed(one, row) for one in unanswered)])
     return adverse_events.read(adverse_events.row_of(session, actor, row.id), actor), row.site_id
 
@@ -64,7 +64,7 @@ def void_outcome(
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     event = _voided(session, actor, row, "outcome:voided", body.reason, now())
     events = [event, *safety_signals.source_voided(session, row)]
-    rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row.site_id, row.pid, row.id))
+    rule_queries.settle_all(session, row.site_id, rule_queries.gone_with(session, row))
     audit.append(session, actor.account_id, row.site_id, events)
     scores = outcome_scores.scores_of(session, [row])[row.id]
     return outcome_reads.outcome_read(values(row), visit.visit_code, person.place, scores), row.site_id
@@ -87,12 +87,12 @@ def void_visit(
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     at = now()
     events = [_voided(session, actor, row, "visit:voided", body.reason, at)]
-    gone = [rule_queries.gone_with(session, row.site_id, row.pid, row.id)]
+    gone = [rule_queries.gone_with(session, row)]
     theirs = select(Outcome).where(Outcome.site_id == row.site_id, Outcome.visit_id == row.id, counts(Outcome))
     for outcome in session.exec(theirs.order_by(col(Outcome.id)).with_for_update()):
         events.append(_voided(session, actor, outcome, "outcome:voided", body.reason, at))
         events += safety_signals.source_voided(session, outcome)
-        gone.append(rule_queries.gone_with(session, row.site_id, row.pid, outcome.id))
+        gone.append(rule_queries.gone_with(session, outcome))
     judged = dependent_findings.after_visit_day(session, person, row)
     rule_queries.settle_all(session, row.site_id, *gone, *judged.turned)
     audit.append(session, actor.account_id, row.site_id, [*events, *judged.events])
@@ -113,7 +113,7 @@ def void_dosing_session(
     for reading in dosing_day.readings_of(session, row):
         events += safety_signals.source_voided(session, reading)
     judged = dependent_findings.after_dosing_session(session, day.person)
-    gone = rule_queries.gone_with(session, row.site_id, row.pid, row.id)
+    gone = rule_queries.gone_with(session, row)
     rule_queries.settle_all(session, row.site_id, gone, *judged.turned)
     audit.append(session, actor.account_id, row.site_id, [*events, *judged.events])
     return detail_of(session, day, row), row.site_id

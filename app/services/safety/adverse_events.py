@@ -50,7 +50,7 @@ from app.services.participation.consent_history import histories_of
 from app.services.participation.participant_facts import ParticipantFacts
 from app.services.participation.participants import Person, visible_person
 from app.services.quality import rule_queries
-from app.services.quality.rule_queries import Turned
+from app.services.quality.rule_queries import Judged
 from app.services.safety.ae_findings import Course, findings, is_serious
 from app.services.safety.nullifications import require_not_nullified
 from app.services.safety.sae_clocks import follow_correction, new_due_at
@@ -197,26 +197,24 @@ _TOLD_WITH_A_CRITERION = {"criteria", "aware_at", "outcome", "end"}
 """What a criterion that becomes known brings with it. The rest of a record that is being cleaned stays as it is."""
 
 
-def judged_again(session: Session, person: Participant) -> tuple[list[audit.Event], list[Turned]]:
-    """Judge a participant's events once more, after the status or a consent changed: what to remember, and the data
-    queries to raise and to close. That is no change of an event: its version stays, and so does what was reviewed or
-    verified of it."""
+def judged_again(session: Session, person: Participant) -> Judged:
+    """Judge a participant's events once more, after the status or a consent changed. That is no change of an event: its
+    version stays, and so does what was reviewed or verified of it."""
     theirs = select(AdverseEvent).where(
         AdverseEvent.site_id == person.site_id, AdverseEvent.pid == person.pid, counts(AdverseEvent)
     )
     course, events, turns = _course(session, person), [], []
     for row in session.exec(theirs.order_by(col(AdverseEvent.id)).with_for_update()):
-        had, has = row.findings, findings_text(findings(AdverseEventFields.model_construct(**_fields(row)), course))
-        if had == has:
+        present = findings_text(findings(AdverseEventFields.model_construct(**_fields(row)), course))
+        if row.findings == present:
             continue
-        row.findings, row.updated_at = has, now()
-        before, after = {"findings": from_json(had)}, {"findings": from_json(has)}
-        events.append(audit.event("adverse-event:flagged", "adverse_event", row.id, row.version, before, after))
-        turns.append(
-            rule_queries.turned(QuerySubject.adverse_event, row.pid, row.id, *before.values(), *after.values())
-        )
+        had, has = from_json(row.findings), from_json(present)
+        row.findings, row.updated_at = present, now()
+        change = {"findings": had}, {"findings": has}
+        events.append(audit.event("adverse-event:flagged", "adverse_event", row.id, row.version, *change))
+        turns.append(rule_queries.turned(QuerySubject.adverse_event, row.pid, row.id, had, has))
     session.flush()
-    return events, turns
+    return Judged(events, turns)
 
 
 def refresh(session: Session, site_id: int) -> int:
@@ -226,12 +224,11 @@ def refresh(session: Session, site_id: int) -> int:
     doubted = or_(col(Participant.status) == ParticipantStatus.died, _began_before_consent())
     theirs = select(Participant).where(Participant.site_id == site_id, doubted)
     people = session.exec(theirs.order_by(col(Participant.pid)).with_for_update(read=True)).all()
-    judged = [judged_again(session, person) for person in people]
-    events = [event for told, _ in judged for event in told]
-    if not events:
+    judged = rule_queries.together(*(judged_again(session, person) for person in people))
+    if not judged.events:
         return 0
-    changed = rule_queries.settle_all(session, site_id, *(turn for _, turns in judged for turn in turns))
-    audit.append(session, audit.SYSTEM, site_id, events)
+    changed = rule_queries.settle_all(session, site_id, *judged.turned)
+    audit.append(session, audit.SYSTEM, site_id, judged.events)
     return changed
 
 
