@@ -1,6 +1,6 @@
 """Tables and shapes, one noun a file. Importing this package fills `SQLModel.metadata` for migrations."""
 
-from app.models import (
+from app.models import (  # noqa: F401 - what is imported fills the metadata
     account,
     adverse_event,
     audit,
@@ -28,32 +28,3 @@ from app.models import (
     verification,
     visit,
 )
-
-__all__ = [
-    "account",
-    "adverse_event",
-    "audit",
-    "consent",
-    "data_cut",
-    "data_lock",
-    "data_query",
-    "dosing_session",
-    "extract",
-    "idempotency",
-    "label_disclosure",
-    "notification",
-    "outcome",
-    "participant",
-    "pid_reservation",
-    "safety_report",
-    "safety_signal",
-    "screening",
-    "sign_in",
-    "signature",
-    "study",
-    "sync",
-    "therapy_session",
-    "treatment",
-    "verification",
-    "visit",
-]
