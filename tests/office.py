@@ -13,7 +13,7 @@ from app.database import Database
 from app.models.base import now
 from app.models.notification import Delivery, EventType, Notification, SubjectType, Subscription
 from app.services.notifications.delivering import BATCH, Courier
-from app.services.notifications.outbox import tell
+from app.services.notifications.outbox import notify
 from tests.receivers import Receiver
 from tests.world import World
 
@@ -48,7 +48,7 @@ class Office:
         world = self.world
         with world.registry.database.write() as session:
             site_id = world.site_ids[site] if site else None
-            tell(session, event, site_id, world.study_id, SubjectType.extract, subject)
+            notify(session, event, site_id, world.study_id, SubjectType.extract, subject)
 
     def deliveries(self) -> list[Delivery]:
         """Those of this study, oldest first."""

@@ -76,7 +76,7 @@ def test_the_registrys_chain_is_held_last(world: World, waiting: str, monkeypatc
 
     pid, _ = enrolled_twice(world)
     then_looks(rule_queries, "settle_all")
-    then_looks(building, "tell")
+    then_looks(building, "notify")
     withdraw(world, pid, "identity", "2025-03-01")
     assert built(world)
     assert free == [True, True]

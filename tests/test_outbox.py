@@ -100,7 +100,7 @@ def test_what_is_rolled_back_is_not_notified(world: World) -> None:
 
     def told_and_failed() -> None:
         with world.registry.database.write() as session:
-            outbox.tell(session, EventType.extract_ready, None, world.study_id, SubjectType.extract, uuid4())
+            outbox.notify(session, EventType.extract_ready, None, world.study_id, SubjectType.extract, uuid4())
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -194,7 +194,7 @@ def test_a_withdrawal_beside_the_approval_is_notified_once_the_extract_is_ready(
     """Of two transactions at once neither sees the other: the withdrawal finds no approved extract."""
     everything = a_subscription(world, event_types=[TOLD])
     with monkeypatch.context() as patch:
-        patch.setattr(sharing, "tell", lambda *_: None)
+        patch.setattr(sharing, "notify", lambda *_: None)
         withdraw(world, somebody(world), "sharing", "2025-02-20")
     assert told(world, everything) == []
     assert built(world)

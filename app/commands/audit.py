@@ -158,7 +158,7 @@ def _every_chain() -> Iterator[Session]:
     """A session that reads every chain at one moment. For the server's role the sites have to be named, as it sees the
     chains of named sites only."""
     from app.database import Database, one_moment, within
-    from app.services.notifications.outbox import every_chain
+    from app.services.studies import every_chain
     from app.settings import Settings
 
     with (

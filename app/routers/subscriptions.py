@@ -24,8 +24,8 @@ from app.models.notification import (
 )
 from app.pagination import Page
 from app.permissions import Permission
-from app.services.notifications import outbox, subscriptions
-from app.services.studies import study_asked
+from app.services.notifications import subscriptions
+from app.services.studies import every_site, study_asked
 from app.web.conditional import IfMatch, etag
 from app.web.route import Router
 
@@ -117,7 +117,7 @@ def list_deliveries(
     asked = ((Delivery.state, query.state), (Delivery.subscription_id, query.subscription))
     statement = narrowed(visible(subscriptions.delivery_rows(), actor), *asked)
     page = Page(request, response, actor, query)
-    with within(session, outbox.every_site(session)):
+    with within(session, every_site(session)):
         rows, after = page.read(session, statement, Delivery.created_at, Delivery.id)
     return DeliveryList(items=[subscriptions.delivery_read(fields_of(row)) for row in rows], next=after)
 

@@ -12,6 +12,7 @@ from app import audit
 from app.access import Actor, Place, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
+from app.models.audit import REGISTRY_CHAIN
 from app.models.base import canonical_json
 from app.models.study import (
     ProtocolSummary,
@@ -59,6 +60,16 @@ def sites_of(session: Session, study_id: int) -> list[int]:
     """The keys of all sites of a study."""
     statement = select(Site.id).where(Site.study_id == study_id).order_by(col(Site.id))
     return [site_id for site_id in session.exec(statement) if site_id is not None]
+
+
+def every_site(session: Session) -> list[int]:
+    """The keys of all sites, for `within` where there is no actor."""
+    return [site_id for site_id in session.exec(select(Site.id)) if site_id is not None]
+
+
+def every_chain(session: Session) -> list[int]:
+    """All sites and the registry's own chain, which belongs to none: for reading the whole audit trail."""
+    return [REGISTRY_CHAIN, *every_site(session)]
 
 
 def zone_of(session: Session, site_id: int) -> ZoneInfo:

@@ -45,7 +45,7 @@ from app.services.extracts.extract_ends import end, moved
 from app.services.extracts.extract_rows import ExtractRows
 from app.services.extracts.extract_sql import unhurried
 from app.services.extracts.reading import Pieces, Readers
-from app.services.notifications.outbox import tell
+from app.services.notifications.outbox import notify
 from app.services.participation import sharing
 from app.services.studies import sites_of
 
@@ -310,9 +310,9 @@ def _finish(session: Session, row: Extract, files: list[dict[str, Any]], manifes
         raise BuildLost
     session.execute(sa.insert(table_of(ExtractFile)), files)
     session.execute(delete(ExtractBuild).where(col(ExtractBuild.extract_id) == row.id))
-    tell(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
+    notify(session, EventType.extract_ready, None, row.study_id, SubjectType.extract, row.id)
     with within(session, sites_of(session, row.study_id)):
-        sharing.tell_if_not_notified(session, row.study_id, row.id)
+        sharing.notify_if_missed(session, row.study_id, row.id)
     moved(session, row, "extract:built", ExtractStatus.ready, manifest=canonical_json(manifest))
 
 

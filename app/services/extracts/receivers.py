@@ -15,7 +15,7 @@ from app.errors import CannotGoOn
 from app.models.audit import REGISTRY_CHAIN, AuditEntry
 from app.models.extract import Extract, ExtractProfile, ExtractStatus, ExtractSubject
 from app.models.participant import Participant
-from app.services.notifications.outbox import every_chain
+from app.services.studies import every_chain
 
 
 class NotEnrolled(CannotGoOn):

@@ -24,8 +24,9 @@ from app.models.notification import Delivery, DeliveryState, Notification, Subsc
 from app.security.keys import Keyring
 from app.security.sealing import SealBroken, unseal
 from app.services.notifications.mail import mail
-from app.services.notifications.outbox import every_site, not_notified, tell_overdue
+from app.services.notifications.outbox import not_notified, notify_overdue
 from app.services.notifications.webhooks import Undelivered, post
+from app.services.studies import every_site
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -74,7 +75,7 @@ class Courier:
             late = not_notified(session, self._clock())
         if late:
             with self._database.write() as session:
-                tell_overdue(session, late)
+                notify_overdue(session, late)
         return len(late)
 
     def deliver(self) -> int:

@@ -26,9 +26,9 @@ from app.models.notification import (
 from app.models.study import Site, Study
 from app.security.keys import Keyring
 from app.security.sealing import seal
-from app.services.notifications.outbox import every_site, tell_one
+from app.services.notifications import outbox
 from app.services.notifications.webhooks import new_secret, written_secret
-from app.services.studies import site_by_code, study_by_code
+from app.services.studies import every_site, site_by_code, study_by_code
 from app.services.trail.registry_chain import remember
 from app.settings import Settings
 from app.web.conditional import Seen
@@ -136,7 +136,7 @@ def send_test(session: Session, actor: Actor, subscription_id: UUID) -> Delivery
     row = visible_row(session, actor, Subscription, subscription_id)
     if row.disabled_at is not None:
         raise SubscriptionDisabled
-    delivery = tell_one(session, row)
+    delivery = outbox.send_test(session, row)
     remember(session, actor, audit.Event("subscription:tested", "subscription", str(row.id), row.version, []))
     return _delivery(session, delivery)
 

@@ -16,9 +16,9 @@ from app.models.participant import Participant, VaultIdentity
 from app.models.sync import SyncOperation
 from app.privacy.erasure_journal import ErasureJournal, noted
 from app.privacy.vault import LabelAlreadyEnrolled
-from app.services.notifications.outbox import every_site
 from app.services.offline.sync_shelf import forget_erased, kept_enrolments
 from app.services.operations.vault_care import erased_in_trail, whole_vault
+from app.services.studies import every_site
 from app.services.trail.registry_chain import remember
 
 _PERSON = (table_of(Participant).c.site_id, table_of(Participant).c.pid, table_of(Participant).c.version)

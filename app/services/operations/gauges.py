@@ -19,10 +19,10 @@ from app.models.extract import Extract, ExtractStatus
 from app.models.notification import DeliveryState
 from app.models.sync import SyncOperation, SyncState
 from app.outages import reason
-from app.services.notifications.outbox import every_site
 from app.services.offline.sync_shelf import UNSETTLED
 from app.services.operations.overdue_work import Undelivered, last_backup, undelivered
 from app.services.safety.sae_clocks import overdue
+from app.services.studies import every_site
 
 log = structlog.get_logger()
 

@@ -16,9 +16,9 @@ from app.models.extract import Extract, ExtractStatus
 from app.models.idempotency import IdempotencyRecord
 from app.models.notification import Delivery, DeliveryState, Subscription
 from app.models.sync import SyncOperation
-from app.services.notifications.outbox import every_chain
 from app.services.offline.sync_shelf import UNSETTLED
 from app.services.operations import backups
+from app.services.studies import every_chain
 from app.settings import Settings
 
 PATIENCE = timedelta(hours=1)

@@ -10,8 +10,8 @@ from app.database import Database, within
 from app.models.base import now, table_of
 from app.models.idempotency import IdempotencyRecord
 from app.models.sync import SyncOperation
-from app.services.notifications.outbox import every_site
 from app.services.offline.sync_shelf import UNSETTLED
+from app.services.studies import every_site
 
 _RECORDS = table_of(IdempotencyRecord)
 _AT_ONCE = 5_000

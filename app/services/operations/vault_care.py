@@ -16,7 +16,7 @@ from app.models.base import now, table_of
 from app.models.participant import Participant, VaultIdentity
 from app.privacy import vault
 from app.security.keys import Keyring
-from app.services.notifications.outbox import every_site
+from app.services.studies import every_site
 
 _LABELS = table_of(VaultIdentity)
 _WHOSE = (_LABELS.c.site_id, _LABELS.c.pid)

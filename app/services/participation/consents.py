@@ -67,7 +67,7 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     )
     session.add(row)
     session.flush()
-    sharing.tell_if_ended(session, person, before)
+    sharing.notify_if_ended(session, person, before)
     event = audit.created("consent:recorded", row, consent_name(row.pid, row.version, number), reason=body.reason)
     judged = dependent_findings.after_further_consent(session, person)
     rule_queries.settle_all(session, row.site_id, *judged.turned)
@@ -114,7 +114,7 @@ def withdraw(
     session.add(row)
     session.flush()
     if row.scope in sharing.REPORTED:
-        sharing.tell(session, row.site_id, row.pid)
+        sharing.notify(session, row.site_id, row.pid)
     events = [audit.created("consent:withdrawn", row, f"{row.pid}/{row.number}", reason=body.reason)]
     forgotten: list[audit.Event] = []
     if body.scope is WithdrawalScope.identity:

@@ -270,7 +270,7 @@ def _corrected_consent(
     for name, value in _corrected_columns(correction).items():
         setattr(consent, name, value)
     session.flush()
-    sharing.tell_if_ended(session, person, old)
+    sharing.notify_if_ended(session, person, old)
     new = consent_history.history_of(session, person)
     for day in (one.effective_on for one in old.withdrawals if one.scope != WithdrawalScope.identity):
         if old.newest(day) is not None:

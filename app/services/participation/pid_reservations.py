@@ -27,7 +27,7 @@ from app.models.pid_reservation import (
     ReservationRead,
     ReservedPid,
 )
-from app.services.notifications.outbox import every_site
+from app.services.studies import every_site
 
 _PIDS, _PEOPLE = table_of(ReservedPid), table_of(Participant)
 _FREE = ~sa.exists().where(_PEOPLE.c.site_id == _PIDS.c.site_id, _PEOPLE.c.pid == _PIDS.c.pid)

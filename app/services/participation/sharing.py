@@ -108,7 +108,7 @@ def _held(scope: WithdrawalScope, people: Any) -> Rows:
     return wanted.select_from(table_of(ExtractSubject).join(people, same))
 
 
-def tell(session: Session, site_id: int, pid: str) -> None:
+def notify(session: Session, site_id: int, pid: str) -> None:
     """Notify of each extract that has data of this participant and can be downloaded, now or once it is built. Call it
     in the transaction of the withdrawal. A message names the extract, but neither participant nor site."""
     study_id = session.get_one(Site, site_id).study_id
@@ -116,15 +116,15 @@ def tell(session: Session, site_id: int, pid: str) -> None:
     there = (col(Extract.status).in_(OPEN), col(Extract.expires_at) > now(), has_data.exists())
     session.flush()
     for extract_id in session.scalars(select(Extract.id).where(Extract.study_id == study_id, *there)):
-        _tell(session, study_id, extract_id)
+        _notify(session, study_id, extract_id)
 
 
-def tell_if_ended(session: Session, person: Person, before: ConsentHistory) -> None:
-    """As `tell`, after a consent was recorded, corrected or voided, if unlike `before` the participant shares no data
+def notify_if_ended(session: Session, person: Person, before: ConsentHistory) -> None:
+    """As `notify`, after a consent was recorded, corrected or voided, if unlike `before` the participant shares no data
     now, or the collection ended, or did so on an earlier day: that consent had restored it."""
     after = consent_history.history_of(session, person)
     if _shared(after) < _shared(before) or _collected_until(after) < _collected_until(before):
-        tell(session, person.site_id, person.pid)
+        notify(session, person.site_id, person.pid)
 
 
 def _shared(history: ConsentHistory) -> bool:
@@ -135,16 +135,16 @@ def _collected_until(history: ConsentHistory) -> date:
     return history.withdrawn(date.max).get(WithdrawalScope.collection, date.max)
 
 
-def tell_if_not_notified(session: Session, study_id: int, extract_id: UUID) -> None:
+def notify_if_missed(session: Session, study_id: int, extract_id: UUID) -> None:
     """Notify of a finished extract if a withdrawal was recorded at the moment of its approval, when neither transaction
     saw the other. The session must see the sites of the study."""
     notified = select(Notification.id).where(
         Notification.type == EventType.extract_consent_withdrawn, Notification.subject_id == extract_id
     )
     if withdrawn_since(session, [extract_id]) and session.scalars(notified.limit(1)).first() is None:
-        _tell(session, study_id, extract_id)
+        _notify(session, study_id, extract_id)
 
 
-def _tell(session: Session, study_id: int, extract_id: UUID) -> None:
-    tell_of, kind = EventType.extract_consent_withdrawn, SubjectType.extract
-    outbox.tell(session, tell_of, None, study_id, kind, extract_id)
+def _notify(session: Session, study_id: int, extract_id: UUID) -> None:
+    event, kind = EventType.extract_consent_withdrawn, SubjectType.extract
+    outbox.notify(session, event, None, study_id, kind, extract_id)

@@ -47,7 +47,7 @@ def void_consent(
     before, counted = audit.snapshot(row), consent_history.history_of(session, person)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
     session.flush()
-    sharing.tell_if_ended(session, person, counted)
+    sharing.notify_if_ended(session, person, counted)
     subject = consent_name(row.pid, row.version, row.number)
     event = audit.changed("consent:voided", row, subject, person.row.version, before, body.reason)
     judged = dependent_findings.after_further_consent(session, person)

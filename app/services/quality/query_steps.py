@@ -12,7 +12,7 @@ from app import audit
 from app.models.base import new_row, now
 from app.models.data_query import DataQuery, DataQueryMessage, MessageKind, QueryState
 from app.models.notification import EventType, SubjectType
-from app.services.notifications.outbox import note, tell_at
+from app.services.notifications.outbox import add_notifications, notify_of
 from app.writing import Writes
 
 _ENDED = frozenset({QueryState.closed, QueryState.cancelled})
@@ -34,7 +34,7 @@ def opened(session: Session, writes: Writes, queries: Sequence[Mapping[str, Any]
         writes.remember(query["opened_by"] or audit.SYSTEM, query["site_id"], event)
         at_site[query["site_id"]].append(query["id"])
     for site_id, ids in at_site.items():
-        note(session, writes, EventType.data_query_opened, site_id, SubjectType.data_query, ids)
+        add_notifications(session, writes, EventType.data_query_opened, site_id, SubjectType.data_query, ids)
 
 
 def step(
@@ -56,7 +56,7 @@ def step(
     row.version, row.updated_at = row.version + 1, at
     _say(session, row, kind, text, author)
     if kind in _TOLD:
-        tell_at(session, _TOLD[kind], row.site_id, SubjectType.data_query, row.id)
+        notify_of(session, _TOLD[kind], row.site_id, SubjectType.data_query, row.id)
     event = audit.changed(f"data-query:{kind}", row, row.id, row.version, before, None)
     return replace(event, changes=[*event.changes, {"field": f"messages.{row.version}", "old": None, "new": text}])
 

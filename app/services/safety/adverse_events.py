@@ -45,7 +45,7 @@ from app.models.safety_report import SaeReport
 from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.services.dosing.exposure import NEVER, Exposure, exposures
-from app.services.notifications.outbox import note, tell_at
+from app.services.notifications.outbox import add_notifications, notify_of
 from app.services.participation.consent_history import histories_of
 from app.services.participation.participant_facts import ParticipantFacts
 from app.services.participation.participants import Person, visible_person
@@ -90,7 +90,7 @@ def report_adverse_event(
     rule_queries.raise_for_new(session, writes, AdverseEvent, row)
     alert = body.special_interest in person.protocol.alerts
     for kind in _told(row["serious"], alert):
-        note(session, writes, kind, person.site_id, SubjectType.adverse_event, [row["id"]])
+        add_notifications(session, writes, kind, person.site_id, SubjectType.adverse_event, [row["id"]])
     event = audit.recorded("adverse-event:reported", AdverseEvent, row, row["id"])
     writes.remember(actor.account_id, person.site_id, event)
     return _read({**row, "reported_at": None}, person.place), person.site_id, writes
@@ -130,7 +130,7 @@ def amend_adverse_event(
         follow_correction(session, row)
     session.flush()
     for kind in _told(more_serious, alert):
-        tell_at(session, kind, row.site_id, SubjectType.adverse_event, row.id)
+        notify_of(session, kind, row.site_id, SubjectType.adverse_event, row.id)
     event = audit.changed("adverse-event:amended", row, row.id, row.version, before, body.reason)
     rule_queries.follow(session, row, before["findings"])
     audit.append(session, actor.account_id, row.site_id, [event], at)

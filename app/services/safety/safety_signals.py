@@ -40,7 +40,7 @@ from app.models.voided import counts
 from app.protocol.instruments import instrument
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.protocol.scoring import as_asked, whole
-from app.services.notifications.outbox import note
+from app.services.notifications.outbox import add_notifications
 from app.services.studies import protocol_of, zone_of
 from app.writing import Writes, store
 
@@ -230,7 +230,7 @@ def _raised_anew(
     for name, value in given.items():
         setattr(row, name, value)
     row.trigger_corrected_at = None
-    note(session, writes, EventType.safety_signal_raised, row.site_id, SubjectType.safety_signal, [row.id])
+    add_notifications(session, writes, EventType.safety_signal_raised, row.site_id, SubjectType.safety_signal, [row.id])
     return [_moved_on(session, row, before, "safety-signal:raised-anew")]
 
 
@@ -247,7 +247,9 @@ def _raised(
     for signal in signals:
         row = new_row(SafetySignal, _given(session, source, rules, signal))
         writes.add(SafetySignal, row)
-        note(session, writes, EventType.safety_signal_raised, source.site_id, SubjectType.safety_signal, [row["id"]])
+        add_notifications(
+            session, writes, EventType.safety_signal_raised, source.site_id, SubjectType.safety_signal, [row["id"]]
+        )
         events.append(audit.recorded("safety-signal:raised", SafetySignal, row, row["id"]))
     return events
 
