@@ -77,9 +77,9 @@ def record_dose(session: Session, actor: Actor, session_id: UUID, body: DoseCrea
     breaches = _breaches(day, dose, earlier, readings, _signals(session, day, dose))
     off_course = _off_course(session, day, row, dose)
     _require_allowed(breaches)
-    unasked = _without_consent(session, day, dose)
-    _require_explained(dose, [*breaches, *off_course, *unasked])
-    dose.findings = _findings(breaches, off_course, _remarks(WITHOUT_CONSENT, unasked))
+    unconsented = _without_consent(session, day, dose)
+    _require_explained(dose, [*breaches, *off_course, *unconsented])
+    dose.findings = _findings(breaches, off_course, _remarks(WITHOUT_CONSENT, unconsented))
     events = [audit.created("dose:recorded", dose, dose.id, reason=body.reason), *flagged_again(session, day, row)]
     dosing_day.touch(session, row)
     audit.append(session, actor.account_id, row.site_id, events)
@@ -147,25 +147,18 @@ def _off_course(session: Session, day: DosingDay, row: DosingSession, dose: Dose
     return _flags(day.unmet(MinimumInterval | VisitsHeld, facts))
 
 
-def _without_consent(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
-    """The finding on a new dose that was given without consent. The dose is kept. A withdrawal later on the same day is
-    not there yet and does not count."""
-    on = _given_on(day, dose)
-    return [] if on is None else _unasked(day, on, dosing_day.consent_in_force(session, day.person, on))
-
-
-def _without_consent_before(session: Session, day: DosingDay, dose: Dose) -> list[Breach]:
-    """The same for a dose that is stored already. A withdrawal on the day of the dose does not count, as it is not
-    known which came first. By the visit's own protocol version, as the participant may have another one by now."""
+def _without_consent(session: Session, day: DosingDay, dose: Dose, *, stored: bool = False) -> list[Breach]:
+    """The flag of a dose that was given without consent. Of a new one, a withdrawal later on the same day is not there
+    yet. One that is `stored` already is not judged by a withdrawal on its day, as it is not known which came first; and
+    by the visit's own protocol version, as the participant may have another one by now."""
     on = _given_on(day, dose)
     if on is None:
         return []
-    then = replace(day.person, protocol=day.protocol)
-    return _unasked(day, on, dosing_day.consent_in_force(session, then, on, ended_by=on - timedelta(days=1)))
-
-
-def _unasked(day: DosingDay, on: date, consent: tuple[bool, frozenset[str]]) -> list[Breach]:
-    facts = SessionFacts(visit=day.visit.visit_code, on=on, consent_current=consent[0], consent_scopes=consent[1])
+    person, ended_by = day.person, on
+    if stored:
+        person, ended_by = replace(day.person, protocol=day.protocol), on - timedelta(days=1)
+    current, scopes = dosing_day.consent_in_force(session, person, on, ended_by)
+    facts = SessionFacts(visit=day.visit.visit_code, on=on, consent_current=current, consent_scopes=scopes)
     return _flags(day.unmet(ConsentInForce, facts))
 
 
@@ -178,21 +171,18 @@ def _given_on(day: DosingDay, dose: Dose) -> date | None:
     return None if dose.given_at is None else local_day(dose.given_at, day.zone)
 
 
-def _kept(dose: Dose) -> list[Finding]:
+def _consent_findings(dose: Dose) -> list[Finding]:
+    """Those that are stored."""
     return [Finding(**one) for one in from_json(dose.findings) if one["code"] == WITHOUT_CONSENT]
 
 
-def _still(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
+def _consent_findings_again(session: Session, day: DosingDay, dose: Dose, *, by_later_records: bool) -> list[Finding]:
     """The stored finding that consent was missing, unless that has changed: the withdrawal was voided, or a consent was
-    added."""
-    stored = _kept(dose)
-    return stored if stored and _without_consent(session, day, dose) else []
-
-
-def _anew(session: Session, day: DosingDay, dose: Dose) -> list[Finding]:
-    """The finding that consent was missing: the stored one if it still applies, or a new one from later records."""
-    stored = _still(session, day, dose)
-    return stored or _remarks(WITHOUT_CONSENT, _without_consent_before(session, day, dose))
+    added. Without one, `by_later_records` looks for a new one."""
+    stored = _consent_findings(dose)
+    if stored and _without_consent(session, day, dose):
+        return stored
+    return _remarks(WITHOUT_CONSENT, _without_consent(session, day, dose, stored=True)) if by_later_records else []
 
 
 def _given(dose: Dose | None) -> tuple[float, datetime] | None:
@@ -218,12 +208,12 @@ def _remarks(code: str, breaches: Sequence[Breach]) -> list[Finding]:
 def flagged_again(session: Session, day: DosingDay, row: DosingSession, *, consent: bool = False) -> list[audit.Event]:
     """Work out the findings of doses and vital signs again after something changed that they depend on; with `consent`
     also those about consent."""
-    missing = _anew if consent else _still
     events, doses, readings = [], doses_of(session, row), readings_of(session, row)
     for dose in doses:
         before = audit.snapshot(dose)
         breaches = _breaches(day, dose, doses, readings)
-        dose.findings = _findings(breaches, _off_course(session, day, row, dose), missing(session, day, dose))
+        missing = _consent_findings_again(session, day, dose, by_later_records=consent)
+        dose.findings = _findings(breaches, _off_course(session, day, row, dose), missing)
         if audit.snapshot(dose) != before:
             dose.version += 1
             events.append(audit.changed("dose:flagged", dose, dose.id, dose.version, before, None))
@@ -288,9 +278,9 @@ def amend_dose(
     off_course = _off_course(session, day, row, dose)
     if was is None:
         _require_allowed(breaches)  # as if it was recorded now
-    unasked = _without_consent(session, day, dose) if on != was else []
-    _require_explained(dose, [*breaches, *off_course, *unasked])
-    consent = _kept(dose) if on == was else _remarks(WITHOUT_CONSENT, unasked)
+    unconsented = _without_consent(session, day, dose) if on != was else []
+    _require_explained(dose, [*breaches, *off_course, *unconsented])
+    consent = _consent_findings(dose) if on == was else _remarks(WITHOUT_CONSENT, unconsented)
     dose.findings = _findings(breaches, off_course, consent)
     dose.version, dose.updated_at = dose.version + 1, now()
     session.flush()
