@@ -5,10 +5,10 @@ from enum import StrEnum
 from uuid import UUID, uuid4
 
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text, text
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from app.models.base import now, one_of
-from app.models.voided import voided_whole
+from app.models.voided import Voidable, voided_whole
 
 
 class Severity(StrEnum):
@@ -83,7 +83,7 @@ def _of_the_rare(column: str) -> Index:
     return Index(f"ix_adverse_event_{column}", "site_id", column, "created_at", "id")
 
 
-class AdverseEvent(SQLModel, table=True):
+class AdverseEvent(Voidable, table=True):
     """An untoward medical occurrence in a participant (ICH E2A, II.A.1)."""
 
     __tablename__ = "adverse_event"
@@ -153,8 +153,3 @@ class AdverseEvent(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    """When it was voided; since then it counts as never recorded (app/models/voided.py)."""
-
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))

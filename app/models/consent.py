@@ -9,11 +9,11 @@ from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Column, ForeignKeyConstraint, String, Text
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from app.models.base import Answer, Code, InstantShown, LongReason, PastDate, Positive, Reason, Shape, now, one_of
 from app.models.identifiers import PidShown
-from app.models.voided import voided_whole
+from app.models.voided import Voidable, voided_whole
 
 
 class WithdrawalScope(StrEnum):
@@ -26,7 +26,7 @@ class WithdrawalScope(StrEnum):
     sharing = "sharing"
 
 
-class Consent(SQLModel, table=True):
+class Consent(Voidable, table=True):
     """One consent version as a participant gave it, with its scopes."""
 
     __table_args__ = (
@@ -48,9 +48,6 @@ class Consent(SQLModel, table=True):
     """Whether `scopes` contains data sharing, as a column for the SQL of extracts."""
 
     created_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 def consent_name(pid: str, version: str, number: int) -> str:
@@ -58,7 +55,7 @@ def consent_name(pid: str, version: str, number: int) -> str:
     return f"{pid}/{version}" if number == 1 else f"{pid}/{version}/{number}"
 
 
-class Withdrawal(SQLModel, table=True):
+class Withdrawal(Voidable, table=True):
     """One withdrawal by a participant. It is never changed: a later consent restores what was withdrawn, and a
     withdrawal recorded in error is voided."""
 
@@ -76,9 +73,6 @@ class Withdrawal(SQLModel, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     recorded_by: UUID = Field(foreign_key="account.id")
     recorded_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class ConsentGiven(Shape):

@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Str
 from sqlmodel import Field, SQLModel
 
 from app.models.base import now, one_of
-from app.models.voided import once, voided_whole
+from app.models.voided import Voidable, once, voided_whole
 
 
 class SessionState(StrEnum):
@@ -21,7 +21,7 @@ class DoseKind(StrEnum):
     supplemental = "supplemental"
 
 
-class DosingSession(SQLModel, table=True):
+class DosingSession(Voidable, table=True):
     """What was recorded at the start and at discharge. `version` counts every change of the session, its doses and
     vital signs."""
 
@@ -66,11 +66,6 @@ class DosingSession(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    """Since when it counts as never recorded, with its doses and vital signs (app/models/voided.py)."""
-
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class Dose(SQLModel, table=True):
@@ -104,7 +99,7 @@ class Dose(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=now)
 
 
-class VitalReading(SQLModel, table=True):
+class VitalReading(Voidable, table=True):
     """Vital signs taken at one moment, at a time point of the protocol or between them."""
 
     __tablename__ = "vital_reading"
@@ -130,8 +125,3 @@ class VitalReading(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    """Since when it counts as never recorded by itself; it does not count either once its session is voided."""
-
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))

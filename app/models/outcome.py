@@ -27,7 +27,7 @@ from app.models.base import (
 )
 from app.models.contradiction import contradiction
 from app.models.identifiers import Pid, PidShown, StaffCode
-from app.models.voided import once, voided_whole
+from app.models.voided import Voidable, once, voided_whole
 from app.protocol import scoring
 from app.protocol.instruments import instruments
 
@@ -50,7 +50,7 @@ def done(row: Any, items: Mapping[str, Any]) -> bool:
     return row.origin == OutcomeOrigin.historical_total or scoring.done(instrument, items)
 
 
-class Outcome(SQLModel, table=True):
+class Outcome(Voidable, table=True):
     """Item values as given. One instrument is administered once at a visit."""
 
     __table_args__ = (
@@ -83,11 +83,6 @@ class Outcome(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    """When it was voided; since then it counts as never recorded (app/models/voided.py)."""
-
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class OutcomeScore(SQLModel, table=True):

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 from pydantic import Field as Bounded
 from pydantic import Strict, StringConstraints
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
-from sqlmodel import Field, SQLModel
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, String
+from sqlmodel import Field
 
 from app.models.base import Answer, InstantShown, Reason, Shape, now, one_of
-from app.models.voided import voided_whole
+from app.models.voided import Voidable, voided_whole
 
 
 class TreatmentOutcome(StrEnum):
@@ -23,7 +23,7 @@ class TreatmentOutcome(StrEnum):
     response = "response"
 
 
-class TreatmentTrial(SQLModel, table=True):
+class TreatmentTrial(Voidable, table=True):
     """One earlier trial of an antidepressant or another treatment, coded and without names of places or people."""
 
     __tablename__ = "treatment_trial"
@@ -49,9 +49,6 @@ class TreatmentTrial(SQLModel, table=True):
     version: int = 1
     recorded_by: UUID = Field(foreign_key="account.id")
     recorded_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 Atc = Annotated[str, StringConstraints(pattern=r"^[A-Z][0-9]{2}[A-Z]{2}[0-9]{2}$")]

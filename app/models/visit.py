@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from pydantic import Field as Bounded
 from pydantic import Strict, model_validator
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, String, Text
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from app.models.base import (
     Answer,
@@ -31,7 +31,7 @@ from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
 from app.models.outcome import OutcomeInVisit, OutcomeRead
 from app.models.therapy_session import Therapy, TherapyRead
-from app.models.voided import once, voided_whole
+from app.models.voided import Voidable, once, voided_whole
 from app.protocol import planning
 
 
@@ -45,7 +45,7 @@ class VisitStatus(StrEnum):
 HELD = frozenset(map(VisitStatus, planning.HELD))
 
 
-class Visit(SQLModel, table=True):
+class Visit(Voidable, table=True):
     """One contact with a participant, identified by participant, visit code and occurrence."""
 
     __table_args__ = (
@@ -79,11 +79,6 @@ class Visit(SQLModel, table=True):
     created_by: UUID = Field(foreign_key="account.id")
     created_at: datetime = Field(default_factory=now)
     updated_at: datetime = Field(default_factory=now)
-    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
-    voided_at: datetime | None = None
-    """When it was voided; since then it counts as never recorded (app/models/voided.py)."""
-
-    voiding_reason: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class VisitDates(Shape):

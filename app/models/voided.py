@@ -4,13 +4,26 @@ They are voided and never deleted. The row keeps what it said (ICH E6(R3), 4.2.2
 recorded, also for days past. docs/decisions/0035 says what follows from it.
 """
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, Index, text
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Text, text
+from sqlmodel import Field, SQLModel
 
 from app.models.base import LongReason, Shape
 
 _STAYS = "voided_at IS NULL"
+
+
+class Voidable(SQLModel):
+    """The columns of a table of records that can be voided."""
+
+    voided_by: UUID | None = Field(default=None, foreign_key="account.id")
+    voided_at: datetime | None = None
+    """When it was voided; since then it counts as never recorded."""
+
+    voiding_reason: str | None = Field(default=None, sa_type=Text)
 
 
 class RecordVoiding(Shape):
