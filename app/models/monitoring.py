@@ -39,14 +39,19 @@ class UrgentClock(ClockRead):
     term: str
 
 
-class DowngradedEvent(Answer):
-    """An event that has ceased to be serious, fatal or life-threatening, and that no monitor has reviewed since."""
+class EventRead(Answer):
+    """Which event it is, for a list of what is urgent."""
 
     adverse_event: UUID
     participant: PidShown
     study: str
     site: str
     term: str
+
+
+class DowngradedEvent(EventRead):
+    """An event that has ceased to be serious, fatal or life-threatening, and that no monitor has reviewed since."""
+
     downgraded_at: InstantShown
 
 
@@ -58,40 +63,25 @@ class WaitsFor(StrEnum):
     site = "site"
 
 
-class NullifiedEvent(Answer):
+class NullifiedEvent(EventRead):
     """An event of which a report said that it never was, and that its site has not voided yet."""
 
-    adverse_event: UUID
-    participant: PidShown
-    study: str
-    site: str
-    term: str
     nullified_at: InstantShown
     nullification_reason: str
     waits_for: WaitsFor
 
 
-class VoidedEvent(Answer):
+class VoidedEvent(EventRead):
     """An event that its site voided as entered in error, and that no monitor has reviewed since: a serious one, one
     that was reported or told to an authority, or one about which a monitor had asked for information."""
 
-    adverse_event: UUID
-    participant: PidShown
-    study: str
-    site: str
-    term: str
     voided_at: InstantShown
     voiding_reason: str
 
 
-class UnreviewedAlert(Answer):
+class UnreviewedAlert(EventRead):
     """An event of a kind that the protocol marks `alert`, which you have not reviewed at its present version."""
 
-    adverse_event: UUID
-    participant: PidShown
-    study: str
-    site: str
-    term: str
     special_interest: str
     created_at: InstantShown
 

@@ -13,7 +13,7 @@ from app.access import Actor, Place, found, visible
 from app.database import unique_or
 from app.errors import Conflict, Fault, Invalid
 from app.models.audit import REGISTRY_CHAIN
-from app.models.base import canonical_json
+from app.models.base import canonical_json, values
 from app.models.study import (
     ProtocolSummary,
     ProtocolVersion,
@@ -170,15 +170,8 @@ def add_site(session: Session, actor: Actor, study_code: str, body: SiteCreate) 
 
 
 def protocol_summary(study: str, version: ProtocolVersion) -> ProtocolSummary:
-    return ProtocolSummary(study=study, version=version.version, title=version.title, created_at=version.created_at)
+    return ProtocolSummary.of_row(values(version), study=study)
 
 
 def site_read(study: str, site: Site) -> SiteRead:
-    return SiteRead(
-        study=study,
-        code=site.code,
-        name=site.name,
-        country=site.country,
-        timezone=site.timezone,
-        created_at=site.created_at,
-    )
+    return SiteRead.of_row(values(site), study=study)

@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from app.access import Actor
 from app.errors import Fault, Invalid
-from app.models.base import now, table_of
+from app.models.base import fields_of, now, table_of
 from app.models.outcome import Outcome, OutcomeScore
 from app.models.outcome_summary import (
     DescriptiveStatistics,
@@ -23,7 +23,7 @@ from app.models.visit import Visit
 from app.models.voided import counts
 from app.protocol.definition import Protocol, Threshold, VisitKind
 from app.protocol.derived import derived
-from app.protocol.descriptive import Description, describe, describe_change
+from app.protocol.descriptive import describe, describe_change
 from app.protocol.instruments import UnknownInstrument, instrument
 from app.services.assessments.outcome_scores import shown_number
 from app.services.assessments.outcomes import InstrumentUnknown
@@ -68,18 +68,13 @@ def response_of(
 def _response(row: Row[Any], protocol: Protocol, baseline: float | None) -> ResponseRead:
     rule = instrument(row.instrument, row.instrument_version).rule(row.name)
     response = derived(rule, threshold_of(protocol, row.instrument, row.name), baseline, row.value)
-    return ResponseRead(
+    return ResponseRead.of_row(
+        fields_of(row),
         outcome=row.id,
-        visit_code=row.visit_code,
-        occurrence=row.occurrence,
-        instrument=row.instrument,
         score=row.name,
         value=shown_number(row.value),
         baseline=shown_number(baseline),
-        change=shown_number(response.change),
-        response=response.response,
-        remission=response.remission,
-        band=response.band,
+        **response._replace(change=shown_number(response.change))._asdict(),
     )
 
 
@@ -189,15 +184,13 @@ def _visit_summary(code: str, measured: Sequence[Compared]) -> VisitSummary:
     ]
     responses = [response for response, _ in judged if response is not None]
     remissions = [remission for _, remission in judged if remission is not None]
+    value = describe(one.value for one in measured)
+    change = describe_change([(one.baseline, one.value) for one in measured])
     return VisitSummary(
         visit_code=code,
         administered=len(measured),
-        value=_described(describe(one.value for one in measured)),
-        change=_described(describe_change([(one.baseline, one.value) for one in measured])),
+        value=DescriptiveStatistics(**value._asdict()),
+        change=DescriptiveStatistics(**change._asdict()),
         responders=sum(responses) if responses else None,
         remitters=sum(remissions) if remissions else None,
     )
-
-
-def _described(description: Description) -> DescriptiveStatistics:
-    return DescriptiveStatistics(**description._asdict())

@@ -147,17 +147,7 @@ def _detail(session: Session, actor: Actor, row: DataQuery) -> DataQueryDetail:
     said = select(DataQueryMessage).where(DataQueryMessage.site_id == row.site_id, DataQueryMessage.query_id == row.id)
     messages = session.exec(said.order_by(col(DataQueryMessage.number))).all()
     names = names_of(session, {str(message.author) for message in messages if message.author})
-    shown = [
-        MessageRead(
-            number=message.number,
-            kind=message.kind,
-            author=message.author,
-            author_name=names.get(str(message.author)),
-            at=message.at,
-            text=message.text,
-        )
-        for message in messages
-    ]
+    shown = [MessageRead.of_row(values(message), author_name=names.get(str(message.author))) for message in messages]
     fields = values(row)
     return DataQueryDetail.of_row(fields, **_made(fields, actor.places[row.site_id]), messages=shown)
 

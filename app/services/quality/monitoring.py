@@ -3,17 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Table, case, false, func, or_, select, true
 from sqlmodel import Session
 
 from app.access import Actor, visible
 from app.models.adverse_event import AdverseEvent
-from app.models.base import columns, now, table_of
+from app.models.base import columns, fields_of, now, table_of
 from app.models.data_query import DataQuery, QueryState
 from app.models.monitoring import (
     DowngradedEvent,
+    EventRead,
     MonitoringQuery,
     MonitoringSummary,
     NullifiedEvent,
@@ -38,6 +39,7 @@ from app.services.studies import protocol_of
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
 _QUERY, _SIGNAL, _REPORT = table_of(DataQuery), table_of(SafetySignal), table_of(SaeReport)
 _SITE, _VERSION = table_of(Site), table_of(ProtocolVersion)
+E = TypeVar("E", bound=EventRead)
 
 
 def summary(session: Session, actor: Actor, query: MonitoringQuery) -> MonitoringSummary:
@@ -50,35 +52,28 @@ def summary(session: Session, actor: Actor, query: MonitoringQuery) -> Monitorin
     downgraded, alerts = _downgraded(session, actor, sites), _alerts(session, actor, sites)
     nullified, voided = _nullified(session, actor, sites), _voided(session, actor, sites)
     listed = {
-        "overdue": Counter(event.site_id for event, _ in overdue),
-        "due_soon": Counter(event.site_id for event, _ in due_soon),
-        "downgraded": Counter(event.site_id for event in downgraded),
-        "nullified": Counter(event.site_id for event in nullified),
-        "voided": Counter(event.site_id for event in voided),
-        "alerts": Counter(event.site_id for event in alerts),
+        "overdue": [event for event, _ in overdue],
+        "due_soon": [event for event, _ in due_soon],
+        "downgraded": downgraded,
+        "nullified": nullified,
+        "voided": voided,
+        "alerts": alerts,
     }
     return MonitoringSummary(
         as_of=at,
         overdue=[_urgent(actor, at, *one) for one in overdue[: query.limit]],
         due_soon=[_urgent(actor, at, *one) for one in due_soon[: query.limit]],
-        downgraded=[
-            DowngradedEvent(**_about(row, actor), downgraded_at=row.downgraded_at) for row in downgraded[: query.limit]
-        ],
-        nullified=[
-            NullifiedEvent(**_about(row, actor), **{name: row._mapping[name] for name in _OF_NULLIFICATION})
-            for row in nullified[: query.limit]
-        ],
-        voided=[
-            VoidedEvent(**_about(row, actor), voided_at=row.voided_at, voiding_reason=row.voiding_reason)
-            for row in voided[: query.limit]
-        ],
-        alerts=[
-            UnreviewedAlert(**_about(row, actor), special_interest=row.special_interest, created_at=row.created_at)
-            for row in alerts[: query.limit]
-        ],
+        downgraded=_read(DowngradedEvent, actor, downgraded[: query.limit]),
+        nullified=_read(NullifiedEvent, actor, nullified[: query.limit]),
+        voided=_read(VoidedEvent, actor, voided[: query.limit]),
+        alerts=_read(UnreviewedAlert, actor, alerts[: query.limit]),
         safety_signals=_signals(session, actor, sites, query.limit),
         sites=_counts(session, actor, sites, listed),
     )
+
+
+def _read(shape: type[E], actor: Actor, events: Sequence[Row[Any]]) -> list[E]:
+    return [shape.of_row(fields_of(event), **_about(event, actor)) for event in events]
 
 
 def _urgency(one: tuple[Row[Any], RunningClock]) -> Any:
@@ -113,9 +108,6 @@ def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence
     theirs = visible(select(*columns(AdverseEvent)).join(_REPORT, NULLIFIES), actor).add_columns(*of_report)
     statement = theirs.where(_EVENT.c.site_id.in_(sites), counts(_EVENT))
     return session.execute(statement.order_by(_REPORT.c.submitted_at, _EVENT.c.id)).all()
-
-
-_OF_NULLIFICATION = ("nullified_at", "nullification_reason", "waits_for")
 
 
 def _voided(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
@@ -161,14 +153,13 @@ def _signals(session: Session, actor: Actor, sites: Sequence[int], limit: int) -
     waiting = visible(select(*columns(SafetySignal)), actor).where(
         _SIGNAL.c.site_id.in_(sites), _SIGNAL.c.state == SignalState.open
     )
-    shown = ("rule", "severity", "holds_dosing", "raised_at", "due_at")
     return [
-        OpenSignal(
+        OpenSignal.of_row(
+            fields_of(row),
             safety_signal=row.id,
             participant=row.pid,
             study=actor.places[row.site_id].study,
             site=actor.places[row.site_id].site,
-            **{name: row._mapping[name] for name in shown},
         )
         for row in session.execute(waiting.order_by(_SIGNAL.c.due_at, _SIGNAL.c.id).limit(limit))
     ]
@@ -192,9 +183,10 @@ def unreviewed_by(account_id: Any) -> ColumnElement[bool]:
 
 
 def _counts(
-    session: Session, actor: Actor, sites: Sequence[int], listed: Mapping[str, Counter[int]]
+    session: Session, actor: Actor, sites: Sequence[int], listed: Mapping[str, Sequence[Row[Any]]]
 ) -> list[SiteCounts]:
-    """The numbers of each site; `listed` are those of the lists, by name and site."""
+    """The numbers of each site; `listed` are the events of the lists, by name."""
+    by_name = {name: Counter(event.site_id for event in events) for name, events in listed.items()}
     counted = [_per_site(session, table, sites, conditions) for table, conditions in _counted(actor, now())]
     unsettled = unsettled_acts(session, sites)
     return [
@@ -202,7 +194,7 @@ def _counts(
             study=actor.places[site_id].study,
             site=actor.places[site_id].site,
             **{name: count for rows in counted for name, count in rows[site_id].items()},
-            **{name: by_site[site_id] for name, by_site in listed.items()},
+            **{name: by_site[site_id] for name, by_site in by_name.items()},
             unsettled_acts=unsettled[site_id],
         )
         for site_id in sorted(sites, key=lambda site: actor.places[site])

@@ -73,13 +73,9 @@ def _events(
 
 
 def _row(row: Incidence, query: AeSummaryQuery) -> AeSummaryRow:
-    return AeSummaryRow(
+    return AeSummaryRow.of_row(
+        row._asdict(),
         group=dict(zip(query.by, row.group, strict=True)),
-        participants=row.participants,
-        denominator=row.denominator,
-        percent=row.percent,
-        events=row.events,
-        person_years=row.person_years,
         events_per_100_person_years=row.events_rate,
         first_events_per_100_person_years=row.first_event_rate,
     )
