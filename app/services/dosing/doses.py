@@ -245,7 +245,7 @@ def judged_again(session: Session, person: Person, but: UUID | None = None) -> J
     events, turns = [], []
     for day, row in dosing_day.days_of(session, person, but):
         if flagged := flagged_again(session, day, row, consent=True):
-            dosing_day.move_on(session, row)
+            dosing_day.next_version(session, row)
             events += flagged
             turns.append(dosing_day.turned(session, row))
     return Judged(events, turns)

@@ -187,17 +187,17 @@ def require_open(row: DosingSession, reason: str | None = None) -> None:
 
 def touch(session: Session, row: DosingSession, *others: Turned) -> None:
     """Call when anything in the session changed: counts its version up, which changes its ETag, and updates the data
-    queries. `others`: see `follow_findings`."""
-    move_on(session, row)
-    follow_findings(session, row, *others)
+    queries. `others`: see `follow_queries`."""
+    next_version(session, row)
+    follow_queries(session, row, *others)
 
 
-def move_on(session: Session, row: DosingSession) -> None:
+def next_version(session: Session, row: DosingSession) -> None:
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
 
 
-def follow_findings(session: Session, row: DosingSession, *others: Turned) -> None:
+def follow_queries(session: Session, row: DosingSession, *others: Turned) -> None:
     """Raise and close data queries so that they match the findings on this session's doses and vital signs, and those
     in `others`, which are the changed findings of other sessions. Call it just before the audit entry."""
     rule_queries.settle_all(session, row.site_id, turned(session, row), *others)

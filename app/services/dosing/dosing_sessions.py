@@ -88,7 +88,7 @@ def start(session: Session, actor: Actor, body: DosingSessionCreate) -> tuple[Do
     events = [audit.created("dosing-session:started", row, row.id)]
     if body.vitals:
         events += vital_readings.store(session, actor, row, body.vitals, findings)
-        dosing_day.follow_findings(session, row)
+        dosing_day.follow_queries(session, row)
     audit.append(session, actor.account_id, row.site_id, events)
     return detail_of(session, day, row), row.site_id
 

@@ -235,7 +235,7 @@ def move(session: Session, actor: Actor, symbols: str, body: ProtocolMove) -> tu
     row.version, row.updated_at = row.version + 1, now()
     session.flush()
     event = audit.changed("participant:moved", row, row.pid, row.version, before, body.reason)
-    audit.append(session, actor.account_id, row.site_id, [event, *safety_signals.seen_anew(session, row)])
+    audit.append(session, actor.account_id, row.site_id, [event, *safety_signals.judged_again(session, row)])
     return participant_read(values(row), person.place, version.version), row.site_id
 
 

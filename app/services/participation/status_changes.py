@@ -91,7 +91,7 @@ def change_status(session: Session, actor: Actor, symbols: str, body: StatusChan
     failed = screenings.fail(session, row, body.reason) if body.status is ParticipantStatus.screen_failed else []
     session.flush()
     judged = dependent_findings.after_status(session, person)
-    raised = [] if before["status"] in IN_STUDY else safety_signals.seen_anew(session, row)
+    raised = [] if before["status"] in IN_STUDY else safety_signals.judged_again(session, row)
     action = "participant:status-corrected" if body.correction else "participant:status-changed"
     event = audit.changed(action, row, row.pid, row.version, before, body.reason)
     rule_queries.follow(session, row, before["findings"], *judged.turned)

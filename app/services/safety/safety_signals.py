@@ -24,7 +24,7 @@ from app.errors import Conflict
 from app.models.base import canonical_json, columns, fields_of, from_json, new_row, now, values
 from app.models.dosing_session import DosingSession, SessionState, VitalReading
 from app.models.notification import EventType, SubjectType
-from app.models.outcome import Outcome, OutcomeScore
+from app.models.outcome import Outcome
 from app.models.participant import IN_STUDY, Participant
 from app.models.safety_signal import (
     SafetySignal,
@@ -40,6 +40,7 @@ from app.models.voided import counts
 from app.protocol.instruments import instrument
 from app.protocol.safety import OutcomeSeen, SafetyRule, Signal, VitalsSeen, evaluate
 from app.protocol.scoring import as_asked, whole
+from app.services.assessments.outcome_scores import scores_of
 from app.services.notifications.outbox import add_notifications
 from app.services.studies import protocol_of, zone_of
 from app.writing import Writes, store
@@ -70,8 +71,7 @@ def seen_in_outcome(
     session: Session, row: Outcome, scores: Sequence[Mapping[str, Any]], event: audit.Event
 ) -> list[audit.Event]:
     """The audit event of a corrected outcome, and those of the signals that the correction raises or changes."""
-    given = {str(score["name"]): score["value"] for score in scores}
-    return [event, *_follow(session, row, _seen(row, given), event)]
+    return [event, *_follow(session, row, _seen(row, scores), event)]
 
 
 def seen_in_reading(session: Session, row: VitalReading, event: audit.Event) -> list[audit.Event]:
@@ -87,11 +87,11 @@ def source_voided(session: Session, row: Outcome | VitalReading) -> list[audit.E
     for known in _known(session, row):
         if known.state == SignalState.open and known.trigger_corrected_at is None:
             before, known.trigger_corrected_at = audit.snapshot(known), now()
-            events.append(_moved_on(session, known, before, "safety-signal:source-voided"))
+            events.append(_next_version(session, known, before, "safety-signal:source-voided"))
     return events
 
 
-def seen_anew(session: Session, person: Participant) -> list[audit.Event]:
+def judged_again(session: Session, person: Participant) -> list[audit.Event]:
     """The audit events of the signals raised when a participant is moved to a protocol version with other safety rules:
     the next dose may come before the next answer. How far back to look is the registry's own choice; no guideline says
     it. A review counts for the version of the source from which the signal was raised."""
@@ -114,7 +114,7 @@ def _current(
     measured = select(Outcome).join(Visit, _same(Outcome.site_id, Outcome.visit_id, Visit))
     measured = measured.where(Outcome.site_id == person.site_id, Outcome.pid == person.pid, counts(Outcome))
     outcomes = session.exec(measured.order_by(on, col(Outcome.created_at))).all()
-    scores, taken, over = _scores(session, outcomes), defaultdict[str, set[str]](set), set[str]()
+    scores, taken, over = scores_of(session, outcomes), defaultdict[str, set[str]](set), set[str]()
     for row in reversed(outcomes):
         if row.instrument in over:
             continue
@@ -137,17 +137,8 @@ def _current(
         yield reading, VitalsSeen(json.loads(reading.measured)), frozenset()
 
 
-def _scores(session: Session, outcomes: Sequence[Outcome]) -> dict[UUID, dict[str, float | None]]:
-    """The scores of outcomes of one site, by outcome."""
-    scores: dict[UUID, dict[str, float | None]] = {row.id: {} for row in outcomes}
-    theirs = select(OutcomeScore).where(col(OutcomeScore.site_id).in_({row.site_id for row in outcomes}))
-    for score in session.exec(theirs.where(col(OutcomeScore.outcome_id).in_(scores))):
-        scores[score.outcome_id][score.name] = score.value
-    return scores
-
-
-def _seen(row: Outcome, scores: Mapping[str, float | None]) -> OutcomeSeen:
-    return OutcomeSeen(row.instrument, json.loads(row.items), scores)
+def _seen(row: Outcome, scores: Sequence[Mapping[str, Any]]) -> OutcomeSeen:
+    return OutcomeSeen(row.instrument, json.loads(row.items), {score["name"]: score["value"] for score in scores})
 
 
 def _follow(
@@ -217,7 +208,7 @@ def _changed(
         row.because = canonical_json(sorted(signal.because))
     if audit.snapshot(row) == before:
         return []
-    return [_moved_on(session, row, before, action)]
+    return [_next_version(session, row, before, action)]
 
 
 def _raised_anew(
@@ -231,10 +222,10 @@ def _raised_anew(
         setattr(row, name, value)
     row.trigger_corrected_at = None
     add_notifications(session, writes, EventType.safety_signal_raised, row.site_id, SubjectType.safety_signal, [row.id])
-    return [_moved_on(session, row, before, "safety-signal:raised-anew")]
+    return [_next_version(session, row, before, "safety-signal:raised-anew")]
 
 
-def _moved_on(session: Session, row: SafetySignal, before: dict[str, Any], action: str) -> audit.Event:
+def _next_version(session: Session, row: SafetySignal, before: dict[str, Any], action: str) -> audit.Event:
     row.version += 1
     session.flush()
     return audit.changed(action, row, row.id, row.version, before, None)
@@ -308,7 +299,7 @@ def _holds_by(session: Session, version: int, signal: SafetySignal) -> bool:
     seen: OutcomeSeen | VitalsSeen
     if signal.outcome_id is not None:
         row = session.get_one(Outcome, (signal.site_id, signal.outcome_id))
-        seen = _seen(row, _scores(session, [row])[row.id])
+        seen = _seen(row, scores_of(session, [row])[row.id])
     else:
         seen = VitalsSeen(json.loads(session.get_one(VitalReading, (signal.site_id, signal.reading_id)).measured))
     found = evaluate(protocol_of(session, version).safety_rules, seen)
