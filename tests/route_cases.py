@@ -33,9 +33,7 @@ UNDER_AGREEMENT = {"purpose": "A question", "profile": "pseudonymised", "agreeme
 PUBLIC: frozenset[Route] = frozenset(
     {
         ("GET", "/healthz"),
-        ("HEAD", "/healthz"),
         ("GET", "/readyz"),
-        ("HEAD", "/readyz"),
         ("GET", "/metrics"),
         ("GET", "/docs"),
         ("GET", "/docs/start.js"),

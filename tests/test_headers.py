@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator, Mapping
 
+import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from app.main import create_app
 from app.settings import Settings
+from tests.hostile import live_study
 from tests.hostile_requests import NAMES, Targets
 from tests.ready import Requests
 from tests.route_cases import PUBLIC, Route
@@ -84,7 +86,7 @@ def addresses(registry: Registry) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "HEAD", "BREW"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "BREW"])
 def test_the_refusal_of_a_method_names_all_that_are_allowed(registry: Registry, method: str) -> None:
     all_addresses = addresses(registry)
     assert max(len(methods) for methods in all_addresses.values()) > 1
@@ -94,8 +96,31 @@ def test_the_refusal_of_a_method_names_all_that_are_allowed(registry: Registry, 
         answer = registry.client.request(method, path.replace("{", "").replace("}", ""))
         require_contract(answer, 405)
         assert methods <= set(answer.headers["allow"].split(", ")), path
-    assert registry.client.request(method, "/v1/visits").headers["allow"] == "GET, POST"
-    assert registry.client.request(method, "/v1/visits/1").headers["allow"] == "GET, PATCH"
+    assert registry.client.request(method, "/v1/visits").headers["allow"] == "GET, HEAD, POST"
+    assert registry.client.request(method, "/v1/visits/1").headers["allow"] == "GET, HEAD, PATCH"
+
+
+def test_head_is_answered_like_get_without_the_body(live_server: LiveServer) -> None:
+    """RFC 9110, sections 9.1 and 9.3.2: programs ask so how long a file is that they will read in parts. On one
+    connection, as a body that nobody expects, or one that never ends, would be found by the next answer."""
+    with live_study(live_server) as live:
+        pid = live.enrolled()
+        signed = {"Authorization": f"Bearer {live.staff.token}"}
+        people = "/v1/participants"
+        paths = (f"{people}/{pid}", people, f"{people}/none", "/v1/changes", "/v1/openapi.json")
+        kept = httpx.Limits(max_connections=1)
+        with httpx.Client(base_url=live_server.base_url, headers=signed, limits=kept, timeout=10) as client:
+            for path in paths:
+                head, got = client.head(path), client.get(path)
+                assert head.status_code == got.status_code
+                of_both = {"content-type", "content-length", "etag", "link"}
+                assert {name: head.headers.get(name) for name in of_both} == {
+                    name: got.headers.get(name) for name in of_both
+                }, path
+            stream = client.head("/v1/changes", headers={"Accept": "text/event-stream"})
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert client.head(people, headers={"Authorization": "Bearer x"}).status_code == 401
+            assert client.head("/v1/auth/sessions").headers["allow"] == "POST"
 
 
 def test_public_routes_and_unknown_addresses_keep_the_contract(registry: Registry) -> None:

@@ -24,14 +24,12 @@ class Readiness(Answer):
 
 
 @router.get("/healthz")
-@router.head("/healthz", include_in_schema=False)  # the default of many monitors
 async def healthz() -> dict[str, str]:
     """Whether the process runs. It does not ask the database."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
-@router.head("/readyz", include_in_schema=False)
 def readyz(request: Request, session: ReadSession) -> Readiness:
     """Whether this worker can do its work: 503 `not_ready` names what it lacks."""
     checks = readiness(session, request.app.state.settings)

@@ -34,9 +34,13 @@ _SAFE_HEADERS = {
 }
 
 
+class _HeadersSent(Exception):
+    """HEAD has its answer; a body that comes in parts need not be made."""
+
+
 class RequestFrame:
     """Pure ASGI, so that streamed answers are not buffered. It handles every exception that is left, as nothing above
-    may log its text, which can contain values."""
+    may log its text, which can contain values. Inside, HEAD is GET (RFC 9110, section 9.3.2)."""
 
     def __init__(self, app: ASGIApp, hsts_seconds: int = 0, root_path: str = "") -> None:
         self.app, self._root_path = app, root_path
@@ -50,7 +54,9 @@ class RequestFrame:
         sent = Headers(scope=scope).get("x-request-id", "")
         request_id = sent if _ACCEPTED_ID.fullmatch(sent) else str(uuid4())
         set_request_id(request_id)
-        scope = prefix.enter(scope, self._root_path)
+        method, scope = scope["method"], prefix.enter(scope, self._root_path)
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
         started, status = time.perf_counter(), 0
         metrics.IN_FLIGHT.inc()
 
@@ -65,10 +71,17 @@ class RequestFrame:
                     headers.setdefault(name, value)
                 for name, value in scope.get("state", {}).get("rate", {}).items():
                     headers[name] = value
+            elif method == "HEAD":
+                await send({"type": "http.response.body"})
+                if message.get("more_body"):
+                    raise _HeadersSent
+                return
             await send(message)
 
         try:
             await self.app(scope, receive, framed)
+        except _HeadersSent:
+            pass
         except ClientDisconnect:
             status = CLIENT_GONE
         except CancelledError:
@@ -82,11 +95,11 @@ class RequestFrame:
         finally:
             route, seconds = getattr(scope.get("route"), "path", None), time.perf_counter() - started
             metrics.IN_FLIGHT.dec()
-            metrics.count(scope["method"], route, status, seconds)
+            metrics.count(method, route, status, seconds)
             log.info(
                 "request",
                 request_id=request_id,
-                method=scope["method"],
+                method=method,
                 route=route,
                 status=status,
                 milliseconds=round(seconds * 1000, 1),

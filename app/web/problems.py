@@ -180,7 +180,7 @@ def _methods_of(request: Request) -> list[str]:
         regex = getattr(context.original_route, "path_regex", None)
         if regex is not None and regex.match(request.scope["path"]):
             offered |= set(context.methods or ())
-    return sorted(offered)
+    return sorted(offered | {"HEAD"} if "GET" in offered else offered)
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
