@@ -17,6 +17,8 @@ _OF_STATE: Mapping[str, str] = {
     "28000": "not_permitted",
     "28P01": "password_refused",
     "3D000": "no_such_database",
+    "40001": "serialization_failure",
+    "40P01": "deadlock",
     "42501": "not_permitted",
     "53300": "too_many_connections",
     "57014": "timeout",

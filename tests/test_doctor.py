@@ -221,6 +221,8 @@ def test_what_the_database_says_before_anybody_is_connected_is_known_by_its_word
     [
         (psycopg.errors.InvalidPassword(), "password_refused"),
         (psycopg.errors.CannotConnectNow(), "not_accepting"),
+        (psycopg.errors.DeadlockDetected(), "deadlock"),
+        (psycopg.errors.SerializationFailure(), "serialization_failure"),
         (psycopg.errors.QueryCanceled(), "timeout"),
         (psycopg.errors.ConnectionTimeout(), "timeout"),
     ],
