@@ -68,6 +68,26 @@ def test_what_is_signed_is_a_text_that_anybody_can_hash(world: World) -> None:
     assert covered["visit"]["outcomes"][0]["scores"][0]["value"] == 20
 
 
+def test_an_investigator_lists_the_signatures_that_are_broken(world: World) -> None:
+    """Each page is of so many signatures and shows those in the state, so it may be short; `next` leads on."""
+    with_password(world, world.investigator)
+    visits = [a_visit(world, "A").json() for _ in range(4)]
+    made = [world.investigator.post("/v1/signatures", signature_of(world, visit)).json()["id"] for visit in visits]
+    for visit in visits[1::2]:
+        path = f"/v1/visits/{visit['id']}"
+        seen = world.staff_a.get(path).headers["ETag"]
+        assert world.staff_a.patch(path, {"occurred_on": "2025-01-26", "reason": "typed wrongly"}, seen).is_success
+    for state, expected in (("broken", made[1::2]), ("valid", made[::2])):
+        listed, after = [], {}
+        while after is not None:
+            page = world.monitor.get("/v1/signatures", state=state, limit=1, study=world.study, **after).json()
+            assert {item["state"] for item in page["items"]} <= {state}
+            listed += [item["id"] for item in page["items"]]
+            after = {"cursor": page["next"]} if page["next"] else None
+        assert [one for one in reversed(listed) if one in made] == expected
+    assert world.monitor.get("/v1/signatures", state="torn").status_code == 422
+
+
 def test_signing_the_same_again_gives_the_signature_that_is_there(world: World) -> None:
     with_password(world, world.investigator)
     body = signature_of(world, a_visit(world, "A").json())

@@ -122,5 +122,8 @@ class SignatureFilter(Filter):
     site: Code | None = None
     participant: Pid | None = None
     visit: UUID | None = None
+    state: SignatureState | None = None
+    """A page is of `limit` signatures and has those in this state: it may be short, or empty, with a `next`."""
+
     limit: Limit = 50
     cursor: Cursor = None

@@ -54,7 +54,8 @@ def list_signatures(
         (Signature.visit_id, query.visit),
     )
     rows, after = Page(request, response, actor, query).read(session, statement, Signature.signed_at, Signature.id)
-    return SignatureList(items=signatures.read_all(session, actor, rows), next=after)
+    items = [one for one in signatures.read_all(session, actor, rows) if query.state in (None, one.state)]
+    return SignatureList(items=items, next=after)
 
 
 @router.get("/content")
