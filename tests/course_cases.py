@@ -1,6 +1,6 @@
 """One valid request for each route of a participant's course, and participants who are ready for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -56,13 +56,6 @@ def withdrawn(world: World, site: str = "A") -> str:
 
 def a_treatment(world: World, site: str = "A") -> Response:
     return made(world, site, f"/v1/participants/{world.enrolled(site)}/treatments", TREATMENT)
-
-
-def treatment_amended(world: World) -> Callable[[], Response]:
-    """Sends a correction of an earlier treatment."""
-    record = a_treatment(world)
-    path, seen = record.headers["Location"], record.headers["ETag"]
-    return lambda: world.staff_a.patch(path, TREATMENT_AMENDED, seen)
 
 
 def open_screening(world: World, site: str = "A") -> str:

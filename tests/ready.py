@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partialmethod
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from tests.route_cases import CASES, Route
@@ -27,14 +29,14 @@ OF_THE_CALLER: frozenset[Route] = frozenset(
 
 @dataclass
 class Ready(Exception):
-    """A request as its case would send it, but for the token."""
+    """A request as its case would send it."""
 
     method: str
     path: str
     sent: dict[str, Any]
 
     def by(self, caller: Caller) -> Response:
-        """Sent by this caller, and never as a repetition."""
+        """Sent with this caller's token, and never as a repetition."""
         headers = {**self.sent["headers"], **caller.headers()}
         if "Idempotency-Key" in headers:
             headers["Idempotency-Key"] = str(uuid4())
@@ -42,16 +44,27 @@ class Ready(Exception):
 
 
 class _Listener:
-    """Stands where a caller's client is, and sends nothing."""
+    """Stands where a caller's client is: what the case sends before the request to its route goes on to the client."""
 
-    def get(self, path: str, **sent: Any) -> NoReturn:
-        raise Ready("GET", path, sent)
+    def __init__(self, client: TestClient, route: Route) -> None:
+        self._client, self._method = client, route[0]
+        self._address = re.compile(re.sub(r"\{\w+\}", "[^/]+", route[1]))
 
-    def post(self, path: str, **sent: Any) -> NoReturn:
-        raise Ready("POST", path, sent)
+    def request(self, method: str, path: str, **sent: Any) -> Response:
+        if method == self._method and self._address.fullmatch(path):
+            raise Ready(method, path, sent)
+        return self._client.request(method, path, **sent)
 
-    def patch(self, path: str, **sent: Any) -> NoReturn:
-        raise Ready("PATCH", path, sent)
+    get = partialmethod(request, "GET")
+    post = partialmethod(request, "POST")
+    patch = partialmethod(request, "PATCH")
+
+
+def made_ready(world: World, route: Route, site: str, token: str = "") -> Ready:
+    """The request of a route's case, by whoever has this token."""
+    with pytest.raises(Ready) as stopped:
+        CASES[route](world, Caller(_Listener(world.registry.client, route), token), site)
+    return stopped.value
 
 
 class Requests:
@@ -66,7 +79,7 @@ class Requests:
         if route in OF_THE_CALLER:
             return CASES[route](self.world, caller, site)
         if (route, site) not in self._ready:
-            self._ready[route, site] = _made_ready(self.world, route, site)
+            self._ready[route, site] = made_ready(self.world, route, site)
         return self._ready[route, site].by(caller)
 
     def admitted(self, route: Route, caller: Caller, site: str = "A") -> Response:
@@ -74,11 +87,3 @@ class Requests:
         What was only read can be read again."""
         ready = self._ready.get((route, site)) if route[0] == "GET" else self._ready.pop((route, site), None)
         return ready.by(caller) if ready else CASES[route](self.world, caller, site)
-
-
-def _made_ready(world: World, route: Route, site: str) -> Ready:
-    with pytest.raises(Ready) as stopped:
-        CASES[route](world, Caller(_Listener(), ""), site)
-    ready, address = stopped.value, re.sub(r"\{\w+\}", "[^/]+", route[1])
-    assert (ready.method, bool(re.fullmatch(address, ready.path))) == (route[0], True), (route, ready.path)
-    return ready

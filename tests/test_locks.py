@@ -16,14 +16,14 @@ from tests.course_cases import ONE_TREATMENT, TREATMENT
 from tests.hostile import census, grown
 from tests.hot_requests import statements
 from tests.route_cases import CASES, Route
-from tests.test_acknowledged_means_stored import WRITES
+from tests.test_acknowledged_means_stored import WRITES, ready_to_send
 from tests.test_permissions import MATRIX, STAFF
-from tests.voided_cases import VOIDING, void
+from tests.voided_cases import RECORDS, void
 from tests.world import Caller, Registry, World, made, madrs, staff
 from tests.writing_routes import writing_routes
 
 WHY = "cleaning for the interim look"
-VOIDED = [*VOIDING][:3]
+VOIDED = [*RECORDS][:3]
 """Of an event, an outcome and a visit."""
 DIED = {"criteria": {"hospitalisation": True, "death": True}, "outcome": "fatal", "end": "2025-03-01"}
 NOT_CLINICAL: frozenset[Route] = frozenset(
@@ -170,8 +170,7 @@ def test_every_clinical_write_is_tried_here(registry: Registry, world: World) ->
 @pytest.mark.by_turns  # that every route asks; what it is told comes on both engines below, in every scope
 @pytest.mark.parametrize("route", CLINICAL, ids=" ".join)
 def test_a_locked_site_writes_nothing_until_it_is_opened(world: World, route: Route) -> None:
-    prepare, rows = WRITES[route]
-    send = prepare(world)
+    send, rows = ready_to_send(world, route), WRITES[route]
     lock = world.monitor.post("/v1/locks", {"kind": "lock", "study": world.study, "site": "A", "reason": WHY})
     before = census(world.registry.database.engine)
     answer = send()
@@ -185,7 +184,7 @@ def test_a_locked_site_writes_nothing_until_it_is_opened(world: World, route: Ro
 
 @pytest.mark.parametrize("route", sorted(NOT_CLINICAL), ids=" ".join)
 def test_what_no_lock_suspends_is_done_at_a_locked_site(world: World, route: Route) -> None:
-    send = WRITES[route][0](world)
+    send = ready_to_send(world, route)
     world.monitor.post("/v1/locks", {"kind": "lock", "study": world.study, "site": "A", "reason": WHY})
     assert send().is_success
 

@@ -1,7 +1,6 @@
 """Records that a site voids as entered in error: a valid request for each route."""
 
 from collections.abc import Callable, Mapping
-from uuid import uuid4
 
 from httpx2 import Response
 
@@ -83,19 +82,6 @@ def _voids(make: Make) -> Case:
 
 VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(make) for route, make in RECORDS.items()}
 
-
-def _ready(make: Make) -> Callable[[World], Callable[[], Response]]:
-    """The same of site A, ready to be sent as often as it takes."""
-
-    def prepare(world: World) -> Callable[[], Response]:
-        (path, seen), key = make(world, "A"), str(uuid4())
-        return lambda: void(world.staff_a, path, seen, key)
-
-    return prepare
-
-
-VOIDING = {route: (_ready(make), {"audit_entry": 2 if "visits" in route[1] else 1}) for route, make in RECORDS.items()}
-"""As tests/test_acknowledged_means_stored.py takes them; a visit takes its outcome with it."""
 
 TO_BE_VOIDED = tuple(f"void at {path}" for _, path in RECORDS)
 
