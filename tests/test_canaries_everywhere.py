@@ -68,7 +68,7 @@ def require_none(canaries: Canaries) -> None:
 
 def field_of(name: str, pointer: str) -> str:
     steps = [step for step in pointer.split("/") if step and not step.isdigit()]
-    return "code of a person" if name == "own_code" else steps[-1] if steps else name
+    return "code of a person" if name == "confirm_totp" else steps[-1] if steps else name
 
 
 def say_every_field(canaries: Canaries, name: str, target: Target) -> int:

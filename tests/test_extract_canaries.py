@@ -10,10 +10,12 @@ from tests.hostile_requests import Target, Targets
 from tests.world import Registry, World, label
 
 TYPED = (
-    *("enrol", "status", "visit", "outcome", "event", "consent", "screening", "eligibility", "treatment"),
-    *("report", "ae_review", "start", "dose", "vitals", "close", "review", "question", "answer", "lock", "verify"),
-    *("amend_participant", "amend_visit", "amend_outcome", "amend_event", "amend_session", "amend_dose"),
-    *("amend_vitals", "site", "withdrawal"),
+    *("enrol", "change_status", "record_visit", "record_outcome", "report_adverse_event", "give_consent"),
+    *("screen_again", "answer_criteria", "add_treatment", "report_serious_event", "review_event"),
+    *("start_dosing_session", "record_dose", "record_vitals", "close_dosing_session", "review_safety_signal"),
+    *("raise_data_query", "answer_data_query", "set_lock", "record_verification", "withdraw_consent", "add_site"),
+    *("amend_participant", "amend_visit", "amend_outcome", "amend_adverse_event"),
+    *("amend_dosing_session", "amend_dose", "amend_vitals"),
 )
 PROFILES: dict[str, dict[str, str]] = {"deidentified": {}, "pseudonymised": {"agreement": "DUA-1"}, "aggregate": {}}
 
@@ -26,7 +28,7 @@ def say(canaries: Canaries, name: str, target: Target) -> int:
         body: Any = target.with_value(pointer, mark)
         if name == "enrol" and pointer != "/site_local_id":
             body["site_local_id"] = label()
-        if name == "visit" and pointer != "/occurrence":
+        if name == "record_visit" and pointer != "/occurrence":
             body["occurrence"] = 10 + number
         welcome += target.send_json(body).is_success
     return welcome

@@ -81,12 +81,3 @@ def _voids(make: Make) -> Case:
 
 
 VOIDING_CASES: Mapping[tuple[str, str], Case] = {route: _voids(make) for route, make in RECORDS.items()}
-
-
-TO_BE_VOIDED = tuple(f"void at {path}" for _, path in RECORDS)
-
-
-def to_be_voided(world: World) -> dict[str, tuple[str, Seen, str, dict[str, str]]]:
-    """The same as tests/hostile_requests.py takes them."""
-    ready = zip(TO_BE_VOIDED, RECORDS.items(), strict=True)
-    return {name: (method, make(world, "A"), path, {}) for name, ((method, path), make) in ready}
