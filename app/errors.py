@@ -57,13 +57,6 @@ class Invalid(RegistryError):
     title = "Invalid"
 
 
-class NotVisible(RegistryError):
-    """There is no such record for you."""
-
-    status = 404
-    title = "Not found"
-
-
 class Forbidden(RegistryError):
     """Your role does not allow this."""
 
@@ -121,8 +114,11 @@ class ValidationFailed(Invalid):
     """Some fields break a rule; see errors."""
 
 
-class NotFound(NotVisible):
+class NotFound(RegistryError):
     """There is no such record for you."""
+
+    status = 404
+    title = "Not found"
 
 
 class MalformedJson(Malformed):

@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 
 from app import audit
 from app.access import Actor, Place, Rows, visible, visible_row
-from app.errors import Conflict, Fault, Invalid, NotFound, NotVisible, RegistryError
+from app.errors import Conflict, Fault, Invalid, NotFound, RegistryError
 from app.models.base import columns, fields_of, values
 from app.models.data_query import (
     MESSAGE_OF,
@@ -57,7 +57,7 @@ def raise_queries(session: Session, actor: Actor, asked: Sequence[DataQueryCreat
     about, refused = _checked(session, actor, asked)
     if refused:
         faults = [fault for index, error in refused.items() for fault in _at(index, error)]
-        absent = any(isinstance(error, NotVisible) for error in refused.values())
+        absent = any(isinstance(error, NotFound) for error in refused.values())
         raise (NotFound if absent else DataQueriesRefused)(*faults)
     rows = [_stored(session, actor, *one) for one in zip(asked, about, strict=True)]
     _ask(session, rows)

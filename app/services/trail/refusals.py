@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import audit
 from app.access import Actor
 from app.database import Database
-from app.errors import Forbidden, NotVisible, RegistryError
+from app.errors import Forbidden, NotFound, RegistryError
 from app.models.audit import REGISTRY_CHAIN
 from app.privacy.vault import LabelAlreadyEnrolled
 from app.request_id import current_request_id
@@ -99,4 +99,4 @@ def _remembered(request: Request, error: RegistryError) -> bool:
     """Whether a refusal is remembered: a 403 on anything, a 404 on a write, and a label that is enrolled already, as
     that refusal reveals what a look into the vault would."""
     always = isinstance(error, Forbidden | LabelAlreadyEnrolled)
-    return always or (isinstance(error, NotVisible) and request.method not in _READING)
+    return always or (isinstance(error, NotFound) and request.method not in _READING)
