@@ -8,7 +8,6 @@ from app import audit
 from app.access import Actor
 from app.errors import Conflict, Forbidden
 from app.models.account import Account
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now
 from app.models.sign_in import PasswordChange, Totp, TotpOffer
 from app.security import totp
@@ -16,6 +15,7 @@ from app.security.passwords import require_strong
 from app.security.sealing import seal
 from app.services.identity.revoking import end_other_sessions, hold_account, remember_own_act
 from app.services.identity.sign_in import CHALLENGE, CredentialsWrong, SignIn, use_step
+from app.services.trail.registry_chain import remember
 
 
 class TotpAlreadyOn(Conflict):
@@ -68,7 +68,7 @@ class OwnAccount:
         session.flush()
         end_other_sessions(session, self.sign_in.settings, account.id, self.actor.session_id)
         event = audit.changed("password:changed", account, account.id, account.grants_version, before, None)
-        audit.append(session, account.id, REGISTRY_CHAIN, [event])
+        remember(session, self.actor, event)
 
     def offer_totp(self, session: Session, password: str) -> TotpOffer:
         """Offer a new TOTP secret, which is not needed to sign in until it is confirmed. Raises TooManyAttempts,

@@ -21,10 +21,10 @@ from sqlmodel import Session
 from app import audit
 from app.database import Database
 from app.errors import TooManyAttempts
-from app.models.audit import REGISTRY_CHAIN
 from app.models.base import now, table_of
 from app.models.sign_in import Throttle as Counted
 from app.security.keys import Keyring
+from app.services.trail.registry_chain import remember
 from app.settings import Settings
 from app.writing import upsert
 
@@ -104,7 +104,7 @@ class Attempt:
             waiting = [name for name, wait in (("account", account), ("address", address)) if wait]
             events = [self._event(f"{what}:refused", account_id)]
             events += [self._event(f"{what}:throttled", account_id, waits=name) for name in waiting]
-            audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, events)
+            remember(session, None, *events)
 
     def half_proven(self, what: str, account_id: UUID) -> None:
         """Remember as `<what>:code-asked-for`, at most once a minute, that the password was right and the second factor
@@ -113,8 +113,7 @@ class Attempt:
         with self.database.write() as session:
             _forget_old(session)
             if _is_due(session, self.half, _locked_row(session, self.half)):
-                event = self._event(f"{what}:code-asked-for", account_id)
-                audit.append(session, audit.SYSTEM, REGISTRY_CHAIN, [event])
+                remember(session, None, self._event(f"{what}:code-asked-for", account_id))
 
     def succeeded(self, session: Session) -> None:
         """Forget the account's failures, where they are counted apart those of here, in the request's own transaction;

@@ -14,9 +14,9 @@ from app import audit
 from app.access import Actor
 from app.database import Database
 from app.errors import Forbidden, NotFound, RegistryError
-from app.models.audit import REGISTRY_CHAIN
 from app.privacy.vault import LabelAlreadyEnrolled
 from app.request_id import current_request_id
+from app.services.trail.registry_chain import remember
 from app.web.problems import template_of
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Refusals:
         event = audit.Event("request:refused", "account", str(actor.account_id), 0, noted)
         try:
             with self._database.write() as session:
-                audit.append(session, actor.account_id, REGISTRY_CHAIN, [event])
+                remember(session, actor, event)
         except (RegistryError, SQLAlchemyError) as failed:
             self._put_back(actor.account_id, left_out + 1)
             log.warning("refusal_not_remembered", kind=type(failed).__name__, request_id=current_request_id())

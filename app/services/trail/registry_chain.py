@@ -8,6 +8,6 @@ from app.models.audit import REGISTRY_CHAIN
 
 
 def remember(session: Session, actor: Actor | None, *events: audit.Event) -> None:
-    """Call it last, as `audit.append`. `actor` None is the command line of the deployment."""
+    """Call it last, as `audit.append`. `actor` None is the registry itself, or the command line of the deployment."""
     if events:
         audit.append(session, actor.account_id if actor else audit.SYSTEM, REGISTRY_CHAIN, events)
