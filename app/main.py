@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import State
 
 from app import __version__
 from app.access import KnownActors
@@ -107,7 +108,7 @@ ROUTERS = (
     audit_entries,
 )
 
-PATIENCE_SECONDS, LOOK_EVERY = 15.0, 1.0
+AWAY_SECONDS, LOOK_EVERY = 15.0, 1.0
 """How long a worker waits for a database that is away, and how often it looks. With the time to be refused a connection
 it has to be ready within the 30 s after which the worker that it replaces is kept."""
 
@@ -163,23 +164,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "logs": False,  # these hold what was sent
         },
     )
-    app.state.settings, app.state.traced = settings, traced
-    app.state.database = Database(settings, for_server=True)
-    watch(app.state.database.engine, metrics.CONNECTIONS.inc, metrics.CONNECTIONS.dec)
-    metrics.POOLS.set(settings.pool_size)
-    app.state.keyring = load_keyring(settings)
-    app.state.erasures = ErasureJournal(settings.erasures, app.state.keyring)
-    app.state.tokens = TokenAuthority(app.state.keyring, settings)
-    app.state.provider = Provider(settings) if settings.oidc_issuer else None
-    app.state.passwords = Passwords(settings)
-    app.state.throttle = Throttle(app.state.database, app.state.keyring, settings)
-    app.state.group_commit = GroupCommit(app.state.database)
-    app.state.actors = KnownActors(settings.grants_cache_seconds)
-    app.state.waiting = Waiting(app.state.database)
-    app.state.rates = Rates(settings.requests_per_minute)
-    app.state.refusals = Refusals(app.state.database)
-    app.state.outside_sign_ins = OutsideSignIns(app.state.database, app.state.throttle)
-    app.state.builder = Builder(settings, app.state.keyring)
+    app.state.traced = traced
+    _fill_state(app.state, settings)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestFrame, hsts_seconds=settings.hsts_seconds, root_path=settings.root_path)
     if settings.origins:
@@ -193,10 +179,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _fill_state(state: State, settings: Settings) -> None:
+    """What the requests of one worker share."""
+    state.settings = settings
+    state.database = Database(settings, for_server=True)
+    watch(state.database.engine, metrics.CONNECTIONS.inc, metrics.CONNECTIONS.dec)
+    metrics.POOLS.set(settings.pool_size)
+    state.keyring = load_keyring(settings)
+    state.erasures = ErasureJournal(settings.erasures, state.keyring)
+    state.tokens = TokenAuthority(state.keyring, settings)
+    state.provider = Provider(settings) if settings.oidc_issuer else None
+    state.passwords = Passwords(settings)
+    state.throttle = Throttle(state.database, state.keyring, settings)
+    state.group_commit = GroupCommit(state.database)
+    state.actors = KnownActors(settings.grants_cache_seconds)
+    state.waiting = Waiting(state.database)
+    state.rates = Rates(settings.requests_per_minute)
+    state.refusals = Refusals(state.database)
+    state.outside_sign_ins = OutsideSignIns(state.database, state.throttle)
+    state.builder = Builder(settings, state.keyring)
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
     supervised.end_with_parent()
-    await _looked_at(app.state.database, app.state.settings)
+    await _require_usable(app.state.database, app.state.settings)
     app.state.builder.start()
     gc.collect()
     gc.freeze()  # what was imported and built stays: nobody looks for garbage in it
@@ -209,11 +216,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         app.state.traced.shutdown()
 
 
-async def _looked_at(database: Database, settings: Settings) -> None:
+async def _require_usable(database: Database, settings: Settings) -> None:
     """Raises CannotGoOn. A database that is away is waited for, and then served without: `/readyz` says so, and work
     goes on when it is back. `serve` has looked at more: a worker that starts while the vault is away serves all but
     labels."""
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + AWAY_SECONDS
     while True:
         try:
             require_head(database)

@@ -86,7 +86,7 @@ def test_a_server_whose_worker_refuses_to_start_ends_with_a_fault(two_workers: L
 def test_a_worker_whose_database_stays_away_serves_and_says_so(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(main, "AWAY_SECONDS", 0)
     nowhere = f"postgresql+psycopg://somebody@127.0.0.1:{free_port()}/registry"
     settings = registry.app.state.settings.model_copy(update={"database_url": nowhere})
     with TestClient(create_app(settings)) as client:

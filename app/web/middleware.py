@@ -93,18 +93,23 @@ class RequestFrame:
             if status == 0:
                 await answer(scope, receive, framed)
         finally:
-            route, seconds = getattr(scope.get("route"), "path", None), time.perf_counter() - started
             metrics.IN_FLIGHT.dec()
-            metrics.count(method, route, status, seconds)
-            log.info(
-                "request",
-                request_id=request_id,
-                method=method,
-                route=route,
-                status=status,
-                milliseconds=round(seconds * 1000, 1),
-                actor=str(actor.account_id) if (actor := scope.get("state", {}).get("actor")) else None,
-                **tracing.named(),
-            )
+            _note(scope, method, request_id, status, time.perf_counter() - started)
             if afterwards := scope.get("state", {}).get("afterwards"):
                 await run_in_threadpool(afterwards)
+
+
+def _note(scope: Scope, method: str, request_id: str, status: int, seconds: float) -> None:
+    """Count a request that has ended, and log it."""
+    route, actor = getattr(scope.get("route"), "path", None), scope.get("state", {}).get("actor")
+    metrics.count(method, route, status, seconds)
+    log.info(
+        "request",
+        request_id=request_id,
+        method=method,
+        route=route,
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+        actor=str(actor.account_id) if actor else None,
+        **tracing.named(),
+    )
