@@ -233,6 +233,14 @@ def test_a_download_can_be_continued_where_it_stopped(world: World, path: str) -
         assert (answer.status_code, answer.content, answer.headers["Content-Range"]) == (206, expected, place)
 
 
+def test_a_question_for_the_headers_of_a_file_is_answered_for_the_whole_file(world: World, path: str) -> None:
+    """RFC 9110, section 14.2: parts are defined for GET only."""
+    whole = world.analyst.get(f"{path}/files/outcomes.csv")
+    head = world.analyst.raw("HEAD", f"{path}/files/outcomes.csv", b"", Range="bytes=0-9")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == str(len(whole.content))
+
+
 @pytest.mark.by_turns
 @pytest.mark.parametrize(
     "headers",

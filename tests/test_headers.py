@@ -109,7 +109,7 @@ def test_head_is_answered_like_get_without_the_body(live_server: LiveServer) -> 
         people = "/v1/participants"
         paths = (f"{people}/{pid}", people, f"{people}/none", "/v1/changes", "/v1/openapi.json")
         kept = httpx.Limits(max_connections=1)
-        with httpx.Client(base_url=live_server.base_url, headers=signed, limits=kept, timeout=10) as client:
+        with httpx.Client(base_url=live_server.base_url, headers=signed, limits=kept, timeout=60) as client:
             for path in paths:
                 head, got = client.head(path), client.get(path)
                 assert head.status_code == got.status_code

@@ -53,6 +53,8 @@ def test_a_custodian_sees_by_name_who_asked_and_decided_and_whether_files_were_d
     names = [one.get("/v1/me").json()["display_name"] for one in (world.analyst, world.custodian)]
     read = world.custodian.get(path).json()
     assert [read["requested_by_name"], read["decided_by_name"], read["downloaded_at"]] == [*names, None]
+    assert world.analyst.raw("HEAD", f"{path}/files/visits.csv", b"").status_code == 200
+    assert world.custodian.get(path).json()["downloaded_at"] is None, "nothing was sent"
     assert world.analyst.get(f"{path}/files/visits.csv").status_code == 200
     first = world.custodian.get(path).json()["downloaded_at"]
     assert first is not None

@@ -143,7 +143,7 @@ def download_file(
     session: WriteSession,
 ) -> Response:
     """One file of your own extract, or a part of it (`Range`). Each download is in the audit trail."""
-    file = extracts.download(session, actor, extract_id, name)
+    file = extracts.download(session, actor, extract_id, name, sent="headers_only" not in request.scope)
     headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
     stored = chunks.file_of(request.app.state.keyring, extract_id, file.build, file.name, file.sealed_key)
     first, read = partial(chunks.part_at, session, stored), partial(chunks.read, request.app.state.database, stored)

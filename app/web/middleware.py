@@ -56,7 +56,7 @@ class RequestFrame:
         set_request_id(request_id)
         method, scope = scope["method"], prefix.enter(scope, self._root_path)
         if method == "HEAD":
-            scope = {**scope, "method": "GET"}
+            scope = _as_get(scope)
         started, status = time.perf_counter(), 0
         metrics.IN_FLIGHT.inc()
 
@@ -97,6 +97,13 @@ class RequestFrame:
             _note(scope, method, request_id, status, time.perf_counter() - started)
             if afterwards := scope.get("state", {}).get("afterwards"):
                 await run_in_threadpool(afterwards)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD as the GET that it asks about, of the whole: parts are defined for GET only (RFC 9110, section 14.2). What
+    remembers that a body was sent looks for `headers_only`."""
+    whole = [(name, value) for name, value in scope["headers"] if name != b"range"]
+    return {**scope, "method": "GET", "headers": whole, "headers_only": True}
 
 
 def _note(scope: Scope, method: str, request_id: str, status: int, seconds: float) -> None:

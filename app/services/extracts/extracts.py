@@ -139,8 +139,9 @@ def read_one(session: Session, actor: Actor, extract_id: UUID) -> ExtractRead:
     return read_all(session, actor, [row])[0]
 
 
-def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> ExtractFile:
-    """One file of the actor's own extract. The download is in the audit trail before the first byte is sent.
+def download(session: Session, actor: Actor, extract_id: UUID, name: str, *, sent: bool) -> ExtractFile:
+    """One file of the actor's own extract. If it is to be sent, the download is in the audit trail before its first
+    byte.
 
     Raises NotFound, ExtractExpired, ExtractRevoked.
     """
@@ -149,8 +150,9 @@ def download(session: Session, actor: Actor, extract_id: UUID, name: str) -> Ext
     file = found(
         session.exec(select(ExtractFile).where(ExtractFile.extract_id == row.id, ExtractFile.name == name)).first()
     )
-    noted = [{"field": "file", "old": None, "new": f"{file.name} sha256:{file.sha256}"}]
-    remember(session, actor, audit.Event("extract:downloaded", "extract", str(row.id), row.version, noted))
+    if sent:
+        noted = [{"field": "file", "old": None, "new": f"{file.name} sha256:{file.sha256}"}]
+        remember(session, actor, audit.Event("extract:downloaded", "extract", str(row.id), row.version, noted))
     return file
 
 
