@@ -45,7 +45,7 @@ class OperationIdReused(Conflict):
 
 
 class OperationMalformed(Invalid):
-    """This operation cannot be read, so it was not kept; `errors` says why. Mend it and send it again."""
+    """This operation cannot be read, so it was not kept; `errors` says why. Correct it and send it again."""
 
 
 class ActMade(NamedTuple):

@@ -41,7 +41,7 @@ class ConsentMissing(Conflict):
 
 
 class ParticipantLeft(Conflict):
-    """The participant had left the study before that day; no new data are taken."""
+    """The participant had left the study before that day; no new data are accepted."""
 
 
 class NewVisit(NamedTuple):

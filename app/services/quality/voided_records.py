@@ -29,7 +29,7 @@ from app.web.conditional import Seen
 
 
 class VisitDosed(Conflict):
-    """A dosing session of this visit counts: void it first, so that nobody takes out doses that they have not seen."""
+    """A dosing session of this visit counts: void it first, so that nobody voids doses that they have not seen."""
 
 
 def void_adverse_event(

@@ -22,8 +22,8 @@ class EventNullified(Conflict):
 
 
 class EventReported(Conflict):
-    """The sponsor or an authority was told of this event, and not yet that it was an error. Send a report of kind
-    nullification; if an authority was informed, the monitor records that it was told of the error."""
+    """The sponsor or an authority was informed of this event, and not yet of the error. Send a report of kind
+    nullification; if an authority was informed, the monitor records that it was informed of the error too."""
 
 
 class NothingToNullify(Conflict):
