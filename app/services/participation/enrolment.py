@@ -1,5 +1,6 @@
 """Enrolment: a person gets a pid, with consent and first screening; and corrections of what was entered then."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlmodel import Session
@@ -41,6 +42,7 @@ from app.services.participation.participants import (
 )
 from app.services.participation.status_changes import StatusOutOfOrder
 from app.services.quality import dependent_findings, rule_queries
+from app.services.quality.rule_queries import Judged, together
 from app.services.site_days import require_past
 from app.services.studies import protocol_of
 from app.services.unlocked import require_not_voided, require_unlocked
@@ -99,7 +101,8 @@ def _with_consent_and_screening(
 ) -> Writes:
     """The consent, the first screening, data queries and the audit entries."""
     of_person, writes = {name: row[name] for name in ("site_id", "pid")}, Writes()
-    consent = new_row(Consent, {**of_person, **_consent(body)})
+    given = {"version": body.consent.version, "given_on": body.consent.given_on, **consents.ticked(body.consent.scopes)}
+    consent = new_row(Consent, {**of_person, **given})
     screened = {
         "number": 1,
         "protocol_version_id": row["protocol_version_id"],
@@ -152,14 +155,6 @@ def _first_status(body: ParticipantCreate, assessed: Eligibility) -> Participant
     return ParticipantStatus.enrolled if body.enrolled_on else ParticipantStatus.screened
 
 
-def _consent(body: ParticipantCreate) -> dict[str, Any]:
-    return {
-        "version": body.consent.version,
-        "given_on": body.consent.given_on,
-        **consents.ticked(body.consent.scopes),
-    }
-
-
 def _pid(session: Session, keyring: Keyring, site_id: int, body: ParticipantCreate) -> str:
     """The pid to enrol under: a reserved one that was sent, or the one that the vault has for this label after an
     attempt that broke off, or a new one."""
@@ -204,22 +199,32 @@ def amend_participant(
     for name in COPIED:
         setattr(row, name, getattr(merged, name))
     row.version, row.updated_at = row.version + 1, now()
-    events: list[audit.Event] = []
-    turns: list[rule_queries.Turned] = []
-    if body.consent and consent:
-        corrected_consent = _corrected_consent(session, person, consent, body.consent, body.reason)
-        judged = dependent_findings.after_consent(session, person)
-        events, turns = [corrected_consent, *judged.events], judged.turned
-    if "screened_on" in differing:
-        judged = dependent_findings.after_screening_day(session, person)
-        events, turns = [*events, *judged.events], [*turns, *judged.turned]
-    if body.site_local_id:
-        events.append(_relabelled(session, keyring, row, body.site_local_id, body.reason))
+    others = _corrected_beside(session, keyring, person, body, consent, differing)
     follow_findings(session, row)
-    events.append(audit.changed("participant:amended", row, row.pid, row.version, before, body.reason))
-    rule_queries.follow(session, row, before["findings"], *turns)
-    audit.append(session, actor.account_id, row.site_id, events)
+    event = audit.changed("participant:amended", row, row.pid, row.version, before, body.reason)
+    rule_queries.follow(session, row, before["findings"], *others.turned)
+    audit.append(session, actor.account_id, row.site_id, [*others.events, event])
     return participant_read(values(row), person.place, person.protocol_version), row.site_id
+
+
+def _corrected_beside(
+    session: Session,
+    keyring: Keyring,
+    person: Person,
+    body: ParticipantAmend,
+    consent: Consent | None,
+    differing: Collection[str],
+) -> Judged:
+    """Correct the consent and the label, and judge again what depends on the consent or on the day of the screening."""
+    others: list[Judged] = []
+    if body.consent and consent:
+        event = _corrected_consent(session, person, consent, body.consent, body.reason)
+        others += [Judged([event], []), dependent_findings.after_consent(session, person)]
+    if "screened_on" in differing:
+        others.append(dependent_findings.after_screening_day(session, person))
+    if body.site_local_id:
+        others.append(Judged([_relabelled(session, keyring, person.row, body.site_local_id, body.reason)], []))
+    return together(*others)
 
 
 def _relabelled(session: Session, keyring: Keyring, row: Participant, label: str, reason: str) -> audit.Event:
