@@ -42,7 +42,7 @@ NOT_COMPARED: Mapping[str, str] = {
 }
 _BY_ID = "by its id, under which it can still be read, or is refused"
 SILENT: Mapping[str, str] = {
-    **dict.fromkeys(("adverse_events.row_of", "outcomes.read_outcome", "visits.detail"), _BY_ID),
+    **dict.fromkeys(("adverse_events.row_of", "outcome_reads.read_one", "visits.detail"), _BY_ID),
     **dict.fromkeys(("dosing_sessions.start", "dosing_day.dosing_day"), _BY_ID),
     **dict.fromkeys(
         (

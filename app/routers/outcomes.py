@@ -5,9 +5,9 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from sqlmodel import Session, col
+from sqlmodel import Session
 
-from app.access import Actor, found, requires, visible
+from app.access import Actor, requires
 from app.database import ReadSession, WriteSession
 from app.models.outcome import Outcome, OutcomeAmend, OutcomeCreate, OutcomeFilter, OutcomeList, OutcomeRead, Rescoring
 from app.models.outcome_summary import OutcomeSummary, OutcomeSummaryQuery
@@ -72,8 +72,7 @@ def read_outcome(
     outcome_id: UUID, actor: Reader, request: Request, response: Response, session: ReadSession
 ) -> OutcomeRead:
     """One outcome with its items and scores."""
-    statement = visible(outcome_reads.rows().where(col(Outcome.id) == outcome_id), actor)
-    read = outcome_reads.read_all(session, actor, [found(session.execute(statement).first())])[0]
+    read = outcome_reads.read_one(session, actor, outcome_id)
     response.headers["ETag"] = etag(request.app.state.keyring, read.id, read.version)
     return read
 

@@ -30,17 +30,20 @@ Writer = Annotated[Actor, Depends(requires(Permission.adverse_event_write))]
 Reviewer = Annotated[Actor, Depends(requires(Permission.adverse_event_review))]
 
 
+def _reported(read: SaeReportRead, site_id: int) -> Made:
+    return Made(read, f"/v1/adverse-events/{read.adverse_event}/reports/{read.number}", site_id=site_id)
+
+
+def _reviewed(read: AeReviewRead, site_id: int) -> Made:
+    return Made(read, f"/v1/adverse-events/{read.adverse_event}/reviews", site_id=site_id)
+
+
 @router.post("/reports", status_code=201, response_model=SaeReportRead)
 def report_serious_event(
     event_id: UUID, body: SaeReportCreate, actor: Writer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Report a serious event to the sponsor, as it is stored now, or take back that it ever was (`nullification`)."""
-
-    def make() -> Made:
-        read, site_id = sae_reports.report(session, actor, event_id, body)
-        return Made(read, f"/v1/adverse-events/{event_id}/reports/{read.number}", site_id=site_id)
-
-    return once.create(session, actor, body, make)
+    return once.create(session, actor, body, lambda: _reported(*sae_reports.report(session, actor, event_id, body)))
 
 
 @router.get("/reports")
@@ -62,12 +65,7 @@ def review_event(
     event_id: UUID, body: AeReviewCreate, actor: Reviewer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Acknowledge an event, assess it, ask for information, or say that the authority was informed."""
-
-    def make() -> Made:
-        read, site_id = ae_reviews.review(session, actor, event_id, body)
-        return Made(read, f"/v1/adverse-events/{event_id}/reviews", site_id=site_id)
-
-    return once.create(session, actor, body, make)
+    return once.create(session, actor, body, lambda: _reviewed(*ae_reviews.review(session, actor, event_id, body)))
 
 
 @router.get("/reviews")
@@ -81,12 +79,9 @@ def withdraw_review(
     event_id: UUID, number: int, body: ReasonGiven, actor: Reviewer, once: OncePerKey, session: WriteSession
 ) -> Response:
     """Withdraw a review that was recorded in error, with the reason."""
-
-    def make() -> Made:
-        read, site_id = ae_reviews.withdraw(session, actor, event_id, number, body)
-        return Made(read, f"/v1/adverse-events/{event_id}/reviews", site_id=site_id)
-
-    return once.create(session, actor, body, make)
+    return once.create(
+        session, actor, body, lambda: _reviewed(*ae_reviews.withdraw(session, actor, event_id, number, body))
+    )
 
 
 @router.get("/clocks")

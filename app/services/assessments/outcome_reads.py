@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row, bindparam
 from sqlmodel import Session, col
 
-from app.access import Actor, Place, Rows
+from app.access import Actor, Place, Rows, found, visible
 from app.models.base import columns, fields_of
 from app.models.outcome import Outcome, OutcomeRead, ScoreRead
 from app.models.visit import Visit
@@ -31,6 +32,12 @@ FILTERS: Filters = {
     "visit_code": col(Visit.visit_code) == bindparam("visit_code"),
     "voided": {False: counts(Outcome), True: ~counts(Outcome)},
 }
+
+
+def read_one(session: Session, actor: Actor, outcome_id: UUID) -> OutcomeRead:
+    """One outcome. Raises NotFound."""
+    statement = visible(rows().where(col(Outcome.id) == outcome_id), actor)
+    return read_all(session, actor, [found(session.execute(statement).first())])[0]
 
 
 def read_all(session: Session, actor: Actor, page: Sequence[Row[Any]]) -> list[OutcomeRead]:

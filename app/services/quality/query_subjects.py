@@ -12,7 +12,6 @@ from app.models.adverse_event import AdverseEvent
 from app.models.base import Answer
 from app.models.data_query import SubjectType
 from app.models.data_query_shapes import DataQueryCreate
-from app.models.outcome import Outcome
 from app.models.visit import Visit
 from app.models.voided import counts
 from app.services.assessments import outcome_reads, visits
@@ -115,7 +114,7 @@ def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subj
         return adverse_events.read(one(adverse_events.rows(), AdverseEvent.id), actor)
     if subject_type is SubjectType.dosing_session:
         return dosing_reads.detail(session, actor, subject)
-    return outcome_reads.read_all(session, actor, [one(outcome_reads.rows(), Outcome.id)])[0]
+    return outcome_reads.read_one(session, actor, subject)
 
 
 def _kept(document: Any, pointer: str) -> str:
