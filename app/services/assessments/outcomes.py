@@ -191,16 +191,7 @@ def record_outcome(
 
 
 _VISITS, _OUTCOMES = table_of(Visit), table_of(Outcome)
-_OF_VISIT = (
-    _VISITS.c.site_id,
-    _VISITS.c.id,
-    _VISITS.c.pid,
-    _VISITS.c.status,
-    _VISITS.c.occurred_on,
-    _VISITS.c.visit_code,
-    _VISITS.c.protocol_version_id,
-    _VISITS.c.voided_at,
-)
+_OF_VISIT = ("site_id", "id", "pid", "status", "occurred_on", "visit_code", "protocol_version_id", "voided_at")
 
 
 @cache
@@ -211,7 +202,7 @@ def _visits_held(dialect: str) -> sa.Select[Any]:
         _OUTCOMES.c.site_id == _VISITS.c.site_id, _OUTCOMES.c.visit_id == _VISITS.c.id, counts(_OUTCOMES)
     )
     found = (
-        sa.select(*_OF_VISIT, _OUTCOMES.c.instrument, _OUTCOMES.c.id.label("outcome"))
+        sa.select(*(_VISITS.c[name] for name in _OF_VISIT), _OUTCOMES.c.instrument, _OUTCOMES.c.id.label("outcome"))
         .select_from(_VISITS.outerjoin(_OUTCOMES, at_visit))
         .where(_VISITS.c.site_id == asked.c.site_id, _VISITS.c.id == asked.c.id)
         .correlate(asked)

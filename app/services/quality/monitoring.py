@@ -26,14 +26,14 @@ from app.models.monitoring import (
     WaitsFor,
 )
 from app.models.participant import Participant
-from app.models.safety_report import STANDS, AeReview, ReviewKind, SaeReport
+from app.models.safety_report import AeReview, ReviewKind, SaeReport
 from app.models.safety_signal import SafetySignal, SignalState
 from app.models.study import ProtocolVersion, Site
 from app.models.voided import counts
 from app.protocol.expedited import ClockState, RunningClock
 from app.services.quality.unsettled_acts import unsettled_acts
 from app.services.safety.nullifications import AUTHORITY_WAITS, INFORMED, NULLIFIES, REPORTED
-from app.services.safety.sae_clocks import open_clocks, with_open_clocks
+from app.services.safety.sae_clocks import has_review, open_clocks, with_open_clocks
 from app.services.studies import protocol_of
 
 _EVENT, _REVIEW, _PERSON = table_of(AdverseEvent), table_of(AeReview), table_of(Participant)
@@ -113,9 +113,8 @@ def _nullified(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence
 def _voided(session: Session, actor: Actor, sites: Sequence[int]) -> Sequence[Row[Any]]:
     """Events that a site voided and a monitor must see: voiding stops the clock of a serious event, and closes the
     questions a monitor had asked."""
-    asked = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
-    asked &= _REVIEW.c.kind == ReviewKind.information_request
-    concerns = or_(_EVENT.c.serious, REPORTED, INFORMED, select(1).where(asked, STANDS).correlate(_EVENT).exists())
+    asked = has_review(_REVIEW.c.kind == ReviewKind.information_request)
+    concerns = or_(_EVENT.c.serious, REPORTED, INFORMED, asked)
     return _unreviewed_since(session, actor, sites, _EVENT.c.voided_at, ~counts(_EVENT), concerns)
 
 
@@ -123,10 +122,9 @@ def _unreviewed_since(
     session: Session, actor: Actor, sites: Sequence[int], at: Any, *conditions: ColumnElement[bool]
 ) -> Sequence[Row[Any]]:
     """Events that no monitor has reviewed since the moment in the column `at`."""
-    since = (_REVIEW.c.site_id == _EVENT.c.site_id) & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
-    reviewed = select(1).where(since, _REVIEW.c.reviewed_at >= at, STANDS).correlate(_EVENT).exists()
+    unreviewed = ~has_review(_REVIEW.c.reviewed_at >= at)
     statement = visible(select(*columns(AdverseEvent)), actor).where(
-        _EVENT.c.site_id.in_(sites), at.is_not(None), *conditions, ~reviewed
+        _EVENT.c.site_id.in_(sites), at.is_not(None), *conditions, unreviewed
     )
     return session.execute(statement.order_by(at, _EVENT.c.id)).all()
 
@@ -172,14 +170,11 @@ def unreviewed_by(account_id: Any) -> ColumnElement[bool]:
         & (_REPORT.c.adverse_event_id == _REVIEW.c.adverse_event_id)
         & (_REPORT.c.submitted_at > _REVIEW.c.reviewed_at)
     )
-    own = (
-        (_REVIEW.c.site_id == _EVENT.c.site_id)
-        & (_REVIEW.c.adverse_event_id == _EVENT.c.id)
-        & (_REVIEW.c.reviewed_by == account_id)
-        & (_REVIEW.c.event_version == _EVENT.c.version)
-        & ~select(1).where(since).correlate(_REVIEW).exists()
+    return ~has_review(
+        _REVIEW.c.reviewed_by == account_id,
+        _REVIEW.c.event_version == _EVENT.c.version,
+        ~select(1).where(since).correlate(_REVIEW).exists(),
     )
-    return ~select(1).where(own, STANDS).correlate(_EVENT).exists()
 
 
 def _counts(

@@ -14,12 +14,12 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, select
-from sqlmodel import Session, col
+from sqlmodel import Session, SQLModel, col
 
 from app.database import Database, within
 from app.models.adverse_event import SUSPECTED, AdverseEvent
 from app.models.adverse_event_shapes import ENDED
-from app.models.base import from_json, now
+from app.models.base import from_json, now, table_of
 from app.models.data_query import DataQuery, QueryState, SubjectType
 from app.models.outcome import Outcome
 from app.models.participant import IN_STUDY, Participant, ParticipantStatus
@@ -70,8 +70,8 @@ def refresh_site(session: Session, site_id: int, today: date) -> int:
 
     Sites write meanwhile, so the data queries are read before the findings. A write in between updates the queries of
     its own findings; these have another version then, and are left as that write made them."""
-    state_columns = (DataQuery.rule_holds, DataQuery.version, DataQuery.state, DataQuery.closed_at)
-    known = _rows(session, site_id, DataQuery.rule_key, *state_columns)
+    wanted: list[Any] = [DataQuery.rule_key, DataQuery.rule_holds, DataQuery.version, DataQuery.state]
+    known = session.execute(select(*wanted, col(DataQuery.closed_at)).where(col(DataQuery.site_id) == site_id)).all()
     closed = {row.rule_key: row.closed_at for row in known if row.state == QueryState.closed}
     found = list(_doubts(session, site_id, today, closed))
     holding = {row.rule_key for row in known if row.rule_holds}
@@ -82,19 +82,9 @@ def refresh_site(session: Session, site_id: int, today: date) -> int:
 
 
 def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, datetime]) -> Iterator[Doubt]:
-    day_columns = (Visit.status, Visit.occurred_on, Visit.ended_on)
-    visit_columns = (Visit.id, Visit.visit_code, Visit.occurrence, *day_columns, Visit.findings)
-    event_columns = (AdverseEvent.id, AdverseEvent.end, AdverseEvent.outcome, AdverseEvent.updated_at)
-    cause_columns = (AdverseEvent.relatedness_drug, AdverseEvent.onset_latest)
-    status_columns = (Participant.status, Participant.status_on, Participant.earlier_ends)
-    person_columns = (*status_columns, Participant.screened_on, Participant.protocol_version_id, Participant.findings)
-    answer_columns = (Outcome.instrument_version, Outcome.origin, Outcome.items, Outcome.collected_on)
-    outcome_columns = (Outcome.id, Outcome.visit_id, Outcome.instrument, Outcome.rater, *answer_columns)
-    people = _rows(session, site_id, Participant.pid, *person_columns)
-    held = _by_pid(_rows(session, site_id, Visit.pid, *visit_columns, Visit.protocol_version_id))
-    events = _by_pid(_rows(session, site_id, AdverseEvent.pid, *event_columns, *cause_columns, AdverseEvent.findings))
+    people, outcomes = _rows(session, site_id, Participant), _rows(session, site_id, Outcome)
+    held, events = (_by_pid(_rows(session, site_id, model)) for model in (Visit, AdverseEvent))
     consents = histories_of(session, [site_id], [person.pid for person in people])
-    outcomes = _rows(session, site_id, Outcome.pid, *outcome_columns)
     measured, given = _by_pid(outcomes), done_at(outcomes)
     yield from doubts_of_dosing(session, site_id, today)
     if not people:
@@ -114,10 +104,10 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
         yield from _of_days(session, person, held[person.pid], measured[person.pid])
 
 
-def _rows(session: Session, site_id: int, *wanted: Any) -> Sequence[Row[Any]]:
-    model = wanted[0].class_
-    own = select(*wanted).where(model.site_id == site_id)
-    return session.execute(own.where(counts(model)) if hasattr(model, "voided_at") else own).all()
+def _rows(session: Session, site_id: int, model: type[SQLModel]) -> Sequence[Row[Any]]:
+    table = table_of(model)
+    own = select(table).where(table.c.site_id == site_id)
+    return session.execute(own.where(counts(table)) if "voided_at" in table.c else own).all()
 
 
 def _by_pid(rows: Sequence[Row[Any]]) -> _Records:

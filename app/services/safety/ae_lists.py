@@ -30,14 +30,13 @@ from app.models.adverse_event import AdverseEvent, AeOutcome
 from app.models.adverse_event_shapes import AdverseEventDetail, AdverseEventFilter, AdverseEventSort
 from app.models.among import among
 from app.models.base import now, table_of
-from app.models.safety_report import SaeReport
 from app.models.voided import counts
 from app.services import codes_asked
 from app.services.csv_lines import blocks, line_of
 from app.services.dosing.exposure import Exposure, exposures
 from app.services.quality.monitoring import unreviewed_by
 from app.services.safety import adverse_events
-from app.services.safety.sae_clocks import overdue
+from app.services.safety.sae_clocks import has_report, overdue
 from app.site_lists import Filters, Narrowing, narrowing
 
 LONG_AGO = date(1, 1, 1)
@@ -45,15 +44,8 @@ _ONSET = func.coalesce(AdverseEvent.onset_latest, literal(LONG_AGO, Date)).label
 """An unknown onset comes last."""
 
 AT_LAST = datetime(9999, 1, 1, tzinfo=UTC)
-_REPORTS, _EVENTS = table_of(SaeReport), table_of(AdverseEvent)
-_SENT = (
-    select(_REPORTS.c.number)
-    .where(_REPORTS.c.site_id == _EVENTS.c.site_id, _REPORTS.c.adverse_event_id == _EVENTS.c.id)
-    .correlate(_EVENTS)
-)
-"""The reports of an event."""
-
-_DUE = func.coalesce(case((~_SENT.exists(), _EVENTS.c.due_at)), literal(AT_LAST, _EVENTS.c.due_at.type)).label(
+_EVENTS = table_of(AdverseEvent)
+_DUE = func.coalesce(case((~has_report(), _EVENTS.c.due_at)), literal(AT_LAST, _EVENTS.c.due_at.type)).label(
     "due_order"
 )
 """When the first report is due. Last comes what waits for none: it was sent, or only another clock has run out."""

@@ -65,32 +65,37 @@ def with_open_clocks(site_ids: Sequence[int]) -> Rows:
     """Events that may have an open clock: serious ones whose present version was not reported; those with a request for
     information; those that are unexpected reactions, or may be until they are assessed; and those corrected since the
     last report or review."""
-    reported_as_it_is = _any(_REPORT, _REPORT.c.event_version >= _EVENT.c.version)
-    reviewed_as_it_is = _any_review(_REVIEW.c.event_version >= _EVENT.c.version)
+    reported_as_it_is = has_report(_REPORT.c.event_version >= _EVENT.c.version)
+    reviewed_as_it_is = has_review(_REVIEW.c.event_version >= _EVENT.c.version)
     suspected = _EVENT.c.relatedness_drug.in_(SUSPECTED) & _EVENT.c.expected.is_not(True)
-    known = _any(_REPORT) | (_EVENT.c.serious & _any_review())
+    known = has_report() | (_EVENT.c.serious & has_review())
     statement = select(*columns(AdverseEvent)).where(
         _EVENT.c.site_id.in_(site_ids),
         counts(_EVENT),
         or_(
             and_(_EVENT.c.serious, ~reported_as_it_is),
-            _any_review(_REVIEW.c.kind == ReviewKind.information_request),
-            _any_review(_REVIEW.c.expected.is_(False)),
-            and_(suspected, known, ~_any_review(_REVIEW.c.kind == ReviewKind.assessment)),
-            and_(or_(_any(_REPORT), _any_review()), ~reported_as_it_is, ~reviewed_as_it_is),
+            has_review(_REVIEW.c.kind == ReviewKind.information_request),
+            has_review(_REVIEW.c.expected.is_(False)),
+            and_(suspected, known, ~has_review(_REVIEW.c.kind == ReviewKind.assessment)),
+            and_(or_(has_report(), has_review()), ~reported_as_it_is, ~reviewed_as_it_is),
         ),
     )
     return statement.order_by(_EVENT.c.due_at, _EVENT.c.id)
 
 
-def _any(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether the event has a row of `table` that meets the conditions."""
+def has_report(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether an event has a report that meets the conditions."""
+    return _has(_REPORT, *conditions)
+
+
+def has_review(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether an event has a review that stands and meets the conditions."""
+    return _has(_REVIEW, STANDS, *conditions)
+
+
+def _has(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     of_event = and_(table.c.site_id == _EVENT.c.site_id, table.c.adverse_event_id == _EVENT.c.id)
     return select(1).where(of_event, *conditions).correlate(_EVENT).exists()
-
-
-def _any_review(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    return _any(_REVIEW, STANDS, *conditions)
 
 
 def clocks_of(session: Session, events: Sequence[Row[Any]]) -> dict[UUID, list[RunningClock]]:
