@@ -1,11 +1,11 @@
 """Loading the demo over HTTP: the admin makes study and accounts, three site apps post, an analyst gets an extract."""
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from threading import Lock
 
 from app.demo.caller import Caller, token_of
 from app.demo.course import courses
@@ -24,7 +24,7 @@ def load(base_url: str, password: str) -> Demo:
         say("Admin: accounts of site staff, site apps, monitors, analysts and custodians ...")
         accounts = [*make_accounts(caller, base_url), admin]
     say("Three site apps post what happened to fourteen synthetic participants ...")
-    say(f"Stored: {_counted(post_all(base_url, site_apps(accounts), courses(), _printer()))}.")
+    say(f"Stored: {_counted(post_all(base_url, site_apps(accounts), courses(), say))}.")
     demo = Demo(base_url=base_url, study=STUDY, sites=[*SITES], extract="", accounts=accounts)
     sign_everybody_in(demo)
     say("The investigator of the first site signs a participant's record ...")
@@ -64,18 +64,9 @@ def serious_event(demo: Demo) -> dict[str, str]:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _printer() -> Callable[[str], None]:
-    """A function that prints whole lines, also if several threads use it."""
-    lock = Lock()
-
-    def print_line(line: str) -> None:
-        with lock:
-            say(line)
-
-    return print_line
+    """Print a whole line at once, as several threads do it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _counted(stored: Counter[str]) -> str:
