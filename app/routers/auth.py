@@ -37,7 +37,7 @@ def client_address(request: Request) -> str:
 def open_session(body: SessionCreate, request: Request, session: WriteSession) -> TokenRead:
     """Sign a person in."""
     service = sign_in(request)
-    access, refresh = service.person(session, body, client_address(request))
+    access, refresh = service.open_session(session, body, client_address(request))
     return TokenRead(access_token=access, expires_in=service.tokens.lifetime_seconds, refresh_token=refresh)
 
 
@@ -67,7 +67,7 @@ def issue_token(request: Request, session: WriteSession, form: OAuthForm) -> Any
         return _tokens(service, access)
     if "refresh_token" not in form:
         raise OAuthRefused("invalid_request")
-    pair = service.again(session, form["refresh_token"]) if client is None else None
+    pair = service.refresh(session, form["refresh_token"]) if client is None else None
     return _tokens(service, *pair) if pair else OAuthRefused("invalid_grant").answer()
 
 

@@ -113,7 +113,7 @@ class Upload:
 
     def _attempt(self, lines: Sequence[Line], whole: bool) -> list[dict[str, Any]]:
         with self._database.write(self._request) as session:
-            results = self._group_commit(session, lines)
+            results = self._stored(session, lines)
             if self._dry_run or (whole and not _all_well(results)):
                 session.rollback()
         return results
@@ -139,8 +139,9 @@ class Upload:
         self.broken = not isinstance(error, IntegrityError | IdempotencyKeyInFlight)
         return self.refused(line, error)
 
-    def _group_commit(self, session: Session, lines: Sequence[Line]) -> list[dict[str, Any]]:
-        """Raises DatabaseUnavailable, AnsweredMeanwhile, and what the database raises."""
+    def _stored(self, session: Session, lines: Sequence[Line]) -> list[dict[str, Any]]:
+        """The results of lines that share a transaction. Raises DatabaseUnavailable, AnsweredMeanwhile, and what the
+        database raises."""
         actor: Actor = self._request.state.actor
         read = [self._task(line) for line in lines]
         tasks = [one for one in read if isinstance(one, Task)]

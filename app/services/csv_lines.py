@@ -30,7 +30,7 @@ def blocks(
         after = [getattr(rows[-1], key.key) for key in keys]
 
 
-def line_of(rows: Sequence[Sequence[Any]]) -> str:
+def lines_of(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -63,7 +63,7 @@ class SignIn:
     passwords: Passwords
     throttle: Throttle
 
-    def person(self, session: Session, body: SessionCreate, address: str) -> tuple[str, str]:
+    def open_session(self, session: Session, body: SessionCreate, address: str) -> tuple[str, str]:
         """Access and refresh token for a person.
 
         Raises TooManyAttempts, CredentialsWrong (the same for every cause), TotpNeeded, TotpWrong. Hashes before it
@@ -194,7 +194,7 @@ class SignIn:
         except TokenRefused:
             return None
 
-    def again(self, session: Session, refresh_token: str) -> tuple[str, str] | None:
+    def refresh(self, session: Session, refresh_token: str) -> tuple[str, str] | None:
         """A new pair for an unspent refresh token, whose session still ends when it was to end. A spent one ends it at
         once and gives None."""
         row = self._refresh_row(session, refresh_token)

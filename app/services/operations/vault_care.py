@@ -89,13 +89,13 @@ def require_not_lost(database: Database) -> None:
 
 def needs(database: Database, kek_id: str) -> bool:
     """Whether any label needs this wrapping key."""
-    with _reading(database) as own:
+    with _labels_read(database) as own:
         return vault.uses(own, kek_id)
 
 
 def require_keys(database: Database, keyring: Keyring) -> None:
     """Raises WrappingKeyMissing when some label was wrapped by a key that the file does not have."""
-    with _reading(database) as own:
+    with _labels_read(database) as own:
         wrapped = sa.select(_LABELS.c.kek_id, sa.func.count()).group_by(_LABELS.c.kek_id)
         missing = {kek_id: count for kek_id, count in own.execute(wrapped) if kek_id not in keyring.kek}
     if missing:
@@ -109,7 +109,7 @@ def require_own_keys(database: Database, keyring: Keyring) -> None:
     """Raises WrappingKeyMissing if no label was wrapped by a key of the key file: it is the file of another registry,
     with which nobody would be found here and people would be enrolled a second time. If only some keys are lost, sites
     can still work."""
-    with _reading(database) as own:
+    with _labels_read(database) as own:
         label = sa.select(_LABELS.c.pid).limit(1)
         ours = own.execute(label.where(_LABELS.c.kek_id.in_(keyring.kek))).first()
         foreign = ours is None and own.execute(label).first() is not None
@@ -121,7 +121,7 @@ def require_own_keys(database: Database, keyring: Keyring) -> None:
 
 
 @contextmanager
-def _reading(database: Database) -> Iterator[Session]:
+def _labels_read(database: Database) -> Iterator[Session]:
     """A session that reads every site's labels, in the vault's database."""
     with database.read() as session:
         sites = every_site(session)
@@ -130,18 +130,18 @@ def _reading(database: Database) -> Iterator[Session]:
 
 
 @contextmanager
-def _looking(database: Database) -> Iterator[tuple[Session, Session]]:
+def _everything_read(database: Database) -> Iterator[tuple[Session, Session]]:
     """Two sessions: one reads everything, the other every site's labels. They wait for no writer."""
     with database.read() as session, within(session, every_site(session)):
         if database.vault is None:
             yield session, session
         else:
-            with _reading(database) as own:
+            with _labels_read(database) as own:
                 yield session, own
 
 
 @contextmanager
-def _writing(database: Database) -> Iterator[tuple[Session, Session]]:
+def _everything_written(database: Database) -> Iterator[tuple[Session, Session]]:
     with database.write() as session, whole_vault(session) as own:
         yield session, own
 
@@ -163,7 +163,7 @@ def _nameless(session: Session, people: Set[tuple[int, str]], kept: Set[tuple[An
 
 def check(database: Database, *, sweep: bool) -> Check:
     """Compare labels with participants; with `sweep`, also delete old reservations."""
-    with (_writing if sweep else _looking)(database) as (session, own):
+    with (_everything_written if sweep else _everything_read)(database) as (session, own):
         people = _people(session)
         labels = own.execute(sa.select(*_WHOSE, _LABELS.c.created_at)).all()
         kept = {(row.site_id, row.pid) for row in labels}

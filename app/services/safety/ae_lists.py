@@ -32,7 +32,7 @@ from app.models.among import among
 from app.models.base import now, table_of
 from app.models.voided import counts
 from app.services import codes_asked
-from app.services.csv_lines import blocks, line_of
+from app.services.csv_lines import blocks, lines_of
 from app.services.dosing.exposure import Exposure, exposures
 from app.services.quality.monitoring import unreviewed_by
 from app.services.safety import adverse_events
@@ -150,13 +150,13 @@ _TYPED = frozenset({"term", "pt", "soc", "codings", "criteria", "findings", "voi
 def csv_lines(database: Database, actor: Actor, wanted: Asked, seen: Mapping[str, Exposure]) -> Iterator[str]:
     """Every event that was asked for, in its order, with a head line; and how it lies to the doses, which `seen` has of
     everybody at the sites."""
-    yield line_of([COLUMNS])
+    yield lines_of([COLUMNS])
     at = col(AdverseEvent.site_id).in_(wanted.sites)
     every = adverse_events.rows().add_columns(wanted.key, col(AdverseEvent.id))
     own = visible(every, actor).where(*wanted.by.where, at).params(wanted.by.given)
     for rows in blocks(database, actor.clinical_sites, own, (wanted.key, AdverseEvent.id), wanted.ascending):
         reads = [adverse_events.beside_doses(row, actor, seen).model_dump(mode="json") for row in rows]
-        yield line_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
+        yield lines_of([[_cell(name, read[name]) for name in COLUMNS] for read in reads])
 
 
 def _cell(name: str, value: Any) -> Any:

@@ -30,7 +30,7 @@ from app.models.treatment import TreatmentTrial
 from app.models.verification import Verification, VerificationWithdrawal
 from app.models.visit import Visit
 from app.pid import PidChecksum, PidFormat, normalise
-from app.services.csv_lines import blocks, line_of
+from app.services.csv_lines import blocks, lines_of
 from app.services.studies import places
 from app.services.trail.history import names_of
 
@@ -150,12 +150,12 @@ def _rows_of_one(entry: Row[Any], names: Mapping[str, str], place: Place | None)
 
 def csv_of(database: Database, actor: Actor, statement: Rows) -> Iterator[str]:
     """The whole table as CSV, oldest first in each chain. Entries never change, so its blocks fit together."""
-    yield line_of([COLUMNS])
+    yield lines_of([COLUMNS])
     for entries in blocks(database, _chains(actor), statement, (_ENTRY.c.site_id, _ENTRY.c.seq)):
         with database.read() as session, in_sight(session, actor):
             rows = rows_of(session, entries)
         if rows:
-            yield line_of([[_cell(name, getattr(row, name)) for name in COLUMNS] for row in rows])
+            yield lines_of([[_cell(name, getattr(row, name)) for name in COLUMNS] for row in rows])
 
 
 def _cell(name: str, value: Any) -> Any:
