@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -87,9 +88,24 @@ def serve(
         require_vault_wall(database, settings)
         database.require_room(workers)
         vault_care.require_own_keys(database, keyring)
+    _require_free(host, port)
     typer.echo(f"Serving on http://{host}:{port} with {workers} worker(s); stop with Ctrl-C.")
     with _shared_metrics() if settings.metrics_token is not None and workers > 1 else nullcontext():
         _serve(host, port, workers)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Look whether the address can be listened on. If not, systemd starts the server again, as at a restart the one
+    before may still have it."""
+    from uvicorn.config import STARTUP_FAILURE
+
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        typer.echo(f"Cannot listen on {host}:{port} ({error.strerror}). Look at --host and --port.", err=True)
+        raise typer.Exit(STARTUP_FAILURE) from None
 
 
 @contextmanager
@@ -232,9 +248,10 @@ def test(context: typer.Context) -> None:
 def main() -> None:
     """Entry point. Known failures of a deployment end with one sentence and exit code 2, without a traceback."""
     from pydantic import ValidationError
-    from sqlalchemy.exc import OperationalError, ProgrammingError
+    from sqlalchemy.exc import DatabaseError, OperationalError, ProgrammingError
 
     from app.errors import CannotGoOn, RegistryError
+    from app.outages import reason
     from app.settings import SecretsFolderMissing
 
     os.umask(0o077)  # keys and an embedded database are for their owner only
@@ -255,6 +272,11 @@ def main() -> None:
             err=True,
         )
         sys.exit(2)
+    except DatabaseError as damaged:
+        if reason(damaged) is None:
+            raise
+        typer.echo(reason_of(damaged), err=True)
+        sys.exit(2)
     except RegistryError as refused:
         faults = [f"{fault.pointer.rpartition('/')[2]}: {fault.message}" for fault in refused.faults]
         typer.echo("\n".join([refused.detail(), *faults]), err=True)
@@ -262,5 +284,6 @@ def main() -> None:
     except ValidationError as refused:
         for fault in refused.errors(include_input=False):
             name = "_".join(str(part) for part in fault["loc"]).upper()
-            typer.echo(f"REGISTRY_{name}: {fault['msg']}" if name else fault["msg"], err=True)
+            message = fault["msg"].removeprefix("Value error, ")
+            typer.echo(f"REGISTRY_{name}: {message}" if name else message, err=True)
         sys.exit(2)

@@ -127,7 +127,10 @@ def require_head(database: Database) -> None:
     revision = current(database)
     _require_known(revision)
     if revision is None:
-        raise SchemaOutdated("The database has no tables yet. Run: registry init (on an upgrade: registry migrate)")
+        raise SchemaOutdated(
+            "The database of REGISTRY_DATABASE_URL has no tables yet. If it should have some, its address is wrong. "
+            "Else run: registry init (on an upgrade: registry migrate)"
+        )
     if revision != head():
         raise SchemaOutdated(
             f"The database is at revision {revision}, this version needs {head()}. "

@@ -2,17 +2,22 @@
 
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from uuid import UUID
 
 import psycopg
 import pytest
+import typer
 from sqlalchemy import Engine, event
 from sqlmodel import Session, col, select
+from uvicorn.config import STARTUP_FAILURE
 
 from app.database import Database
 from app.models.account import ClientSecret
@@ -89,7 +94,7 @@ def test_a_person_is_made_granted_disabled_and_shown(run: Run, environment: dict
     assert refused(run("user", "disable", "admin", *WHY), "without an admin")
     assert run("user", "enable", "lee", *WHY).returncode == 0
     assert run("grant", "revoke", "lee", grant["id"], *WHY).returncode == 0
-    assert refused(run("grant", "revoke", "lee", grant["id"], *WHY), "no such record")
+    assert refused(run("grant", "revoke", "lee", grant["id"], *WHY), "lee has no such grant")
     assert refused(run("grant", "revoke", "lee", "5", *WHY), "a grant's id")
     assert {"admin", "lee"} <= {one["login"] for one in json.loads(run("user", "list", "--json").stdout)}
     with stored(environment) as session:
@@ -101,13 +106,17 @@ def test_a_person_is_made_granted_disabled_and_shown(run: Run, environment: dict
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        (("user", "show", "nobody"), "no such record"),
+        (("user", "show", "nobody"), "no user nobody. `registry user list` shows all."),
+        (("user", "password", "nobody", *WHY), "no user nobody"),
+        (("grant", "list", "nobody"), "no account nobody"),
+        (("client", "secret-revoke", "admin", str(UUID(int=5)), *WHY), "no client admin"),
         (("user", "disable", "admin", "--reason", "x"), "reason:"),
         (("user", "disable", "admin"), "--reason"),
         (("grant", "give", "admin", "king", *WHY), "role:"),
         (("grant", "give", "admin", "monitor", *WHY), "study: admin has no study"),
-        (("grant", "give", "admin", "monitor", *WHY, "--study", "no-such"), "no such record"),
-        (("client", "show", "admin"), "no such record"),
+        (("grant", "give", "admin", "monitor", *WHY, "--study", "no-such"), "no such study, or no such site in it"),
+        (("client", "show", "admin"), "no client admin"),
+        (("audit", "verify", "--file", "."), "is a directory"),
         (("keys", "retire", "unknown", *WHY), "no signing key"),
         (("keys", "retire", "unknown", "--kind", "kek", "--now", *WHY), "--now is for signing keys"),
     ],
@@ -115,6 +124,32 @@ def test_a_person_is_made_granted_disabled_and_shown(run: Run, environment: dict
 )
 def test_a_refusal_is_a_plain_sentence(run: Run, line: tuple[str, ...], sentence: str) -> None:
     assert refused(run(*line), sentence)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_served(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("serve", "--port", port)
+    assert done.returncode == STARTUP_FAILURE, "systemd starts it again"
+    assert "Serving" not in done.stdout
+    assert done.stderr == f"Cannot listen on 127.0.0.1:{port} (Address already in use). Look at --host and --port.\n"
+
+
+def test_a_file_that_is_no_database_is_told_in_one_sentence(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database, and longer than its header would be\n" * 4)
+    done = run("user", "list", REGISTRY_DATABASE_URL=f"sqlite:///{file}")
+    assert refused(done, "(not a database)")
+
+
+def test_a_password_that_nobody_types_is_asked_for_by_its_variable(run: Run) -> None:
+    with patch("typer.prompt", side_effect=typer.Abort):
+        assert refused(run("user", "password", "admin", *WHY, REGISTRY_NEW_PASSWORD=""), "set REGISTRY_NEW_PASSWORD")
+
+
+def test_a_database_without_tables_is_named_by_its_setting(run: Run, tmp_path: Path) -> None:
+    done = run("user", "list", REGISTRY_DATABASE_URL=f"sqlite:///{tmp_path / 'typed-wrong.db'}")
+    assert refused(done, "REGISTRY_DATABASE_URL")
 
 
 def test_a_weak_password_is_refused_and_not_repeated(run: Run) -> None:
@@ -137,7 +172,7 @@ def test_a_secret_is_printed_once(run: Run, environment: dict[str, str]) -> None
     secrets = json.loads(as_json.stdout)[0]["secrets"]
     assert len(secrets) == 2
     assert run("client", "secret-revoke", made["client_id"], secrets[0]["id"], *WHY).returncode == 0
-    assert refused(run("client", "secret-revoke", made["client_id"], secrets[0]["id"], *WHY), "no such record")
+    assert refused(run("client", "secret-revoke", made["client_id"], secrets[0]["id"], *WHY), "no such secret in use")
     (left,) = [
         one
         for one in json.loads(run("client", "show", made["client_id"], "--json").stdout)[0]["secrets"]

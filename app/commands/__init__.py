@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.errors import CannotGoOn
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from sqlalchemy.exc import SQLAlchemyError
@@ -68,9 +70,11 @@ def ask_password(login: str, variable: str = "REGISTRY_NEW_PASSWORD") -> str:
     process list."""
     from app.settings import secret
 
-    given: str = secret(variable) or typer.prompt(
-        f"Password for {login} (12 characters or more)", hide_input=True, confirmation_prompt=True
-    )
+    prompt = f"Password for {login} (12 characters or more)"
+    try:
+        given: str = secret(variable) or typer.prompt(prompt, hide_input=True, confirmation_prompt=True)
+    except typer.Abort:
+        raise CannotGoOn(f"No password was given. Type it at a terminal, or set {variable}.") from None
     return given
 
 

@@ -1,12 +1,15 @@
 """`registry user`, `registry client` and `registry grant`."""
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from app.commands import JSON, WHY, ask_password, reading, show, writing
+from app.errors import CannotGoOn, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
 
     from sqlmodel import Session
@@ -47,15 +50,15 @@ def set_password(
     second_factor_off: Annotated[bool, typer.Option(help="Also remove a second factor that was lost.")] = False,
 ) -> None:
     """Set a person's password and end their sessions."""
-    from app.models.account import AccountKind, PasswordSet
+    from app.models.account import PasswordSet
     from app.security.passwords import Passwords
     from app.services.identity import accounts
     from app.web.merging import checked
 
+    with reading() as session:
+        known = _account(session, username, "user")
     fields = {"password": ask_password(username), "reason": reason, "second_factor_off": second_factor_off}
     body = checked(PasswordSet, fields)
-    with reading() as session:
-        known = accounts.account_by_login(session, AccountKind.user, username)
     with writing() as (session, settings):
         accounts.set_password(session, None, Passwords(settings), known, body)
     typer.echo(f"{username} has a new password; all sessions are ended.")
@@ -64,13 +67,13 @@ def set_password(
 @user_app.command("sessions-revoke")
 def revoke_sessions(username: str, reason: WHY) -> None:
     """Sign somebody out everywhere."""
-    from app.models.account import AccountKind, ReasonGiven
+    from app.models.account import ReasonGiven
     from app.services.identity import accounts
     from app.web.merging import checked
 
     body = checked(ReasonGiven, {"reason": reason})
     with writing() as (session, _):
-        account = accounts.account_by_login(session, AccountKind.user, username)
+        account = _account(session, username, "user")
         accounts.revoke_sessions(session, None, account, body.reason)
     typer.echo(f"All sessions of {username} are ended.")
 
@@ -97,15 +100,15 @@ def rotate_secret(
     expires_in_days: Annotated[int | None, typer.Option(help="Days that the new secret is valid.")] = None,
 ) -> None:
     """Make a new secret for a site app, and print it this once."""
-    from app.models.account import AccountKind, SecretCreate
+    from app.models.account import SecretCreate
     from app.security.keys import load_keyring
-    from app.services.identity import accounts, client_secrets
+    from app.services.identity import client_secrets
     from app.web.merging import checked
 
     asked = {"reason": reason, "overlap_hours": overlap_hours, "expires_in_days": expires_in_days}
     body = checked(SecretCreate, asked)
     with writing() as (session, settings):
-        account = accounts.account_by_login(session, AccountKind.client, client_id)
+        account = _account(session, client_id, "client")
         made = client_secrets.rotate(session, None, load_keyring(settings), account, body)
     typer.echo(f"client_secret: {made.client_secret}")
 
@@ -113,19 +116,20 @@ def rotate_secret(
 @client_app.command("secret-revoke")
 def revoke_secret(client_id: str, secret_id: str, reason: WHY) -> None:
     """Revoke a secret at once. All tokens of the site app become invalid too."""
-    from app.models.account import AccountKind, ReasonGiven
-    from app.services.identity import accounts, client_secrets
+    from app.models.account import ReasonGiven
+    from app.services.identity import client_secrets
     from app.web.merging import checked
 
     body = checked(ReasonGiven, {"reason": reason})
     wanted = _id(secret_id, "a secret's id, as `registry client show` shows it")
     with writing() as (session, _):
-        account = accounts.account_by_login(session, AccountKind.client, client_id)
-        client_secrets.revoke(session, None, account, wanted, body.reason)
+        account = _account(session, client_id, "client")
+        with _missing(f"{client_id} has no such secret in use. `registry client show {client_id}` shows them."):
+            client_secrets.revoke(session, None, account, wanted, body.reason)
     typer.echo(f"The secret of {client_id} is revoked.")
 
 
-def _add_shared_commands(app: typer.Typer, kind: str) -> None:
+def _add_shared_commands(app: typer.Typer, kind: Literal["user", "client"]) -> None:
     """Add the commands that people's accounts and site apps have in common."""
 
     @app.command("list")
@@ -141,11 +145,10 @@ def _add_shared_commands(app: typer.Typer, kind: str) -> None:
     @app.command("show")
     def show_account(login: str, as_json: JSON = False) -> None:
         """Show an account with its grants; a site app also with its secrets."""
-        from app.models.account import AccountKind
         from app.services.identity import accounts, client_secrets
 
         with reading() as session:
-            account = accounts.account_by_login(session, AccountKind(kind), login)
+            account = _account(session, login, kind)
             if kind == "user":
                 show([accounts.account_read(session, account)], as_json, LINE)
                 return
@@ -167,14 +170,14 @@ def _add_shared_commands(app: typer.Typer, kind: str) -> None:
         typer.echo(f"{login} is enabled.")
 
 
-def _set_disabled(kind: str, login: str, reason: str, disabled: bool) -> None:
-    from app.models.account import AccountAmend, AccountKind
+def _set_disabled(kind: Literal["user", "client"], login: str, reason: str, disabled: bool) -> None:
+    from app.models.account import AccountAmend
     from app.services.identity import accounts
     from app.web.merging import checked
 
     body = checked(AccountAmend, {"disabled": disabled, "reason": reason})
     with writing() as (session, _):
-        accounts.amend(session, None, accounts.account_by_login(session, AccountKind(kind), login), body)
+        accounts.amend(session, None, _account(session, login, kind), body)
 
 
 _add_shared_commands(user_app, "user")
@@ -198,7 +201,9 @@ def give(
 
     body = checked(GrantCreate, {"role": role, "study": study, "sites": site or None, "reason": reason})
     with writing() as (session, _):
-        grants.grant(session, None, _account(session, login), body)
+        account = _account(session, login)
+        with _missing("There is no such study, or no such site in it."):
+            grants.grant(session, None, account, body)
     typer.echo(f"{login} is {role} now.")
 
 
@@ -222,7 +227,9 @@ def revoke_grant(login: str, grant_id: str, reason: WHY) -> None:
     body = checked(ReasonGiven, {"reason": reason})
     wanted = _id(grant_id, "a grant's id, as `registry grant list` shows it")
     with writing() as (session, _):
-        grants.revoke(session, None, _account(session, login), wanted, body.reason)
+        account = _account(session, login)
+        with _missing(f"{login} has no such grant. `registry grant list {login}` shows them."):
+            grants.revoke(session, None, account, wanted, body.reason)
     typer.echo(f"The grant of {login} is revoked.")
 
 
@@ -235,11 +242,23 @@ def _id(text: str, wanted: str) -> "UUID":
         raise typer.BadParameter(wanted) from None
 
 
-def _account(session: "Session", login: str) -> "Account":
-    """The account of a person or a site app, among whom logins are unique. Raises NotFound."""
+def _account(session: "Session", login: str, kind: Literal["user", "client"] | None = None) -> "Account":
+    """The account of a person or a site app, among whom logins are unique. Raises CannotGoOn."""
     from sqlmodel import select
 
-    from app.access import found
     from app.models.account import Account
 
-    return found(session.exec(select(Account).where(Account.login == login)).first())
+    account = session.exec(select(Account).where(Account.login == login)).first()
+    if account is None or kind not in {None, account.kind}:
+        lists = f"`registry {kind} list` shows" if kind else "`registry user list` and `registry client list` show"
+        raise CannotGoOn(f"There is no {kind or 'account'} {login}. {lists} all.")
+    return account
+
+
+@contextmanager
+def _missing(sentence: str) -> "Iterator[None]":
+    """Say what is missing. The refusal itself does not, as in the API it is the same for what others have."""
+    try:
+        yield
+    except NotFound:
+        raise CannotGoOn(sentence) from None

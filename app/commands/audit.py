@@ -24,11 +24,17 @@ REGISTRY = "the registry"
 
 @app.command()
 def verify(
-    file: Annotated[Path | None, typer.Option(help="Check this export instead of the database.", exists=True)] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint to compare with.", exists=True)] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Check this export instead of the database.", exists=True, dir_okay=False)
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint to compare with.", exists=True, dir_okay=False)
+    ] = None,
     jwks: Annotated[
         Path | None,
-        typer.Option(help="Public keys (JWKS) that verify the checkpoint; default: the key file.", exists=True),
+        typer.Option(
+            help="Public keys (JWKS) that verify the checkpoint; default: the key file.", exists=True, dir_okay=False
+        ),
     ] = None,
     chain: Annotated[int | None, typer.Option(help="With --file: only this chain (its number, `site_id`).")] = None,
 ) -> None:

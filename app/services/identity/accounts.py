@@ -80,11 +80,6 @@ def _store(session: Session, actor: Actor | None, account: Account) -> Account:
     return account
 
 
-def account_by_login(session: Session, kind: AccountKind, login: str) -> Account:
-    """An account, for the command line, where all accounts are visible. Raises NotFound."""
-    return found(session.exec(select(Account).where(Account.login == login, Account.kind == kind)).first())
-
-
 def account_by_id(session: Session, actor: Actor, kind: AccountKind, account_id: UUID) -> Account:
     statement = visible(select(Account).where(Account.id == account_id, Account.kind == kind), actor)
     return found(session.exec(statement).first())
