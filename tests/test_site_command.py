@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_client.cli import _read
+from registry_client.cli import _read, main
 from tests.hostile import LiveStudy, live_study
 from tests.server import LiveServer
 from tests.test_client import command, of_site, signed
@@ -71,3 +71,38 @@ def test_a_record_that_is_no_json_ends_in_one_sentence(live: LiveStudy, monkeypa
     of_site(live, monkeypatch)
     done = command("enrol", "{x")
     assert (done.exit_code, "the record is not JSON" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (("watch", "--once"), "SITE_APP_CLIENT_ID"),
+        (("outbox", "notes.txt"), "notes.txt is no outbox"),
+        (("outbox", "no/such/folder/box.db"), "no/such/folder/box.db"),
+    ],
+    ids=["wrong secret", "no outbox", "no folder"],
+)
+def test_what_stops_a_command_is_said_in_one_sentence(
+    live: LiveStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    line: tuple[str, ...],
+    sentence: str,
+) -> None:
+    of_site(live, monkeypatch)
+    monkeypatch.setenv("SITE_APP_CLIENT_SECRET", "another")
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("not an outbox, and longer than its header would be\n" * 4)
+    with monkeypatch.context() as typed:
+        typed.setattr("sys.argv", ["registry-site", *line])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    said = capsys.readouterr().err
+    assert (ended.value.code, sentence in said, "Traceback" in said) == (2, True, False)
+
+
+def test_an_address_without_a_scheme_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("URL", "registry.example.org"), ("CLIENT_ID", "x"), ("CLIENT_SECRET", "y")):
+        monkeypatch.setenv(f"SITE_APP_{name}", value)
+    assert "http" in command("watch", "--once").output

@@ -13,7 +13,12 @@ from registry_client.credentials import Credentials, Password, Token
 from registry_client.errors import RegistryFailure
 from registry_client.registry import Registry
 
-app = typer.Typer(help="An analyst's side of the research registry.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="An analyst's side of the research registry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 Folder = Annotated[Path, typer.Argument(file_okay=False, help="Where the files of the extract are")]
 
 
@@ -21,8 +26,8 @@ Folder = Annotated[Path, typer.Argument(file_okay=False, help="Where the files o
 def fetch(extract: Annotated[str, typer.Argument(help="Its id")], folder: Folder) -> None:
     """Download every file of an extract, once it is built, and hold each against its checksum. Run it again after a
     failure: it goes on where it stopped."""
-    if "ANALYST_URL" not in os.environ:
-        raise typer.BadParameter("Set ANALYST_URL")
+    if not os.environ.get("ANALYST_URL", "").startswith(("https://", "http://")):
+        raise typer.BadParameter("Set ANALYST_URL to an address that begins with https://")
     with Registry(os.environ["ANALYST_URL"], _credentials()) as registry:
         registry.extract(extract)
         for file in registry.download(extract, folder, _tell):
@@ -57,6 +62,6 @@ def main() -> None:
     """Known failures end in one sentence."""
     try:
         app()
-    except (RegistryFailure, FileNotFoundError) as failure:
+    except (RegistryFailure, OSError) as failure:
         typer.echo(str(failure), err=True)
         sys.exit(2)

@@ -4,6 +4,7 @@ SITE_APP_CLIENT_ID and SITE_APP_CLIENT_SECRET."""
 import csv
 import json
 import os
+import sqlite3
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -15,12 +16,17 @@ from uuid import NAMESPACE_URL, uuid5
 import typer
 
 from registry_client.credentials import ClientCredentials
-from registry_client.errors import RegistryFailure
+from registry_client.errors import NotSignedIn, RegistryFailure
 from registry_client.outbox import Outbox
 from registry_client.registry import Registry
 from registry_client.rows import Row, Upload
 
-app = typer.Typer(help="A site's side of the research registry.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="A site's side of the research registry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 NOUNS = ("participants", "visits", "outcomes", "adverse-events")
 NUMBERS = frozenset({"age_at_consent", "minutes", "occurrence"})
 REFUSED_SECONDS = 3_600
@@ -33,6 +39,8 @@ def _registry() -> Registry:
         url, name, secret = (os.environ[f"SITE_APP_{one}"] for one in ("URL", "CLIENT_ID", "CLIENT_SECRET"))
     except KeyError as missing:
         raise typer.BadParameter(f"Set {missing.args[0]}") from None
+    if not url.startswith(("https://", "http://")):
+        raise typer.BadParameter("SITE_APP_URL has to begin with https:// (or http:// on this machine)")
     return Registry(url, ClientCredentials(name, secret))
 
 
@@ -218,7 +226,7 @@ def outbox(
 ) -> None:
     """What an app's outbox holds, without its contents; with --send, send it first, also what was refused before. With
     --every that is tried again once an hour, so that it does not fill the registry's trail."""
-    with Outbox(file) as box:
+    with _opened(file) as box:
         if send:
             with _registry() as registry:
                 _send(box, registry)
@@ -230,6 +238,13 @@ def outbox(
                     tried = time.monotonic() if again else tried
                     _send(box, registry, again=again)
         _show(box)
+
+
+def _opened(file: Path) -> Outbox:
+    try:
+        return Outbox(file)
+    except sqlite3.Error as error:
+        raise typer.BadParameter(f"{file} is no outbox: {error}") from None
 
 
 def _send(box: Outbox, registry: Registry, *, again: bool = True) -> None:
@@ -248,6 +263,9 @@ def main() -> None:
     """Known failures end in one sentence."""
     try:
         app()
-    except RegistryFailure as failure:
+    except NotSignedIn as failure:
+        typer.echo(f"{failure} Look at SITE_APP_CLIENT_ID and SITE_APP_CLIENT_SECRET.", err=True)
+        sys.exit(2)
+    except (RegistryFailure, OSError) as failure:
         typer.echo(str(failure), err=True)
         sys.exit(2)
