@@ -13,8 +13,8 @@ from uuid import uuid4
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from sqlalchemy import insert, update
-from sqlmodel import Session, SQLModel, col, select
+from sqlalchemy import Connection, Insert, insert, update
+from sqlmodel import SQLModel, col, select
 
 from app.access import load_actor
 from app.database import Database
@@ -90,14 +90,22 @@ def enrolment(study: str, site: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def added(session: Session, model: type[SQLModel], **given: Any) -> Any:
-    """The key of a new row, stored without a model's bookkeeping: every test makes some of these."""
-    table, row = table_of(model), new_row(model, given)
-    if row["id"] is None:  # the database's to give
+@cache
+def _storing(model: type[SQLModel], by_database: bool) -> Insert:
+    """The statement that stores a row, whose key may be the database's to give."""
+    table = table_of(model)
+    return insert(table).returning(table.c.id) if by_database else insert(table)
+
+
+def added(connection: Connection, model: type[SQLModel], **given: Any) -> Any:
+    """The key of a new row, stored without a model's bookkeeping and by a statement that is made once: every test
+    makes some of these."""
+    row = new_row(model, given)
+    by_database = row["id"] is None
+    if by_database:
         del row["id"]
-        return session.connection().execute(insert(table).returning(table.c.id), row).scalar_one()
-    session.connection().execute(insert(table), row)
-    return row["id"]
+    stored = connection.execute(_storing(model, by_database), row)
+    return stored.scalar_one() if by_database else row["id"]
 
 
 class World:
@@ -115,23 +123,23 @@ class World:
         return self.registry.served.is_sqlite
 
     def _set_up(self) -> int:
-        with self.registry.database.write() as session:
-            study_id: int = added(session, Study, code=self.study, title="A study to test in")
+        with self.registry.database.engine.begin() as connection:
+            study_id: int = added(connection, Study, code=self.study, title="A study to test in")
             protocol = {"version": "1", "title": "Generic", "definition": definition()}
-            added(session, ProtocolVersion, study_id=study_id, **protocol)
+            added(connection, ProtocolVersion, study_id=study_id, **protocol)
             for code in ("A", "B"):
-                self.site_ids[code] = added(session, Site, study_id=study_id, code=code, name=f"Site {code}")
+                self.site_ids[code] = added(connection, Site, study_id=study_id, code=code, name=f"Site {code}")
             return study_id
 
     def account(self, *grants: tuple[Role, str | None], kind: AccountKind = AccountKind.user) -> Account:
         """An account with roles at sites of this study (None: the whole study)."""
         account = Account(kind=kind, login=f"u-{uuid4().hex}", display_name="Somebody", organisation="Test")
-        with self.registry.database.write() as session:
-            added(session, Account, **values(account))
+        with self.registry.database.engine.begin() as connection:
+            added(connection, Account, **values(account))
             for role, site in grants:
                 study_id = None if role is Role.admin else self.study_id
                 site_id = self.site_ids[site] if site else None
-                added(session, RoleGrant, account_id=account.id, role=role, study_id=study_id, site_id=site_id)
+                added(connection, RoleGrant, account_id=account.id, role=role, study_id=study_id, site_id=site_id)
         return account
 
     def token(self, account: Account) -> str:
