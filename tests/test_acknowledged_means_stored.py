@@ -33,6 +33,7 @@ SCORED, TOLD, ASKED = (
 PERSON, SESSION, EVENT = "/v1/participants/{pid}", f"{SESSIONS}/{{session_id}}", "/v1/adverse-events/{event_id}"
 USER, CLIENT, SUBSCRIPTION = "/v1/users/{user_id}", "/v1/clients/{client_id}", "/v1/subscriptions/{subscription_id}"
 
+_TAKEN_ALONG = {"/v1/visits/{visit_id}/voiding": 2, f"{PERSON}/voiding": 4}
 ONCE: Mapping[Route, dict[str, int]] = {
     ("POST", "/v1/participants"): {
         "participant": 1,
@@ -74,8 +75,8 @@ ONCE: Mapping[Route, dict[str, int]] = {
     ("POST", "/v1/locks/{lock_id}/lifting"): {"audit_entry": 1},
     ("POST", "/v1/verifications"): {"verification": 1, "audit_entry": 1},
     ("POST", "/v1/verifications/{verification_id}/withdrawal"): {"verification_withdrawal": 1, "audit_entry": 1},
-    # a visit takes its outcome along
-    **{route: {"audit_entry": 2 if "visits" in route[1] else 1} for route in RECORDS},
+    # a visit takes its outcome along, a participant consent, screening and label
+    **{route: {"audit_entry": _TAKEN_ALONG.get(route[1], 1)} for route in RECORDS},
     ("POST", "/v1/data-cuts"): {"data_cut": 1, "audit_entry": 1},
     ("POST", "/v1/label-disclosures"): {"label_disclosure": 1, "audit_entry": 1},
     ("POST", "/v1/label-disclosures/{disclosure_id}/decision"): {"audit_entry": 1},

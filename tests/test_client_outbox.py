@@ -89,6 +89,19 @@ def test_what_was_entered_in_error_offline_is_voided_and_recorded_anew(live: Liv
         assert (f"@{refused.key}", (refused.problem or {})["code"]) == (again, "record_voided")
 
 
+def test_who_was_enrolled_twice_offline_is_voided_after_their_records(live: LiveStudy, tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
+        right, twice = (box.add("/v1/participants", live.enrolment()) for _ in range(2))
+        wrong = box.add("/v1/visits", visit(twice))
+        box.void(f"/v1/visits/{wrong}", wrong, "of the other pid")
+        box.void(f"/v1/participants/{twice}", twice, "enrolled twice")
+        box.add("/v1/visits", visit(right))
+        assert box.send(registry) == 6, list(box.acts("refused"))
+        [kept] = registry.pages("/v1/participants", study=live.study)
+        [theirs] = registry.pages("/v1/visits", study=live.study)
+        assert theirs["participant"] == kept["pid"]
+
+
 def test_a_record_that_somebody_else_changed_is_not_voided_unseen(live: LiveStudy, tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.db") as box, registry_of(live) as registry:
         made = registry.post("/v1/visits", visit(live.enrolled()))

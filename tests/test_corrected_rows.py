@@ -84,6 +84,13 @@ def test_a_consent_that_was_recorded_in_error_is_voided_from_the_shell(live: Liv
     assert (told["scopes_today"], told["consents"][0]["voiding_reason"]) == ([], "of another participant")
 
 
+def test_a_participant_who_was_enrolled_twice_is_voided_from_the_shell(live: LiveStudy, file: Path) -> None:
+    person = f"/v1/participants/{live.enrolled()}"
+    etag = live.http.get(person, headers=signed(live)).headers["ETag"]
+    assert command("void", person, etag, "enrolled twice").exit_code == 0
+    assert live.http.get(person, headers=signed(live)).json()["voiding_reason"] == "enrolled twice"
+
+
 def test_an_event_that_was_reported_is_nullified_from_the_shell_and_then_voided(live: LiveStudy, file: Path) -> None:
     upload(file, f"{live.enrolled()},Headache,2025-02-03,severe,,TRUE")
     address = f"/v1/adverse-events/{_id_of(live, 'Headache')}"

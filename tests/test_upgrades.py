@@ -163,6 +163,7 @@ VOIDED = {
     "consent": "consents",
     "dosing_session": "dosing sessions",
     **dict.fromkeys(("treatment_trial", "vital_reading"), "vital signs or treatments"),
+    **dict.fromkeys(("participant", "screening"), "participants or screenings"),
 }
 
 

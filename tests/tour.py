@@ -194,6 +194,7 @@ def _participants(tour: Tour, person: str) -> None:
     tour.send("move_to_protocol_version", staff, f"{person}/protocol-version")
     tour.send("give_consent", staff, f"{person}/consents")
     tour.void("void_consent", staff, person, "/consents/2/1")
+    tour.void("void_participant", staff, f"/v1/participants/{world.enrolled()}")
 
 
 def _sync(tour: Tour) -> None:

@@ -65,11 +65,17 @@ def _an_earlier_treatment(world: World, site: str) -> Seen:
     return record.headers["Location"], record.headers["ETag"]
 
 
+def _enrolled_twice(world: World, site: str) -> Seen:
+    person = f"/v1/participants/{world.enrolled(site)}"
+    return person, staff(world, site).get(person).headers["ETag"]
+
+
 RECORDS: Mapping[tuple[str, str], Make] = {
     ("POST", "/v1/adverse-events/{event_id}/voiding"): _by_id("adverse-events", an_event),
     ("POST", "/v1/outcomes/{outcome_id}/voiding"): _by_id("outcomes", _an_outcome),
     ("POST", "/v1/visits/{visit_id}/voiding"): _by_id("visits", _a_visit),
     ("POST", "/v1/dosing-sessions/{session_id}/voiding"): _by_id("dosing-sessions", a_session),
+    ("POST", "/v1/participants/{pid}/voiding"): _enrolled_twice,
     ("POST", "/v1/participants/{pid}/consents/{version}/{number}/voiding"): a_further_consent,
     ("POST", "/v1/dosing-sessions/{session_id}/vitals/{reading_id}/voiding"): _a_reading,
     ("POST", "/v1/participants/{pid}/treatments/{treatment_id}/voiding"): _an_earlier_treatment,

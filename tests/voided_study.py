@@ -20,7 +20,6 @@ from app.services.quality.rules_over_time import refresh_site
 from app.services.safety import adverse_events
 from tests.cohorts import alike, fill
 from tests.course_cases import TREATMENT
-from tests.courses import withdraw
 from tests.dosing_cases import CALM, SESSIONS, at, dose, prepared, start
 from tests.monitor_cases import nullification
 from tests.test_verifications import with_plan
@@ -48,6 +47,8 @@ class Twin:
             name: world.enrolled(site, protocol_version="all", **OF_PEOPLE.get(name, {})) for name, site in named
         }
         first, second, third, fourth = self.people.values()
+        for site in ("A", "B"):
+            self._enrolled_in_error(site)
         self._consent_in_error(first, "2025-01-25", "main")
         self._consent_in_error(fourth, "2025-02-01", "data_sharing", "main")
         for one in (first, *self.cohort[:4]):
@@ -94,6 +95,21 @@ class Twin:
             subject = self.records["event" if kind == "adverse_event" else kind].removeprefix(f"{path}/")
             read = {"subject_type": kind, "subject": subject, "version": 1, "result": "verified"}
             assert world.monitor.post("/v1/verifications", read).status_code == 201
+
+    def _enrolled_in_error(self, site: str) -> None:
+        """A second pid of somebody: with nothing more, and with one record of each kind that is voided before."""
+        if not self.errs:
+            return
+        world, by = self.world, staff(self.world, site)
+        voided(by, f"/v1/participants/{world.enrolled(site, protocol_version='all')}")
+        pid = world.enrolled(site, protocol_version="all")
+        person = f"/v1/participants/{pid}"
+        self._in_error(pid, "BL", "2025-02-07")
+        self._taken_out(EVENTS, world.event(pid, onset="2025-03-04", severity="severe", codings=CODED, **SERIOUS))
+        voided(by, self._made(f"{person}/treatments", TREATMENT, site))
+        self._consent_in_error(pid, "2025-02-01", "data_sharing", "main")
+        self._withdrawal_in_error(pid)
+        voided(by, person)
 
     def _goes_on(self, visit: str) -> None:
         """What is judged again, and asked, when the course goes on."""
@@ -150,8 +166,11 @@ class Twin:
     def _withdrawal_in_error(self, pid: str) -> None:
         """A letter of another participant."""
         if self.errs:
-            withdraw(self.world, pid, "collection", "2025-03-01")
-            answer = self.world.staff_a.post(f"/v1/participants/{pid}/withdrawals/1/voiding", WHY)
+            person = f"/v1/participants/{pid}"
+            by = staff(self.world, self.world.monitor.get(person).json()["site"])
+            taken = {"scope": "collection", "effective_on": "2025-03-01", "reason": "Told at the visit"}
+            assert by.post(f"{person}/withdrawals", taken).status_code == 201
+            answer = by.post(f"{person}/withdrawals/1/voiding", WHY)
             assert answer.status_code == 201, answer.text
 
     def _session_in_error(self, visit: str, day: str, **changes: Any) -> None:

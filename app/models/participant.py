@@ -23,6 +23,7 @@ from app.models.base import (
     Label,
     Limit,
     PastDate,
+    QueryBool,
     Reason,
     Shape,
     canonical_json,
@@ -35,6 +36,7 @@ from app.models.consent import ConsentAmend, ConsentGiven
 from app.models.contradiction import contradiction
 from app.models.finding import Finding
 from app.models.identifiers import Pid, PidShown
+from app.models.voided import Voidable, voided_whole
 from app.protocol.eligibility import CriterionAnswer
 
 
@@ -125,13 +127,14 @@ def _parsed(earlier_ends: str | None) -> list[dict[str, Any]]:
     return ends
 
 
-class Participant(SQLModel, table=True):
+class Participant(Voidable, table=True):
     """A person, known only by the pid."""
 
     __table_args__ = (
         one_of("sex", Sex),
         one_of("status", ParticipantStatus),
         CheckConstraint("age_at_consent BETWEEN 18 AND 120", name="adult"),
+        voided_whole(),
         Index("ix_participant_pid", "pid"),
         Index("ix_participant_page", "site_id", "created_at", "pid"),
     )
@@ -338,6 +341,10 @@ class ParticipantRead(Answer):
     version: int
     created_at: InstantShown
     updated_at: InstantShown
+    voided_at: InstantShown | None
+    """When it was voided as enrolled in error; since then it counts as never enrolled."""
+
+    voiding_reason: str | None
 
 
 class ParticipantList(Answer):
@@ -349,5 +356,8 @@ class ParticipantFilter(Filter):
     study: Code | None = None
     site: Code | None = None
     status: ParticipantStatus | None = None
+    voided: QueryBool = False
+    """True: only what was voided."""
+
     limit: Limit = 50
     cursor: Cursor = None

@@ -8,16 +8,20 @@ from uuid import UUID
 from pydantic import Field as Bounded
 from pydantic import Strict
 from sqlalchemy import Column, ForeignKeyConstraint, Text
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from app.models.base import Answer, Code, InstantShown, PastDate, Positive, Reason, Shape, now
+from app.models.voided import Voidable, voided_whole
 from app.protocol.eligibility import CriterionAnswer
 
 
-class Screening(SQLModel, table=True):
+class Screening(Voidable, table=True):
     """One screening episode, with the answer to each criterion of the protocol version of that day."""
 
-    __table_args__ = (ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["site_id", "pid"], ["participant.site_id", "participant.pid"]),
+        voided_whole(),
+    )
 
     site_id: int = Field(primary_key=True)
     pid: str = Field(primary_key=True, max_length=12)
@@ -68,6 +72,10 @@ class ScreeningRead(Answer):
     """Criteria that are not answered, or answered not_applicable although they always apply."""
 
     recorded_at: InstantShown
+    voided_at: InstantShown | None
+    """When it was voided as entered in error. A voided screening does not count."""
+
+    voiding_reason: str | None
 
 
 class ScreeningList(Answer):

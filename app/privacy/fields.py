@@ -44,7 +44,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         quasi="site_id age_at_consent sex race ethnicity",
         clinical="status planned_arm actual_arm eligible unmet_criteria",
         date="status_on earlier_ends screened_on enrolled_on",
-        operational="protocol_version_id findings version created_by created_at updated_at",
+        free_text="voiding_reason",
+        operational="protocol_version_id findings version created_by created_at updated_at voided_by voided_at",
     ),
     "consent": _table(
         direct="pid",
@@ -169,7 +170,8 @@ FIELDS: Mapping[str, Mapping[str, FieldClass]] = {
         clinical="eligible",
         sensitive="answers unmet",
         date="screened_on",
-        operational="number protocol_version_id version recorded_by recorded_at",
+        free_text="voiding_reason",
+        operational="number protocol_version_id version recorded_by recorded_at voided_by voided_at",
     ),
     "treatment_trial": _table(
         direct="pid",

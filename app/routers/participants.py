@@ -22,11 +22,12 @@ from app.models.participant import (
     ProtocolMove,
     StatusChange,
 )
+from app.models.voided import RecordVoiding
 from app.pagination import Listed, Page
 from app.permissions import Permission
 from app.pid import display
 from app.services.assessments import outcome_summary
-from app.services.participation import enrolment, participants, status_changes
+from app.services.participation import enrolment, participants, status_changes, voided_participants
 from app.services.participation.participants import visible_person
 from app.services.trail.history import history_of
 from app.site_lists import narrowing
@@ -120,6 +121,26 @@ def amend_participant(
         return _made(*enrolment.amend_participant(session, actor, request.app.state.keyring, seen, pid, body))
 
     return amended(once, seen, session, actor, body, make)
+
+
+@router.post("/{pid}/voiding", status_code=201, response_model=ParticipantRead)
+def void_participant(
+    pid: Pid,
+    body: RecordVoiding,
+    actor: Writer,
+    seen: IfMatch,
+    once: OncePerKey,
+    request: Request,
+    session: WriteSession,
+) -> Response:
+    """Let somebody who was enrolled twice, or does not exist, count no more, with the reason, and erase the site's
+    label for good. Whatever was recorded after the enrolment is voided first."""
+    journal = request.app.state.erasures
+
+    def make() -> Made:
+        return _made(*voided_participants.void_participant(session, actor, journal, seen, pid, body))
+
+    return once.create(session, actor, body, make)
 
 
 @router.post("/{pid}/status", status_code=201, response_model=ParticipantRead)

@@ -147,7 +147,7 @@ def _protocols(session: Session, sites: Sequence[int], arm: str | None) -> Mappi
     """Of those who entered the study, by version, the newest last: a measurement that screened somebody out is no
     outcome (ICH E9, 5.2.1)."""
     wanted = select(_PERSON.c.pid, _PERSON.c.protocol_version_id).where(
-        _PERSON.c.site_id.in_(sites), _PERSON.c.enrolled_on.is_not(None)
+        _PERSON.c.site_id.in_(sites), counts(_PERSON), _PERSON.c.enrolled_on.is_not(None)
     )
     if arm is not None:
         wanted = wanted.where(_PERSON.c.actual_arm == arm)

@@ -31,7 +31,7 @@ from app.protocol.safety import OutcomeSeen
 from app.services.assessments import raters
 from app.services.assessments.outcome_reads import outcome_read
 from app.services.assessments.outcome_scores import as_rows, scored
-from app.services.participation.participant_facts import ParticipantFacts, participant_facts, require_in_study
+from app.services.participation.participant_facts import ParticipantFacts, of_whom, participant_facts, require_in_study
 from app.services.safety import safety_signals
 from app.services.safety.safety_signals import Source
 from app.services.site_days import require_past
@@ -171,7 +171,7 @@ def record_outcome(
     Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange, and the refusals of
     `require_in_study`.
     """
-    person, visit = found(facts.people.get(body.participant)), found(facts.visits.get(body.visit))
+    person, visit = of_whom(facts.people, body.participant), found(facts.visits.get(body.visit))
     require_not_voided(visit)
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))

@@ -36,7 +36,7 @@ _PERSON, _VISIT, _OUTCOME, _SITE, _SCREENING = (
 )
 _SCREENINGS = (
     select(func.count())
-    .where(_SCREENING.c.site_id == _PERSON.c.site_id, _SCREENING.c.pid == _PERSON.c.pid)
+    .where(_SCREENING.c.site_id == _PERSON.c.site_id, _SCREENING.c.pid == _PERSON.c.pid, counts(_SCREENING))
     .scalar_subquery()
     .label("screenings")
 )
@@ -49,7 +49,8 @@ _AT_ONCE = 1_000
 
 
 def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
-    """Every planned visit of a participant, with its state today at the site. Raises NotFound."""
+    """Every planned visit of a participant, with its state today at the site; nothing is planned of a voided one.
+    Raises NotFound."""
     person = visible_person(session, actor, symbols)
     today = _today(session, [person.site_id])[person.site_id]
     consents = consent_history.history_of(session, person)
@@ -59,6 +60,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
     found = session.execute(beside).all()
     visits, last = [row for row in found if row.id is not None], found[0].screenings
     planned = planned_for(session, person.row, consents, visits, done_at(measured), today, last)
+    planned = [] if person.row.voided_at else planned
     return ScheduleRead(
         participant=person.row.pid,
         protocol_version=person.protocol_version,
@@ -90,7 +92,7 @@ def _in_parts(session: Session, sites: Sequence[int]) -> Iterator[Sequence[Row[A
     names = ("site_id", "pid", "status", "status_on", "earlier_ends", "screened_on", "protocol_version_id")
     ordered = (
         select(*(_PERSON.c[name] for name in names))
-        .where(_PERSON.c.site_id.in_(sites))
+        .where(_PERSON.c.site_id.in_(sites), counts(_PERSON))
         .order_by(_PERSON.c.site_id, _PERSON.c.pid)
     )
     yield from session.execute(ordered.execution_options(yield_per=_AT_ONCE)).partitions()

@@ -34,7 +34,13 @@ from app.protocol.schedule import Held, Window, window_of
 from app.services.assessments import outcome_reads, outcomes, therapy, visit_findings
 from app.services.dosing import dosing_day
 from app.services.participation import consent_history, screenings
-from app.services.participation.participant_facts import NewVisit, ParticipantFacts, participant_facts, require_in_study
+from app.services.participation.participant_facts import (
+    NewVisit,
+    ParticipantFacts,
+    of_whom,
+    participant_facts,
+    require_in_study,
+)
 from app.services.participation.participants import Hold, Person, recorded_by, visible_person
 from app.services.quality import dependent_findings, rule_queries
 from app.services.site_days import require_past
@@ -87,7 +93,7 @@ def record_visit(
 
     Raises NotFound, VisitUnknown, VisitOutsideWindow, VisitAlreadyRecorded, ConsentMissing, ParticipantLeft.
     """
-    person = found(people.get(body.participant))
+    person = of_whom(people, body.participant)
     require_past(actor, person.site_id, body)
     definition = planned_visit(person.protocol, body.visit_code)
     require_planned(session, person.site_id, person.pid, definition, body.occurrence)

@@ -119,14 +119,20 @@ def withdraw(
     forgotten: list[audit.Event] = []
     if body.scope is WithdrawalScope.identity:
         forgotten = _forget_kept_enrolments(session, journal.keyring, person, body.reason)
-        vault.erase(session, person.site_id, person.row.pid)
-        before_commit(session, lambda: journal.note(person.row.pid, now()))
-        events.append(audit.Event("vault:erased", "participant", person.row.pid, person.row.version, [], body.reason))
+        events.append(erase_label(session, journal, person, body.reason))
     judged = dependent_findings.after_withdrawal(session, person)
     rule_queries.settle_all(session, row.site_id, *judged.turned)
     remember(session, actor, *forgotten)
     audit.append(session, actor.account_id, row.site_id, [*events, *judged.events])
     return state(session, person), row.site_id
+
+
+def erase_label(session: Session, journal: ErasureJournal, person: Person, reason: str) -> audit.Event:
+    """Erase the site's label of a participant for good, also from backups that are restored later; gives the audit
+    event. Raises ErasureJournalUnavailable at the commit."""
+    vault.erase(session, person.site_id, person.pid)
+    before_commit(session, lambda: journal.note(person.pid, now()))
+    return audit.Event("vault:erased", "participant", person.pid, person.row.version, [], reason)
 
 
 def _forget_kept_enrolments(session: Session, keyring: Keyring, person: Person, reason: str) -> list[audit.Event]:

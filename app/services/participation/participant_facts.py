@@ -7,7 +7,7 @@ statement locks the participants' rows until the commit. The second one then rea
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,7 +17,7 @@ from sqlalchemy import literal, null
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Session
 
-from app.access import Actor, Place, reach, visible
+from app.access import Actor, Place, found, reach, visible
 from app.errors import Conflict, Fault
 from app.models.among import among
 from app.models.base import table_of
@@ -31,7 +31,7 @@ from app.protocol.schedule import Held
 from app.services.participation.consent_history import ConsentHistory, ConsentWithdrawal, GivenConsent, history_of
 from app.services.participation.participants import Person
 from app.services.studies import protocol_of
-from app.services.unlocked import Closed, closing, require_open
+from app.services.unlocked import Closed, closing, require_not_voided, require_open
 
 _PEOPLE, _CONSENTS, _WITHDRAWALS, _VISITS = (table_of(one) for one in (Participant, Consent, Withdrawal, Visit))
 
@@ -62,6 +62,7 @@ class ParticipantFacts:
     status_on: date | None
     earlier_ends: str | None
     protocol_version_id: int
+    voided_at: datetime | None
     place: Place
     protocol: Protocol
     consents: ConsentHistory = field(default_factory=lambda: ConsentHistory([], []))
@@ -99,6 +100,13 @@ class ParticipantFacts:
                 self.visits[fact.name, fact.number] = fact.day
             case "closed":
                 self.closed.append(Closed(fact.id, fact.name, fact.text, fact.visit_id, fact.visit_code, fact.at))
+
+
+def of_whom(people: Mapping[str, ParticipantFacts], pid: str) -> ParticipantFacts:
+    """The participant of whom something new is recorded. Raises NotFound, RecordVoided."""
+    person = found(people.get(pid))
+    require_not_voided(person)
+    return person
 
 
 def require_in_study(
@@ -181,7 +189,7 @@ def _asked(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> d
 
 @cache
 def _locked(for_change: bool) -> Any:
-    names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id")
+    names = ("site_id", "pid", "status", "status_on", "earlier_ends", "protocol_version_id", "voided_at")
     wanted = [_PEOPLE.c[name] for name in names]
     statement = visible(sa.select(*wanted).where(among(_PEOPLE.c.pid, "pids", unseen=True)), None)
     return statement.order_by(_PEOPLE.c.site_id, _PEOPLE.c.pid).with_for_update(

@@ -33,7 +33,7 @@ from app.security.keys import Keyring
 from app.services.quality import rule_queries
 from app.services.safety import safety_signals
 from app.services.studies import protocol_of
-from app.services.unlocked import require_unlocked
+from app.services.unlocked import require_not_voided, require_unlocked
 from app.site_lists import Filters
 
 
@@ -93,7 +93,8 @@ class Hold(Enum):
 
 
 def visible_person(session: Session, actor: Actor, symbols: str, hold: Hold = Hold.none) -> Person:
-    """The participant with this pid, if it exists for the actor. Raises NotFound."""
+    """The participant with this pid, if it exists for the actor. Whoever holds one is about to write something of it,
+    and nothing more is written of a voided one. Raises NotFound, RecordVoided."""
     of_study = aliased(ProtocolVersion)
     newest = select(func.max(of_study.id)).where(col(of_study.study_id) == col(ProtocolVersion.study_id))
     statement = (
@@ -105,6 +106,8 @@ def visible_person(session: Session, actor: Actor, symbols: str, hold: Hold = Ho
         for_change = hold is Hold.change
         statement = statement.with_for_update(of=Participant, read=not for_change, key_share=for_change)
     participant, version, latest = found(session.exec(visible(statement, actor)).first())
+    if hold is not Hold.none:
+        require_not_voided(participant)
     protocol = protocol_of(session, participant.protocol_version_id)
     place = actor.places[participant.site_id]
     return Person(participant, place, version, protocol, protocol_of(session, latest))
@@ -254,7 +257,10 @@ def listed() -> Rows:
     return sa.select(*shown, people.c.created_at, people.c.pid).select_from(joined)
 
 
-FILTERS: Filters = {"status": col(Participant.status) == bindparam("status")}
+FILTERS: Filters = {
+    "status": col(Participant.status) == bindparam("status"),
+    "voided": {False: counts(Participant), True: ~counts(Participant)},
+}
 
 
 def read_one(session: Session, actor: Actor, symbols: str) -> ParticipantRead:

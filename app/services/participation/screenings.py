@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, func, select
@@ -15,6 +15,7 @@ from app.models.base import canonical_json, now
 from app.models.participant import Participant, ParticipantStatus
 from app.models.screening import EligibilityAnswers, Screening, ScreeningCreate, ScreeningRead
 from app.models.study import ProtocolVersion
+from app.models.voided import counts
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import CriterionAnswer, Eligibility, UnknownCriterion, eligibility
 from app.services.participation.participant_facts import require_consent
@@ -53,7 +54,7 @@ def _begin(
     row = Screening(
         site_id=person.site_id,
         pid=person.pid,
-        number=count(session, person.site_id, person.pid) + 1,
+        number=len(_recorded(session, person)) + 1,
         protocol_version_id=person.protocol_version_id,
         screened_on=person.screened_on,
         answers=canonical_json(answers),
@@ -90,7 +91,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     person = visible_person(session, actor, symbols, hold=Hold.change)
     if ParticipantStatus(person.row.status) not in _UNDECIDED and person.row.enrolled_on is None:
         raise ScreeningDecided
-    row = found(session.exec(_of(person.row).order_by(col(Screening.number).desc())).first())
+    row = found(session.exec(of_person(person.row).order_by(col(Screening.number).desc())).first())
     if body.screening not in (None, row.number):
         raise AnotherScreening(present=row.number)
     require_unlocked(session, person.site_id, person.row.pid)
@@ -177,7 +178,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
 
 def fail(session: Session, person: Participant, reason: str) -> list[audit.Event]:
     """Record that the present screening failed, whether its answers say so or not, as an overall answer."""
-    row = session.exec(_of(person).order_by(col(Screening.number).desc())).first()
+    row = session.exec(of_person(person).order_by(col(Screening.number).desc())).first()
     person.eligible = False
     if row is None or row.eligible is False:
         return []
@@ -185,6 +186,15 @@ def fail(session: Session, person: Participant, reason: str) -> list[audit.Event
     session.flush()
     subject = f"{row.pid}/{row.number}"
     return [audit.changed("screening:failed", row, subject, row.version, before, reason)]
+
+
+def voided(session: Session, actor: Actor, row: Screening, reason: str, at: datetime) -> audit.Event:
+    """Void a screening; gives the audit event. What follows for the participant is decided by whoever voids it."""
+    before = audit.snapshot(row)
+    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
+    row.version += 1
+    session.flush()
+    return audit.changed("screening:voided", row, f"{row.pid}/{row.number}", row.version, before, reason)
 
 
 def _carry_over(
@@ -212,8 +222,8 @@ def _carry_over(
 
 
 def read_all(session: Session, person: Person) -> list[ScreeningRead]:
-    """Every episode, oldest first."""
-    return [read(session, row) for row in session.exec(_of(person.row).order_by(col(Screening.number)))]
+    """Every episode, oldest first, and voided ones among them."""
+    return [read(session, row) for row in _recorded(session, person.row)]
 
 
 def read(session: Session, row: Screening) -> ScreeningRead:
@@ -229,21 +239,31 @@ def read(session: Session, row: Screening) -> ScreeningRead:
         unmet=json.loads(row.unmet),
         open=list(assessed.open),
         recorded_at=row.recorded_at,
+        voided_at=row.voided_at,
+        voiding_reason=row.voiding_reason,
     )
 
 
-def _of(person: Participant) -> SelectOfScalar[Screening]:
-    return select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
+def _recorded(session: Session, person: Participant) -> Sequence[Screening]:
+    """All recorded screenings of a participant, also voided ones: no number is used twice."""
+    theirs = select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
+    return session.exec(theirs.order_by(col(Screening.number))).all()
+
+
+def of_person(person: Participant) -> SelectOfScalar[Screening]:
+    """The screenings of a participant that count."""
+    theirs = select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
+    return theirs.where(counts(Screening))
 
 
 def again_of(session: Session, sites: Sequence[int]) -> Mapping[str, int]:
-    """The participants of these sites who were screened more than once, each with the number of the last screening."""
-    further = col(Screening.site_id).in_(sites), Screening.number > 1
-    last = select(Screening.pid, func.max(Screening.number)).where(*further).group_by(Screening.pid)
-    return dict(session.exec(last).all())
+    """The participants of these sites who were screened more than once, each with the number of their screenings."""
+    further = col(Screening.site_id).in_(sites), Screening.number > 1, counts(Screening)
+    numbers = select(Screening.pid, 1 + func.count()).where(*further).group_by(Screening.pid)
+    return dict(session.exec(numbers).all())
 
 
 def count(session: Session, site_id: int, pid: str) -> int:
     """The number of a participant's screenings."""
     theirs = select(func.count()).select_from(Screening).where(Screening.site_id == site_id, Screening.pid == pid)
-    return session.exec(theirs).one()
+    return session.exec(theirs.where(counts(Screening))).one()

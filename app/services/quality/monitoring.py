@@ -226,7 +226,7 @@ def _per_site(
 ) -> Mapping[int, Mapping[str, int]]:
     sums = [func.sum(case((condition, 1), else_=0)).label(name) for name, condition in conditions.items()]
     statement = select(table.c.site_id, *sums).where(table.c.site_id.in_(sites)).group_by(table.c.site_id)
-    if table is _EVENT:
-        statement = statement.where(counts(_EVENT))
+    if "voided_at" in table.c:
+        statement = statement.where(counts(table))
     numbers = {row.site_id: {name: row._mapping[name] for name in conditions} for row in session.execute(statement)}
     return {site_id: numbers.get(site_id, dict.fromkeys(conditions, 0)) for site_id in sites}

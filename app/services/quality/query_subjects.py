@@ -19,6 +19,7 @@ from app.services.dosing import dosing_reads
 from app.services.participation import consents, screenings, treatments
 from app.services.participation.participants import Person, read_one, visible_person
 from app.services.safety import adverse_events
+from app.services.unlocked import require_not_voided
 
 
 class FieldUnknown(Invalid):
@@ -63,7 +64,8 @@ class About(NamedTuple):
 
 
 def asked_about(session: Session, actor: Actor, asked: DataQueryCreate) -> About:
-    """The site and the field that a question is about. Raises NotFound, VisitUnknown, VisitNotMissing, FieldUnknown."""
+    """The site and the field that a question is about. Raises NotFound, RecordVoided, VisitUnknown, VisitNotMissing,
+    FieldUnknown."""
     person = visible_person(session, actor, asked.participant)
     if asked.subject_type is SubjectType.missing_visit:
         _require_missing(session, person, asked)
@@ -75,6 +77,7 @@ def asked_about(session: Session, actor: Actor, asked: DataQueryCreate) -> About
 def _require_missing(session: Session, person: Person, asked: DataQueryCreate) -> None:
     assert asked.visit_code is not None
     assert asked.occurrence is not None
+    require_not_voided(person.row)
     planned = visits.planned_visit(person.protocol, asked.visit_code)
     visits.require_planned(session, person.site_id, person.row.pid, planned, asked.occurrence)
     recorded = select(Visit.id).where(

@@ -108,14 +108,13 @@ def together(*judged: Judged) -> Judged:
     return Judged([event for one in judged for event in one.events], [turn for one in judged for turn in one.turned])
 
 
-def gone_with(session: Session, row: AdverseEvent | DosingSession | Outcome | Visit) -> Turned:
-    """A voided record: all reasons on it have ended."""
+def gone_with(session: Session, row: AdverseEvent | DosingSession | Outcome | Participant | Visit) -> Turned:
+    """A voided record: all reasons on it have ended, with a participant also those on visits that were missing."""
     holding = select(DataQuery.rule_key).where(
-        DataQuery.site_id == row.site_id,
-        DataQuery.pid == row.pid,
-        DataQuery.subject_id == row.id,
-        _QUERIES.c.rule_holds,
+        DataQuery.site_id == row.site_id, DataQuery.pid == row.pid, _QUERIES.c.rule_holds
     )
+    if not isinstance(row, Participant):
+        holding = holding.where(DataQuery.subject_id == row.id)
     return Turned([], {key for key in session.exec(holding) if key is not None})
 
 

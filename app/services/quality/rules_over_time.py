@@ -106,8 +106,7 @@ def _doubts(session: Session, site_id: int, today: date, closed: Mapping[str, da
 
 def _rows(session: Session, site_id: int, model: type[SQLModel]) -> Sequence[Row[Any]]:
     table = table_of(model)
-    own = select(table).where(table.c.site_id == site_id)
-    return session.execute(own.where(counts(table)) if "voided_at" in table.c else own).all()
+    return session.execute(select(table).where(table.c.site_id == site_id, counts(table))).all()
 
 
 def _by_pid(rows: Sequence[Row[Any]]) -> _Records:

@@ -16,6 +16,7 @@ from app.models.audit import AuditEntry
 from app.models.base import table_of
 from app.models.participant import Participant
 from app.models.verification import CoverageRead, RecordCoverage, SiteCoverage, Verification
+from app.models.voided import counts
 from app.protocol.verification import CriticalFields, RecordKind
 from app.protocol.verification import Verification as Plan
 from app.services.quality.verifications import SUBJECTS, overtaken, recorded, taken_back
@@ -47,7 +48,7 @@ def people_of(session: Session, site_ids: Sequence[int]) -> Sequence[Row[Any]]:
     """All participants of these sites, with their protocol version."""
     people = table_of(Participant)
     wanted = sa.select(people.c.site_id, people.c.pid, people.c.protocol_version_id)
-    return session.execute(wanted.where(people.c.site_id.in_(site_ids)).order_by(people.c.pid)).all()
+    return session.execute(wanted.where(people.c.site_id.in_(site_ids), counts(people)).order_by(people.c.pid)).all()
 
 
 def sampled(session: Session, study: str, people: Iterable[Row[Any]]) -> dict[str, Plan]:

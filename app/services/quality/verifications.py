@@ -92,8 +92,7 @@ def record(
     """The verification of a record against its source: the answer, the site's key, and what to store. `about` are the
     `subjects` that it may be. Raises NotFound, RecordVoided, RecordMoved."""
     subject = found(about.get((body.subject_type, body.subject)))
-    if hasattr(subject, "voided_at"):
-        require_not_voided(subject)
+    require_not_voided(subject)
     if subject.version != body.version:
         raise RecordMoved
     given = {
@@ -131,9 +130,8 @@ def withdraw(session: Session, actor: Actor, verification_id: UUID, body: Reason
 
 
 def recorded(kind: RecordKind) -> ColumnElement[bool]:
-    """Of the records of a kind: those that were not voided. Participants never are."""
-    stored = table_of(SUBJECTS[kind].table)
-    return counts(stored) if "voided_at" in stored.c else sa.true()
+    """Of the records of a kind: those that were not voided."""
+    return counts(table_of(SUBJECTS[kind].table))
 
 
 def _same_subject(one: Any, other: Any) -> ColumnElement[bool]:
@@ -173,12 +171,11 @@ def _present_version() -> ColumnElement[int]:
 
 
 def _record_voided() -> ColumnElement[bool]:
-    voidable = (subject for subject in SUBJECTS.values() if "voided_at" in table_of(subject.table).c)
     found_at = [
         exists().where(
             stored.c.site_id == _MADE.c.site_id, stored.c[subject.key] == _MADE.c[subject.named_by], ~counts(stored)
         )
-        for subject in voidable
+        for subject in SUBJECTS.values()
         for stored in [table_of(subject.table)]
     ]
     return or_(*found_at)

@@ -47,7 +47,7 @@ from app.protocol.definition import Protocol
 from app.services.dosing.exposure import NEVER, Exposure, exposures
 from app.services.notifications.outbox import add_notifications, notify_of
 from app.services.participation.consent_history import histories_of
-from app.services.participation.participant_facts import ParticipantFacts
+from app.services.participation.participant_facts import ParticipantFacts, of_whom
 from app.services.participation.participants import Person, visible_person
 from app.services.quality import rule_queries
 from app.services.quality.rule_queries import Judged
@@ -72,7 +72,7 @@ def report_adverse_event(
 
     Raises NotFound, SpecialInterestUnknown.
     """
-    person = found(people.get(body.participant))
+    person = of_whom(people, body.participant)
     require_past(actor, person.site_id, body)
     _require_listed(person.protocol, body)
     person.require_unlocked(through_freeze=True)
@@ -222,7 +222,7 @@ def refresh(session: Session, site_id: int) -> int:
     before there was a rule that says so. The number of data queries that changed. Whoever tells of a death or consent
     meanwhile waits."""
     doubted = or_(col(Participant.status) == ParticipantStatus.died, _began_before_consent())
-    theirs = select(Participant).where(Participant.site_id == site_id, doubted)
+    theirs = select(Participant).where(Participant.site_id == site_id, counts(Participant), doubted)
     people = session.exec(theirs.order_by(col(Participant.pid)).with_for_update(read=True)).all()
     judged = rule_queries.together(*(judged_again(session, person) for person in people))
     if not judged.events:

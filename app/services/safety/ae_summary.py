@@ -44,7 +44,7 @@ def _people(
     session: Session, actor: Actor, sites: Sequence[int], population: Population, seen: Mapping[str, Exposure]
 ) -> Iterator[Person]:
     wanted = (_PERSON.c.site_id, _PERSON.c.pid, _PERSON.c.enrolled_on, _PERSON.c.actual_arm, _PERSON.c.planned_arm)
-    for row in session.execute(select(*wanted).where(_PERSON.c.site_id.in_(sites))):
+    for row in session.execute(select(*wanted).where(_PERSON.c.site_id.in_(sites), counts(_PERSON))):
         exposure = seen.get(row.pid, NEVER)
         if population is Population.safety and not exposure.doses:
             continue
