@@ -12,10 +12,14 @@ PASSWORD = "correct horse battery"
 WHY = {"reason": "left the team"}
 
 
+def new_user() -> dict[str, str]:
+    """The body of a new person's account."""
+    return {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": PASSWORD}
+
+
 def a_person(world: World) -> dict[str, Any]:
     """A person who monitors site A, as the admin sees them; `path` and `secret` are for the tests."""
-    body = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": PASSWORD}
-    made = world.admin.post("/v1/users", body).json()
+    made = world.admin.post("/v1/users", new_user()).json()
     path = f"/v1/users/{made['id']}"
     granted = {"role": "monitor", "study": world.study, "sites": ["A"]}
     return {**world.admin.post(f"{path}/grants", granted).json(), "path": path}

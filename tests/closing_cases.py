@@ -1,14 +1,12 @@
 """Locks and verifications: a valid request for each of their routes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from httpx2 import Response
 
 from tests.monitor_cases import an_event
-from tests.world import Caller, World
-
-Case = Callable[[World, Caller, str], Response]
+from tests.world import Case, World, posted_below, read_of
 
 
 def lock_of(world: World, site: str, **changes: Any) -> dict[str, Any]:
@@ -39,25 +37,13 @@ def a_verification(world: World, site: str) -> Response:
 
 CLOSING_CASES: Mapping[tuple[str, str], Case] = {
     ("POST", "/v1/locks"): lambda world, caller, site: caller.post("/v1/locks", lock_of(world, site)),
-    ("GET", "/v1/locks"): lambda world, caller, site: caller.get("/v1/locks"),
-    ("GET", "/v1/locks/{lock_id}"): lambda world, caller, site: caller.get(a_lock(world, site).headers["Location"]),
-    ("POST", "/v1/locks/{lock_id}/lifting"): lambda world, caller, site: caller.post(
-        f"{a_lock(world, site).headers['Location']}/lifting", {"reason": "a late page came in"}
-    ),
+    ("GET", "/v1/locks/{lock_id}"): read_of(a_lock),
+    ("POST", "/v1/locks/{lock_id}/lifting"): posted_below(a_lock, "lifting", {"reason": "a late page came in"}),
     ("POST", "/v1/verifications"): lambda world, caller, site: caller.post(
         "/v1/verifications", verification_of(world, site)
     ),
-    ("GET", "/v1/verifications"): lambda world, caller, site: caller.get("/v1/verifications"),
-    ("GET", "/v1/verifications/{verification_id}"): lambda world, caller, site: caller.get(
-        a_verification(world, site).headers["Location"]
-    ),
-    ("POST", "/v1/verifications/{verification_id}/withdrawal"): lambda world, caller, site: caller.post(
-        f"{a_verification(world, site).headers['Location']}/withdrawal", {"reason": "the wrong record"}
-    ),
-    ("GET", "/v1/monitoring/verification/pending"): lambda world, caller, site: caller.get(
-        "/v1/monitoring/verification/pending", study=world.study
-    ),
-    ("GET", "/v1/monitoring/verification"): lambda world, caller, site: caller.get(
-        "/v1/monitoring/verification", study=world.study
+    ("GET", "/v1/verifications/{verification_id}"): read_of(a_verification),
+    ("POST", "/v1/verifications/{verification_id}/withdrawal"): posted_below(
+        a_verification, "withdrawal", {"reason": "the wrong record"}
     ),
 }

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from httpx2 import Response
 
-from tests.world import Caller, World, made, protocol_definition, staff
+from tests.world import Caller, World, made, protocol_definition, read_of, staff
 
 ONE = "/v1/participants/{pid}"
 ONE_TREATMENT = f"{ONE}/treatments/{{treatment_id}}"
@@ -103,7 +103,7 @@ COURSE_CASES: Mapping[tuple[str, str], Any] = {
     ("POST", f"{ONE}/screenings"): _post("screenings", SCREENING, screen_failed),
     ("POST", f"{ONE}/eligibility"): _post("eligibility", ELIGIBILITY, open_screening),
     ("POST", f"{ONE}/treatments"): _post("treatments", TREATMENT, _enrolled),
-    ("GET", ONE_TREATMENT): lambda world, caller, site: caller.get(a_treatment(world, site).headers["Location"]),
+    ("GET", ONE_TREATMENT): read_of(a_treatment),
     ("PATCH", ONE_TREATMENT): _amend_treatment,
     ("POST", f"{ONE}/protocol-version"): _move,
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from httpx2 import Response
 
-from tests.world import Caller, World, madrs
+from tests.world import Caller, World, madrs, read_of, staff
 
 DAY = "2025-03-03"
 CALM = {"SYSBP": 120, "DIABP": 80, "PULSE": 70, "TEMP": 36.8}
@@ -69,13 +69,9 @@ def closing(**changes: Any) -> dict[str, Any]:
     return {"ended_at": at("17:00"), "released_at": at("18:00"), "discharge": discharge, **changes}
 
 
-def staff_of(world: World, site: str) -> Caller:
-    return world.staff_a if site == "A" else world.staff_b
-
-
 def a_session(world: World, site: str = "A") -> Response:
     """A session that was started."""
-    caller = staff_of(world, site)
+    caller = staff(world, site)
     answer = caller.post(SESSIONS, start(prepared(caller, world.enrolled(site))["id"]))
     assert answer.status_code == 201, answer.text
     return answer
@@ -83,7 +79,7 @@ def a_session(world: World, site: str = "A") -> Response:
 
 def a_session_to_close(world: World, site: str = "A") -> Response:
     """A session with its dose, that only waits to be closed."""
-    caller, session = staff_of(world, site), a_session(world, site)
+    caller, session = staff(world, site), a_session(world, site)
     path, read = session.headers["Location"], session.json()
     outcome = {"participant": read["participant"], "visit": read["visit"], **after_dose()}
     for where, body in (
@@ -98,7 +94,7 @@ def a_session_to_close(world: World, site: str = "A") -> Response:
 
 def a_signal(world: World, site: str = "A") -> Response:
     """An open signal, raised by a visit."""
-    caller, pid = staff_of(world, site), world.enrolled(site)
+    caller, pid = staff(world, site), world.enrolled(site)
     held(caller, pid, "BL", "2025-02-10", outcomes=[suicidal()])
     (signal,) = caller.get(SIGNALS, participant=pid).json()["items"]
     return caller.get(f"{SIGNALS}/{signal['id']}")
@@ -142,21 +138,19 @@ def _post(below: str, body: Mapping[str, Any]) -> Any:
 
 
 def _start(world: World, caller: Caller, site: str) -> Response:
-    return caller.post(SESSIONS, start(prepared(staff_of(world, site), world.enrolled(site))["id"]))
+    return caller.post(SESSIONS, start(prepared(staff(world, site), world.enrolled(site))["id"]))
 
 
 ONE = f"{SESSIONS}/{{session_id}}"
 DOSING_CASES: Mapping[tuple[str, str], Any] = {
     ("POST", SESSIONS): _start,
-    ("GET", SESSIONS): lambda world, caller, site: caller.get(SESSIONS),
-    ("GET", ONE): lambda world, caller, site: caller.get(a_session(world, site).headers["Location"]),
+    ("GET", ONE): read_of(a_session),
     ("PATCH", ONE): _amend(""),
     ("POST", f"{ONE}/doses"): _post("/doses", dose()),
     ("PATCH", f"{ONE}/doses/{{dose_id}}"): _amend("/doses/{dose_id}"),
     ("POST", f"{ONE}/vitals"): _post("/vitals", vitals("M60", "10:15")),
     ("PATCH", f"{ONE}/vitals/{{reading_id}}"): _amend("/vitals/{reading_id}"),
     ("POST", f"{ONE}/close"): _post("/close", closing()),
-    ("GET", SIGNALS): lambda world, caller, site: caller.get(SIGNALS),
     ("GET", f"{SIGNALS}/{{signal_id}}"): lambda world, caller, site: caller.get(
         f"{SIGNALS}/{a_signal(world, site).json()['id']}"
     ),

@@ -19,7 +19,7 @@ from app.database import Database
 from app.services.identity.grants import SITE_ROLES
 from tests.actors import forget
 from tests.server import PASSWORD, LiveServer
-from tests.world import Caller, label, protocol_definition
+from tests.world import Caller, enrolment, protocol_definition
 
 PROBLEM_KEYS = {"type", "title", "status", "code", "detail", "instance", "request_id", "errors"}
 Census = dict[str, tuple[int, int]]
@@ -150,18 +150,7 @@ class LiveStudy:
         return caller
 
     def enrolment(self, **changes: Any) -> dict[str, Any]:
-        return {
-            "study": self.study,
-            "site": self.site,
-            "site_local_id": label(),
-            "age_at_consent": 41,
-            "sex": "F",
-            "screened_on": "2025-01-02",
-            "enrolled_on": "2025-01-20",
-            "consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["data_sharing", "main"]},
-            "eligibility": {"met": True, "unmet": []},
-            **changes,
-        }
+        return enrolment(self.study, self.site, **changes)
 
     def enrolled(self) -> str:
         """The pid of a new participant."""

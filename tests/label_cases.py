@@ -1,13 +1,10 @@
 """Reading a site's label: a valid request for each of its routes."""
 
-from collections.abc import Callable, Mapping
-
-from httpx2 import Response
+from collections.abc import Mapping
 
 from app.models.account import Role
-from tests.world import Caller, World
+from tests.world import Caller, Case, World, posted_below
 
-Case = Callable[[World, Caller, str], Response]
 PATH = "/v1/label-disclosures"
 APPROVED = {"decision": "approve", "reason": "the physician on call asks"}
 
@@ -33,12 +30,9 @@ def approved(world: World, path: str) -> str:
 
 
 LABEL_CASES: Mapping[tuple[str, str], Case] = {
-    ("GET", PATH): lambda world, caller, site: caller.get(PATH),
     ("POST", PATH): lambda world, caller, site: caller.post(PATH, asking(world.enrolled(site))),
     ("GET", PATH + "/{disclosure_id}"): lambda world, caller, site: caller.get(a_disclosure(world, site, caller)),
-    ("POST", PATH + "/{disclosure_id}/decision"): lambda world, caller, site: caller.post(
-        f"{a_disclosure(world, site)}/decision", APPROVED
-    ),
+    ("POST", PATH + "/{disclosure_id}/decision"): posted_below(a_disclosure, "decision", APPROVED),
     ("POST", PATH + "/{disclosure_id}/reading"): lambda world, caller, site: caller.post(
         f"{approved(world, a_disclosure(world, site, caller))}/reading", {}
     ),

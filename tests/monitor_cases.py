@@ -1,15 +1,13 @@
 """Adverse events, data queries and what else a monitor works with: a valid request for each of their routes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from httpx2 import Response
 
 from app.models.base import now
-from tests.world import Caller, World, made, staff
-
-Case = Callable[[World, Caller, str], Response]
+from tests.world import Caller, Case, World, made, posted_below, read_of, staff
 
 
 def an_event(world: World, site: str) -> Response:
@@ -85,43 +83,25 @@ MONITOR_CASES: Mapping[tuple[str, str], Case] = {
     ("POST", "/v1/adverse-events"): lambda world, caller, site: caller.post(
         "/v1/adverse-events", world.event(world.enrolled(site))
     ),
-    ("GET", "/v1/adverse-events"): lambda world, caller, site: caller.get("/v1/adverse-events"),
-    ("GET", "/v1/adverse-events/{event_id}"): lambda world, caller, site: caller.get(
-        an_event(world, site).headers["Location"]
-    ),
-    ("GET", "/v1/adverse-events/{event_id}/history"): lambda world, caller, site: caller.get(
-        f"{an_event(world, site).headers['Location']}/history"
-    ),
+    ("GET", "/v1/adverse-events/{event_id}"): read_of(an_event),
+    ("GET", "/v1/adverse-events/{event_id}/history"): read_of(an_event, "/history"),
     ("PATCH", "/v1/adverse-events/{event_id}"): _amend_event,
-    ("POST", "/v1/adverse-events/{event_id}/reports"): lambda world, caller, site: caller.post(
-        f"{a_serious_event(world, site).headers['Location']}/reports", {"kind": "initial"}
-    ),
+    ("POST", "/v1/adverse-events/{event_id}/reports"): posted_below(a_serious_event, "reports", {"kind": "initial"}),
     ("GET", "/v1/adverse-events/{event_id}/reports"): _below_event("reports"),
     ("GET", "/v1/adverse-events/{event_id}/reports/{number}"): _below_event("reports/1"),
-    ("POST", "/v1/adverse-events/{event_id}/reviews"): lambda world, caller, site: caller.post(
-        f"{an_event(world, site).headers['Location']}/reviews", {"kind": "acknowledged", "version": 1}
+    ("POST", "/v1/adverse-events/{event_id}/reviews"): posted_below(
+        an_event, "reviews", {"kind": "acknowledged", "version": 1}
     ),
     ("GET", "/v1/adverse-events/{event_id}/reviews"): _below_event("reviews"),
-    ("POST", "/v1/adverse-events/{event_id}/reviews/{number}/withdrawal"): lambda world, caller, site: caller.post(
-        f"{a_review(world, site)}/withdrawal", {"reason": "the wrong event"}
+    ("POST", "/v1/adverse-events/{event_id}/reviews/{number}/withdrawal"): posted_below(
+        a_review, "withdrawal", {"reason": "the wrong event"}
     ),
     ("GET", "/v1/adverse-events/{event_id}/clocks"): _below_event("clocks"),
-    ("GET", "/v1/adverse-events/summary"): lambda world, caller, site: caller.get(
-        "/v1/adverse-events/summary", study=world.study
-    ),
-    ("GET", "/v1/monitoring/summary"): lambda world, caller, site: caller.get("/v1/monitoring/summary"),
     ("POST", "/v1/data-queries"): _ask,
     ("POST", "/v1/data-queries/bulk"): _ask_much,
-    ("GET", "/v1/data-queries"): lambda world, caller, site: caller.get("/v1/data-queries"),
-    ("GET", "/v1/data-queries/{query_id}"): lambda world, caller, site: caller.get(a_question(world, site)),
-    ("POST", "/v1/data-queries/{query_id}/answers"): lambda world, caller, site: caller.post(
-        f"{a_question(world, site)}/answers", {"text": "Checked"}
-    ),
+    ("GET", "/v1/data-queries/{query_id}"): read_of(a_question),
+    ("POST", "/v1/data-queries/{query_id}/answers"): posted_below(a_question, "answers", {"text": "Checked"}),
     ("POST", "/v1/data-queries/{query_id}/closure"): lambda world, caller, site: caller.post(
         f"{a_question(world, site, answered=True)}/closure", {"decision": "close", "reason": "settled"}
     ),
-    ("GET", "/v1/monitoring/queries"): lambda world, caller, site: caller.get(
-        "/v1/monitoring/queries", study=world.study
-    ),
-    ("GET", "/v1/monitoring/sites"): lambda world, caller, site: caller.get("/v1/monitoring/sites", study=world.study),
 }

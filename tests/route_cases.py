@@ -14,7 +14,7 @@ from app.models.account import Account, Role
 from app.models.sign_in import Totp
 from app.security import totp
 from app.security.jwt import TokenRefused
-from tests.account_cases import ACCOUNT_CASES
+from tests.account_cases import ACCOUNT_CASES, new_user
 from tests.closing_cases import CLOSING_CASES, verification_of
 from tests.course_cases import COURSE_CASES
 from tests.dosing_cases import DOSING_CASES
@@ -22,11 +22,11 @@ from tests.label_cases import LABEL_CASES
 from tests.monitor_cases import MONITOR_CASES
 from tests.outbox_cases import OUTBOX_CASES
 from tests.voided_cases import VOIDING_CASES
-from tests.world import Caller, World, made, madrs, protocol_definition, staff
+from tests.world import Caller, Case, World, made, madrs, posted_below, protocol_definition, read_of, staff
 
-Case = Callable[[World, Caller, str], Response]
 Route = tuple[str, str]
 PASSWORD = "a pass phrase for tests"
+RESERVATIONS = "/v1/pid-reservations"
 UNDER_AGREEMENT = {"purpose": "A question", "profile": "pseudonymised", "agreement": "DUA-2026-014"}
 """An extract that takes no twelve people."""
 
@@ -103,9 +103,13 @@ def _new_visit(world: World, caller: Caller, site: str) -> Response:
     return caller.post("/v1/visits", world.visit(world.enrolled(site)))
 
 
-def _new_outcome(world: World, caller: Caller, site: str) -> Response:
+def _new_outcome_of(world: World, site: str) -> dict[str, Any]:
     visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site))).json()
-    return caller.post("/v1/outcomes", {"participant": visit["participant"], "visit": visit["id"], **madrs(1)})
+    return {"participant": visit["participant"], "visit": visit["id"], **madrs(2)}
+
+
+def _new_outcome(world: World, caller: Caller, site: str) -> Response:
+    return caller.post("/v1/outcomes", _new_outcome_of(world, site))
 
 
 def _amend(world: World, caller: Caller, record: Response, change: Mapping[str, Any]) -> Response:
@@ -119,14 +123,7 @@ def _collection(record: Response) -> str:
 
 
 def _grant_to(world: World, caller: Caller, kind: str) -> Response:
-    body = {"name": "App", "organisation": "Test"}
-    if kind == "users":
-        body = {
-            "username": f"u{uuid4().hex}",
-            "display_name": "P",
-            "organisation": "Test",
-            "password": "long enough 12",
-        }
+    body = new_user() if kind == "users" else {"name": "App", "organisation": "Test"}
     account = world.admin.post(f"/v1/{kind}", body).json()
     name = account["id"] if kind == "users" else account["client_id"]
     return caller.post(f"/v1/{kind}/{name}/grants", {"role": "monitor", "study": world.study})
@@ -147,11 +144,6 @@ def _lookup(world: World, caller: Caller, site: str) -> Response:
     body = world.enrolment(site)
     made(world, site, "/v1/participants", body)
     return caller.post("/v1/participants/lookup", {name: body[name] for name in ("study", "site", "site_local_id")})
-
-
-def _new_user(world: World, caller: Caller, site: str) -> Response:
-    body = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": "long enough 12"}
-    return caller.post("/v1/users", body)
 
 
 def _new_protocol(world: World, caller: Caller, site: str) -> Response:
@@ -227,14 +219,51 @@ def _content(world: World, caller: Caller, site: str) -> Response:
     return caller.get("/v1/signatures/content", participant=visit["participant"], visit=visit["id"])
 
 
+LINES: Mapping[str, Callable[[World, str], Any]] = {
+    "/v1/participants/bulk": World.enrolment,
+    "/v1/visits/bulk": lambda world, site: world.visit(world.enrolled(site)),
+    "/v1/outcomes/bulk": _new_outcome_of,
+    "/v1/adverse-events/bulk": lambda world, site: world.event(world.enrolled(site)),
+    "/v1/verifications/bulk": verification_of,
+}
+"""A record of a line, by the address of its upload."""
+
+BULK: frozenset[Route] = frozenset(("POST", path) for path in LINES)
+"""Routes that answer for each line by itself: tests/test_bulk.py."""
+
+
+def _upload(path: str) -> Case:
+    return lambda world, caller, site: caller.post(path, [{"key": str(uuid4()), "record": LINES[path](world, site)}])
+
+
+def a_block(world: World, site: str) -> Response:
+    """Reserved pids that the site's own staff drew."""
+    return made(world, site, RESERVATIONS, {"study": world.study, "site": site, "count": 2})
+
+
+LISTS = (
+    *("/v1/me", "/v1/codebook", "/v1/studies", "/v1/users", "/v1/clients", "/v1/participants", "/v1/visits"),
+    *("/v1/outcomes", "/v1/adverse-events", "/v1/dosing-sessions", "/v1/safety-signals", "/v1/signatures"),
+    *("/v1/data-queries", "/v1/locks", "/v1/verifications", "/v1/monitoring/summary", "/v1/changes", "/v1/sync"),
+    *("/v1/pid-reservations", "/v1/audit-entries", "/v1/data-cuts", "/v1/extracts", "/v1/label-disclosures"),
+    *("/v1/subscriptions", "/v1/deliveries"),
+)
+"""What is read without saying of what."""
+
+OVERVIEWS = (
+    *("/v1/adverse-events/summary", "/v1/monitoring/queries", "/v1/monitoring/sites", "/v1/monitoring/verification"),
+    "/v1/monitoring/verification/pending",
+)
+"""What is read of a study."""
+
 CASES: Mapping[Route, Case] = {
-    ("GET", "/v1/me"): lambda world, caller, site: caller.get("/v1/me"),
+    **{("GET", path): lambda world, caller, site, path=path: caller.get(path) for path in LISTS},
+    **{("GET", path): lambda world, caller, site, path=path: caller.get(path, study=world.study) for path in OVERVIEWS},
     ("POST", "/v1/me/password"): lambda world, caller, site: _own(
         world, caller, "password", {"current": PASSWORD, "new": "another pass phrase"}
     ),
     ("POST", "/v1/me/totp"): lambda world, caller, site: _own(world, caller, "totp", {"password": PASSWORD}),
     ("POST", "/v1/me/totp/confirmation"): lambda world, caller, site: _confirm(world, caller),
-    ("GET", "/v1/studies"): lambda world, caller, site: caller.get("/v1/studies"),
     ("POST", "/v1/studies"): lambda world, caller, site: caller.post(
         "/v1/studies", {"code": f"S-{uuid4().hex}", "title": "T"}
     ),
@@ -249,17 +278,14 @@ CASES: Mapping[Route, Case] = {
     ("POST", "/v1/studies/{study}/sites"): lambda world, caller, site: caller.post(
         f"/v1/studies/{world.study}/sites", {"code": uuid4().hex, "name": "New"}
     ),
-    ("GET", "/v1/users"): lambda world, caller, site: caller.get("/v1/users"),
-    ("POST", "/v1/users"): _new_user,
+    ("POST", "/v1/users"): lambda world, caller, site: caller.post("/v1/users", new_user()),
     ("POST", "/v1/users/{user_id}/grants"): lambda world, caller, site: _grant_to(world, caller, "users"),
     **ACCOUNT_CASES,
-    ("GET", "/v1/clients"): lambda world, caller, site: caller.get("/v1/clients"),
     ("POST", "/v1/clients"): lambda world, caller, site: caller.post(
         "/v1/clients", {"name": "App", "organisation": "Test"}
     ),
     ("POST", "/v1/clients/{client_id}/grants"): lambda world, caller, site: _grant_to(world, caller, "clients"),
     ("POST", "/v1/participants"): lambda world, caller, site: caller.post("/v1/participants", world.enrolment(site)),
-    ("GET", "/v1/participants"): lambda world, caller, site: caller.get("/v1/participants"),
     ("POST", "/v1/participants/lookup"): _lookup,
     ("GET", "/v1/participants/{pid}"): lambda world, caller, site: caller.get(
         f"/v1/participants/{world.enrolled(site)}"
@@ -267,21 +293,19 @@ CASES: Mapping[Route, Case] = {
     ("PATCH", "/v1/participants/{pid}"): lambda world, caller, site: _amend_person(world, caller, site),
     ("POST", "/v1/participants/{pid}/status"): _status,
     ("POST", "/v1/visits"): _new_visit,
-    ("GET", "/v1/visits"): lambda world, caller, site: caller.get("/v1/visits"),
-    ("GET", "/v1/visits/{visit_id}"): lambda world, caller, site: caller.get(a_visit(world, site).headers["Location"]),
+    ("GET", "/v1/visits/{visit_id}"): read_of(a_visit),
     ("PATCH", "/v1/visits/{visit_id}"): lambda world, caller, site: _amend(
         world, caller, a_visit(world, site), {"occurred_on": "2025-01-26"}
     ),
     ("POST", "/v1/outcomes"): _new_outcome,
-    ("GET", "/v1/outcomes"): lambda world, caller, site: caller.get("/v1/outcomes"),
     ("GET", "/v1/outcomes/{outcome_id}"): lambda world, caller, site: caller.get(
         f"/v1/outcomes/{an_outcome(world, site).json()['id']}"
     ),
     ("GET", "/v1/outcomes/summary"): lambda world, caller, site: caller.get(
         "/v1/outcomes/summary", study=world.study, instrument="MADRS"
     ),
-    ("POST", "/v1/outcomes/{outcome_id}/rescoring"): lambda world, caller, site: caller.post(
-        f"{an_older_outcome(world, site).headers['Location']}/rescoring", {"reason": "new rules"}
+    ("POST", "/v1/outcomes/{outcome_id}/rescoring"): posted_below(
+        an_older_outcome, "rescoring", {"reason": "new rules"}
     ),
     ("GET", "/v1/participants/{pid}/response"): lambda world, caller, site: caller.get(
         f"/v1/participants/{a_visit(world, site).json()['participant']}/response"
@@ -290,11 +314,8 @@ CASES: Mapping[Route, Case] = {
         world, caller, an_outcome(world, site), {"items": {"MADRS_01": 4}}
     ),
     ("POST", "/v1/signatures"): _sign,
-    ("GET", "/v1/signatures"): lambda world, caller, site: caller.get("/v1/signatures"),
     ("GET", "/v1/signatures/content"): _content,
-    ("GET", "/v1/signatures/{signature_id}"): lambda world, caller, site: caller.get(
-        a_signature(world, site).headers["Location"]
-    ),
+    ("GET", "/v1/signatures/{signature_id}"): read_of(a_signature),
     **DOSING_CASES,
     **COURSE_CASES,
     **MONITOR_CASES,
@@ -302,17 +323,11 @@ CASES: Mapping[Route, Case] = {
     **VOIDING_CASES,
     **OUTBOX_CASES,
     **LABEL_CASES,
-    ("GET", "/v1/audit-entries"): lambda world, caller, site: caller.get("/v1/audit-entries"),
-    ("GET", "/v1/codebook"): lambda world, caller, site: caller.get("/v1/codebook"),
     ("POST", "/v1/sync"): lambda world, caller, site: caller.post("/v1/sync", {"operations": [an_act(world, site)]}),
-    ("GET", "/v1/sync"): lambda world, caller, site: caller.get("/v1/sync"),
     ("POST", "/v1/sync/{operation_id}/resolution"): lambda world, caller, site: caller.post(
         f"/v1/sync/{a_refused_act(caller)}/resolution", {"decision": "discard", "reason": "entered twice"}
     ),
-    ("GET", "/v1/changes"): lambda world, caller, site: caller.get("/v1/changes"),
-    ("GET", "/v1/data-cuts"): lambda world, caller, site: caller.get("/v1/data-cuts"),
     ("POST", "/v1/data-cuts"): lambda world, caller, site: caller.post("/v1/data-cuts", a_cut(world)),
-    ("GET", "/v1/extracts"): lambda world, caller, site: caller.get("/v1/extracts"),
     ("POST", "/v1/extracts"): lambda world, caller, site: caller.post(
         "/v1/extracts", {"study": world.study, "purpose": "A question"}
     ),
@@ -326,52 +341,16 @@ CASES: Mapping[Route, Case] = {
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): lambda world, caller, site: caller.get(
         f"{an_extract(world, approved=True)}/files/visits.csv"
     ),
-}
-"""What each protected route is asked in the guards. `site` is whose record it is about."""
-
-BULK: frozenset[Route] = frozenset(
-    ("POST", f"/v1/{noun}/bulk") for noun in ("participants", "visits", "outcomes", "adverse-events", "verifications")
-)
-"""Routes that answer for each line by itself: tests/test_bulk.py."""
-
-
-def _one_line(world: World, caller: Caller, site: str, path: str) -> Response:
-    records = {
-        "/v1/participants/bulk": lambda: world.enrolment(site),
-        "/v1/visits/bulk": lambda: world.visit(world.enrolled(site)),
-        "/v1/outcomes/bulk": lambda: _new_outcome_of(world, site),
-        "/v1/adverse-events/bulk": lambda: world.event(world.enrolled(site)),
-        "/v1/verifications/bulk": lambda: verification_of(world, site),
-    }
-    return caller.post(path, [{"key": str(uuid4()), "record": records[path]()}])
-
-
-def _new_outcome_of(world: World, site: str) -> dict[str, Any]:
-    visit = made(world, site, "/v1/visits", world.visit(world.enrolled(site))).json()
-    return {"participant": visit["participant"], "visit": visit["id"], **madrs(2)}
-
-
-def a_block(world: World, site: str) -> Response:
-    """Reserved pids that the site's own staff drew."""
-    return made(world, site, RESERVATIONS, {"study": world.study, "site": site, "count": 2})
-
-
-RESERVATIONS = "/v1/pid-reservations"
-CASES |= {
-    ("GET", RESERVATIONS): lambda world, caller, site: caller.get(RESERVATIONS),
     ("POST", RESERVATIONS): lambda world, caller, site: caller.post(
         RESERVATIONS, {"study": world.study, "site": site, "count": 2}
     ),
-    ("GET", RESERVATIONS + "/{reservation_id}"): lambda world, caller, site: caller.get(
-        a_block(world, site).headers["Location"]
+    ("GET", RESERVATIONS + "/{reservation_id}"): read_of(a_block),
+    ("POST", RESERVATIONS + "/{reservation_id}/closure"): posted_below(
+        a_block, "closure", {"reason": "tablet sent back"}
     ),
-    ("POST", RESERVATIONS + "/{reservation_id}/closure"): lambda world, caller, site: caller.post(
-        f"{a_block(world, site).headers['Location']}/closure", {"reason": "tablet sent back"}
-    ),
+    **{("POST", path): _upload(path) for path in LINES},
 }
-CASES |= {
-    route: lambda world, caller, site, path=route[1]: _one_line(world, caller, site, path) for route in sorted(BULK)
-}
+"""What each protected route is asked in the guards. `site` is whose record it is about."""
 
 SITE_PLACES = (
     *("/v1/participants", "/v1/visits", "/v1/outcomes", "/v1/adverse-events", "/v1/dosing", "/v1/safety"),

@@ -16,7 +16,7 @@ from app import audit
 from app.models.account import Account, AccountKind, ClientSecret, Role, RoleGrant
 from app.models.audit import AuditEntry
 from app.models.base import now
-from tests.account_cases import PASSWORD, WHY, a_person, a_site_app, tag
+from tests.account_cases import PASSWORD, WHY, a_person, a_site_app, new_user, tag
 from tests.test_access import pages
 from tests.test_bulk_races import until_somebody_waits
 from tests.world import Caller, World
@@ -135,7 +135,7 @@ def test_a_site_records_while_a_password_is_hashed(world: World, monkeypatch: py
         return str(real(password))
 
     monkeypatch.setattr(passwords, "hash", slow)
-    new = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": PASSWORD}
+    new = new_user()
     made = world.admin.post("/v1/users", new)
     answer = world.admin.post(f"{person['path']}/password", {"password": "another long one", **WHY})
     assert (made.status_code, answer.status_code, recorded) == (201, 201, [201, 201])

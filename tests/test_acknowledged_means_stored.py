@@ -9,6 +9,7 @@ from httpx2 import Response
 
 from app.models.account import Role
 from app.models.base import now
+from tests.account_cases import new_user
 from tests.dosing_cases import SESSIONS, SIGNALS, a_session, path_of, suicidal, vitals
 from tests.hostile import census, failing_commit, failing_statement, grown
 from tests.monitor_cases import an_event, question_about, shown
@@ -21,7 +22,6 @@ from tests.world import Caller, Registry, World
 from tests.writing_routes import writing_routes
 
 Send = Callable[[], Response]
-PASSWORD = "correct horse battery"
 KNOWN_HERE = {"throttle": 1}
 """The address from which somebody proved who they are, as one that the account uses."""
 
@@ -176,7 +176,7 @@ def _questions_at_two_sites(world: World) -> Send:
 
 
 def _session(world: World) -> Send:
-    user = {"username": f"u{uuid4().hex}", "display_name": "P", "organisation": "Test", "password": PASSWORD}
+    user = new_user()
     world.admin.post("/v1/users", user)
     body = {name: user[name] for name in ("username", "password")}
     return lambda: world.registry.client.post("/v1/auth/sessions", json=body)

@@ -175,7 +175,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     ("POST", "/v1/extracts/{extract_id}/revocation"): CUSTODIAN,
     ("GET", "/v1/extracts/{extract_id}/files/{name}"): ANALYST,
 }
-"""Written by hand, apart from access.GRANTS: the two must agree."""
+"""Written by hand, apart from app/permissions.py: the two must agree."""
 
 
 def caller_of(world: World, role: Role) -> Caller:

@@ -7,9 +7,8 @@ from httpx2 import Response
 from tests.course_cases import CONSENT, a_treatment, under_amendment
 from tests.dosing_cases import a_session, path_of
 from tests.monitor_cases import an_event
-from tests.world import Caller, World, made, madrs, staff
+from tests.world import Caller, Case, World, made, madrs, staff
 
-Case = Callable[[World, Caller, str], Response]
 WHY = {"reason": "Entered for another participant"}
 
 

@@ -116,7 +116,6 @@ class World:
         self.study = f"study-{uuid4().hex[:12]}"
         self.site_ids: dict[str, int] = {}
         self.study_id = self._set_up()
-        self._callers: dict[str, Caller] = {}
 
     @property
     def on_sqlite(self) -> bool:
@@ -165,42 +164,37 @@ class World:
         """Somebody new with these grants."""
         return Caller(self.registry.client, self.token(self.account(*grants)))
 
-    def _named(self, name: str, make: Callable[[], Caller]) -> Caller:
-        if name not in self._callers:
-            self._callers[name] = make()
-        return self._callers[name]
-
-    @property
+    @cached_property
     def staff_a(self) -> Caller:
-        return self._named("staff_a", lambda: self.caller((Role.site_staff, "A")))
+        return self.caller((Role.site_staff, "A"))
 
-    @property
+    @cached_property
     def staff_b(self) -> Caller:
-        return self._named("staff_b", lambda: self.caller((Role.site_staff, "B")))
+        return self.caller((Role.site_staff, "B"))
 
-    @property
+    @cached_property
     def investigator(self) -> Caller:
-        return self._named("investigator", lambda: self.caller((Role.investigator, "A")))
+        return self.caller((Role.investigator, "A"))
 
-    @property
+    @cached_property
     def monitor_a(self) -> Caller:
-        return self._named("monitor_a", lambda: self.caller((Role.monitor, "A")))
+        return self.caller((Role.monitor, "A"))
 
-    @property
+    @cached_property
     def monitor(self) -> Caller:
-        return self._named("monitor", lambda: self.caller((Role.monitor, None)))
+        return self.caller((Role.monitor, None))
 
-    @property
+    @cached_property
     def analyst(self) -> Caller:
-        return self._named("analyst", lambda: self.caller((Role.analyst, None)))
+        return self.caller((Role.analyst, None))
 
-    @property
+    @cached_property
     def custodian(self) -> Caller:
-        return self._named("custodian", lambda: self.caller((Role.custodian, None)))
+        return self.caller((Role.custodian, None))
 
-    @property
+    @cached_property
     def admin(self) -> Caller:
-        return self._named("admin", lambda: self.caller((Role.admin, None)))
+        return self.caller((Role.admin, None))
 
     @cached_property
     def nobody(self) -> Caller:
@@ -226,6 +220,23 @@ class World:
     def event(self, pid: str, **changes: Any) -> dict[str, Any]:
         """A valid adverse event."""
         return {"participant": pid, "term": "Headache", "onset": "2025-02-03", "severity": "mild", **changes}
+
+
+Case = Callable[[World, Caller, str], Response]
+"""A valid request by a caller, about a record of a site."""
+
+
+def read_of(make: Callable[[World, str], Response | str], below: str = "") -> Case:
+    """Of a new record, which `make` gives or names the path of; or of what lies below it."""
+    return lambda world, caller, site: caller.get(_path(make(world, site)) + below)
+
+
+def posted_below(make: Callable[[World, str], Response | str], below: str, body: Any) -> Case:
+    return lambda world, caller, site: caller.post(f"{_path(make(world, site))}/{below}", body)
+
+
+def _path(record: Response | str) -> str:
+    return record if isinstance(record, str) else record.headers["Location"]
 
 
 def madrs(*values: int) -> dict[str, Any]:
