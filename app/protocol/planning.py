@@ -81,37 +81,27 @@ def plan(
     withdrawn: Mapping[str, date] = {},
     screening: int = 1,
     began: date | None = None,
+    *,
+    open_only: bool = False,
 ) -> list[PlannedVisit]:
-    """The schedule in the protocol's order, then visits recorded under codes that it does not have.
+    """The schedule in the protocol's order, then visits recorded under codes that it does not have; `open_only`: of the
+    schedule those of which nothing is recorded, which are all that can be due.
 
     `left_on`: the day on which the participant left the study. `scopes`: consent scopes in force; None: not considered.
     `withdrawn`: what was withdrawn, and from which day on: `collection` ends the course, `dosing` the doses.
     `screening`: the number of the last one, which `began` on this day. Raises RecordedTwice.
     """
     course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening, began)
-    planned = [course.planned(visit, number) for visit in protocol.visits for number in course.occurrences(visit)]
-    others = (key for key in sorted(course.records) if protocol.planned(key[0]) is None)
-    return planned + [_unplanned(course.records[key]) for key in others]
-
-
-def open_visits(
-    protocol: Protocol,
-    recorded: Iterable[Recorded],
-    today: date,
-    left_on: date | None = None,
-    scopes: Collection[str] | None = None,
-    withdrawn: Mapping[str, date] = {},
-    screening: int = 1,
-    began: date | None = None,
-) -> list[PlannedVisit]:
-    """Those of the schedule of which nothing is recorded: all that can be due. Raises RecordedTwice."""
-    course = _Course(protocol, recorded, today, left_on, scopes, withdrawn, screening, began)
-    return [
+    planned = [
         course.planned(visit, number)
         for visit in protocol.visits
-        for number in range(1, visit.repeats + 1)
-        if (visit.code, number) not in course.records
+        for number in course.occurrences(visit)
+        if not (open_only and (visit.code, number) in course.records)
     ]
+    if open_only:
+        return planned
+    others = (key for key in sorted(course.records) if protocol.planned(key[0]) is None)
+    return planned + [_unplanned(course.records[key]) for key in others]
 
 
 def _unplanned(record: Recorded) -> PlannedVisit:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol.clocks import end_of_day, local_day
-from app.protocol.planning import HELD, PlannedVisit, Recorded, RecordedTwice, VisitState, open_visits, plan
+from app.protocol.planning import HELD, PlannedVisit, Recorded, RecordedTwice, VisitState, plan
 from app.protocol.schedule import parse_protocol, shipped_protocols
 from tests.protocol.test_protocol_files import SMALL
 
@@ -344,7 +344,7 @@ def test_open_visits_are_those_of_the_schedule_of_which_nothing_is_recorded(
 ) -> None:
     recorded = {(one.visit, one.occurrence) for one in course}
     planned = [one for one in plan(GENERIC, course, day, left_on) if (one.visit, one.occurrence) not in recorded]
-    assert open_visits(GENERIC, course, day, left_on) == planned
+    assert plan(GENERIC, course, day, left_on, open_only=True) == planned
 
 
 @given(courses(), today, st.none() | today)

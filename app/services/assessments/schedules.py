@@ -25,7 +25,7 @@ from app.models.study import Site
 from app.models.visit import Visit, WindowRead
 from app.models.voided import counts
 from app.protocol.clocks import local_day
-from app.protocol.planning import PlannedVisit, Recorded, VisitState, open_visits, plan
+from app.protocol.planning import PlannedVisit, Recorded, VisitState, plan
 from app.services.participation import consent_history, screenings
 from app.services.participation.consent_history import ConsentHistory
 from app.services.participation.participants import Person, visible_person
@@ -118,7 +118,7 @@ def _waiting(
         protocol = protocol_of(session, row.protocol_version_id)
         scopes, withdrawn = consents[row.pid].scopes(day), consents[row.pid].withdrawn(day)
         last = again.get(row.pid, 1), row.screened_on
-        for planned in open_visits(protocol, recorded[row.pid], day, left, scopes, withdrawn, *last):
+        for planned in plan(protocol, recorded[row.pid], day, left, scopes, withdrawn, *last, open_only=True):
             if _meets(planned, query):
                 yield row, planned
 
