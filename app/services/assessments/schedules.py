@@ -65,7 +65,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
         participant=person.row.pid,
         protocol_version=person.protocol_version,
         today=today,
-        items=[PlannedVisitRead(**_shown(visit)) for visit in planned],
+        items=[PlannedVisitRead.of_row(visit._asdict(), **_named(visit)) for visit in planned],
         reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, consents, today),
     )
 
@@ -81,7 +81,7 @@ def due(session: Session, actor: Actor, study: str, query: DueQuery) -> DueList:
     waiting = (visit for people in parts for visit in _waiting(session, people, today, query, again))
     first = nsmallest(query.limit + 1, waiting, key=_urgency)
     items = [
-        DueVisit(**_shown(visit), participant=row.pid, site=actor.places[row.site_id].site)
+        DueVisit.of_row(visit._asdict(), **_named(visit), participant=row.pid, site=actor.places[row.site_id].site)
         for row, visit in first[: query.limit]
     ]
     return DueList(items=items, truncated=len(first) > query.limit)
@@ -194,16 +194,11 @@ def planned_for(
     return planned
 
 
-def _shown(visit: PlannedVisit) -> dict[str, Any]:
-    window = visit.window
+def _named(visit: PlannedVisit) -> dict[str, Any]:
+    """The fields of an answer that have another name or form there."""
     return {
         "visit_code": visit.visit,
-        "occurrence": visit.occurrence,
-        "optional": visit.optional,
-        "state": visit.state,
         "occurred_on": visit.on,
-        "window": WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None,
-        "waits_for": visit.waits_for,
-        "deviation_days": visit.deviation_days,
+        "window": WindowRead(**visit.window._asdict()) if visit.window else None,
         "missing_instruments": list(visit.missing),
     }

@@ -329,7 +329,7 @@ def _in_window(row: Mapping[str, Any], place: Place, window: Window | None) -> d
     days = window.deviation_days(row["occurred_on"]) if window and row["occurred_on"] else None
     return {
         **_made(row, place),
-        "window": WindowRead(planned=window.planned, start=window.start, end=window.end) if window else None,
+        "window": WindowRead(**window._asdict()) if window else None,
         "deviation_days": days,
         "out_of_window": None if days is None else days != 0,
     }

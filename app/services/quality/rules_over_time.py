@@ -9,6 +9,7 @@ once, raises nothing twice.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -56,12 +57,10 @@ def refresh(database: Database) -> int:
         sites = session.execute(select(*wanted).order_by(col(Site.id))).all()
     changed = 0
     for site_id, timezone in sites:
-        with database.write() as session, within(session, [site_id]):
-            changed += visit_findings.refresh(session, site_id)
-        with database.write() as session, within(session, [site_id]):
-            changed += adverse_events.refresh(session, site_id)
-        with database.write() as session, within(session, [site_id]):
-            changed += refresh_site(session, site_id, local_day(now(), ZoneInfo(timezone)))
+        of_site = partial(refresh_site, today=local_day(now(), ZoneInfo(timezone)))
+        for part in (visit_findings.refresh, adverse_events.refresh, of_site):
+            with database.write() as session, within(session, [site_id]):
+                changed += part(session, site_id)
     return changed
 
 
