@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +74,13 @@ class Target:
         return self.send(json.dumps(body).encode(), **headers)
 
     def with_value(self, pointer: str, value: Any) -> Any:
-        """The body with one value replaced (or added)."""
-        body: Any = deepcopy(self.body if isinstance(self.body, list) else dict(self.body))
-        place, steps = body, pointer.strip("/").split("/")
-        for step in steps[:-1]:
-            place = place[int(step) if isinstance(place, list) else step]
-        place[int(steps[-1]) if isinstance(place, list) else steps[-1]] = value
+        """The body with one value replaced (or added); what lies beside the way to it is shared."""
+        body = place = _copied(self.body)
+        *way, last = pointer.strip("/").split("/")
+        for step in way:
+            at = int(step) if isinstance(place, list) else step
+            place[at] = place = _copied(place[at])
+        place[int(last) if isinstance(place, list) else last] = value
         return body
 
     def with_unknown(self, key: str) -> Any:
@@ -88,6 +88,10 @@ class Target:
         if isinstance(self.body, list):
             return [{**self.body[0], key: MARK}]
         return {**self.body, key: MARK}
+
+
+def _copied(inside: Any) -> Any:
+    return list(inside) if isinstance(inside, list) else dict(inside)
 
 
 class Targets:
