@@ -235,7 +235,9 @@ def test(context: typer.Context) -> None:
     """Run the tests, on SQLite and on PostgreSQL. Further arguments go to pytest."""
     from app.schema import ROOT
 
-    processes = min(4, 2 + (os.cpu_count() or 1))  # two more than processors, as many tests wait for servers
+    # One more than processors, as some tests wait. Each costs a quarter of a minute of one: it imports and collects
+    # everything, makes every route and statement ready, and has a PostgreSQL of its own.
+    processes = min(4, 1 + (os.cpu_count() or 1))
     # In the order of their names: by default files of few tests come last, and those are the slow ones.
     # A process that died is not replaced: the new one would get the same test, and die of it too.
     order = ["--dist=loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"]
