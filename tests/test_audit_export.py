@@ -99,6 +99,7 @@ def chain_of(line: str) -> int:
     return int(json.loads(line)["site_id"])
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("line", ["", "no JSON", "5", "[]", '{"site_id": 1}', "[" * 100_000])
 def test_a_file_that_is_no_export_is_refused_in_one_sentence(world: World, shell: Shell, line: str) -> None:
     lines = exported(world, shell)

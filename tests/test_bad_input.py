@@ -283,6 +283,7 @@ EVENT_QUERIES = (
 )
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_that_means_nothing_is_refused_by_every_list(targets: Targets, query: str) -> None:
     for path in LISTS:

@@ -69,6 +69,7 @@ BARELY = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("why", BARELY)
 def test_no_discharge_by_a_form_without_ideation_or_behaviour(world: World, why: str) -> None:
     day = Day(world)

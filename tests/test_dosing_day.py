@@ -205,6 +205,7 @@ OFF_PLAN: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("why", OFF_PLAN)
 def test_a_dose_off_the_plan_is_kept_with_its_reason_and_flagged(world: World, why: str) -> None:
     given, rules = OFF_PLAN[why]

@@ -93,6 +93,7 @@ def test_what_a_fast_clock_stored_is_corrected_in_its_other_fields(
     assert answer.json()["version"] == read.json()["version"] + 1
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", RECORDS)
 def test_a_moment_that_a_correction_names_cannot_lie_ahead(
     world: World, monkeypatch: pytest.MonkeyPatch, kind: str

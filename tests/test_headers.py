@@ -86,6 +86,7 @@ def addresses(registry: Registry) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "BREW"])
 def test_the_refusal_of_a_method_names_all_that_are_allowed(registry: Registry, method: str) -> None:
     all_addresses = addresses(registry)

@@ -189,6 +189,7 @@ def test_what_no_lock_suspends_is_done_at_a_locked_site(world: World, route: Rou
     assert send().is_success
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["freeze", "lock"])
 @pytest.mark.parametrize("scope", LockScope)
 def test_closed_data_are_read_and_not_written_until_somebody_opens_them(

@@ -334,6 +334,7 @@ UNTRUSTED: dict[str, Callable[[OutsideProvider], None]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("wrong", UNTRUSTED.values(), ids=UNTRUSTED.keys())
 def test_a_provider_that_misbehaves_is_not_believed(
     world: World, connected: OutsideProvider, wrong: Callable[[OutsideProvider], None]

@@ -49,6 +49,7 @@ def signals(world: World, pid: str, **asked: str) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("rule", TRIGGERS)
 @pytest.mark.parametrize("way", ["with the visit", "alone", "by correction"])
 def test_whatever_way_the_answer_comes_in_the_monitor_sees_the_signal_at_once(

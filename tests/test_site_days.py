@@ -114,6 +114,7 @@ NEW: list[tuple[Callable[[World], tuple[str, dict[str, Any]]], dict[str, Any], s
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("make", "change", "pointer"), NEW, ids=[f"{one[0].__name__}{one[2]}" for one in NEW])
 def test_nothing_is_recorded_of_tomorrow(
     world: World,
@@ -136,6 +137,7 @@ CORRECTED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("make", "change", "pointer"), CORRECTED, ids=[f"{one[0]}{one[2]}" for one in CORRECTED])
 def test_nothing_is_corrected_to_tomorrow(
     world: World, monkeypatch: pytest.MonkeyPatch, make: str, change: dict[str, Any], pointer: str

@@ -354,6 +354,7 @@ def amended(world: World, path: str, **change: Any) -> Response:
 UNSEEN = ["\u200b" * 3, "\u2060" * 3, "\u2800" * 3, "\u3164" * 3, "\u3164\u115f\u1160", "\ufe0f" * 3]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("reason", [None, "", " ", "x", "ok", "   a   ", "...", "---", "aaa", "x x.", *UNSEEN])
 def test_a_correction_needs_a_real_reason(world: World, reason: str | None) -> None:
     visit = world.staff_a.post("/v1/visits", world.visit(world.enrolled()))
