@@ -159,12 +159,12 @@ def figure(rows: list[Row], table: str, row: str, column: str = ALL, statistic: 
 
 def test_the_tables_of_a_study(world: World) -> None:
     coding = [{"system": "own", "term": "Head", "level": "soc"}]
-    for number in range(26):
-        pid = world.enrolled(sex="F" if number < 20 else "M", age_at_consent=30 + number % 24)
-        visit = world.visit(pid, "BL", "2025-01-25", outcomes=[madrs(2)] if number else [])
-        assert world.staff_a.post("/v1/visits", visit).status_code == 201
-        if number < 20:
-            assert world.staff_a.post("/v1/adverse-events", world.event(pid, codings=coding)).status_code == 201
+    alike = [{"sex": "F" if number < 20 else "M", "age_at_consent": 30 + number % 24} for number in range(26)]
+    pids = world.uploaded("participants", [world.enrolment(**one) for one in alike])
+    scored = [[], *([madrs(2)] for _ in pids[1:])]
+    visits = zip(pids, scored, strict=True)
+    world.uploaded("visits", [world.visit(pid, "BL", "2025-01-25", outcomes=given) for pid, given in visits])
+    world.uploaded("adverse-events", [world.event(pid, codings=coding) for pid in pids[:20]])
     rows = published(world)
     assert figure(rows, "people_by_sex_and_age", "F") == ("20", "N")
     assert figure(rows, "people_by_sex_and_age", "M") == ("", "Y")
@@ -176,8 +176,7 @@ def test_the_tables_of_a_study(world: World) -> None:
 
 
 def test_the_codebook_names_each_table_and_statistic_and_what_is_counted(world: World) -> None:
-    for _ in range(K):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(K)])
     rows = published(world)
     book = {one["name"]: one for one in world.analyst.get("/v1/codebook", profile="aggregate").json()["columns"]}
     for name in ("table", "statistic"):
@@ -189,8 +188,8 @@ def test_no_code_of_an_arm_can_be_confused_with_the_margin(world: World) -> None
     arms = [{"code": code, "label": code} for code in ("all", "A2")]
     plan = {**protocol_definition(), "version": "7", "arms": arms}
     assert world.admin.post(f"/v1/studies/{world.study}/protocols", plan).status_code == 201
-    for number in range(40):
-        world.enrolled(planned_arm="all" if number < 15 else "A2", protocol_version="7")
+    planned = ["all"] * 15 + ["A2"] * 25
+    world.uploaded("participants", [world.enrolment(planned_arm=arm, protocol_version="7") for arm in planned])
     rows = published(world)
     keys = Counter((row["table"], row["row"], row["column"], row["statistic"]) for row in rows)
     assert set(keys.values()) == {1}
@@ -199,15 +198,14 @@ def test_no_code_of_an_arm_can_be_confused_with_the_margin(world: World) -> None
 
 
 def test_an_organ_class_in_which_few_had_an_event_is_not_named(world: World) -> None:
-    people = [world.enrolled() for _ in range(K)]
+    people = world.uploaded("participants", [world.enrolment() for _ in range(K)])
     coding = [{"system": "own", "term": "Rare", "level": "soc"}]
     assert world.staff_a.post("/v1/adverse-events", world.event(people[0], codings=coding)).status_code == 201
     assert "Rare" not in json.dumps(published(world))
 
 
 def test_tables_have_no_row_of_a_person(world: World) -> None:
-    for _ in range(K + 1):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(K + 1)])
     path = asked(world)
     assert approved(world, path).status_code == 201
     names = {file["name"] for file in world.analyst.get(path).json()["files"]}
@@ -221,12 +219,11 @@ def test_tables_have_no_row_of_a_person(world: World) -> None:
 
 
 def test_two_publications_differ_by_twelve_people_and_ninety_days(world: World) -> None:
-    first = [world.enrolled() for _ in range(K)]
+    first = world.uploaded("participants", [world.enrolment() for _ in range(K)])
     path = asked(world)
     assert approved(world, path).status_code == 201
     assert Counter(row["table"] for row in published(world))["people_by_race"] > 0
-    for _ in first:
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in first])
     refused = approved(world, asked(world))
     assert (refused.status_code, refused.json()["code"]) == (409, "differencing_risk")
     assert long_ago(world) == 2
@@ -249,8 +246,7 @@ def long_ago(world: World) -> int:
 
 def test_tables_count_the_people_of_the_rows(world: World) -> None:
     """Who is too recognisable to be in the rows would be what the tables have more."""
-    for _ in range(24):
-        world.enrolled(sex="F", age_at_consent=40)
+    world.uploaded("participants", [world.enrolment(sex="F", age_at_consent=40) for _ in range(24)])
     world.enrolled(sex="M", age_at_consent=80)
     body = {"study": world.study, "purpose": "A paper", "profile": "deidentified"}
     rows = str(world.analyst.post("/v1/extracts", body).headers["Location"])
@@ -262,9 +258,13 @@ def test_tables_count_the_people_of_the_rows(world: World) -> None:
     assert "M" not in {one["row"] for one in table_rows(world, tables_of) if one["table"] == "people_by_sex_and_age"}
 
 
+def men_and_women(world: World, each: int) -> None:
+    two = [{"sex": "M", "age_at_consent": 30}, {"sex": "F", "age_at_consent": 60}]
+    world.uploaded("participants", [world.enrolment(**one) for _ in range(each) for one in two])
+
+
 def test_tables_count_the_people_of_the_coarsest_rows_released(world: World) -> None:
-    for _ in range(12):
-        world.enrolled(sex="M", age_at_consent=30), world.enrolled(sex="F", age_at_consent=60)
+    men_and_women(world, 12)
     body = {"study": world.study, "purpose": "A paper", "profile": "deidentified"}
     held = []
     for number in range(2):
@@ -272,15 +272,14 @@ def test_tables_count_the_people_of_the_coarsest_rows_released(world: World) -> 
         assert approved(world, rows).status_code == 201
         held.append(len(world.analyst.get(f"{rows}/files/participants.csv").text.splitlines()) - 1)
         if number == 0:
-            for _ in range(16):
-                world.enrolled(sex="M", age_at_consent=30), world.enrolled(sex="F", age_at_consent=60)
+            men_and_women(world, 16)
             world.enrolled(sex="F", age_at_consent=30)
     assert approved(world, asked(world)).status_code == 201, held
 
 
 @pytest.mark.parametrize("first", ["aggregate", "deidentified"])
 def test_a_withdrawal_of_sharing_is_not_revealed_by_tables_and_rows(world: World, first: str) -> None:
-    pids = [world.enrolled() for _ in range(2 * K)]
+    pids = world.uploaded("participants", [world.enrolment() for _ in range(2 * K)])
     other = {"aggregate": "deidentified", "deidentified": "aggregate"}[first]
     made = []
     for profile in (first, other, other):
@@ -296,8 +295,7 @@ def test_a_withdrawal_of_sharing_is_not_revealed_by_tables_and_rows(world: World
 
 
 def test_tables_that_were_never_built_are_compared_with_no_others(world: World) -> None:
-    for _ in range(K):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(K)])
     first = asked(world)
     with patch.object(BuildsAtOnce, "wake"):
         assert approved(world, first).status_code == 201
@@ -312,6 +310,5 @@ def test_tables_that_were_never_built_are_compared_with_no_others(world: World) 
 
 
 def test_there_are_no_tables_of_eleven_people(world: World) -> None:
-    for _ in range(K - 1):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(K - 1)])
     assert approved(world, asked(world)).json()["code"] == "cohort_too_small"

@@ -168,8 +168,7 @@ def test_a_protocol_may_plan_more_visits_than_sqlite_joins_in_one_statement(worl
     last = next(visit for visit in reversed(plan["visits"]) if visit.get("anchor"))
     plan["visits"] += [{**last, "code": f"M{number}"} for number in range(500)]
     assert world.admin.post(f"/v1/studies/{world.study}/protocols", {**plan, "version": "long"}).status_code == 201
-    for _ in range(12):
-        world.enrolled(protocol_version="long")
+    world.uploaded("participants", [world.enrolment(protocol_version="long") for _ in range(12)])
     asked = world.analyst.post("/v1/extracts", {"study": world.study, "purpose": "Whether it is built"})
     path = asked.headers["Location"]
     assert world.custodian.post(f"{path}/approval", {"decision": "approve", "reason": "agreed"}).status_code == 201

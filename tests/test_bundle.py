@@ -120,8 +120,7 @@ def test_every_table_is_dataset_json_1_1(profile: ExtractProfile) -> None:
 @pytest.mark.by_turns
 @pytest.mark.parametrize("profile", ExtractProfile)
 def test_the_codebook_that_comes_with_an_extract_is_the_published_one(world: World, profile: ExtractProfile) -> None:
-    for _ in range(K):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(K)])
     agreement = "DUA-7" if profile is ExtractProfile.pseudonymised else None
     path = extract_of(world, approved=True, profile=profile, agreement=agreement)
     published = world.analyst.get("/v1/codebook", profile=profile)

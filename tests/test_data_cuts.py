@@ -1,7 +1,5 @@
 """Data cuts: an extract of a moment shows just that moment, however much is corrected, added or withdrawn later."""
 
-import csv
-import io
 from threading import Barrier, Thread
 from typing import Any
 from uuid import UUID
@@ -15,6 +13,7 @@ from app.models.outcome import OutcomeScore
 from app.models.participant import Participant
 from app.models.visit import Visit
 from app.services.extracts.building import OTHER, SAME, differing
+from tests.bundle_checker import Opened
 from tests.course_cases import under_amendment
 from tests.courses import given
 from tests.route_cases import UNDER_AGREEMENT, a_cut
@@ -46,8 +45,8 @@ def extract(world: World, **asked: Any) -> str:
 
 def tables(world: World, path: str) -> dict[str, list[Row]]:
     """Every table, without the subject ids, which are of the one extract."""
-    read = {name: world.analyst.get(f"{path}/files/{name}").text for name in TABLES}
-    rows = {name: list(csv.DictReader(io.StringIO(text))) for name, text in read.items()}
+    bundle = Opened(world.analyst.get(f"{path}/files/bundle.zip").content)
+    rows = {name: bundle.table(name.removesuffix(".csv")) for name in TABLES}
     hidden = ("subject", "site")
     return {
         name: sorted(({key: one[key] for key in one if key not in hidden} for one in found), key=str)
@@ -206,9 +205,8 @@ def test_rows_changed_behind_the_trail_are_found(world: World, changed: str) -> 
 
 
 def test_a_score_that_no_table_can_hold_is_another_row(world: World) -> None:
-    for _ in range(13):
-        pid = world.enrolled()
-        assert world.staff_a.post("/v1/visits", world.visit(pid, "BL", outcomes=[madrs(3)])).status_code == 201
+    pids = world.uploaded("participants", [world.enrolment() for _ in range(13)])
+    world.uploaded("visits", [world.visit(pid, "BL", outcomes=[madrs(3)]) for pid in pids])
     path = extract(world, profile="aggregate", agreement=None)
     assert verdict(world, path) == SAME
     endless = "9e999" if world.on_sqlite else "'Infinity'"
@@ -221,7 +219,8 @@ def test_a_score_that_no_table_can_hold_is_another_row(world: World) -> None:
 @pytest.mark.parametrize("changed", [{"age_at_consent": 77, "sex": "M"}, {"status": "died"}])
 def test_people_changed_behind_the_trail_are_found_in_every_profile(world: World, changed: dict[str, Any]) -> None:
     """What an approval stored of them is held against what it would store of them today."""
-    pids = [world.enrolled(age_at_consent=41, race="WHITE").replace("-", "") for _ in range(13)]
+    people = [world.enrolment(age_at_consent=41, race="WHITE") for _ in range(13)]
+    pids = [pid.replace("-", "") for pid in world.uploaded("participants", people)]
     paths = [extract(world), *(extract(world, profile=one, agreement=None) for one in ("deidentified", "aggregate"))]
     assert [verdict(world, path) for path in paths] == [SAME] * 3
     with world.registry.database.write() as session:

@@ -17,14 +17,15 @@ from app import audit
 from app.models.extract import Extract, ExtractStatus
 from app.privacy.lattice import K
 from app.services.extracts import extract_csv, extract_ends, release
+from tests.bundle_checker import Opened
 from tests.world import World, madrs, protocol_definition
 
 Row = dict[str, str]
 CLASS = ("age_group", "sex", "race", "country", "status")
 
 
-def people(world: World, count: int, **changes: Any) -> list[str]:
-    return [world.enrolled(**changes) for _ in range(count)]
+def people(world: World, count: int, site: str = "A", **changes: Any) -> list[str]:
+    return world.uploaded("participants", [world.enrolment(site, **changes) for _ in range(count)], site)
 
 
 def asked(world: World, **more: str) -> str:
@@ -42,8 +43,8 @@ def files(world: World, **more: Any) -> dict[str, str]:
     path = asked(world)
     answer = approved(world, path, **more)
     assert answer.status_code == 201, answer.text
-    names = [file["name"] for file in world.analyst.get(path).json()["files"]]
-    return {name: world.analyst.get(f"{path}/files/{name}").text for name in names}
+    bundle = Opened(world.analyst.get(f"{path}/files/bundle.zip").content)
+    return {name: content.decode() for name, content in bundle.files.items()}
 
 
 def table(text: str) -> list[Row]:
@@ -126,8 +127,7 @@ GRAVE = {"criteria": {"hospitalisation": True}, "aware_at": "2025-02-04T09:00:00
 
 
 def report_events(world: World, pids: list[str], **changes: Any) -> None:
-    for pid in pids:
-        assert world.staff_a.post("/v1/adverse-events", world.event(pid, **changes)).status_code == 201
+    world.uploaded("adverse-events", [world.event(pid, **changes) for pid in pids])
 
 
 def test_that_all_had_a_serious_event_looks_as_if_none_had(world: World) -> None:

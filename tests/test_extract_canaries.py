@@ -47,8 +47,7 @@ def test_no_text_that_anybody_typed_is_in_any_file(registry: Registry) -> None:
     with overheard() as heard:
         for name in TYPED:
             welcome += say(canaries, name, targets[name])
-        for _ in range(12):
-            world.enrolled()
+        world.uploaded("participants", [world.enrolment() for _ in range(12)])
         for profile, more in PROFILES.items():
             asked = {"study": world.study, "purpose": "A question", "profile": profile, **more}
             forms = {"formats": ["csv", "ndjson", "parquet"]}

@@ -20,6 +20,7 @@ from app.models.extract import Extract, ExtractProfile, ExtractSubject
 from app.privacy.profile import PROFILES, Column, NotReleasable, cell
 from app.privacy.treatment import Treatment
 from app.services.extracts import extract_ends, extract_rows
+from tests.bundle_checker import Opened
 from tests.route_cases import an_extract
 from tests.world import World, madrs
 
@@ -29,8 +30,8 @@ CANARY = "Canary7731"
 def files(world: World, **more: Any) -> dict[str, str]:
     """Every file of a fresh, approved extract."""
     path = an_extract(world, approved=True, **more)
-    names = [file["name"] for file in world.analyst.get(path).json()["files"]]
-    return {name: world.analyst.get(f"{path}/files/{name}").text for name in names}
+    bundle = Opened(world.analyst.get(f"{path}/files/bundle.zip").content)
+    return {name: content.decode() for name, content in bundle.files.items()}
 
 
 def table(text: str) -> list[dict[str, str]]:
@@ -221,8 +222,7 @@ def test_a_dry_run_of_an_approval_says_how_many_people_the_extract_would_have(
     world: World, profile: str, people: int
 ) -> None:
     """Of tables rounded, as in their manifest."""
-    for _ in range(14):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(14)])
     asked = {"study": world.study, "purpose": "A question", "profile": profile}
     agreed = {"agreement": "DUA-7"} if profile == "pseudonymised" else {}
     path = world.analyst.post("/v1/extracts", {**asked, **agreed}).headers["Location"]
@@ -279,6 +279,7 @@ def test_an_extract_is_the_recipients_alone(world: World) -> None:
     assert world.custodian.get(f"{path}/files/visits.csv").status_code == 403
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", ["nothing.csv", "..%2Fkeys.json", "visits.csv%00", "VISITS.CSV"])
 def test_a_missing_file_is_404(world: World, name: str) -> None:
     assert world.analyst.get(f"{an_extract(world, approved=True)}/files/{name}").status_code in {404, 422}

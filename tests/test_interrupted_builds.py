@@ -216,8 +216,7 @@ def test_the_ledger_counts_what_was_given_up_while_it_may_still_be_built(
     world: World, waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one newcomer could be read from two extracts."""
-    for _ in range(12):
-        world.enrolled()
+    world.uploaded("participants", [world.enrolment() for _ in range(12)])
     first, later = (
         world.analyst.post("/v1/extracts", {"study": world.study, "purpose": f"Question {number}"}).headers["Location"]
         for number in (1, 2)

@@ -104,14 +104,12 @@ def test_tables_of_another_version_that_count_other_scores_of_few_people_are_hel
     """The same people at the same moment: what differs are the scores of those who were screened twice, without those
     whose collection `ended` before the second screening."""
     version = baseline_at_screening(world)
-    for number in range(14):
-        if number < twice:
-            pid = screened_twice(world, version, 10, 50)
-            if number < ended:
-                withdraw(world, pid, "collection", "2025-05-01")
-        else:
-            pid = world.enrolled(protocol_version=version)
-            visited(world, pid, "SCR", "2025-01-03", outcomes=measured(30))
+    of_two = [screened_twice(world, version, 10, 50) for _ in range(twice)]
+    for pid in of_two[:ended]:
+        withdraw(world, pid, "collection", "2025-05-01")
+    of_one = [world.enrolment(protocol_version=version) for _ in range(14 - twice)]
+    screened = world.uploaded("participants", of_one)
+    world.uploaded("visits", [world.visit(pid, "SCR", "2025-01-03", outcomes=measured(30)) for pid in screened])
     with monkeypatch.context() as patch:
         earlier = profile.VERSIONS[ExtractProfile.aggregate, "4"]
         patch.setitem(profile.PROFILES, ExtractProfile.aggregate, earlier)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -212,6 +212,13 @@ class World:
         assert answer.status_code == 201, answer.text
         pid: str = answer.json()["pid"]
         return pid
+
+    def uploaded(self, noun: str, records: Sequence[Mapping[str, Any]], site: str = "A") -> list[str]:
+        """The ids of records that a site sent in one upload, in their order: half of the time of single posts."""
+        lines = [{"key": str(uuid4()), "record": record} for record in records]
+        answer = staff(self, site).raw("POST", f"/v1/{noun}/bulk", json.dumps(lines).encode())
+        assert answer.status_code == 200, answer.text
+        return [json.loads(line)["location"].rpartition("/")[2] for line in answer.text.splitlines()]
 
     def visit(self, pid: str, code: str = "BL", on: str | None = "2025-01-25", **changes: Any) -> dict[str, Any]:
         """A valid visit."""
