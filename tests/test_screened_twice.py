@@ -91,7 +91,7 @@ def test_the_day_planned_from_the_second_screening_needs_no_reason_and_that_of_t
 def test_a_visit_of_the_first_screening_keeps_the_window_of_its_time(world: World) -> None:
     pid = screened_twice(world, ("BL", "2025-01-18"))
     window = {"planned": "2025-01-17", "start": "2025-01-14", "end": "2025-01-20"}
-    assert planned(world, pid, "BL") == [(1, "done", window, None)]
+    assert planned(world, pid, "BL") == [(1, "done", window, None), (2, "overdue", PLANNED, None)]
     assert (findings(world, pid, "BL"), open_queries(world, pid)) == ([], [])
 
 
@@ -164,7 +164,7 @@ def test_the_schedule_waits_for_the_first_visit_of_the_second_screening(world: W
     visited(world, pid, "SCR", "2025-01-03")
     assert screened_again(world, pid, "2025-06-01", **all_met()).status_code == 201
     assert planned(world, pid, "BL") == [(1, "waiting", None, "SCR")]
-    assert [one[1] for one in planned(world, pid, "SCR")] == ["done"]
+    assert [one[:2] for one in planned(world, pid, "SCR")] == [(1, "done"), (2, "upcoming")]
     due = world.monitor.get(f"/v1/studies/{world.study}/due").json()["items"]
     assert [one["visit_code"] for one in due if one["participant"] == pid] == []
     refresh_site(world)

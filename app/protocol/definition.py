@@ -42,6 +42,11 @@ class VisitKind(StrEnum):
     early_termination = "early_termination"
 
 
+_OF_TREATMENT = frozenset(
+    {VisitKind.dosing, VisitKind.treatment, VisitKind.integration, VisitKind.endpoint, VisitKind.follow_up}
+)
+
+
 class Arm(Definition):
     code: Code
     label: Title
@@ -92,14 +97,21 @@ class VisitDefinition(Definition):
         return self.has_window and self.offset_days > self.window_before
 
     def screens_again(self, occurrence: int) -> bool:
-        """Whether this occurrence belongs to a further screening: each has its own screening visits, as a re-screening
-        is a new screening episode under the same participant (domain.md, section 6)."""
+        """Whether this occurrence belongs to a further screening."""
         return self.in_each_screening and occurrence > self.repeats
 
     @property
     def in_each_screening(self) -> bool:
-        """Whether each screening has such visits of its own, so many as `repeats`."""
-        return self.kind is VisitKind.screening and self.repeats > 0
+        """Whether each screening has such visits of its own, so many as `repeats`: a re-screening is a new screening
+        episode under the same participant (domain.md, section 6). Visits from the first dose on are of no screening, as
+        none that failed has a dose (section 3); they are planned once for all."""
+        return self.repeats > 0 and self.kind not in _OF_TREATMENT
+
+    @property
+    def numbered_by_screening(self) -> bool:
+        """Whether its occurrence says to which screening it belongs. Of any other visit the first occurrence may be of
+        a later screening, if the ones before it failed too early to have one: there its day says it."""
+        return self.in_each_screening and self.kind is VisitKind.screening
 
     @cached_property
     def depends_on(self) -> frozenset[VisitCode]:

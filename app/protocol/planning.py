@@ -4,9 +4,11 @@ Days are calendar dates of the site (`clocks.local_day`), so that changes of the
 derived from the recorded visits: if the date of an anchor is corrected, the windows counted from it move.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from enum import StrEnum
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from app.protocol.definition import Protocol, VisitDefinition, VisitKind
@@ -135,27 +137,31 @@ class _Course:
         self.today, self.scopes, self.undosed_from = today, scopes, withdrawn.get("dosing")
         self.left_on = _earliest(left_on, withdrawn.get("collection"))
         self.records: dict[tuple[str, int], Recorded] = {}
+        self.by_code: dict[str, list[Recorded]] = defaultdict(list)
         for one in recorded:
             if (one.visit, one.occurrence) in self.records:
                 raise RecordedTwice(one.visit)
             self.records[one.visit, one.occurrence] = one
+            self.by_code[one.visit].append(one)
         self.held = {key: one.on for key, one in self.records.items() if one.status in HELD and one.on}
         self.screening, self.began = screening, began
         unseen = {code for code, _ in self.held if not self._seen(code)}
         self.current = {key: day for key, day in self.held.items() if key[0] not in unseen}
-        early_ends = {visit.code for visit in protocol.visits if visit.kind is VisitKind.early_termination}
-        self.ended_on = min(
-            (day for (code, number), day in self.held.items() if number == 1 and code in early_ends), default=None
-        )
+        early_ends = (visit for visit in protocol.visits if visit.kind is VisitKind.early_termination)
+        self.ended_on = _earliest(*(day_beside(protocol, one, one.code, self.current, 1, None) for one in early_ends))
 
     def occurrences(self, visit: VisitDefinition) -> list[int]:
-        """Those planned, and any more that were recorded."""
-        return sorted({*range(1, visit.repeats + 1), *(number for code, number in self.records if code == visit.code)})
+        """Those recorded, and the others that are planned: of what each screening has of its own, those of the last
+        screening, under the numbers after those of the screenings that failed."""
+        recorded = {one.occurrence: self._of_last_screening(one) for one in self.by_code[visit.code]}
+        first = 1 if all(recorded.values()) else self._first(visit.code)
+        planned = (number for number in range(first, first + visit.repeats) if number not in recorded)
+        return sorted({*recorded, *islice(planned, max(visit.repeats - sum(recorded.values()), 0))})
 
     def planned(self, visit: VisitDefinition, occurrence: int) -> PlannedVisit:
         record = self.records.get((visit.code, occurrence))
         on = record.on if record else None
-        window = window_of(self.protocol, visit, self._beside_which(visit, on), occurrence, on)
+        window = window_of(self.protocol, visit, self._beside_which(on), occurrence, on)
         state = _RECORDED_STATES[record.status] if record else self._open_state(visit, occurrence, window)
         deviation = window.deviation_days(on) if window and on else None
         closes = self._closes(visit, occurrence, window, on)
@@ -178,8 +184,7 @@ class _Course:
     def _open_state(self, visit: VisitDefinition, occurrence: int, window: Window | None) -> VisitState:
         """The state of a visit that is not recorded."""
         closes = self._closes(visit, occurrence, window)
-        failed = visit.in_each_screening and occurrence < self._first(visit.code)
-        if failed or self._dropped(visit, closes) or self._never(visit):
+        if self._dropped(visit, closes) or self._never(visit):
             return VisitState.not_applicable
         if visit.has_window and window is None:
             return VisitState.waiting
@@ -198,21 +203,22 @@ class _Course:
     def _beside(
         self, visit: VisitDefinition, other: str | None, occurrence: int = 1, on: date | None = None
     ) -> date | None:
-        return day_beside(self.protocol, visit, other, self._beside_which(visit, on), occurrence, on)
+        return day_beside(self.protocol, visit, other, self._beside_which(on), occurrence, on)
 
-    def _beside_which(self, visit: VisitDefinition, on: date | None) -> Held:
+    def _beside_which(self, on: date | None) -> Held:
         """The visits from which one is planned that took place `on` this day, or is still to come: until the last
         screening has a visit of its own, those of the failed one plan nothing that is to come."""
-        return self.held if visit.in_each_screening or on is not None else self.current
+        return self.held if on is not None else self.current
 
     def _seen(self, code: str) -> bool:
-        """Whether anything is recorded of such a visit in the last screening, by its number or by its day: the failed
-        screening may have ended before it had one. Of other visits there is one of all."""
-        theirs = [record for (other, _), record in self.records.items() if other == code]
-        return any(one.occurrence >= self._first(code) or self._since_it_began(one.on) for one in theirs)
+        """Whether anything is recorded of such a visit in the last screening."""
+        return any(self._of_last_screening(record) for record in self.by_code[code])
 
-    def _since_it_began(self, on: date | None) -> bool:
-        return on is not None and self.began is not None and on >= self.began
+    def _of_last_screening(self, record: Recorded) -> bool:
+        """By its number, or by its day: the failed screening may have ended before it had such a visit. What screenings
+        have none of is always of the last one."""
+        since = record.on is not None and self.began is not None and record.on >= self.began
+        return since or record.occurrence >= self._first(record.visit)
 
     def _first(self, code: str) -> int:
         """The first occurrence in the last screening."""

@@ -74,16 +74,18 @@ def day_beside(
     protocol: Protocol, visit: VisitDefinition, other: str | None, held: Held, occurrence: int, on: date | None
 ) -> date | None:
     """The day of the `other` visit that counts for this occurrence, which took place `on` this day or is planned. Each
-    screening has its own screening visits (domain.md, section 6), so of these it is the first one of the same
-    screening: for a screening visit, of the one to which its occurrence belongs; for any other, of the last one that
-    had such a visit by its day. Without it, the nearest one before counts, else the first. None: the other has not
-    taken place."""
+    screening has visits of its own (domain.md, section 6), so of these it is the first one of the same screening: for a
+    screening visit, of the one to which its occurrence belongs; for any other, of the last one that had such a visit by
+    its day. Without it, the nearest one before counts, else the first; but what comes after a visit of a further
+    screening, and was held before it, belongs to the one that failed. None: the other has not taken place."""
     each = protocol.by_screening(other)
     if not each:
         return held.get((other or "", 1))
     firsts = sorted((number, day) for (code, number), day in held.items() if code == other and (number - 1) % each == 0)
-    if visit.in_each_screening:
-        screening = (occurrence - 1) // visit.repeats
+    screening = (occurrence - 1) // max(visit.repeats, 1)
+    if on is not None and visit.screens_again(occurrence) and other in protocol.after(visit.code):
+        firsts = [(number, day) for number, day in firsts if day >= on or (number - 1) // each >= screening]
+    if visit.numbered_by_screening:
         until = [day for number, day in firsts if (number - 1) // each <= screening]
     else:
         until = [day for _, day in firsts if on is None or day <= on]
@@ -91,7 +93,7 @@ def day_beside(
 
 
 def of_failed_screening(visit: VisitDefinition, held: Held, occurrence: int) -> bool:
-    """Whether the same screening visit was held again for the next screening. The days of a schedule count from the
+    """Whether the same visit was held again for the next screening. The days of a schedule count from the
     screening that led to the enrolment (domain.md, section 1a)."""
     following = occurrence + visit.repeats
     return visit.screens_again(following) and (visit.code, following) in held

@@ -87,7 +87,7 @@ def test_of_a_screening_visit_the_one_before_the_enrolment_counts() -> None:
     planned = {occurrence: window_of(GENERIC, visit, held, occurrence) for occurrence in (1, 2, 3, 4)}
     days = {occurrence: found and found.planned for occurrence, found in planned.items()}
     assert days == {1: None, 2: date(2026, 6, 8), 3: date(2026, 6, 1), 4: date(2026, 6, 8)}
-    assert window_of(GENERIC, visit.model_copy(update={"kind": VisitKind.phone}), held, 1) is not None
+    assert window_of(GENERIC, visit.model_copy(update={"kind": VisitKind.treatment}), held, 1) is not None
 
 
 @given(st.dates(), days, st.integers(0, 36_500), st.integers(0, 36_500), st.dates())

@@ -29,7 +29,7 @@ from app.models.visit import (
     WindowRead,
 )
 from app.models.voided import counts
-from app.protocol.definition import Protocol, UnknownVisit, VisitDefinition, VisitKind
+from app.protocol.definition import Protocol, UnknownVisit, VisitDefinition
 from app.protocol.schedule import Held, Window, window_of
 from app.services.assessments import outcome_reads, outcomes, therapy, visit_findings
 from app.services.dosing import dosing_day
@@ -170,8 +170,8 @@ def _already_recorded(
     same = (body.visit_code, body.occurrence)
     of_this_request = [row["id"] for row in person.new_visits if (row["visit_code"], row["occurrence"]) == same]
     visit_id = of_this_request[0] if of_this_request else session.exec(stored).one()
-    once = definition.repeats == 1 and definition.kind is not VisitKind.screening
-    advice = "correct it" if once else "correct it, or send another one with the next occurrence"
+    last = body.occurrence == _most(session, person.site_id, person.pid, definition)
+    advice = "correct it" if last else "correct it, or send another one with the next occurrence"
     fault = Fault("/occurrence", "already_recorded", f"This one is there: {advice}")
     return VisitAlreadyRecorded(fault, existing=f"/v1/visits/{visit_id}")
 
@@ -188,13 +188,16 @@ def planned_visit(protocol: Protocol, code: str) -> VisitDefinition:
 
 
 def require_planned(session: Session, site_id: int, pid: str, visit: VisitDefinition, occurrence: int) -> None:
-    """Raises VisitUnknown for an occurrence beyond those planned. Screening visits are planned for each of the
-    participant's screenings."""
-    again = visit.screens_again(occurrence)
-    most = visit.repeats * (screenings.count(session, site_id, pid) if again else 1)
-    if most and occurrence > most:
-        each = " in each screening" if again else ""
+    """Raises VisitUnknown for an occurrence beyond those planned."""
+    if visit.repeats and occurrence > visit.repeats and occurrence > _most(session, site_id, pid, visit):
+        each = " in each screening" if visit.in_each_screening else ""
         raise VisitUnknown(Fault("/occurrence", "too_many", f"The protocol plans it {visit.repeats} time(s){each}"))
+
+
+def _most(session: Session, site_id: int, pid: str, visit: VisitDefinition) -> int:
+    """The number of such visits that are planned: what belongs to a screening, in each that the participant had. 0: any
+    number."""
+    return visit.repeats * (screenings.count(session, site_id, pid) if visit.in_each_screening else 1)
 
 
 def _held(session: Session, person: Person, definition: VisitDefinition) -> Held:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     Column,
     ColumnElement,
     Dialect,
@@ -250,9 +251,9 @@ def people_of_stretch(extract_id: UUID) -> Subquery:
 
 class Timing:
     """Whether each visit was early, in its window or late, by the protocol version under which it was recorded: as
-    `schedule.window_of`, but over many visits. `by_screening`: a screening visit has no window once the next screening
-    has its own, and what counts from one counts from that of its screening (`schedule.day_beside`); in earlier versions
-    of the profile it had one, and all counted from the first."""
+    `schedule.window_of`, but over many visits. `by_screening`: a visit of a screening has no window once the next
+    screening has its own, and what counts from one counts from that of its screening (`schedule.day_beside`); in
+    earlier versions of the profile it had one, and all counted from the first."""
 
     def __init__(
         self, dialect: Dialect, protocols: Mapping[int, Protocol], ended: Any = ENDED, *, by_screening: bool = True
@@ -276,7 +277,7 @@ class Timing:
         if not self._by_screening:
             return timed
         following = self._following
-        again = self._beside(following, plan.screening, col(Visit.occurrence) + plan.repeats)
+        again = self._beside(following, plan.again, col(Visit.occurrence) + plan.repeats)
         held = (col(following.occurrence) > 1) & col(following.occurred_on).is_not(None)  # few, so quickly joined
         return timed.outerjoin(following, again & held)
 
@@ -303,16 +304,17 @@ class Timing:
         number, day = col(other.occurrence), col(other.occurred_on)
         firsts = self._beside(other, plan.anchor, number) & ((number - 1) % plan.each == 0) & day.is_not(None)
         screening = (col(Visit.occurrence) - 1) // plan.repeats
-        until = case(
-            (plan.screening.is_not(None), (number - 1) // plan.each <= screening), else_=day <= col(Visit.occurred_on)
-        )
-        days = select(day).where(firsts).correlate_except(other).limit(1)
+        until = case((plan.numbered, (number - 1) // plan.each <= screening), else_=day <= col(Visit.occurred_on))
+        screened_again = plan.again.is_not(None) & (col(Visit.occurrence) > plan.repeats)
+        of_failed = (day < col(Visit.occurred_on)) & ((number - 1) // plan.each < screening)
+        days = select(day).where(firsts, ~(screened_again & plan.leads & of_failed)).correlate_except(other).limit(1)
         nearest = days.where(until).order_by(number.desc()).scalar_subquery()
         chosen = func.coalesce(nearest, days.order_by(number).scalar_subquery())
         further: Any = aliased(Visit)
-        of_further = col(further.visit_code).in_(self._screenings), col(further.occurrence) > 1
+        of_further = col(further.visit_code).in_(self._screenings), col(further.occurrence) > 1, counts(further)
         again = select(further.site_id, further.pid).where(*of_further)
-        return case((plan.each == 0, first), (tuple_(Visit.site_id, Visit.pid).in_(again), chosen), else_=first)
+        several = screened_again | tuple_(Visit.site_id, Visit.pid).in_(again)
+        return case((plan.each == 0, first), (several, chosen), else_=first)
 
     @property
     def column(self) -> ColumnElement[Any]:
@@ -322,7 +324,7 @@ class Timing:
         earlier: ColumnElement[Any] = col(Visit.occurrence) - 1
         if self._by_screening:
             failed = col(self._following.id).is_not(None)
-            earlier = case((plan.screening.is_not(None), earlier % plan.repeats), else_=earlier)
+            earlier = case((plan.again.is_not(None), earlier % plan.repeats), else_=earlier)
         within = days - earlier * plan.repeat
         return case(
             (failed, None),
@@ -336,15 +338,17 @@ _PLAN: tuple[Column[Any], ...] = (
     Column("version", Integer),
     Column("code", Text),
     Column("anchor", Text),
-    Column("screening", Text),
+    Column("again", Text),
+    *(Column(name, Boolean) for name in ("numbered", "leads")),
     *(Column(name, Integer) for name in ("first", "last", "repeat", "repeats", "each")),
 )
 
 
 def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
-    """For each planned visit with a window, its first and last day, counted from its anchor visit. `screening` is its
-    code if each screening has such visits of its own, so many as `repeats`; `each` is how many of its anchor visits
-    each screening has, 0 if none of its own."""
+    """For each planned visit with a window, its first and last day, counted from its anchor visit. `again` is its code
+    if each screening has such visits of its own, so many as `repeats`; `numbered`: its occurrence says of which one it
+    is; `leads`: it comes before its anchor; `each` is how many of its anchor visits each screening has, 0 if none of
+    its own."""
     for version, protocol in protocols.items():
         for visit in protocol.visits:
             if visit.has_window:
@@ -355,7 +359,9 @@ def _windows(protocols: Mapping[int, Protocol]) -> Iterator[dict[str, Any]]:
                     "first": visit.offset_days - visit.window_before,
                     "last": visit.offset_days + visit.window_after,
                     "repeat": visit.repeat_every_days or 0,
-                    "screening": visit.code if visit.in_each_screening else None,
+                    "again": visit.code if visit.in_each_screening else None,
+                    "numbered": visit.numbered_by_screening,
+                    "leads": visit.anchor in protocol.after(visit.code),
                     "repeats": visit.repeats,
                     "each": protocol.by_screening(visit.anchor),
                 }

@@ -31,7 +31,7 @@ from app.services.extracts import as_at
 from app.services.extracts.fingerprints import fingerprints
 from app.services.extracts.quasi_identifiers import CLASS, exact_traits, of_person, shown_at
 from app.services.participation import collected
-from app.services.participation.screening_visits import counted
+from app.services.participation.screening_visits import counted, in_each_screening
 from app.services.participation.sharing import shares
 from app.services.studies import protocol_of
 from app.writing import Writes, store
@@ -193,10 +193,10 @@ def _coarsest_released(earlier: Sequence[Extract]) -> dict[str, int]:
 
 
 def _measured_twice(session: Session, study_id: int, protocols: Iterable[Protocol], ended: Subquery) -> set[str]:
-    """The people with a screening visit of a further screening that tables may count, by pid: of these, versions of the
-    tables before 5 count the scores of another visit (`screening_visits.counted`)."""
-    each = {visit.code: visit.repeats for one in protocols for visit in one.visits if visit.in_each_screening}
-    further = (sa.and_(col(Visit.visit_code) == code, col(Visit.occurrence) > many) for code, many in each.items())
+    """The people with a visit of a further screening that tables may count, by pid: of these, versions of the tables
+    before 5 count the scores of another visit (`screening_visits.counted`)."""
+    each = in_each_screening(protocols).items()
+    further = (sa.and_(col(Visit.visit_code) == code, col(Visit.occurrence) > many) for code, many in each)
     of_study = (col(Site.study_id) == study_id, col(Visit.occurred_on).is_not(None))
     held = sa.select(col(Visit.pid)).join(Site, col(Site.id) == col(Visit.site_id))
     held = held.where(*of_study, sa.or_(sa.false(), *further))

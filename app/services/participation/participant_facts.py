@@ -166,7 +166,7 @@ def participant_facts(
 
 def _asked(people: Mapping[str, ParticipantFacts], new: Iterable[NewVisit]) -> dict[str, list[Any]]:
     """What to read, as keys. Of visits those to be recorded, which may be stored already, and the first of those from
-    which their days are judged; of screening visits those of all screenings."""
+    which their days are judged; of those that each screening has, all."""
     visits, screenings = set[tuple[str, str, int]](), set[tuple[str, str]]()
     for visit in new:
         if visit.pid in people:

@@ -1,6 +1,6 @@
-"""Which occurrence of a visit counts where one of each is wanted. Each screening has screening visits of its own."""
+"""Which occurrence of a visit counts where one of each is wanted. Each screening has visits of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, or_, select
@@ -14,13 +14,21 @@ from app.services.participation.collected import collected
 
 
 def counted(protocols: Iterable[Protocol], ended: Any = None) -> ColumnElement[bool]:
-    """Whether a visit is the first occurrence; of a screening visit, the first one of the last screening that had it,
-    as that screening led to the enrolment (domain.md, section 1a). `protocols`: the versions of the study's protocol;
-    the last one says how many such visits a screening has. `ended`: the day on which the collection ended, see
-    `collected`."""
-    each = {visit.code: visit.repeats for one in protocols for visit in one.visits if visit.in_each_screening}
+    """Whether a visit is the first occurrence; of what each screening has of its own, the first one of the last
+    screening that had it, as that screening led to the enrolment (domain.md, section 1a). `protocols`: the versions of
+    the study's protocol. `ended`: the day on which the collection ended, see `collected`."""
+    each = in_each_screening(protocols)
     once = (col(Visit.occurrence) == 1) & col(Visit.visit_code).not_in(sorted(each))
     return or_(once, *_of_last_screening(each.items(), ended))
+
+
+def in_each_screening(protocols: Iterable[Protocol]) -> Mapping[str, int]:
+    """The visits that each screening has of its own, with their number: the most that any of these versions plans, so
+    that no repeat counts as of another screening."""
+    each: dict[str, int] = {}
+    for visit in (visit for one in protocols for visit in one.visits if visit.in_each_screening):
+        each[visit.code] = max(visit.repeats, each.get(visit.code, 0))
+    return each
 
 
 def _of_last_screening(each: Iterable[tuple[str, int]], ended: Any) -> Iterator[ColumnElement[bool]]:
