@@ -8,6 +8,7 @@ from httpx2 import Response
 from app import pid
 from app.models.account import Role
 from tests.courses import withdraw
+from tests.test_bulk import line, results, sent
 from tests.world import World, madrs
 
 
@@ -84,6 +85,19 @@ def test_an_outcome_is_of_somebody_at_whose_site_the_visit_is(world: World) -> N
     for participant in (at_b, nobody):
         answer = everywhere.post("/v1/outcomes", {"participant": participant, "visit": visit["id"], **madrs(2)})
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_line_of_a_visit_at_another_site_is_refused_as_alone_whatever_other_lines_name(world: World) -> None:
+    everywhere = world.caller((Role.site_staff, None))
+    people = {site: world.enrolled(site) for site in "AB"}
+    visits = {site: everywhere.post("/v1/visits", world.visit(pid)).json()["id"] for site, pid in people.items()}
+    lines = [
+        line({"participant": people[whose], "visit": visits[where], **madrs(2)})
+        for whose, where in ("AA", "AB", "BB", "BA")
+    ]
+    told = results(sent(everywhere, "outcomes", lines))
+    assert [one["status"] for one in told] == [201, 404, 201, 404]
+    assert {one["problem"]["code"] for one in told if "problem" in one} == {"not_found"}
 
 
 def test_outcomes_are_found_by_instrument_and_visit(world: World) -> None:

@@ -147,7 +147,9 @@ def fields_remembered(snapshot: Mapping[str, Any], scores: Sequence[Mapping[str,
 class OutcomeFacts(NamedTuple):
     """The stored data against which new outcomes are checked."""
 
-    visits: Mapping[UUID, Row[Any]]
+    visits: Mapping[tuple[int, UUID], Row[Any]]
+    """By site and id: a visit at another site than the participant's does not exist for that outcome."""
+
     recorded: dict[tuple[UUID, str | None], UUID]
     """The outcome of each instrument at each of these visits."""
 
@@ -160,7 +162,8 @@ def outcome_facts(session: Session, actor: Actor, bodies: Sequence[OutcomeCreate
     asked = {(people[body.participant].site_id, body.visit.hex) for body in bodies if body.participant in people}
     keys = [{"site_id": site_id, "id": visit_id} for site_id, visit_id in sorted(asked)]
     rows = connection.execute(_visits_held(connection.dialect.name), {"visits": keys}).all()
-    return OutcomeFacts({row.id: row for row in rows}, {(row.id, row.instrument): row.outcome for row in rows}, people)
+    visits = {(row.site_id, row.id): row for row in rows}
+    return OutcomeFacts(visits, {(row.id, row.instrument): row.outcome for row in rows}, people)
 
 
 def record_outcome(
@@ -171,7 +174,8 @@ def record_outcome(
     Raises NotFound, VisitNotHeld, OutcomeAlreadyRecorded, InstrumentUnknown, ItemsOutOfRange, and the refusals of
     `require_in_study`.
     """
-    person, visit = of_whom(facts.people, body.participant), found(facts.visits.get(body.visit))
+    person = of_whom(facts.people, body.participant)
+    visit = found(facts.visits.get((person.site_id, body.visit)))
     require_not_voided(visit)
     if visit.pid != body.participant:
         raise VisitOfAnotherParticipant(Fault("/visit", "other_participant", "Not a visit of this participant"))
