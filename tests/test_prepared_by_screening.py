@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.course_cases import screen_failed
 from tests.dosing_cases import DAY, SESSIONS, dose, held, path_of, start
-from tests.test_course import enrol
+from tests.test_course import answers, enrol
 from tests.test_dosing_corrections import asked, corrected, remarks
 from tests.test_screenings import all_met, screened_again
 from tests.world import World
@@ -70,3 +70,36 @@ def test_who_was_screened_once_is_prepared_by_every_visit(world: World) -> None:
         held(world.staff_a, pid, code, f"2025-02-1{number}")
     visit = held(world.staff_a, pid, "DOS1", DAY)
     assert world.staff_a.post(SESSIONS, start(visit["id"])).status_code == 201
+
+
+def began(world: World, pid: str) -> list[str]:
+    return [one["screened_on"] for one in world.monitor.get(f"/v1/participants/{pid}/screenings").json()["items"]]
+
+
+def test_a_corrected_day_of_the_second_screening_is_that_of_its_answers_too(world: World) -> None:
+    pid = screen_failed(world)
+    assert screened_again(world, pid, SINCE, **all_met()).status_code == 201
+    assert corrected(world, f"/v1/participants/{pid}", screened_on="2025-02-16").status_code == 200
+    assert began(world, pid) == ["2025-01-02", "2025-02-16"]
+    told = world.monitor.get("/v1/audit-entries", action="screening:amended", participant=pid).json()["items"]
+    assert [(one["subject_id"].rpartition("/")[2], one["reason"]) for one in told] == [("2", "read in the source")]
+    answers(world, pid, EXCL02="not_met")
+    assert world.staff_a.get(f"/v1/participants/{pid}").json()["status_on"] == "2025-02-16"
+
+
+def test_the_day_of_a_second_screening_stays_known_and_after_the_one_that_failed(world: World) -> None:
+    """Without it the visits of the failed screening would prepare for a dose."""
+    pid, visit = prepared_before(world)
+    person = f"/v1/participants/{pid}"
+    for on, code in ((None, "required"), ("2025-01-01", "before_failure")):
+        refused = corrected(world, person, screened_on=on)
+        assert (refused.status_code, refused.json()["code"]) == (422, "screening_out_of_order")
+        assert refused.json()["errors"][0]["code"] == code
+    assert world.staff_a.get(person).json()["screened_on"] == SINCE
+    assert world.staff_a.post(SESSIONS, start(visit["id"])).json()["code"] == "dosing_not_allowed"
+
+
+def test_the_day_of_the_only_screening_may_be_unknown(world: World) -> None:
+    pid = world.enrolled()
+    assert corrected(world, f"/v1/participants/{pid}", screened_on=None).status_code == 200
+    assert began(world, pid) == [None]

@@ -27,7 +27,7 @@ from app.privacy import vault
 from app.protocol.definition import Protocol
 from app.protocol.eligibility import Eligibility, eligibility
 from app.security.keys import Keyring
-from app.services.participation import consent_history, consents, pid_reservations, sharing
+from app.services.participation import consent_history, consents, pid_reservations, screenings, sharing
 from app.services.participation.participants import (
     COPIED,
     EnrolmentContradictsProtocol,
@@ -169,7 +169,8 @@ def amend_participant(
     """Correct what was entered at enrolment; also gives the site's key.
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed, EnrolmentContradictsProtocol, StatusOutOfOrder,
-    DataLocked, WithdrawalBeforeConsent, and of a label LabelErased, LabelAlreadyEnrolled, EnrolmentUnderWay.
+    ScreeningOutOfOrder, DataLocked, WithdrawalBeforeConsent, and of a label LabelErased, LabelAlreadyEnrolled,
+    EnrolmentUnderWay.
     """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     row, before, changes = person.row, audit.snapshot(person.row), sent_fields(body)
@@ -215,13 +216,15 @@ def _corrected_beside(
     consent: Consent | None,
     differing: Collection[str],
 ) -> Judged:
-    """Correct the consent and the label, and judge again what depends on the consent or on the day of the screening."""
+    """Correct consent, screening and label, which have rows of their own, and judge again what depends on the consent
+    or on the day of the screening."""
     others: list[Judged] = []
     if body.consent and consent:
         event = _corrected_consent(session, person, consent, body.consent, body.reason)
         others += [Judged([event], []), dependent_findings.after_consent(session, person)]
     if "screened_on" in differing:
-        others.append(dependent_findings.after_screening_day(session, person))
+        event = screenings.redate(session, person.row, person.row.screened_on, body.reason)
+        others += [Judged([event], []), dependent_findings.after_screening_day(session, person)]
     if body.site_local_id:
         others.append(Judged([_relabelled(session, keyring, person.row, body.site_local_id, body.reason)], []))
     return together(*others)

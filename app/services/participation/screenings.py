@@ -40,7 +40,8 @@ class AnotherScreening(Conflict):
 
 
 class ScreeningOutOfOrder(Invalid):
-    """A further screening cannot begin before the one that failed, nor before the day of its failure."""
+    """A further screening cannot begin before the one that failed, nor before the day of its failure; and the day on
+    which it began is known."""
 
 
 class NotScreenFailed(Conflict):
@@ -174,6 +175,19 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     events = [event, *_carry_over(session, person.row, assessed, body.screened_on, body.reason, before)]
     audit.append(session, actor.account_id, row.site_id, events)
     return read(session, row), row.site_id
+
+
+def redate(session: Session, person: Participant, on: date | None, reason: str) -> audit.Event:
+    """Correct the day on which the present screening began. What prepares for a dose depends on the day of a further
+    one, so that cannot be unknown. Raises ScreeningOutOfOrder."""
+    *failed, row = session.exec(of_person(person).order_by(col(Screening.number))).all()
+    if failed and on is None:
+        raise ScreeningOutOfOrder(Fault("/screened_on", "required", "The day of a further screening is known"))
+    if any(on and one.screened_on and on < one.screened_on for one in failed):
+        raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))
+    before, row.screened_on, row.version = audit.snapshot(row), on, row.version + 1
+    session.flush()
+    return audit.changed("screening:amended", row, f"{row.pid}/{row.number}", row.version, before, reason)
 
 
 def fail(session: Session, person: Participant, reason: str) -> list[audit.Event]:
