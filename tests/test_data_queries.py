@@ -10,10 +10,11 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import text
 
 from app.models.base import now
-from tests.course_cases import TREATMENT, withdrawn
+from tests.course_cases import TREATMENT, under_amendment, withdrawn
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.monitor_cases import a_question, an_event, question_about
 from tests.route_cases import an_outcome
+from tests.voided_cases import void
 from tests.world import Caller, World, madrs
 
 REASON = "as agreed with the site"
@@ -120,10 +121,33 @@ def test_a_query_can_be_about_an_item_of_a_participants_own_lists(world: World) 
     asked = {"participant": pid, "subject_type": "participant", "text": "Please check"}
     for field in ("consents/0/given_on", "screenings/0", "treatments/0/atc", "withdrawals/0/effective_on"):
         there = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field}"})
-        kept = f"/{field}".replace("treatments/0", f"treatments/{treatment['id']}")
+        kept = f"/{field}".replace("treatments/0", f"treatments/{treatment['id']}").replace(
+            "consents/0", "consents/1.1"
+        )
         assert (there.status_code, there.json()["field"]) == (201, kept), there.text
         missing = world.monitor.post("/v1/data-queries", {**asked, "field": f"/{field.replace('0', '7')}"})
         assert (missing.status_code, missing.json()["code"]) == (422, "field_unknown")
+
+
+def test_a_query_about_a_consent_stays_with_it_when_an_earlier_consent_is_added(world: World) -> None:
+    pid = under_amendment(world)
+    asked = {"participant": pid, "subject_type": "participant", "text": "The source says May"}
+    form = {"version": "2", "given_on": "2025-06-01", "scopes": ["main"], "reason": "after the amendment"}
+    recorded = world.staff_a.post(f"/v1/participants/{pid}/consents", form).json()["consents"]
+    assert [one["version"] for one in recorded] == ["1", "2"]
+    for field in ("/consents/1/given_on", "/consents/2.1/given_on"):
+        question = world.monitor.post("/v1/data-queries", {**asked, "field": field})
+        assert question.json()["field"] == "/consents/2.1/given_on"
+    seen = world.staff_a.get(f"/v1/participants/{pid}").headers["ETag"]
+    assert void(world.staff_a, f"/v1/participants/{pid}/consents/1/1", seen).status_code == 201
+    anew = {**form, "version": "1", "given_on": "2024-12-01"}
+    assert world.staff_a.post(f"/v1/participants/{pid}/consents", anew).status_code == 201
+    for field, kept in (("/consents/0", "/consents/1.2"), ("/consents/2", "/consents/2.1"), ("/consents/1.2", None)):
+        answer = world.monitor.post("/v1/data-queries", {**asked, "field": field})
+        assert answer.json()["field"] == (kept or field)
+    assert world.monitor.get(question.headers["Location"]).json()["field"] == "/consents/2.1/given_on"
+    unknown = world.monitor.post("/v1/data-queries", {**asked, "field": "/consents/3.1"})
+    assert unknown.json()["code"] == "field_unknown"
 
 
 def test_a_query_about_a_reading_stays_with_it_when_an_earlier_reading_is_added(world: World) -> None:

@@ -13,7 +13,8 @@ from app.models.identifiers import Pid, PidShown
 
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_.\-]{1,64}){1,4}$", max_length=200)]
 """JSON Pointer (RFC 6901) to a field of the record as its own route answers it, without the outcomes of a visit. A
-dose, reading or treatment is named by its place in the list or by its id, and kept by its id."""
+dose, reading or treatment is named by its place in the list or by its id, and kept by its id; a consent is kept by its
+version and number, as `/consents/1.1`."""
 
 
 class DataQueryCreate(Shape):

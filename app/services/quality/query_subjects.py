@@ -59,8 +59,8 @@ class About(NamedTuple):
 
     site_id: int
     field: str | None
-    """With the id of a dose, reading or treatment for its place in the list, which changes when an earlier one is told
-    later."""
+    """With the name of a dose, reading, treatment or consent for its place in the list, which changes when an earlier
+    one is told later."""
 
 
 def asked_about(session: Session, actor: Actor, asked: DataQueryCreate) -> About:
@@ -121,7 +121,7 @@ def _read_record(session: Session, actor: Actor, subject_type: SubjectType, subj
 
 
 def _kept(document: Any, pointer: str) -> str:
-    """The pointer, with ids for places. Raises FieldUnknown."""
+    """The pointer, with names for places. Raises FieldUnknown."""
     kept, place = "", document
     for name in pointer.split("/")[1:]:
         entry = _entry(place, name)
@@ -134,13 +134,20 @@ def _kept(document: Any, pointer: str) -> str:
 
 
 def _entry(place: Any, name: str) -> tuple[str, Any] | None:
-    """A field or an entry of a list, by its place or its id, and how it is named for good."""
+    """A field or an entry of a list, by its place or its name, and how it is named for good."""
     if isinstance(place, dict) and name in place:
         return name, place[name]
     if not isinstance(place, list):
         return None
-    names = [str(one["id"]) if isinstance(one, dict) and "id" in one else str(at) for at, one in enumerate(place)]
+    names = [_name(one) or str(at) for at, one in enumerate(place)]
     by_place = int(name) if name.isascii() and name.isdecimal() else None
     if by_place is not None and by_place < len(place):
         return names[by_place], place[by_place]
-    return next(((one, place[at]) for at, one in enumerate(names) if one == name.lower()), None)
+    return next(((one, place[at]) for at, one in enumerate(names) if one in (name, name.lower())), None)
+
+
+def _name(one: Any) -> str | None:
+    """How an entry of a list is called for good: by its id, or a consent by its version and number."""
+    if not isinstance(one, dict):
+        return None
+    return str(one["id"]) if "id" in one else f"{one['version']}.{one['number']}" if "version" in one else None
