@@ -324,7 +324,9 @@ def _in_order(value: Any) -> Any:
     if isinstance(value, list):
         return sorted(map(_in_order, value), key=lambda one: json.dumps(one, sort_keys=True))
     if isinstance(value, dict):
-        kept = {name: _that_count(name, one) for name, one in value.items() if name not in _OF_ITS_OWN}
+        moves_on = "pid" in value or value.get("subject_type") == "participant"
+        own = _OF_ITS_OWN | ({"version"} if moves_on else set())
+        kept = {name: _that_count(name, one) for name, one in value.items() if name not in own}
         return {name: _in_order(_parsed(name, one)) for name, one in kept.items()}
     return value
 
@@ -340,7 +342,8 @@ def _parsed(name: str, value: Any) -> Any:
 
 
 _OF_ITS_OWN = {"content_sha256", "voided", "voided_vitals"}
-"""The first names the content in which ids stand; the others tell of what was voided."""
+"""The first names the content in which ids stand; the others tell of what was voided. A participant's version moves on
+when a consent, a withdrawal or an earlier treatment is."""
 
 OF_PERSON = ("/schedule", "/consents", "/screenings", "/treatments", "/response")
 _WHOLE = {"limit": "500"}

@@ -30,7 +30,7 @@ from app.protocol.definition import Protocol
 from app.security.keys import Keyring
 from app.services.offline import sync_shelf
 from app.services.participation import consent_history, sharing
-from app.services.participation.participants import Hold, Person, visible_person
+from app.services.participation.participants import Hold, Person, move_on, visible_person
 from app.services.quality import dependent_findings, rule_queries
 from app.services.site_days import require_past
 from app.services.studies import zone_of
@@ -56,7 +56,10 @@ def give(session: Session, actor: Actor, symbols: str, body: ConsentCreate) -> t
     before = consent_history.history_of(session, person)
     if not before.is_new(body.version, body.given_on):
         raise ConsentAlreadyRecorded
-    number = 1 + sum(one.version == body.version for one in consents_of(session, person))
+    recorded = consents_of(session, person)
+    number = 1 + sum(one.version == body.version for one in recorded)
+    if any(one.voided_at for one in recorded):
+        move_on(person.row)  # it may be the right one in the place of that
     row = Consent(
         site_id=person.site_id,
         pid=person.row.pid,

@@ -208,6 +208,12 @@ def follow_findings(session: Session, row: Participant) -> None:
     row.findings = findings_text(findings)
 
 
+def move_on(row: Participant) -> None:
+    """Count the version up once a consent, a withdrawal or an earlier treatment was corrected or voided: whoever
+    verified the participant has to look again."""
+    row.version, row.updated_at = row.version + 1, now()
+
+
 def judged_again(session: Session, row: Participant) -> rule_queries.Judged:
     """The same after a consent was given or voided. That is no change of the participant: the version stays."""
     had = from_json(row.findings)

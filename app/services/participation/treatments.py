@@ -19,7 +19,7 @@ from app.models.treatment import (
     TreatmentTrial,
 )
 from app.models.voided import RecordVoiding, counts
-from app.services.participation.participants import Hold, Person, visible_person
+from app.services.participation.participants import Hold, Person, move_on, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import Seen
 from app.web.merging import corrected, sent_fields
@@ -60,7 +60,7 @@ def amend(
 
     Raises NotFound, RecordVoided, VersionStale, ValidationFailed.
     """
-    row = _to_change(session, actor, symbols, treatment_id)
+    person, row = _to_change(session, actor, symbols, treatment_id)
     before, changes = audit.snapshot(row), sent_fields(body)
     differing = {name for name, value in changes.items() if getattr(row, name) != value}
     seen.require_current(row.id, row.version, differing)
@@ -70,7 +70,7 @@ def amend(
     recorded = {name: getattr(row, name) for name in TreatmentCreate.model_fields}
     for name, value in corrected(TreatmentCreate, {**recorded, **changes}).model_dump().items():
         setattr(row, name, value)
-    return _changed(session, actor, row, "treatment:amended", before, body.reason)
+    return _changed(session, actor, person, row, "treatment:amended", before, body.reason)
 
 
 def void(
@@ -85,27 +85,34 @@ def void(
 
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
-    row = _to_change(session, actor, symbols, treatment_id)
+    person, row = _to_change(session, actor, symbols, treatment_id)
     seen.require_current(row.id, row.version, ("voided_at", "voiding_reason"))
     require_unlocked(session, row.site_id, row.pid)
     before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
-    return _changed(session, actor, row, "treatment:voided", before, body.reason)
+    return _changed(session, actor, person, row, "treatment:voided", before, body.reason)
 
 
-def _to_change(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> TreatmentTrial:
-    """An earlier treatment, locked until the commit. Raises NotFound, RecordVoided."""
-    person = visible_person(session, actor, symbols, hold=Hold.as_it_is)
+def _to_change(session: Session, actor: Actor, symbols: str, treatment_id: UUID) -> tuple[Person, TreatmentTrial]:
+    """An earlier treatment and whose it is, both locked until the commit. Raises NotFound, RecordVoided."""
+    person = visible_person(session, actor, symbols, hold=Hold.change)
     row = _one(session, _of(person).with_for_update(), treatment_id)
     require_not_voided(row)
-    return row
+    return person, row
 
 
 def _changed(
-    session: Session, actor: Actor, row: TreatmentTrial, action: str, before: Mapping[str, Any], reason: str
+    session: Session,
+    actor: Actor,
+    person: Person,
+    row: TreatmentTrial,
+    action: str,
+    before: Mapping[str, Any],
+    reason: str,
 ) -> tuple[TreatmentRead, int]:
     """Store the next version of a treatment, with its audit entry; also gives the site's key."""
     row.version += 1
+    move_on(person.row)
     session.flush()
     event = audit.changed(action, row, row.id, row.version, before, reason)
     audit.append(session, actor.account_id, row.site_id, [event])

@@ -10,7 +10,7 @@ from app.models.base import now
 from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope, consent_name
 from app.models.voided import RecordVoiding
 from app.services.participation import consent_history, consents, sharing
-from app.services.participation.participants import Hold, visible_person
+from app.services.participation.participants import Hold, move_on, visible_person
 from app.services.quality import dependent_findings, rule_queries
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import Seen
@@ -46,6 +46,7 @@ def void_consent(
     require_unlocked(session, person.site_id, person.pid)
     before, counted = audit.snapshot(row), consent_history.history_of(session, person)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    move_on(person.row)
     session.flush()
     sharing.notify_if_ended(session, person, counted)
     subject = consent_name(row.pid, row.version, row.number)
@@ -73,6 +74,7 @@ def void_withdrawal(
     require_unlocked(session, person.site_id, person.row.pid)
     before = audit.snapshot(row)
     row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    move_on(person.row)
     session.flush()
     event = audit.changed("consent:withdrawal-voided", row, f"{row.pid}/{row.number}", 2, before, body.reason)
     judged = dependent_findings.after_withdrawal(session, person)
