@@ -147,13 +147,16 @@ class _Course:
         self.screening, self.began = screening, began
         unseen = {code for code, _ in self.held if not self._seen(code)}
         self.current = {key: day for key, day in self.held.items() if key[0] not in unseen}
-        early_ends = (visit for visit in protocol.visits if visit.kind is VisitKind.early_termination)
+        kind = VisitKind.early_termination
+        early_ends = (one for one in protocol.visits if one.kind is kind and one.code in self.by_code)
         self.ended_on = _earliest(*(day_beside(protocol, one, one.code, self.current, 1, None) for one in early_ends))
 
     def occurrences(self, visit: VisitDefinition) -> list[int]:
         """Those recorded, and the others that are planned: of what each screening has of its own, those of the last
         screening, under the numbers after those of the screenings that failed."""
-        recorded = {one.occurrence: self._of_last_screening(one) for one in self.by_code[visit.code]}
+        recorded = {one.occurrence: self._of_last_screening(one) for one in self.by_code.get(visit.code, ())}
+        if not recorded:
+            return list(range(1, visit.repeats + 1))
         first = 1 if all(recorded.values()) else self._first(visit.code)
         planned = (number for number in range(first, first + visit.repeats) if number not in recorded)
         return sorted({*recorded, *islice(planned, max(visit.repeats - sum(recorded.values()), 0))})
@@ -212,7 +215,7 @@ class _Course:
 
     def _seen(self, code: str) -> bool:
         """Whether anything is recorded of such a visit in the last screening."""
-        return any(self._of_last_screening(record) for record in self.by_code[code])
+        return any(self._of_last_screening(record) for record in self.by_code.get(code, ()))
 
     def _of_last_screening(self, record: Recorded) -> bool:
         """By its number, or by its day: the failed screening may have ended before it had such a visit. What screenings
