@@ -1,6 +1,5 @@
 """Subject ids and site codes of an extract, made at random when it is approved."""
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,5 +46,5 @@ def _too_small(sizes: Mapping[int, int], pooled: Sequence[int], smallest: int) -
 
 
 def _subject(key: bytes, one: str) -> str:
-    number = int.from_bytes(hmac.new(key, b"subject\x1f" + one.encode(), hashlib.sha256).digest()[:7], "big")
+    number = int.from_bytes(hmac.digest(key, b"subject\x1f" + one.encode(), "sha256")[:7], "big")
     return pid.complete("".join(pid.ALPHABET[(number >> shift) & 31] for shift in range(45, -1, -5)))

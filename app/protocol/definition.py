@@ -319,7 +319,3 @@ class Protocol(Versioned):
         """Whether a dose requires this visit before it."""
         rules = self.dosing.preconditions if self.dosing else ()
         return any(code in rule.visits for rule in rules if isinstance(rule, VisitsHeld))
-
-    def day_one(self, held: Mapping[str, date]) -> date | None:
-        """The date of study day 1: the first study day anchor that took place, of the visits `held`."""
-        return next((held[code] for code in self.study_day_anchors if code in held), None)

@@ -131,13 +131,6 @@ def test_study_day_keeps_the_order_of_days_and_is_never_zero(anchor: date, on: d
     assert (study_day(anchor, on) > 0) == (on >= anchor)
 
 
-def test_study_day_one_is_the_first_dosing_and_before_it_the_baseline() -> None:
-    baseline, dosing = date(2026, 1, 5), date(2026, 1, 19)
-    assert GENERIC.day_one({"SCR": date(2025, 12, 20)}) is None
-    assert GENERIC.day_one({"BL": baseline}) == baseline
-    assert GENERIC.day_one({"BL": baseline, "DOS1": dosing}) == dosing
-
-
 def test_a_visit_that_is_not_planned_is_unknown() -> None:
     assert GENERIC.visit("PRIM").kind is VisitKind.endpoint
     with pytest.raises(UnknownVisit):

@@ -21,7 +21,7 @@ from app.privacy.tables import NOT_GIVEN, Cell
 from app.privacy.treatment import SECONDARY_SUPPRESSION, Treatment
 from app.protocol.instruments import instrument
 from app.services.extracts.extract_sql import ENDED, at_visit, common, of_subject, selected
-from app.services.extracts.quasi_identifiers import CLASS, of_person, shown_at
+from app.services.extracts.quasi_identifiers import CLASS, exact_traits, of_person, shown_at
 from app.services.extracts.reading import Pieces
 from app.services.participation import screening_visits
 from app.services.studies import protocol_of
@@ -72,7 +72,7 @@ class AggregateRows:
                 "serious_event": "yes" if row.subject in serious else "no",
                 "worst_event": worst.get(row.subject, NONE),
             }
-            for row, traits in ((row, shown(row)) for row in self._session.execute(wanted))
+            for row, traits in ((row, shown(exact_traits(row))) for row in self._session.execute(wanted))
         ]
 
     def _severities(self, *conditions: Any) -> Iterator[tuple[str, str]]:

@@ -102,9 +102,9 @@ class Background:
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self._thread = thread
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[Future[Any]] = deque()
 
-    def do(self, act: Callable[..., None], *arguments: Any) -> None:
+    def do(self, act: Callable[..., Any], *arguments: Any) -> None:
         while len(self._waiting) >= AHEAD:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(act, *arguments))

@@ -32,13 +32,13 @@ def of_person(since: Any) -> tuple[Any, ...]:
     return _PERSON.age_at_consent, _PERSON.sex, _PERSON.race, col(Site.country), status.label("status")
 
 
-def shown_at(levels: Mapping[str, int] | None) -> Callable[[Row[Any]], Class]:
-    """The function that gives a person as shown: generalised to these levels, or exact (with ages from OLDEST in one
-    group) if there are none."""
+def shown_at(levels: Mapping[str, int] | None) -> Callable[[tuple[Any, ...]], Class]:
+    """The function that gives a person's exact traits as shown: generalised to these levels, or exact (with ages from
+    OLDEST in one group) if there are none."""
     if levels is None:
         return _shown_exactly
     node = [levels[one.name] for one in QUASI_IDENTIFIERS]
-    return lambda person: lattice.shown(exact_traits(person), node, QUASI_IDENTIFIERS)
+    return lambda exact: lattice.shown(exact, node, QUASI_IDENTIFIERS)
 
 
 def exact_traits(person: Row[Any]) -> tuple[Any, ...]:
@@ -46,10 +46,10 @@ def exact_traits(person: Row[Any]) -> tuple[Any, ...]:
     return person.age_at_consent, person.sex, person.race, person.country, person.status
 
 
-def _shown_exactly(person: Row[Any]) -> Class:
-    age = person.age_at_consent
+def _shown_exactly(exact: tuple[Any, ...]) -> Class:
+    age, sex, race, country, status = exact
     group = None if age is None else f"GE{OLDEST}" if age >= OLDEST else str(age)
-    return group, person.sex, coded(person.race, RACES), person.country, person.status
+    return group, sex, coded(race, RACES), country, status
 
 
 def changed(session: Session, extract_id: UUID, levels: Mapping[str, int] | None) -> bool:
@@ -65,4 +65,4 @@ def changed(session: Session, extract_id: UUID, levels: Mapping[str, int] | None
     )
     shown = shown_at(levels)
     with session.execute(people.execution_options(yield_per=1000)) as found:
-        return any(shown(person) != person[len(wanted) :] for person in found)
+        return any(shown(exact_traits(person)) != person[len(wanted) :] for person in found)

@@ -4,7 +4,9 @@ comparison with the people of earlier extracts."""
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from app.privacy.risk import risk_report
 from app.privacy.subjects import site_groups, subject_ids
 from app.protocol.definition import Protocol
 from app.services.extracts import as_at
+from app.services.extracts.chunks import Background
 from app.services.extracts.fingerprints import fingerprints
 from app.services.extracts.quasi_identifiers import CLASS, exact_traits, of_person, shown_at
 from app.services.participation import collected
@@ -256,29 +259,37 @@ def _subject_rows(
     known_subjects, known_sites = _ids_of_project(session, row)
     subjects = subject_ids((person.pid for person in people), known_subjects)
     groups = site_groups(Counter(person.site_id for person in people), known_sites, K)
+    shown, same = shown_at(levels), {"extract_id": row.id, "serious_shown": serious_shown}
+
+    @cache  # many people are equal
+    def traits(exact: tuple[Any, ...]) -> dict[str, Any]:
+        return {**same, **dict(zip(CLASS, shown(exact), strict=True))}
+
     return (
         {
-            "extract_id": row.id,
             "site_id": person.site_id,
             "pid": person.pid,
             "subject": subjects[person.pid],
-            "anchor_on": anchors[person.pid],
+            "anchor_on": anchors.get(person.pid),
             "collection_ended_on": person.since,
             "site_group": groups[person.site_id],
-            **dict(zip(CLASS, traits, strict=True)),
-            "serious_shown": serious_shown,
+            **traits(exact_traits(person)),
         }
-        for person, traits in zip(people, map(shown_at(levels), people), strict=True)
+        for person in people
     )
 
 
 def store_people(session: Session, row: Extract, cohort: Cohort) -> None:
-    """Store the people of an extract, and count their classes once more. Raises KNotMet."""
+    """Store the people of an extract, in a thread while the next rows are made, and count their classes once more.
+    Raises KNotMet."""
     session.flush()
-    while batch := list(islice(cohort.rows, BATCH)):
-        subjects = Writes()
-        subjects.add(ExtractSubject, *batch)
-        store(session, subjects)
+    with ThreadPoolExecutor(1, "extract-people") as thread:
+        storing = Background(thread)
+        while batch := list(islice(cohort.rows, BATCH)):
+            subjects = Writes()
+            subjects.add(ExtractSubject, *batch)
+            storing.do(store, session, subjects)
+        storing.finish()
     if cohort.levels is not None:
         _require_k(session, row)
 
@@ -297,25 +308,26 @@ def _ids_of_project(session: Session, row: Extract) -> tuple[dict[str, str], dic
 def _anchors(
     session: Session, study_id: int, people: Sequence[Row[Any]], protocols: Mapping[int, Protocol], ended: Subquery
 ) -> dict[str, date | None]:
-    """Study day 1 of each person: the first of the protocol's anchor visits that took place; of a screening visit, the
-    one of the last screening."""
+    """Study day 1 of each person who has one: the first of the protocol's anchor visits that took place; of a screening
+    visit, the one of the last screening."""
     used = [protocols[version] for version in sorted(protocols)]
-    codes = sorted({code for protocol in used for code in protocol.study_day_anchors})
-    days = (func.max(sa.case((col(Visit.visit_code) == code, col(Visit.occurred_on)))) for code in codes)
+    orders = sorted({protocol.study_day_anchors for protocol in used})
+    held_on = {
+        code: func.max(sa.case((col(Visit.visit_code) == code, col(Visit.occurred_on))))
+        for code in sorted({code for order in orders for code in order})
+    }
+    first = (func.coalesce(*(held_on[code] for code in order), sa.null()) for order in orders)
     held = (
-        sa.select(col(Visit.pid), *days)
+        sa.select(col(Visit.pid), *first)
         .join(Site, col(Site.id) == col(Visit.site_id))
-        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_(codes), counted(used, ended.c.since))
+        .where(col(Site.study_id) == study_id, col(Visit.visit_code).in_([*held_on]), counted(used, ended.c.since))
         .group_by(col(Visit.site_id), col(Visit.pid))  # in the order of the index
     )
     held = collected.while_collected(held, ended, Visit, *collected.OF_VISIT)
-    versions = {one.pid: one.protocol_version_id for one in people}
-    anchors = dict.fromkeys(versions)
-    for pid, *theirs in session.execute(held).yield_per(BATCH):
-        if pid in versions:
-            known = {code: day for code, day in zip(codes, theirs, strict=True) if day is not None}
-            anchors[pid] = protocols[versions[pid]].day_one(known)
-    return anchors
+    place = {version: orders.index(protocol.study_day_anchors) for version, protocol in protocols.items()}
+    places = {person.pid: place[person.protocol_version_id] for person in people}
+    found = session.execute(held).yield_per(BATCH)
+    return {pid: days[places[pid]] for pid, *days in found if pid in places}
 
 
 def _require_k(session: Session, row: Extract) -> None:
