@@ -16,15 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from app import audit
 from app.database import Database
 from app.services.identity.grants import SITE_ROLES
 from app.settings import Settings
+from tests.course_cases import TREATMENT
+from tests.dosing_cases import SESSIONS, SIGNALS, dose, held, prepared, start, suicidal
 from tests.hostile import LiveStudy, live_study
+from tests.label_cases import asking
+from tests.monitor_cases import question_about
 from tests.postgres import postgres_server
+from tests.route_cases import UNDER_AGREEMENT
 from tests.server import LiveServer, served
-from tests.world import Caller, madrs
+from tests.world import Caller
 
 ROLES = ("site_staff", "monitor", "analyst", "custodian", "admin")
 CHECKS = (
@@ -36,6 +42,10 @@ LONG = "86400"
 
 STREAMS = "/v1/changes"
 """Waits for what is new, on purpose; tests/test_changes.py holds it to its description."""
+
+AN_EVENT = {"term": "Headache", "onset": "2025-02-03", "severity": "mild"}
+A_FREEZE = {"kind": "freeze", "reason": "cleaning for the interim look"}
+A_WEBHOOK = {"kind": "webhook", "address": "https://receiver.example.org/", "event_types": ["extract.ready"]}
 
 
 @dataclass
@@ -50,7 +60,7 @@ def fuzz(
     """So many requests of each operation as each role; `phases` are those of Schemathesis."""
     report = Report()
     with live_study(server) as live:
-        ids = _records(live)
+        ids = records(live)
         callers = {role: _caller(live, role) for role in roles}  # now: signing in is fuzzed too, and throttled then
         for role, caller in callers.items():
             (folder / "schemathesis.toml").write_text(_configuration(caller.token, ids))
@@ -67,23 +77,56 @@ def _caller(live: LiveStudy, role: str) -> Caller:
     return live.admin if role == "admin" else live.caller(role)
 
 
-def _records(live: LiveStudy) -> dict[str, str]:
-    """One record of each kind, so that requests come past `not_found`. Accounts are nobody's who asks."""
-    pid = live.enrolled()
-    visit = {"participant": pid, "visit_code": "BL", "status": "completed", "occurred_on": "2025-01-25"}
-    made = live.staff.post("/v1/visits", {**visit, "outcomes": [madrs(3)]}).json()
-    event = {"participant": pid, "term": "Headache", "onset": "2025-02-03", "severity": "mild"}
-    client = live.admin.post("/v1/clients", {"name": "Spare", "organisation": "Nobody"}).json()
-    user = {"username": "spare", "display_name": "P", "organisation": "Nobody", "password": "correct horse battery"}
-    return {
-        "client_id": client["client_id"],
-        "event_id": live.staff.post("/v1/adverse-events", event).json()["id"],
-        "outcome_id": made["outcomes"][0]["id"],
-        "pid": pid,
-        "study": live.study,
-        "user_id": live.admin.post("/v1/users", user).json()["id"],
-        "visit_id": made["id"],
+def records(live: LiveStudy) -> dict[str, str]:
+    """One record of each kind, so that requests come past `not_found`. Accounts are nobody's who asks; what a lock is
+    on, and what raised the signal, is of somebody whom no other record is about."""
+    staff, monitor, pid, study = live.staff, live.caller("monitor"), live.enrolled(), {"study": live.study}
+    visit = held(staff, live.enrolled(), "BL", "2025-02-10", outcomes=[suicidal()])
+    session = _made(staff, SESSIONS, start(prepared(staff, pid)["id"]))
+    dosed = _made(staff, f"{SESSIONS}/{session['id']}/doses", dose())
+    event = _made(staff, "/v1/adverse-events", {**AN_EVENT, "participant": pid})
+    verified = {"subject_type": "adverse_event", "subject": event["id"], "version": 1, "result": "verified"}
+    act = {"id": str(uuid4()), "path": "/v1/participants", "body": {}}
+    staff.post("/v1/sync", {"operations": [act]})
+    client = _made(live.admin, "/v1/clients", {"name": "Spare", "organisation": "Nobody"})
+    path = f"/v1/clients/{client['client_id']}"
+    _made(live.admin, f"{path}/grants", {**study, "role": "monitor"})
+    account = live.admin.get(path).json()
+    user = {
+        "username": f"spare-{live.study}",
+        "display_name": "P",
+        "organisation": "Nobody",
+        "password": "correct horse battery",
     }
+    made = {
+        "disclosure": _made(monitor, "/v1/label-disclosures", asking(pid)),
+        "extract": _made(live.caller("analyst"), "/v1/extracts", {**UNDER_AGREEMENT, **study}),
+        "lock": _made(monitor, "/v1/locks", {**study, **A_FREEZE, "participant": live.enrolled()}),
+        "query": _made(monitor, "/v1/data-queries", question_about(event)),
+        "reservation": _made(staff, "/v1/pid-reservations", {**study, "site": live.site, "count": 2}),
+        "subscription": _made(live.admin, "/v1/subscriptions", {**study, **A_WEBHOOK}),
+        "treatment": _made(staff, f"/v1/participants/{pid}/treatments", TREATMENT),
+        "user": _made(live.admin, "/v1/users", user),
+        "verification": _made(monitor, "/v1/verifications", verified),
+        "signal": staff.get(SIGNALS, participant=visit["participant"]).json()["items"][0],
+        "grant": account["grants"][0],
+        "secret": account["secrets"][0],
+        "dose": dosed["doses"][0],
+        "reading": dosed["vitals"][0],
+        "event": event,
+        "operation": act,
+        "outcome": visit["outcomes"][0],
+        "session": session,
+        "visit": visit,
+    }
+    ids = {f"{name}_id": record["id"] for name, record in made.items()}
+    return {**ids, **study, "pid": pid, "client_id": client["client_id"], "number": "1", "version": "1"}
+
+
+def _made(caller: Caller, path: str, body: Any) -> Any:
+    answer = caller.post(path, body)
+    assert answer.is_success, f"{path}: {answer.text}"
+    return answer.json()
 
 
 def _configuration(token: str, ids: dict[str, str]) -> str:
