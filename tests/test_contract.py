@@ -3,12 +3,16 @@
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
+from app.main import create_app
 from app.models.account import Role
 from tests.ready import Requests
 from tests.route_cases import CASES, PUBLIC, Route
@@ -148,3 +152,23 @@ def test_an_answer_is_one_of_those_described(requests: Requests, route: Route, d
 
 
 NAMED = {"etag", "idempotent-replayed", "link", "location", "retry-after"}
+
+
+def test_a_description_that_is_being_made_holds_nobody_up(registry: Registry) -> None:
+    """It takes a second of a worker's processor the first time, and more where that is busy."""
+    app, asked, allowed = create_app(registry.app.state.settings), Event(), Event()
+    made = app.openapi
+
+    def slowly() -> dict[str, Any]:
+        asked.set()
+        assert allowed.wait(60)
+        return made()
+
+    app.openapi = slowly  # type: ignore[method-assign]
+    with TestClient(app) as client, ThreadPoolExecutor() as others:
+        told = others.submit(client.get, "/v1/openapi.json")
+        assert asked.wait(60)
+        alive = others.submit(client.get, "/healthz")
+        done, _ = wait([alive], timeout=20)
+        allowed.set()
+        assert (alive in done, told.result().status_code) == (True, 200)

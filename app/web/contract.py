@@ -1,7 +1,7 @@
 """The published OpenAPI description: the framework's, with refusals, permissions and sign-in added."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -96,15 +96,16 @@ def describe(app: FastAPI, root_path: str) -> None:
     app.add_route("/v1/openapi.json", _published(app), include_in_schema=False)
 
 
-def _published(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """The description, serialised once, with an ETag so that it is not sent again to a client that has it."""
+def _published(app: FastAPI) -> Callable[[Request], Response]:
+    """The description, serialised once, in a thread as it takes a second, and with an ETag so that it is not sent again
+    to a client that has it."""
 
     @cache
     def written() -> tuple[bytes, str]:
         text = bytes(JSONResponse(app.openapi()).body)
         return text, f'"{sha256(text).hexdigest()[:32]}"'
 
-    async def read_description(request: Request) -> Response:
+    def read_description(request: Request) -> Response:
         text, tag = written()
         headers = {"Cache-Control": "no-cache", "ETag": tag}
         known = request.headers.get("if-none-match", "")
