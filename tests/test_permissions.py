@@ -108,6 +108,7 @@ MATRIX: dict[Route, frozenset[Role]] = {
     },
     ("POST", "/v1/participants/{pid}/withdrawals/{number}/voiding"): STAFF,
     ("POST", "/v1/participants/{pid}/voiding"): STAFF,
+    ("POST", "/v1/participants/{pid}/screenings/{number}/voiding"): STAFF,
     ("POST", "/v1/participants/{pid}/consents/{version}/{number}/voiding"): STAFF,
     ("GET", "/v1/participants/{pid}/treatments/{treatment_id}"): CLINICAL_READERS,
     ("PATCH", "/v1/participants/{pid}/treatments/{treatment_id}"): STAFF,

@@ -60,7 +60,7 @@ SILENT: Mapping[str, str] = {
     **dict.fromkeys(("participants.visible_person", "participant_facts.participant_facts"), _BY_ID),
     **dict.fromkeys(("sae_clocks._protocol_versions", "visit_findings._courses"), "of those whose records count"),
     "pid_reservations.fresh": "a pid is used once",
-    "screenings._recorded": "all of them are told, voided ones marked, and no number is used twice",
+    "screenings.recorded": "all of them are told, voided ones marked, and no number is used twice",
     **dict.fromkeys(("ae_reviews.review", "locks._of_a_participant", "nullifications._holds"), _BY_ID),
     "safety_signals.rules_holding": "the source of an open signal, which waits for its review all the same",
     **dict.fromkeys(("consents.consents_of", "consents.withdrawals_of"), "all of them are told, voided ones marked"),

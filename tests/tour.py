@@ -185,7 +185,9 @@ def _participants(tour: Tour, person: str) -> None:
     tour.send("withdraw_consent", staff, f"{person}/withdrawals")
     tour.send("void_withdrawal", staff, f"{person}/withdrawals/1/voiding")
     tour.send("answer_criteria", staff, f"/v1/participants/{open_screening(world)}/eligibility")
-    tour.send("screen_again", staff, f"/v1/participants/{screen_failed(world)}/screenings")
+    again = f"/v1/participants/{screen_failed(world)}"
+    tour.send("screen_again", staff, f"{again}/screenings")
+    tour.void("void_screening", staff, again, "/screenings/2")
     tour.send("create_study", world.admin, "/v1/studies")
     tour.send("add_site", world.admin, f"/v1/studies/{world.study}/sites")
     tour.send("add_protocol", world.admin, f"/v1/studies/{world.study}/protocols")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from httpx2 import Response
 
-from tests.course_cases import CONSENT, a_treatment, under_amendment
+from tests.course_cases import CONSENT, a_treatment, screen_failed, under_amendment
 from tests.dosing_cases import a_session, path_of
 from tests.monitor_cases import an_event
 from tests.world import Caller, Case, World, made, madrs, staff
@@ -69,12 +69,21 @@ def _enrolled_twice(world: World, site: str) -> Seen:
     return person, staff(world, site).get(person).headers["ETag"]
 
 
+def _a_further_screening(world: World, site: str) -> Seen:
+    """Seen is the participant, whose screening it is."""
+    person = f"/v1/participants/{screen_failed(world, site)}"
+    again = {"screened_on": "2025-06-01", "reason": "asked to be screened again", "answers": {}}
+    made(world, site, f"{person}/screenings", again)
+    return f"{person}/screenings/2", staff(world, site).get(person).headers["ETag"]
+
+
 RECORDS: Mapping[tuple[str, str], Make] = {
     ("POST", "/v1/adverse-events/{event_id}/voiding"): _by_id("adverse-events", an_event),
     ("POST", "/v1/outcomes/{outcome_id}/voiding"): _by_id("outcomes", _an_outcome),
     ("POST", "/v1/visits/{visit_id}/voiding"): _by_id("visits", _a_visit),
     ("POST", "/v1/dosing-sessions/{session_id}/voiding"): _by_id("dosing-sessions", a_session),
     ("POST", "/v1/participants/{pid}/voiding"): _enrolled_twice,
+    ("POST", "/v1/participants/{pid}/screenings/{number}/voiding"): _a_further_screening,
     ("POST", "/v1/participants/{pid}/consents/{version}/{number}/voiding"): a_further_consent,
     ("POST", "/v1/dosing-sessions/{session_id}/vitals/{reading_id}/voiding"): _a_reading,
     ("POST", "/v1/participants/{pid}/treatments/{treatment_id}/voiding"): _an_earlier_treatment,

@@ -29,26 +29,28 @@ from tests.world import Caller, World, madrs, protocol_definition, staff
 THERAPY = {"minutes": 90, "mode": "in_person", "staff": ["T07"]}
 CODED = [{"system": "own", "term": term, "level": level} for term, level in (("Cephalalgia", "pt"), ("Nerves", "soc"))]
 SERIOUS = {"criteria": {"hospitalisation": True}, "aware_at": "2025-03-05T09:00:00Z"}
-OF_PEOPLE = {"fourth": {"consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["main"]}}}
-"""The fourth shares nothing."""
+OF_PEOPLE: Mapping[str, Mapping[str, Any]] = {
+    "fourth": {"consent": {"version": "1", "given_on": "2025-01-02", "scopes": ["main"]}},
+    "fifth": {"enrolled_on": None, "eligibility": {"met": False, "unmet": ["EXCL02"]}},
+}
+"""The fourth shares nothing, and the screening of the fifth failed."""
 EVENTS, VISITS, OUTCOMES = "/v1/adverse-events", "/v1/visits", "/v1/outcomes"
 
 
 class Twin:
-    """A study of four people and a cohort; `errs`: with what its sites entered in error, and voided."""
+    """A study of five people and a cohort; `errs`: with what its sites entered in error, and voided."""
 
     def __init__(self, world: World, *, errs: bool) -> None:
         self.world, self.errs = world, errs
         _with_two_forms(world, "all")
         self.cohort = fill(world, 26, alike, seed=35)
         self._sample(self.cohort)
-        named = [("first", "A"), ("second", "B"), ("third", "A"), ("fourth", "A")]
+        named = [("first", "A"), ("second", "B"), ("third", "A"), ("fourth", "A"), ("fifth", "B")]
         self.people = {
             name: world.enrolled(site, protocol_version="all", **OF_PEOPLE.get(name, {})) for name, site in named
         }
-        first, second, third, fourth = self.people.values()
-        for site in ("A", "B"):
-            self._enrolled_in_error(site)
+        first, second, third, fourth, fifth = self.people.values()
+        self._people_in_error(fifth)
         self._consent_in_error(first, "2025-01-25", "main")
         self._consent_in_error(fourth, "2025-02-01", "data_sharing", "main")
         for one in (first, *self.cohort[:4]):
@@ -96,6 +98,11 @@ class Twin:
             read = {"subject_type": kind, "subject": subject, "version": 1, "result": "verified"}
             assert world.monitor.post("/v1/verifications", read).status_code == 201
 
+    def _people_in_error(self, screened: str) -> None:
+        for site in ("A", "B"):
+            self._enrolled_in_error(site)
+        self._screened_in_error(screened)
+
     def _enrolled_in_error(self, site: str) -> None:
         """A second pid of somebody: with nothing more, and with one record of each kind that is voided before."""
         if not self.errs:
@@ -111,9 +118,23 @@ class Twin:
         self._withdrawal_in_error(pid)
         voided(by, person)
 
+    def _screened_in_error(self, pid: str) -> None:
+        """In both studies the participant's version moves on twice."""
+        staff, person = self.world.staff_b, f"/v1/participants/{pid}"
+        if self.errs:
+            again = {"screened_on": "2025-06-01", "reason": "Asked to be screened again", "answers": {}}
+            assert staff.post(f"{person}/screenings", again).status_code == 201
+            self._taken_out(VISITS, self.world.visit(pid, "SCR", "2025-06-01"))
+            answer = void(staff, f"{person}/screenings/2", staff.get(person).headers["ETag"])
+            assert answer.status_code == 201, answer.text
+            return
+        for age in (42, 41):
+            body = {"age_at_consent": age, "reason": "As the file has it"}
+            assert staff.patch(person, body, staff.get(person).headers["ETag"]).status_code == 200
+
     def _goes_on(self, visit: str) -> None:
         """What is judged again, and asked, when the course goes on."""
-        staff, monitor, (first, second, third, _) = self.world.staff_a, self.world.monitor, self.people.values()
+        staff, monitor, (first, second, third, *_) = self.world.staff_a, self.world.monitor, self.people.values()
         with_plan(self.world, "again", share=1.0)
         why = {"reason": "As it went on"}
         asked = {"participant": first, "subject_type": "missing_visit", "visit_code": "INT1B", "occurrence": 1}
@@ -332,8 +353,10 @@ def _in_order(value: Any) -> Any:
 
 
 def _that_count(name: str, value: Any) -> Any:
-    """Voided consents and withdrawals are listed with the others, and are marked; nothing else that was voided is."""
-    return [one for one in value if not one.get("voided_at")] if name in {"consents", "withdrawals"} else value
+    """Voided consents, withdrawals and screenings are listed with the others, and are marked; nothing else that was
+    voided is."""
+    marked = name in {"consents", "withdrawals"} or (name == "items" and all("answers" in one for one in value))
+    return [one for one in value if not one.get("voided_at")] if marked else value
 
 
 def _parsed(name: str, value: Any) -> Any:

@@ -91,8 +91,8 @@ class Outbox:
         return self._kept(path, {**changes, "reason": reason}, seen)
 
     def void(self, path: str, seen: str, reason: str) -> str:
-        """Keep the voiding of a record that was entered in error. `seen` as in `amend`; of a consent the ETag of its
-        participant, of a reading of vital signs that of its session."""
+        """Keep the voiding of a record that was entered in error. `seen` as in `amend`; of a consent or a screening
+        the ETag of its participant, of a reading of vital signs that of its session."""
         return self._kept(path + _VOIDING, {"reason": reason}, seen)
 
     def _kept(self, path: str, body: Record, seen: str | None) -> str:

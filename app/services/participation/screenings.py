@@ -55,7 +55,7 @@ def _begin(
     row = Screening(
         site_id=person.site_id,
         pid=person.pid,
-        number=len(_recorded(session, person)) + 1,
+        number=len(recorded(session, person)) + 1,
         protocol_version_id=person.protocol_version_id,
         screened_on=person.screened_on,
         answers=canonical_json(answers),
@@ -90,7 +90,7 @@ def answer(session: Session, actor: Actor, symbols: str, body: EligibilityAnswer
     unmet criterion is then a finding, and no dosing session can start. Raises NotFound, CriterionUnknown,
     ScreeningDecided, AnotherScreening."""
     person = visible_person(session, actor, symbols, hold=Hold.change)
-    if ParticipantStatus(person.row.status) not in _UNDECIDED and person.row.enrolled_on is None:
+    if ParticipantStatus(person.row.status) not in UNDECIDED and person.row.enrolled_on is None:
         raise ScreeningDecided
     row = found(session.exec(of_person(person.row).order_by(col(Screening.number).desc())).first())
     if body.screening not in (None, row.number):
@@ -152,7 +152,8 @@ def _answers_of(row: Screening) -> dict[str, CriterionAnswer]:
     return _answers(json.loads(row.answers), json.loads(row.unmet))
 
 
-_UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
+UNDECIDED = frozenset({ParticipantStatus.screened, ParticipantStatus.screen_failed})
+"""The statuses that follow from the answers."""
 
 
 def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -> tuple[ScreeningRead, int]:
@@ -223,7 +224,7 @@ def _carry_over(
     changes."""
     row.eligible, row.unmet_criteria = assessed.eligible is True, canonical_json(sorted(assessed.unmet))
     status = ParticipantStatus.screen_failed if assessed.eligible is False else ParticipantStatus.screened
-    if row.status in _UNDECIDED and row.status != status:
+    if row.status in UNDECIDED and row.status != status:
         row.status, row.status_on = status, on or row.status_on
     follow_findings(session, row)
     after = audit.snapshot(row)
@@ -237,7 +238,7 @@ def _carry_over(
 
 def read_all(session: Session, person: Person) -> list[ScreeningRead]:
     """Every episode, oldest first, and voided ones among them."""
-    return [read(session, row) for row in _recorded(session, person.row)]
+    return [read(session, row) for row in recorded(session, person.row)]
 
 
 def read(session: Session, row: Screening) -> ScreeningRead:
@@ -258,7 +259,7 @@ def read(session: Session, row: Screening) -> ScreeningRead:
     )
 
 
-def _recorded(session: Session, person: Participant) -> Sequence[Screening]:
+def recorded(session: Session, person: Participant) -> Sequence[Screening]:
     """All recorded screenings of a participant, also voided ones: no number is used twice."""
     theirs = select(Screening).where(Screening.site_id == person.site_id, Screening.pid == person.pid)
     return session.exec(theirs.order_by(col(Screening.number))).all()

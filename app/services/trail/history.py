@@ -40,13 +40,15 @@ def history_of(session: Session, site_id: int, subject_type: str, subject_id: ob
 
 
 def versions_of(
-    session: Session, site_id: int, subject_type: str, subject_id: str
+    session: Session, site_id: int, subject_type: str, subject_id: str, before: int | None = None
 ) -> Iterator[tuple[str, set[str], dict[str, Any]]]:
     """Every change of a record, oldest first: the action, the fields that it changed, and all fields as they then
-    were."""
+    were. `before`: only those before this entry of the site's chain."""
     entries = select(AuditEntry.action, AuditEntry.changes).where(
         AuditEntry.site_id == site_id, AuditEntry.subject_type == subject_type, AuditEntry.subject_id == subject_id
     )
+    if before is not None:
+        entries = entries.where(AuditEntry.seq < before)
     was: dict[str, Any] = {}
     for action, changes in session.exec(entries.order_by(col(AuditEntry.seq))):
         new = {change["field"]: change["new"] for change in json.loads(changes)}
