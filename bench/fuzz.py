@@ -62,6 +62,7 @@ def fuzz(
     with live_study(server) as live:
         ids = records(live)
         callers = {role: _caller(live, role) for role in roles}  # now: signing in is fuzzed too, and throttled then
+        live.http.get("/v1/openapi.json", timeout=120)  # made now: Schemathesis waits for 10 s
         for role, caller in callers.items():
             (folder / "schemathesis.toml").write_text(_configuration(caller.token, ids))
             _run(server, folder, role, examples, phases, report)
