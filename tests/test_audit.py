@@ -21,8 +21,8 @@ from app.settings import Settings
 from tests.builds import built
 from tests.courses import withdraw
 from tests.route_cases import CASES, Route, a_visit
-from tests.test_erased_on_the_shelf import enrolled_twice
 from tests.test_permissions import MATRIX, caller_of
+from tests.test_sync_erased import enrolled_twice
 from tests.world import World
 
 WRITES = sorted(route for route in CASES if route[0] != "GET")

@@ -17,7 +17,7 @@ from tests.bundle_checker import Opened
 from tests.course_cases import under_amendment
 from tests.courses import given
 from tests.route_cases import UNDER_AGREEMENT, a_cut
-from tests.test_totals import taking_history
+from tests.test_outcome_totals import taking_history
 from tests.world import World, madrs
 
 Row = dict[str, str]

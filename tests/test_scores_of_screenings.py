@@ -13,9 +13,9 @@ from tests.course_cases import screen_failed
 from tests.courses import withdraw
 from tests.test_aggregate import approved, asked, figure, published, table_rows
 from tests.test_course import enrol
+from tests.test_extract_windows import visited
 from tests.test_outcome_summary import response, totals
 from tests.test_screenings import all_met, screened_again
-from tests.test_windows_of_extracts import visited
 from tests.world import World, protocol_definition
 
 

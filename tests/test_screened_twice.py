@@ -13,10 +13,10 @@ from tests.course_cases import screen_failed
 from tests.route_cases import extract_of
 from tests.test_course import enrol
 from tests.test_deidentified import people, table
+from tests.test_extract_windows import released, timings, visited
 from tests.test_rule_queries import refresh_site
 from tests.test_screenings import all_met, screened_again
 from tests.test_visits import open_queries
-from tests.test_windows_of_extracts import released, timings, visited
 from tests.test_withdrawals import refusal
 from tests.world import World, protocol_definition
 

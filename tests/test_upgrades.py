@@ -31,7 +31,7 @@ from tests.conftest import ENGINES
 from tests.old_rows import Old, insert_rows, remember
 from tests.postgres import new_database, settings_of
 from tests.server import ROOT, typed
-from tests.test_commands import refused, variables
+from tests.test_account_commands import refused, variables
 from tests.world import Caller
 
 CONFIG = Config(ROOT / "alembic.ini")

@@ -16,7 +16,7 @@ from tests.courses import withdraw
 from tests.outbox_cases import a_subscription
 from tests.route_cases import UNDER_AGREEMENT, extract_of
 from tests.test_dosing_corrections import corrected
-from tests.test_outbox import told
+from tests.test_notifications import told
 from tests.test_voided_consents import give, taken_out
 from tests.test_voiding import voided
 from tests.voided_cases import void

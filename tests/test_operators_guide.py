@@ -8,7 +8,7 @@ import pytest
 from app.security import rotation
 from tests.pasted import blocks, inline, pasted
 from tests.server import running_server, typed
-from tests.test_commands import variables
+from tests.test_account_commands import variables
 from tests.world import PROTOCOL
 
 GUIDE = "docs/operations.md"
