@@ -34,9 +34,9 @@ PERSON, SESSION, EVENT = "/v1/participants/{pid}", f"{SESSIONS}/{{session_id}}",
 USER, CLIENT, SUBSCRIPTION = "/v1/users/{user_id}", "/v1/clients/{client_id}", "/v1/subscriptions/{subscription_id}"
 
 _TAKEN_ALONG = {
-    "/v1/visits/{visit_id}/voiding": 2,
-    f"{PERSON}/voiding": 4,
-    f"{PERSON}/screenings/{{number}}/voiding": 2,
+    "/v1/visits/{visit_id}/voiding": {"audit_entry": 2},
+    f"{PERSON}/voiding": {"audit_entry": 4, "vault_identity": -1},
+    f"{PERSON}/screenings/{{number}}/voiding": {"audit_entry": 2},
 }
 ONCE: Mapping[Route, dict[str, int]] = {
     ("POST", "/v1/participants"): {
@@ -80,7 +80,7 @@ ONCE: Mapping[Route, dict[str, int]] = {
     ("POST", "/v1/verifications"): {"verification": 1, "audit_entry": 1},
     ("POST", "/v1/verifications/{verification_id}/withdrawal"): {"verification_withdrawal": 1, "audit_entry": 1},
     # a visit takes its outcome along, a participant consent, screening and label; a screening returns its participant
-    **{route: {"audit_entry": _TAKEN_ALONG.get(route[1], 1)} for route in RECORDS},
+    **{route: _TAKEN_ALONG.get(route[1], {"audit_entry": 1}) for route in RECORDS},
     ("POST", "/v1/data-cuts"): {"data_cut": 1, "audit_entry": 1},
     ("POST", "/v1/label-disclosures"): {"label_disclosure": 1, "audit_entry": 1},
     ("POST", "/v1/label-disclosures/{disclosure_id}/decision"): {"audit_entry": 1},

@@ -298,7 +298,7 @@ def _wait_for(connection: Connection, lock: int) -> None:
 
 
 _OF_ACCOUNT = _RECORDS.c.account_id == bindparam("account")
-_ANSWERS = select(_RECORDS).where(_OF_ACCOUNT, among(_RECORDS.c.key_digest, "digests"))
+_ANSWERS = select(_RECORDS).where(_OF_ACCOUNT, among(_RECORDS.c.key_digest, "digests", unseen=True))
 _ANSWER_AND_LOCK = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)).label("alone"), *_RECORDS.c
 ).select_from(
