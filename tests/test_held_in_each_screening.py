@@ -13,13 +13,13 @@ from tests.test_bulk import line, results, sent
 from tests.test_course import enrol
 from tests.test_deidentified import files, people, table
 from tests.test_dosing_corrections import asked, corrected, remarks
+from tests.test_extract_windows import timings
 from tests.test_outcome_summary import response, totals
 from tests.test_rule_queries import refresh_site
 from tests.test_scores_of_screenings import summary
 from tests.test_screened_twice import findings
 from tests.test_screenings import all_met, screened_again
 from tests.test_sync import act, sync
-from tests.test_windows_of_extracts import timings
 from tests.test_withdrawals import refusal
 from tests.world import World
 

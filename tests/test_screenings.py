@@ -143,7 +143,7 @@ def test_each_screening_has_a_screening_visit_of_its_own(world: World) -> None:
     again = screen(2)
     assert again.status_code == 201, again.text
     assert refusal(staff.post("/v1/visits", world.visit(pid, "SCR", "2025-06-03", occurrence=3)))[0] == 422
-    assert refusal(staff.post("/v1/visits", world.visit(pid, "PREP1", "2025-06-03", occurrence=2)))[0] == 422
+    assert refusal(staff.post("/v1/visits", world.visit(pid, "PREP1", "2025-06-03", occurrence=3)))[0] == 422
     assert enrol(world, pid, "2025-06-20").status_code == 201
     assert staff.post("/v1/visits", world.visit(pid, "BL", "2025-06-25")).status_code == 201
 

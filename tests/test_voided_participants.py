@@ -20,7 +20,7 @@ from tests.test_bulk import line, results, sent
 from tests.test_changes import feed
 from tests.test_data_cuts import cut, extract, tables, verdict
 from tests.test_labels_corrected import found, relabelled
-from tests.test_outbox import told
+from tests.test_notifications import told
 from tests.test_screenings import all_met, screened_again
 from tests.test_signatures import signed_record, state
 from tests.test_sync import act, sync

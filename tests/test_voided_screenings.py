@@ -11,6 +11,7 @@ from tests.test_audit_entries import rows
 from tests.test_changes import feed
 from tests.test_data_cuts import extract, tables, verdict
 from tests.test_dosing_corrections import corrected
+from tests.test_extract_windows import visited
 from tests.test_rule_queries import refresh_site
 from tests.test_screened_twice import counted_from_screening, planned
 from tests.test_screenings import all_met, answered, screened_again
@@ -18,7 +19,6 @@ from tests.test_signatures import signed_record, state
 from tests.test_sync import act, sync
 from tests.test_visits import open_queries
 from tests.test_voided_participants import of, refused
-from tests.test_windows_of_extracts import visited
 from tests.voided_cases import WHY, void, voided
 from tests.world import World
 
