@@ -21,6 +21,7 @@ from app.models.among import among
 from app.models.base import now, table_of
 from app.models.consent import Consent, Withdrawal, WithdrawalScope
 from app.models.extract import OPEN, Extract, ExtractSubject, WithdrawnSince
+from app.models.given import for_each
 from app.models.notification import EventType, Notification, SubjectType
 from app.models.participant import Participant
 from app.models.study import Site
@@ -74,8 +75,7 @@ def shares(later_consents: Sequence[str] = ()) -> ColumnElement[bool]:
 def withdrawn_since(session: Session, extracts: Collection[UUID]) -> Mapping[UUID, WithdrawnSince]:
     """By extract, how many of its people have withdrawn which consent since its approval; extracts without a withdrawal
     are missing. The session must see the sites of their studies."""
-    of_these = among(_IN.extract_id, "extracts", list(extracts))
-    each = sa.union_all(*(one.where(of_these) for one in _withdrawn())).subquery().c
+    each = sa.union_all(*_withdrawn(session.get_bind().dialect.name, extracts)).subquery().c
     counted = sa.select(each.extract_id, each.scope, func.count()).group_by(each.extract_id, each.scope)
     found: dict[UUID, dict[str, int]] = {}
     for extract_id, scope, people in session.execute(counted):
@@ -83,10 +83,11 @@ def withdrawn_since(session: Session, extracts: Collection[UUID]) -> Mapping[UUI
     return {extract_id: WithdrawnSince(**by_scope) for extract_id, by_scope in found.items()}
 
 
-def _withdrawn() -> list[Rows]:
-    """For each scope, the extracts with those of their people who withdrew it since the approval. Sharing: everybody
+def _withdrawn(dialect: str, extracts: Collection[UUID]) -> list[Rows]:
+    """For each scope, which of these extracts have which people who withdrew it since the approval. Sharing: everybody
     who does not share now, as all did then. Collection: it ended since, or on an earlier day than was known. Identity:
-    the label was erased after the extract was asked for."""
+    the label was erased after the extract was asked for. They are few, and each is looked up in the extracts, since
+    PostgreSQL knows nothing of a new one and would read all of its people for each scope."""
     may_have_stopped = sa.tuple_(_PERSON.site_id, _PERSON.pid).in_(_reasons_to_stop())
     stopped = sa.select(_PERSON.site_id, _PERSON.pid).where(may_have_stopped, ~shares())
     gone = stopped.cte("gone").prefix_with("MATERIALIZED")
@@ -95,13 +96,23 @@ def _withdrawn() -> list[Rows]:
     erased = erased.where(_TAKEN.scope == WithdrawalScope.identity).group_by(_TAKEN.site_id, _TAKEN.pid)
     labels = erased.subquery("erased")
     earlier = sa.or_(_IN.collection_ended_on.is_(None), ended.c.since < _IN.collection_ended_on)
-    asked_before = sa.select(col(Extract.id)).where(
-        col(Extract.id) == _IN.extract_id, col(Extract.created_at) <= labels.c.at
+    asked_before = sa.select(col(Extract.id)).correlate(labels, table_of(ExtractSubject))
+    asked_before = asked_before.where(col(Extract.id) == _IN.extract_id, col(Extract.created_at) <= labels.c.at)
+    of_each = (
+        (WithdrawalScope.sharing, gone, sa.true()),
+        (WithdrawalScope.collection, ended, earlier),
+        (WithdrawalScope.identity, labels, asked_before.exists()),
     )
+    held = among(_IN.extract_id, "extracts", list(extracts))
     return [
-        _held(WithdrawalScope.sharing, gone),
-        _held(WithdrawalScope.collection, ended).where(earlier),
-        _held(WithdrawalScope.identity, labels).where(asked_before.exists()),
+        for_each(
+            dialect,
+            people,
+            sa.select(_IN.extract_id, _IN.pid, literal(scope.value).label("scope")).where(
+                _IN.site_id == people.c.site_id, _IN.pid == people.c.pid, held, condition
+            ),
+        )
+        for scope, people, condition in of_each
     ]
 
 
@@ -111,12 +122,6 @@ def _reasons_to_stop() -> Any:
     not_sharing = sa.or_(~_GIVEN.data_sharing, _GIVEN.voided_at.is_not(None))
     withdrawn = sa.select(_TAKEN.site_id, _TAKEN.pid).where(_TAKEN.scope == WithdrawalScope.sharing)
     return sa.select(_GIVEN.site_id, _GIVEN.pid).where(not_sharing).union(withdrawn)
-
-
-def _held(scope: WithdrawalScope, people: Any) -> Rows:
-    same = (_IN.site_id == people.c.site_id) & (_IN.pid == people.c.pid)
-    wanted = sa.select(_IN.extract_id, _IN.pid, literal(scope.value).label("scope"))
-    return wanted.select_from(table_of(ExtractSubject).join(people, same))
 
 
 def notify(session: Session, site_id: int, pid: str) -> None:
