@@ -14,6 +14,7 @@ from tests.course_cases import TREATMENT, under_amendment, withdrawn
 from tests.dosing_cases import a_session, path_of, vitals
 from tests.monitor_cases import a_question, an_event, question_about
 from tests.route_cases import an_outcome
+from tests.test_adverse_events import CODED
 from tests.voided_cases import void
 from tests.world import Caller, World, madrs
 
@@ -189,9 +190,10 @@ def test_a_query_can_be_about_every_field_of_a_records_own_route_but_not_about_t
         answer = world.monitor.post("/v1/data-queries", {**asked, "field": field})
         assert (answer.status_code, answer.json()["code"]) == (422, "field_unknown")
         assert "a record of its own" in answer.json()["errors"][0]["message"]
-    event = an_event(world, "A").json()
-    of_event = question_about(event, field="/days_since_last_dose")
-    assert world.monitor.post("/v1/data-queries", of_event).status_code == 201
+    event = world.staff_a.post("/v1/adverse-events", world.event(pid, codings=CODED)).json()
+    for field in ("/days_since_last_dose", "/codings/0/term"):
+        there = world.monitor.post("/v1/data-queries", question_about(event, field=field))
+        assert (there.status_code, there.json().get("field")) == (201, field), there.text
 
 
 @pytest.mark.parametrize(

@@ -150,4 +150,6 @@ def _name(one: Any) -> str | None:
     """How an entry of a list is called for good: by its id, or a consent by its version and number."""
     if not isinstance(one, dict):
         return None
-    return str(one["id"]) if "id" in one else f"{one['version']}.{one['number']}" if "version" in one else None
+    if "id" in one:
+        return str(one["id"])
+    return f"{one['version']}.{one['number']}" if {"version", "number"} <= one.keys() else None
