@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -98,7 +99,8 @@ def describe(app: FastAPI, root_path: str) -> None:
 
 def _published(app: FastAPI) -> Callable[[Request], Response]:
     """The description, serialised once, in a thread as it takes a second, and with an ETag so that it is not sent again
-    to a client that has it."""
+    to a client that has it. Who asks meanwhile waits: until it is complete, the framework has a part of it."""
+    making = Lock()
 
     @cache
     def written() -> tuple[bytes, str]:
@@ -106,7 +108,8 @@ def _published(app: FastAPI) -> Callable[[Request], Response]:
         return text, f'"{sha256(text).hexdigest()[:32]}"'
 
     def read_description(request: Request) -> Response:
-        text, tag = written()
+        with making:
+            text, tag = written()
         headers = {"Cache-Control": "no-cache", "ETag": tag}
         known = request.headers.get("if-none-match", "")
         if known == "*" or tag in known:  # any (RFC 9110, 13.1.2), one of several perhaps, or made weak by a proxy
