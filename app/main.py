@@ -115,7 +115,7 @@ it has to be ready within the 30 s after which the worker that it replaces is ke
 log = structlog.get_logger()
 
 BROWSERS: Mapping[str, Any] = {
-    "allow_methods": ["GET", "PATCH", "POST"],
+    "allow_methods": ["GET", "HEAD", "PATCH", "POST"],
     "allow_headers": [
         "Authorization",
         "Content-Type",

@@ -208,6 +208,12 @@ def test_a_named_page_may_call_and_read_refusals_but_never_with_cookies(behind_h
         assert "access-control-allow-credentials" not in answer.headers
 
 
+def test_a_named_page_may_use_every_method_of_the_api(behind_https: TestClient) -> None:
+    for method in ("GET", "HEAD", "PATCH", "POST"):
+        asks = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization"}
+        assert behind_https.options("/v1/me", headers={"Origin": PAGE, **asks}).status_code == 200, method
+
+
 def test_a_named_page_may_send_every_header_that_the_api_reads(behind_https: TestClient) -> None:
     routes = behind_https.get("/v1/openapi.json").json()["paths"].values()
     asked = [asked for route in routes for one in route.values() for asked in one.get("parameters", [])]
