@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.course_cases import screen_failed
+from tests.courses import left
 from tests.dosing_cases import DAY, SESSIONS, dose, held, path_of, start
 from tests.test_course import answers, enrol
 from tests.test_dosing_corrections import asked, corrected, remarks
@@ -97,6 +98,15 @@ def test_the_day_of_a_second_screening_stays_known_and_after_the_one_that_failed
         assert refused.json()["errors"][0]["code"] == code
     assert world.staff_a.get(person).json()["screened_on"] == SINCE
     assert world.staff_a.post(SESSIONS, start(visit["id"])).json()["code"] == "dosing_not_allowed"
+
+
+def test_the_day_of_a_second_screening_stays_after_the_failure_of_the_first(world: World) -> None:
+    pid = world.enrolled(enrolled_on=None, eligibility={"answers": {}})
+    left(world, pid, "screen_failed", "2025-01-15")
+    assert screened_again(world, pid, SINCE, **all_met()).status_code == 201
+    refused = corrected(world, f"/v1/participants/{pid}", screened_on="2025-01-14")
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "before_failure")
+    assert corrected(world, f"/v1/participants/{pid}", screened_on="2025-01-15").status_code == 200
 
 
 def test_the_day_of_the_only_screening_may_be_unknown(world: World) -> None:

@@ -11,6 +11,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from app import audit
 from app.access import Actor, found
 from app.errors import Conflict, Fault, Invalid
+from app.models.audit import AuditEntry
 from app.models.base import canonical_json, now
 from app.models.participant import Participant, ParticipantStatus
 from app.models.screening import EligibilityAnswers, Screening, ScreeningCreate, ScreeningRead
@@ -166,9 +167,7 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     if person.row.status != ParticipantStatus.screen_failed:
         raise NotScreenFailed
     require_consent(session, person)
-    failed_on = max((day for day in (person.row.screened_on, person.row.status_on) if day), default=body.screened_on)
-    if body.screened_on < failed_on:
-        raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))
+    _require_after_failure(body.screened_on, person.row.screened_on, person.row.status_on)
     require_unlocked(session, person.site_id, person.row.pid)
     before, person.row.screened_on = audit.snapshot(person.row), body.screened_on
     assessed = decided(person.protocol, body.answers)
@@ -178,14 +177,38 @@ def again(session: Session, actor: Actor, symbols: str, body: ScreeningCreate) -
     return read(session, row), row.site_id
 
 
+def _require_after_failure(on: date, *failed: date | None) -> None:
+    """`failed`: the days on which the screening that failed began and ended. Raises ScreeningOutOfOrder."""
+    if any(day is not None and on < day for day in failed):
+        raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))
+
+
+def participant_before(session: Session, row: Screening) -> Mapping[str, Any]:
+    """The participant's fields before a further screening began, from the audit trail."""
+    entry = select(AuditEntry.seq).where(
+        AuditEntry.site_id == row.site_id,
+        AuditEntry.subject_type == "screening",
+        AuditEntry.subject_id == f"{row.pid}/{row.number}",
+    )
+    began = session.exec(entry.order_by(col(AuditEntry.seq)).limit(1)).one()
+    *_, (_, _, was) = versions_of(session, row.site_id, "participant", row.pid, before=began)
+    return was
+
+
+def day_of(was: Mapping[str, Any], name: str) -> date | None:
+    """A day as the trail has it."""
+    return date.fromisoformat(was[name]) if was.get(name) else None
+
+
 def redate(session: Session, person: Participant, on: date | None, reason: str) -> audit.Event:
     """Correct the day on which the present screening began. What prepares for a dose depends on the day of a further
-    one, so that cannot be unknown. Raises ScreeningOutOfOrder."""
+    one, so that cannot be unknown, nor be of the screening that failed. Raises ScreeningOutOfOrder."""
     *failed, row = session.exec(of_person(person).order_by(col(Screening.number))).all()
     if failed and on is None:
         raise ScreeningOutOfOrder(Fault("/screened_on", "required", "The day of a further screening is known"))
-    if any(on and one.screened_on and on < one.screened_on for one in failed):
-        raise ScreeningOutOfOrder(Fault("/screened_on", "before_failure", "Cannot lie before the failed screening"))
+    if failed and on is not None:
+        was = participant_before(session, row)
+        _require_after_failure(on, *(day_of(was, name) for name in ("screened_on", "status_on")))
     before, row.screened_on, row.version = audit.snapshot(row), on, row.version + 1
     session.flush()
     return audit.changed("screening:amended", row, f"{row.pid}/{row.number}", row.version, before, reason)

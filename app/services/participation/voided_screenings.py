@@ -1,7 +1,6 @@
 """Voiding a further screening that was begun for the wrong participant, who is then as they were before it."""
 
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
 from sqlmodel import Session, col, or_, select
@@ -9,7 +8,6 @@ from sqlmodel import Session, col, or_, select
 from app import audit
 from app.access import Actor, found
 from app.errors import Conflict
-from app.models.audit import AuditEntry
 from app.models.base import canonical_json, now
 from app.models.participant import ParticipantStatus
 from app.models.screening import Screening, ScreeningRead
@@ -18,7 +16,6 @@ from app.models.voided import RecordVoiding, counts
 from app.services.participation import screenings
 from app.services.participation.participants import Hold, Person, follow_findings, visible_person
 from app.services.quality import dependent_findings, rule_queries
-from app.services.trail.history import versions_of
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import Seen
 
@@ -61,7 +58,7 @@ def void_screening(
     require_unlocked(session, person.site_id, person.pid)
     voided = screenings.voided(session, actor, row, body.reason, now())
     before = audit.snapshot(person.row)
-    _return(person, _participant_before(session, row))
+    _return(person, screenings.participant_before(session, row))
     follow_findings(session, person.row)
     judged = dependent_findings.after_screening_day(session, person)
     changed = audit.changed(
@@ -83,26 +80,10 @@ def _require_no_visits(session: Session, person: Person, row: Screening) -> None
         raise ScreeningHasVisits(visits=[f"/v1/visits/{visit_id}" for visit_id in held])
 
 
-def _participant_before(session: Session, row: Screening) -> Mapping[str, Any]:
-    """The participant's fields before a screening began, from the audit trail."""
-    entry = select(AuditEntry.seq).where(
-        AuditEntry.site_id == row.site_id,
-        AuditEntry.subject_type == "screening",
-        AuditEntry.subject_id == f"{row.pid}/{row.number}",
-    )
-    began = session.exec(entry.order_by(col(AuditEntry.seq)).limit(1)).one()
-    *_, (_, _, was) = versions_of(session, row.site_id, "participant", row.pid, before=began)
-    return was
-
-
 def _return(person: Person, was: Mapping[str, Any]) -> None:
     """Give the participant the values that a screening changes as they were; others were corrected by themselves."""
     row = person.row
     row.status, row.eligible = ParticipantStatus(was["status"]), was["eligible"]
     row.unmet_criteria = canonical_json(was["unmet_criteria"])
-    row.status_on, row.screened_on = (_day(was.get(name)) for name in ("status_on", "screened_on"))
+    row.status_on, row.screened_on = (screenings.day_of(was, name) for name in ("status_on", "screened_on"))
     row.version, row.updated_at = row.version + 1, now()
-
-
-def _day(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text else None
