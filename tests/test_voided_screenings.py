@@ -103,6 +103,16 @@ def test_what_was_asked_about_its_visits_is_settled(world: World) -> None:
     assert "visit_overdue" not in open_queries(world, pid)
 
 
+def test_a_screening_visit_is_of_the_screening_that_its_occurrence_says(world: World) -> None:
+    """Whatever its day: otherwise it would stay, and take the place of the one of the screening before."""
+    pid = screen_failed(world, protocol_version=counted_from_screening(world))
+    visited(world, pid, "SCR", "2025-01-03")
+    begun(world, pid)
+    visited(world, pid, "SCR", "2025-05-31", occurrence=2)
+    answer = take_out(world, pid)
+    assert (refused(answer), len(answer.json()["visits"])) == ((409, "screening_has_visits"), 1)
+
+
 def test_visits_of_the_screening_before_stay(world: World) -> None:
     """Also one of the same day, that was recorded before."""
     pid = screen_failed(world)

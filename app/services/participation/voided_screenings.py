@@ -54,7 +54,7 @@ def void_screening(
         raise screenings.AnotherScreening(present=present)
     if person.row.status not in screenings.UNDECIDED:
         raise ScreeningFollowed
-    _require_no_visits(session, person, row)
+    _require_no_visits(session, person, row, earlier=sum(one.voided_at is None for one in recorded) - 1)
     require_unlocked(session, person.site_id, person.pid)
     voided = screenings.voided(session, actor, row, body.reason, now())
     before = audit.snapshot(person.row)
@@ -69,13 +69,18 @@ def void_screening(
     return screenings.read(session, row), row.site_id
 
 
-def _require_no_visits(session: Session, person: Person, row: Screening) -> None:
-    """A visit on the day itself, or of no day, is of the screening if it was recorded after it. Raises
-    ScreeningHasVisits."""
+def _require_no_visits(session: Session, person: Person, row: Screening, earlier: int) -> None:
+    """A visit on the day itself, or of no day, is of the screening if it was recorded after it; a screening visit, if
+    its occurrence lies beyond those of the `earlier` screenings. Raises ScreeningHasVisits."""
     day, began = col(Visit.occurred_on), person.row.screened_on or row.screened_on
     recorded_after = or_(day.is_(None), day == began) & (col(Visit.created_at) >= row.recorded_at)
+    numbered = (
+        (col(Visit.visit_code) == visit.code) & (col(Visit.occurrence) > earlier * visit.repeats)
+        for visit in person.protocol.visits
+        if visit.numbered_by_screening
+    )
     theirs = select(Visit.id).where(Visit.site_id == row.site_id, Visit.pid == row.pid, counts(Visit))
-    held = session.exec(theirs.where(or_(day > began, recorded_after)).order_by(day, col(Visit.id))).all()
+    held = session.exec(theirs.where(or_(day > began, recorded_after, *numbered)).order_by(day, col(Visit.id))).all()
     if held:
         raise ScreeningHasVisits(visits=[f"/v1/visits/{visit_id}" for visit_id in held])
 
