@@ -265,9 +265,15 @@ class Protocol(Versioned):
         return {visit.code: visit for visit in self.visits}
 
     def by_screening(self, code: str | None) -> int:
-        """The number of such visits in each screening; 0 if screenings have none of their own."""
+        """The number of such visits in each screening; 0 if screenings have none of their own, as of a telephone visit
+        that can only follow one of the treatment."""
         visit = self.planned(code or "")
-        return visit.repeats if visit and visit.in_each_screening else 0
+        return visit.repeats if visit and visit.in_each_screening and visit.code not in self._after_treatment else 0
+
+    @cached_property
+    def _after_treatment(self) -> frozenset[VisitCode]:
+        of_treatment = (visit.code for visit in self.visits if visit.kind in _OF_TREATMENT)
+        return frozenset[VisitCode]().union(*(self.after(code) for code in of_treatment))
 
     def after(self, code: str) -> frozenset[VisitCode]:
         """The visits that cannot come before this one, by the declared order and by windows that lie entirely on one

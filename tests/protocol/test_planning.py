@@ -47,6 +47,13 @@ LEAP_YEAR = [
 """Somebody in the generic protocol, seen on 5 March 2024. February has 29 days."""
 
 
+def test_a_telephone_visit_of_the_treatment_is_of_no_screening() -> None:
+    """Whoever was screened twice and missed it is not asked for another one."""
+    recorded = [held("BL", date(2024, 1, 31)), held("WEEK8", date(2024, 3, 27)), Recorded("WEEK10", 1, "missed")]
+    planned = plan(PILOT, recorded, date(2024, 6, 1), screening=2, began=date(2024, 1, 10))
+    assert [(one.occurrence, one.state) for one in planned if one.visit == "WEEK10"] == [(1, "missed")]
+
+
 def test_the_schedule_of_a_leap_year() -> None:
     found = by_code(plan(GENERIC, LEAP_YEAR, date(2024, 3, 5)))
     # Baseline 31 January - 21 = 10 January; window 21 days before (20 December) to 20 after (30 January).
