@@ -109,6 +109,7 @@ def test_whatever_was_recorded_later_is_voided_first(world: World) -> None:
     assert void(staff, f"{person}/consents/2/1", staff.get(person).headers["ETag"]).status_code == 201
     assert staff.post(f"{person}/withdrawals/1/voiding", WHY).status_code == 201
     assert take_out(world, pid).status_code == 201
+    assert [staff.get(f"{person}/{name}").json()["reconsent_to"] for name in ("schedule", "consents")] == [[], []]
 
 
 def test_a_further_screening_is_no_part_of_the_enrolment(world: World) -> None:

@@ -66,7 +66,7 @@ def schedule(session: Session, actor: Actor, symbols: str) -> ScheduleRead:
         protocol_version=person.protocol_version,
         today=today,
         items=[PlannedVisitRead.of_row(visit._asdict(), **_named(visit)) for visit in planned],
-        reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, consents, today),
+        reconsent_to=consent_history.reconsents(person.row, person.protocol, person.amendments, consents, today),
     )
 
 

@@ -148,12 +148,12 @@ def _of_these(table: Table, *names: str, sites: Sequence[int], pids: Sequence[st
 
 
 def reconsents(
-    status: str, protocol: Protocol, amendments: Sequence[Amendment], history: ConsentHistory, on: date
+    person: Any, protocol: Protocol, amendments: Sequence[Amendment], history: ConsentHistory, on: date
 ) -> list[str]:
-    """The consent versions that amendments ask a participant of this status to sign."""
-    if status not in get_args(Standing):
+    """The consent versions that amendments ask a participant to sign; a voided one nothing."""
+    if person.status not in get_args(Standing) or person.voided_at is not None:
         return []
-    wanted = wanted_of(protocol, amendments, history, on, {status})
+    wanted = wanted_of(protocol, amendments, history, on, {person.status})
     of_amendments = {amendment.consent for amendment in amendments}
     signed = {consent.version for consent in history.consents}
     return [wanted] if wanted in of_amendments - signed and wanted is not None else []

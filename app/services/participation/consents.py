@@ -161,7 +161,7 @@ def state(session: Session, person: Person) -> ConsentState:
         withdrawals=[WithdrawalRead.of_row(values(one)) for one in withdrawals_of(session, person)],
         scopes_today=sorted(history.scopes(on)),
         withdrawn_today=sorted(WithdrawalScope(scope) for scope in history.withdrawn(on)),
-        reconsent_to=consent_history.reconsents(person.row.status, person.protocol, person.amendments, history, on),
+        reconsent_to=consent_history.reconsents(person.row, person.protocol, person.amendments, history, on),
     )
 
 

@@ -152,7 +152,7 @@ def _of_consent(
 ) -> Iterator[Doubt]:
     """Participants have to be informed of new information that may affect their willingness to continue, and to consent
     again (ICH E6(R2), 4.8.2)."""
-    for version in reconsents(person.status, protocol, amendments_of(protocol, newest), consents, today):
+    for version in reconsents(person, protocol, amendments_of(protocol, newest), consents, today):
         message = f"An amendment asks for consent by version {version}, and none is recorded"
         yield Doubt(
             "reconsent_missing", message, person.pid, SubjectType.participant, field="/consents", detail=version
