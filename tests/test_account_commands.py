@@ -273,25 +273,28 @@ def test_a_full_disk_is_reported_as_one(run: Run) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_database_that_another_program_locks_is_reported_as_locked(run: Run, environment: dict[str, str]) -> None:
+@pytest.fixture
+def another_writer(environment: dict[str, str]) -> Iterator[None]:
+    """Another program that is about to write, where one may at a time."""
     file = environment["REGISTRY_DATABASE_URL"].removeprefix("sqlite:///")
     if file == environment["REGISTRY_DATABASE_URL"]:
         pytest.skip("PostgreSQL has many writers")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert refused(run("user", "create", "sue", *NEW_USER, REGISTRY_POOL_TIMEOUT_SECONDS="0.1"), "Another program")
+        yield
 
 
-def test_a_reader_does_not_wait_for_the_writer(run: Run, environment: dict[str, str]) -> None:
-    file = environment["REGISTRY_DATABASE_URL"].removeprefix("sqlite:///")
-    if file == environment["REGISTRY_DATABASE_URL"]:
-        pytest.skip("PostgreSQL has many writers")
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        accounts = (("user", "list"), ("client", "list"), ("user", "show", "admin"), ("grant", "list", "admin"))
-        for looks in (*accounts, ("vault", "check")):
-            done = run(*looks, REGISTRY_POOL_TIMEOUT_SECONDS="0.1")
-            assert done.returncode == 0, (looks, done.stderr)
+@pytest.mark.usefixtures("another_writer")
+def test_a_database_that_another_program_locks_is_reported_as_locked(run: Run) -> None:
+    assert refused(run("user", "create", "sue", *NEW_USER, REGISTRY_POOL_TIMEOUT_SECONDS="0.1"), "Another program")
+
+
+@pytest.mark.usefixtures("another_writer")
+def test_a_reader_does_not_wait_for_the_writer(run: Run) -> None:
+    accounts = (("user", "list"), ("client", "list"), ("user", "show", "admin"), ("grant", "list", "admin"))
+    for looks in (*accounts, ("vault", "check")):
+        done = run(*looks, REGISTRY_POOL_TIMEOUT_SECONDS="0.1")
+        assert done.returncode == 0, (looks, done.stderr)
 
 
 def test_what_needs_the_owner_says_so_to_the_servers_role(tmp_path: Path, postgres_url: str) -> None:

@@ -25,6 +25,14 @@ class Voidable(SQLModel):
 
     voiding_reason: str | None = Field(default=None, sa_type=Text)
 
+    def void(self, by: UUID, at: datetime, reason: str) -> None:
+        """Let the record count no more."""
+        self.voided_by, self.voided_at, self.voiding_reason = by, at, reason
+
+
+VOIDING_FIELDS = ("voided_at", "voiding_reason")
+"""The fields of an answer that a voiding changes, for whoever saw an earlier version."""
+
 
 class RecordVoiding(Shape):
     """Why a record was entered in error."""

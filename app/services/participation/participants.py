@@ -209,8 +209,8 @@ def follow_findings(session: Session, row: Participant) -> None:
 
 
 def move_on(row: Participant) -> None:
-    """Count the version up once a consent, a withdrawal or an earlier treatment was corrected or voided: whoever
-    verified the participant has to look again."""
+    """Count the version up once a consent, a withdrawal, an earlier treatment or a screening was corrected or voided:
+    whoever verified the participant has to look again."""
     row.version, row.updated_at = row.version + 1, now()
 
 

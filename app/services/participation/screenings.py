@@ -229,7 +229,7 @@ def fail(session: Session, person: Participant, reason: str) -> list[audit.Event
 def voided(session: Session, actor: Actor, row: Screening, reason: str, at: datetime) -> audit.Event:
     """Void a screening; gives the audit event. What follows for the participant is decided by whoever voids it."""
     before = audit.snapshot(row)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
+    row.void(actor.account_id, at, reason)
     row.version += 1
     session.flush()
     return audit.changed("screening:voided", row, f"{row.pid}/{row.number}", row.version, before, reason)

@@ -18,7 +18,7 @@ from app.models.treatment import (
     TreatmentRead,
     TreatmentTrial,
 )
-from app.models.voided import RecordVoiding, counts
+from app.models.voided import VOIDING_FIELDS, RecordVoiding, counts
 from app.services.participation.participants import Hold, Person, move_on, visible_person
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import Seen
@@ -86,10 +86,10 @@ def void(
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
     person, row = _to_change(session, actor, symbols, treatment_id)
-    seen.require_current(row.id, row.version, ("voided_at", "voiding_reason"))
+    seen.require_current(row.id, row.version, VOIDING_FIELDS)
     require_unlocked(session, row.site_id, row.pid)
     before = audit.snapshot(row)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    row.void(actor.account_id, now(), body.reason)
     return _changed(session, actor, person, row, "treatment:voided", before, body.reason)
 
 

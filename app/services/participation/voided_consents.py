@@ -8,7 +8,7 @@ from app.access import Actor, found
 from app.errors import Conflict
 from app.models.base import now
 from app.models.consent import ConsentState, VoidingCreate, WithdrawalScope, consent_name
-from app.models.voided import RecordVoiding
+from app.models.voided import VOIDING_FIELDS, RecordVoiding
 from app.services.participation import consent_history, consents, sharing
 from app.services.participation.participants import Hold, move_on, visible_person
 from app.services.quality import dependent_findings, rule_queries
@@ -42,10 +42,10 @@ def void_consent(
     recorded = consents.consents_of(session, person)
     row = found(next((one for one in recorded if (one.version, one.number) == (version, number)), None))
     require_not_voided(row)
-    seen.require_current(person.pid, person.row.version, ("voided_at", "voiding_reason"))
+    seen.require_current(person.pid, person.row.version, VOIDING_FIELDS)
     require_unlocked(session, person.site_id, person.pid)
     before, counted = audit.snapshot(row), consent_history.history_of(session, person)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    row.void(actor.account_id, now(), body.reason)
     move_on(person.row)
     session.flush()
     sharing.notify_if_ended(session, person, counted)
@@ -73,7 +73,7 @@ def void_withdrawal(
         raise WithdrawalVoided
     require_unlocked(session, person.site_id, person.row.pid)
     before = audit.snapshot(row)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, now(), body.reason
+    row.void(actor.account_id, now(), body.reason)
     move_on(person.row)
     session.flush()
     event = audit.changed("consent:withdrawal-voided", row, f"{row.pid}/{row.number}", 2, before, body.reason)

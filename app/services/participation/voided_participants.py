@@ -20,7 +20,7 @@ from app.models.participant import ParticipantRead
 from app.models.screening import Screening
 from app.models.treatment import TreatmentTrial
 from app.models.visit import Visit
-from app.models.voided import RecordVoiding, counts
+from app.models.voided import VOIDING_FIELDS, RecordVoiding, counts
 from app.privacy.erasure_journal import ErasureJournal
 from app.services.participation import consent_history, consents, screenings, sharing
 from app.services.participation.participants import Hold, Person, participant_read, visible_person
@@ -49,12 +49,12 @@ def void_participant(
     """
     person = visible_person(session, actor, symbols, hold=Hold.change)
     row = person.row
-    seen.require_current(row.pid, row.version, ("voided_at", "voiding_reason"))
+    seen.require_current(row.pid, row.version, VOIDING_FIELDS)
     _require_nothing_more(session, person)
     require_unlocked(session, row.site_id, row.pid)
     before, shared, at = audit.snapshot(row), consent_history.history_of(session, person), now()
     events = _with_enrolment(session, actor, person, body.reason, at)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, body.reason
+    row.void(actor.account_id, at, body.reason)
     row.version, row.updated_at = row.version + 1, at
     session.flush()
     sharing.notify_if_ended(session, person, shared)
@@ -96,7 +96,7 @@ def _with_enrolment(session: Session, actor: Actor, person: Person, reason: str,
     own = select(Consent).where(Consent.site_id == person.site_id, Consent.pid == person.pid, counts(Consent))
     for consent in session.exec(own):
         before = audit.snapshot(consent)
-        consent.voided_by, consent.voided_at, consent.voiding_reason = actor.account_id, at, reason
+        consent.void(actor.account_id, at, reason)
         session.flush()
         subject = consent_name(consent.pid, consent.version, consent.number)
         events.append(audit.changed("consent:voided", consent, subject, person.row.version, before, reason))

@@ -12,9 +12,9 @@ from app.models.base import canonical_json, now
 from app.models.participant import ParticipantStatus
 from app.models.screening import Screening, ScreeningRead
 from app.models.visit import Visit
-from app.models.voided import RecordVoiding, counts
+from app.models.voided import VOIDING_FIELDS, RecordVoiding, counts
 from app.services.participation import screenings
-from app.services.participation.participants import Hold, Person, follow_findings, visible_person
+from app.services.participation.participants import Hold, Person, follow_findings, move_on, visible_person
 from app.services.quality import dependent_findings, rule_queries
 from app.services.unlocked import require_not_voided, require_unlocked
 from app.web.conditional import Seen
@@ -46,7 +46,7 @@ def void_screening(
     recorded = screenings.recorded(session, person.row)
     row = found(next((one for one in recorded if one.number == number), None))
     require_not_voided(row)
-    seen.require_current(person.pid, person.row.version, ("voided_at", "voiding_reason"))
+    seen.require_current(person.pid, person.row.version, VOIDING_FIELDS)
     if row.number == 1:
         raise ScreeningOfEnrolment
     present = max(one.number for one in recorded if one.voided_at is None)
@@ -91,4 +91,4 @@ def _return(person: Person, was: Mapping[str, Any]) -> None:
     row.status, row.eligible = ParticipantStatus(was["status"]), was["eligible"]
     row.unmet_criteria = canonical_json(was["unmet_criteria"])
     row.status_on, row.screened_on = (screenings.day_of(was, name) for name in ("status_on", "screened_on"))
-    row.version, row.updated_at = row.version + 1, now()
+    move_on(row)

@@ -16,7 +16,7 @@ from app.models.dosing_session import DosingSession, VitalReading
 from app.models.dosing_shapes import DosingSessionDetail
 from app.models.outcome import Outcome, OutcomeRead
 from app.models.visit import Visit, VisitDetail
-from app.models.voided import RecordVoiding, counts
+from app.models.voided import VOIDING_FIELDS, RecordVoiding, counts
 from app.services.assessments import outcome_corrections, outcome_reads, outcome_scores, visits
 from app.services.dosing import doses, dosing_day, vital_readings
 from app.services.dosing.dosing_reads import detail_of
@@ -41,7 +41,7 @@ def void_adverse_event(
     """
     row = visible_row(session, actor, AdverseEvent, event_id, lock=True)
     require_not_voided(row)
-    seen.require_current(row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, VOIDING_FIELDS)
     require_errors_told(session, row)
     require_unlocked(session, row.site_id, row.pid)
     unanswered = ae_reviews.open_requests(session, row)
@@ -60,7 +60,7 @@ def void_outcome(
     """
     row, person = outcome_corrections.lock_outcome(session, actor, outcome_id)
     visit = outcome_corrections.lock_visit(session, actor, row)
-    seen.require_current(row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, VOIDING_FIELDS)
     require_unlocked(session, row.site_id, row.pid, visit.id, visit.visit_code)
     event = _voided(session, actor, row, "outcome:voided", body.reason, now())
     events = [event, *safety_signals.source_voided(session, row)]
@@ -82,7 +82,7 @@ def void_visit(
     person = visible_person(session, actor, pid, hold=Hold.change)
     row = visible_row(session, actor, Visit, visit_id, lock=True)
     require_not_voided(row)
-    seen.require_current(row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, VOIDING_FIELDS)
     _require_not_dosed(session, row)
     require_unlocked(session, row.site_id, row.pid, row.id, row.visit_code)
     at = now()
@@ -108,7 +108,7 @@ def void_dosing_session(
     Raises NotFound, RecordVoided, VersionStale, DataLocked.
     """
     day, row = dosing_day.hold_session(session, actor, session_id)
-    seen.require_current(row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, VOIDING_FIELDS)
     events = [_voided(session, actor, row, "dosing-session:voided", body.reason, now())]
     for reading in dosing_day.readings_of(session, row):
         events += safety_signals.source_voided(session, reading)
@@ -130,7 +130,7 @@ def void_reading(
     """
     day, row = dosing_day.hold_session(session, actor, session_id)
     reading = vital_readings.not_voided(session, row, reading_id)
-    seen.require_current(row.id, row.version, _CHANGED)
+    seen.require_current(row.id, row.version, VOIDING_FIELDS)
     events = [_voided(session, actor, reading, "vitals:voided", body.reason, now())]
     events += safety_signals.source_voided(session, reading)
     events += doses.flagged_again(session, day, row)
@@ -147,9 +147,6 @@ def _require_not_dosed(session: Session, visit: Visit) -> None:
         raise VisitDosed
 
 
-_CHANGED = ("voided_at", "voiding_reason")
-
-
 def _voided(
     session: Session,
     actor: Actor,
@@ -160,7 +157,7 @@ def _voided(
 ) -> audit.Event:
     """Void one record; gives its audit event."""
     before = audit.snapshot(row)
-    row.voided_by, row.voided_at, row.voiding_reason = actor.account_id, at, reason
+    row.void(actor.account_id, at, reason)
     row.version, row.updated_at = row.version + 1, at
     session.flush()
     return audit.changed(action, row, row.id, row.version, before, reason)
